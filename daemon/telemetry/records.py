@@ -1,0 +1,179 @@
+"""One line of a worker's output -> what it says, as a typed record, or None.
+
+Two kinds of lines tell about the same request, and each number is taken from one of them only, so that
+nothing is counted twice:
+
+* `Draft tokens accepted: 4/5 (80%)`, for people: the *only* source of the proposed and accepted counters.
+  Anything may stand before it (a logger's prefix). It works for any server that prints it.
+* `draftd-engine {json}`, of our engine: the source of rounds, truncated rounds, the positions and memory. It
+  repeats proposed and accepted so that one line is complete by itself; counters must not add them.
+
+A worker's output is not trusted. A line that is malformed, cut, or says something impossible (more accepted
+than proposed, negative or absurd counts) is no record; `parse` never raises.
+"""
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from itertools import zip_longest
+
+# More than any request or prompt can have; beyond it a number is damage, and would spoil a counter for good.
+MOST = 10**9
+MOST_BYTES = 2**50
+MOST_POSITIONS = 1024
+
+_MARK = "draftd-engine "
+# The percentage is asked for: a line cut within the numbers ("4/1" of "4/15") must not be taken for whole.
+_ACCEPTED = re.compile(r"Draft tokens accepted: ([0-9]{1,12})/([0-9]{1,12}) \([0-9]{1,3}(?:\.[0-9]{1,6})?%\)")
+_PROGRESS = re.compile(r"Prompt processing progress: ([0-9]{1,12})/([0-9]{1,12})(?![0-9])")
+
+
+@dataclass(frozen=True, slots=True)
+class DraftAcceptance:
+    """Draft tokens of one request: how many were offered and how many kept."""
+
+    accepted: int
+    proposed: int
+
+
+@dataclass(frozen=True, slots=True)
+class PromptProgress:
+    """Prompt tokens processed so far, of how many."""
+
+    processed: int
+    total: int
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """mlx's memory in the child, in bytes: in use, kept for reuse, highest so far."""
+
+    active: int
+    cache: int
+    peak: int
+
+
+@dataclass(frozen=True, slots=True)
+class GenerationReport:
+    """The engine's account of one request.
+
+    `proposed` and `accepted` repeat the human line: read them, never add them to a counter. The `_by_position`
+    tuples count draft tokens by their place in the round, first place first. `draft_length`, `tokens` and
+    `memory` are None where the engine did not say.
+    """
+
+    rounds: int
+    proposed: int
+    accepted: int
+    truncated_rounds: int = 0
+    draft_length: int | None = None
+    accepted_by_position: tuple[int, ...] = ()
+    proposed_by_position: tuple[int, ...] = ()
+    tokens: int | None = None
+    memory: Memory | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class EngineStarted:
+    """The engine's greeting. `accounting` is False where a hook could not be placed: no draft counts will come.
+
+    `hooks` says for each hook whether it is in place, or why not in the engine's words. `mlx_lm` is a version,
+    "" if unknown.
+    """
+
+    accounting: bool
+    mlx_lm: str = ""
+    hooks: Mapping[str, bool | str] = field(default_factory=dict, hash=False)
+
+
+Record = DraftAcceptance | GenerationReport | EngineStarted | PromptProgress
+
+
+def parse(line: str) -> Record | None:
+    """The record that `line` holds, or None. Never raises."""
+    if (at := line.find(_MARK + "{")) >= 0:
+        return _engine(line[at + len(_MARK) :])
+    if match := _ACCEPTED.search(line):
+        accepted, proposed = int(match[1]), int(match[2])
+        return DraftAcceptance(accepted, proposed) if accepted <= proposed <= MOST else None
+    if match := _PROGRESS.search(line):
+        processed, total = int(match[1]), int(match[2])
+        return PromptProgress(processed, total) if processed <= total <= MOST else None
+    return None
+
+
+def _engine(text: str) -> GenerationReport | EngineStarted | None:
+    try:
+        said = json.loads(text)
+        match said.get("event"):
+            case "generation":
+                return _generation(said)
+            case "started":
+                return _started(said)
+    except (ValueError, RecursionError):  # not JSON, an impossible number, or nested to exhaust the stack
+        return None
+    return None
+
+
+def _generation(said: Mapping[str, object]) -> GenerationReport:
+    """Raises ValueError for anything missing or impossible."""
+    report = GenerationReport(
+        rounds=_count(said.get("rounds")),
+        proposed=_count(said.get("proposed")),
+        accepted=_count(said.get("accepted")),
+        truncated_rounds=_optional(said.get("truncated_rounds")) or 0,
+        draft_length=_optional(said.get("draft_length")),
+        accepted_by_position=_positions(said.get("accepted_by_position")),
+        proposed_by_position=_positions(said.get("proposed_by_position")),
+        tokens=_optional(said.get("tokens")),
+        memory=_memory(said.get("memory")),
+    )
+    places = zip_longest(report.accepted_by_position, report.proposed_by_position, fillvalue=0)
+    if report.accepted > report.proposed or any(kept > offered for kept, offered in places):
+        raise ValueError("more accepted than proposed")
+    if report.truncated_rounds > report.rounds:
+        raise ValueError("more truncated rounds than rounds")
+    return report
+
+
+def _started(said: Mapping[str, object]) -> EngineStarted:
+    """Raises ValueError for anything missing or impossible."""
+    accounting, version, hooks = said.get("accounting"), said.get("mlx_lm"), said.get("hooks")
+    if not isinstance(accounting, bool):
+        raise ValueError("accounting is neither true nor false")
+    return EngineStarted(
+        accounting=accounting,
+        mlx_lm=version if isinstance(version, str) else "",
+        hooks={name: state if isinstance(state, bool) else str(state) for name, state in hooks.items()}
+        if isinstance(hooks, dict)
+        else {},
+    )
+
+
+def _count(value: object, most: int = MOST) -> int:
+    # A bool is an int to Python; in a count it is damage.
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= most:
+        raise ValueError("not a count")
+    return value
+
+
+def _optional(value: object) -> int | None:
+    return None if value is None else _count(value)
+
+
+def _positions(value: object) -> tuple[int, ...]:
+    if value is None:
+        return ()
+    if not isinstance(value, list) or len(value) > MOST_POSITIONS:
+        raise ValueError("not a list of counts")
+    return tuple(_count(item) for item in value)
+
+
+def _memory(value: object) -> Memory | None:
+    if value is None:
+        return None
+    if not isinstance(value, dict):
+        raise ValueError("memory is not an object")
+    active, cache, peak = (_count(value.get(key) or 0, MOST_BYTES) for key in ("active", "cache", "peak"))
+    return Memory(active, cache, peak)

@@ -1,0 +1,206 @@
+"""parse: what a line says, or None; whatever the line."""
+
+import json
+from dataclasses import asdict
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from daemon.telemetry.records import (
+    MOST,
+    DraftAcceptance,
+    EngineStarted,
+    GenerationReport,
+    Memory,
+    PromptProgress,
+    Record,
+    parse,
+)
+
+ISSUED = (
+    'draftd-engine {"event": "generation", "rounds": 12, "proposed": 60, "accepted": 41, '
+    '"truncated_rounds": 1, "draft_length": 5, "accepted_by_position": [11, 10, 8, 7, 5], '
+    '"proposed_by_position": [12, 12, 12, 12, 12], "tokens": 57, "memory": {"active": 1, "cache": 2, "peak": 3}}'
+)
+
+
+def engine(**said: object) -> str:
+    return "draftd-engine " + json.dumps(said)
+
+
+@pytest.mark.parametrize(
+    ("line", "record"),
+    [
+        ("Draft tokens accepted: 4/5 (80%)", DraftAcceptance(4, 5)),
+        ("2026-11-23 10:00:00,123 - INFO - Draft tokens accepted: 4/5 (80%) in 2 s", DraftAcceptance(4, 5)),
+        ("Draft tokens accepted: 0/0 (0%)", DraftAcceptance(0, 0)),
+        ("Draft tokens accepted: 2/3 (66.7%)", DraftAcceptance(2, 3)),
+        ("INFO:root:Prompt processing progress: 512/2048", PromptProgress(512, 2048)),
+        ("Prompt processing progress: 0/0", PromptProgress(0, 0)),
+        (
+            ISSUED,
+            GenerationReport(12, 60, 41, 1, 5, (11, 10, 8, 7, 5), (12, 12, 12, 12, 12), 57, Memory(1, 2, 3)),
+        ),
+        ("INFO " + ISSUED + "  ", parse(ISSUED)),
+        (engine(event="generation", rounds=0, proposed=0, accepted=0), GenerationReport(0, 0, 0)),
+        (engine(event="generation", rounds=1, proposed=1, accepted=1, new=[{}]), GenerationReport(1, 1, 1)),
+        (
+            engine(event="generation", rounds=1, proposed=1, accepted=1, tokens=None),
+            GenerationReport(1, 1, 1),
+        ),
+        (engine(event="started", accounting=False), EngineStarted(False)),
+        (
+            engine(event="started", accounting=True, mlx_lm="0.32.2", hooks={"a": True, "b": "gone", "c": 1}),
+            EngineStarted(True, "0.32.2", {"a": True, "b": "gone", "c": "1"}),
+        ),
+    ],
+)
+def test_lines_with_a_record(line: str, record: Record | None) -> None:
+    assert record is not None
+    assert parse(line) == record
+    hash(parse(line))
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "",
+        "Starting httpd at 127.0.0.1 on port 8000...",
+        "Draft tokens accepted: 6/5 (120%)",
+        "Draft tokens accepted: -4/5 (80%)",
+        "Draft tokens accepted: 4/-5 (80%)",
+        "Draft tokens accepted: 4/1",  # cut from 4/15 (27%)
+        "Draft tokens accepted: 4/1… [cut]",
+        "Draft tokens accepted: ４/５ (80%)",
+        f"Draft tokens accepted: 1/{MOST + 1} (0%)",
+        "Draft tokens accepted: 1/" + "9" * 5000 + " (0%)",
+        "Prompt processing progress: 5/4",
+        f"Prompt processing progress: 5/{MOST + 1}",
+        "Prompt processing progress: 5/" + "9" * 13,
+        "draftd-engine {",
+        "draftd-engine {}",
+        "draftd-engine []",
+        'draftd-engine {"event": []}',
+        'draftd-engine {"event": ' + "[" * 100_000,
+        'draftd-engine {"event": "generation", "rounds": ' + "9" * 5000 + "}",
+        'draftd-engine {"event": "generation", "rounds": NaN, "proposed": 1, "accepted": 1}',
+        engine(event="elsewhere"),
+        engine(event="generation"),
+        engine(event="generation", rounds=1, proposed=1),
+        engine(event="generation", rounds=1, proposed=1, accepted=2),
+        engine(event="generation", rounds=-1, proposed=1, accepted=1),
+        engine(event="generation", rounds=1.0, proposed=1, accepted=1),
+        engine(event="generation", rounds=True, proposed=1, accepted=1),
+        engine(event="generation", rounds="1", proposed=1, accepted=1),
+        engine(event="generation", rounds=1, proposed=MOST + 1, accepted=1),
+        engine(event="generation", rounds=1, proposed=1, accepted=1, truncated_rounds=2),
+        engine(event="generation", rounds=1, proposed=1, accepted=1, accepted_by_position=[1]),
+        engine(event="generation", rounds=1, proposed=1, accepted=1, proposed_by_position=[-1]),
+        engine(event="generation", rounds=1, proposed=1, accepted=1, proposed_by_position=7),
+        engine(event="generation", rounds=1, proposed=1, accepted=1, proposed_by_position=[0] * 2000),
+        engine(event="generation", rounds=1, proposed=1, accepted=1, memory=[]),
+        engine(event="generation", rounds=1, proposed=1, accepted=1, memory={"active": -1}),
+        engine(event="generation", rounds=1, proposed=1, accepted=1, tokens=-1),
+        engine(event="started"),
+        engine(event="started", accounting=1),
+        ISSUED[:-9],
+    ],
+)
+def test_lines_without_one(line: str) -> None:
+    assert parse(line) is None
+
+
+marks = [
+    "Draft tokens accepted: ",
+    "Prompt processing progress: ",
+    "draftd-engine ",
+    "{",
+    "}",
+    "4",
+    "/",
+    " (1%)",
+    '"event":',
+]
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    max_leaves=8,
+)
+keys = st.sampled_from(
+    ["event", "rounds", "proposed", "accepted", "memory", "accounting", "mlx_lm", "hooks", "tokens"]
+)
+events: st.SearchStrategy[dict[str, str]] = st.fixed_dictionaries(
+    {"event": st.sampled_from(["generation", "started", ""])}
+)
+
+
+@given(line=st.text() | st.lists(st.sampled_from(marks) | st.text(max_size=3)).map("".join))
+def test_never_raises_on_text(line: str) -> None:
+    parse(line)
+
+
+@given(said=st.dictionaries(keys, json_values), event=events)
+def test_never_raises_on_json(said: dict[str, object], event: dict[str, str]) -> None:
+    parse(engine(**{**said, **event}))
+
+
+@given(line=st.sampled_from([ISSUED, "Draft tokens accepted: 4/5 (80%)"]), data=st.data())
+def test_a_damaged_line_never_raises_nor_lies_about_order(line: str, data: st.DataObject) -> None:
+    start = data.draw(st.integers(0, len(line)))
+    end = data.draw(st.integers(start, len(line)))
+    record = parse(line[:start] + data.draw(st.text(max_size=3)) + line[end:])
+    if isinstance(record, DraftAcceptance | GenerationReport):
+        assert 0 <= record.accepted <= record.proposed <= MOST
+
+
+counts = st.integers(0, MOST)
+
+
+@given(
+    numbers=st.tuples(counts, counts).map(sorted),
+    prefix=st.text().filter(lambda text: "draft" not in text.lower()),
+)
+def test_human_line_round_trips(numbers: list[int], prefix: str) -> None:
+    accepted, proposed = numbers
+    percent = round(100 * accepted / proposed) if proposed else 0
+    assert parse(f"{prefix}Draft tokens accepted: {accepted}/{proposed} ({percent}%)") == DraftAcceptance(
+        accepted, proposed
+    )
+
+
+pairs = st.tuples(counts, counts).map(lambda pair: (max(pair), min(pair)))
+memories = st.none() | st.builds(Memory, counts, counts, counts)
+
+
+@given(
+    rounds=pairs, tokens=pairs, places=st.lists(pairs, max_size=9), length=st.none() | counts, memory=memories
+)
+def test_engine_report_round_trips(
+    rounds: tuple[int, int],
+    tokens: tuple[int, int],
+    places: list[tuple[int, int]],
+    length: int | None,
+    memory: Memory | None,
+) -> None:
+    report = GenerationReport(
+        rounds=rounds[0],
+        truncated_rounds=rounds[1],
+        proposed=tokens[0],
+        accepted=tokens[1],
+        draft_length=length,
+        proposed_by_position=tuple(place[0] for place in places),
+        accepted_by_position=tuple(place[1] for place in places),
+        tokens=length,
+        memory=memory,
+    )
+    assert parse(engine(event="generation", **asdict(report))) == report
+
+
+@given(
+    started=st.builds(
+        EngineStarted, st.booleans(), st.text(), st.dictionaries(st.text(), st.booleans() | st.text())
+    )
+)
+def test_engine_greeting_round_trips(started: EngineStarted) -> None:
+    assert parse(engine(event="started", **asdict(started))) == started
