@@ -1,0 +1,76 @@
+"""The few exceptions of draftd, named by who is at fault."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+class DraftdError(Exception):
+    """Base of every error that is reported to a person without a traceback."""
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One fault in a file that a user wrote: where it stands and why it is refused."""
+
+    file: Path
+    line: int | None
+    reason: str
+
+    def __str__(self) -> str:
+        place = f"{self.file}:{self.line}" if self.line is not None else str(self.file)
+        return f"{place}: {self.reason}"
+
+
+class ConfigError(DraftdError):
+    """The user's settings, profiles or prompts are at fault. `problems` names each one."""
+
+    def __init__(self, message: str, problems: tuple[Problem, ...] = ()) -> None:
+        super().__init__(message)
+        self.problems = problems
+
+    def __str__(self) -> str:
+        return "\n".join([str(self.args[0]), *(f"  {problem}" for problem in self.problems)])
+
+
+class RequestError(DraftdError):
+    """The client is at fault: an HTTP status of 4xx and OpenAI's error fields."""
+
+    def __init__(
+        self, status: int, message: str, *, code: str | None = None, param: str | None = None
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+        self.param = param
+
+
+class WorkerError(DraftdError):
+    """A worker is at fault, or not available: an HTTP status of 5xx (or 429) for the client.
+
+    `retry_after` is in seconds; `retry=False` tells clients that trying again will not help.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        status: int = 503,
+        code: str = "worker_unavailable",
+        retry_after: float | None = None,
+        retry: bool = True,
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+        self.retry_after = retry_after
+        self.retry = retry
+
+
+class AlreadyRunningError(DraftdError):
+    """Another daemon holds the state folder."""
+
+
+class NotRunningError(DraftdError):
+    """No daemon answers at the address that the state folder names."""

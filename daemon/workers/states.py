@@ -1,0 +1,229 @@
+"""The words of a worker's life: its states, the events that change them, the effects that follow.
+
+machine.py says which event does what in which state. All are frozen; times are monotonic seconds.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+IDLE = "idle"  # the reason of a stop that the next request undoes
+
+
+class Then(StrEnum):
+    """What follows when a child that we are ending is gone."""
+
+    STOP = "stop"
+    START = "start"
+    FAIL = "fail"
+
+
+# --- states -------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Stopped:
+    """No child, and none wanted; with `on_demand`, until a request comes."""
+
+    since: float
+    on_demand: bool = True
+    label = "stopped"
+
+
+@dataclass(frozen=True, slots=True)
+class Queued:
+    """Wanted, waiting for a load slot; no child yet."""
+
+    since: float
+    failures: tuple[float, ...] = ()
+    label = "starting"
+
+
+@dataclass(frozen=True, slots=True)
+class Starting:
+    """A child is loading its model; `deadline` is the start timeout."""
+
+    since: float
+    deadline: float
+    failures: tuple[float, ...] = ()
+    label = "starting"
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """The child serves. `misses` counts health checks failed in a row."""
+
+    since: float
+    failures: tuple[float, ...] = ()
+    misses: int = 0
+    label = "ready"
+
+
+@dataclass(frozen=True, slots=True)
+class Draining:
+    """The child finishes its open requests until `deadline`, and is then ended."""
+
+    since: float
+    deadline: float
+    then: Then
+    reason: str
+    failures: tuple[float, ...] = ()
+    label = "stopping"
+
+
+@dataclass(frozen=True, slots=True)
+class Stopping:
+    """The child has been told to end; at `deadline` its group is killed (None: it has been)."""
+
+    since: float
+    deadline: float | None
+    then: Then
+    reason: str
+    failures: tuple[float, ...] = ()
+    stable: bool = False
+    label = "stopping"
+
+
+@dataclass(frozen=True, slots=True)
+class Backoff:
+    """The child failed; the next start is at `deadline`."""
+
+    since: float
+    deadline: float
+    reason: str
+    failures: tuple[float, ...] = ()
+    label = "backoff"
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """Too many failures: waits for a person."""
+
+    since: float
+    reason: str
+    failures: tuple[float, ...] = ()
+    label = "failed"
+
+
+State = Stopped | Queued | Starting | Ready | Draining | Stopping | Backoff | Failed
+
+
+# --- events -------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """An operator or the plan wants the worker to run."""
+
+
+@dataclass(frozen=True, slots=True)
+class Demand:
+    """A request has come for the worker."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """Not wanted any more. `drain` seconds are left to open requests."""
+
+    reason: str = "operator"
+    drain: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Restart:
+    """Wanted with a new child. `drain` seconds are left to open requests."""
+
+    reason: str
+    drain: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class LoadGranted:
+    """The load slot is ours."""
+
+
+@dataclass(frozen=True, slots=True)
+class SpawnFailed:
+    """The child could not be started at all."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class BecameReady:
+    """The child owns its port and has generated one token."""
+
+
+@dataclass(frozen=True, slots=True)
+class Exited:
+    """The child is gone, and reaped."""
+
+
+@dataclass(frozen=True, slots=True)
+class HealthOk:
+    """The child answered a health check."""
+
+
+@dataclass(frozen=True, slots=True)
+class HealthMissed:
+    """The child did not answer a health check, or badly."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unfit:
+    """The child must be replaced: a failure that we noticed (`reason`: memory, stalled, ...)."""
+
+    reason: str
+    drain: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Drained:
+    """No request is open any more."""
+
+
+@dataclass(frozen=True, slots=True)
+class TimerDue:
+    """The state's deadline has come."""
+
+
+Event = (
+    Start
+    | Demand
+    | Stop
+    | Restart
+    | LoadGranted
+    | SpawnFailed
+    | BecameReady
+    | Exited
+    | HealthOk
+    | HealthMissed
+    | Unfit
+    | Drained
+    | TimerDue
+)
+
+
+# --- effects ------------------------------------------------------------------------------------------------
+
+
+class Effect(StrEnum):
+    """What the worker must do after a step, in the order given."""
+
+    ACQUIRE_LOAD = "acquire_load"
+    RELEASE_LOAD = "release_load"
+    SPAWN = "spawn"
+    TERMINATE = "terminate"
+    KILL_GROUP = "kill_group"
+
+
+@dataclass(frozen=True, slots=True)
+class CountRestart:
+    """Effect: a new child will follow the old one, for this reason."""
+
+    reason: str
+
+
+Effects = tuple[Effect | CountRestart, ...]
+Step = tuple[State, Effects]
