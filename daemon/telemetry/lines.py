@@ -16,8 +16,8 @@ import re
 CUT = "… [cut]"
 
 # C0 but tab, DEL, C1 (U+009B is a CSI to terminals), the Unicode line breaks, and the bidirectional overrides
-# that show a line in another order than its bytes.
-_UNSAFE = re.compile("[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+# that show a line in another order than its bytes. Surrogates stand for bytes that were no UTF-8: see `_text`
+_UNSAFE = re.compile("[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 def escape(text: str) -> str:
@@ -25,21 +25,27 @@ def escape(text: str) -> str:
 
     Tabs stay. Backslashes are not doubled: this is for reading, not for turning back.
     """
-    return _UNSAFE.sub(_code, text)
+    # One replace for each kind of character: a call for each of 100 million NULs would hold the daemon up.
+    if _UNSAFE.search(text):
+        for char in filter(_UNSAFE.match, set(text)):
+            text = text.replace(char, _code(ord(char)))
+    return text
 
 
-def _code(match: re.Match[str]) -> str:
-    point = ord(match.group())
+def _code(point: int) -> str:
+    if 0xDC80 <= point <= 0xDCFF:  # surrogateescape's name for a byte
+        point -= 0xDC00
     return f"\\x{point:02x}" if point < 0x100 else f"\\u{point:04x}"
 
 
-def _text(raw: bytes | bytearray) -> str:
-    return escape(raw.decode("utf-8", "backslashreplace"))
+def _text(raw: bytearray) -> str:
+    # What backslashreplace would give, in a twentieth of the time for bytes that are no text.
+    return escape(raw.decode("utf-8", "surrogateescape"))
 
 
-def _cut_text(raw: bytes | bytearray) -> str:
+def _cut_text(raw: bytearray) -> str:
     # final=False leaves a character that the cut went through out, instead of showing half of it as garbage.
-    whole = codecs.getincrementaldecoder("utf-8")("backslashreplace").decode(bytes(raw), final=False)
+    whole = codecs.getincrementaldecoder("utf-8")("surrogateescape").decode(raw, final=False)
     return escape(whole) + CUT
 
 
@@ -63,8 +69,10 @@ class LineSplitter:
         *ended, rest = chunk.replace(b"\r", b"\n").split(b"\n")
         lines: list[str] = []
         for piece in ended:
-            self._take(piece, lines)
-            self._end(lines)
+            if piece:
+                self._take(piece, lines)
+            if self._held or self._dropping:
+                self._end(lines)
         self._take(rest, lines)
         return lines
 
@@ -75,7 +83,7 @@ class LineSplitter:
         return lines
 
     def _take(self, piece: bytes, lines: list[str]) -> None:
-        if self._dropping or not piece:
+        if self._dropping:
             return
         room = self._limit - len(self._held)
         self._held += piece[:room]

@@ -58,9 +58,9 @@ class Memory:
 class GenerationReport:
     """The engine's account of one request.
 
-    `proposed` and `accepted` repeat the human line: read them, never add them to a counter. The `_by_position`
-    tuples count draft tokens by their place in the round, first place first. `draft_length`, `tokens` and
-    `memory` are None where the engine did not say.
+    `proposed` and `accepted` repeat the human line: read them, never add them to a counter. The tuples
+    `_by_position` count draft tokens by their place in the round, first place first. `draft_length`, `tokens`
+    and `memory` are None where the engine did not say.
     """
 
     rounds: int
@@ -76,10 +76,10 @@ class GenerationReport:
 
 @dataclass(frozen=True, slots=True)
 class EngineStarted:
-    """The engine's greeting. `accounting` is False where a hook could not be placed: no draft counts will come.
+    """The engine's greeting. `accounting` is False where a hook could not be placed: no draft counts come.
 
-    `hooks` says for each hook whether it is in place, or why not in the engine's words. `mlx_lm` is a version,
-    "" if unknown.
+    `hooks` says for each hook whether it is in place, or why not in the engine's words. `mlx_lm` is a
+    version, "" if unknown.
     """
 
     accounting: bool

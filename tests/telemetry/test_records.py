@@ -21,7 +21,8 @@ from daemon.telemetry.records import (
 ISSUED = (
     'draftd-engine {"event": "generation", "rounds": 12, "proposed": 60, "accepted": 41, '
     '"truncated_rounds": 1, "draft_length": 5, "accepted_by_position": [11, 10, 8, 7, 5], '
-    '"proposed_by_position": [12, 12, 12, 12, 12], "tokens": 57, "memory": {"active": 1, "cache": 2, "peak": 3}}'
+    '"proposed_by_position": [12, 12, 12, 12, 12], "tokens": 57, '
+    '"memory": {"active": 1, "cache": 2, "peak": 3}}'
 )
 
 
