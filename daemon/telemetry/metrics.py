@@ -1,0 +1,264 @@
+"""Prometheus instruments of the daemon, in a registry of their own.
+
+Theory of operation. Counters and histograms are pushed as things happen. States (worker state, memory, queue
+depth, the acceptance ratio) are read when someone asks, by a collector, so that they cannot be out of date.
+
+Every label value comes from configuration or from a fixed set. A profile is a label only between `declare`
+and `retire`; a request for anything else counts under `_unknown`, and other numbers for it are dropped. So
+the number of series depends on the profiles alone, whatever clients send.
+
+Proposed and accepted come from `DraftAcceptance` only, rounds from `GenerationReport` only: see `records`.
+Not for use from several threads.
+"""
+
+import math
+import platform
+import re
+import statistics
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+
+from prometheus_client import (
+    CollectorRegistry,
+    Info,
+    disable_created_metrics,
+    exposition,
+)
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.openmetrics import exposition as openmetrics
+from prometheus_client.registry import Collector
+
+from daemon.telemetry.instruments import ENDPOINTS, UNKNOWN, Instruments
+from daemon.telemetry.records import DraftAcceptance, EngineStarted, GenerationReport, Record
+
+__all__ = ["CLIENT_LEFT", "ENDPOINTS", "STATES", "UNKNOWN", "WINDOW", "Acceptance", "Metrics", "WorkerSample"]
+
+WINDOW = 50  # requests that the acceptance ratio and the median speed look back on
+STATES = ("stopped", "starting", "ready", "stopping", "backoff", "failed")
+CLIENT_LEFT = 499  # the status to report for a client that did not wait for its answer
+
+# A reason is a word of ours. Should a message ever come instead, it must not become a series.
+_WORD = re.compile(r"[a-z][a-z0-9_-]{0,31}")
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerSample:
+    """One worker at the time of a scrape.
+
+    `state` is one of STATES; `memory_bytes` is of the process group, None where there is none; `queue_depth`
+    is in requests; `start_seconds` is how long the last start took until ready, None before the first.
+    """
+
+    profile: str
+    state: str
+    memory_bytes: int | None
+    queue_depth: int
+    start_seconds: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Acceptance:
+    """Draft tokens: totals since the profile was declared; accepted ÷ proposed of the last 50 requests.
+
+    Requests that drafted nothing are not among the 50. `ratio` is None until there is one.
+    """
+
+    proposed: int
+    accepted: int
+    ratio: float | None
+
+
+@dataclass(slots=True)
+class _Tally:
+    """What /api/status asks about one profile, beside what Prometheus keeps."""
+
+    proposed: int = 0
+    accepted: int = 0
+    requests: int = 0
+    accounting: bool = False
+    recent: deque[DraftAcceptance] = field(default_factory=lambda: deque(maxlen=WINDOW))
+    speeds: deque[float] = field(default_factory=lambda: deque(maxlen=WINDOW))
+
+    def add(self, record: DraftAcceptance) -> None:
+        self.proposed += record.proposed
+        self.accepted += record.accepted
+        if record.proposed:  # a request that drafted nothing says nothing about drafting
+            self.recent.append(record)
+
+    def ratio(self) -> float | None:
+        proposed = sum(record.proposed for record in self.recent)
+        return sum(record.accepted for record in self.recent) / proposed if proposed else None
+
+
+class _AtScrape(Collector):
+    """The states, read from the tallies and from the bound snapshot when a scrape asks for them."""
+
+    def __init__(self, tallies: dict[str, _Tally]) -> None:
+        self._tallies = tallies
+        self.snapshot: Callable[[], Iterable[WorkerSample]] = tuple
+
+    def collect(self) -> Iterator[Metric]:
+        yield from self._drafting()
+        # While a worker is replaced there may be two of a profile. A series can be given once: the last wins.
+        yield from _workers({sample.profile: sample for sample in self.snapshot()}.values())
+
+    def _drafting(self) -> Iterator[Metric]:
+        ratio = _gauge("draft_acceptance_ratio", "Accepted / proposed draft tokens of the last 50 requests.")
+        accounting = _gauge(
+            "draft_accounting", "1 if the engine counts draft tokens, 0 if it does not or is not up."
+        )
+        for profile, tally in self._tallies.items():
+            accounting.add_metric([profile], tally.accounting)
+            if (value := tally.ratio()) is not None:
+                ratio.add_metric([profile], value)
+        return iter((ratio, accounting))
+
+
+def _gauge(name: str, text: str, *labels: str) -> GaugeMetricFamily:
+    return GaugeMetricFamily(f"draftd_{name}", text, labels=("profile", *labels))
+
+
+def _workers(samples: Iterable[WorkerSample]) -> Iterator[Metric]:
+    state = _gauge("worker_state", "1 for the state that the worker is in, 0 for the others.", "state")
+    memory = _gauge("worker_memory_bytes", "Memory of the worker's processes.")
+    depth = _gauge("queue_depth", "Requests that wait for the worker.")
+    start = _gauge("worker_start_seconds", "How long the worker's last start took until it was ready.")
+    for sample in samples:
+        for name in STATES:
+            state.add_metric([sample.profile, name], sample.state == name)
+        depth.add_metric([sample.profile], sample.queue_depth)
+        if sample.memory_bytes is not None:
+            memory.add_metric([sample.profile], sample.memory_bytes)
+        if sample.start_seconds is not None:
+            start.add_metric([sample.profile], sample.start_seconds)
+    return iter((state, memory, depth, start))
+
+
+class Metrics:
+    """Everything `/metrics` and the numbers of `/api/status` are made of.
+
+    Seconds are seconds, of the monotonic clock. A number that is no measurement (negative, NaN, infinite) is
+    dropped rather than raised: a worker's usage block must not be able to break a request.
+    """
+
+    def __init__(self, version: str, mlx_lm: str) -> None:
+        # *_created series would double the number of series, and promtool objects to counters without _total.
+        disable_created_metrics()  # type: ignore[no-untyped-call]
+        self._registry = CollectorRegistry()
+        self._tallies: dict[str, _Tally] = {}
+        self._push = Instruments(self._registry)
+        self._at_scrape = _AtScrape(self._tallies)
+        self._registry.register(self._at_scrape)
+        build = Info("draftd_build", "Versions that run.", registry=self._registry)
+        build.info({"version": version, "python": platform.python_version(), "mlx_lm": mlx_lm})
+
+    def declare(self, profile: str) -> None:
+        """Make the series of a profile, at 0; again for a known one changes nothing.
+
+        Raises ValueError for `_unknown`, which stands for everything that is no profile.
+        """
+        if profile == UNKNOWN:
+            raise ValueError(f"{UNKNOWN} cannot be the name of a profile")
+        if profile not in self._tallies:
+            self._tallies[profile] = _Tally()
+            self._push.declare(profile)
+
+    def retire(self, profile: str) -> None:
+        """Forget a profile that was removed: call it once its worker has drained and stopped."""
+        if self._tallies.pop(profile, None) is not None:
+            self._push.retire(profile)
+
+    def record(self, profile: str, record: Record) -> None:
+        """Count what a line of the worker said."""
+        if (tally := self._tallies.get(profile)) is None:
+            return
+        match record:
+            case DraftAcceptance():
+                tally.add(record)
+                self._push.proposed.labels(profile).inc(record.proposed)
+                self._push.accepted.labels(profile).inc(record.accepted)
+            case GenerationReport():
+                self._push.rounds.labels(profile).inc(record.rounds)
+            case EngineStarted():
+                tally.accounting = record.accounting
+
+    def request(self, profile: str | None, endpoint: str, status: int, seconds: float) -> None:
+        """Count one answered request. `status` is the HTTP status, CLIENT_LEFT if the client left.
+
+        `profile` is None, or any name that is not declared, for a request that no profile answers.
+        """
+        label = profile if profile is not None and profile in self._tallies else UNKNOWN
+        endpoint = endpoint if endpoint in ENDPOINTS else "other"
+        self._push.requests.labels(label, endpoint, str(status) if 100 <= status <= 599 else "other").inc()
+        if _measured(seconds):
+            self._push.duration.labels(label, endpoint).observe(seconds)
+        if label != UNKNOWN:
+            self._tallies[label].requests += 1
+
+    def first_token(self, profile: str, seconds: float) -> None:
+        """From the request's arrival to the first token, the wait in the queue included."""
+        if profile in self._tallies and _measured(seconds):
+            self._push.first_token.labels(profile).observe(seconds)
+
+    def generation(
+        self, profile: str, *, prompt_tokens: int, completion_tokens: int, seconds: float | None
+    ) -> None:
+        """Count the tokens of one request; `seconds` is from its first token to its last, None if unknown.
+
+        The speed is of the tokens after the first, as that many came in `seconds`.
+        """
+        if (tally := self._tallies.get(profile)) is None:
+            return
+        self._push.prompt.labels(profile).inc(max(0, prompt_tokens))
+        self._push.completion.labels(profile).inc(max(0, completion_tokens))
+        if seconds is not None and seconds > 0 and _measured(seconds) and completion_tokens > 1:
+            speed = (completion_tokens - 1) / seconds
+            tally.speeds.append(speed)
+            self._push.speed.labels(profile).observe(speed)
+
+    def queue_wait(self, profile: str, seconds: float) -> None:
+        """How long one request stood in the queue, also if it left it unserved."""
+        if profile in self._tallies and _measured(seconds):
+            self._push.wait.labels(profile).observe(seconds)
+
+    def restarted(self, profile: str, reason: str) -> None:
+        """Count a restart. `reason` is a short word of ours, such as "exit", never a message."""
+        if profile in self._tallies:
+            word = reason if _WORD.fullmatch(reason) else "other"
+            self._push.restarts.labels(profile, word).inc()
+
+    def log_write_error(self, profile: str) -> None:
+        """Count a failed attempt to write the worker's log file."""
+        if profile in self._tallies:
+            self._push.log_errors.labels(profile).inc()
+
+    def bind(self, snapshot: Callable[[], Iterable[WorkerSample]]) -> None:
+        """Take the workers' states from `snapshot`, called at each scrape; `render` raises what it raises."""
+        self._at_scrape.snapshot = snapshot
+
+    def acceptance(self, profile: str) -> Acceptance:
+        """Zeros and None for a profile that is not declared."""
+        tally = self._tallies.get(profile) or _Tally()
+        return Acceptance(tally.proposed, tally.accepted, tally.ratio())
+
+    def tokens_per_second(self, profile: str) -> float | None:
+        """Median of the last 50 generations whose speed is known."""
+        tally = self._tallies.get(profile)
+        return statistics.median(tally.speeds) if tally and tally.speeds else None
+
+    def requests(self, profile: str) -> int:
+        """Requests since the profile was declared, whatever their status."""
+        tally = self._tallies.get(profile)
+        return tally.requests if tally else 0
+
+    def render(self, accept: str | None = None) -> tuple[bytes, str]:
+        """The exposition and its content type: OpenMetrics if Accept asks for it, else text 0.0.4."""
+        if accept and "application/openmetrics-text" in accept.lower():
+            body = openmetrics.generate_latest(self._registry)  # type: ignore[no-untyped-call]
+            return body, "application/openmetrics-text; version=1.0.0; charset=utf-8"
+        return exposition.generate_latest(self._registry), "text/plain; version=0.0.4; charset=utf-8"
+
+
+def _measured(seconds: float) -> bool:
+    return math.isfinite(seconds) and seconds >= 0

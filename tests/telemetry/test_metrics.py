@@ -1,0 +1,309 @@
+"""Metrics: the names, when a series exists, what is counted, and that clients cannot make series."""
+
+import math
+import shutil
+import subprocess
+
+import pytest
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
+from prometheus_client.parser import text_string_to_metric_families
+
+from daemon.telemetry.metrics import CLIENT_LEFT, STATES, UNKNOWN, Acceptance, Metrics, WorkerSample
+from daemon.telemetry.records import DraftAcceptance, EngineStarted, GenerationReport, PromptProgress, Record
+
+Series = dict[tuple[str, frozenset[tuple[str, str]]], float]
+REPORT = GenerationReport(rounds=12, proposed=60, accepted=41, truncated_rounds=1)
+
+
+@pytest.fixture
+def metrics() -> Metrics:
+    made = Metrics("0.1.0", "0.32.2")
+    made.declare("fast")
+    return made
+
+
+def scrape(metrics: Metrics) -> Series:
+    body, _ = metrics.render()
+    series: Series = {}
+    for family in text_string_to_metric_families(body.decode()):
+        for sample in family.samples:
+            key = (sample.name, frozenset(sample.labels.items()))
+            assert key not in series, f"{key} is given twice"
+            series[key] = sample.value
+    return series
+
+
+def value(metrics: Metrics, name: str, **labels: str) -> float | None:
+    return scrape(metrics).get((f"draftd_{name}", frozenset(labels.items())))
+
+
+def busy() -> Metrics:
+    """Metrics in which every series has a value."""
+    metrics = Metrics("0.1.0", "0.32.2")
+    for profile in ("fast", "balanced"):
+        metrics.declare(profile)
+        for record in (DraftAcceptance(4, 5), REPORT, EngineStarted(True)):
+            metrics.record(profile, record)
+        metrics.request(profile, "chat.completions", 200, 1.5)
+        metrics.first_token(profile, 0.2)
+        metrics.generation(profile, prompt_tokens=10, completion_tokens=21, seconds=2)
+        metrics.queue_wait(profile, 0.1)
+        metrics.restarted(profile, "exit")
+        metrics.log_write_error(profile)
+    metrics.bind(
+        lambda: [WorkerSample("fast", "ready", 5, 2, 1.5), WorkerSample("balanced", "failed", 5, 0, 9)]
+    )
+    return metrics
+
+
+NAMES = {
+    "draftd_draft_tokens_proposed_total": ("counter", {"profile"}),
+    "draftd_draft_tokens_accepted_total": ("counter", {"profile"}),
+    "draftd_draft_rounds_total": ("counter", {"profile"}),
+    "draftd_draft_acceptance_ratio": ("gauge", {"profile"}),
+    "draftd_draft_accounting": ("gauge", {"profile"}),
+    "draftd_requests_total": ("counter", {"profile", "endpoint", "status"}),
+    "draftd_request_duration_seconds": ("histogram", {"profile", "endpoint"}),
+    "draftd_time_to_first_token_seconds": ("histogram", {"profile"}),
+    "draftd_tokens_per_second": ("histogram", {"profile"}),
+    "draftd_prompt_tokens_total": ("counter", {"profile"}),
+    "draftd_completion_tokens_total": ("counter", {"profile"}),
+    "draftd_queue_depth": ("gauge", {"profile"}),
+    "draftd_queue_wait_seconds": ("histogram", {"profile"}),
+    "draftd_worker_state": ("gauge", {"profile", "state"}),
+    "draftd_worker_restarts_total": ("counter", {"profile", "reason"}),
+    "draftd_worker_memory_bytes": ("gauge", {"profile"}),
+    "draftd_worker_start_seconds": ("gauge", {"profile"}),
+    "draftd_build_info": ("gauge", {"version", "python", "mlx_lm"}),
+    "draftd_log_write_errors_total": ("counter", {"profile"}),
+}
+
+
+def test_names_types_and_labels_are_the_interface() -> None:
+    body, content_type = busy().render()
+    assert content_type == "text/plain; version=0.0.4; charset=utf-8"
+    found = {}
+    for family in text_string_to_metric_families(body.decode()):
+        # The parser strips what Prometheus calls the metric by.
+        name = family.name + ("_total" if family.type == "counter" else "")
+        found[name] = (family.type, set().union(*(sample.labels for sample in family.samples)) - {"le"})
+    assert found == NAMES
+
+
+def test_promtool_has_nothing_to_say() -> None:
+    if (promtool := shutil.which("promtool")) is None:
+        pytest.skip("promtool is missing (Debian package prometheus)")
+    for metrics in (busy(), Metrics("0.1.0", "")):
+        said = subprocess.run(
+            [promtool, "check", "metrics"],
+            input=metrics.render()[0],
+            capture_output=True,
+            timeout=60,
+            check=False,
+        )
+        assert (said.returncode, said.stdout, said.stderr) == (0, b"", b"")
+
+
+@pytest.mark.parametrize(
+    ("accept", "openmetrics"),
+    [
+        (None, False),
+        ("", False),
+        ("*/*", False),
+        ("text/plain;version=1.0.0;q=0.5", False),
+        ("application/openmetrics-text;version=1.0.0;q=0.6,text/plain;q=0.3", True),
+        ("Application/OpenMetrics-Text", True),
+        ("application/openmetrics-text;version=nonsense", True),
+    ],
+)
+def test_openmetrics_only_if_asked_for(accept: str | None, openmetrics: bool) -> None:
+    body, content_type = busy().render(accept)
+    assert body.endswith(b"# EOF\n") is openmetrics
+    assert content_type.startswith(
+        "application/openmetrics-text; version=1.0.0" if openmetrics else "text/plain"
+    )
+    if openmetrics:
+        assert len(list(parse_openmetrics(body.decode()))) == len(NAMES)
+
+
+def test_counters_of_a_declared_profile_are_at_zero(metrics: Metrics) -> None:
+    counters = [name for name, (kind, labels) in NAMES.items() if kind == "counter" and labels == {"profile"}]
+    series = scrape(metrics)
+    for name in counters:
+        assert series[name, frozenset({("profile", "fast")})] == 0
+    assert value(metrics, "requests_total", profile="fast", endpoint="chat.completions", status="200") == 0
+    assert value(metrics, "worker_restarts_total", profile="fast", reason="exit") == 0
+    assert value(metrics, "time_to_first_token_seconds_count", profile="fast") == 0
+
+
+def test_declaring_again_keeps_the_counts(metrics: Metrics) -> None:
+    metrics.record("fast", DraftAcceptance(4, 5))
+    metrics.declare("fast")
+    assert metrics.acceptance("fast") == Acceptance(5, 4, 0.8)
+    assert value(metrics, "draft_tokens_accepted_total", profile="fast") == 4
+
+
+def test_retiring_removes_every_series_and_only_of_that_profile() -> None:
+    metrics = busy()
+    metrics.bind(lambda: [])
+    before = scrape(metrics)
+    metrics.retire("fast")
+    metrics.retire("fast")
+    after = scrape(metrics)
+    assert after == {key: kept for key, kept in before.items() if ("profile", "fast") not in key[1]}
+    metrics.declare("fast")
+    assert value(metrics, "draft_tokens_proposed_total", profile="fast") == 0
+    assert metrics.acceptance("fast") == Acceptance(0, 0, None)
+
+
+def test_unknown_is_no_profile(metrics: Metrics) -> None:
+    with pytest.raises(ValueError, match=UNKNOWN):
+        metrics.declare(UNKNOWN)
+
+
+def test_each_number_is_counted_from_one_line_only(metrics: Metrics) -> None:
+    metrics.record("fast", DraftAcceptance(41, 60))
+    metrics.record("fast", REPORT)
+    metrics.record("fast", PromptProgress(1, 2))
+    assert value(metrics, "draft_tokens_proposed_total", profile="fast") == 60
+    assert value(metrics, "draft_tokens_accepted_total", profile="fast") == 41
+    assert value(metrics, "draft_rounds_total", profile="fast") == 12
+    assert metrics.acceptance("fast") == Acceptance(60, 41, 41 / 60)
+
+
+def test_the_ratio_is_of_the_last_50_requests_that_drafted(metrics: Metrics) -> None:
+    assert value(metrics, "draft_acceptance_ratio", profile="fast") is None
+    metrics.record("fast", DraftAcceptance(0, 0))
+    assert value(metrics, "draft_acceptance_ratio", profile="fast") is None
+    metrics.record("fast", DraftAcceptance(0, 1000))
+    for _ in range(49):
+        metrics.record("fast", DraftAcceptance(3, 4))
+    metrics.record("fast", DraftAcceptance(0, 0))
+    assert value(metrics, "draft_acceptance_ratio", profile="fast") == pytest.approx(147 / 1196)
+    metrics.record("fast", DraftAcceptance(3, 4))  # the 51st pushes the first out
+    assert value(metrics, "draft_acceptance_ratio", profile="fast") == 0.75
+    assert metrics.acceptance("fast") == Acceptance(1200, 150, 0.75)
+
+
+def test_accounting_says_what_the_engine_said_last(metrics: Metrics) -> None:
+    said = [value(metrics, "draft_accounting", profile="fast")]
+    for accounting in (True, False):
+        metrics.record("fast", EngineStarted(accounting))
+        said.append(value(metrics, "draft_accounting", profile="fast"))
+    assert said == [0, 1, 0]
+
+
+@pytest.mark.parametrize(
+    ("profile", "endpoint", "status", "labels"),
+    [
+        ("fast", "chat.completions", 200, ("fast", "chat.completions", "200")),
+        ("fast", "completions", CLIENT_LEFT, ("fast", "completions", "499")),
+        (None, "models", 200, (UNKNOWN, "models", "200")),
+        ("gpt-9", "chat.completions", 404, (UNKNOWN, "chat.completions", "404")),
+        (UNKNOWN, "chat.completions", 404, (UNKNOWN, "chat.completions", "404")),
+        ("fast", "/../../etc", 404, ("fast", "other", "404")),
+        ("fast", "completions", 1000, ("fast", "completions", "other")),
+    ],
+)
+def test_requests_are_labelled_from_fixed_sets(
+    metrics: Metrics, profile: str | None, endpoint: str, status: int, labels: tuple[str, str, str]
+) -> None:
+    metrics.request(profile, endpoint, status, 0.3)
+    label, point, code = labels
+    assert value(metrics, "requests_total", profile=label, endpoint=point, status=code) == 1
+    assert value(metrics, "request_duration_seconds_sum", profile=label, endpoint=point) == 0.3
+    assert metrics.requests("fast") == (label == "fast")
+
+
+def test_10000_unknown_names_and_paths_make_no_series(metrics: Metrics) -> None:
+    before = scrape(metrics).keys()
+    numbers: list[Record] = [DraftAcceptance(1, 1), REPORT, EngineStarted(True)]
+    for number in range(10_000):
+        name = f"model-{number}"
+        metrics.request(name, "chat.completions", 404, 0.001)
+        metrics.request(None, f"/path/{number}", 404, 0.001)
+        metrics.record(name, numbers[number % 3])
+        metrics.first_token(name, 1)
+        metrics.generation(name, prompt_tokens=1, completion_tokens=2, seconds=1)
+        metrics.queue_wait(name, 1)
+        metrics.restarted(name, "exit")
+        metrics.log_write_error(name)
+    assert scrape(metrics).keys() == before
+    assert (
+        value(metrics, "requests_total", profile=UNKNOWN, endpoint="chat.completions", status="404") == 10_000
+    )
+    assert value(metrics, "requests_total", profile=UNKNOWN, endpoint="other", status="404") == 10_000
+    assert metrics.requests("model-1") == 0
+    assert metrics.acceptance("model-1") == Acceptance(0, 0, None)
+    assert metrics.tokens_per_second("model-1") is None
+
+
+def test_a_message_as_restart_reason_makes_no_series(metrics: Metrics) -> None:
+    metrics.restarted("fast", "memory")
+    for number in range(100):
+        metrics.restarted("fast", f"exited with {number}")
+    assert value(metrics, "worker_restarts_total", profile="fast", reason="memory") == 1
+    assert value(metrics, "worker_restarts_total", profile="fast", reason="other") == 100
+
+
+@pytest.mark.parametrize(
+    ("tokens", "seconds", "speed"),
+    [(21, 2.0, 10.0), (1, 2.0, None), (0, 2.0, None), (21, None, None), (21, 0.0, None), (21, -1.0, None)]
+    + [(21, math.nan, None), (21, math.inf, None), (-5, 1.0, None)],
+)
+def test_speed_is_observed_only_if_it_was_measured(
+    metrics: Metrics, tokens: int, seconds: float | None, speed: float | None
+) -> None:
+    metrics.generation("fast", prompt_tokens=7, completion_tokens=tokens, seconds=seconds)
+    assert metrics.tokens_per_second("fast") == speed
+    assert value(metrics, "tokens_per_second_count", profile="fast") == (speed is not None)
+    assert value(metrics, "prompt_tokens_total", profile="fast") == 7
+    assert value(metrics, "completion_tokens_total", profile="fast") == max(0, tokens)
+
+
+def test_speed_in_status_is_the_median_of_the_last_50(metrics: Metrics) -> None:
+    for speed in [1000] * 30 + [1] * 20 + [5] * 30:
+        metrics.generation("fast", prompt_tokens=0, completion_tokens=speed + 1, seconds=1)
+    assert metrics.tokens_per_second("fast") == 5
+    assert value(metrics, "tokens_per_second_count", profile="fast") == 80
+
+
+@pytest.mark.parametrize("seconds", [math.nan, math.inf, -1.0])
+def test_what_is_no_duration_spoils_no_sum(metrics: Metrics, seconds: float) -> None:
+    metrics.first_token("fast", seconds)
+    metrics.queue_wait("fast", seconds)
+    metrics.request("fast", "completions", 200, seconds)
+    assert not any(map(math.isnan, scrape(metrics).values()))
+    assert value(metrics, "time_to_first_token_seconds_count", profile="fast") == 0
+    assert value(metrics, "queue_wait_seconds_count", profile="fast") == 0
+    assert value(metrics, "requests_total", profile="fast", endpoint="completions", status="200") == 1
+
+
+def test_states_are_read_at_each_scrape(metrics: Metrics) -> None:
+    samples: list[WorkerSample] = []
+    metrics.bind(lambda: samples)
+    assert value(metrics, "worker_state", profile="fast", state="ready") is None
+    for state in STATES:
+        samples[:] = [WorkerSample("fast", state, None, 3, None)]
+        shown = {name: value(metrics, "worker_state", profile="fast", state=name) for name in STATES}
+        assert shown == {name: name == state for name in STATES}
+    assert value(metrics, "queue_depth", profile="fast") == 3
+    assert value(metrics, "worker_memory_bytes", profile="fast") is None
+    assert value(metrics, "worker_start_seconds", profile="fast") is None
+    samples[:] = [WorkerSample("fast", "ready", 1024, 0, 2.5)]
+    assert value(metrics, "worker_memory_bytes", profile="fast") == 1024
+    assert value(metrics, "worker_start_seconds", profile="fast") == 2.5
+
+
+def test_two_workers_of_a_profile_give_one_series(metrics: Metrics) -> None:
+    metrics.bind(
+        lambda: [WorkerSample("fast", "stopping", 1, 1, 1), WorkerSample("fast", "starting", 2, 2, 2)]
+    )
+    assert value(metrics, "worker_state", profile="fast", state="starting") == 1
+    assert value(metrics, "worker_state", profile="fast", state="stopping") == 0
+
+
+def test_registries_are_separate(metrics: Metrics) -> None:
+    other = Metrics("0.1.0", "0.32.2")
+    other.declare("slow")
+    assert value(metrics, "draft_rounds_total", profile="slow") is None
