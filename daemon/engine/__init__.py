@@ -1,0 +1,19 @@
+"""The code of ours that runs inside a worker: `python -m daemon.engine <flags of mlx_lm.server>`.
+
+The engine is mlx_lm.server with hooks, not a server of its own. It parses no flags: it places its hooks and
+calls `mlx_lm.server.main()`. What the hooks add:
+
+- `acceptance` counts rounds, proposed and accepted draft tokens of each request, and reports them;
+- `prompt_cache` keeps cached prompts true under speculative decoding, and within `--prompt-cache-bytes`;
+- `start` refuses flags that corrupt the output, and gives a taken port a name and an exit code;
+- `generation_thread` ends the process when the thread that generates has died.
+
+`lifeline` needs no hook: it ends the process when the daemon is gone. `records` is the way out: lines on
+stderr, for people and for the daemon. `exits` holds the exit codes. `hooks` is the only place that knows
+where mlx_lm is touched; a hook that finds mlx_lm different from what it was written for is left out, and the
+worker serves without it.
+
+Importing this package imports no mlx: only `__main__`, `hooks` and `prompt_cache` do, the latter two when
+they are used. Nothing here imports the rest of the daemon, and the daemon imports nothing from here: they
+meet at the flags, one environment variable, the lines on stderr and the exit code.
+"""

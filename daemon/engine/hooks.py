@@ -1,0 +1,147 @@
+"""Every place where the engine touches mlx_lm, each with a check that it is what the hook was written for.
+
+Written for mlx-lm 0.32.2. Before a hook replaces something it looks for it by name, for the parameters that
+it uses, and that mlx_lm looks it up by that name when it runs, since a replacement that nobody calls would
+be worse than none. A hook that finds something else changes nothing, and the worker serves without it.
+"""
+
+import functools
+import importlib
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+from daemon.engine import records
+from daemon.engine.acceptance import AcceptanceCount, counted
+from daemon.engine.exits import describe
+from daemon.engine.generation_thread import exit_on_death, watch
+from daemon.engine.start import guarded_run
+
+PLACED = "placed"
+
+
+class UnfitError(Exception):
+    """mlx_lm is not what a hook was written for. The text says what differs."""
+
+
+def place_all() -> dict[str, str]:
+    """Place the hooks that fit. Return, by name, PLACED or the reason why not."""
+    return {name: _attempt(place) for name, (place, _) in HOOKS.items()}
+
+
+def announce(placed: dict[str, str]) -> None:
+    """Write the record of the start, and for each hook that is missing what the worker lacks, and why."""
+    missing = {name: reason for name, reason in placed.items() if reason != PLACED}
+    for name, reason in missing.items():
+        records.say(f"{HOOKS[name][1]}: {reason}")
+    version = importlib.import_module("mlx_lm").__version__
+    accounting = "acceptance" not in missing
+    records.write(records.record("started", accounting=accounting, mlx_lm=version, hooks=placed))
+
+
+def _attempt(place: Callable[[], None]) -> str:
+    try:
+        place()
+    except UnfitError as error:
+        return str(error)
+    except Exception as error:
+        return describe(error)
+    return PLACED
+
+
+def _place_acceptance() -> None:
+    # The package exports a function of the same name as this module, so an import statement will not do.
+    module: Any = importlib.import_module("mlx_lm.generate")
+    name = "speculative_generate_step"
+    step = expect(module, name, "num_draft_tokens", "max_tokens", caller="stream_generate")
+    module.speculative_generate_step = counted(step, report_generation)
+
+
+def _place_prompt_cache() -> None:
+    server: Any = importlib.import_module("mlx_lm.server")
+    cache = expect(server, "LRUPromptCache", "max_size", "max_bytes", caller="run")
+    expect(cache, "insert_cache", "model", "tokens", "prompt_cache", "cache_type")
+    expect(cache, "fetch_nearest_cache", "model", "tokens")
+    from daemon.engine.prompt_cache import TruePromptCache
+
+    server.LRUPromptCache = TruePromptCache
+
+
+def _place_generation_thread() -> None:
+    server: Any = importlib.import_module("mlx_lm.server")
+    generator = expect(server, "ResponseGenerator", caller="run")
+    expect(generator, "_generate", caller="_run_generate")
+    expect(generator, "_run_generate", caller="__init__")
+    if "_stop" not in generator.stop_and_join.__code__.co_names:
+        raise UnfitError("mlx_lm.server.ResponseGenerator.stop_and_join does not set _stop")
+    watch(generator, exit_on_death)
+
+
+def _place_start() -> None:
+    server: Any = importlib.import_module("mlx_lm.server")
+    run = expect(server, "run", "host", "port", "model_provider", caller="main")
+
+    def limit_cache(max_bytes: int) -> None:
+        server.LRUPromptCache = functools.partial(server.LRUPromptCache, max_bytes=max_bytes)
+
+    server.run = guarded_run(run, limit_cache)
+
+
+HOOKS: dict[str, tuple[Callable[[], None], str]] = {
+    "acceptance": (_place_acceptance, "draft acceptance is not counted"),
+    "prompt_cache": (_place_prompt_cache, "cached prompts may change the answers of drafted requests"),
+    "generation_thread": (_place_generation_thread, "the process outlives its generation thread"),
+    "start": (_place_start, "flags are not checked, and a taken port has no exit code of its own"),
+}
+
+
+def expect(owner: Any, name: str, *parameters: str, caller: str | None = None) -> Any:
+    """Return the callable `owner.name` if it takes the parameters by name and `owner.caller` looks it up."""
+    where = f"{getattr(owner, '__module__', None) or ''}.{owner.__name__}.{name}".lstrip(".")
+    found = getattr(owner, name, None)
+    if not callable(found):
+        raise UnfitError(f"there is no {where}")
+    known = inspect.signature(found).parameters
+    if missing := [parameter for parameter in parameters if parameter not in known]:
+        raise UnfitError(f"{where} takes no {', '.join(missing)}")
+    if caller and name not in getattr(getattr(owner, caller, None), "__code__", _NO_CODE).co_names:
+        raise UnfitError(f"{caller} does not use {where}")
+    return found
+
+
+_NO_CODE = (lambda: None).__code__
+
+
+def report_generation(count: AcceptanceCount) -> None:
+    """Write the lines of one finished, or cut, generation. Called in the generation thread; never raises."""
+    try:
+        human = [records.acceptance_line(count.accepted, count.proposed)] if count.proposed else []
+        records.write(*human, generation_record(count, _memory()))
+    except Exception as error:
+        records.say(f"a generation could not be reported: {describe(error)}")
+
+
+def generation_record(count: AcceptanceCount, memory: dict[str, int]) -> str:
+    """Return the record of one generation; `memory` in bytes."""
+    return records.record(
+        "generation",
+        rounds=count.rounds,
+        proposed=count.proposed,
+        accepted=count.accepted,
+        truncated_rounds=count.truncated_rounds,
+        draft_length=count.draft_length,
+        accepted_by_position=count.accepted_by_position,
+        proposed_by_position=count.proposed_by_position,
+        tokens=count.tokens,
+        memory=memory,
+    )
+
+
+def _memory() -> dict[str, int]:
+    """Ask mlx itself: the memory that it uses on a GPU is not part of the process's resident size."""
+    mx = importlib.import_module("mlx.core")
+    return {
+        "active": mx.get_active_memory(),
+        "cache": mx.get_cache_memory(),
+        "peak": mx.get_peak_memory(),
+    }

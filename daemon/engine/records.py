@@ -1,0 +1,44 @@
+"""What the engine tells, as lines on stderr: for people, and for the daemon that reads the worker's log.
+
+Three forms, one line each:
+
+    Draft tokens accepted: 4/5 (80%)            what people were promised, one per drafted request
+    draftd-engine {"event": "generation", ...}  the same and more, for the daemon to parse
+    draftd-engine: port 8000 on 127.0.0.1 ...   something that a person should know, at most once each
+
+The lines of one call leave in one `write`, past the buffers of `sys.stderr`, so that no other thread's line
+comes between them. The call blocks while the pipe is full: whoever reads the log must always drain it. A
+record holds numbers and names, never a word of a prompt or of an answer. Nothing here raises: telling must
+not disturb generating.
+"""
+
+import contextlib
+import json
+import os
+from typing import Any
+
+RECORD_PREFIX = "draftd-engine "
+_STDERR = 2
+
+
+def acceptance_line(accepted: int, proposed: int) -> str:
+    """Return the line for people; `proposed` must be positive."""
+    return f"Draft tokens accepted: {accepted}/{proposed} ({accepted / proposed:.0%})"
+
+
+def record(event: str, **fields: Any) -> str:
+    """Return one record as a line without its end."""
+    return RECORD_PREFIX + json.dumps({"event": event, **fields})
+
+
+def say(text: str) -> None:
+    """Write one line for people."""
+    write(f"draftd-engine: {' '.join(text.splitlines())}")
+
+
+def write(*lines: str, fd: int = _STDERR) -> None:
+    """Write whole lines, together. A log that nobody holds open any more loses them."""
+    data = "".join(f"{line}\n" for line in lines).encode(errors="backslashreplace")
+    with contextlib.suppress(OSError):
+        while data:
+            data = data[os.write(fd, data) :]

@@ -1,0 +1,101 @@
+"""The lines on stderr: their form, and that writing them disturbs nobody."""
+
+import json
+import os
+import threading
+
+import pytest
+
+from daemon.engine import records
+from daemon.engine.acceptance import AcceptanceCount
+from daemon.engine.hooks import generation_record, report_generation
+
+
+@pytest.mark.parametrize(
+    ("accepted", "proposed", "line"),
+    [
+        (4, 5, "Draft tokens accepted: 4/5 (80%)"),
+        (0, 3, "Draft tokens accepted: 0/3 (0%)"),
+        (7, 7, "Draft tokens accepted: 7/7 (100%)"),
+        (2, 3, "Draft tokens accepted: 2/3 (67%)"),
+    ],
+)
+def test_acceptance_line(accepted: int, proposed: int, line: str) -> None:
+    assert records.acceptance_line(accepted, proposed) == line
+
+
+def test_record_is_one_line_with_a_prefix_and_json() -> None:
+    line = records.record("started", reason="two\nlines")
+    prefix, _, text = line.partition(" ")
+    assert prefix == "draftd-engine"
+    assert "\n" not in text
+    assert json.loads(text) == {"event": "started", "reason": "two\nlines"}
+
+
+def test_generation_record_has_the_agreed_keys() -> None:
+    count = AcceptanceCount(draft_length=2, max_tokens=4)
+    for from_draft in (True, False, True):
+        count.observe(from_draft)
+    line = generation_record(count, {"active": 1, "cache": 2, "peak": 3})
+    assert json.loads(line.removeprefix(records.RECORD_PREFIX)) == {
+        "event": "generation",
+        "rounds": 2,
+        "proposed": 4,
+        "accepted": 2,
+        "truncated_rounds": 1,
+        "draft_length": 2,
+        "accepted_by_position": [2, 0],
+        "proposed_by_position": [2, 2],
+        "tokens": 3,
+        "memory": {"active": 1, "cache": 2, "peak": 3},
+    }
+
+
+def test_the_line_for_people_comes_first(capfd: pytest.CaptureFixture[str]) -> None:
+    count = AcceptanceCount(draft_length=1, max_tokens=9)
+    count.observe(True)
+    report_generation(count)
+    human, record = capfd.readouterr().err.splitlines()
+    assert human == "Draft tokens accepted: 1/1 (100%)"
+    assert record.startswith('draftd-engine {"event": "generation", "rounds": 1,')
+
+
+def test_a_request_without_drafting_has_a_record_and_no_line(capfd: pytest.CaptureFixture[str]) -> None:
+    count = AcceptanceCount(draft_length=0, max_tokens=9)
+    count.observe(False)
+    report_generation(count)
+    (record,) = capfd.readouterr().err.splitlines()
+    assert json.loads(record.removeprefix(records.RECORD_PREFIX))["tokens"] == 1
+
+
+def test_say_keeps_to_one_line(capfd: pytest.CaptureFixture[str]) -> None:
+    records.say("first\nsecond")
+    assert capfd.readouterr().err == "draftd-engine: first second\n"
+
+
+def test_writing_to_nobody_raises_nothing() -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    records.write("lost", fd=writer)
+    os.close(writer)
+    records.write("lost", fd=writer)
+
+
+def test_lines_of_one_call_stay_together() -> None:
+    reader, writer = os.pipe()
+    pairs = 300
+
+    def write(name: str) -> None:
+        for number in range(pairs):
+            records.write(f"{name} {number} first", f"{name} {number} second", fd=writer)
+
+    threads = [threading.Thread(target=write, args=(name,)) for name in "abc"]
+    for thread in threads:
+        thread.start()
+    with os.fdopen(reader) as log:
+        lines = [log.readline().split() for _ in range(2 * pairs * len(threads))]
+    for thread in threads:
+        thread.join()
+    os.close(writer)
+    for first, second in zip(lines[::2], lines[1::2], strict=True):
+        assert (first[:2], first[2], second[2]) == (second[:2], "first", "second")
