@@ -20,6 +20,7 @@ from pydantic import (
     Field,
     JsonValue,
     ValidationError,
+    ValidationInfo,
     model_validator,
 )
 
@@ -44,11 +45,15 @@ def _alias(value: str) -> str:
     return value
 
 
-def _model(value: str) -> str:
-    """A hub name stays as it is; '~' is expanded in a path."""
-    if not value.strip() or "\0" in value:
+def _model(value: str, info: ValidationInfo) -> str:
+    """A hub name stays as it is; '~' is expanded, and './' and '../' are taken from the profile's folder."""
+    if not value.strip() or "\0" in value or value.startswith("-"):
         raise ValueError("a model is a folder or a name like 'mlx-community/Qwen2.5-3B-Instruct-4bit'")
-    return str(Path(value).expanduser()) if value.startswith("~") else value
+    if value.startswith("~"):
+        return str(Path(value).expanduser())
+    if value.startswith(("./", "../")) and info.context:
+        return str((info.context["folder"] / value).resolve())
+    return value
 
 
 Name = Annotated[str, AfterValidator(_name)]
@@ -238,7 +243,7 @@ def parse(path: Path, text: str) -> Profile:
         reason = f"not valid TOML: {_TOML_PLACE.sub('', str(error))}"
         raise ConfigError("a profile is not valid", (Problem(path, line, reason),)) from error
     try:
-        return Profile.model_validate({"name": path.stem, **data})
+        return Profile.model_validate({"name": path.stem, **data}, context={"folder": path.parent})
     except ValidationError as error:
         problems = tuple(_problem(path, text, dict(detail)) for detail in error.errors())
         raise ConfigError("a profile is not valid", problems) from error

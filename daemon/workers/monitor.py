@@ -1,0 +1,53 @@
+"""Watches one child from its start to its end and reports as events; decides nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import aiohttp
+
+from daemon.profiles import Profile
+from daemon.workers import command, probe
+from daemon.workers.lease import Use
+from daemon.workers.states import IDLE, BecameReady, Event, HealthMissed, HealthOk, Stop, Unfit
+
+
+@dataclass(frozen=True, slots=True)
+class Watched:
+    """One child as the monitor sees it. `profile` is asked each time, as a reload may change its limits."""
+
+    pid: int
+    port: int
+    profile: Callable[[], Profile]
+    use: Use
+    drain: float
+
+
+async def watch(child: Watched, session: aiohttp.ClientSession, post: Callable[[Event], None]) -> None:
+    """Report readiness once, then health, memory and idleness; runs until cancelled."""
+    await probe.until_ready(session, child.pid, child.port, command.one_token_request(child.profile()))
+    post(BecameReady())
+    while True:
+        health = child.profile().health
+        began = time.monotonic()
+        well = await probe.is_healthy(session, child.port, health.timeout, strict=not child.profile().command)
+        post(HealthOk() if well else HealthMissed())
+        if well:
+            _look_at_limits(child, post)
+            # After a miss the next check follows at once: a hung child is known after
+            # interval + failures x timeout at the latest.
+            await asyncio.sleep(max(0.0, began + health.interval - time.monotonic()))
+        else:
+            await asyncio.sleep(max(0.0, began + health.timeout - time.monotonic()))
+
+
+def _look_at_limits(child: Watched, post: Callable[[Event], None]) -> None:
+    profile = child.profile()
+    memory = probe.memory_of(child.pid) if profile.limits.memory else None
+    if memory is not None and profile.limits.memory and memory > profile.limits.memory:
+        post(Unfit("memory", child.drain))
+    if profile.idle_timeout and child.use.idle_seconds() >= profile.idle_timeout:
+        post(Stop(IDLE))

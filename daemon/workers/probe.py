@@ -1,0 +1,78 @@
+"""Is the worker ready, and is it well? Asked over its own port, after making sure that the port is its own."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import aiohttp
+import psutil
+
+from daemon.workers.command import HOST
+
+POLL = 0.1  # seconds between looks at the child's sockets while it loads
+MAX_POLL = 2.0
+
+
+def owns_port(pid: int, port: int) -> bool:
+    """Whether the process `pid` or a descendant listens on `port`.
+
+    A stranger on the port would answer our probes just as well, and would then be sent prompts.
+    """
+    try:
+        process = psutil.Process(pid)
+        family = [process, *process.children(recursive=True)]
+    except psutil.Error:
+        return False
+    return any(_listens(member, port) for member in family)
+
+
+def _listens(process: psutil.Process, port: int) -> bool:
+    try:
+        found = process.net_connections(kind="tcp")
+    except (psutil.Error, OSError):
+        return False
+    return any(c.status == psutil.CONN_LISTEN and c.laddr and c.laddr.port == port for c in found)
+
+
+def memory_of(pid: int) -> int | None:
+    """Resident bytes of the process and its descendants; None if it is gone."""
+    try:
+        process = psutil.Process(pid)
+        return sum(member.memory_info().rss for member in (process, *process.children(recursive=True)))
+    except psutil.Error:
+        return None
+
+
+async def until_ready(session: aiohttp.ClientSession, pid: int, port: int, body: dict[str, Any]) -> None:
+    """Return once the child owns the port and one token came back. Waits for ever: the caller has the limit."""
+    wait = POLL
+    while True:
+        if owns_port(pid, port):
+            if await _generates(session, port, body):
+                return
+            wait = min(wait * 2, MAX_POLL)  # it answers, but not yet well: ask less and less often
+        await asyncio.sleep(wait)
+
+
+async def _generates(session: aiohttp.ClientSession, port: int, body: dict[str, Any]) -> bool:
+    url = f"http://{HOST}:{port}/v1/chat/completions"
+    try:
+        async with session.post(url, json=body) as response:
+            answer = await response.json(content_type=None)
+            return response.status == 200 and bool(answer.get("choices"))
+    except (aiohttp.ClientError, OSError, ValueError, AttributeError):
+        return False
+
+
+async def is_healthy(session: aiohttp.ClientSession, port: int, timeout: float, *, strict: bool) -> bool:
+    """One health check within `timeout` seconds.
+
+    mlx_lm.server has /health, which must say 200 (`strict`); of another server any answer below 500 will do.
+    """
+    limit = aiohttp.ClientTimeout(total=timeout)
+    try:
+        async with session.get(f"http://{HOST}:{port}/health", timeout=limit) as response:
+            return response.status == 200 if strict else response.status < 500
+    except (aiohttp.ClientError, TimeoutError, OSError):
+        return False

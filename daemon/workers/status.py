@@ -1,0 +1,55 @@
+"""What a worker looks like from outside: immutable values for status, metrics and error messages."""
+
+from __future__ import annotations
+
+import signal
+from dataclasses import dataclass
+
+EXIT_WORDS = {
+    69: "its port was taken",
+    70: "the generation thread died",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class LastExit:
+    """How the last child ended. `at` is wall-clock time (epoch seconds), `lines` its last words."""
+
+    code: int | None
+    reason: str
+    at: float
+    lines: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return f"{self.reason} ({describe_code(self.code)})"
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerStatus:
+    """One worker at one moment. `since` is when it entered its state (epoch seconds)."""
+
+    name: str
+    state: str
+    pid: int | None
+    port: int | None
+    model: str
+    draft_model: str | None
+    num_draft_tokens: int
+    since: float
+    restarts: int
+    last_exit: LastExit | None
+    memory_bytes: int | None
+    start_seconds: float | None
+    notes: tuple[str, ...]
+
+
+def describe_code(code: int | None) -> str:
+    """An exit code in words: 'exit code 1', 'SIGKILL', or what the engine means by it."""
+    if code is None:
+        return "never started"
+    if code < 0:
+        try:
+            return signal.Signals(-code).name
+        except ValueError:
+            return f"signal {-code}"
+    return f"exit code {code}" + (f": {EXIT_WORDS[code]}" if code in EXIT_WORDS else "")
