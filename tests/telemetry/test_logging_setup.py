@@ -1,0 +1,165 @@
+"""configure: the daemon's own log, and what must never be in it."""
+
+import io
+import json
+import logging
+from collections.abc import Iterator
+
+import pytest
+import structlog
+
+from daemon.telemetry.logging_setup import REDACTED, Format
+from daemon.telemetry.logs import configure
+
+CANARY = "canary-7f3a"
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+class Full(io.StringIO):
+    def write(self, _text: str) -> int:
+        raise OSError(28, "No space left on device")
+
+
+@pytest.fixture(autouse=True)
+def put_back() -> Iterator[None]:
+    root = logging.getLogger()
+    before = root.handlers[:], root.level
+    yield
+    root.handlers[:], root.level = before
+    structlog.reset_defaults()
+
+
+def events(out: io.StringIO) -> list[dict[str, object]]:
+    return [json.loads(line) for line in out.getvalue().splitlines()]
+
+
+def test_json_when_the_stream_is_no_terminal() -> None:
+    out = io.StringIO()
+    configure(stream=out)
+    structlog.get_logger("daemon.app").info("worker ready", profile="fast", seconds=1.5)
+    logging.getLogger("asyncio").warning("slow: %s", "callback")
+    (ours, theirs) = events(out)
+    assert str(ours.pop("timestamp")).endswith("Z")
+    assert ours == {
+        "event": "worker ready",
+        "profile": "fast",
+        "seconds": 1.5,
+        "level": "info",
+        "logger": "daemon.app",
+    }
+    assert (theirs["event"], theirs["level"], theirs["logger"]) == ("slow: callback", "warning", "asyncio")
+
+
+@pytest.mark.parametrize(
+    ("fmt", "terminal", "no_color", "is_json", "is_coloured"),
+    [
+        ("auto", True, "", False, True),
+        ("auto", True, "1", False, False),
+        ("auto", False, "", True, False),
+        ("json", True, "", True, False),
+        ("console", False, "", False, False),
+        ("console", True, "", False, True),
+    ],
+)
+def test_formats(
+    monkeypatch: pytest.MonkeyPatch,
+    fmt: Format,
+    terminal: bool,
+    no_color: str,
+    is_json: bool,
+    is_coloured: bool,
+) -> None:
+    monkeypatch.setenv("NO_COLOR", no_color)
+    out = Terminal() if terminal else io.StringIO()
+    configure(fmt, stream=out)
+    structlog.get_logger().info("hello")
+    assert out.getvalue().startswith("{") is is_json
+    assert ("\x1b[" in out.getvalue()) is is_coloured
+    assert "hello" in out.getvalue()
+
+
+def test_level_and_configuring_again() -> None:
+    first, second = io.StringIO(), io.StringIO()
+    configure(stream=first)
+    configure(level="WARNING", stream=second)
+    structlog.get_logger().info("no")
+    structlog.get_logger().warning("yes")
+    assert [event["event"] for event in events(second)] == ["yes"]
+    assert first.getvalue() == ""
+    with pytest.raises(ValueError, match="loud"):
+        configure(level="loud")
+
+
+@pytest.mark.parametrize("fmt", ["json", "console"])
+def test_prompts_and_credentials_are_redacted_at_any_depth(fmt: Format) -> None:
+    out = io.StringIO()
+    configure(fmt, stream=out)
+    deep: object = CANARY
+    for _ in range(20):
+        deep = {"more": [deep]}
+    structlog.get_logger().warning(
+        "request",
+        Authorization=f"Bearer {CANARY}",
+        api_key=CANARY,
+        body=CANARY.encode(),
+        prompt=CANARY,
+        request={
+            "X-Api-Key": CANARY,
+            "messages": [{"content": CANARY}],
+            "n": [{"prompt": CANARY}, ({"token": CANARY},)],
+        },
+        deep=deep,
+        tokens=57,
+    )
+    assert CANARY not in out.getvalue()
+    assert out.getvalue().count(REDACTED) == 9
+    assert "57" in out.getvalue()
+
+
+@pytest.mark.parametrize("fmt", ["json", "console"])
+def test_a_traceback_shows_no_local_variables(fmt: Format) -> None:
+    out = io.StringIO()
+    configure(fmt, stream=out)
+
+    def fail(prompt: str) -> None:
+        raise RuntimeError("no such model")
+
+    try:
+        fail(CANARY)
+    except RuntimeError:
+        structlog.get_logger().exception("ours")
+        logging.getLogger("aiohttp.server").exception("theirs")
+    assert out.getvalue().count("RuntimeError: no such model") == 2
+    assert out.getvalue().count("Traceback") == 2
+    assert CANARY not in out.getvalue()
+
+
+def test_a_client_cannot_drive_the_terminal() -> None:
+    out = io.StringIO()
+    configure("console", stream=out)
+    structlog.get_logger().warning("no such model", model="\x1b[2Jgpt\nfake line")
+    try:
+        raise RuntimeError("\x1b[2J")
+    except RuntimeError:
+        logging.getLogger().exception("\x1b]0;title\x07")
+    assert "\x1b" not in out.getvalue()
+    assert "\x07" not in out.getvalue()
+    assert "x1b[2Jgpt" in out.getvalue()
+    assert not any(line.startswith("fake line") for line in out.getvalue().splitlines())
+
+
+def test_a_full_disk_behind_the_log_is_no_error(capfd: pytest.CaptureFixture[str]) -> None:
+    configure(stream=Full())
+    structlog.get_logger().info("hello")
+    assert capfd.readouterr().err == ""
+
+
+def test_a_mistake_in_a_log_call_is_still_told(capfd: pytest.CaptureFixture[str]) -> None:
+    configure(stream=(out := io.StringIO()))
+    (ours,) = (one for one in logging.getLogger().handlers if getattr(one, "stream", None) is out)
+    ours.handle(logging.makeLogRecord({"msg": "%d", "args": ("no number",), "levelname": "INFO"}))
+    assert "Logging error" in capfd.readouterr().err
