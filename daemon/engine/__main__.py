@@ -4,12 +4,13 @@ import os
 import sys
 import traceback
 
-from daemon.engine import lifeline
+from daemon.engine import lifeline, records
 from daemon.engine.exits import EXIT_FAILED, EngineError, describe, leave
 
 
 def main() -> None:
     """Hold the lifeline, place the hooks, and hand over to mlx_lm.server. Every way out has its exit code."""
+    records.keep_lines_whole()
     try:
         lifeline.hold(os.environ)  # first: importing mlx_lm takes seconds
         serve()

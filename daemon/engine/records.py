@@ -7,14 +7,17 @@ Three forms, one line each:
     draftd-engine: port 8000 on 127.0.0.1 ...   something that a person should know, at most once each
 
 The lines of one call leave in one `write`, past the buffers of `sys.stderr`, so that no other thread's line
-comes between them. The call blocks while the pipe is full: whoever reads the log must always drain it. A
-record holds numbers and names, never a word of a prompt or of an answer. Nothing here raises: telling must
-not disturb generating.
+comes between them. For none to begin in the middle of another thread's line either, `sys.stderr` must give
+out whole lines only, see `keep_lines_whole`. The call blocks while the pipe is full: whoever reads the log
+must always drain it. A record holds numbers and names, never a word of a prompt or of an answer. Nothing here
+raises: telling must not disturb generating.
 """
 
 import contextlib
+import io
 import json
 import os
+import sys
 from typing import Any
 
 RECORD_PREFIX = "draftd-engine "
@@ -42,3 +45,14 @@ def write(*lines: str, fd: int = _STDERR) -> None:
     with contextlib.suppress(OSError):
         while data:
             data = data[os.write(fd, data) :]
+
+
+def keep_lines_whole() -> None:
+    """Let `sys.stderr` hold text back until its line is complete.
+
+    With PYTHONUNBUFFERED a `print` is two writes, the text and the end of the line, and another thread gets
+    in between: socketserver prints its dashes so when a client has left, which is when a generation is
+    reported. With the text held back, a `print` is one call that nothing interrupts.
+    """
+    if isinstance(sys.stderr, io.TextIOWrapper):
+        sys.stderr.reconfigure(line_buffering=True, write_through=False)

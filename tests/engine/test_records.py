@@ -2,6 +2,8 @@
 
 import json
 import os
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -99,3 +101,28 @@ def test_lines_of_one_call_stay_together() -> None:
     os.close(writer)
     for first, second in zip(lines[::2], lines[1::2], strict=True):
         assert (first[:2], first[2], second[2]) == (second[:2], "first", "second")
+
+
+MIXED = """
+import sys, threading
+from daemon.engine import records
+records.keep_lines_whole()
+def dashes():
+    for _ in range(2000):
+        print("-" * 40, file=sys.stderr)
+threads = [threading.Thread(target=dashes) for _ in range(3)]
+for thread in threads: thread.start()
+for _ in range(2000): records.say("whole")
+for thread in threads: thread.join()
+"""
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_line_does_not_begin_inside_the_line_of_another_thread(unbuffered: str) -> None:
+    env = {**os.environ, "PYTHONUNBUFFERED": unbuffered}
+    done = subprocess.run(
+        [sys.executable, "-c", MIXED], env=env, stderr=subprocess.PIPE, text=True, check=True
+    )
+    lines = done.stderr.splitlines()
+    assert set(lines) == {"-" * 40, "draftd-engine: whole"}
+    assert len(lines) == 8000

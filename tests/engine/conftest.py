@@ -1,0 +1,39 @@
+"""The pair of models, and the two engines that most of the real tests share."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.engine.served import Engine
+from tests.engine.tiny import write_pair
+
+Pair = tuple[Path, Path]
+
+
+@pytest.fixture(scope="session")
+def pair(tmp_path_factory: pytest.TempPathFactory) -> Pair:
+    """The folders of the target and of the draft model."""
+    return write_pair(tmp_path_factory.mktemp("pair"))
+
+
+@pytest.fixture(scope="session")
+def engines(pair: Pair) -> Iterator[tuple[Engine, Engine]]:
+    """One engine that drafts, one that does not; they load at the same time."""
+    target, draft = pair
+    both = Engine("--model", target, "--draft-model", draft), Engine("--model", target)
+    try:
+        yield both[0].listening(), both[1].listening()
+    finally:
+        for engine in both:
+            engine.stop()
+
+
+@pytest.fixture
+def drafted(engines: tuple[Engine, Engine]) -> Engine:
+    return engines[0]
+
+
+@pytest.fixture
+def plain(engines: tuple[Engine, Engine]) -> Engine:
+    return engines[1]

@@ -1,0 +1,166 @@
+"""What the engine counts and answers, through HTTP, against mlx_lm itself in this process."""
+
+from pathlib import Path
+from typing import Any
+
+import mlx_lm
+import pytest
+
+from tests.engine.served import Engine
+
+pytestmark = pytest.mark.real
+
+PROMPTS = ["hello", "The quick fox", "What is it?", "tell me"]
+LENGTHS = [3, 5, 7]
+
+
+@pytest.fixture(scope="module")
+def models(pair: tuple[Path, Path]) -> tuple[Any, Any, Any]:
+    target, tokenizer = mlx_lm.load(str(pair[0]))
+    draft, _ = mlx_lm.load(str(pair[1]))
+    return target, tokenizer, draft
+
+
+def origins(models: tuple[Any, Any, Any], prompt: str, draft_length: int, max_tokens: int) -> list[bool]:
+    """Return `from_draft` of each token that mlx_lm generates, without an engine."""
+    target, tokenizer, draft = models
+    return [
+        response.from_draft
+        for response in mlx_lm.stream_generate(
+            target,
+            tokenizer,
+            prompt,
+            max_tokens=max_tokens,
+            draft_model=draft,
+            num_draft_tokens=draft_length,
+        )
+    ]
+
+
+def proposed(from_draft: list[bool], draft_length: int, max_tokens: int) -> int:
+    """Return the draft tokens proposed, from the tokens at which rounds open."""
+    opening = [n for n in range(len(from_draft)) if n == 0 or not from_draft[n - 1]]
+    return sum(min(draft_length, max_tokens - n) for n in opening)
+
+
+def counts(engine: Engine, prompt: str, draft_length: int, **body: Any) -> tuple[str, dict[str, Any], int]:
+    """Return the line for people, the record, and how many tokens the answer is said to have."""
+    answer, lines = engine.generation(
+        lambda: engine.ask("/v1/completions", prompt=prompt, num_draft_tokens=draft_length, **body)
+    )
+    record = engine.records("generation")[-1]
+    human = lines[next(n for n, line in enumerate(lines) if '"generation"' in line) - 1]
+    return human, record, answer["usage"]["completion_tokens"]
+
+
+def check(
+    models: tuple[Any, Any, Any], engine: Engine, prompt: str, draft_length: int, max_tokens: int, **body: Any
+) -> int:
+    """Compare both counts of one request; return the number of its tokens."""
+    human, record, tokens = counts(engine, prompt, draft_length, max_tokens=max_tokens, **body)
+    expected = origins(models, prompt, draft_length, max_tokens)[:tokens]
+    accepted, offered = sum(expected), proposed(expected, draft_length, max_tokens)
+    assert (record["accepted"], record["proposed"], record["tokens"]) == (accepted, offered, len(expected))
+    assert sum(record["accepted_by_position"]) == accepted
+    assert sum(record["proposed_by_position"]) == offered
+    assert record["draft_length"] == draft_length
+    assert human == f"Draft tokens accepted: {accepted}/{offered} ({accepted / offered:.0%})"
+    return tokens
+
+
+@pytest.mark.parametrize("draft_length", LENGTHS)
+def test_counts_equal_from_draft(models: tuple[Any, Any, Any], drafted: Engine, draft_length: int) -> None:
+    tokens = [check(models, drafted, prompt, draft_length, 40) for prompt in PROMPTS]
+    assert 40 in tokens, "no answer was ended by max_tokens"
+    assert min(tokens) < 40, "no answer was ended by the end of sequence"
+
+
+@pytest.mark.parametrize("draft_length", LENGTHS)
+def test_counts_equal_from_draft_at_a_stop_word(
+    models: tuple[Any, Any, Any], drafted: Engine, draft_length: int
+) -> None:
+    prompt = PROMPTS[0]
+    stop = drafted.complete(prompt, max_tokens=30)[20:23]
+    assert check(models, drafted, prompt, draft_length, 40, stop=stop) < 30
+
+
+def test_a_round_cut_by_a_stop_word_is_told(models: tuple[Any, Any, Any], drafted: Engine) -> None:
+    from_draft = origins(models, PROMPTS[0], 7, 30)
+    cut = next(n for n in range(10, 30) if from_draft[n] and from_draft[n + 1])
+    stop = drafted.complete(PROMPTS[0], max_tokens=30)[cut - 2 : cut + 1]
+    _, record, tokens = counts(drafted, PROMPTS[0], 7, max_tokens=30, stop=stop)
+    assert (tokens, record["truncated_rounds"]) == (cut + 1, 1)
+
+
+def test_a_client_that_leaves_is_counted(drafted: Engine) -> None:
+    def leave() -> None:
+        with drafted.open("/v1/completions", prompt=PROMPTS[0], max_tokens=100_000, stream=True) as stream:
+            stream.readline()
+
+    _, lines = drafted.generation(leave)
+    record = drafted.records("generation")[-1]
+    assert 0 < record["tokens"] < 100_000
+    assert any(line.startswith("Draft tokens accepted: ") for line in lines)
+
+
+def test_without_drafting_there_is_a_record_and_no_line(drafted: Engine, plain: Engine) -> None:
+    text, lines = drafted.generation(lambda: drafted.complete(PROMPTS[0], num_draft_tokens=0, max_tokens=20))
+    record = drafted.records("generation")[-1]
+    assert (record["rounds"], record["proposed"], record["tokens"]) == (0, 0, 20)
+    assert not any("Draft tokens accepted" in line for line in lines)
+    assert text == plain.complete(PROMPTS[0], max_tokens=20)
+
+
+def test_a_record_tells_memory_and_no_text(drafted: Engine) -> None:
+    drafted.generation(lambda: drafted.complete(PROMPTS[0], max_tokens=5))
+    record = drafted.records("generation")[-1]
+    assert record["memory"]["active"] > 0
+    assert record["memory"]["peak"] >= record["memory"]["active"]
+    numbers = [*record["memory"].values(), *record["accepted_by_position"], *record["proposed_by_position"]]
+    numbers += [value for value in record.values() if not isinstance(value, list | dict | str)]
+    assert all(isinstance(number, int) for number in numbers)
+    assert [value for value in record.values() if isinstance(value, str)] == ["generation"]
+
+
+@pytest.mark.parametrize("prompt", PROMPTS)
+def test_the_same_prompt_again_gives_the_same_text_as_without_a_draft(
+    drafted: Engine, plain: Engine, prompt: str
+) -> None:
+    expected = plain.complete(prompt, max_tokens=40)
+    for draft_length in (*LENGTHS, 0, 2, 5):
+        text = drafted.complete(prompt, max_tokens=40, num_draft_tokens=draft_length)
+        assert text == expected, f"draft length {draft_length}"
+
+
+def chat(engine: Engine, turns: list[str], **body: Any) -> tuple[list[str], list[int]]:
+    """Hold a conversation; return the answers, and how many prompt tokens of each turn were cached."""
+    messages: list[dict[str, str]] = []
+    cached = []
+    for turn in turns:
+        messages.append({"role": "user", "content": turn})
+        answer = engine.ask("/v1/chat/completions", messages=messages, max_tokens=30, **body)
+        messages.append({"role": "assistant", "content": answer["choices"][0]["message"]["content"] or ""})
+        cached.append(answer["usage"]["prompt_tokens_details"]["cached_tokens"])
+    return [message["content"] for message in messages[1::2]], cached
+
+
+@pytest.mark.parametrize("draft_length", LENGTHS)
+def test_later_turns_equal_those_without_a_draft_and_use_the_cache(
+    drafted: Engine, plain: Engine, draft_length: int
+) -> None:
+    turns = [f"question {draft_length}: who are you?", "and then?", "why?"]
+    answers, cached = chat(drafted, turns, num_draft_tokens=draft_length)
+    assert answers == chat(plain, turns)[0]
+    assert 0 < cached[1] < cached[2]
+
+
+def test_a_prompt_equal_to_a_cached_sequence(drafted: Engine, plain: Engine) -> None:
+    """With max_tokens 1 the key is cut to the prompt, or to the prompt and one token."""
+    prompt = "again and again"
+    first = [engine.complete(prompt, max_tokens=1) for engine in (plain, drafted)]
+    assert first[0] == first[1]
+    for engine in (plain, drafted):
+        assert [engine.complete(prompt, max_tokens=1) for _ in range(2)] == [first[0]] * 2
+        longer = prompt + first[0]
+        assert len({engine.complete(longer, max_tokens=8) for _ in range(2)}) == 1
+    assert plain.complete(longer, max_tokens=8) == drafted.complete(longer, max_tokens=8)

@@ -1,0 +1,117 @@
+"""The lifeline, with a scripted child that has a grandchild which ignores SIGTERM."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from daemon.engine import lifeline
+from daemon.engine.exits import EXIT_ORPHANED, EXIT_REFUSED, EngineError
+
+GONE_S = 2.0  # what the daemon promises for its own end by SIGKILL
+
+GRANDCHILD = """
+import signal
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+print('up', flush=True)
+signal.pause()
+"""
+CHILD = f"""
+import os, subprocess, sys, threading
+from daemon.engine import lifeline
+lifeline.hold(os.environ)
+started = subprocess.Popen([sys.executable, "-c", {GRANDCHILD!r}], close_fds=False)
+threading.Event().wait()
+"""
+PARENT = f"""
+import subprocess, sys
+sys.exit(subprocess.call([sys.executable, "-c", {CHILD!r}], close_fds=False))
+"""
+
+
+@pytest.fixture
+def pipe() -> Iterator[tuple[int, int]]:
+    reader, writer = os.pipe()
+    yield reader, writer
+    for fd in (reader, writer):
+        try:
+            os.close(fd)
+        except OSError:
+            continue
+
+
+def start(code: str, reader: int) -> subprocess.Popen[bytes]:
+    """Start a group leader with the lifeline; it has its grandchild when this returns."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", code],
+        stdout=subprocess.PIPE,
+        env={**os.environ, lifeline.VARIABLE: str(reader)},
+        pass_fds=(reader,),
+        start_new_session=True,
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == b"up\n"
+    return process
+
+
+def end_of_file_within(child: subprocess.Popen[bytes], seconds: float) -> bool:
+    """Say whether everybody who holds the child's stdout has ended: the child and the grandchild."""
+    assert child.stdout is not None
+    rest = threading.Thread(target=child.stdout.read, daemon=True)
+    rest.start()
+    rest.join(seconds)
+    return not rest.is_alive()
+
+
+def test_the_whole_group_ends_with_the_daemon(pipe: tuple[int, int]) -> None:
+    reader, writer = pipe
+    with start(CHILD, reader) as child:
+        closed = time.monotonic()
+        os.close(writer)
+        assert end_of_file_within(child, GONE_S), "the grandchild lives on"
+        print(f"child and grandchild gone after {time.monotonic() - closed:.2f} s")
+        assert child.wait(GONE_S) == -signal.SIGTERM
+
+
+def test_a_child_that_leads_no_group_ends_alone(pipe: tuple[int, int]) -> None:
+    reader, writer = pipe
+    with start(PARENT, reader) as parent:
+        os.close(writer)
+        assert parent.wait(GONE_S) == EXIT_ORPHANED
+        os.killpg(parent.pid, signal.SIGKILL)  # the grandchild, which nobody else ends
+
+
+def test_neither_the_descriptor_nor_its_number_is_inherited(pipe: tuple[int, int]) -> None:
+    reader, writer = pipe
+    os.set_inheritable(reader, True)
+    environ = {lifeline.VARIABLE: str(os.dup(reader))}
+    fd = int(environ[lifeline.VARIABLE])
+    os.set_inheritable(fd, True)
+    ended = threading.Event()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(lifeline, "_end", ended.set)
+        assert lifeline.hold(environ) is not None
+        assert environ == {}
+        assert not os.get_inheritable(fd)
+        os.write(writer, b"words mean nothing")
+        assert not ended.is_set()
+        os.close(writer)
+        assert ended.wait(GONE_S)
+    os.close(fd)
+
+
+@pytest.mark.parametrize("environ", [{}, {lifeline.VARIABLE: ""}])
+def test_without_a_descriptor_there_is_no_lifeline(environ: dict[str, str]) -> None:
+    assert lifeline.hold(environ) is None
+
+
+@pytest.mark.parametrize("number", ["none", "-1", "99999", "9" * 30])
+def test_a_descriptor_that_is_not_open_is_refused(number: str) -> None:
+    with pytest.raises(EngineError, match=f"{lifeline.VARIABLE}={number} is no open descriptor") as caught:
+        lifeline.hold({lifeline.VARIABLE: number})
+    assert caught.value.code == EXIT_REFUSED

@@ -1,0 +1,146 @@
+"""The engine as a process: how it starts, and every way in which it ends."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from daemon.engine.exits import EXIT_GENERATION_DIED, EXIT_PORT_TAKEN, EXIT_REFUSED
+from daemon.engine.lifeline import VARIABLE
+from tests.engine.served import ENGINE, Engine
+
+pytestmark = pytest.mark.real
+
+GONE_S = 2.0
+OTHER_VERSION = """
+import importlib, runpy
+module = importlib.import_module("mlx_lm.generate")
+step = module.speculative_generate_step
+def other(*args, draft_length=2, **kwargs):
+    yield from step(*args, **kwargs)
+module.speculative_generate_step = other
+runpy.run_module("daemon.engine", run_name="__main__")
+"""
+
+
+class Engines(list[Engine]):
+    def start(self, *flags: str | Path, **options: Any) -> Engine:
+        self.append(Engine(*flags, **options))
+        return self[-1]
+
+
+@pytest.fixture
+def engines_of_mine() -> Iterator[Engines]:
+    engines = Engines()
+    yield engines
+    for engine in engines:
+        engine.stop()
+
+
+def test_it_says_once_how_it_started(drafted: Engine) -> None:
+    (started,) = drafted.records("started")
+    assert started["accounting"] is True
+    assert set(started["hooks"].values()) == {"placed"}
+    assert started["mlx_lm"]
+
+
+def test_help_is_that_of_mlx_lm_server() -> None:
+    done = subprocess.run([*ENGINE, "--help"], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("usage: daemon.engine")
+    assert "--num-draft-tokens" in done.stdout
+
+
+@pytest.mark.parametrize("flag", ["--model", "--draft-model"])
+def test_no_model_at_the_path(
+    engines_of_mine: Engines, pair: tuple[Path, Path], tmp_path: Path, flag: str
+) -> None:
+    flags = {"--model": pair[0], "--draft-model": pair[1]} | {flag: tmp_path}
+    engine = engines_of_mine.start(*(part for item in flags.items() for part in item))
+    assert engine.wait_for_exit() == EXIT_GENERATION_DIED
+    assert "Traceback (most recent call last):" in engine.lines
+    assert engine.lines[-1].startswith("draftd-engine: the generation thread died: FileNotFoundError: ")
+    assert str(tmp_path) in engine.lines[-1]
+
+
+def test_a_taken_port(engines_of_mine: Engines, pair: tuple[Path, Path]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as stranger:
+        port = stranger.getsockname()[1]
+        engine = engines_of_mine.start("--model", pair[0], "--draft-model", pair[1], port=port)
+        assert engine.wait_for_exit() == EXIT_PORT_TAKEN
+    assert engine.lines[-1].startswith(f"draftd-engine: port {port} on 127.0.0.1 is taken: ")
+
+
+def test_a_quantised_cache_is_refused_with_a_draft(engines_of_mine: Engines, pair: tuple[Path, Path]) -> None:
+    engine = engines_of_mine.start("--model", pair[0], "--draft-model", pair[1], "--kv-bits=8")
+    assert engine.wait_for_exit() == EXIT_REFUSED
+    assert "--kv-bits with --draft-model corrupts" in engine.lines[-1]
+
+
+def test_a_quantised_cache_works_without_a_draft(engines_of_mine: Engines, pair: tuple[Path, Path]) -> None:
+    flags = ("--kv-bits", "8", "--kv-group-size", "32", "--quantized-kv-start", "8")
+    engine = engines_of_mine.start("--model", pair[0], *flags).listening()
+    texts = [engine.complete("What is it?", max_tokens=20) for _ in range(3)]
+    assert texts == [texts[0]] * 3
+    assert len({engine.complete("What is it?" + texts[0], max_tokens=5) for _ in range(2)}) == 1
+
+
+def test_the_limit_of_the_prompt_cache_is_kept_with_a_draft(
+    engines_of_mine: Engines, pair: tuple[Path, Path]
+) -> None:
+    engine = engines_of_mine.start(
+        "--model", pair[0], "--draft-model", pair[1], "--prompt-cache-bytes", "0"
+    ).listening()
+    for _ in range(2):
+        usage = engine.ask("/v1/completions", prompt="What is it?", max_tokens=5)["usage"]
+        assert usage["prompt_tokens_details"]["cached_tokens"] == 0
+
+
+def test_a_hook_that_does_not_fit_is_told_once_and_the_worker_serves(
+    engines_of_mine: Engines, pair: tuple[Path, Path], drafted: Engine
+) -> None:
+    engine = engines_of_mine.start(
+        "--model", pair[0], "--draft-model", pair[1], start=(sys.executable, "-c", OTHER_VERSION)
+    ).listening()
+    texts = {one.complete("What is it?", max_tokens=20) for one in (engine, drafted) for _ in range(2)}
+    assert len(texts) == 1
+    (started,) = engine.records("started")
+    reason = "mlx_lm.generate.speculative_generate_step takes no num_draft_tokens, max_tokens"
+    assert (started["accounting"], started["hooks"]["acceptance"]) == (False, reason)
+    assert started["hooks"]["prompt_cache"] == "placed"
+    said = [line for line in engine.lines if line.startswith("draftd-engine: ")]
+    assert said == [f"draftd-engine: draft acceptance is not counted: {reason}"]
+    assert engine.records("generation") == []
+
+
+def test_sigterm_ends_it_at_once_while_generating(engines_of_mine: Engines, pair: tuple[Path, Path]) -> None:
+    engine = engines_of_mine.start("--model", pair[0], "--draft-model", pair[1]).listening()
+    with engine.open("/v1/completions", prompt="hello", max_tokens=100_000, stream=True) as stream:
+        stream.readline()
+        asked = time.monotonic()
+        engine.process.terminate()
+        assert engine.wait_for_exit() == -signal.SIGTERM
+        print(f"gone {time.monotonic() - asked:.2f} s after SIGTERM")
+        assert time.monotonic() - asked < GONE_S
+
+
+def test_it_ends_with_the_daemon_while_generating(engines_of_mine: Engines, pair: tuple[Path, Path]) -> None:
+    reader, writer = os.pipe()
+    engine = engines_of_mine.start(
+        "--model", pair[0], "--draft-model", pair[1], env={VARIABLE: str(reader)}, pass_fds=(reader,)
+    )
+    os.close(reader)
+    engine.listening()
+    with engine.open("/v1/completions", prompt="hello", max_tokens=100_000, stream=True) as stream:
+        stream.readline()
+        closed = time.monotonic()
+        os.close(writer)
+        assert engine.wait_for_exit() == -signal.SIGTERM
+        print(f"gone {time.monotonic() - closed:.2f} s after the daemon")
+        assert time.monotonic() - closed < GONE_S
