@@ -1,16 +1,15 @@
 """Profiles: one TOML file each says under which name a model is asked for, and how it is served.
 
-The models here are pure; `load_dir` reads a folder, and takes all of its files or none.
+Pure: profile_files.py reads them.
 """
 
 from __future__ import annotations
 
 import re
-import tomllib
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import (
     AfterValidator,
@@ -19,17 +18,14 @@ from pydantic import (
     ConfigDict,
     Field,
     JsonValue,
-    ValidationError,
     ValidationInfo,
     model_validator,
 )
 
-from daemon.errors import ConfigError, Problem
-from daemon.toml_lines import line_of, reason_of
+from daemon.errors import ConfigError
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _ALIAS = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]{0,99}")
-_TOML_PLACE = re.compile(r" \(at line (\d+), column \d+\)$")
 
 
 def _name(value: str) -> str:
@@ -200,7 +196,7 @@ class Profile(_Table):
 
 @dataclass(frozen=True, slots=True)
 class ProfileSet:
-    """What `load_dir` read: the profiles by name, in the order of their names, and the prompts they use."""
+    """The profiles by name, in the order of their names, and the prompts they use."""
 
     profiles: Mapping[str, Profile]
     prompts: Mapping[str, str] = field(default_factory=dict)
@@ -210,96 +206,27 @@ class ProfileSet:
         return self.prompts.get(profile.system_prompt or "", "")
 
 
-def load_dir(folder: Path, prompt_dirs: Sequence[Path]) -> ProfileSet:
-    """Read every *.toml of `folder`. Raises ConfigError with every problem found, and then takes none."""
-    if not folder.is_dir():
-        raise ConfigError(f"the profiles folder {folder} does not exist; 'draftd up --demo' needs none")
-    problems: list[Problem] = []
-    loaded: list[tuple[Path, str, Profile]] = []
-    for path in sorted(folder.glob("*.toml")):
-        try:
-            text = path.read_text("utf-8")
-            loaded.append((path, text, parse(path, text)))
-        except (OSError, UnicodeDecodeError) as error:
-            problems.append(Problem(path, None, str(error)))
-        except ConfigError as error:
-            problems.extend(error.problems)
-    problems += _clashes(loaded)
-    prompts = _read_prompts(loaded, prompt_dirs, problems)
-    if problems:
-        raise ConfigError(f"the profiles in {folder} are not valid", tuple(problems))
-    if not loaded:
-        raise ConfigError(f"there is no profile (*.toml) in {folder}")
-    return ProfileSet({p.name: p for p in sorted((p for *_, p in loaded), key=lambda p: p.name)}, prompts)
+def select(profiles: ProfileSet, words: Sequence[str]) -> ProfileSet:
+    """Only the profiles that `words` name, by name, alias or any unambiguous part of a name; all for no words.
 
-
-def parse(path: Path, text: str) -> Profile:
-    """One profile from the text of its file. Raises ConfigError with file, line and reason."""
-    try:
-        data = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        place = _TOML_PLACE.search(str(error))
-        line = int(place[1]) if place else len(text.splitlines())  # "at end of document"
-        reason = f"not valid TOML: {_TOML_PLACE.sub('', str(error))}"
-        raise ConfigError("a profile is not valid", (Problem(path, line, reason),)) from error
-    try:
-        return Profile.model_validate({"name": path.stem, **data}, context={"folder": path.parent})
-    except ValidationError as error:
-        problems = tuple(_problem(path, text, dict(detail)) for detail in error.errors())
-        raise ConfigError("a profile is not valid", problems) from error
-
-
-def _problem(path: Path, text: str, detail: dict[str, Any]) -> Problem:
-    loc = detail["loc"]
-    key = ".".join(str(part) for part in loc if isinstance(part, str))
-    reason = reason_of(detail)
-    if detail["type"] == "value_error":  # our own sentences begin with the key that they are about
-        loc = (*loc, *reason.split(" ")[0].split("."))
-    return Problem(path, line_of(text, loc), f"{key}: {reason}" if key else reason)
-
-
-def _clashes(loaded: Iterable[tuple[Path, str, Profile]]) -> list[Problem]:
-    """Names and aliases share one space, ports another: each may stand in one file only."""
-    owner: dict[tuple[str, object], Path] = {}
-    problems = []
-    for path, text, profile in loaded:
-        claims: list[tuple[str, object]] = [("name", profile.name)]
-        claims += [("aliases", alias) for alias in profile.aliases]
-        claims += [("port", profile.port)] if profile.port else []
-        for key, value in claims:
-            space = "port" if key == "port" else "name"
-            first = owner.setdefault((space, value), path)
-            if first is not path or (key == "aliases" and value == profile.name):
-                reason = f"{key}: {value} is taken by {first.name}"
-                problems.append(Problem(path, line_of(text, (key,)), reason))
-    return problems
-
-
-def _read_prompts(
-    loaded: Iterable[tuple[Path, str, Profile]], dirs: Sequence[Path], problems: list[Problem]
-) -> dict[str, str]:
-    texts: dict[str, str] = {}
-    for path, text, profile in loaded:
-        name = profile.system_prompt
-        if name is None or name in texts:
-            continue
-        try:
-            texts[name] = read_prompt(name, dirs)
-        except (OSError, UnicodeDecodeError, ConfigError) as error:
-            problems.append(Problem(path, line_of(text, ("system_prompt",)), f"system_prompt: {error}"))
-    return texts
-
-
-def read_prompt(name: str, dirs: Sequence[Path]) -> str:
-    """The text of prompt `name` from the first of `dirs` that has it, without its last line break.
-
-    A link is refused: it could put any file of the user into every request.
+    Raises ConfigError naming the candidates.
     """
-    for folder in dirs:
-        path = folder / f"{name}.txt"
-        if path.is_symlink():
-            raise ConfigError(f"{path} is a symbolic link; put the text itself there")
-        if path.is_file():
-            return path.read_text("utf-8").rstrip("\n")
-    looked = ", ".join(str(folder) for folder in dirs)
-    raise ConfigError(f"there is no {name}.txt in {looked}")
+    if not words:
+        return profiles
+    chosen = {find(profiles, word).name for word in words}
+    return replace(profiles, profiles={n: p for n, p in profiles.profiles.items() if n in chosen})
+
+
+def find(profiles: ProfileSet, word: str) -> Profile:
+    """The one profile that `word` names (see `select`)."""
+    everything = list(profiles.profiles.values())
+    for profile in everything:
+        if word == profile.name or word in profile.aliases:
+            return profile
+    candidates = [profile for profile in everything if word in profile.name]
+    if len(candidates) == 1:
+        return candidates[0]
+    names = ", ".join(profile.name for profile in candidates or everything)
+    raise ConfigError(
+        f"'{word}' fits {'several profiles' if candidates else 'no profile'}; there are: {names}"
+    )

@@ -1,0 +1,237 @@
+"""The composition root: builds every part, runs them, and takes them down in the right order.
+
+`run` returns when the daemon has been told to stop and nothing of it is left. A stop is: close the listener,
+let open requests finish within the drain limit, end the workers, cut what is still open with an error event.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import structlog
+import watchfiles
+from aiohttp import web
+
+from daemon import __version__
+from daemon.errors import ConfigError, DraftdError
+from daemon.instance import Instance
+from daemon.profiles import ProfileSet
+from daemon.settings import Settings
+from daemon.telemetry.metrics import Metrics, WorkerSample
+from daemon.telemetry.sink import Sink
+from daemon.web.api import Api
+from daemon.web.guard import make_guard
+from daemon.web.proxy import Proxy
+from daemon.web.router import Router
+from daemon.web.server import make_app
+from daemon.workers.gate import LoadGate
+from daemon.workers.ports import PortBook, holder_of
+from daemon.workers.supervisor import Supervisor
+from daemon.workers.worker import Services
+
+log = structlog.get_logger("daemon")
+
+Load = Callable[[], ProfileSet]
+
+
+class Daemon:
+    """One daemon. `load` reads the profiles, at the start and at each reload, and may raise ConfigError;
+    a change in the folders `watched`, which must exist, is a reload too.
+    """
+
+    def __init__(self, settings: Settings, load: Load, *, watched: tuple[Path, ...] = ()) -> None:
+        self.settings = settings
+        self._load = load
+        self._watched = watched
+        self._stop = asyncio.Event()
+        self._stop_now = asyncio.Event()
+        self._changed = asyncio.Event()
+        self._router = Router(load(), settings.default_profile)
+        self._metrics = Metrics(__version__, _version_of("mlx-lm"))
+        self._sink = Sink(settings.state_dir / "logs", self._metrics)
+        self._supervisor: Supervisor | None = None
+        self._proxy: Proxy | None = None
+        self._api: Api | None = None
+
+    @property
+    def url(self) -> str:
+        """Where clients find the daemon."""
+        host = self.settings.host
+        return f"http://{f'[{host}]' if ':' in host else host}:{self.settings.port}"
+
+    @property
+    def default_model(self) -> str:
+        """The profile that answers a request without a model; empty if there is none."""
+        return self._router.default.name if self._router.default else ""
+
+    def workers(self) -> list[dict[str, Any]]:
+        """Every worker as /api/status tells it; empty before the start."""
+        return self._api.workers() if self._api else []
+
+    async def until_changed(self) -> None:
+        """Return at the next change of any worker's state."""
+        await self._changed.wait()
+
+    def stop(self) -> None:
+        """Stop in good order; a second call stops at once."""
+        if self._stop.is_set():
+            self._stop_now.set()
+        self._stop.set()
+
+    def reload(self) -> list[str]:
+        """Read the profiles again: all are taken or none. Returns what changed. Raises ConfigError."""
+        assert self._supervisor is not None
+        assert self._proxy is not None
+        profiles = self._load()
+        before = set(self._router.profiles.profiles)
+        for name in profiles.profiles:
+            self._metrics.declare(name)
+        changed = self._supervisor.apply(profiles.profiles)
+        self._router = Router(profiles, self.settings.default_profile)
+        for name in before - set(profiles.profiles):
+            self._metrics.retire(name)
+            self._proxy.forget(name)
+        return changed
+
+    async def run(self) -> None:
+        """Serve until told to stop. Raises DraftdError if it cannot start."""
+        guard = make_guard(
+            self.settings.host,
+            self.settings.allowed_hosts,
+            self.settings.allowed_origins,
+            self.settings.api_key.get_secret_value() if self.settings.api_key else "",
+        )
+        async with AsyncExitStack() as stack:
+            instance = stack.enter_context(Instance(self.settings.state_dir))
+            stack.callback(self._sink.close)
+            session = await stack.enter_async_context(_worker_session())
+            tasks = await stack.enter_async_context(asyncio.TaskGroup())
+            self._supervisor = supervisor = Supervisor(self._services(session), tasks)
+            self._proxy = proxy = Proxy(
+                lambda: self._router, supervisor, self._metrics, session, self.settings.keepalive_interval
+            )
+            self._metrics.bind(self._samples)
+            self._api = api = Api(
+                supervisor,
+                lambda: self._router,
+                proxy,
+                self._metrics,
+                self._sink.log,
+                self.reload,
+                time.time(),
+            )
+            app = make_app(api, proxy, guard, self._metrics, self.settings.max_body_bytes)
+            runner = web.AppRunner(app, handler_cancellation=True, access_log=None, shutdown_timeout=1.0)
+            await runner.setup()
+            stack.push_async_callback(runner.cleanup)
+            site = await self._listen(runner)
+            instance.announce(self.url, __version__)
+            self.reload()
+            _on_signals(self)
+            log.info("draftd serves", url=self.url, pid=os.getpid(), version=__version__)
+            watching = tasks.create_task(self._watch())
+            await self._stop.wait()
+            watching.cancel()
+            await self._shut_down(site, proxy, supervisor)
+        log.info("draftd has stopped")
+
+    async def _shut_down(self, site: web.TCPSite, proxy: Proxy, supervisor: Supervisor) -> None:
+        log.info("draftd stops", open_requests=proxy.open_requests)
+        await site.stop()
+        proxy.refuse_new()
+        ended = asyncio.create_task(self._stop_now.wait())
+        drained = asyncio.create_task(proxy.until_idle())
+        limit = self.settings.drain_timeout
+        _, pending = await asyncio.wait({ended, drained}, timeout=limit, return_when=asyncio.FIRST_COMPLETED)
+        for task in pending:
+            task.cancel()
+        await supervisor.close(drain=0.0)
+
+    async def _listen(self, runner: web.AppRunner) -> web.TCPSite:
+        host, port = self.settings.host, self.settings.port
+        site = web.TCPSite(runner, host, port)
+        try:
+            await site.start()
+        except OSError as error:
+            holder = await asyncio.to_thread(holder_of, port)
+            why = f": {holder}" if holder.pid else f": {error.strerror}"
+            raise DraftdError(
+                f"cannot listen on {host}:{port}{why}; '--port' chooses another port"
+            ) from error
+        return site
+
+    def _services(self, session: aiohttp.ClientSession) -> Services:
+        ports = PortBook(self.settings.base_port)
+        ports.reserve("", self.settings.port)  # the proxy's own
+        return Services(
+            ports=ports,
+            loads=LoadGate(self.settings.max_loads),
+            session=session,
+            base_env=os.environ,
+            stop_grace=self.settings.stop_grace,
+            drain_timeout=self.settings.drain_timeout,
+            on_output=self._sink.feed,
+            on_restart=self._metrics.restarted,
+            on_change=self._tell_change,
+            tail=self._sink.last_words,
+        )
+
+    def _tell_change(self) -> None:
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    def _samples(self) -> list[WorkerSample]:
+        assert self._proxy is not None
+        return [
+            WorkerSample(
+                s.name, s.state, s.memory_bytes, self._proxy.admission(s.name).depth, s.start_seconds
+            )
+            for s in self._supervisor.snapshot()
+        ]
+
+    async def _watch(self) -> None:
+        """Reload when a profile or prompt changes; what cannot be read leaves the old ones in force."""
+        if not self._watched:
+            return
+        async for _ in watchfiles.awatch(*self._watched, stop_event=self._stop, recursive=False):
+            self.try_reload()
+
+    def try_reload(self) -> None:
+        """Reload, and only log it if that is refused."""
+        try:
+            self.reload()
+        except ConfigError as error:
+            log.error("reload refused; the old profiles stay in force", reason=str(error))  # noqa: TRY400
+
+
+def _on_signals(daemon: Daemon) -> None:
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGTERM, daemon.stop)
+    loop.add_signal_handler(signal.SIGINT, daemon.stop)
+    loop.add_signal_handler(signal.SIGHUP, daemon.try_reload)
+
+
+@asynccontextmanager
+async def _worker_session() -> AsyncIterator[aiohttp.ClientSession]:
+    """For talking to workers: one connection per request, as mlx_lm.server closes each; no proxy, no cookies."""
+    connector = aiohttp.TCPConnector(limit=0, force_close=True)
+    timeout = aiohttp.ClientTimeout(total=None, sock_connect=5)
+    async with aiohttp.ClientSession(
+        connector=connector, timeout=timeout, trust_env=False, cookie_jar=aiohttp.DummyCookieJar()
+    ) as session:
+        yield session
+
+
+def _version_of(package: str) -> str:
+    with suppress(PackageNotFoundError):
+        return version(package)
+    return "not installed"

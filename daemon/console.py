@@ -1,0 +1,102 @@
+"""What a person sees in a terminal: the table of workers, live or once. Takes the rows of /api/status."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from rich import box
+from rich.console import Group, RenderableType
+from rich.spinner import Spinner
+from rich.table import Table
+from rich.text import Text
+
+Row = Mapping[str, Any]
+
+STYLES = {
+    "ready": "green",
+    "starting": "yellow",
+    "stopping": "yellow",
+    "backoff": "red",
+    "failed": "bold red",
+    "stopped": "dim",
+}
+LOW = 0.6  # acceptance below this rarely pays
+
+
+def workers_table(rows: Iterable[Row]) -> RenderableType:
+    """One line a worker, and below the table what went wrong last."""
+    rows = list(rows)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for title in ("model", "state"):
+        table.add_column(title, no_wrap=True)
+    for title in ("port", "draft", "accepted", "tok/s", "requests", "queue", "memory", "restarts", "for"):
+        table.add_column(title, justify="right", no_wrap=True)
+    for row in rows:
+        table.add_row(*_cells(row))
+    notes = [Text(f"{row['name']}: {note}", style="yellow") for row in rows for note in row["notes"]]
+    return Group(table, *notes, *(_trouble(row) for row in rows if row["state"] in {"backoff", "failed"}))
+
+
+def _cells(row: Row) -> list[RenderableType]:
+    state = row["state"]
+    shown: RenderableType = Text(state, style=STYLES.get(state, ""))
+    if state in {"starting", "stopping"}:
+        shown = Spinner("dots", shown, style=STYLES[state])
+    speed = row["tokens_per_second"]
+    return [
+        row["name"],
+        shown,
+        str(row["port"] or "–"),
+        str(row["num_draft_tokens"] or "–"),
+        _acceptance(row["acceptance"]["ratio"]),
+        f"{speed:.1f}" if speed else "–",
+        str(row["requests"]),
+        str(row["queue"]),
+        memory(row["memory_bytes"]),
+        str(row["restarts"]),
+        duration(row["since"]),
+    ]
+
+
+def _acceptance(ratio: float | None) -> Text:
+    if ratio is None:
+        return Text("–")
+    return Text(f"{ratio:.0%}", style="green" if ratio >= LOW else "yellow")
+
+
+def _trouble(row: Row) -> Text:
+    last = row["last_exit"]
+    if not last:
+        return Text(f"{row['name']}: {row['state']}", style="red")
+    lines = "".join(f"\n    {line}" for line in last["lines"][-3:])
+    return Text(f"{row['name']}: {last['reason']} ({last['meaning']}){lines}", style="red")
+
+
+def memory(size: int | None) -> str:
+    """Bytes for people: '312 MB', '2.1 GB'."""
+    if size is None:
+        return "–"
+    return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.0f} MB"
+
+
+def duration(since: str) -> str:
+    """How long ago an ISO time is: '12 s', '3 min', '2 h', '5 d'."""
+    seconds = max(0.0, (datetime.now(UTC) - datetime.fromisoformat(since)).total_seconds())
+    for limit, size, unit in ((120, 1, "s"), (7200, 60, "min"), (172800, 3600, "h")):
+        if seconds < limit:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds / 86400:.0f} d"
+
+
+def what_next(url: str, model: str) -> str:
+    """What a new user can try once the daemon serves."""
+    question = '[{"role": "user", "content": "What is a draft model?"}]'
+    body = f'{{"model": "{model}", "stream": true, "messages": {question}}}'
+    return (
+        f"draftd serves at {url}/v1   (Ctrl-C stops it). In another terminal:\n\n"
+        f"  curl -N {url}/v1/chat/completions -H 'Content-Type: application/json' \\\n    -d '{body}'\n"
+        "  draftd status\n"
+        f"  curl -s {url}/metrics | grep draftd_draft\n"
+    )

@@ -1,0 +1,75 @@
+"""Who may use a worker now: first come, first served, a bounded queue that a client who leaves also leaves.
+
+A drafting mlx_lm.server takes one request at a time and has a queue of its own that nobody can leave; so the
+queue is kept here, and the worker never has more than it works on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+
+from daemon.errors import WorkerError
+
+RETRY_AFTER = 5.0  # seconds; a guess, since nobody knows how long the requests ahead will take
+
+
+class Admission:
+    """The slots of one worker. `limits()` gives (slots, longest queue), and may change with a reload."""
+
+    def __init__(self, limits: Callable[[], tuple[int, int]]) -> None:
+        self._limits = limits
+        self._active = 0
+        self._queue: deque[asyncio.Future[None]] = deque()
+
+    @property
+    def depth(self) -> int:
+        """Requests that wait."""
+        return len(self._queue)
+
+    @property
+    def active(self) -> int:
+        """Requests that hold a slot."""
+        return self._active
+
+    @asynccontextmanager
+    async def slot(self) -> AsyncIterator[float]:
+        """Wait for a slot and hold it; gives the seconds waited. Raises WorkerError (429) if the queue is full."""
+        began = time.monotonic()
+        await self._acquire()
+        try:
+            yield time.monotonic() - began
+        finally:
+            self._active -= 1
+            self._admit()
+
+    async def _acquire(self) -> None:
+        slots, longest = self._limits()
+        if self._active < slots and not self._queue:
+            self._active += 1
+            return
+        if len(self._queue) >= longest:
+            text = f"{len(self._queue)} requests wait already, and no more may"
+            raise WorkerError(text, status=429, code="queue_full", retry_after=RETRY_AFTER)
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._queue.append(turn)
+        try:
+            await turn
+        except asyncio.CancelledError:
+            if turn.done() and not turn.cancelled():  # admitted in the moment of leaving
+                self._active -= 1
+            with suppress(ValueError):
+                self._queue.remove(turn)
+            self._admit()
+            raise
+
+    def _admit(self) -> None:
+        slots, _ = self._limits()
+        while self._queue and self._active < slots:
+            turn = self._queue.popleft()
+            if not turn.cancelled():  # cancelled: its task has left, but has not run yet to say so
+                self._active += 1
+                turn.set_result(None)

@@ -1,0 +1,59 @@
+"""The bodies of /v1/models and /api/status. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import Any
+
+from daemon.profiles import Profile
+from daemon.telemetry.metrics import Metrics
+from daemon.workers.status import WorkerStatus, describe_code
+
+
+def worker(status: WorkerStatus, queue: int, metrics: Metrics) -> dict[str, Any]:
+    """One worker in /api/status. Times are ISO 8601 in UTC."""
+    acceptance = metrics.acceptance(status.name)
+    last = status.last_exit
+    return {
+        "name": status.name,
+        "state": status.state,
+        "pid": status.pid,
+        "port": status.port,
+        "model": status.model,
+        "draft_model": status.draft_model,
+        "num_draft_tokens": status.num_draft_tokens,
+        "since": iso(status.since),
+        "restarts": status.restarts,
+        "last_exit": last
+        and {
+            "code": last.code,
+            "reason": last.reason,
+            "meaning": describe_code(last.code),
+            "at": iso(last.at),
+            "lines": list(last.lines),
+        },
+        "memory_bytes": status.memory_bytes,
+        "start_seconds": status.start_seconds,
+        "queue": queue,
+        "requests": metrics.requests(status.name),
+        "acceptance": asdict(acceptance),
+        "tokens_per_second": metrics.tokens_per_second(status.name),
+        "notes": list(status.notes),
+    }
+
+
+def model(profile: Profile, created: int) -> dict[str, Any]:
+    """One entry of /v1/models. `created` is epoch seconds."""
+    return {"id": profile.name, "object": "model", "created": created, "owned_by": "draftd"}
+
+
+def models(profiles: Iterable[Profile], created: int) -> dict[str, Any]:
+    """The body of /v1/models."""
+    return {"object": "list", "data": [model(profile, created) for profile in profiles]}
+
+
+def iso(epoch: float) -> str:
+    """Epoch seconds as ISO 8601 in UTC, to the second."""
+    return datetime.fromtimestamp(epoch, UTC).isoformat(timespec="seconds")

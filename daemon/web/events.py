@@ -1,0 +1,136 @@
+"""A worker's answer as server-sent events: cut apart, checked, given the client's names, or put together. Pure.
+
+Death of a worker in mid-stream looks like a clean end of its connection; only a missing `[DONE]` and a missing
+finish_reason show it. `Answer` keeps track of both.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from daemon.web.forwarding import Endpoint
+
+MAX_EVENT = 16 * 2**20  # bytes; larger than any real event, small enough to bound memory
+DONE = b"data: [DONE]\n\n"
+
+
+class BrokenAnswerError(Exception):
+    """The worker's answer is not what it should be; the text says how, without quoting the answer."""
+
+
+class EventSplitter:
+    """Byte chunks in, the data of whole events out; comments are dropped."""
+
+    def __init__(self) -> None:
+        self._rest = b""
+
+    def feed(self, chunk: bytes) -> list[bytes]:
+        """The data of each event that `chunk` completes. Raises BrokenAnswerError if one grows without end."""
+        buffer = self._rest + chunk
+        if b"\r" in buffer:
+            buffer = buffer.replace(b"\r\n", b"\n")
+        *whole, self._rest = buffer.split(b"\n\n")
+        if len(self._rest) > MAX_EVENT:
+            raise BrokenAnswerError("an event without end")
+        return [data for event in whole if (data := _data_of(event))]
+
+
+def _data_of(event: bytes) -> bytes:
+    lines = (line[5:].removeprefix(b" ") for line in event.split(b"\n") if line.startswith(b"data:"))
+    return b"\n".join(lines)
+
+
+class Answer:
+    """One answer as it comes in. `model` is the name that the client used."""
+
+    def __init__(self, endpoint: Endpoint, model: str) -> None:
+        self._endpoint = endpoint
+        self._model = model
+        self._head: dict[str, Any] = {}
+        self._texts: list[str] = []
+        self._reasoning: list[str] = []
+        self._tool_calls: dict[int, dict[str, Any]] = {}
+        self._role_sent = False
+        self.finish_reason: str | None = None
+        self.usage: dict[str, Any] | None = None
+        self.done = False
+
+    @property
+    def complete(self) -> bool:
+        """Whether the answer came to its end: a finish_reason, and the mark after it."""
+        return self.done and self.finish_reason is not None
+
+    def take(self, data: bytes) -> dict[str, Any] | None:
+        """One event's data: the chunk with the client's names, None for the end mark.
+
+        Raises BrokenAnswerError for what is no chunk, and for an error that the worker reports.
+        """
+        if data == b"[DONE]":
+            self.done = True
+            return None
+        try:
+            chunk = json.loads(data)
+        except ValueError as error:
+            raise BrokenAnswerError("an event that is no JSON") from error
+        if not isinstance(chunk, dict) or "error" in chunk:
+            raise BrokenAnswerError("an error reported by the worker")
+        chunk["model"] = self._model
+        chunk["object"] = (
+            "chat.completion.chunk" if self._endpoint == "chat.completions" else "text_completion"
+        )
+        self._head = self._head or {key: chunk.get(key) for key in ("id", "created", "system_fingerprint")}
+        self.usage = chunk.get("usage") or self.usage
+        for choice in chunk.get("choices") or ():
+            self._take_choice(choice)
+        return chunk
+
+    def _take_choice(self, choice: dict[str, Any]) -> None:
+        self.finish_reason = choice.get("finish_reason") or self.finish_reason
+        self._texts.append(choice.get("text") or "")
+        delta = choice.get("delta")
+        if not delta:
+            return
+        if self._role_sent:
+            delta.pop("role", None)
+        self._role_sent = True
+        self._texts.append(delta.get("content") or "")
+        self._reasoning.append(delta.get("reasoning") or delta.get("reasoning_content") or "")
+        for call in delta.get("tool_calls") or ():
+            self._take_call(call)
+
+    def _take_call(self, call: dict[str, Any]) -> None:
+        """Tool calls come in pieces, known by their index; the arguments are pieces of one text."""
+        function = call.get("function") or {}
+        whole = self._tool_calls.setdefault(
+            call.get("index", 0), {"id": "", "type": "function", "function": {"name": "", "arguments": ""}}
+        )
+        whole["id"] = call.get("id") or whole["id"]
+        whole["function"]["name"] = function.get("name") or whole["function"]["name"]
+        whole["function"]["arguments"] += function.get("arguments") or ""
+
+    def whole(self) -> dict[str, Any]:
+        """The answer in one piece, for a client that did not ask for a stream."""
+        text = "".join(self._texts)
+        choice: dict[str, Any] = {"index": 0, "finish_reason": self.finish_reason, "logprobs": None}
+        if self._endpoint == "completions":
+            return self._body("text_completion", choice | {"text": text})
+        message: dict[str, Any] = {"role": "assistant", "content": text or None}
+        if reasoning := "".join(self._reasoning):
+            message["reasoning"] = reasoning
+        if self._tool_calls:
+            message["tool_calls"] = [self._tool_calls[index] for index in sorted(self._tool_calls)]
+        return self._body("chat.completion", choice | {"message": message})
+
+    def _body(self, kind: str, choice: dict[str, Any]) -> dict[str, Any]:
+        return {**self._head, "object": kind, "model": self._model, "choices": [choice], "usage": self.usage}
+
+
+def to_event(chunk: dict[str, Any]) -> bytes:
+    """A chunk as one event."""
+    return b"data: " + json.dumps(chunk, ensure_ascii=False).encode("utf-8", "surrogatepass") + b"\n\n"
+
+
+def is_usage_only(chunk: dict[str, Any]) -> bool:
+    """The last chunk of a stream, which a client gets only if it asked for usage."""
+    return not chunk.get("choices") and "usage" in chunk

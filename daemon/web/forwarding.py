@@ -1,0 +1,232 @@
+"""From the body a client sent to the body a worker takes. Pure.
+
+mlx_lm.server answers some bodies that OpenAI's API allows with a reload of other weights, a fetch from the
+network, or a broken stream; each function here says which one it prevents. The client's body is parsed once and
+written anew, so that what was routed is what is forwarded.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, NoReturn
+
+from daemon.errors import RequestError
+from daemon.profiles import Profile
+
+Endpoint = Literal["chat.completions", "completions"]
+
+# Fields that would make mlx_lm.server load other weights.
+_LOADERS = ("adapters", "draft_model")
+_WHOLE_NUMBERS = ("max_tokens", "max_completion_tokens", "top_k", "seed", "num_draft_tokens", "top_logprobs")
+_MAX_DRAFT_LENGTH = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Forward:
+    """What to send to the worker, and what the client is to get back.
+
+    `streamed` tells how the worker answers, `stream` how the client wants it: an answer is asked for as a stream
+    whenever possible, since only of a stream does mlx_lm.server notice that its reader has left.
+    """
+
+    payload: bytes
+    endpoint: Endpoint
+    model: str
+    stream: bool
+    streamed: bool
+    wants_usage: bool
+
+
+def parse_body(raw: bytes) -> dict[str, Any]:
+    """The JSON object of a request. Raises RequestError (400) for anything else, without quoting it."""
+    try:
+        body = json.loads(raw.decode("utf-8"), parse_constant=_no_constant)
+    except UnicodeDecodeError as error:
+        raise RequestError(400, "the body is not valid UTF-8") from error
+    except RecursionError as error:
+        raise RequestError(400, "the body is nested too deeply") from error
+    except json.JSONDecodeError as error:
+        raise RequestError(400, f"the body is not valid JSON: {error.msg} at byte {error.pos}") from error
+    except ValueError as error:
+        raise RequestError(400, "the body holds a number that cannot be represented") from error
+    if not isinstance(body, dict):
+        raise RequestError(400, "the body must be a JSON object")
+    return body
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise json.JSONDecodeError(f"{name} is not JSON", name, 0)
+
+
+def prepare(
+    body: Mapping[str, Any],
+    endpoint: Endpoint,
+    profile: Profile,
+    prompt: str,
+    upstream_model: str,
+    client_model: str,
+) -> Forward:
+    """The request for the worker. Raises RequestError (400) with the field at fault."""
+    fields = {key: value for key, value in body.items() if value is not None and key not in _LOADERS}
+    stream = _flag(fields, "stream")
+    wants_usage = _wants_usage(fields)
+    _check_numbers(fields)
+    if fields.get("n", 1) != 1:
+        raise RequestError(400, "n must be 1: one answer is generated per request", param="n")
+    _fill_in(fields, profile)
+    if endpoint == "chat.completions":
+        fields["messages"] = _with_system_prompt(_messages(fields), prompt, profile.system_prompt_mode)
+    else:
+        fields["prompt"] = _text_prompt(fields)
+    # mlx_lm.server gives log probabilities only in an answer that is not streamed.
+    streamed = stream or not fields.get("logprobs")
+    fields |= {"model": upstream_model, "stream": streamed}
+    if streamed:
+        fields["stream_options"] = {"include_usage": True}
+    return Forward(_encode(fields), endpoint, client_model, stream, streamed, wants_usage)
+
+
+def _flag(fields: dict[str, Any], name: str) -> bool:
+    value = fields.get(name, False)
+    if not isinstance(value, bool):
+        raise RequestError(400, f"{name} must be true or false", param=name)
+    return value
+
+
+def _wants_usage(fields: dict[str, Any]) -> bool:
+    """An empty stream_options makes mlx_lm.server break the stream before its end."""
+    options = fields.pop("stream_options", {})
+    if not isinstance(options, dict):
+        raise RequestError(400, "stream_options must be an object", param="stream_options")
+    return bool(options.get("include_usage"))
+
+
+def _check_numbers(fields: dict[str, Any]) -> None:
+    for name in _WHOLE_NUMBERS:
+        value = fields.get(name)
+        if isinstance(value, float) and value.is_integer():
+            fields[name] = int(value)
+        elif value is not None and (isinstance(value, bool) or not isinstance(value, int)):
+            raise RequestError(400, f"{name} must be a whole number", param=name)
+    for name in ("max_tokens", "max_completion_tokens"):
+        if fields.get(name, 1) < 1:
+            raise RequestError(400, f"{name} must be at least 1", param=name)
+    for name in ("xtc_probability", "xtc_threshold"):  # refused by mlx_lm.server as whole numbers
+        if isinstance(fields.get(name), int):
+            fields[name] = float(fields[name])
+
+
+def _fill_in(fields: dict[str, Any], profile: Profile) -> None:
+    """The profile's defaults, where the client says nothing."""
+    defaults = profile.defaults.model_dump(exclude_none=True)
+    if "max_completion_tokens" in fields:
+        defaults.pop("max_tokens", None)
+    for key, value in defaults.items():
+        fields.setdefault(key, value)
+    if profile.draft_model is None:
+        fields.pop("num_draft_tokens", None)
+    elif not 0 <= fields.get("num_draft_tokens", 0) <= _MAX_DRAFT_LENGTH:
+        text = f"num_draft_tokens must be between 0 and {_MAX_DRAFT_LENGTH}"
+        raise RequestError(400, text, param="num_draft_tokens")
+
+
+def _text_prompt(fields: dict[str, Any]) -> str:
+    prompt = fields.get("prompt")
+    if isinstance(prompt, list) and len(prompt) == 1:
+        prompt = prompt[0]
+    if not isinstance(prompt, str) or not prompt:
+        raise RequestError(400, "prompt must be a text that is not empty", param="prompt")
+    return prompt
+
+
+# --- messages -----------------------------------------------------------------------------------------------
+
+
+def _messages(fields: dict[str, Any]) -> list[dict[str, Any]]:
+    messages = fields.get("messages")
+    if not isinstance(messages, list) or not messages:
+        raise RequestError(400, "messages must be a list that is not empty", param="messages")
+    return [_message(message, f"messages[{index}]") for index, message in enumerate(messages)]
+
+
+def _message(message: Any, place: str) -> dict[str, Any]:
+    if not isinstance(message, dict) or not isinstance(message.get("role"), str):
+        raise RequestError(400, f"{place} must be an object with a role", param=place)
+    made = dict(message)
+    if made["role"] == "developer":  # the newer name of `system`, unknown to chat templates
+        made["role"] = "system"
+    made["content"] = _content(made.get("content"), f"{place}.content")
+    if made.get("tool_calls") is None:
+        made.pop("tool_calls", None)
+    else:
+        made["tool_calls"] = _tool_calls(made["tool_calls"], f"{place}.tool_calls")
+    return made
+
+
+def _content(content: Any, place: str) -> str:
+    """Text, or text parts joined. Images are refused: mlx_lm.server would fetch remote ones, even for a text
+    model, and cannot draft with any.
+    """
+    if content is None or isinstance(content, str):
+        return content or ""
+    if not isinstance(content, list):
+        raise RequestError(400, f"{place} must be a text or a list of text parts", param=place)
+    return "".join(_part_text(part, place) for part in content)
+
+
+def _part_text(part: Any, place: str) -> str:
+    text = part.get("text") if isinstance(part, dict) and part.get("type") == "text" else None
+    if not isinstance(text, str):
+        raise RequestError(400, f"{place}: only text parts are supported, no images or audio", param=place)
+    return text
+
+
+def _tool_calls(calls: Any, place: str) -> list[dict[str, Any]]:
+    """mlx_lm.server parses the arguments of past calls; those that are no JSON are passed on as one JSON text."""
+    if not isinstance(calls, list):
+        raise RequestError(400, f"{place} must be a list", param=place)
+    made = []
+    for call in calls:
+        function = call.get("function") if isinstance(call, dict) else None
+        if not isinstance(function, dict) or not isinstance(function.get("name"), str):
+            raise RequestError(400, f"{place}: each call needs a function with a name", param=place)
+        arguments = function.get("arguments", "{}")
+        made.append({**call, "function": {**function, "arguments": _json_text(arguments)}})
+    return made
+
+
+def _json_text(arguments: Any) -> str:
+    if not isinstance(arguments, str):
+        return json.dumps(arguments)
+    try:
+        json.loads(arguments)
+    except (ValueError, RecursionError):
+        return json.dumps(arguments)
+    return arguments
+
+
+def _with_system_prompt(messages: list[dict[str, Any]], prompt: str, mode: str) -> list[dict[str, Any]]:
+    """The profile's system prompt and the client's own: `default` fills in if there is none, `prepend` stands
+    before it in one message (many templates take only one), `replace` takes its place, `off` does nothing.
+    """
+    if not prompt or mode == "off":
+        return messages
+    own = [message for message in messages if message["role"] == "system"]
+    rest = [message for message in messages if message["role"] != "system"]
+    if not own or mode == "replace":
+        return [{"role": "system", "content": prompt}, *rest]
+    if mode == "prepend":
+        text = "\n\n".join([prompt, *(message["content"] for message in own)])
+        return [{"role": "system", "content": text}, *rest]
+    return messages
+
+
+def _encode(fields: Mapping[str, Any]) -> bytes:
+    try:
+        return json.dumps(fields, ensure_ascii=False, allow_nan=False).encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise RequestError(400, "the body holds half of a surrogate pair") from error
+    except (RecursionError, ValueError) as error:
+        raise RequestError(400, "the body is nested too deeply or holds a number without a value") from error

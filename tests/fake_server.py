@@ -1,0 +1,179 @@
+"""A scripted stand-in for mlx_lm.server: speaks its HTTP (1.0, one request per connection) and misbehaves on order.
+
+Flags say how the process as a whole misbehaves; a word in double brackets in the last message, as in
+`[[die-mid-stream]]`, says how one request does. It answers "one two three …", a word a token.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+WORDS = "one two three four five six seven eight nine ten".split()
+ORDER = re.compile(r"\[\[([a-z-]+)(?: ([0-9.]+))?\]\]")
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--model", default="fake")
+    parser.add_argument("--load", type=float, default=0.0, help="seconds until it generates")
+    parser.add_argument("--exit-at-start", type=int, help="end with this code, after some last words")
+    parser.add_argument("--exit-file", help="end with code 3 while this file exists")
+    parser.add_argument("--never-ready", action="store_true", help="listens, but answers 503")
+    parser.add_argument("--ignore-sigterm", action="store_true")
+    parser.add_argument(
+        "--grandchild", help="start a grandchild that ignores SIGTERM; write its pid to this file"
+    )
+    parser.add_argument("--chatter", type=int, default=0, help="bytes of output without a newline, at once")
+    parser.add_argument("--log-requests", help="append each request's body to this file")
+    return parser.parse_args()
+
+
+class Handler(BaseHTTPRequestHandler):
+    args: argparse.Namespace
+    born = time.monotonic()
+    # Like mlx_lm.server when drafting: one request at a time, in order, and nobody can leave the queue.
+    one_at_a_time = threading.Lock()
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+    def _json(self, status: int, body: dict[str, Any]) -> None:
+        data = json.dumps(body).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+    def do_GET(self) -> None:
+        well = not self.args.never_ready
+        self._json(200 if well else 503, {"status": "ok" if well else "unavailable"})
+
+    def do_POST(self) -> None:
+        raw = self.rfile.read(int(self.headers["Content-Length"]))
+        body = json.loads(raw)
+        if self.args.log_requests:
+            with open(self.args.log_requests, "ab") as file:
+                file.write(raw + b"\n")
+        if self.args.never_ready or time.monotonic() - self.born < self.args.load:
+            self._json(503, {"error": "still loading"})
+            return
+        text = body["messages"][-1]["content"] if "messages" in body else body["prompt"]
+        found = ORDER.search(text)
+        order, amount = (found[1], float(found[2] or 0)) if found else ("", 0.0)
+        with self.one_at_a_time:
+            self._answer(body, order, amount)
+
+    def _answer(self, body: dict[str, Any], order: str, amount: float) -> None:
+        if order == "die-before-headers":
+            os._exit(9)
+        if order == "wait":
+            time.sleep(amount)
+        if order == "status":
+            self._json(int(amount), {"error": f"asked for status {int(amount)}"})
+            return
+        count = min(body.get("max_tokens", 5), int(amount) if order == "tokens" else len(WORDS))
+        if body.get("stream"):
+            self._stream(body, order, amount, count)
+        else:
+            self._json(200, self._whole(count))
+
+    def _whole(self, count: int) -> dict[str, Any]:
+        message = {"role": "assistant", "content": " ".join(WORDS[:count])}
+        return {
+            "id": "chatcmpl-fake",
+            "object": "chat.completion",
+            "created": 1,
+            "model": "default_model",
+            "choices": [{"index": 0, "message": message, "finish_reason": "stop"}],
+            "usage": {"prompt_tokens": 7, "completion_tokens": count, "total_tokens": 7 + count},
+        }
+
+    def _stream(self, body: dict[str, Any], order: str, amount: float, count: int) -> None:
+        self.send_response(200)
+        self.send_header("Content-Type", "text/event-stream")
+        self.end_headers()
+        chat = "messages" in body
+        for number in range(count):
+            word = (" " if number else "") + WORDS[number % len(WORDS)]
+            self._event(self._chunk(chat, word, None))
+            if order == "slow":
+                time.sleep(amount)
+            if number == 1:
+                self._halfway(order)
+        if order == "no-done":
+            return
+        self._event(self._chunk(chat, "", "length" if count == body.get("max_tokens") else "stop"))
+        if (body.get("stream_options") or {}).get("include_usage"):
+            usage = {"prompt_tokens": 7, "completion_tokens": count, "total_tokens": 7 + count}
+            self._event(
+                {**self._chunk(chat, "", None), "object": "chat.completion", "choices": [], "usage": usage}
+            )
+        self.wfile.write(b"data: [DONE]\n\n")
+        print(f"Draft tokens accepted: {count}/{2 * count} (50%)", flush=True)
+
+    def _halfway(self, order: str) -> None:
+        if order == "die-mid-stream":
+            os._exit(9)
+        if order == "half-event":
+            self.wfile.write(b'data: {"choices": [{"ind')
+            self.wfile.flush()
+            os._exit(9)
+        if order == "error-event":
+            self._event({"error": {"message": "broken inside", "type": "server_error"}})
+        if order == "hang":
+            os.kill(os.getpid(), signal.SIGSTOP)
+
+    def _chunk(self, chat: bool, text: str, finish: str | None) -> dict[str, Any]:
+        choice: dict[str, Any] = {"index": 0, "finish_reason": finish}
+        if chat:
+            choice["delta"] = {"role": "assistant", **({"content": text} if text else {})}
+        else:
+            choice["text"] = text
+        kind = "chat.completion.chunk" if chat else "text_completion"
+        return {
+            "id": "chatcmpl-fake",
+            "object": kind,
+            "created": 1,
+            "model": "default_model",
+            "choices": [choice],
+        }
+
+    def _event(self, body: dict[str, Any]) -> None:
+        self.wfile.write(b"data: " + json.dumps(body).encode() + b"\n\n")
+        self.wfile.flush()
+
+
+def main() -> None:
+    args = Handler.args = arguments()
+    print(f"fake server of {args.model} on port {args.port}", flush=True)
+    if args.exit_at_start is not None or (args.exit_file and os.path.exists(args.exit_file)):
+        print("ValueError: the weights are made of cheese", flush=True)
+        sys.exit(3 if args.exit_at_start is None else args.exit_at_start)
+    if args.ignore_sigterm:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    if args.grandchild:
+        code = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); signal.pause()"
+        child = subprocess.Popen([sys.executable, "-c", code])
+        with open(args.grandchild, "w") as file:
+            file.write(str(child.pid))
+    if args.chatter:
+        sys.stdout.buffer.write(b"\x00\xff\r" * (args.chatter // 3))
+        sys.stdout.flush()
+    ThreadingHTTPServer.daemon_threads = True
+    ThreadingHTTPServer(("127.0.0.1", args.port), Handler).serve_forever()
+
+
+if __name__ == "__main__":
+    main()
