@@ -119,7 +119,7 @@ class Daemon:
             self._proxy = proxy = Proxy(
                 lambda: self._router, supervisor, self._metrics, session, self.settings.keepalive_interval
             )
-            self._metrics.bind(self._samples)
+            self._metrics.bind(lambda: _samples(supervisor, proxy))
             self._api = api = Api(
                 supervisor,
                 lambda: self._router,
@@ -189,15 +189,6 @@ class Daemon:
         self._changed.set()
         self._changed = asyncio.Event()
 
-    def _samples(self) -> list[WorkerSample]:
-        assert self._proxy is not None
-        return [
-            WorkerSample(
-                s.name, s.state, s.memory_bytes, self._proxy.admission(s.name).depth, s.start_seconds
-            )
-            for s in self._supervisor.snapshot()
-        ]
-
     async def _watch(self) -> None:
         """Reload when a profile or prompt changes; what cannot be read leaves the old ones in force."""
         if not self._watched:
@@ -211,6 +202,13 @@ class Daemon:
             self.reload()
         except ConfigError as error:
             log.error("reload refused; the old profiles stay in force", reason=str(error))  # noqa: TRY400
+
+
+def _samples(supervisor: Supervisor, proxy: Proxy) -> list[WorkerSample]:
+    return [
+        WorkerSample(w.name, w.state, w.memory_bytes, proxy.admission(w.name).depth, w.start_seconds)
+        for w in supervisor.snapshot()
+    ]
 
 
 def _on_signals(daemon: Daemon) -> None:

@@ -140,7 +140,11 @@ async def _serve(daemon: Daemon, *, live: bool) -> None:
 async def _show_start(daemon: Daemon, *, live: bool) -> None:
     """A live table until every worker has settled, then what to try next."""
     if live:
-        with Live(console=err, refresh_per_second=8, get_renderable=lambda: workers_table(daemon.workers())):
+        with Live(
+            console=err,
+            refresh_per_second=8,
+            get_renderable=lambda: workers_table(daemon.workers(), err.width),
+        ):
             await _until_settled(daemon)
     else:
         await _until_settled(daemon)
@@ -177,12 +181,12 @@ def status(
     elif watch:
         with suppress(KeyboardInterrupt), Live(console=out, auto_refresh=False) as live:
             while True:
-                live.update(workers_table(client.status()["workers"]), refresh=True)
+                live.update(workers_table(client.status()["workers"], out.width), refresh=True)
                 time.sleep(1)
     else:
         body = client.status()
         out.print(f"draftd {body['version']} at {client.daemon.url}, pid {body['pid']}", highlight=False)
-        out.print(workers_table(body["workers"]))
+        out.print(workers_table(body["workers"], out.width))
 
 
 @app.command()
@@ -254,7 +258,7 @@ def _order(state_dir: Path | None, word: str, order: str, wanted: str) -> None:
             order == "restart" and now["pid"] == before["pid"]
         ):
             if now["state"] == "failed":
-                out.print(workers_table([now]))
+                out.print(workers_table([now], out.width))
                 raise DraftdError(f"{name} failed; 'draftd logs {name}' shows why")
             time.sleep(0.1)
     out.print(f"{name} is {wanted}", highlight=False)
@@ -262,7 +266,10 @@ def _order(state_dir: Path | None, word: str, order: str, wanted: str) -> None:
 
 def _row(client: Client, name: str) -> dict[str, Any]:
     rows = client.status()["workers"]
-    return next((dict(row) for row in rows if row["name"] == name), {"state": "unknown", "pid": None})
+    found: dict[str, Any] = next(
+        (row for row in rows if row["name"] == name), {"state": "unknown", "pid": None}
+    )
+    return found
 
 
 @contextmanager

@@ -25,39 +25,47 @@ STYLES = {
 LOW = 0.6  # acceptance below this rarely pays
 
 
-def workers_table(rows: Iterable[Row]) -> RenderableType:
-    """One line a worker, and below the table what went wrong last."""
+NARROW = ("model", "state", "port", "draft", "accepted", "tok/s", "memory")
+WIDE = (*NARROW, "requests", "queue", "restarts", "for")
+ROOM_FOR_WIDE = 110  # columns of the terminal
+
+
+def workers_table(rows: Iterable[Row], width: int) -> RenderableType:
+    """One line a worker, and below the table what went wrong last. `width` is the terminal's, in columns."""
     rows = list(rows)
+    titles = WIDE if width >= ROOM_FOR_WIDE else NARROW
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for title in ("model", "state"):
-        table.add_column(title, no_wrap=True)
-    for title in ("port", "draft", "accepted", "tok/s", "requests", "queue", "memory", "restarts", "for"):
-        table.add_column(title, justify="right", no_wrap=True)
+    for title in titles:
+        left = title in {"model", "state"}
+        table.add_column(
+            title, justify="left" if left else "right", no_wrap=title != "model", overflow="fold"
+        )
     for row in rows:
-        table.add_row(*_cells(row))
+        cells = _cells(row)
+        table.add_row(*(cells[title] for title in titles))
     notes = [Text(f"{row['name']}: {note}", style="yellow") for row in rows for note in row["notes"]]
     return Group(table, *notes, *(_trouble(row) for row in rows if row["state"] in {"backoff", "failed"}))
 
 
-def _cells(row: Row) -> list[RenderableType]:
+def _cells(row: Row) -> dict[str, RenderableType]:
     state = row["state"]
     shown: RenderableType = Text(state, style=STYLES.get(state, ""))
     if state in {"starting", "stopping"}:
         shown = Spinner("dots", shown, style=STYLES[state])
     speed = row["tokens_per_second"]
-    return [
-        row["name"],
-        shown,
-        str(row["port"] or "–"),
-        str(row["num_draft_tokens"] or "–"),
-        _acceptance(row["acceptance"]["ratio"]),
-        f"{speed:.1f}" if speed else "–",
-        str(row["requests"]),
-        str(row["queue"]),
-        memory(row["memory_bytes"]),
-        str(row["restarts"]),
-        duration(row["since"]),
-    ]
+    return {
+        "model": row["name"],
+        "state": shown,
+        "port": str(row["port"] or "–"),
+        "draft": str(row["num_draft_tokens"] or "–"),
+        "accepted": _acceptance(row["acceptance"]["ratio"]),
+        "tok/s": f"{speed:.1f}" if speed else "–",
+        "memory": memory(row["memory_bytes"]),
+        "requests": str(row["requests"]),
+        "queue": str(row["queue"]),
+        "restarts": str(row["restarts"]),
+        "for": duration(row["since"]),
+    }
 
 
 def _acceptance(ratio: float | None) -> Text:

@@ -83,7 +83,7 @@ class WorkerLog:
 
     def tail(self, n: int) -> list[LogLine]:
         """The last `n` lines at most, oldest first."""
-        return list(islice(self._ring, max(0, len(self._ring) - max(0, n)), None))
+        return list(islice(self._ring, max(0, len(self._ring) - n), None))
 
     async def follow(self, after: int = -1) -> AsyncGenerator[LogLine, None]:
         """The kept lines with a `seq` above `after`, then new ones as they come; ends after `close`.

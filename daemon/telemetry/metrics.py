@@ -143,7 +143,7 @@ class Metrics:
     """
 
     def __init__(self, version: str, mlx_lm: str) -> None:
-        # *_created series would double the number of series, and promtool objects to counters without _total.
+        # *_created series are no part of the interface, and would be one more for each of the others.
         disable_created_metrics()  # type: ignore[no-untyped-call]
         self._registry = CollectorRegistry()
         self._tallies: dict[str, _Tally] = {}

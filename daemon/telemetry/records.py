@@ -24,9 +24,9 @@ MOST_BYTES = 2**50
 MOST_POSITIONS = 1024
 
 _MARK = "draftd-engine "
-# The percentage is asked for: a line cut within the numbers ("4/1" of "4/15") must not be taken for whole.
+# The percentage is asked for: a line cut within the numbers ("1/1" of "1/15") must not be taken for whole.
 _ACCEPTED = re.compile(r"Draft tokens accepted: ([0-9]{1,12})/([0-9]{1,12}) \([0-9]{1,3}(?:\.[0-9]{1,6})?%\)")
-_PROGRESS = re.compile(r"Prompt processing progress: ([0-9]{1,12})/([0-9]{1,12})(?![0-9])")
+_PROGRESS = re.compile(r"Prompt processing progress: ([0-9]{1,12})/([0-9]{1,12})")
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,12 +18,12 @@ LIFELINE_FD = "DRAFTD_LIFELINE_FD"
 
 
 def argv(profile: Profile, port: int) -> list[str]:
-    """The child's command line. A foreign `command` runs under the engine's lifeline, so that it ends with us."""
+    """The child's command line. A foreign `command` runs under a guardian, so that it ends with us."""
     if profile.command:
         filled = (
             part.replace("{port}", str(port)).replace("{model}", profile.model) for part in profile.command
         )
-        return [sys.executable, "-m", "daemon.engine.lifeline", *filled]
+        return [sys.executable, "-m", "daemon.engine.guardian", *filled]
     args = [sys.executable, "-m", "daemon.engine", "--model", profile.model]
     args += ["--host", HOST, "--port", str(port)]
     # Browsers may not call a worker directly: its only origin is itself.

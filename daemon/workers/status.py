@@ -5,9 +5,11 @@ from __future__ import annotations
 import signal
 from dataclasses import dataclass
 
+# What the engine means by its exit codes; a foreign command may mean something else, so they only explain.
 EXIT_WORDS = {
-    69: "its port was taken",
-    70: "the generation thread died",
+    2: "it refused its flags",
+    70: "its generation thread died",
+    98: "its port was taken",
 }
 
 

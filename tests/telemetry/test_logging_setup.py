@@ -130,9 +130,10 @@ def test_a_traceback_shows_no_local_variables(fmt: Format) -> None:
 
     try:
         fail(CANARY)
-    except RuntimeError:
-        structlog.get_logger().exception("ours")
-        logging.getLogger("aiohttp.server").exception("theirs")
+    except RuntimeError as error:
+        kept = error
+    structlog.get_logger().error("ours", exc_info=(type(kept), kept, kept.__traceback__))
+    logging.getLogger("aiohttp.server").error("theirs", exc_info=kept)
     assert out.getvalue().count("RuntimeError: no such model") == 2
     assert out.getvalue().count("Traceback") == 2
     assert CANARY not in out.getvalue()
@@ -145,7 +146,7 @@ def test_a_client_cannot_drive_the_terminal() -> None:
     try:
         raise RuntimeError("\x1b[2J")
     except RuntimeError:
-        logging.getLogger().exception("\x1b]0;title\x07")
+        logging.getLogger().exception("\x1b]0;title\x07\nfake line")
     assert "\x1b" not in out.getvalue()
     assert "\x07" not in out.getvalue()
     assert "x1b[2Jgpt" in out.getvalue()

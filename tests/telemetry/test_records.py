@@ -71,8 +71,8 @@ def test_lines_with_a_record(line: str, record: Record | None) -> None:
         "Draft tokens accepted: 6/5 (120%)",
         "Draft tokens accepted: -4/5 (80%)",
         "Draft tokens accepted: 4/-5 (80%)",
-        "Draft tokens accepted: 4/1",  # cut from 4/15 (27%)
-        "Draft tokens accepted: 4/1… [cut]",
+        "Draft tokens accepted: 1/1",  # cut from 1/15 (7%)
+        "Draft tokens accepted: 1/1… [cut]",
         "Draft tokens accepted: ４/５ (80%)",
         f"Draft tokens accepted: 1/{MOST + 1} (0%)",
         "Draft tokens accepted: 1/" + "9" * 5000 + " (0%)",

@@ -31,9 +31,9 @@ def test_rotation_keeps_the_newest_and_whole_lines(path: Path) -> None:
 
 def test_a_line_longer_than_a_file_has_its_own(path: Path) -> None:
     file = RotatedFile(path, max_bytes=4, backups=3)
-    file.write([b"a\n", b"bbbbbbbb\n", b"c\n"])
+    file.write([b"aaaaaaaa\n", b"b\n", b"cccccccc\n"])
     file.close()
-    assert contents(path) == {"fast.log": b"c\n", "fast.log.1": b"bbbbbbbb\n", "fast.log.2": b"a\n"}
+    assert contents(path) == {"fast.log": b"cccccccc\n", "fast.log.1": b"b\n", "fast.log.2": b"aaaaaaaa\n"}
 
 
 def test_no_backups_means_one_file(path: Path) -> None:
