@@ -30,7 +30,7 @@ from prometheus_client.openmetrics import exposition as openmetrics
 from prometheus_client.registry import Collector
 
 from daemon.telemetry.instruments import ENDPOINTS, UNKNOWN, Instruments
-from daemon.telemetry.records import DraftAcceptance, EngineStarted, GenerationReport, Record
+from daemon.telemetry.records import MOST, DraftAcceptance, EngineStarted, GenerationReport, Record
 
 __all__ = ["CLIENT_LEFT", "ENDPOINTS", "STATES", "UNKNOWN", "WINDOW", "Acceptance", "Metrics", "WorkerSample"]
 
@@ -210,8 +210,9 @@ class Metrics:
         """
         if (tally := self._tallies.get(profile)) is None:
             return
-        self._push.prompt.labels(profile).inc(max(0, prompt_tokens))
-        self._push.completion.labels(profile).inc(max(0, completion_tokens))
+        prompt_tokens, completion_tokens = _tokens(prompt_tokens), _tokens(completion_tokens)
+        self._push.prompt.labels(profile).inc(prompt_tokens)
+        self._push.completion.labels(profile).inc(completion_tokens)
         if seconds is not None and seconds > 0 and _measured(seconds) and completion_tokens > 1:
             speed = (completion_tokens - 1) / seconds
             tally.speeds.append(speed)
@@ -258,6 +259,11 @@ class Metrics:
             body = openmetrics.generate_latest(self._registry)  # type: ignore[no-untyped-call]
             return body, "application/openmetrics-text; version=1.0.0; charset=utf-8"
         return exposition.generate_latest(self._registry), "text/plain; version=0.0.4; charset=utf-8"
+
+
+def _tokens(said: object) -> int:
+    # The worker's own words, which no type checker has seen: a text or 1e400 must not reach a counter.
+    return said if isinstance(said, int) and 0 <= said <= MOST else 0
 
 
 def _measured(seconds: float) -> bool:

@@ -3,6 +3,7 @@
 import math
 import shutil
 import subprocess
+from typing import cast
 
 import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
@@ -10,8 +11,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from daemon.telemetry.metrics import CLIENT_LEFT, STATES, UNKNOWN, Acceptance, Metrics, WorkerSample
 from daemon.telemetry.records import DraftAcceptance, EngineStarted, GenerationReport, PromptProgress, Record
+from tests.telemetry.scraping import scrape, value
 
-Series = dict[tuple[str, frozenset[tuple[str, str]]], float]
 REPORT = GenerationReport(rounds=12, proposed=60, accepted=41, truncated_rounds=1)
 
 
@@ -20,21 +21,6 @@ def metrics() -> Metrics:
     made = Metrics("0.1.0", "0.32.2")
     made.declare("fast")
     return made
-
-
-def scrape(metrics: Metrics) -> Series:
-    body, _ = metrics.render()
-    series: Series = {}
-    for family in text_string_to_metric_families(body.decode()):
-        for sample in family.samples:
-            key = (sample.name, frozenset(sample.labels.items()))
-            assert key not in series, f"{key} is given twice"
-            series[key] = sample.value
-    return series
-
-
-def value(metrics: Metrics, name: str, **labels: str) -> float | None:
-    return scrape(metrics).get((f"draftd_{name}", frozenset(labels.items())))
 
 
 def busy() -> Metrics:
@@ -56,26 +42,29 @@ def busy() -> Metrics:
     return metrics
 
 
+COUNTERS = (
+    *(
+        "draftd_draft_tokens_proposed_total",
+        "draftd_draft_tokens_accepted_total",
+        "draftd_draft_rounds_total",
+    ),
+    *("draftd_prompt_tokens_total", "draftd_completion_tokens_total", "draftd_log_write_errors_total"),
+)
 NAMES = {
-    "draftd_draft_tokens_proposed_total": ("counter", {"profile"}),
-    "draftd_draft_tokens_accepted_total": ("counter", {"profile"}),
-    "draftd_draft_rounds_total": ("counter", {"profile"}),
-    "draftd_draft_acceptance_ratio": ("gauge", {"profile"}),
-    "draftd_draft_accounting": ("gauge", {"profile"}),
+    **{name: ("counter", {"profile"}) for name in COUNTERS},
     "draftd_requests_total": ("counter", {"profile", "endpoint", "status"}),
+    "draftd_worker_restarts_total": ("counter", {"profile", "reason"}),
     "draftd_request_duration_seconds": ("histogram", {"profile", "endpoint"}),
     "draftd_time_to_first_token_seconds": ("histogram", {"profile"}),
     "draftd_tokens_per_second": ("histogram", {"profile"}),
-    "draftd_prompt_tokens_total": ("counter", {"profile"}),
-    "draftd_completion_tokens_total": ("counter", {"profile"}),
-    "draftd_queue_depth": ("gauge", {"profile"}),
     "draftd_queue_wait_seconds": ("histogram", {"profile"}),
+    "draftd_draft_acceptance_ratio": ("gauge", {"profile"}),
+    "draftd_draft_accounting": ("gauge", {"profile"}),
+    "draftd_queue_depth": ("gauge", {"profile"}),
     "draftd_worker_state": ("gauge", {"profile", "state"}),
-    "draftd_worker_restarts_total": ("counter", {"profile", "reason"}),
     "draftd_worker_memory_bytes": ("gauge", {"profile"}),
     "draftd_worker_start_seconds": ("gauge", {"profile"}),
     "draftd_build_info": ("gauge", {"version", "python", "mlx_lm"}),
-    "draftd_log_write_errors_total": ("counter", {"profile"}),
 }
 
 
@@ -94,13 +83,8 @@ def test_promtool_has_nothing_to_say() -> None:
     if (promtool := shutil.which("promtool")) is None:
         pytest.skip("promtool is missing (Debian package prometheus)")
     for metrics in (busy(), Metrics("0.1.0", "")):
-        said = subprocess.run(
-            [promtool, "check", "metrics"],
-            input=metrics.render()[0],
-            capture_output=True,
-            timeout=60,
-            check=False,
-        )
+        command = [promtool, "check", "metrics"]
+        said = subprocess.run(command, input=metrics.render()[0], capture_output=True, check=False)
         assert (said.returncode, said.stdout, said.stderr) == (0, b"", b"")
 
 
@@ -108,7 +92,6 @@ def test_promtool_has_nothing_to_say() -> None:
     ("accept", "openmetrics"),
     [
         (None, False),
-        ("", False),
         ("*/*", False),
         ("text/plain;version=1.0.0;q=0.5", False),
         ("application/openmetrics-text;version=1.0.0;q=0.6,text/plain;q=0.3", True),
@@ -128,9 +111,8 @@ def test_openmetrics_only_if_asked_for(accept: str | None, openmetrics: bool) ->
 
 
 def test_counters_of_a_declared_profile_are_at_zero(metrics: Metrics) -> None:
-    counters = [name for name, (kind, labels) in NAMES.items() if kind == "counter" and labels == {"profile"}]
     series = scrape(metrics)
-    for name in counters:
+    for name in COUNTERS:
         assert series[name, frozenset({("profile", "fast")})] == 0
     assert value(metrics, "requests_total", profile="fast", endpoint="chat.completions", status="200") == 0
     assert value(metrics, "worker_restarts_total", profile="fast", reason="exit") == 0
@@ -244,6 +226,14 @@ def test_a_message_as_restart_reason_makes_no_series(metrics: Metrics) -> None:
         metrics.restarted("fast", f"exited with {number}")
     assert value(metrics, "worker_restarts_total", profile="fast", reason="memory") == 1
     assert value(metrics, "worker_restarts_total", profile="fast", reason="other") == 100
+
+
+@pytest.mark.parametrize("said", [-1, 10**12, math.inf, math.nan, 1.5, "many", None, [1]])
+def test_a_usage_block_that_lies_raises_nothing_and_spoils_no_counter(metrics: Metrics, said: object) -> None:
+    metrics.generation("fast", prompt_tokens=cast(int, said), completion_tokens=cast(int, said), seconds=1)
+    assert value(metrics, "prompt_tokens_total", profile="fast") == 0
+    assert value(metrics, "completion_tokens_total", profile="fast") == 0
+    assert metrics.tokens_per_second("fast") is None
 
 
 @pytest.mark.parametrize(
