@@ -55,6 +55,7 @@ class Daemon:
         self._stop = asyncio.Event()
         self._stop_now = asyncio.Event()
         self._changed = asyncio.Event()
+        self._serving = asyncio.Event()
         self._router = Router(load(), settings.default_profile)
         self._metrics = Metrics(__version__, _version_of("mlx-lm"))
         self._sink = Sink(settings.state_dir / "logs", self._metrics)
@@ -76,6 +77,10 @@ class Daemon:
     def workers(self) -> list[dict[str, Any]]:
         """Every worker as /api/status tells it; empty before the start."""
         return self._api.workers() if self._api else []
+
+    async def until_serving(self) -> None:
+        """Return when the front door is open and the workers are known."""
+        await self._serving.wait()
 
     async def until_changed(self) -> None:
         """Return at the next change of any worker's state."""
@@ -136,7 +141,7 @@ class Daemon:
             site = await self._listen(runner)
             instance.announce(self.url, __version__)
             self.reload()
-            _on_signals(self)
+            self._serving.set()
             log.info("draftd serves", url=self.url, pid=os.getpid(), version=__version__)
             watching = tasks.create_task(self._watch())
             await self._stop.wait()
@@ -211,7 +216,8 @@ def _samples(supervisor: Supervisor, proxy: Proxy) -> list[WorkerSample]:
     ]
 
 
-def _on_signals(daemon: Daemon) -> None:
+def handle_signals(daemon: Daemon) -> None:
+    """SIGTERM and SIGINT stop the daemon, SIGHUP reloads it. For the main thread."""
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGTERM, daemon.stop)
     loop.add_signal_handler(signal.SIGINT, daemon.stop)

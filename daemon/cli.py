@@ -52,7 +52,7 @@ def main() -> None:
     try:
         app()
     except DraftdError as error:
-        err.print(f"draftd: {error}", style="red", markup=False, highlight=False)
+        err.print(f"draftd: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
         codes = {ConfigError: EXIT_INPUT, NotRunningError: EXIT_NOT_RUNNING}
         sys.exit(codes.get(type(error), EXIT_FAILED))
     except BrokenPipeError:  # as in `draftd logs | head`
@@ -129,6 +129,9 @@ def _demo_loader(names: list[str]) -> Callable[[], ProfileSet]:
 
 
 async def _serve(daemon: Daemon, *, live: bool) -> None:
+    from daemon.app import handle_signals
+
+    handle_signals(daemon)
     async with asyncio.TaskGroup() as tasks:
         showing = tasks.create_task(_show_start(daemon, live=live))
         try:
@@ -153,7 +156,8 @@ async def _show_start(daemon: Daemon, *, live: bool) -> None:
 
 
 async def _until_settled(daemon: Daemon) -> None:
-    while not daemon.workers() or any(row["state"] not in SETTLED for row in daemon.workers()):
+    await daemon.until_serving()
+    while any(row["state"] not in SETTLED for row in daemon.workers()):
         await daemon.until_changed()
 
 
@@ -217,7 +221,7 @@ def _resolve(client: Client, word: str | None) -> str:
     candidates = [name for name in names if word in name]
     if word in names or len(candidates) != 1:
         return word  # exact, an alias, or for the daemon to refuse
-    return candidates[0]
+    return str(candidates[0])
 
 
 @app.command()

@@ -18,7 +18,7 @@ import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-WORDS = "one two three four five six seven eight nine ten".split()
+WORDS = ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"]
 ORDER = re.compile(r"\[\[([a-z-]+)(?: ([0-9.]+))?\]\]")
 
 
@@ -169,7 +169,8 @@ def main() -> None:
         with open(args.grandchild, "w") as file:
             file.write(str(child.pid))
     if args.chatter:
-        sys.stdout.buffer.write(b"\x00\xff\r" * (args.chatter // 3))
+        mess = b"\x00\xff\x1b[2J" + b"x" * 1000
+        sys.stdout.buffer.write((mess * 60 + b"\r") * (args.chatter // (60 * len(mess))))
         sys.stdout.flush()
     ThreadingHTTPServer.daemon_threads = True
     ThreadingHTTPServer(("127.0.0.1", args.port), Handler).serve_forever()

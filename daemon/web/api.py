@@ -117,7 +117,7 @@ class Api:
         """GET /api/logs/{name}?follow=1&lines=N: the newest lines as text; with `follow`, those to come."""
         profile = self.router().resolve(request.match_info["name"])
         source = self.logs(profile.name)
-        newest = source.tail(_lines(request))
+        newest = source.tail(max(1, _lines(request)))
         if request.query.get("follow", "0") in {"0", ""}:
             return web.Response(text="".join(_shown(line) for line in newest))
         response = web.StreamResponse(headers={"Content-Type": "text/plain; charset=utf-8"})

@@ -19,14 +19,16 @@ from daemon.web import upstream
 from daemon.web.admission import Admission
 from daemon.web.events import DONE, Answer, BrokenAnswerError, is_usage_only, to_event
 from daemon.web.forwarding import Endpoint, Forward, parse_body, prepare
-from daemon.web.reply import StreamReply
+from daemon.web.reply import PROFILE, REQUEST_ID, STATUS, StreamReply
 from daemon.web.router import Router
 from daemon.workers.command import HOST, upstream_model
 from daemon.workers.supervisor import Supervisor
+from daemon.workers.worker import Worker
 
 log = structlog.get_logger("proxy")
 
 PATHS: dict[Endpoint, str] = {"chat.completions": "/v1/chat/completions", "completions": "/v1/completions"}
+NOTICE = 1.0  # seconds that the death of a worker may take to be noticed
 
 
 @dataclass(slots=True)
@@ -108,7 +110,7 @@ class Proxy:
         body = parse_body(await _read(request))
         router = self._router()
         profile = router.resolve(body.get("model"))
-        request["profile"] = profile.name
+        request[PROFILE] = profile.name
         client_model = body.get("model") or profile.name
         prompt = router.profiles.prompt_of(profile)
         forward = prepare(body, endpoint, profile, prompt, upstream_model(profile), client_model)
@@ -125,7 +127,7 @@ class Proxy:
         except DraftdError as error:
             if not reply.begun:
                 raise
-            request["status"] = getattr(error, "status", 500)
+            request[STATUS] = getattr(error, "status", 500)
             await reply.fail(error)
         return reply.response
 
@@ -141,15 +143,25 @@ class Proxy:
         worker = self._supervisor.worker(profile.name)
         async with self.admission(profile.name).slot() as waited:
             self._metrics.queue_wait(profile.name, waited)
-            async with worker.lease() as port:
-                url = f"http://{HOST}:{port}{PATHS[forward.endpoint]}"
-                async with upstream.post(self._session, url, forward.payload) as response:
-                    try:
-                        if not forward.streamed:
-                            return self._take_whole(await upstream.whole(response), forward, profile, timing)
-                        return await self._take_stream(response, forward, profile, timing, reply)
-                    except BrokenAnswerError as error:
-                        raise upstream.broken(error) from error
+            try:
+                return await self._attempt(worker, forward, profile, timing, reply)
+            except upstream.NotSentError:
+                # The worker died a moment ago, and we asked before its own task had heard of it.
+                await worker.until_changed(NOTICE)
+                return await self._attempt(worker, forward, profile, timing, reply)
+
+    async def _attempt(
+        self, worker: Worker, forward: Forward, profile: Profile, timing: Timing, reply: StreamReply | None
+    ) -> dict[str, object]:
+        async with worker.lease() as port:
+            url = f"http://{HOST}:{port}{PATHS[forward.endpoint]}"
+            async with upstream.post(self._session, url, forward.payload) as response:
+                try:
+                    if not forward.streamed:
+                        return self._take_whole(await upstream.whole(response), forward, profile, timing)
+                    return await self._take_stream(response, forward, profile, timing, reply)
+                except BrokenAnswerError as error:
+                    raise upstream.broken(error) from error
 
     async def _take_stream(
         self,
@@ -199,7 +211,7 @@ class Proxy:
 
 
 def _headers(request: web.Request, profile: Profile) -> dict[str, str]:
-    return {"x-request-id": request["id"], "x-draftd-profile": profile.name}
+    return {"x-request-id": request[REQUEST_ID], "x-draftd-profile": profile.name}
 
 
 async def _read(request: web.Request) -> bytes:

@@ -12,6 +12,10 @@ from daemon.errors import DraftdError
 from daemon.web.replies import error_event
 
 WRITE_TIMEOUT = 60.0  # seconds that a client may let its end of the connection fill up
+# What the handlers tell the middleware about a request.
+REQUEST_ID = web.RequestKey("request_id", str)
+PROFILE = web.RequestKey("profile", str)
+STATUS = web.RequestKey("status", int)  # that a stream would have had, had its error come before its headers
 KEEPALIVE = b": keepalive\n\n"
 
 

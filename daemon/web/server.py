@@ -18,6 +18,7 @@ from daemon.web.forwarding import Endpoint
 from daemon.web.guard import Guard
 from daemon.web.proxy import Proxy
 from daemon.web.replies import error_body, error_headers, status_of
+from daemon.web.reply import PROFILE, REQUEST_ID, STATUS
 
 log = structlog.get_logger("web")
 
@@ -54,21 +55,21 @@ def _endpoint_label(path: str) -> str:
 def _middleware(guard: Guard, metrics: Metrics) -> Middleware:
     @web.middleware
     async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
-        request["id"] = uuid.uuid4().hex
+        request[REQUEST_ID] = uuid.uuid4().hex
         began = time.monotonic()
         status = CLIENT_LEFT
         try:
             response = await _answer(request, handler, guard)
             # A stream that failed half-way carries the status that it would have had.
-            status = request.get("status", response.status)
+            status = request.get(STATUS, response.status)
         except (ConnectionError, TimeoutError):  # the client left, or stopped reading
             raise asyncio.CancelledError from None
         else:
             return response
         finally:
-            if _endpoint_label(request.path) != "other" or request.get("profile"):
+            if _endpoint_label(request.path) != "other" or request.get(PROFILE):
                 seconds = time.monotonic() - began
-                metrics.request(request.get("profile"), _endpoint_label(request.path), status, seconds)
+                metrics.request(request.get(PROFILE), _endpoint_label(request.path), status, seconds)
 
     return middleware
 
@@ -84,7 +85,9 @@ async def _answer(request: web.Request, handler: Handler, guard: Guard) -> web.S
     except (ConnectionError, TimeoutError):
         raise
     except Exception:
-        log.exception("a request failed by a fault of draftd", path=request.path, request_id=request["id"])
+        log.exception(
+            "a request failed by a fault of draftd", path=request.path, request_id=request[REQUEST_ID]
+        )
         return _error(request, DraftdError("a fault in draftd; its log has the details"))
 
 
@@ -96,5 +99,9 @@ def _as_ours(error: web.HTTPException) -> DraftdError:
 
 def _error(request: web.Request, error: DraftdError, allow: str | None = None) -> web.Response:
     status = 400 if isinstance(error, ConfigError) else status_of(error)
-    headers = {"x-request-id": request["id"], **error_headers(error), **({"Allow": allow} if allow else {})}
+    headers = {
+        "x-request-id": request[REQUEST_ID],
+        **error_headers(error),
+        **({"Allow": allow} if allow else {}),
+    }
     return web.json_response(error_body(error), status=status, headers=headers)

@@ -15,13 +15,19 @@ MAX_ERROR = 64 * 1024  # bytes of an error body that are read
 _LEFT_THE_WORKER = "the worker ended in the middle of its answer"
 
 
+class NotSentError(WorkerError):
+    """Nobody took the connection: nothing was sent, so the request may be sent again."""
+
+
 @asynccontextmanager
 async def post(
     session: aiohttp.ClientSession, url: str, payload: bytes
 ) -> AsyncIterator[aiohttp.ClientResponse]:
-    """The worker's answer with status 200. Raises RequestError or WorkerError for any other."""
+    """The worker's answer with status 200. Raises NotSentError, RequestError or WorkerError."""
     try:
         response = await session.post(url, data=payload, headers={"Content-Type": "application/json"})
+    except aiohttp.ClientConnectorError as error:
+        raise NotSentError("the worker has just ended", code="worker_lost", retry_after=1) from error
     except (aiohttp.ClientError, OSError) as error:
         raise WorkerError("the worker ended before it answered", status=502, code="worker_lost") from error
     try:

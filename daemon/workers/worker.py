@@ -171,6 +171,12 @@ class Worker:
         assert self._port is not None
         return self._port
 
+    async def until_changed(self, limit: float) -> None:
+        """Return at the next change of state, or after `limit` seconds."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(limit):
+                await self._changed.wait()
+
     def status(self) -> WorkerStatus:
         """The worker now."""
         child = self._child
@@ -329,6 +335,7 @@ class Worker:
     def _bury(self, reason: str) -> None:
         """The child is gone: keep what it said, let go of what it had."""
         child, self._child = self._child, None
+        self._child_number += 1  # what its monitor has said and is still in the inbox is void
         if self._monitor:
             self._monitor.cancel()
         if child is None:

@@ -1,0 +1,188 @@
+"""A daemon in the test's own event loop, with scripted children, and the ways to wait for what it does."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import socket
+import sys
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import psutil
+
+from daemon.app import Daemon
+from daemon.profile_files import load_dir
+from daemon.settings import Settings
+
+FAKE_SERVER = Path(__file__).with_name("fake_server.py")
+QUICK = "[restart]\ninitial_delay = 0.05\nmax_delay = 0.2\n"
+LIMIT = 15.0  # seconds; a deadline for things that take a fraction of it
+
+
+def fake(*flags: str, top: str = "", tables: str = QUICK) -> str:
+    """A profile that runs the scripted server with `flags`."""
+    command = [sys.executable, str(FAKE_SERVER), "--port", "{port}", "--model", "{model}", *flags]
+    return f'model = "fake"\ncommand = {json.dumps(command)}\n{top}\n{tables}'
+
+
+def free_ports(count: int = 1) -> int:
+    """The first of `count` consecutive ports that are free on loopback."""
+    while True:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            first: int = probe.getsockname()[1]
+        if first + count < 65536 and all(_is_free(first + n) for n in range(count)):
+            return first
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) != 0
+
+
+def chat(text: str = "hi", **fields: Any) -> dict[str, Any]:
+    """The body of a chat request."""
+    return {"messages": [{"role": "user", "content": text}], **fields}
+
+
+@dataclass
+class Answer:
+    """What a client got. `cut` tells that the body ended without its end mark."""
+
+    status: int
+    headers: Mapping[str, str]
+    text: str
+    cut: bool
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.text)
+
+    @property
+    def events(self) -> list[Any]:
+        """The data of each event; '[DONE]' as it is."""
+        datas = [part[6:] for part in self.text.split("\n\n") if part.startswith("data: ")]
+        return [data if data == "[DONE]" else json.loads(data) for data in datas]
+
+    @property
+    def content(self) -> str:
+        """The text that a streaming client would show."""
+        choices = [c for e in self.events if isinstance(e, dict) for c in e.get("choices", [])]
+        return "".join(choice["delta"].get("content") or "" for choice in choices)
+
+
+class Served:
+    """A running daemon and a client of it."""
+
+    def __init__(self, daemon: Daemon, http: aiohttp.ClientSession, folder: Path) -> None:
+        self.daemon = daemon
+        self.http = http
+        self.profiles = folder
+
+    @property
+    def url(self) -> str:
+        return self.daemon.url
+
+    def row(self, name: str) -> dict[str, Any]:
+        """The worker in /api/status."""
+        return next(row for row in self.daemon.workers() if row["name"] == name)
+
+    def state(self, name: str) -> str:
+        state: str = self.row(name)["state"]
+        return state
+
+    async def until(self, met: Callable[[], bool], limit: float = LIMIT) -> None:
+        """Wait for the worker changes that make `met` true."""
+        async with asyncio.timeout(limit):
+            while not met():
+                await self.daemon.until_changed()
+
+    async def until_state(self, name: str, *states: str, limit: float = LIMIT) -> None:
+        await self.until(lambda: self.state(name) in states, limit)
+
+    async def post(self, path: str, body: Any = None, **options: Any) -> Answer:
+        return await self.request("POST", path, json=body, **options)
+
+    async def ask(self, model: str, text: str = "hi", **fields: Any) -> Answer:
+        return await self.post("/v1/chat/completions", chat(text, model=model, **fields))
+
+    async def get(self, path: str, **options: Any) -> Answer:
+        return await self.request("GET", path, **options)
+
+    async def request(self, method: str, path: str, **options: Any) -> Answer:
+        async with (
+            asyncio.timeout(LIMIT * 2),
+            self.http.request(method, self.url + path, **options) as response,
+        ):
+            parts: list[bytes] = []
+            cut = False
+            try:
+                async for chunk in response.content.iter_any():
+                    parts.append(chunk)  # noqa: PERF401 - what came before a cut is kept
+            except aiohttp.ClientPayloadError:
+                cut = True
+            return Answer(response.status, response.headers, b"".join(parts).decode(), cut)
+
+    async def metrics(self) -> dict[str, float]:
+        """Every sample of /metrics: 'name{labels}' -> value."""
+        text = (await self.get("/metrics")).text
+        lines = (line.rpartition(" ") for line in text.splitlines() if not line.startswith("#"))
+        return {name: float(value) for name, _, value in lines}
+
+    def write(self, name: str, text: str) -> None:
+        (self.profiles / f"{name}.toml").write_text(text)
+
+
+@asynccontextmanager
+async def serving(
+    tmp_path: Path, profiles: Mapping[str, str], *, ready: bool = True, **settings: Any
+) -> AsyncIterator[Served]:
+    """Run a daemon with these profile files; with `ready`, wait until every autostart worker serves."""
+    folder = tmp_path / "profiles"
+    folder.mkdir(exist_ok=True)
+    for name, text in profiles.items():
+        (folder / f"{name}.toml").write_text(text)
+    given = {"port": free_ports(), "base_port": free_ports(len(profiles) + 2), "stop_grace": 1.0} | settings
+    made = Settings(profiles=folder, state_dir=tmp_path / "state", **given)
+    daemon = Daemon(made, lambda: load_dir(folder, made.prompt_dirs()))
+    async with aiohttp.ClientSession() as http, asyncio.TaskGroup() as tasks:
+        running = tasks.create_task(daemon.run())
+        served = Served(daemon, http, folder)
+        try:
+            await daemon.until_serving()
+            if ready:
+                await served.until(
+                    lambda: all(row["state"] in {"ready", "stopped"} for row in daemon.workers())
+                )
+            yield served
+        finally:
+            daemon.stop()
+            daemon.stop()  # do not wait for open requests
+            async with asyncio.timeout(LIMIT):
+                await running
+
+
+def alive(pid: int) -> bool:
+    """Whether the process runs (a zombie does not)."""
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+async def until_gone(pid: int, limit: float = LIMIT) -> None:
+    """Wait for a process that is not our child to end."""
+    process = psutil.Process(pid) if alive(pid) else None
+    if process is not None:
+        await asyncio.to_thread(process.wait, limit)
+
+
+def kill(pid: int, number: int) -> None:
+    """Signal a worker's whole group: its leader is the guardian of the scripted server."""
+    os.killpg(pid, number)

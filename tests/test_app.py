@@ -1,0 +1,419 @@
+"""The daemon as a whole, with scripted children: what a client, the metrics and the process table show."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import socket
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from daemon.app import Daemon
+from daemon.errors import AlreadyRunningError, ConfigError, DraftdError
+from tests.harness import QUICK, Served, alive, chat, fake, free_ports, kill, serving, until_gone
+
+
+async def test_three_workers_stand_on_consecutive_ports_and_answer_by_name(tmp_path: Path) -> None:
+    base = free_ports(3)
+    async with serving(tmp_path, {n: fake() for n in ("a", "b", "c")}, base_port=base) as served:
+        assert [served.row(n)["port"] for n in ("a", "b", "c")] == [base, base + 1, base + 2]
+        for name in ("a", "b", "c"):
+            whole = await served.ask(name)
+            assert (whole.status, whole.json["model"]) == (200, name)
+            stream = await served.ask(f"speculative/{name}", stream=True)
+            assert stream.content == "one two three four five"
+            assert {e["model"] for e in stream.events if e != "[DONE]"} == {f"speculative/{name}"}
+            assert stream.events[-1] == "[DONE]"
+            assert stream.events[-2]["choices"][0]["finish_reason"] == "stop"
+
+
+async def test_an_answer_in_one_piece_has_what_openai_promises(tmp_path: Path) -> None:
+    async with serving(tmp_path, {"a": fake()}) as served:
+        body = (await served.ask("a", max_tokens=3)).json
+        assert body["choices"][0]["message"] == {"role": "assistant", "content": "one two three"}
+        assert body["choices"][0]["finish_reason"] == "length"
+        assert body["usage"] == {"prompt_tokens": 7, "completion_tokens": 3, "total_tokens": 10}
+        assert body["object"] == "chat.completion"
+        text = await served.post("/v1/completions", {"model": "a", "prompt": "x", "max_tokens": 2})
+        assert text.json["choices"][0]["text"] == "one two"
+        assert text.json["object"] == "text_completion"
+
+
+async def test_usage_is_streamed_only_to_who_asked(tmp_path: Path) -> None:
+    async with serving(tmp_path, {"a": fake()}) as served:
+        without = await served.ask("a", stream=True, stream_options={})
+        assert not any("usage" in e for e in without.events if e != "[DONE]")
+        asked = await served.ask("a", stream=True, stream_options={"include_usage": True})
+        assert asked.events[-2]["usage"]["completion_tokens"] == 5
+
+
+async def test_models_status_and_health_tell_what_there_is(tmp_path: Path) -> None:
+    async with serving(tmp_path, {"a": fake(top='aliases = ["x/y"]'), "b": fake()}) as served:
+        models = (await served.get("/v1/models")).json
+        assert [m["id"] for m in models["data"]] == ["a", "b"]
+        assert (await served.get("/v1/models/x/y")).json["id"] == "a"
+        assert (await served.get("/v1/models/none")).json["error"]["code"] == "model_not_found"
+        status = (await served.get("/api/status")).json
+        keys = (
+            "name state pid port model draft_model num_draft_tokens since restarts last_exit memory_bytes queue"
+            " requests acceptance tokens_per_second"
+        )
+        assert set(keys.split()) <= set(status["workers"][0])
+        assert (await served.get("/readyz")).status == 200
+        assert (await served.get("/healthz")).json == {"status": "ok"}
+        assert (await served.get("/nowhere")).json["error"]["code"] == "not_found"
+
+
+async def test_readyz_waits_for_workers_that_start_by_themselves_only(tmp_path: Path) -> None:
+    profiles = {"slow": fake("--load", "30"), "asleep": fake(top="autostart = false")}
+    async with serving(tmp_path, profiles, ready=False) as served:
+        answer = await served.get("/readyz")
+        assert (answer.status, answer.json["waiting"]) == (503, {"slow": "starting"})
+
+
+async def test_a_sleeping_worker_is_started_by_its_first_request(tmp_path: Path) -> None:
+    async with serving(tmp_path, {"a": fake(top="autostart = false")}) as served:
+        assert served.state("a") == "stopped"
+        assert (await served.ask("a")).status == 200
+
+
+async def test_a_worker_without_requests_sleeps_and_wakes(tmp_path: Path) -> None:
+    tables = QUICK + "[health]\ninterval = 0.05\n"
+    async with serving(tmp_path, {"a": fake(top="idle_timeout = 0.2", tables=tables)}) as served:
+        await served.until_state("a", "stopped")
+        assert (await served.ask("a")).status == 200
+        assert served.row("a")["restarts"] == 0
+
+
+async def test_a_killed_worker_is_noticed_at_once_and_a_new_request_waits_for_the_next(
+    tmp_path: Path,
+) -> None:
+    async with serving(tmp_path, {"a": fake()}) as served:
+        old = served.row("a")["pid"]
+        began = time.monotonic()
+        kill(old, signal.SIGKILL)
+        await served.until_state("a", "backoff")
+        assert time.monotonic() - began < 0.1
+        assert (await served.ask("a")).status == 200
+        row = served.row("a")
+        assert row["pid"] != old
+        assert (row["restarts"], row["last_exit"]["code"], row["last_exit"]["reason"]) == (1, -9, "exit")
+        assert (await served.metrics())['draftd_worker_restarts_total{profile="a",reason="exit"}'] == 1
+
+
+@pytest.mark.parametrize("order", ["die-mid-stream", "half-event", "no-done", "error-event"])
+async def test_a_stream_cut_short_ends_as_an_error_and_never_as_complete(tmp_path: Path, order: str) -> None:
+    async with serving(tmp_path, {"a": fake()}) as served:
+        answer = await served.ask("a", f"[[{order}]]", stream=True)
+        assert answer.cut
+        assert answer.content.startswith("one two")
+        assert answer.events[-1]["error"]["type"] == "server_error"
+        assert "[DONE]" not in answer.events
+
+
+async def test_a_worker_that_dies_before_headers_is_502_and_nothing_is_replayed(tmp_path: Path) -> None:
+    log = tmp_path / "requests"
+    async with serving(tmp_path, {"a": fake("--log-requests", str(log))}) as served:
+        answer = await served.ask("a", "[[die-before-headers]]", stream=True)
+        assert (answer.status, answer.json["error"]["code"]) == (502, "worker_lost")
+        await served.until_state("a", "ready")
+        assert log.read_text().count("die-before-headers") == 1
+
+
+@pytest.mark.parametrize(("upstream", "expected"), [(400, 400), (404, 400), (500, 502), (503, 503)])
+async def test_the_workers_errors_become_honest_ones(tmp_path: Path, upstream: int, expected: int) -> None:
+    async with serving(tmp_path, {"a": fake()}) as served:
+        answer = await served.ask("a", f"[[status {upstream}]]")
+        assert (answer.status, answer.json["error"]["message"]) == (expected, f"asked for status {upstream}")
+
+
+async def test_a_crash_loop_ends_as_failed_and_leaves_others_alone(tmp_path: Path) -> None:
+    broken = tmp_path / "broken"
+    broken.touch()
+    async with serving(tmp_path, {"a": fake("--exit-file", str(broken)), "b": fake()}, ready=False) as served:
+        await served.until_state("a", "failed")
+        await served.until_state("b", "ready")
+        answer = await served.ask("a")
+        assert (answer.status, answer.headers["x-should-retry"]) == (503, "false")
+        assert "made of cheese" in answer.json["error"]["message"]
+        assert "made of cheese" in "".join(served.row("a")["last_exit"]["lines"])
+        assert served.row("b")["restarts"] == 0
+        broken.unlink()
+        assert (await served.post("/api/workers/a/restart")).status == 202
+        await served.until_state("a", "ready")
+
+
+async def test_a_request_that_witnesses_a_failed_start_is_told_when_to_come_again(tmp_path: Path) -> None:
+    tables = "[restart]\ninitial_delay = 30\n"
+    profile = fake("--exit-at-start", "4", top="autostart = false", tables=tables)
+    async with serving(tmp_path, {"a": profile}, ready=False) as served:
+        answer = await served.ask("a")
+        assert answer.status == 503
+        assert int(answer.headers["Retry-After"]) >= 30
+
+
+async def test_a_hung_worker_is_found_by_its_health_check_and_replaced(tmp_path: Path) -> None:
+    tables = QUICK + "[health]\ninterval = 0.1\ntimeout = 0.2\nfailures = 2\n"
+    async with serving(tmp_path, {"a": fake(tables=tables)}, stop_grace=0.3) as served:
+        old = served.row("a")["pid"]
+        kill(old, signal.SIGSTOP)
+        await served.until(lambda: served.state("a") == "ready" and served.row("a")["pid"] != old)
+        assert served.row("a")["last_exit"]["reason"] == "unhealthy"
+        assert not alive(old)
+
+
+async def test_requests_are_served_in_order_one_at_a_time_and_the_queue_shows(tmp_path: Path) -> None:
+    profile = fake(tables=QUICK + "[limits]\nconcurrency = 1\nqueue = 2\n")
+    async with serving(tmp_path, {"a": profile}) as served, asyncio.TaskGroup() as tasks:
+        first = tasks.create_task(served.ask("a", "[[slow 0.1]]"))
+        done: list[int] = []
+
+        async def later(number: int) -> None:
+            assert (await served.ask("a")).status == 200
+            done.append(number)
+
+        await _until_queue(served, "a", active=1)
+        for number in range(2):
+            tasks.create_task(later(number))
+            await _until_queue(served, "a", waiting=number + 1)
+        assert (await served.metrics())['draftd_queue_depth{profile="a"}'] == 2
+        full = await served.ask("a")
+        assert (full.status, full.json["error"]["code"]) == (429, "queue_full")
+        assert int(full.headers["Retry-After"]) > 0
+        assert (await first).status == 200
+    assert done == [0, 1]
+
+
+async def _until_queue(served: Served, name: str, *, active: int = 1, waiting: int = 0) -> None:
+    assert served.daemon._proxy is not None
+    admission = served.daemon._proxy.admission(name)
+    async with asyncio.timeout(5):
+        while (admission.active, admission.depth) != (active, waiting):  # noqa: ASYNC110 - one turn of the loop
+            await asyncio.sleep(0)
+
+
+@pytest.mark.parametrize("stream", [True, False])
+async def test_a_client_that_leaves_frees_the_worker(tmp_path: Path, stream: bool) -> None:
+    profile = fake(tables=QUICK + "[limits]\nconcurrency = 1\n")
+    async with serving(tmp_path, {"a": profile}) as served:
+        body = chat("[[slow 0.2]]", model="a", stream=stream, max_tokens=10)
+        leaving = asyncio.create_task(served.post("/v1/chat/completions", body))
+        waiting = asyncio.create_task(served.post("/v1/chat/completions", body))
+        await _until_queue(served, "a", waiting=1)
+        waiting.cancel()
+        await _until_queue(served, "a")
+        leaving.cancel()
+        await _until_queue(served, "a", active=0)
+        began = time.monotonic()
+        assert (await served.ask("a")).status == 200
+        assert time.monotonic() - began < 1.0
+
+
+async def test_a_waiting_stream_gets_comments_and_still_its_answer(tmp_path: Path) -> None:
+    async with serving(tmp_path, {"a": fake()}, keepalive_interval=0.1) as served:
+        answer = await served.ask("a", "[[wait 0.35]]", stream=True)
+        assert answer.text.startswith(": keepalive\n\n")
+        assert answer.content == "one two three four five"
+
+
+async def test_a_strangers_port_is_skipped_named_and_never_sent_a_prompt(tmp_path: Path) -> None:
+    base = free_ports(3)
+    with socket.create_server(("127.0.0.1", base)) as stranger:
+        stranger.setblocking(False)
+        async with serving(tmp_path, {"a": fake()}, base_port=base) as served:
+            row = served.row("a")
+            assert row["port"] == base + 1
+            assert f"port {base} is held by" in row["notes"][0]
+            assert str(psutil.Process().pid) in row["notes"][0]
+            assert (await served.ask("a")).status == 200
+        heard = b""
+        while True:  # connections without a byte are the look whether somebody listens
+            try:
+                connection, _ = stranger.accept()
+            except BlockingIOError:
+                break
+            with connection:
+                heard += connection.recv(1000)
+        assert heard == b""
+
+
+async def test_a_reload_restarts_only_what_changed_and_refuses_what_is_broken(tmp_path: Path) -> None:
+    async with serving(tmp_path, {"a": fake(), "b": fake()}) as served:
+        pids = {name: served.row(name)["pid"] for name in "ab"}
+        assert (await served.post("/api/reload")).json == {"changed": []}
+        served.write("b", 'model = "x"\ncolour = 1\n')
+        refused = await served.post("/api/reload")
+        assert refused.status == 400
+        assert "b.toml:2: colour: unknown key" in refused.json["error"]["message"]
+        served.write("b", fake(top='aliases = ["bee"]'))
+        assert (await served.post("/api/reload")).json == {"changed": ["b"]}
+        assert (await served.ask("bee")).status == 200
+        assert {name: served.row(name)["pid"] for name in "ab"} == pids
+        served.write("b", fake("--load", "0.01"))
+        assert (await served.post("/api/reload")).json == {"changed": ["b"]}
+        await served.until(lambda: served.state("b") == "ready" and served.row("b")["pid"] != pids["b"])
+        assert served.row("a")["pid"] == pids["a"]
+        assert (await served.ask("bee")).status == 404
+
+
+async def test_a_removed_profile_finishes_its_stream_and_is_gone(tmp_path: Path) -> None:
+    async with serving(tmp_path, {"a": fake(), "b": fake()}) as served:
+        pid = served.row("a")["pid"]
+        streaming = asyncio.create_task(served.ask("a", "[[slow 0.05]]", stream=True))
+        await _until_queue(served, "a")
+        (served.profiles / "a.toml").unlink()
+        assert (await served.post("/api/reload")).json == {"changed": ["a"]}
+        assert (await served.ask("a")).status == 404
+        assert (await streaming).events[-1] == "[DONE]"
+        await until_gone(pid)
+
+
+async def test_orders_stop_and_start_a_worker(tmp_path: Path) -> None:
+    async with serving(tmp_path, {"a": fake()}) as served:
+        await served.post("/api/workers/a/stop")
+        await served.until_state("a", "stopped")
+        refused = await served.ask("a")
+        assert (refused.status, refused.json["error"]["code"]) == (503, "worker_stopped")
+        await served.post("/api/workers/a/start")
+        await served.until_state("a", "ready")
+        assert (await served.post("/api/workers/a/dance")).status == 404
+        assert (await served.post("/api/workers/none/stop")).status == 404
+
+
+async def test_a_child_that_ignores_sigterm_is_killed_with_its_grandchild(tmp_path: Path) -> None:
+    pids = tmp_path / "grandchild"
+    profile = fake("--ignore-sigterm", "--grandchild", str(pids))
+    async with serving(tmp_path, {"a": profile}, stop_grace=0.3) as served:
+        child, grandchild = served.row("a")["pid"], int(pids.read_text())
+        assert alive(grandchild)
+        await served.post("/api/workers/a/stop")
+        await served.until_state("a", "stopped", limit=1.3)
+        await until_gone(grandchild)
+        assert not alive(child)
+
+
+async def test_a_crash_leaves_no_grandchild(tmp_path: Path) -> None:
+    pids = tmp_path / "grandchild"
+    async with serving(tmp_path, {"a": fake("--grandchild", str(pids))}) as served:
+        grandchild = int(pids.read_text())
+        kill(served.row("a")["pid"], signal.SIGKILL)
+        await served.until_state("a", "backoff", "starting", "ready")
+        await until_gone(grandchild, limit=2)
+
+
+async def test_a_flood_of_output_neither_blocks_the_child_nor_fills_the_daemon(tmp_path: Path) -> None:
+    before = psutil.Process().memory_info().rss
+    async with serving(tmp_path, {"a": fake("--chatter", str(100 * 2**20))}) as served:
+        assert (await served.ask("a")).status == 200
+        assert psutil.Process().memory_info().rss - before < 60 * 2**20
+        shown = (await served.get("/api/logs/a?lines=3")).text
+        assert "\x00" not in shown
+
+
+async def test_logs_are_shown_and_followed(tmp_path: Path) -> None:
+    async with serving(tmp_path, {"a": fake()}) as served:
+        assert "fake server of fake" in (await served.get("/api/logs/a")).text
+        assert (await served.get("/api/logs/a?lines=x")).status == 400
+        async with served.http.get(served.url + "/api/logs/a?follow=1&lines=1") as following:
+            await served.ask("a")
+            async with asyncio.timeout(5):
+                while b"Draft tokens accepted: 5/10 (50%)" not in await following.content.readline():
+                    pass
+
+
+async def test_acceptance_lines_become_metrics_and_status(tmp_path: Path) -> None:
+    async with serving(tmp_path, {"a": fake()}) as served:
+        for _ in range(3):
+            await served.ask("a", max_tokens=4)
+        await served.ask("a", stream=True)
+        metrics = await served.metrics()
+        assert metrics['draftd_draft_tokens_proposed_total{profile="a"}'] == 3 * 8 + 10
+        assert metrics['draftd_draft_tokens_accepted_total{profile="a"}'] == 3 * 4 + 5
+        assert metrics['draftd_completion_tokens_total{profile="a"}'] == 3 * 4 + 5
+        assert metrics['draftd_prompt_tokens_total{profile="a"}'] == 4 * 7
+        key = 'draftd_requests_total{endpoint="chat.completions",profile="a",status="200"}'
+        assert metrics[key] == 4
+        assert metrics['draftd_worker_state{profile="a",state="ready"}'] == 1
+        row = served.row("a")
+        assert row["acceptance"] == {"proposed": 34, "accepted": 17, "ratio": 0.5}
+        assert row["requests"] == 4
+
+
+async def test_workers_load_one_after_the_other(tmp_path: Path) -> None:
+    loading: list[int] = []
+    profiles = {n: fake("--load", "0.2") for n in "abc"}
+    async with serving(tmp_path, profiles, ready=False) as served:
+
+        def look() -> bool:
+            rows = served.daemon.workers()
+            loading.append(sum(row["pid"] is not None and row["state"] == "starting" for row in rows))
+            return all(row["state"] == "ready" for row in rows)
+
+        await served.until(look)
+    assert max(loading) == 1
+
+
+async def test_only_one_daemon_per_state_folder(tmp_path: Path) -> None:
+    async with serving(tmp_path, {"a": fake()}) as served:
+        second = Daemon(served.daemon.settings.model_copy(update={"port": free_ports()}), served.daemon._load)
+        with pytest.raises(AlreadyRunningError, match=served.url):
+            await second.run()
+        assert (await served.ask("a")).status == 200
+
+
+async def test_a_taken_proxy_port_is_refused_with_its_holder(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(ExceptionGroup) as caught:
+            async with serving(tmp_path, {"a": fake()}, port=port):
+                pass
+    errors = [leaf for leaf in _leaves(caught.value) if isinstance(leaf, DraftdError)]
+    assert f"port {port} is held by" in str(errors[0])
+
+
+def _leaves(group: BaseException) -> list[BaseException]:
+    if isinstance(group, BaseExceptionGroup):
+        return [leaf for inner in group.exceptions for leaf in _leaves(inner)]
+    return [group]
+
+
+async def test_an_open_address_needs_a_key(tmp_path: Path) -> None:
+    with pytest.raises(ExceptionGroup) as caught:
+        async with serving(tmp_path, {"a": fake()}, host="0.0.0.0"):
+            pass
+    assert any(
+        isinstance(leaf, ConfigError) and "DRAFTD_API_KEY" in str(leaf) for leaf in _leaves(caught.value)
+    )
+
+
+async def test_a_key_is_asked_of_everybody_but_the_health_check(tmp_path: Path) -> None:
+    async with serving(tmp_path, {"a": fake()}, api_key="canary-key") as served:
+        for path in ("/v1/models", "/metrics", "/api/status"):
+            assert (await served.get(path)).status == 401
+        assert (await served.get("/healthz")).status == 200
+        assert (await served.ask("a")).status == 401
+        right = {"Authorization": "Bearer canary-key"}
+        assert (await served.get("/api/status", headers=right)).status == 200
+
+
+async def test_open_streams_may_finish_when_the_daemon_stops(tmp_path: Path) -> None:
+    async with serving(tmp_path, {"a": fake()}) as served:
+        streaming = asyncio.create_task(served.ask("a", "[[slow 0.1]]", stream=True))
+        await _until_queue(served, "a")
+        served.daemon.stop()
+        assert (await streaming).events[-1] == "[DONE]"
+
+
+async def test_streams_that_do_not_finish_in_time_end_as_errors(tmp_path: Path) -> None:
+    async with serving(tmp_path, {"a": fake()}, drain_timeout=0.2) as served:
+        streaming = asyncio.create_task(served.ask("a", "[[slow 30]]", stream=True))
+        await _until_queue(served, "a")
+        pid = served.row("a")["pid"]
+        served.daemon.stop()
+        answer = await streaming
+        assert answer.cut
+        assert answer.events[-1]["error"]["code"] == "worker_lost"
+    assert not alive(pid)
