@@ -1,0 +1,47 @@
+# draftd: `make demo` runs it on the built-in models, `make test` checks everything. Both set up what they need.
+
+PYTHON ?= python3
+BIN := .venv/bin
+PINS := -c .ci/constraints.txt
+
+.PHONY: demo test check format clean
+
+demo: .venv/demo-ready
+	$(BIN)/draftd up --demo
+
+test: check
+	$(BIN)/python -m pytest
+
+check: .venv/test-ready
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+
+format: .venv/test-ready
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+.venv/demo-ready: .venv/python-ready pyproject.toml .ci/constraints.txt
+	$(call install,-e .)
+	touch $@
+
+.venv/test-ready: .venv/python-ready pyproject.toml .ci/constraints.txt
+	$(call install,-e '.[dev]')
+	touch $@ .venv/demo-ready
+
+.venv/python-ready:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "draftd needs Python 3.11 or newer; 'make PYTHON=/path/to/python3.12 $(MAKECMDGOALS)' chooses one"; exit 1; }
+	if command -v uv >/dev/null; then uv venv --allow-existing -q --python "$(PYTHON)" .venv; \
+	  else $(PYTHON) -m venv .venv; fi
+	touch $@
+
+# uv is faster, pip is everywhere.
+define install
+	if command -v uv >/dev/null; then uv pip install -q --python $(BIN)/python $(PINS) $(1); \
+	  else $(BIN)/python -m pip install -q --disable-pip-version-check $(PINS) $(1); fi
+endef
