@@ -80,13 +80,11 @@ def _root(
 
 @app.command()
 def up(
-    names: Annotated[
-        list[str] | None, typer.Argument(metavar="[PROFILE]...", help="Only these profiles.")
-    ] = None,
+    names: Annotated[list[str] | None, typer.Argument(metavar="PROFILE", help="Only these profiles.")] = None,
     demo: Annotated[bool, typer.Option("--demo", help="Serve the built-in demo models.")] = False,
-    host: Annotated[str | None, typer.Option(help="Address to listen on. [default: 127.0.0.1]")] = None,
-    port: Annotated[int | None, typer.Option(help="Port to listen on. [default: 8080]")] = None,
-    base_port: Annotated[int | None, typer.Option(help="First port for workers. [default: 8000]")] = None,
+    host: Annotated[str | None, typer.Option(help="Address to listen on. (default: 127.0.0.1)")] = None,
+    port: Annotated[int | None, typer.Option(help="Port to listen on. (default: 8080)")] = None,
+    base_port: Annotated[int | None, typer.Option(help="First port for workers. (default: 8000)")] = None,
     profiles: Profiles = None,
     state_dir: StateDir = None,
     plain: Annotated[bool, typer.Option("--plain", help="Log lines only, no live view.")] = False,
@@ -195,9 +193,7 @@ def status(
 
 @app.command()
 def logs(
-    name: Annotated[
-        str | None, typer.Argument(metavar="[PROFILE]", help="Default: the default model.")
-    ] = None,
+    name: Annotated[str | None, typer.Argument(metavar="PROFILE", help="Default: the default model.")] = None,
     follow: Annotated[bool, typer.Option("-f", "--follow", help="Go on with new lines.")] = False,
     lines: Annotated[int, typer.Option("-n", "--lines", min=1, help="How many of the newest lines.")] = 100,
     state_dir: StateDir = None,

@@ -1,0 +1,139 @@
+"""A child's output, its exit, and its end, with real processes."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+import time
+
+import psutil
+import pytest
+
+from daemon.workers.process import EOF_GRACE, Child
+from tests.harness import alive, until_gone
+
+
+class Heard:
+    """A child and what it was heard to say until it ended."""
+
+    def __init__(self) -> None:
+        self.output = b""
+        self.ended = asyncio.Event()
+        self.said = asyncio.Event()
+
+    def take(self, chunk: bytes) -> None:
+        self.output += chunk
+        self.said.set()
+
+    async def start(self, code: str) -> Child:
+        return await Child.spawn(
+            [sys.executable, "-c", code], os.environ, on_output=self.take, on_exit=self.ended.set
+        )
+
+
+async def test_the_exit_comes_after_the_last_words_with_the_code() -> None:
+    heard = Heard()
+    child = await heard.start("import sys; print('out'); print('err', file=sys.stderr); sys.exit(7)")
+    async with asyncio.timeout(10):
+        await heard.ended.wait()
+    child.close()
+    assert sorted(heard.output.split()) == [b"err", b"out"]
+    assert child.exit_code == 7
+
+
+async def test_a_signal_is_a_negative_code() -> None:
+    heard = Heard()
+    child = await heard.start("print('up', flush=True); import signal; signal.pause()")
+    async with asyncio.timeout(10):
+        await heard.said.wait()
+        child.terminate()
+        await heard.ended.wait()
+    child.close()
+    assert child.exit_code == -signal.SIGTERM
+
+
+async def test_the_exit_is_known_though_a_grandchild_holds_the_output() -> None:
+    heard = Heard()
+    child = await heard.start(
+        "import os, subprocess, sys;"
+        "held = subprocess.Popen([sys.executable, '-c', 'import signal; signal.pause()']);"
+        "print(held.pid, flush=True); os.read(0, 1); os.kill(os.getpid(), 9)"
+    )
+    async with asyncio.timeout(10):
+        await heard.ended.wait()
+        grandchild = int(heard.output)
+        assert alive(grandchild)
+        child.kill_group()
+        child.close()
+        await until_gone(grandchild)
+
+
+async def test_a_stopped_child_hears_sigterm() -> None:
+    heard = Heard()
+    child = await heard.start("print('up', flush=True); import signal; signal.pause()")
+    async with asyncio.timeout(10):
+        await heard.said.wait()
+        os.kill(child.pid, signal.SIGSTOP)
+        child.terminate()
+        await heard.ended.wait()
+    child.close()
+    assert child.exit_code == -signal.SIGTERM
+
+
+async def test_the_exit_is_told_within_a_tenth_of_a_second() -> None:
+    heard = Heard()
+    child = await heard.start("print('up', flush=True); import signal; signal.pause()")
+    async with asyncio.timeout(10):
+        await heard.said.wait()
+        began = time.monotonic()
+        os.kill(child.pid, signal.SIGKILL)
+        await heard.ended.wait()
+    child.close()
+    assert time.monotonic() - began < 0.1
+    assert EOF_GRACE < 0.1
+
+
+async def test_only_the_daemon_holds_the_write_end_of_a_lifeline() -> None:
+    """A second child must not keep the first one's lifeline open when the daemon is gone."""
+    ended = "import os; fd = int(os.environ['DRAFTD_LIFELINE_FD']); os.read(fd, 1); print('eof', flush=True)"
+    heard, other = Heard(), Heard()
+    first = await heard.start(ended)
+    second = await other.start("print('up', flush=True); import signal; signal.pause()")
+    async with asyncio.timeout(10):
+        await other.said.wait()
+        assert first._lifeline is not None
+        os.close(first._lifeline)
+        first._lifeline = None
+        await heard.ended.wait()
+        assert heard.output == b"eof\n"
+        second.kill_group()
+        await other.ended.wait()
+    first.close()
+    second.close()
+
+
+async def test_a_child_that_cannot_be_started_leaves_no_descriptor() -> None:
+    before = psutil.Process().num_fds()
+    for _ in range(3):
+        with pytest.raises(FileNotFoundError):
+            await Child.spawn(["/no/such/program"], {}, on_output=lambda _: None, on_exit=lambda: None)
+    assert psutil.Process().num_fds() == before
+
+
+async def test_an_ended_child_leaves_no_descriptor() -> None:
+    await _run_one()
+    before = psutil.Process().num_fds()
+    for _ in range(3):
+        await _run_one()
+    assert psutil.Process().num_fds() == before
+
+
+async def _run_one() -> None:
+    heard = Heard()
+    child = await heard.start("print('x')")
+    async with asyncio.timeout(10):
+        await heard.ended.wait()
+    child.close()
+    child.close()
