@@ -16,6 +16,7 @@ Rules that every transition keeps:
     operator stopped the worker.
 7.  Late events of an old child never get here (worker.py drops them by child number); an event that a state
     does not expect from its own child raises IllegalTransitionError.
+8.  A stop for want of requests counts in Ready only: elsewhere it is late, and would undo an order.
 """
 
 from __future__ import annotations
@@ -99,6 +100,8 @@ def backoff_delay(failures: int, restart: RestartPolicy, *, stable: bool, jitter
 
 def step(state: State, event: Event, now: float, policy: Policy, jitter: float = 0.0) -> Step:
     """The next state and the effects to perform. Raises IllegalTransitionError (rule 7)."""
+    if isinstance(event, Stop) and event.reason == IDLE and not isinstance(state, Ready):
+        return state, ()  # rule 8
     handler = _TABLE.get((type(state), type(event)))
     if handler is None:
         raise IllegalTransitionError(f"{type(event).__name__} in {type(state).__name__}")
@@ -136,15 +139,23 @@ def _ready(state: Starting, event: BecameReady, now: float, policy: Policy, jitt
     return Ready(now, state.failures), (Effect.RELEASE_LOAD,)
 
 
-def _terminate(state: State, now: float, policy: Policy, then: Then, reason: str) -> Step:
-    stable = isinstance(state, Ready) and now - state.since >= policy.restart.stable_after
-    failures: tuple[float, ...] = getattr(state, "failures", ())
-    return Stopping(now, now + policy.stop_grace, then, reason, failures, stable), (Effect.TERMINATE,)
+def _is_stable(state: Starting | Ready | Draining, now: float, policy: Policy) -> bool:
+    if isinstance(state, Ready):
+        return now - state.since >= policy.restart.stable_after
+    return isinstance(state, Draining) and state.stable
+
+
+def _terminate(
+    state: Starting | Ready | Draining, now: float, policy: Policy, then: Then, reason: str
+) -> Step:
+    due, stable = now + policy.stop_grace, _is_stable(state, now, policy)
+    return Stopping(now, due, then, reason, state.failures, stable), (Effect.TERMINATE,)
 
 
 def _end(state: Ready, now: float, policy: Policy, then: Then, reason: str, drain: float) -> Step:
     if drain > 0:
-        return Draining(now, now + drain, then, reason, state.failures), ()
+        stable = _is_stable(state, now, policy)
+        return Draining(now, now + drain, then, reason, state.failures, stable), ()
     return _terminate(state, now, policy, then, reason)
 
 
@@ -229,8 +240,7 @@ def _crashed(
         return _ended(
             Stopping(now, None, state.then, state.reason, state.failures), event, now, policy, jitter
         )
-    stable = isinstance(state, Ready) and now - state.since >= policy.restart.stable_after
-    return _failure(state.failures, "exit", now, policy, jitter, stable=stable)
+    return _failure(state.failures, "exit", now, policy, jitter, stable=_is_stable(state, now, policy))
 
 
 def _spawn_failed(state: Starting, event: SpawnFailed, now: float, policy: Policy, jitter: float) -> Step:

@@ -69,12 +69,16 @@ class Draining:
     then: Then
     reason: str
     failures: tuple[float, ...] = ()
+    stable: bool = False
     label = "stopping"
 
 
 @dataclass(frozen=True, slots=True)
 class Stopping:
-    """The child has been told to end; at `deadline` its group is killed (None: it has been)."""
+    """The child has been told to end; at `deadline` its group is killed (None: it has been).
+
+    `stable` (also in Draining): it had been ready long enough for its first failure to be answered at once.
+    """
 
     since: float
     deadline: float | None
