@@ -48,7 +48,8 @@ def _flags(values: Mapping[str, Any]) -> list[str]:
 
 def environment(base: Mapping[str, str]) -> dict[str, str]:
     """The child's environment: the daemon's own, without what is meant for (or secret to) the daemon."""
-    env = {key: value for key, value in base.items() if not key.startswith("DRAFTD_")}
+    # In any case: pydantic-settings reads draftd_api_key as well.
+    env = {key: value for key, value in base.items() if not key.upper().startswith("DRAFTD_")}
     # A folder named `daemon` where the daemon was started must not shadow ours.
     return env | {"PYTHONUNBUFFERED": "1", "PYTHONSAFEPATH": "1", "TOKENIZERS_PARALLELISM": "false"}
 

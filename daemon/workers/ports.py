@@ -51,14 +51,17 @@ class PortBook:
 
         Raises OSError if no port is free.
         """
-        others = {port for owner, port in (self._taken | self._reserved).items() if owner != name}
-        wanted = self._reserved.get(name) or self._taken.get(name)
+        others = {
+            port for book in (self._taken, self._reserved) for owner, port in book.items() if owner != name
+        }
+        fixed = self._reserved.get(name)
+        wanted = fixed or self._taken.get(name)
         first = [wanted] if wanted is not None else []
         skipped: list[int] = []
         for port in (*first, *range(self._base, HIGHEST + 1)):
-            if port in others or port in skipped:
-                continue
-            if self._is_free(port):
+            if port in skipped or (port in others and port != fixed):
+                continue  # silently: it is one of ours, and was not asked for
+            if port not in others and self._is_free(port):
                 self._taken[name] = port
                 return port, skipped
             skipped.append(port)
