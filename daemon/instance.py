@@ -9,6 +9,9 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import sys
+import time
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
@@ -20,13 +23,12 @@ from daemon.errors import AlreadyRunningError, ConfigError, NotRunningError
 
 LOCK = "daemon.lock"
 NOTE = "daemon.json"
+TRIES = 5
 
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """A running daemon. `created` is its process's creation time (epoch seconds), which tells it from a later
-    process with the same pid.
-    """
+    """A running daemon. `created` (see `_created`) tells its process from a later one with the same pid."""
 
     pid: int
     created: float
@@ -47,25 +49,27 @@ class Instance:
             self._lock = (self._dir / LOCK).open("a", encoding="utf-8")
         except OSError as error:
             raise ConfigError(f"the state folder {self._dir} cannot be used: {error.strerror}") from error
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not _take(self._lock):
             self._lock.close()
-            raise AlreadyRunningError(_who(self._dir)) from None
+            raise AlreadyRunningError(_who(self._dir))
         return self
 
     def announce(self, url: str, version: str) -> None:
         """Write where this daemon answers."""
-        own = psutil.Process()
-        note = Running(own.pid, own.create_time(), url, version)
+        note = Running(os.getpid(), _created(os.getpid()), url, version)
         made = self._dir / f"{NOTE}.new"
-        made.write_text(json.dumps(asdict(note)), "utf-8")
-        made.replace(self._dir / NOTE)
+        try:
+            made.touch(mode=0o600)
+            made.write_text(json.dumps(asdict(note)), "utf-8")
+            made.replace(self._dir / NOTE)
+        except OSError as error:
+            raise ConfigError(f"the state folder {self._dir} cannot be used: {error.strerror}") from error
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        (self._dir / NOTE).unlink(missing_ok=True)
+        with suppress(OSError):
+            (self._dir / NOTE).unlink()
         if self._lock is not None:
             self._lock.close()
 
@@ -78,6 +82,16 @@ def find(state_dir: Path) -> Running:
     if note is None or not _is_same_process(note):
         raise NotRunningError(f"a daemon holds {state_dir}, but does not answer yet; try again in a moment")
     return note
+
+
+def _take(lock: IO[str]) -> bool:
+    """`find` holds the lock shared for an instant: only a lock that stays held is a daemon's."""
+    for _ in range(TRIES):
+        with suppress(BlockingIOError):
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        time.sleep(0.02)
+    return False
 
 
 def _is_held(state_dir: Path) -> bool:
@@ -100,13 +114,22 @@ def _read(state_dir: Path) -> Running | None:
 
 def _is_same_process(note: Running) -> bool:
     try:
-        return abs(psutil.Process(note.pid).create_time() - note.created) < 1
-    except psutil.Error:
+        return abs(_created(note.pid) - note.created) < 2  # the boot time is told in whole seconds
+    except (psutil.Error, TypeError, ValueError):  # gone, or a note of somebody else's making
         return False
+
+
+def _created(pid: int) -> float:
+    """When the process was created, in seconds of a clock that setting the wall clock does not move.
+
+    On Linux psutil adds the boot time to it, which does move; it is taken off again.
+    """
+    boot = psutil.boot_time() if sys.platform == "linux" else 0.0
+    return psutil.Process(pid).create_time() - boot
 
 
 def _who(state_dir: Path) -> str:
     note = _read(state_dir)
-    if note is None:
-        return f"another draftd is starting in {state_dir} (this is {os.getpid()}); 'draftd down' stops it"
+    if note is None or not _is_same_process(note):  # none yet, or that of an earlier daemon
+        return f"another draftd is starting in {state_dir}; try again in a moment"
     return f"draftd {note.version} runs already: pid {note.pid}, {note.url}; 'draftd down' stops it"
