@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import tomllib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -12,9 +11,7 @@ from pydantic import ValidationError
 
 from daemon.errors import ConfigError, Problem
 from daemon.profiles import Profile, ProfileSet
-from daemon.toml_lines import line_of, reason_of
-
-_TOML_PLACE = re.compile(r" \(at line (\d+), column \d+\)$")
+from daemon.toml_lines import fault_of, line_of, reason_of
 
 
 def load_dir(folder: Path, prompt_dirs: Sequence[Path]) -> ProfileSet:
@@ -23,12 +20,15 @@ def load_dir(folder: Path, prompt_dirs: Sequence[Path]) -> ProfileSet:
         raise ConfigError(f"the profiles folder {folder} does not exist; 'draftd up --demo' needs none")
     problems: list[Problem] = []
     loaded: list[tuple[Path, str, Profile]] = []
-    for path in sorted(folder.glob("*.toml")):
+    for path in sorted(folder.glob("[!.]*.toml")):  # what editors leave beside a file begins with a dot
         try:
             text = path.read_text("utf-8")
             loaded.append((path, text, parse(path, text)))
-        except (OSError, UnicodeDecodeError) as error:
-            problems.append(Problem(path, None, str(error)))
+        except UnicodeDecodeError as error:
+            line = error.object.count(b"\n", 0, error.start) + 1
+            problems.append(Problem(path, line, "the file is not UTF-8 text"))
+        except OSError as error:
+            problems.append(Problem(path, None, f"cannot be read: {error.strerror}"))
         except ConfigError as error:
             problems.extend(error.problems)
     problems += _clashes(loaded)
@@ -44,11 +44,8 @@ def parse(path: Path, text: str) -> Profile:
     """One profile from the text of its file. Raises ConfigError with file, line and reason."""
     try:
         data = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        place = _TOML_PLACE.search(str(error))
-        line = int(place[1]) if place else len(text.splitlines())  # "at end of document"
-        reason = f"not valid TOML: {_TOML_PLACE.sub('', str(error))}"
-        raise ConfigError("a profile is not valid", (Problem(path, line, reason),)) from error
+    except (ValueError, RecursionError) as error:
+        raise ConfigError("a profile is not valid", (Problem(path, *fault_of(text, error)),)) from error
     try:
         return Profile.model_validate({"name": path.stem, **data}, context={"folder": path.parent})
     except ValidationError as error:
@@ -98,7 +95,7 @@ def _read_prompts(
 
 
 def read_prompt(name: str, dirs: Sequence[Path]) -> str:
-    """The text of prompt `name` from the first of `dirs` that has it, without its last line break.
+    """The text of prompt `name` from the first of `dirs` that has it, without the line breaks at its end.
 
     A link is refused: it could put any file of the user into every request.
     """

@@ -31,13 +31,18 @@ _ALIAS = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]{0,99}")
 def _name(value: str) -> str:
     """Names end up in URLs, file names and labels: letters, digits, '.', '_' and '-' only."""
     if not _NAME.fullmatch(value) or ".." in value:
-        raise ValueError("a name is made of letters, digits, '.', '_' and '-', without '..'")
+        raise ValueError(
+            "a name begins with a letter or digit and has up to 100 of them, '.', '_' and '-', without '..'"
+        )
     return value
 
 
 def _alias(value: str) -> str:
     if not _ALIAS.fullmatch(value) or ".." in value:
-        raise ValueError("an alias is made of letters, digits, '.', '_', ':', '/' and '-', without '..'")
+        raise ValueError(
+            "an alias begins with a letter or digit and has up to 100 of them, "
+            "'.', '_', ':', '/' and '-', without '..'"
+        )
     return value
 
 
@@ -46,8 +51,11 @@ def _model(value: str, info: ValidationInfo) -> str:
     if not value.strip() or "\0" in value or value.startswith("-"):
         raise ValueError("a model is a folder or a name like 'mlx-community/Qwen2.5-3B-Instruct-4bit'")
     if value.startswith("~"):
-        return str(Path(value).expanduser())
-    if value.startswith(("./", "../")) and info.context:
+        try:
+            return str(Path(value).expanduser())
+        except RuntimeError:
+            raise ValueError(f"there is no user {Path(value).parts[0]}") from None
+    if (value in (".", "..") or value.startswith(("./", "../"))) and info.context:
         return str((info.context["folder"] / value).resolve())
     return value
 
@@ -55,11 +63,18 @@ def _model(value: str, info: ValidationInfo) -> str:
 Name = Annotated[str, AfterValidator(_name)]
 Alias = Annotated[str, AfterValidator(_alias)]
 Model = Annotated[str, AfterValidator(_model)]
-Duration = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Bytes = Annotated[ByteSize, Field(gt=0)]
+Duration = Annotated[float, Field(gt=0)]
 
 
 class _Table(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, hide_input_in_errors=True)
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        strict=True,
+        allow_inf_nan=False,  # TOML has them, JSON has not: a worker would refuse every request
+        hide_input_in_errors=True,
+    )
 
 
 class RequestDefaults(_Table):
@@ -97,7 +112,7 @@ class ServerFlags(_Table):
     prompt_concurrency: int | None = Field(None, ge=1)
     prefill_step_size: int | None = Field(None, ge=1)
     prompt_cache_size: int | None = Field(None, ge=0)
-    prompt_cache_bytes: int | str | None = None
+    prompt_cache_bytes: Bytes | None = None
     kv_bits: Literal[2, 3, 4, 5, 6, 8] | None = None
     kv_group_size: Literal[32, 64, 128] | None = None
     quantized_kv_start: int | None = Field(None, ge=0)
@@ -112,7 +127,7 @@ class ServerFlags(_Table):
 class Limits(_Table):
     """`[limits]`: memory of the worker in bytes ("8GB"), waiting requests, requests served at once."""
 
-    memory: ByteSize | None = None
+    memory: Bytes | None = None
     queue: int = Field(32, ge=0)
     concurrency: int | None = Field(None, ge=1)
 
@@ -152,7 +167,7 @@ class Profile(_Table):
     aliases: tuple[Alias, ...] = Field((), strict=False)
     port: int | None = Field(None, ge=1, le=65535)
     autostart: bool = True
-    idle_timeout: float = Field(0, ge=0, allow_inf_nan=False)
+    idle_timeout: float = Field(0, ge=0)
     system_prompt: Name | None = None
     system_prompt_mode: Literal["default", "prepend", "replace", "off"] = "default"
     command: tuple[str, ...] = Field((), strict=False)

@@ -8,14 +8,23 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import platformdirs
-from pydantic import BeforeValidator, Field, SecretStr, ValidationError
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
 from daemon.errors import ConfigError, Problem
-from daemon.toml_lines import line_of, reason_of
+from daemon.toml_lines import fault_of, line_of, reason_of
+
+
+def _absolute(path: Path) -> Path:
+    """'~' and '..' are resolved by their letters; a link keeps its name, and so its neighbours."""
+    try:
+        return Path(os.path.abspath(path.expanduser()))
+    except RuntimeError:
+        raise ValueError(f"there is no user {path.parts[0]}") from None
+
 
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-UserPath = Annotated[Path, BeforeValidator(lambda value: Path(value).expanduser())]
+UserPath = Annotated[Path, AfterValidator(_absolute)]
 Names = Annotated[
     tuple[str, ...],
     NoDecode,  # "a,b" in a variable, a list in the file
@@ -34,7 +43,7 @@ def config_dir() -> Path:
 def settings_file() -> Path:
     """The settings file: DRAFTD_CONFIG, or draftd.toml in the config folder."""
     named = os.environ.get("DRAFTD_CONFIG")
-    return Path(named).expanduser() if named else config_dir() / "draftd.toml"
+    return Path(os.path.expanduser(named)) if named else config_dir() / "draftd.toml"
 
 
 def shipped_dir(kind: str) -> Path:
@@ -109,15 +118,21 @@ class _FileSource(PydanticBaseSettingsSource):
     def __call__(self) -> dict[str, Any]:
         path = settings_file()
         try:
-            return tomllib.loads(path.read_text("utf-8"))
+            text = path.read_text("utf-8")
         except FileNotFoundError:
-            if "DRAFTD_CONFIG" in os.environ:
+            if os.environ.get("DRAFTD_CONFIG"):
                 raise ConfigError(f"the settings file {path} (from DRAFTD_CONFIG) does not exist") from None
             return {}
-        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-            raise ConfigError(
-                "the settings file cannot be read", (Problem(path, None, str(error)),)
-            ) from error
+        except (OSError, UnicodeDecodeError) as error:
+            raise _unreadable(path, None, str(error)) from error
+        try:
+            return tomllib.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise _unreadable(path, *fault_of(text, error)) from error
+
+
+def _unreadable(path: Path, line: int | None, reason: str) -> ConfigError:
+    return ConfigError("the settings file cannot be read", (Problem(path, line, reason),))
 
 
 def load_settings(**overrides: Any) -> Settings:
@@ -142,7 +157,7 @@ def _problem(detail: dict[str, Any], given: dict[str, Any]) -> Problem:
     reason = f"{name}: {reason_of(detail)}"
     if name in given:
         return Problem(Path(f"--{name.replace('_', '-')}"), None, reason)
-    if variable in os.environ:
+    if variable in map(str.upper, os.environ):
         return Problem(Path(variable), None, reason)
     path = settings_file()
     text = path.read_text("utf-8") if path.is_file() else ""
