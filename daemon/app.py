@@ -27,6 +27,7 @@ from daemon.instance import Instance
 from daemon.profiles import ProfileSet
 from daemon.settings import Settings
 from daemon.telemetry.metrics import Metrics, WorkerSample
+from daemon.telemetry.records import EngineProgress, GenerationReport, PromptProgress, Record
 from daemon.telemetry.sink import Sink
 from daemon.web.api import Api
 from daemon.web.guard import make_guard
@@ -35,8 +36,8 @@ from daemon.web.router import Router
 from daemon.web.server import make_app
 from daemon.workers.gate import LoadGate
 from daemon.workers.ports import PortBook, holder_of
+from daemon.workers.services import Services
 from daemon.workers.supervisor import Supervisor
-from daemon.workers.worker import Services
 
 log = structlog.get_logger("daemon")
 
@@ -58,7 +59,7 @@ class Daemon:
         self._serving = asyncio.Event()
         self._router = Router(load(), settings.default_profile)
         self._metrics = Metrics(__version__, _version_of("mlx-lm"))
-        self._sink = Sink(settings.state_dir / "logs", self._metrics)
+        self._sink = Sink(settings.state_dir / "logs", self._on_record, self._metrics)
         self._supervisor: Supervisor | None = None
         self._proxy: Proxy | None = None
         self._api: Api | None = None
@@ -189,6 +190,12 @@ class Daemon:
             on_change=self._tell_change,
             tail=self._sink.last_words,
         )
+
+    def _on_record(self, name: str, record: Record) -> None:
+        self._metrics.record(name, record)
+        if self._supervisor and isinstance(record, EngineProgress | GenerationReport | PromptProgress):
+            memory = None if isinstance(record, PromptProgress) else record.memory
+            self._supervisor.progress(name, memory.active + memory.cache if memory else None)
 
     def _tell_change(self) -> None:
         self._changed.set()

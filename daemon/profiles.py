@@ -148,12 +148,15 @@ class RestartPolicy(_Table):
 
 
 class HealthPolicy(_Table):
-    """`[health]`: a check every `interval` seconds; `failures` in a row restart the worker."""
+    """`[health]`: a check every `interval` seconds; `failures` in a row restart the worker, and so does an open
+    request without any progress for `stall_timeout` seconds.
+    """
 
     interval: Duration = 2.0
     timeout: Duration = 2.0
     failures: int = Field(3, ge=1)
     start_timeout: Duration = 900.0
+    stall_timeout: Duration | None = None
 
 
 class Profile(_Table):
@@ -202,6 +205,13 @@ class Profile(_Table):
         if self.draft_model is None:
             return 0
         return self.num_draft_tokens or 3
+
+    @property
+    def stall_timeout(self) -> float:
+        """Seconds. Our engine tells of its progress in a long prompt; a foreign server may be silent until its
+        first token.
+        """
+        return self.health.stall_timeout or (600.0 if self.command else 120.0)
 
     @property
     def concurrency(self) -> int:

@@ -15,6 +15,7 @@ from daemon.engine import records
 from daemon.engine.acceptance import AcceptanceCount, counted
 from daemon.engine.exits import describe
 from daemon.engine.generation_thread import exit_on_death, watch
+from daemon.engine.progress import INTERVAL, at_most_every, ticking
 from daemon.engine.start import guarded_run
 
 PLACED = "placed"
@@ -57,6 +58,26 @@ def _place_acceptance() -> None:
     module.speculative_generate_step = counted(step, report_generation)
 
 
+def _place_progress() -> None:
+    module: Any = importlib.import_module("mlx_lm.generate")
+    name = "speculative_generate_step"
+    step = expect(module, name, "prompt", "model", "draft_model", caller="stream_generate")
+    module.speculative_generate_step = ticking(step, at_most_every(INTERVAL, report_progress))
+
+
+def _place_quiet_health() -> None:
+    server: Any = importlib.import_module("mlx_lm.server")
+    handler = expect(server, "APIHandler")
+    log_request = expect(handler, "log_request")
+
+    def without_health(self: Any, *args: Any) -> None:
+        # The daemon asks every other second; the log is for what somebody did.
+        if getattr(self, "path", "") != "/health":
+            log_request(self, *args)
+
+    handler.log_request = without_health
+
+
 def _place_prompt_cache() -> None:
     server: Any = importlib.import_module("mlx_lm.server")
     cache = expect(server, "LRUPromptCache", "max_size", "max_bytes", caller="run")
@@ -89,6 +110,8 @@ def _place_start() -> None:
 
 HOOKS: dict[str, tuple[Callable[[], None], str]] = {
     "acceptance": (_place_acceptance, "draft acceptance is not counted"),
+    "progress": (_place_progress, "a long prompt shows no progress before its first token"),
+    "quiet_health": (_place_quiet_health, "the log is full of health checks"),
     "prompt_cache": (_place_prompt_cache, "cached prompts may change the answers of drafted requests"),
     "generation_thread": (_place_generation_thread, "the process outlives its generation thread"),
     "start": (_place_start, "flags are not checked, and a taken port has no exit code of its own"),
@@ -110,6 +133,14 @@ def expect(owner: Any, name: str, *parameters: str, caller: str | None = None) -
 
 
 _NO_CODE = (lambda: None).__code__
+
+
+def report_progress() -> None:
+    """Write that a generation gets on, and what memory it takes. Never raises."""
+    try:
+        records.write(records.record("progress", memory=_memory()))
+    except Exception as error:
+        records.say(f"progress could not be reported: {describe(error)}")
 
 
 def report_generation(count: AcceptanceCount) -> None:

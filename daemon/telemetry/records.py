@@ -87,7 +87,14 @@ class EngineStarted:
     hooks: Mapping[str, bool | str] = field(default_factory=dict, hash=False)
 
 
-Record = DraftAcceptance | GenerationReport | EngineStarted | PromptProgress
+@dataclass(frozen=True, slots=True)
+class EngineProgress:
+    """The engine works on a request: a piece of a prompt or a round is done. Comes at most once a second."""
+
+    memory: Memory | None = None
+
+
+Record = DraftAcceptance | GenerationReport | EngineStarted | EngineProgress | PromptProgress
 
 
 def parse(line: str) -> Record | None:
@@ -103,7 +110,7 @@ def parse(line: str) -> Record | None:
     return None
 
 
-def _engine(text: str) -> GenerationReport | EngineStarted | None:
+def _engine(text: str) -> GenerationReport | EngineStarted | EngineProgress | None:
     try:
         said = json.loads(text)
         match said.get("event"):
@@ -111,6 +118,8 @@ def _engine(text: str) -> GenerationReport | EngineStarted | None:
                 return _generation(said)
             case "started":
                 return _started(said)
+            case "progress":
+                return EngineProgress(_memory(said.get("memory")))
     except (ValueError, RecursionError):  # not JSON, an impossible number, or nested to exhaust the stack
         return None
     return None

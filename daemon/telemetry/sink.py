@@ -10,16 +10,20 @@ import structlog
 from daemon.telemetry.lines import LineSplitter
 from daemon.telemetry.logs import WorkerLog
 from daemon.telemetry.metrics import Metrics
-from daemon.telemetry.records import parse
+from daemon.telemetry.records import Record, parse
 
 log = structlog.get_logger("telemetry")
 
 
 class Sink:
-    """The output of all workers, by name. `folder` is where the log files are."""
+    """The output of all workers, by name. `folder` is where the log files are.
 
-    def __init__(self, folder: Path, metrics: Metrics) -> None:
+    `on_record` is told each figure that a worker's output holds, with the worker's name.
+    """
+
+    def __init__(self, folder: Path, on_record: Callable[[str, Record], None], metrics: Metrics) -> None:
         self._folder = folder
+        self._on_record = on_record
         self._metrics = metrics
         self._logs: dict[str, WorkerLog] = {}
         self._splitters: dict[str, LineSplitter] = {}
@@ -49,7 +53,7 @@ class Sink:
         for line in lines:
             record = parse(line)
             if record is not None:
-                self._metrics.record(name, record)
+                self._on_record(name, record)
 
     def _on_error(self, name: str) -> Callable[[OSError], None]:
         def tell(error: OSError) -> None:

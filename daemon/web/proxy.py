@@ -19,9 +19,11 @@ from daemon.web import upstream
 from daemon.web.admission import Admission
 from daemon.web.events import DONE, Answer, BrokenAnswerError, is_usage_only, to_event
 from daemon.web.forwarding import Endpoint, Forward, parse_body, prepare
+from daemon.web.replies import status_of
 from daemon.web.reply import PROFILE, REQUEST_ID, STATUS, StreamReply
 from daemon.web.router import Router
 from daemon.workers.command import HOST, upstream_model
+from daemon.workers.lease import Lease
 from daemon.workers.supervisor import Supervisor
 from daemon.workers.worker import Worker
 
@@ -32,21 +34,24 @@ NOTICE = 1.0  # seconds that the death of a worker may take to be noticed
 
 
 @dataclass(slots=True)
-class Timing:
-    """When an answer's tokens came, in monotonic seconds."""
+class Call:
+    """One request on its way: whose it is, what is sent, where the answer goes, and when its tokens came.
 
+    `reply` is None for a client that wants its answer in one piece. Times are monotonic seconds.
+    """
+
+    name: str
+    forward: Forward
+    reply: StreamReply | None = None
     began: float = field(default_factory=time.monotonic)
-    first: float | None = None
-    last: float | None = None
-
-    def token(self) -> None:
-        """Something of the answer came in."""
-        self.last = time.monotonic()
-        self.first = self.first if self.first is not None else self.last
+    first_token: float | None = None
+    last_token: float | None = None
 
     def generation_seconds(self) -> float | None:
-        """From the first to the last token; None if there were not two moments."""
-        return self.last - self.first if self.first is not None and self.last is not None else None
+        """From the first to the last token; None if none came."""
+        if self.first_token is None or self.last_token is None:
+            return None
+        return self.last_token - self.first_token
 
 
 class Proxy:
@@ -122,91 +127,83 @@ class Proxy:
         reply = StreamReply(request, _headers(request, profile), self._keepalive)
         try:
             async with reply.kept_alive():
-                await self._relay(forward, profile, reply)
+                await self._relay(Call(profile.name, forward, reply))
             await reply.finish()
         except DraftdError as error:
             if not reply.begun:
                 raise
-            request[STATUS] = getattr(error, "status", 500)
+            request[STATUS] = status_of(error)
             await reply.fail(error)
         return reply.response
 
     async def _answer(self, request: web.Request, forward: Forward, profile: Profile) -> web.StreamResponse:
-        body = await self._relay(forward, profile, None)
+        body = await self._relay(Call(profile.name, forward))
         return web.json_response(body, headers=_headers(request, profile))
 
-    async def _relay(
-        self, forward: Forward, profile: Profile, reply: StreamReply | None
-    ) -> dict[str, object]:
+    async def _relay(self, call: Call) -> dict[str, object]:
         """Wait for a slot and the worker, send the request, pass the answer on; returns it in one piece."""
-        timing = Timing()
-        worker = self._supervisor.worker(profile.name)
-        async with self.admission(profile.name).slot() as waited:
-            self._metrics.queue_wait(profile.name, waited)
+        worker = self._supervisor.worker(call.name)
+        async with self.admission(call.name).slot() as waited:
+            self._metrics.queue_wait(call.name, waited)
             try:
-                return await self._attempt(worker, forward, profile, timing, reply)
+                return await self._attempt(worker, call)
             except upstream.NotSentError:
                 # The worker died a moment ago, and we asked before its own task had heard of it.
                 await worker.until_changed(NOTICE)
-                return await self._attempt(worker, forward, profile, timing, reply)
+                return await self._attempt(worker, call)
 
-    async def _attempt(
-        self, worker: Worker, forward: Forward, profile: Profile, timing: Timing, reply: StreamReply | None
-    ) -> dict[str, object]:
-        async with worker.lease() as port:
-            url = f"http://{HOST}:{port}{PATHS[forward.endpoint]}"
-            async with upstream.post(self._session, url, forward.payload) as response:
+    async def _attempt(self, worker: Worker, call: Call) -> dict[str, object]:
+        async with worker.lease() as lease:
+            url = f"http://{HOST}:{lease.port}{PATHS[call.forward.endpoint]}"
+            async with upstream.post(self._session, url, call.forward.payload) as response:
                 try:
-                    if not forward.streamed:
-                        return self._take_whole(await upstream.whole(response), forward, profile, timing)
-                    return await self._take_stream(response, forward, profile, timing, reply)
+                    if call.forward.streamed:
+                        return await self._take_stream(response, lease, call)
+                    return self._take_whole(await upstream.whole(response, lease.progress), call)
                 except BrokenAnswerError as error:
                     raise upstream.broken(error) from error
 
     async def _take_stream(
-        self,
-        response: aiohttp.ClientResponse,
-        forward: Forward,
-        profile: Profile,
-        timing: Timing,
-        reply: StreamReply | None,
+        self, response: aiohttp.ClientResponse, lease: Lease, call: Call
     ) -> dict[str, object]:
-        answer = Answer(forward.endpoint, forward.model)
-        async for data in upstream.events(response):
+        answer = Answer(call.forward.endpoint, call.forward.model)
+        async for data in upstream.events(response, lease.progress):
             chunk = answer.take(data)
             if chunk is None:
                 break
             if chunk.get("choices"):
-                if timing.first is None:
-                    self._metrics.first_token(profile.name, time.monotonic() - timing.began)
-                timing.token()
-            if reply is not None and (forward.wants_usage or not is_usage_only(chunk)):
-                await reply.send(to_event(chunk))
+                self._note_token(call)
+            if call.reply is not None and (call.forward.wants_usage or not is_usage_only(chunk)):
+                await call.reply.send(to_event(chunk))
         if not answer.complete:
             raise upstream.truncated()
-        self._count(profile.name, answer.usage, timing)
-        if reply is not None:
-            await reply.send(DONE)
+        self._count(call, answer.usage)
+        if call.reply is not None:
+            await call.reply.send(DONE)
         return answer.whole()
 
-    def _take_whole(
-        self, raw: bytes, forward: Forward, profile: Profile, timing: Timing
-    ) -> dict[str, object]:
+    def _take_whole(self, raw: bytes, call: Call) -> dict[str, object]:
         try:
             body = json.loads(raw)
             usage = body["usage"]
         except (ValueError, KeyError, TypeError) as error:
             raise BrokenAnswerError("no JSON, or without usage") from error
-        self._count(profile.name, usage, timing)
-        return {**body, "model": forward.model}
+        self._count(call, usage)
+        return {**body, "model": call.forward.model}
 
-    def _count(self, name: str, usage: dict[str, int] | None, timing: Timing) -> None:
+    def _note_token(self, call: Call) -> None:
+        call.last_token = time.monotonic()
+        if call.first_token is None:
+            call.first_token = call.last_token
+            self._metrics.first_token(call.name, call.first_token - call.began)
+
+    def _count(self, call: Call, usage: dict[str, int] | None) -> None:
         usage = usage or {}
         self._metrics.generation(
-            name,
+            call.name,
             prompt_tokens=usage.get("prompt_tokens") or 0,
             completion_tokens=usage.get("completion_tokens") or 0,
-            seconds=timing.generation_seconds(),
+            seconds=call.generation_seconds(),
         )
 
 

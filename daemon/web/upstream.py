@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 import aiohttp
@@ -11,6 +12,7 @@ import aiohttp
 from daemon.errors import DraftdError, RequestError, WorkerError
 from daemon.web.events import BrokenAnswerError, EventSplitter
 
+PROGRESS_INTERVAL = 5.0  # seconds
 MAX_ERROR = 64 * 1024  # bytes of an error body that are read
 _LEFT_THE_WORKER = "the worker ended in the middle of its answer"
 
@@ -38,23 +40,35 @@ async def post(
         response.close()
 
 
-async def events(response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
-    """The data of each event as it comes. Raises WorkerError if the connection breaks."""
+async def events(response: aiohttp.ClientResponse, progress: Callable[[], None]) -> AsyncIterator[bytes]:
+    """The data of each event as it comes; `progress` is called for all that comes, comments too.
+
+    Raises WorkerError if the connection breaks.
+    """
     splitter = EventSplitter()
     try:
         async for chunk in response.content.iter_any():
+            progress()
             for data in splitter.feed(chunk):
                 yield data
     except (aiohttp.ClientError, OSError) as error:
         raise WorkerError(_LEFT_THE_WORKER, status=502, code="worker_lost") from error
 
 
-async def whole(response: aiohttp.ClientResponse) -> bytes:
-    """The body of an answer that is not streamed. Raises WorkerError if the connection breaks."""
+async def whole(response: aiohttp.ClientResponse, progress: Callable[[], None]) -> bytes:
+    """The body of an answer that is not streamed. Raises WorkerError if the connection breaks.
+
+    Nobody can see whether such an answer gets on; `progress` is called as long as the connection stands.
+    """
+    reading = asyncio.ensure_future(response.read())
     try:
-        return await response.read()
+        while not (await asyncio.wait({reading}, timeout=PROGRESS_INTERVAL))[0]:
+            progress()
+        return reading.result()
     except (aiohttp.ClientError, OSError) as error:
         raise WorkerError(_LEFT_THE_WORKER, status=502, code="worker_lost") from error
+    finally:
+        reading.cancel()
 
 
 def truncated() -> WorkerError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from daemon.errors import WorkerError
@@ -12,17 +13,35 @@ from daemon.workers.status import LastExit
 MAX_BACKOFF_WAIT = 10.0  # seconds of backoff that a new request waits out; beyond it, 503 with Retry-After
 
 
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """A ready child for one request. `progress` is to be called whenever something of the answer comes."""
+
+    port: int
+    progress: Callable[[], None]
+
+
 @dataclass(slots=True)
 class Use:
     """Requests that wait for the child, and requests open on it. Changed in the event loop only."""
 
     waiting: int = 0
     open: int = 0
+    memory: int = 0  # bytes that the engine says it uses, a GPU's included; 0 if it has not said
     _last: float = field(default_factory=time.monotonic)
+    _progress: float = field(default_factory=time.monotonic)
 
     def touch(self) -> None:
         """Somebody came or went."""
         self._last = time.monotonic()
+
+    def progress(self) -> None:
+        """The child got on with a request: bytes of an answer came, or word of a prompt."""
+        self._progress = time.monotonic()
+
+    def silent_seconds(self) -> float:
+        """How long an open request has waited for any progress; 0 while none is open."""
+        return time.monotonic() - self._progress if self.open else 0.0
 
     def idle_seconds(self) -> float:
         """How long nobody has used the worker; 0 while somebody does."""

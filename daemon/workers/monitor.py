@@ -23,6 +23,7 @@ class Watched:
     port: int
     profile: Callable[[], Profile]
     use: Use
+    memory: Callable[[], int | None]
     drain: float
 
 
@@ -34,9 +35,11 @@ async def watch(child: Watched, session: aiohttp.ClientSession, post: Callable[[
         health = child.profile().health
         began = time.monotonic()
         well = await probe.is_healthy(session, child.port, health.timeout, strict=not child.profile().command)
+        # A child that generates may be too busy to answer; what it generates is the better sign of life.
+        well = well or 0 < child.use.silent_seconds() < health.timeout
         post(HealthOk() if well else HealthMissed())
+        _look_at_limits(child, post)
         if well:
-            _look_at_limits(child, post)
             # After a miss the next check follows at once: a hung child is known after
             # interval + failures x timeout at the latest.
             await asyncio.sleep(max(0.0, began + health.interval - time.monotonic()))
@@ -46,8 +49,9 @@ async def watch(child: Watched, session: aiohttp.ClientSession, post: Callable[[
 
 def _look_at_limits(child: Watched, post: Callable[[Event], None]) -> None:
     profile = child.profile()
-    memory = probe.memory_of(child.pid) if profile.limits.memory else None
-    if memory is not None and profile.limits.memory and memory > profile.limits.memory:
+    if profile.limits.memory and (child.memory() or 0) > profile.limits.memory:
         post(Unfit("memory", child.drain))
+    if child.use.silent_seconds() > profile.stall_timeout:
+        post(Unfit("stalled"))
     if profile.idle_timeout and child.use.idle_seconds() >= profile.idle_timeout:
         post(Stop(IDLE))

@@ -10,9 +10,10 @@ import structlog
 from daemon.errors import RequestError
 from daemon.profiles import Profile
 from daemon.workers.plan import Add, Remove, Replace, Update, plan
+from daemon.workers.services import Services
 from daemon.workers.states import Start
 from daemon.workers.status import WorkerStatus
-from daemon.workers.worker import Services, Worker
+from daemon.workers.worker import Worker
 
 log = structlog.get_logger("supervisor")
 
@@ -59,6 +60,11 @@ class Supervisor:
             return self._workers[name]
         except KeyError:
             raise RequestError(404, f"there is no profile '{name}'", code="profile_not_found") from None
+
+    def progress(self, name: str, memory: int | None) -> None:
+        """The engine of `name` gets on with a request, and uses so many bytes of memory."""
+        if name in self._workers:
+            self._workers[name].engine_progress(memory)
 
     def snapshot(self) -> list[WorkerStatus]:
         """Every worker now, in the order of their names."""

@@ -9,22 +9,21 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from random import random
 from typing import assert_never
 
-import aiohttp
 import structlog
 
 from daemon.profiles import Profile
 from daemon.workers import command, machine, probe
-from daemon.workers.gate import LoadGate
-from daemon.workers.lease import Use, refusal
+from daemon.workers.lease import Lease, Use, refusal
 from daemon.workers.monitor import Watched, watch
-from daemon.workers.ports import PortBook, holder_of
+from daemon.workers.ports import holder_of
 from daemon.workers.process import Child
+from daemon.workers.services import Services
 from daemon.workers.states import (
     IDLE,
     Backoff,
@@ -52,22 +51,6 @@ from daemon.workers.status import LastExit, WorkerStatus
 log = structlog.get_logger("worker")
 
 LAST_LINES = 8
-
-
-@dataclass(frozen=True, slots=True)
-class Services:
-    """What all workers share. `on_output(name, bytes)` must be quick: it runs in the event loop."""
-
-    ports: PortBook
-    loads: LoadGate
-    session: aiohttp.ClientSession
-    base_env: Mapping[str, str]
-    stop_grace: float
-    drain_timeout: float
-    on_output: Callable[[str, bytes], None]
-    on_restart: Callable[[str, str], None]
-    on_change: Callable[[], None]
-    tail: Callable[[str, int], Sequence[str]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,8 +120,8 @@ class Worker:
         self._inbox.put_nowait(_Close(drain))
 
     @asynccontextmanager
-    async def lease(self) -> AsyncIterator[int]:
-        """The port of a ready child, for one request; starts the child if it sleeps.
+    async def lease(self) -> AsyncIterator[Lease]:
+        """A ready child for one request; starts the child if it sleeps.
 
         Raises WorkerError (503) if there is none to be had soon.
         """
@@ -149,8 +132,9 @@ class Worker:
             self._use.waiting -= 1
             self._use.touch()
         self._use.open += 1
+        self._use.progress()
         try:
-            yield port
+            yield Lease(port, self._use.progress)
         finally:
             self._use.open -= 1
             self._use.touch()
@@ -191,10 +175,21 @@ class Worker:
             since=self._since,
             restarts=self._restarts,
             last_exit=self._last_exit,
-            memory_bytes=probe.memory_of(child.pid) if child else None,
+            memory_bytes=self._memory(),
             start_seconds=self._start_seconds,
             notes=self._notes,
         )
+
+    def engine_progress(self, memory: int | None) -> None:
+        """The engine says that it gets on with a request, and how many bytes of memory it uses."""
+        self._use.progress()
+        if memory is not None:
+            self._use.memory = memory
+
+    def _memory(self) -> int | None:
+        """Bytes: the processes' resident size, or what the engine says if that is more (a GPU's memory)."""
+        resident = probe.memory_of(self._child.pid) if self._child else None
+        return None if resident is None else max(resident, self._use.memory)
 
     # --- the task --------------------------------------------------------------------------------------------
 
@@ -315,6 +310,7 @@ class Worker:
             self._port, skipped = self._services.ports.take(name)
             self._notes = tuple([str(await asyncio.to_thread(holder_of, port)) for port in skipped])
             self._spawned_at = time.monotonic()
+            self._use.memory = 0
             self._child = await Child.spawn(
                 command.argv(self.profile, self._port),
                 command.environment(self._services.base_env),
@@ -326,7 +322,12 @@ class Worker:
             post(SpawnFailed("spawn"))
             return
         watched = Watched(
-            self._child.pid, self._port, lambda: self.profile, self._use, self._services.drain_timeout
+            pid=self._child.pid,
+            port=self._port,
+            profile=lambda: self.profile,
+            use=self._use,
+            memory=self._memory,
+            drain=self._services.drain_timeout,
         )
         self._monitor = tasks.create_task(
             watch(watched, self._services.session, post), name=f"monitor {name}"

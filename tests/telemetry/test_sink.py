@@ -12,7 +12,7 @@ def made(tmp_path: Path) -> tuple[Sink, Metrics]:
     metrics = Metrics("1", "2")
     metrics.declare("a")
     metrics.declare("b")
-    return Sink(tmp_path, metrics), metrics
+    return Sink(tmp_path, metrics.record, metrics), metrics
 
 
 def test_lines_are_kept_in_a_file_and_counted_for_their_own_worker(tmp_path: Path) -> None:
@@ -41,7 +41,7 @@ def test_a_log_that_cannot_be_written_is_counted_and_serving_goes_on(tmp_path: P
     blocked.touch()
     metrics = Metrics("1", "2")
     metrics.declare("a")
-    sink = Sink(blocked, metrics)
+    sink = Sink(blocked, metrics.record, metrics)
     sink.feed("a", b"Draft tokens accepted: 1/2 (50%)\n")
     assert metrics.acceptance("a").accepted == 1
     assert b'draftd_log_write_errors_total{profile="a"} 1.0' in metrics.render()[0]

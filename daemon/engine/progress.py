@@ -1,0 +1,59 @@
+"""Tells the daemon that a drafted request gets on, so that a slow prompt is not taken for a wedged one.
+
+With a draft model mlx_lm.server says nothing while it reads a prompt, for minutes if the prompt is long. What
+it does do is call the models: once for each piece of the prompt, and at each step of a round. So the models are
+handed to `speculative_generate_step` in a thin wrapper that writes a record at such a call, at most one a second.
+A generation that is wedged inside a call makes no further one, and falls silent.
+"""
+
+import functools
+import time
+from collections.abc import Callable, Generator
+from typing import Any
+
+INTERVAL = 1.0  # seconds between two records
+
+
+class Ticking:
+    """A model that calls `tick` before it is called. Everything else about it is the model's own."""
+
+    def __init__(self, model: Any, tick: Callable[[], None]) -> None:
+        self._model = model
+        self._tick = tick
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        self._tick()
+        return self._model(*args, **kwargs)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._model, name)
+
+
+def at_most_every(
+    seconds: float, write: Callable[[], None], clock: Callable[[], float] = time.monotonic
+) -> Callable[[], None]:
+    """Return a function that calls `write`, but no sooner than `seconds` after the last time."""
+    last = -seconds + clock()
+
+    def tick() -> None:
+        nonlocal last
+        now = clock()
+        if now - last >= seconds:
+            last = now
+            write()
+
+    return tick
+
+
+def ticking(
+    steps: Callable[..., Generator[Any, None, None]], tick: Callable[[], None]
+) -> Callable[..., Generator[Any, None, None]]:
+    """Wrap mlx_lm's `speculative_generate_step`, whose second and third arguments are the two models."""
+
+    @functools.wraps(steps)
+    def speculative_generate_step(
+        prompt: Any, model: Any, draft_model: Any, *args: Any, **kwargs: Any
+    ) -> Generator[Any, None, None]:
+        return steps(prompt, Ticking(model, tick), Ticking(draft_model, tick), *args, **kwargs)
+
+    return speculative_generate_step
