@@ -1,0 +1,110 @@
+"""lease: what a request is told that cannot wait for its worker."""
+
+from __future__ import annotations
+
+from unittest.mock import patch
+
+import pytest
+
+from daemon.workers.lease import MAX_BACKOFF_WAIT, Use, refusal
+from daemon.workers.states import (
+    Backoff,
+    Draining,
+    Failed,
+    Queued,
+    Ready,
+    Starting,
+    State,
+    Stopped,
+    Stopping,
+    Then,
+)
+from daemon.workers.status import LastExit
+
+NOW = 100.0
+LAST = LastExit(-9, "exit", 1.0, ("loading", "Killed"))
+
+
+def backoff(remaining: float) -> Backoff:
+    return Backoff(NOW - 1, NOW + remaining, "exit", (NOW - 1,))
+
+
+FAILED = Failed(NOW - 1, "exit", (1.0, 2.0, 3.0))
+STOPPED = Stopped(NOW - 1, on_demand=False)
+
+
+@pytest.mark.parametrize("witnessed_start", [False, True])
+@pytest.mark.parametrize(
+    "state",
+    [
+        Stopped(NOW, on_demand=True),
+        Queued(NOW),
+        Starting(NOW, NOW + 900),
+        Ready(NOW),
+        Draining(NOW, NOW + 30, Then.START, "operator"),
+        Stopping(NOW, NOW + 10, Then.STOP, "operator"),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_a_request_waits_where_a_child_is_to_be_expected(state: State, witnessed_start: bool) -> None:
+    assert refusal("fast", state, LAST, NOW, witnessed_start=witnessed_start) is None
+
+
+@pytest.mark.parametrize(
+    ("state", "witnessed_start", "code", "retry", "retry_after"),
+    [
+        (FAILED, False, "worker_failed", False, None),
+        (FAILED, True, "worker_failed", False, None),
+        (STOPPED, False, "worker_stopped", False, None),
+        (backoff(MAX_BACKOFF_WAIT + 0.5), False, "worker_unavailable", True, 11.5),
+        (backoff(2.0), True, "worker_unavailable", True, 3.0),
+        (backoff(-5.0), True, "worker_unavailable", True, 1.0),
+    ],
+    ids=str,
+)
+def test_a_request_is_told_whether_and_when_to_come_again(
+    state: State, witnessed_start: bool, code: str, retry: bool, retry_after: float | None
+) -> None:
+    no = refusal("fast", state, LAST, NOW, witnessed_start=witnessed_start)
+    assert no is not None
+    assert (no.status, no.code, no.retry, no.retry_after) == (503, code, retry, retry_after)
+    assert "'fast'" in str(no)
+
+
+@pytest.mark.parametrize("remaining", [-1.0, 0.5, MAX_BACKOFF_WAIT])
+def test_a_new_request_waits_out_a_short_backoff(remaining: float) -> None:
+    assert refusal("fast", backoff(remaining), LAST, NOW, witnessed_start=False) is None
+
+
+@pytest.mark.parametrize("state", [FAILED, backoff(60)], ids=lambda value: type(value).__name__)
+def test_the_last_words_of_the_child_are_in_the_error(state: State) -> None:
+    assert str(refusal("fast", state, LAST, NOW, witnessed_start=False)).endswith(
+        ": exit (SIGKILL)\nloading\nKilled"
+    )
+    without = str(refusal("fast", state, None, NOW, witnessed_start=False))
+    assert "exit" not in without
+    assert "\n" not in without
+
+
+def test_an_error_says_what_helps() -> None:
+    assert "failed 3 times" in str(refusal("fast", FAILED, None, NOW, witnessed_start=False))
+    assert "'draftd restart fast'" in str(refusal("fast", FAILED, None, NOW, witnessed_start=False))
+    assert "'draftd start fast'" in str(refusal("fast", STOPPED, None, NOW, witnessed_start=False))
+
+
+def test_a_worker_is_idle_since_the_last_request_came_or_went() -> None:
+    with patch("daemon.workers.lease.time.monotonic") as clock:
+        clock.return_value = 10.0
+        use = Use(_last=10.0)
+        clock.return_value = 25.0
+        assert use.idle_seconds() == 15.0
+        use.touch()
+        clock.return_value = 26.0
+        assert use.idle_seconds() == 1.0
+
+
+def test_a_worker_in_use_is_not_idle() -> None:
+    long_ago = float("-inf")
+    assert Use(waiting=1, _last=long_ago).idle_seconds() == 0.0
+    assert Use(open=1, _last=long_ago).idle_seconds() == 0.0
+    assert Use(_last=long_ago).idle_seconds() == float("inf")

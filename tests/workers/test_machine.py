@@ -1,0 +1,540 @@
+"""The worker's state machine: each transition by table, its rules by random histories of a tiny world."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import pairwise
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from daemon.profiles import RestartPolicy
+from daemon.workers import machine
+from daemon.workers.machine import (
+    JITTER,
+    IllegalTransitionError,
+    Policy,
+    backoff_delay,
+    deadline,
+    has_child,
+    step,
+)
+from daemon.workers.states import (
+    IDLE,
+    Backoff,
+    BecameReady,
+    CountRestart,
+    Demand,
+    Drained,
+    Draining,
+    Effect,
+    Effects,
+    Event,
+    Exited,
+    Failed,
+    HealthMissed,
+    HealthOk,
+    LoadGranted,
+    Queued,
+    Ready,
+    Restart,
+    SpawnFailed,
+    Start,
+    Starting,
+    State,
+    Stop,
+    Stopped,
+    Stopping,
+    Then,
+    TimerDue,
+    Unfit,
+)
+
+NOW = 1000.0
+BEGAN = 990.0  # since when the states of the table last; too short to count as stable
+POLICY = Policy(RestartPolicy(), health_failures=3, start_timeout=900.0, stop_grace=10.0)
+EARLIER = (985.0,)  # a failure inside the window
+GONE = (Effect.KILL_GROUP, Effect.RELEASE_LOAD)
+ASK = (Effect.ACQUIRE_LOAD,)
+TERM = (Effect.TERMINATE,)
+
+QUEUED = Queued(BEGAN, EARLIER)
+STARTING = Starting(BEGAN, 1890.0, EARLIER)
+READY = Ready(BEGAN, EARLIER)
+
+
+def draining(then: Then, reason: str = "operator") -> Draining:
+    return Draining(BEGAN, 1020.0, then, reason, EARLIER)
+
+
+def stopping(then: Then, reason: str = "operator") -> Stopping:
+    return Stopping(BEGAN, 1005.0, then, reason, EARLIER)
+
+
+def ending(then: Then, reason: str = "operator") -> Stopping:
+    """Stopping, as a step at NOW enters it."""
+    return Stopping(NOW, 1010.0, then, reason, EARLIER)
+
+
+def backing_off(reason: str) -> Backoff:
+    """Backoff after a second failure at NOW."""
+    return Backoff(NOW, NOW + 2.0, reason, (*EARLIER, NOW))
+
+
+SLEEPING = Stopped(BEGAN, on_demand=True)
+STOPPED = Stopped(BEGAN, on_demand=False)
+BACKOFF = Backoff(BEGAN, 1001.0, "exit", EARLIER)
+FAILED = Failed(BEGAN, "exit", EARLIER)
+
+TABLE: list[tuple[State, Event, State, Effects]] = [
+    # an order, or a request, wakes what sleeps
+    (SLEEPING, Start(), Queued(NOW), ASK),
+    (SLEEPING, Demand(), Queued(NOW), ASK),
+    (SLEEPING, Restart("operator"), Queued(NOW), ASK),
+    (SLEEPING, Stop(), Stopped(NOW, on_demand=False), (Effect.RELEASE_LOAD,)),
+    (STOPPED, Start(), Queued(NOW), ASK),
+    (STOPPED, Restart("operator"), Queued(NOW), ASK),
+    (STOPPED, Demand(), STOPPED, ()),
+    (STOPPED, Stop(IDLE), STOPPED, ()),
+    # waiting for the load slot
+    (QUEUED, LoadGranted(), Starting(NOW, NOW + 900, EARLIER), (Effect.SPAWN,)),
+    (QUEUED, Stop(), Stopped(NOW, on_demand=False), (Effect.RELEASE_LOAD,)),
+    (QUEUED, Start(), QUEUED, ()),
+    (QUEUED, Demand(), QUEUED, ()),
+    (QUEUED, Restart("operator"), QUEUED, ()),
+    # loading
+    (STARTING, BecameReady(), Ready(NOW, EARLIER), (Effect.RELEASE_LOAD,)),
+    (STARTING, Exited(), backing_off("exit"), (*GONE, CountRestart("exit"))),
+    (STARTING, SpawnFailed("spawn"), backing_off("spawn"), (*GONE, CountRestart("spawn"))),
+    (STARTING, TimerDue(), ending(Then.FAIL, "start_timeout"), TERM),
+    (STARTING, Stop(drain=30), ending(Then.STOP), TERM),
+    (STARTING, Restart("config", drain=30), ending(Then.START, "config"), TERM),
+    (STARTING, Start(), STARTING, ()),
+    (STARTING, Demand(), STARTING, ()),
+    # serving
+    (READY, Exited(), backing_off("exit"), (*GONE, CountRestart("exit"))),
+    (READY, HealthMissed(), replace(READY, misses=1), ()),
+    (replace(READY, misses=1), HealthMissed(), replace(READY, misses=2), ()),
+    (replace(READY, misses=2), HealthMissed(), ending(Then.FAIL, "unhealthy"), TERM),
+    (replace(READY, misses=2), HealthOk(), READY, ()),
+    (READY, HealthOk(), READY, ()),
+    (READY, Unfit("memory"), ending(Then.FAIL, "memory"), TERM),
+    (READY, Unfit("memory", drain=30), Draining(NOW, NOW + 30, Then.FAIL, "memory", EARLIER), ()),
+    (READY, Stop(), ending(Then.STOP), TERM),
+    (READY, Stop(IDLE), ending(Then.STOP, IDLE), TERM),
+    (READY, Stop(drain=30), Draining(NOW, NOW + 30, Then.STOP, "operator", EARLIER), ()),
+    (READY, Restart("config"), ending(Then.START, "config"), TERM),
+    (READY, Restart("config", drain=30), Draining(NOW, NOW + 30, Then.START, "config", EARLIER), ()),
+    (READY, Start(), READY, ()),
+    (READY, Demand(), READY, ()),
+    (READY, Drained(), READY, ()),
+    # finishing open requests
+    (draining(Then.STOP), Drained(), ending(Then.STOP), TERM),
+    (draining(Then.FAIL, "memory"), TimerDue(), ending(Then.FAIL, "memory"), TERM),
+    (draining(Then.STOP), Exited(), Stopped(NOW, on_demand=False), GONE),
+    (draining(Then.START), Exited(), Queued(NOW), (*GONE, CountRestart("operator"), *ASK)),
+    (draining(Then.FAIL, "memory"), Exited(), backing_off("exit"), (*GONE, CountRestart("exit"))),
+    (draining(Then.START), Stop(), ending(Then.STOP), TERM),
+    (draining(Then.START), Stop(drain=5), replace(draining(Then.STOP), deadline=NOW + 5), ()),
+    (draining(Then.START), Stop(drain=600), draining(Then.STOP), ()),
+    (draining(Then.STOP), Start(), draining(Then.START), ()),
+    (draining(Then.STOP), Restart("config"), draining(Then.START, "config"), ()),
+    (draining(Then.STOP), Demand(), draining(Then.STOP), ()),
+    (draining(Then.STOP), HealthOk(), draining(Then.STOP), ()),
+    (draining(Then.STOP), HealthMissed(), draining(Then.STOP), ()),
+    (draining(Then.START), Unfit("memory"), draining(Then.START), ()),
+    # being ended
+    (stopping(Then.STOP), Exited(), Stopped(NOW, on_demand=False), GONE),
+    (stopping(Then.STOP, IDLE), Exited(), Stopped(NOW, on_demand=True), GONE),
+    (stopping(Then.START), Exited(), Queued(NOW), (*GONE, CountRestart("operator"), *ASK)),
+    (stopping(Then.START, IDLE), Exited(), Queued(NOW), (*GONE, *ASK)),
+    (
+        stopping(Then.FAIL, "unhealthy"),
+        Exited(),
+        backing_off("unhealthy"),
+        (*GONE, CountRestart("unhealthy")),
+    ),
+    (stopping(Then.STOP), SpawnFailed("spawn"), Stopped(NOW, on_demand=False), GONE),
+    (stopping(Then.STOP), TimerDue(), replace(stopping(Then.STOP), deadline=None), (Effect.KILL_GROUP,)),
+    (stopping(Then.STOP), Start(), stopping(Then.START), ()),
+    (stopping(Then.FAIL, "unhealthy"), Restart("operator"), stopping(Then.START), ()),
+    (stopping(Then.START), Stop(), stopping(Then.STOP), ()),
+    (stopping(Then.STOP, IDLE), Stop(), stopping(Then.STOP), ()),
+    (stopping(Then.STOP), Stop(IDLE), stopping(Then.STOP), ()),
+    (stopping(Then.START, "config"), Stop(IDLE), stopping(Then.START, "config"), ()),
+    (stopping(Then.STOP, IDLE), Demand(), stopping(Then.START, IDLE), ()),
+    (stopping(Then.STOP), Demand(), stopping(Then.STOP), ()),
+    (stopping(Then.FAIL, IDLE), Demand(), stopping(Then.FAIL, IDLE), ()),
+    (stopping(Then.STOP), BecameReady(), stopping(Then.STOP), ()),
+    (stopping(Then.STOP), Unfit("memory"), stopping(Then.STOP), ()),
+    # waiting after a failure
+    (BACKOFF, TimerDue(), Queued(NOW, EARLIER), ASK),
+    (BACKOFF, Start(), Queued(NOW), ASK),
+    (BACKOFF, Restart("operator"), Queued(NOW), ASK),
+    (BACKOFF, Stop(), Stopped(NOW, on_demand=False), (Effect.RELEASE_LOAD,)),
+    (BACKOFF, Demand(), BACKOFF, ()),
+    # given up
+    (FAILED, Start(), Queued(NOW), ASK),
+    (FAILED, Restart("operator"), Queued(NOW), ASK),
+    (FAILED, Stop(), Stopped(NOW, on_demand=False), (Effect.RELEASE_LOAD,)),
+    (FAILED, Stop(IDLE), FAILED, ()),
+    (FAILED, Demand(), FAILED, ()),
+]
+
+
+def _id(value: Any) -> str:
+    then = f"-{value.then}" if hasattr(value, "then") else ""
+    return f"{type(value).__name__}{then}" if not isinstance(value, tuple) else ""
+
+
+@pytest.mark.parametrize(("state", "event", "after", "effects"), TABLE, ids=_id)
+def test_each_transition_leads_where_the_rules_say(
+    state: State, event: Event, after: State, effects: Effects
+) -> None:
+    assert step(state, event, NOW, POLICY) == (after, effects)
+
+
+STATES: list[State] = [
+    SLEEPING, QUEUED, STARTING, READY, draining(Then.STOP), stopping(Then.STOP), BACKOFF, FAILED
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("state", STATES, ids=_id)
+def test_an_open_request_may_end_in_any_state(state: State) -> None:
+    after, _ = step(state, Drained(), NOW, POLICY)
+    assert after == (ending(Then.STOP) if isinstance(state, Draining) else state)
+
+
+@pytest.mark.parametrize(
+    ("state", "event"),
+    [
+        (SLEEPING, Exited()),
+        (SLEEPING, TimerDue()),
+        (SLEEPING, LoadGranted()),
+        (QUEUED, BecameReady()),
+        (QUEUED, Exited()),
+        (STARTING, LoadGranted()),
+        (READY, LoadGranted()),
+        (READY, BecameReady()),
+        (READY, TimerDue()),
+        (BACKOFF, Exited()),
+        (BACKOFF, LoadGranted()),
+        (FAILED, TimerDue()),
+    ],
+    ids=_id,
+)
+def test_what_cannot_happen_is_a_bug_of_ours_and_said_so(state: State, event: Event) -> None:
+    with pytest.raises(IllegalTransitionError, match=f"{type(event).__name__} in {type(state).__name__}"):
+        step(state, event, NOW, POLICY)
+
+
+# --- failures and delays ------------------------------------------------------------------------------------
+
+
+def crash(state: State, now: float, policy: Policy = POLICY, jitter: float = 0.0) -> State:
+    return step(state, Exited(), now, policy, jitter)[0]
+
+
+def start_again(state: Backoff) -> Starting:
+    queued, _ = step(state, TimerDue(), state.deadline, POLICY)
+    starting, _ = step(queued, LoadGranted(), state.deadline, POLICY)
+    assert isinstance(starting, Starting)
+    return starting
+
+
+def test_a_crash_loop_waits_twice_as_long_each_time_and_is_given_up_at_the_fifth_failure() -> None:
+    state: State = Starting(0.0, 900.0)
+    waits: list[float] = []
+    for _ in range(4):
+        state = crash(state, now=state.since)
+        assert isinstance(state, Backoff)
+        waits.append(state.deadline - state.since)
+        state = start_again(state)
+    assert waits == [1.0, 2.0, 4.0, 8.0]
+    assert isinstance(crash(state, now=state.since), Failed)
+
+
+def test_delays_grow_to_the_limit_and_no_further() -> None:
+    many = RestartPolicy(max_failures=100)
+    delays = [backoff_delay(failures, many, stable=False, jitter=0.0) for failures in range(1, 10)]
+    assert delays == [1, 2, 4, 8, 16, 32, 60, 60, 60]
+    assert backoff_delay(10**6, many, stable=False, jitter=0.0) == 60
+
+
+def test_failures_older_than_the_window_are_forgotten() -> None:
+    window = POLICY.restart.window
+    old = (NOW - window - 1, NOW - window, NOW - window + 1)
+    state = crash(Ready(BEGAN, old), NOW)
+    assert isinstance(state, Backoff)
+    assert state.failures == (NOW - window + 1, NOW)
+    spread = tuple(NOW - window - 4 + i for i in range(4))
+    assert isinstance(crash(Ready(BEGAN, spread), NOW), Backoff)
+    close = tuple(NOW - window + 1 + i for i in range(4))
+    assert isinstance(crash(Ready(BEGAN, close), NOW), Failed)
+
+
+@pytest.mark.parametrize(
+    ("ready_for", "earlier", "wait"),
+    [
+        (59.0, (), 1.0),
+        (60.0, (), 0.1),
+        (86_400.0, (), 0.1),
+        (60.0, (NOW - 100,), 2.0),
+        (3600.0, (NOW - 400,), 0.1),
+    ],
+)
+def test_the_first_crash_of_a_stable_worker_is_answered_at_once(
+    ready_for: float, earlier: tuple[float, ...], wait: float
+) -> None:
+    state = crash(Ready(NOW - ready_for, earlier), NOW)
+    assert isinstance(state, Backoff)
+    assert state.deadline - NOW == pytest.approx(wait)
+
+
+def test_a_stable_worker_that_we_end_as_unfit_is_back_at_once_too() -> None:
+    ready = Ready(NOW - 3600)
+    hung, _ = step(replace(ready, misses=2), HealthMissed(), NOW, POLICY)
+    drained, _ = step(ready, Unfit("memory", drain=30), NOW, POLICY)
+    ended, _ = step(drained, Drained(), NOW + 1, POLICY)
+    for state in (hung, drained, ended):
+        after = crash(state, NOW + 5)
+        assert isinstance(after, Backoff)
+        assert after.deadline - after.since == pytest.approx(0.1)
+
+
+def test_a_worker_that_never_became_ready_is_not_stable_however_long_it_loaded() -> None:
+    state = crash(Starting(NOW - 800, NOW + 100), NOW)
+    assert isinstance(state, Backoff)
+    assert state.deadline - NOW == 1.0
+
+
+def test_an_order_forgives_earlier_failures() -> None:
+    for state in (BACKOFF, FAILED):
+        for order in (Start(), Restart("operator")):
+            queued, _ = step(state, order, NOW, POLICY)
+            assert isinstance(queued, Queued)
+            assert queued.failures == ()
+
+
+restarts = st.builds(
+    RestartPolicy,
+    initial_delay=st.floats(0.001, 100),
+    max_delay=st.floats(0.001, 1000),
+    max_failures=st.integers(1, 8),
+    window=st.floats(1, 1000),
+    stable_after=st.floats(0.1, 1000),
+    stable_delay=st.floats(0.001, 1),
+)
+jitters = st.floats(0, 1, exclude_max=True)
+
+
+@given(restarts, st.integers(1, 10**9), jitters)
+def test_a_delay_lies_between_its_first_and_its_longest_with_jitter(
+    restart: RestartPolicy, failures: int, jitter: float
+) -> None:
+    delay = backoff_delay(failures, restart, stable=False, jitter=jitter)
+    assert min(restart.initial_delay, restart.max_delay) <= delay <= restart.max_delay * (1 + JITTER)
+
+
+@given(restarts, jitters)
+def test_delays_never_shrink_from_one_failure_to_the_next(restart: RestartPolicy, jitter: float) -> None:
+    delays = [backoff_delay(n, restart, stable=False, jitter=jitter) for n in range(1, 80)]
+    assert all(earlier <= later for earlier, later in pairwise(delays))
+    assert delays[-1] == pytest.approx(restart.max_delay * (1 + JITTER * jitter))
+
+
+@given(restarts)
+def test_workers_killed_together_do_not_return_together(restart: RestartPolicy) -> None:
+    first, last = (backoff_delay(2, restart, stable=False, jitter=jitter) for jitter in (0.0, 0.999))
+    assert last > first * 1.1
+
+
+# --- any history --------------------------------------------------------------------------------------------
+
+SPEECH: dict[str, list[Event]] = {  # what the monitor and the exit watcher can say of a child
+    "spawning": [BecameReady(), BecameReady(), SpawnFailed("spawn"), Exited()],
+    "ready": [HealthOk(), HealthMissed(), Unfit("memory"), Unfit("memory", drain=30), Stop(IDLE), Exited()],
+}
+OUTSIDE: list[Event] = [  # what people, clients and reloads do
+    Start(),
+    Stop(),
+    Stop("removed", drain=30),
+    Restart("operator"),
+    Restart("config", drain=30),
+    Demand(),
+    Drained(),
+]
+PAUSES = [0.1, 25.0, 200.0]
+SHORT = Policy(RestartPolicy(max_failures=2, window=100, stable_after=20), 2, start_timeout=50, stop_grace=5)
+
+
+class World:
+    """One worker, its child and its place in the load queue.
+
+    Every effect is carried out at once, as the worker's task does it, and every rule is checked after each step.
+    """
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.state: State = Stopped(self.now)
+        self.child: str | None = None
+        self.slot: str | None = None  # asked or held
+        self.stopped_by_order = False
+
+    def possible(self) -> list[Event | float]:
+        """What can happen next: an event or a pause; what makes life go on is there more often."""
+        likely: list[Event] = SPEECH[self.child] if self.child else []
+        likely = likely + [LoadGranted()] * (self.slot == "asked")
+        likely = likely + [TimerDue()] * (deadline(self.state) is not None)
+        return [*likely * 3, *OUTSIDE, *PAUSES]
+
+    def goes_on(self, happening: Event | float, jitter: float = 0.5) -> None:
+        before = self.state
+        if isinstance(happening, float):
+            self.now += happening
+            return
+        self.prepare(happening)
+        self.state, effects = step(before, happening, self.now, SHORT, jitter)
+        if isinstance(happening, Exited | SpawnFailed):
+            assert effects[0] is Effect.KILL_GROUP  # before anything that could start a new group
+            self.child = None
+        for effect in effects:
+            self.carry_out(effect)
+        self.check(before, happening)
+
+    def prepare(self, event: Event) -> None:
+        match event:
+            case LoadGranted():
+                self.slot = "held"
+            case BecameReady():
+                self.child = "ready"
+            case TimerDue():
+                self.now = max(self.now, deadline(self.state) or 0.0)
+            case Stop(reason) if reason != IDLE:
+                self.stopped_by_order = True
+            case Start() | Restart():
+                self.stopped_by_order = False
+
+    def carry_out(self, effect: Effect | CountRestart) -> None:
+        match effect:
+            case Effect.ACQUIRE_LOAD:
+                assert self.slot is None
+                self.slot = "asked"
+            case Effect.RELEASE_LOAD:
+                self.slot = None
+            case Effect.SPAWN:
+                assert self.child is None
+                assert self.slot == "held"
+                self.child = "spawning"
+            case Effect.TERMINATE:
+                assert self.child is not None
+
+    def check(self, before: State, event: Event) -> None:
+        assert has_child(self.state) == (self.child is not None)
+        self.check_slot()
+        self.check_deadline(before, event)
+        self.check_failures()
+        if self.stopped_by_order:
+            assert isinstance(self.state, Stopped | Draining | Stopping)
+            assert getattr(self.state, "then", Then.STOP) is Then.STOP
+            assert not getattr(self.state, "on_demand", False)
+        if isinstance(before, Failed) and not isinstance(event, Start | Restart | Stop):
+            assert self.state == before
+
+    def check_slot(self) -> None:
+        match self.state:
+            case Queued():
+                assert self.slot == "asked"
+            case Starting():
+                assert self.slot == "held"
+            case Stopping():
+                assert self.slot != "asked"
+            case _:
+                assert self.slot is None
+
+    def check_deadline(self, before: State, event: Event) -> None:
+        limits = {
+            Starting: SHORT.start_timeout,
+            Draining: 30.0,
+            Stopping: SHORT.stop_grace,
+            Backoff: SHORT.restart.max_delay * (1 + JITTER),
+        }
+        due = deadline(self.state)
+        if due is not None:
+            assert 0 < due - self.state.since <= limits[type(self.state)] + 1e-6
+        if isinstance(event, TimerDue):
+            assert self.state != before
+            assert due is None or due > self.now  # else the same timer would be due for ever
+
+    def check_failures(self) -> None:
+        if isinstance(self.state, Backoff | Failed):
+            recent = tuple(at for at in self.state.failures if self.state.since - at < SHORT.restart.window)
+            assert self.state.failures == recent
+            assert (len(recent) >= SHORT.restart.max_failures) == isinstance(self.state, Failed)
+
+
+histories = st.lists(st.integers(0, 999), min_size=20, max_size=80)
+
+
+def live(history: list[int], jitter: float) -> World:
+    world = World()
+    for pick in history:
+        possible = world.possible()
+        world.goes_on(possible[pick % len(possible)], jitter)
+    return world
+
+
+@settings(max_examples=400)
+@given(histories, jitters)
+def test_no_history_that_the_world_can_produce_breaks_a_rule(history: list[int], jitter: float) -> None:
+    live(history, jitter)
+
+
+@given(histories)
+def test_after_a_stop_a_worker_is_stopped_as_soon_as_its_child_is_gone(history: list[int]) -> None:
+    world = live(history, 0.5)
+    world.goes_on(Stop("removed"))
+    if world.child:
+        assert isinstance(world.state, Stopping)
+        world.goes_on(Exited())
+    assert isinstance(world.state, Stopped)
+    assert world.slot is None
+
+
+@given(histories)
+def test_after_a_start_a_worker_is_served_as_soon_as_the_world_allows(history: list[int]) -> None:
+    world = live(history, 0.5)
+    world.goes_on(Start())
+    if isinstance(world.state, Draining | Stopping):
+        world.goes_on(Exited())
+    if isinstance(world.state, Queued):
+        world.goes_on(LoadGranted())
+    if isinstance(world.state, Starting):
+        world.goes_on(BecameReady())
+    assert isinstance(world.state, Ready)
+
+
+# --- the clock ----------------------------------------------------------------------------------------------
+
+
+def shifted(state: State, by: float) -> State:
+    moved: dict[str, Any] = {"since": state.since + by}
+    if (due := deadline(state)) is not None:
+        moved["deadline"] = due + by
+    if hasattr(state, "failures"):
+        moved["failures"] = tuple(at + by for at in state.failures)
+    return replace(state, **moved)
+
+
+@given(st.sampled_from(TABLE), st.integers(-1000, 10**9))
+def test_only_durations_count_so_that_no_clock_can_be_wrong(
+    row: tuple[State, Event, State, Effects], by: int
+) -> None:
+    state, event, after, effects = row
+    assert step(shifted(state, by), event, NOW + by, POLICY) == (shifted(after, by), effects)
+
+
+def test_the_machine_reads_no_clock_and_no_dice() -> None:
+    assert not {"time", "datetime", "random", "asyncio"} & set(vars(machine))
