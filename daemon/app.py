@@ -31,9 +31,9 @@ from daemon.telemetry.records import EngineProgress, GenerationReport, PromptPro
 from daemon.telemetry.sink import Sink
 from daemon.web.api import Api
 from daemon.web.guard import make_guard
-from daemon.web.proxy import Proxy
+from daemon.web.proxy import Limits, Proxy
 from daemon.web.router import Router
-from daemon.web.server import make_app
+from daemon.web.server import make_runner
 from daemon.workers.gate import LoadGate
 from daemon.workers.ports import PortBook, holder_of
 from daemon.workers.services import Services
@@ -123,7 +123,7 @@ class Daemon:
             tasks = await stack.enter_async_context(asyncio.TaskGroup())
             self._supervisor = supervisor = Supervisor(self._services(session), tasks)
             self._proxy = proxy = Proxy(
-                lambda: self._router, supervisor, self._metrics, session, self.settings.keepalive_interval
+                lambda: self._router, supervisor, self._metrics, session, self._limits()
             )
             self._metrics.bind(lambda: _samples(supervisor, proxy))
             self._api = api = Api(
@@ -135,8 +135,14 @@ class Daemon:
                 self.reload,
                 time.time(),
             )
-            app = make_app(api, proxy, guard, self._metrics, self.settings.max_body_bytes)
-            runner = web.AppRunner(app, handler_cancellation=True, access_log=None, shutdown_timeout=1.0)
+            runner = make_runner(
+                api,
+                proxy,
+                guard,
+                self._metrics,
+                max_body=self.settings.max_body_bytes,
+                idle_timeout=self.settings.connection_timeout,
+            )
             await runner.setup()
             stack.push_async_callback(runner.cleanup)
             site = await self._listen(runner)
@@ -174,6 +180,10 @@ class Daemon:
                 f"cannot listen on {host}:{port}{why}; '--port' chooses another port"
             ) from error
         return site
+
+    def _limits(self) -> Limits:
+        settings = self.settings
+        return Limits(settings.body_timeout, settings.write_timeout, settings.keepalive_interval)
 
     def _services(self, session: aiohttp.ClientSession) -> Services:
         ports = PortBook(self.settings.base_port)

@@ -78,6 +78,11 @@ class Settings(BaseSettings):
     keepalive_interval: Seconds = Field(
         10.0, description="silence after which a waiting stream gets a comment"
     )
+    connection_timeout: Seconds = Field(
+        10.0, description="life of a connection without a request, or without the end of its headers"
+    )
+    body_timeout: Seconds = Field(30.0, description="time for the body of a request to come")
+    write_timeout: Seconds = Field(60.0, description="time for a client to take what it is sent")
     api_key: SecretStr | None = Field(None, description="bearer token that clients must send, if set")
     allowed_hosts: Names = Field((), description="further names in the Host header to accept")
     allowed_origins: Names = Field((), description="web origins that may call the proxy")

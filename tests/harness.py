@@ -141,7 +141,12 @@ class Served:
 
 @asynccontextmanager
 async def serving(
-    tmp_path: Path, profiles: Mapping[str, str], *, ready: bool = True, **settings: Any
+    tmp_path: Path,
+    profiles: Mapping[str, str],
+    *,
+    ready: bool = True,
+    ready_limit: float = LIMIT,
+    **settings: Any,
 ) -> AsyncIterator[Served]:
     """Run a daemon with these profile files; with `ready`, wait until every autostart worker serves."""
     folder = tmp_path / "profiles"
@@ -158,7 +163,7 @@ async def serving(
             await daemon.until_serving()
             if ready:
                 await served.until(
-                    lambda: all(row["state"] in {"ready", "stopped"} for row in daemon.workers())
+                    lambda: all(row["state"] in {"ready", "stopped"} for row in daemon.workers()), ready_limit
                 )
             yield served
         finally:

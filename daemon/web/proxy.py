@@ -33,6 +33,15 @@ PATHS: dict[Endpoint, str] = {"chat.completions": "/v1/chat/completions", "compl
 NOTICE = 1.0  # seconds that the death of a worker may take to be noticed
 
 
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Seconds: for a body to come, for a client to read what is sent, of silence before a comment is sent."""
+
+    body: float
+    write: float
+    keepalive: float
+
+
 @dataclass(slots=True)
 class Call:
     """One request on its way: whose it is, what is sent, where the answer goes, and when its tokens came.
@@ -63,13 +72,13 @@ class Proxy:
         supervisor: Supervisor,
         metrics: Metrics,
         session: aiohttp.ClientSession,
-        keepalive: float,
+        limits: Limits,
     ) -> None:
         self._router = router
         self._supervisor = supervisor
         self._metrics = metrics
         self._session = session
-        self._keepalive = keepalive
+        self._limits = limits
         self._admissions: dict[str, Admission] = {}
         self._refusing = False
         self._idle = asyncio.Event()
@@ -79,10 +88,10 @@ class Proxy:
     def admission(self, name: str) -> Admission:
         """The queue of a profile's worker."""
         if name not in self._admissions:
-            self._admissions[name] = Admission(lambda: self._limits(name))
+            self._admissions[name] = Admission(lambda: self._capacity(name))
         return self._admissions[name]
 
-    def _limits(self, name: str) -> tuple[int, int]:
+    def _capacity(self, name: str) -> tuple[int, int]:
         profile = self._router().profiles.profiles.get(name)
         return (profile.concurrency, profile.limits.queue) if profile else (1, 0)
 
@@ -112,7 +121,7 @@ class Proxy:
                 self._idle.set()
 
     async def _handle(self, request: web.Request, endpoint: Endpoint) -> web.StreamResponse:
-        body = parse_body(await _read(request))
+        body = parse_body(await _read(request, self._limits.body))
         router = self._router()
         profile = router.resolve(body.get("model"))
         request[PROFILE] = profile.name
@@ -124,7 +133,7 @@ class Proxy:
         return await self._answer(request, forward, profile)
 
     async def _stream(self, request: web.Request, forward: Forward, profile: Profile) -> web.StreamResponse:
-        reply = StreamReply(request, _headers(request, profile), self._keepalive)
+        reply = StreamReply(request, _headers(request, profile), self._limits.keepalive, self._limits.write)
         try:
             async with reply.kept_alive():
                 await self._relay(Call(profile.name, forward, reply))
@@ -211,11 +220,12 @@ def _headers(request: web.Request, profile: Profile) -> dict[str, str]:
     return {"x-request-id": request[REQUEST_ID], "x-draftd-profile": profile.name}
 
 
-async def _read(request: web.Request) -> bytes:
-    """The body, up to the server's limit. Raises RequestError (413, 415)."""
-    if request.headers.get("Content-Encoding", "identity").lower() != "identity":
-        raise RequestError(415, "compressed bodies are not accepted")
+async def _read(request: web.Request, limit: float) -> bytes:
+    """The body, up to the server's limit. Raises RequestError (408, 413)."""
     try:
-        return await request.read()
+        async with asyncio.timeout(limit):
+            return await request.read()
+    except TimeoutError as error:
+        raise RequestError(408, f"the body did not come within {limit:.0f} s") from error
     except web.HTTPRequestEntityTooLarge as error:
         raise RequestError(413, "the body is too large (see max_body_bytes)") from error

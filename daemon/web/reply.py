@@ -11,7 +11,6 @@ from aiohttp import web
 from daemon.errors import DraftdError
 from daemon.web.replies import error_event
 
-WRITE_TIMEOUT = 60.0  # seconds that a client may let its end of the connection fill up
 # What the handlers tell the middleware about a request.
 REQUEST_ID = web.RequestKey("request_id", str)
 PROFILE = web.RequestKey("profile", str)
@@ -24,9 +23,12 @@ class StreamReply:
     body is cut without its end mark, so that no client takes the answer for a complete one.
     """
 
-    def __init__(self, request: web.Request, headers: Mapping[str, str], keepalive: float) -> None:
+    def __init__(
+        self, request: web.Request, headers: Mapping[str, str], keepalive: float, write_timeout: float
+    ) -> None:
         self._request = request
         self._keepalive = keepalive
+        self._write_timeout = write_timeout
         self._quiet = True
         self._writing = asyncio.Lock()
         self.response = web.StreamResponse(
@@ -60,7 +62,7 @@ class StreamReply:
 
     async def send(self, data: bytes) -> None:
         """Write to the client, headers first. Raises OSError if it left or does not read."""
-        async with self._writing, asyncio.timeout(WRITE_TIMEOUT):
+        async with self._writing, asyncio.timeout(self._write_timeout):
             if not self.response.prepared:
                 await self.response.prepare(self._request)
             self._quiet = False

@@ -8,7 +8,7 @@ import uuid
 from collections.abc import Awaitable, Callable
 
 import structlog
-from aiohttp import web
+from aiohttp import hdrs, web
 from aiohttp.typedefs import Middleware
 
 from daemon.errors import ConfigError, DraftdError, RequestError
@@ -28,15 +28,27 @@ COMPLETIONS: dict[str, Endpoint] = {
     "/chat/completions": "chat.completions",
     "/v1/completions": "completions",
 }
+LINGER = 2.0  # seconds that a refused client may go on sending before its connection is closed
 
 
-def make_app(api: Api, proxy: Proxy, guard: Guard, metrics: Metrics, max_body: int) -> web.Application:
-    """The front door. `max_body` is in bytes."""
-    app = web.Application(client_max_size=max_body, middlewares=[_middleware(guard, metrics)])
+def make_runner(
+    api: Api, proxy: Proxy, guard: Guard, metrics: Metrics, *, max_body: int, idle_timeout: float
+) -> web.AppRunner:
+    """The front door. `max_body` is in bytes; `idle_timeout` in seconds (see Settings)."""
+    door = _Door(guard, metrics, max_body)
+    app = web.Application(client_max_size=max_body, middlewares=[door.middleware()])
     app.add_routes(api.routes())
     for path, endpoint in COMPLETIONS.items():
-        app.router.add_post(path, _completion(proxy, endpoint))
-    return app
+        app.router.add_post(path, _completion(proxy, endpoint), expect_handler=door.on_expect)
+    app.on_response_prepare.append(door.on_prepare)
+    return web.AppRunner(
+        app,
+        handler_cancellation=True,
+        access_log=None,
+        keepalive_timeout=idle_timeout,
+        lingering_time=LINGER,
+        shutdown_timeout=1.0,
+    )
 
 
 def _completion(proxy: Proxy, endpoint: Endpoint) -> Handler:
@@ -52,43 +64,94 @@ def _endpoint_label(path: str) -> str:
     return "models" if path.startswith("/v1/models") else "other"
 
 
-def _middleware(guard: Guard, metrics: Metrics) -> Middleware:
-    @web.middleware
-    async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
-        request[REQUEST_ID] = uuid.uuid4().hex
-        began = time.monotonic()
-        status = CLIENT_LEFT
+class _Door:
+    """What happens to every request, whatever its path."""
+
+    def __init__(self, guard: Guard, metrics: Metrics, max_body: int) -> None:
+        self._guard = guard
+        self._metrics = metrics
+        self._max_body = max_body
+
+    def middleware(self) -> Middleware:
+        @web.middleware
+        async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
+            request[REQUEST_ID] = uuid.uuid4().hex
+            began = time.monotonic()
+            status = CLIENT_LEFT
+            try:
+                response = await self._answer(request, handler)
+                # A stream that failed half-way carries the status that it would have had.
+                status = request.get(STATUS, response.status)
+            except (ConnectionError, TimeoutError):  # the client left, or stopped reading
+                if request.transport is not None:
+                    request.transport.abort()
+                raise asyncio.CancelledError from None
+            else:
+                return response
+            finally:
+                self._count(request, status, time.monotonic() - began)
+
+        return middleware
+
+    def _count(self, request: web.Request, status: int, seconds: float) -> None:
+        label, profile = _endpoint_label(request.path), request.get(PROFILE)
+        if label != "other" or profile:
+            self._metrics.request(profile, label, status, seconds)
+
+    async def _answer(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         try:
-            response = await _answer(request, handler, guard)
-            # A stream that failed half-way carries the status that it would have had.
-            status = request.get(STATUS, response.status)
-        except (ConnectionError, TimeoutError):  # the client left, or stopped reading
-            raise asyncio.CancelledError from None
-        else:
-            return response
-        finally:
-            if _endpoint_label(request.path) != "other" or request.get(PROFILE):
-                seconds = time.monotonic() - began
-                metrics.request(request.get(PROFILE), _endpoint_label(request.path), status, seconds)
+            self._admit(request)
+            if _is_preflight(request):
+                return web.Response(status=204)
+            return await handler(request)
+        except DraftdError as error:
+            return _error(request, error)
+        except web.HTTPException as error:
+            return _error(request, _as_ours(error), error.headers.get(hdrs.ALLOW))
+        except (ConnectionError, TimeoutError):
+            raise
+        except Exception:
+            log.exception(
+                "a request failed by a fault of draftd", path=request.path, request_id=request[REQUEST_ID]
+            )
+            return _error(request, DraftdError("a fault in draftd; its log has the details"))
 
-    return middleware
+    def _admit(self, request: web.Request) -> None:
+        """Everything that can be refused before the body is read. Raises RequestError."""
+        if not request.raw_path.startswith("/"):
+            raise RequestError(403, "this is no forward proxy: ask for a path, not for an address")
+        self._guard.check(request.method, request.path, request.headers)
+        if (request.content_length or 0) > self._max_body:
+            raise RequestError(413, f"the body is larger than {self._max_body} bytes (see max_body_bytes)")
+        if request.headers.get(hdrs.CONTENT_ENCODING, "identity").lower() != "identity":
+            raise RequestError(415, "compressed bodies are not accepted")
+
+    async def on_expect(self, request: web.Request) -> web.StreamResponse | None:
+        """`Expect: 100-continue`: the body is asked for only from who would be let in with it."""
+        request[REQUEST_ID] = uuid.uuid4().hex
+        try:
+            if request.headers.get(hdrs.EXPECT, "").lower() != "100-continue":
+                raise RequestError(417, "the only expectation that can be met is 100-continue")
+            self._admit(request)
+        except RequestError as error:
+            return _error(request, error)
+        if request.transport is not None:
+            request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        return None
+
+    async def on_prepare(self, request: web.Request, response: web.StreamResponse) -> None:
+        """Let pages of the origins that the settings name read the answer; by default there are none."""
+        origin = request.headers.get(hdrs.ORIGIN)
+        if origin in self._guard.origins:
+            response.headers[hdrs.ACCESS_CONTROL_ALLOW_ORIGIN] = origin
+            response.headers[hdrs.VARY] = "Origin"
+            if request.method == hdrs.METH_OPTIONS:
+                response.headers[hdrs.ACCESS_CONTROL_ALLOW_METHODS] = "GET, POST"
+                response.headers[hdrs.ACCESS_CONTROL_ALLOW_HEADERS] = "Authorization, Content-Type"
 
 
-async def _answer(request: web.Request, handler: Handler, guard: Guard) -> web.StreamResponse:
-    try:
-        guard.check(request.method, request.path, request.headers)
-        return await handler(request)
-    except DraftdError as error:
-        return _error(request, error)
-    except web.HTTPException as error:
-        return _error(request, _as_ours(error), error.headers.get("Allow"))
-    except (ConnectionError, TimeoutError):
-        raise
-    except Exception:
-        log.exception(
-            "a request failed by a fault of draftd", path=request.path, request_id=request[REQUEST_ID]
-        )
-        return _error(request, DraftdError("a fault in draftd; its log has the details"))
+def _is_preflight(request: web.Request) -> bool:
+    return request.method == hdrs.METH_OPTIONS and hdrs.ORIGIN in request.headers
 
 
 def _as_ours(error: web.HTTPException) -> DraftdError:
@@ -99,9 +162,10 @@ def _as_ours(error: web.HTTPException) -> DraftdError:
 
 def _error(request: web.Request, error: DraftdError, allow: str | None = None) -> web.Response:
     status = 400 if isinstance(error, ConfigError) else status_of(error)
-    headers = {
-        "x-request-id": request[REQUEST_ID],
-        **error_headers(error),
-        **({"Allow": allow} if allow else {}),
-    }
-    return web.json_response(error_body(error), status=status, headers=headers)
+    headers = {"x-request-id": request[REQUEST_ID], **error_headers(error)}
+    if allow:
+        headers[hdrs.ALLOW] = allow
+    response = web.json_response(error_body(error), status=status, headers=headers)
+    if request.can_read_body and not request.content.is_eof():
+        response.force_close()  # the rest of a body that nobody wants
+    return response
