@@ -8,7 +8,8 @@ calls `mlx_lm.server.main()`. What the hooks add:
 - `start` refuses flags that corrupt the output, and gives a taken port a name and an exit code;
 - `generation_thread` ends the process when the thread that generates has died.
 
-`lifeline` needs no hook: it ends the process when the daemon is gone. `records` is the way out: lines on
+`lifeline` needs no hook: it ends the process when the daemon is gone; `guardian` holds it in place of a
+command that knows nothing of it. `records` is the way out: lines on
 stderr, for people and for the daemon. `exits` holds the exit codes. `hooks` is the only place that knows
 where mlx_lm is touched; a hook that finds mlx_lm different from what it was written for is left out, and the
 worker serves without it.

@@ -6,7 +6,7 @@
 | 1 | EXIT_FAILED | an error that nobody foresaw; its traceback is on stderr |
 | 2 | EXIT_REFUSED | flags that cannot work: refused by us, or by mlx_lm.server's own parser |
 | 70 | EXIT_GENERATION_DIED | the thread that loads the model and generates has died |
-| 71 | EXIT_ORPHANED | the daemon is gone, and we lead no process group to end by SIGTERM |
+| 71 | EXIT_ORPHANED | the daemon is gone, and SIGTERM to our process group did not end us, or we lead none |
 | 98 | EXIT_PORT_TAKEN | somebody else listens on the port |
 
 An end by signal shows as one: -15 after SIGTERM, which is also how a worker that leads its process group ends

@@ -8,10 +8,11 @@ might own by now. Only the daemon may hold the write end: it must not be inherit
 Then, in this order:
 
 1. A helper outside our process group is started, which sends SIGKILL to the group after KILL_AFTER_S.
-   It has to be another process: nothing of ours survives step 2.
+   It has to be another process: this one does not survive step 2.
 2. SIGTERM to the group, which ends this process at once (mlx_lm.server installs no handler) and asks
    everything it started to end. SIGTERM comes first because on macOS a SIGKILL of a process with much wired
    memory can leave that memory wired until the next boot.
+3. A process that does handle SIGTERM, as the guardian does, is still there, and exits by EXIT_ORPHANED.
 
 A worker that does not lead its process group shares it with strangers, such as the shell of somebody who
 tries the engine by hand with a lifeline, so it ends only itself.

@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 
 import pytest
 
@@ -25,7 +26,24 @@ CHILD = f"""
 import os, subprocess, sys, threading
 from daemon.engine import lifeline
 lifeline.hold(os.environ)
-started = subprocess.Popen([sys.executable, "-c", {GRANDCHILD!r}], close_fds=False)
+grandchild = subprocess.Popen([sys.executable, "-c", {GRANDCHILD!r}], close_fds=False)
+threading.Event().wait()
+"""
+CURIOUS = f"""
+import os, threading
+from daemon.engine import lifeline
+fd = int(os.environ["{lifeline.VARIABLE}"])
+lifeline.hold(os.environ)
+print("up", flush=True)
+print(f"variable: {{'{lifeline.VARIABLE}' in os.environ}}, inheritable: {{os.get_inheritable(fd)}}", flush=True)
+threading.Event().wait()
+"""
+PATIENT = """
+import os, signal, threading
+from daemon.engine import lifeline
+lifeline.hold(os.environ)
+signal.signal(signal.SIGTERM, lambda *_: None)
+print("up", flush=True)
 threading.Event().wait()
 """
 PARENT = f"""
@@ -45,8 +63,9 @@ def pipe() -> Iterator[tuple[int, int]]:
             continue
 
 
-def start(code: str, reader: int) -> subprocess.Popen[bytes]:
-    """Start a group leader with the lifeline; it has its grandchild when this returns."""
+@contextmanager
+def started(code: str, reader: int) -> Iterator[subprocess.Popen[bytes]]:
+    """Start a group leader with the lifeline, which says "up" when it is; leave nothing of it behind."""
     process = subprocess.Popen(
         [sys.executable, "-c", code],
         stdout=subprocess.PIPE,
@@ -54,9 +73,14 @@ def start(code: str, reader: int) -> subprocess.Popen[bytes]:
         pass_fds=(reader,),
         start_new_session=True,
     )
-    assert process.stdout is not None
-    assert process.stdout.readline() == b"up\n"
-    return process
+    with process:
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == b"up\n"
+            yield process
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
 
 
 def end_of_file_within(child: subprocess.Popen[bytes], seconds: float) -> bool:
@@ -70,39 +94,42 @@ def end_of_file_within(child: subprocess.Popen[bytes], seconds: float) -> bool:
 
 def test_the_whole_group_ends_with_the_daemon(pipe: tuple[int, int]) -> None:
     reader, writer = pipe
-    with start(CHILD, reader) as child:
+    with started(CHILD, reader) as child:
         closed = time.monotonic()
         os.close(writer)
-        assert end_of_file_within(child, GONE_S), "the grandchild lives on"
+        gone = end_of_file_within(child, GONE_S)
         print(f"child and grandchild gone after {time.monotonic() - closed:.2f} s")
+        assert gone, "the grandchild lives on"
         assert child.wait(GONE_S) == -signal.SIGTERM
+
+
+def test_a_child_that_handles_sigterm_ends_too(pipe: tuple[int, int]) -> None:
+    reader, writer = pipe
+    with started(PATIENT, reader) as child:
+        os.close(writer)
+        assert child.wait(GONE_S) == EXIT_ORPHANED
 
 
 def test_a_child_that_leads_no_group_ends_alone(pipe: tuple[int, int]) -> None:
     reader, writer = pipe
-    with start(PARENT, reader) as parent:
+    with started(PARENT, reader) as parent:
         os.close(writer)
         assert parent.wait(GONE_S) == EXIT_ORPHANED
-        os.killpg(parent.pid, signal.SIGKILL)  # the grandchild, which nobody else ends
 
 
 def test_neither_the_descriptor_nor_its_number_is_inherited(pipe: tuple[int, int]) -> None:
+    reader, _ = pipe
+    with started(CURIOUS, reader) as child:
+        assert child.stdout is not None
+        assert child.stdout.readline() == b"variable: False, inheritable: False\n"
+
+
+def test_words_on_the_lifeline_mean_nothing(pipe: tuple[int, int]) -> None:
     reader, writer = pipe
-    os.set_inheritable(reader, True)
-    environ = {lifeline.VARIABLE: str(os.dup(reader))}
-    fd = int(environ[lifeline.VARIABLE])
-    os.set_inheritable(fd, True)
-    ended = threading.Event()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(lifeline, "_end", ended.set)
-        assert lifeline.hold(environ) is not None
-        assert environ == {}
-        assert not os.get_inheritable(fd)
-        os.write(writer, b"words mean nothing")
-        assert not ended.is_set()
-        os.close(writer)
-        assert ended.wait(GONE_S)
-    os.close(fd)
+    with started(CURIOUS, reader) as child:
+        os.write(writer, b"hello")
+        with pytest.raises(subprocess.TimeoutExpired):
+            child.wait(0.3)
 
 
 @pytest.mark.parametrize("environ", [{}, {lifeline.VARIABLE: ""}])
