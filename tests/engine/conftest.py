@@ -5,16 +5,16 @@ from pathlib import Path
 
 import pytest
 
+from daemon.demo import DRAFT, TARGET
 from tests.engine.served import Engine
-from tests.engine.tiny import write_pair
 
 Pair = tuple[Path, Path]
 
 
 @pytest.fixture(scope="session")
-def pair(tmp_path_factory: pytest.TempPathFactory) -> Pair:
+def pair() -> Pair:
     """The folders of the target and of the draft model."""
-    return write_pair(tmp_path_factory.mktemp("pair"))
+    return TARGET, DRAFT
 
 
 @pytest.fixture(scope="session")

@@ -13,11 +13,18 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from daemon.demo import TARGET
 from daemon.engine.records import RECORD_PREFIX
 
 DEADLINE_S = 30.0
 ENGINE = (sys.executable, "-m", "daemon.engine")
+END_OF_SEQUENCE: int = json.loads((TARGET / "config.json").read_text())["eos_token_id"]
 LISTENING = "Starting httpd at"
+
+
+def turn(question: str) -> str:
+    """Return the text of a chat's first turn, up to where the answer begins."""
+    return f"<|im_start|>user\n{question}<|im_end|>\n<|im_start|>assistant\n"
 
 
 def free_port() -> int:
@@ -88,6 +95,15 @@ class Engine:
         self._sent += 1
         connection.request("POST", path, json.dumps({"temperature": 0, **body}))
         return connection.getresponse()
+
+    def endless(self) -> http.client.HTTPResponse:
+        """Ask for an answer that does not end, and return the stream with its first line read."""
+        never = {str(END_OF_SEQUENCE): -1000}
+        response = self.open(
+            "/v1/completions", prompt=turn("Hello!"), max_tokens=100_000, logit_bias=never, stream=True
+        )
+        assert response.readline()
+        return response
 
     def ask(self, path: str, **body: Any) -> dict[str, Any]:
         """Send a request, and return the answer's JSON."""

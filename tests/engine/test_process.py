@@ -14,17 +14,18 @@ import pytest
 
 from daemon.engine.exits import EXIT_GENERATION_DIED, EXIT_PORT_TAKEN, EXIT_REFUSED
 from daemon.engine.lifeline import VARIABLE
-from tests.engine.served import ENGINE, Engine
+from tests.engine.served import ENGINE, Engine, turn
 
 pytestmark = pytest.mark.real
 
 GONE_S = 2.0
+QUESTION = turn("What is draftd?")
 OTHER_VERSION = """
 import importlib, runpy
 module = importlib.import_module("mlx_lm.generate")
 step = module.speculative_generate_step
-def other(*args, draft_length=2, **kwargs):
-    yield from step(*args, **kwargs)
+def other(prompt, model, draft_model, *args, draft_length=2, **kwargs):
+    yield from step(prompt, model, draft_model, *args, **kwargs)
 module.speculative_generate_step = other
 runpy.run_module("daemon.engine", run_name="__main__")
 """
@@ -84,11 +85,11 @@ def test_a_quantised_cache_is_refused_with_a_draft(engines_of_mine: Engines, pai
 
 
 def test_a_quantised_cache_works_without_a_draft(engines_of_mine: Engines, pair: tuple[Path, Path]) -> None:
-    flags = ("--kv-bits", "8", "--kv-group-size", "32", "--quantized-kv-start", "8")
+    flags = ("--kv-bits", "8", "--quantized-kv-start", "8")
     engine = engines_of_mine.start("--model", pair[0], *flags).listening()
-    texts = [engine.complete("What is it?", max_tokens=20) for _ in range(3)]
+    texts = [engine.complete(QUESTION, max_tokens=20) for _ in range(3)]
     assert texts == [texts[0]] * 3
-    assert len({engine.complete("What is it?" + texts[0], max_tokens=5) for _ in range(2)}) == 1
+    assert len({engine.complete(QUESTION + texts[0], max_tokens=5) for _ in range(2)}) == 1
 
 
 def test_the_limit_of_the_prompt_cache_is_kept_with_a_draft(
@@ -98,7 +99,7 @@ def test_the_limit_of_the_prompt_cache_is_kept_with_a_draft(
         "--model", pair[0], "--draft-model", pair[1], "--prompt-cache-bytes", "0"
     ).listening()
     for _ in range(2):
-        usage = engine.ask("/v1/completions", prompt="What is it?", max_tokens=5)["usage"]
+        usage = engine.ask("/v1/completions", prompt=QUESTION, max_tokens=5)["usage"]
         assert usage["prompt_tokens_details"]["cached_tokens"] == 0
 
 
@@ -108,7 +109,7 @@ def test_a_hook_that_does_not_fit_is_told_once_and_the_worker_serves(
     engine = engines_of_mine.start(
         "--model", pair[0], "--draft-model", pair[1], start=(sys.executable, "-c", OTHER_VERSION)
     ).listening()
-    texts = {one.complete("What is it?", max_tokens=20) for one in (engine, drafted) for _ in range(2)}
+    texts = {one.complete(QUESTION, max_tokens=20) for one in (engine, drafted) for _ in range(2)}
     assert len(texts) == 1
     (started,) = engine.records("started")
     reason = "mlx_lm.generate.speculative_generate_step takes no num_draft_tokens, max_tokens"
@@ -121,8 +122,7 @@ def test_a_hook_that_does_not_fit_is_told_once_and_the_worker_serves(
 
 def test_sigterm_ends_it_at_once_while_generating(engines_of_mine: Engines, pair: tuple[Path, Path]) -> None:
     engine = engines_of_mine.start("--model", pair[0], "--draft-model", pair[1]).listening()
-    with engine.open("/v1/completions", prompt="hello", max_tokens=100_000, stream=True) as stream:
-        stream.readline()
+    with engine.endless():
         asked = time.monotonic()
         engine.process.terminate()
         assert engine.wait_for_exit() == -signal.SIGTERM
@@ -137,8 +137,7 @@ def test_it_ends_with_the_daemon_while_generating(engines_of_mine: Engines, pair
     )
     os.close(reader)
     engine.listening()
-    with engine.open("/v1/completions", prompt="hello", max_tokens=100_000, stream=True) as stream:
-        stream.readline()
+    with engine.endless():
         closed = time.monotonic()
         os.close(writer)
         assert engine.wait_for_exit() == -signal.SIGTERM
