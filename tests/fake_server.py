@@ -42,6 +42,7 @@ def arguments() -> argparse.Namespace:
 class Handler(BaseHTTPRequestHandler):
     args: argparse.Namespace
     born = time.monotonic()
+    eaten = b""
     # Like mlx_lm.server when drafting: one request at a time, in order, and nobody can leave the queue.
     one_at_a_time = threading.Lock()
 
@@ -78,8 +79,17 @@ class Handler(BaseHTTPRequestHandler):
     def _answer(self, body: dict[str, Any], order: str, amount: float) -> None:
         if order == "die-before-headers":
             os._exit(9)
+        if order == "thread-died":
+            self._json(404, {"error": "generation thread died"})
+            os._exit(70)
         if order == "wait":
             time.sleep(amount)
+        if order == "prompt":
+            for step in range(1, 11):
+                time.sleep(amount / 10)
+                print(f"Prompt processing progress: {step}/10", flush=True)
+        if order == "eat":
+            Handler.eaten = b"x" * int(amount * 2**20)
         if order == "status":
             self._json(int(amount), {"error": f"asked for status {int(amount)}"})
             return

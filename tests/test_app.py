@@ -6,6 +6,7 @@ import asyncio
 import signal
 import socket
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil
@@ -88,14 +89,16 @@ async def test_a_worker_without_requests_sleeps_and_wakes(tmp_path: Path) -> Non
         assert served.row("a")["restarts"] == 0
 
 
+@pytest.mark.fault(1)
 async def test_a_killed_worker_is_noticed_at_once_and_a_new_request_waits_for_the_next(
-    tmp_path: Path,
+    tmp_path: Path, measured: Callable[[float], None]
 ) -> None:
     async with serving(tmp_path, {"a": fake()}) as served:
         old = served.row("a")["pid"]
         began = time.monotonic()
         kill(old, signal.SIGKILL)
         await served.until_state("a", "backoff")
+        measured(time.monotonic() - began)
         assert time.monotonic() - began < 0.1
         assert (await served.ask("a")).status == 200
         row = served.row("a")
@@ -104,6 +107,7 @@ async def test_a_killed_worker_is_noticed_at_once_and_a_new_request_waits_for_th
         assert (await served.metrics())['draftd_worker_restarts_total{profile="a",reason="exit"}'] == 1
 
 
+@pytest.mark.fault(2, 3)
 @pytest.mark.parametrize("order", ["die-mid-stream", "half-event", "no-done", "error-event"])
 async def test_a_stream_cut_short_ends_as_an_error_and_never_as_complete(tmp_path: Path, order: str) -> None:
     async with serving(tmp_path, {"a": fake()}) as served:
@@ -114,6 +118,7 @@ async def test_a_stream_cut_short_ends_as_an_error_and_never_as_complete(tmp_pat
         assert "[DONE]" not in answer.events
 
 
+@pytest.mark.fault(4)
 async def test_a_worker_that_dies_before_headers_is_502_and_nothing_is_replayed(tmp_path: Path) -> None:
     log = tmp_path / "requests"
     async with serving(tmp_path, {"a": fake("--log-requests", str(log))}) as served:
@@ -130,6 +135,7 @@ async def test_the_workers_errors_become_honest_ones(tmp_path: Path, upstream: i
         assert (answer.status, answer.json["error"]["message"]) == (expected, f"asked for status {upstream}")
 
 
+@pytest.mark.fault(7)
 async def test_a_crash_loop_ends_as_failed_and_leaves_others_alone(tmp_path: Path) -> None:
     broken = tmp_path / "broken"
     broken.touch()
@@ -146,6 +152,7 @@ async def test_a_crash_loop_ends_as_failed_and_leaves_others_alone(tmp_path: Pat
         await served.until_state("a", "ready")
 
 
+@pytest.mark.fault(5)
 async def test_a_request_that_witnesses_a_failed_start_is_told_when_to_come_again(tmp_path: Path) -> None:
     tables = "[restart]\ninitial_delay = 30\n"
     profile = fake("--exit-at-start", "4", top="autostart = false", tables=tables)
@@ -155,6 +162,7 @@ async def test_a_request_that_witnesses_a_failed_start_is_told_when_to_come_agai
         assert int(answer.headers["Retry-After"]) >= 30
 
 
+@pytest.mark.fault(8)
 async def test_a_hung_worker_is_found_by_its_health_check_and_replaced(tmp_path: Path) -> None:
     tables = QUICK + "[health]\ninterval = 0.1\ntimeout = 0.2\nfailures = 2\n"
     async with serving(tmp_path, {"a": fake(tables=tables)}, stop_grace=0.3) as served:
@@ -165,6 +173,7 @@ async def test_a_hung_worker_is_found_by_its_health_check_and_replaced(tmp_path:
         assert not alive(old)
 
 
+@pytest.mark.fault(48)
 async def test_requests_are_served_in_order_one_at_a_time_and_the_queue_shows(tmp_path: Path) -> None:
     profile = fake(tables=QUICK + "[limits]\nconcurrency = 1\nqueue = 2\n")
     async with serving(tmp_path, {"a": profile}) as served, asyncio.TaskGroup() as tasks:
@@ -195,6 +204,7 @@ async def _until_queue(served: Served, name: str, *, active: int = 1, waiting: i
             await asyncio.sleep(0)
 
 
+@pytest.mark.fault(30)
 @pytest.mark.parametrize("stream", [True, False])
 async def test_a_client_that_leaves_frees_the_worker(tmp_path: Path, stream: bool) -> None:
     profile = fake(tables=QUICK + "[limits]\nconcurrency = 1\n")
@@ -219,6 +229,7 @@ async def test_a_waiting_stream_gets_comments_and_still_its_answer(tmp_path: Pat
         assert answer.content == "one two three four five"
 
 
+@pytest.mark.fault(13)
 async def test_a_strangers_port_is_skipped_named_and_never_sent_a_prompt(tmp_path: Path) -> None:
     base = free_ports(3)
     with socket.create_server(("127.0.0.1", base)) as stranger:
@@ -240,6 +251,7 @@ async def test_a_strangers_port_is_skipped_named_and_never_sent_a_prompt(tmp_pat
         assert heard == b""
 
 
+@pytest.mark.fault(23, 24)
 async def test_a_reload_restarts_only_what_changed_and_refuses_what_is_broken(tmp_path: Path) -> None:
     async with serving(tmp_path, {"a": fake(), "b": fake()}) as served:
         pids = {name: served.row(name)["pid"] for name in "ab"}
@@ -259,6 +271,7 @@ async def test_a_reload_restarts_only_what_changed_and_refuses_what_is_broken(tm
         assert (await served.ask("bee")).status == 404
 
 
+@pytest.mark.fault(25)
 async def test_a_removed_profile_finishes_its_stream_and_is_gone(tmp_path: Path) -> None:
     async with serving(tmp_path, {"a": fake(), "b": fake()}) as served:
         pid = served.row("a")["pid"]
@@ -283,6 +296,7 @@ async def test_orders_stop_and_start_a_worker(tmp_path: Path) -> None:
         assert (await served.post("/api/workers/none/stop")).status == 404
 
 
+@pytest.mark.fault(15, 16)
 async def test_a_child_that_ignores_sigterm_is_killed_with_its_grandchild(tmp_path: Path) -> None:
     pids = tmp_path / "grandchild"
     profile = fake("--ignore-sigterm", "--grandchild", str(pids))
@@ -295,6 +309,7 @@ async def test_a_child_that_ignores_sigterm_is_killed_with_its_grandchild(tmp_pa
         assert not alive(child)
 
 
+@pytest.mark.fault(16)
 async def test_a_crash_leaves_no_grandchild(tmp_path: Path) -> None:
     pids = tmp_path / "grandchild"
     async with serving(tmp_path, {"a": fake("--grandchild", str(pids))}) as served:
@@ -304,6 +319,7 @@ async def test_a_crash_leaves_no_grandchild(tmp_path: Path) -> None:
         await until_gone(grandchild, limit=2)
 
 
+@pytest.mark.fault(17)
 async def test_a_flood_of_output_neither_blocks_the_child_nor_fills_the_daemon(tmp_path: Path) -> None:
     before = psutil.Process().memory_info().rss
     async with serving(tmp_path, {"a": fake("--chatter", str(100 * 2**20))}) as served:
@@ -356,6 +372,7 @@ async def test_workers_load_one_after_the_other(tmp_path: Path) -> None:
     assert max(loading) == 1
 
 
+@pytest.mark.fault(21)
 async def test_only_one_daemon_per_state_folder(tmp_path: Path) -> None:
     async with serving(tmp_path, {"a": fake()}) as served:
         second = Daemon(served.daemon.settings.model_copy(update={"port": free_ports()}), served.daemon._load)
@@ -380,6 +397,7 @@ def _leaves(group: BaseException) -> list[BaseException]:
     return [group]
 
 
+@pytest.mark.fault(44)
 async def test_an_open_address_needs_a_key(tmp_path: Path) -> None:
     with pytest.raises(ExceptionGroup) as caught:
         async with serving(tmp_path, {"a": fake()}, host="0.0.0.0"):
@@ -399,6 +417,7 @@ async def test_a_key_is_asked_of_everybody_but_the_health_check(tmp_path: Path) 
         assert (await served.get("/api/status", headers=right)).status == 200
 
 
+@pytest.mark.fault(19)
 async def test_open_streams_may_finish_when_the_daemon_stops(tmp_path: Path) -> None:
     async with serving(tmp_path, {"a": fake()}) as served:
         streaming = asyncio.create_task(served.ask("a", "[[slow 0.1]]", stream=True))
@@ -407,6 +426,7 @@ async def test_open_streams_may_finish_when_the_daemon_stops(tmp_path: Path) -> 
         assert (await streaming).events[-1] == "[DONE]"
 
 
+@pytest.mark.fault(19)
 async def test_streams_that_do_not_finish_in_time_end_as_errors(tmp_path: Path) -> None:
     async with serving(tmp_path, {"a": fake()}, drain_timeout=0.2) as served:
         streaming = asyncio.create_task(served.ask("a", "[[slow 30]]", stream=True))

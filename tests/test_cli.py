@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -28,7 +30,9 @@ LIMIT = 20.0  # seconds
 class Up:
     """`draftd up --plain` with scripted children."""
 
-    def __init__(self, tmp_path: Path, *names: str, profile: str | None = None) -> None:
+    def __init__(
+        self, tmp_path: Path, *names: str, profile: str | None = None, limit: tuple[str, ...] = ()
+    ) -> None:
         folder = tmp_path / "profiles"
         folder.mkdir()
         for name in names:
@@ -40,9 +44,10 @@ class Up:
             "DRAFTD_STATE_DIR": str(self.state_dir),
         }
         options = ["--port", str(self.port), "--base-port", str(free_ports(len(names) + 1))]
-        self.process = subprocess.Popen(
-            [*DRAFTD, "up", "--plain", *options], env=self.env, stderr=subprocess.PIPE, text=True
-        )
+        command = [*DRAFTD, "up", "--plain", *options]
+        if limit:
+            command = ["bash", "-c", f'{shlex.join(limit)}; exec "$@"', "bash", *command]
+        self.process = subprocess.Popen(command, env=self.env, stderr=subprocess.PIPE, text=True)
         self.said: list[dict[str, Any]] = []
         self.watchdog = threading.Timer(3 * LIMIT, self.process.kill)  # a test never waits for ever
         self.watchdog.start()
@@ -56,6 +61,10 @@ class Up:
             if line.startswith("{"):
                 self.said.append(json.loads(line))
         return [line for line in self.said if line.get("event") == event][-1]
+
+    def child(self) -> int:
+        """The pid of the only worker."""
+        return psutil.Process(self.process.pid).children()[0].pid
 
     def run(self, *words: str) -> subprocess.CompletedProcess[str]:
         """Another draftd command for the same state folder."""
@@ -74,9 +83,9 @@ def _clean_environment(tmp_path: Path) -> dict[str, str]:
 
 
 @contextmanager
-def up(tmp_path: Path, *names: str, profile: str | None = None) -> Iterator[Up]:
+def up(tmp_path: Path, *names: str, profile: str | None = None, limit: tuple[str, ...] = ()) -> Iterator[Up]:
     """Yields when every worker is ready; nothing is left of it afterwards."""
-    daemon = Up(tmp_path, *names, profile=profile)
+    daemon = Up(tmp_path, *names, profile=profile, limit=limit)
     try:
         daemon.until("worker ready", len(names))
         yield daemon
@@ -107,6 +116,7 @@ def test_a_day_with_the_command_line(tmp_path: Path) -> None:
         assert daemon.run("status").returncode == 3
 
 
+@pytest.mark.fault(21)
 def test_a_second_daemon_is_refused_and_says_who_runs(tmp_path: Path) -> None:
     with up(tmp_path, "a") as daemon:
         second = daemon.run("up", "--plain", "--port", str(free_ports()))
@@ -116,6 +126,7 @@ def test_a_second_daemon_is_refused_and_says_who_runs(tmp_path: Path) -> None:
         assert daemon.rows()[0]["state"] == "ready"
 
 
+@pytest.mark.fault(16, 20)
 def test_nothing_is_left_when_the_daemon_is_killed(tmp_path: Path) -> None:
     pids = tmp_path / "grandchild"
     with up(tmp_path, "a", profile=fake("--grandchild", str(pids), "--ignore-sigterm")) as daemon:
@@ -136,6 +147,41 @@ def test_sighup_reloads(tmp_path: Path) -> None:
         assert daemon.until("profiles applied", 2)["changed"] == []
 
 
+@pytest.mark.fault(22)
+def test_a_stale_note_never_leads_to_a_strangers_end(tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    state.mkdir()
+    with subprocess.Popen([sys.executable, "-c", "import signal; signal.pause()"]) as stranger:
+        note = {
+            "pid": stranger.pid,
+            "created": psutil.Process(stranger.pid).create_time(),
+            "url": "http://x",
+            "version": "1",
+        }
+        (state / "daemon.json").write_text(json.dumps(note))
+        (state / "daemon.lock").touch()
+        env = _clean_environment(tmp_path) | {"DRAFTD_STATE_DIR": str(state)}
+        done = subprocess.run(
+            [*DRAFTD, "down"], env=env, capture_output=True, text=True, timeout=LIMIT, check=False
+        )
+        assert done.returncode == 3
+        assert stranger.poll() is None
+        stranger.kill()
+
+
+@pytest.mark.fault(26)
+def test_running_out_of_descriptors_passes_by(tmp_path: Path) -> None:
+    with up(tmp_path, "a", limit=("ulimit", "-n", "60")) as daemon:
+        idle = [socket.create_connection(("127.0.0.1", daemon.port)) for _ in range(80)]
+        os.killpg(daemon.child(), signal.SIGKILL)
+        assert daemon.until("worker backoff", 2)["because"] == "spawn"  # the first was the kill itself
+        for connection in idle:
+            connection.close()
+        daemon.until("worker ready", 2)
+        assert daemon.rows()[0]["state"] == "ready"
+
+
+@pytest.mark.fault(23)
 def test_a_changed_file_is_a_reload_and_a_broken_one_is_not(tmp_path: Path) -> None:
     with up(tmp_path, "a") as daemon:
         (tmp_path / "profiles" / "b.toml").write_text("model = 1\n")
@@ -145,6 +191,7 @@ def test_a_changed_file_is_a_reload_and_a_broken_one_is_not(tmp_path: Path) -> N
         daemon.until("worker ready", 2)
 
 
+@pytest.mark.fault(19)
 def test_a_second_sigterm_does_not_wait_for_open_requests(tmp_path: Path) -> None:
     with up(tmp_path, "a") as daemon:
         body = json.dumps({"stream": True, "messages": [{"role": "user", "content": "[[slow 60]]"}]}).encode()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 import uuid
 from collections.abc import Awaitable, Callable
@@ -41,6 +42,9 @@ def make_runner(
     for path, endpoint in COMPLETIONS.items():
         app.router.add_post(path, _completion(proxy, endpoint), expect_handler=door.on_expect)
     app.on_response_prepare.append(door.on_prepare)
+    # What handlers raise is logged by our middleware. What is left are requests that are no HTTP, and aiohttp
+    # would log their headers, a key among them.
+    logging.getLogger("aiohttp.server").setLevel(logging.CRITICAL)
     return web.AppRunner(
         app,
         handler_cancellation=True,

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 EXIT_WORDS = {
     2: "it refused its flags",
     70: "its generation thread died",
+    71: "the daemon was gone",
     98: "its port was taken",
 }
 

@@ -1,0 +1,34 @@
+"""What all tests share: the fault table, and an environment that is nobody's."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+from tests.fault_table import (  # noqa: F401 - pytest finds hooks and fixtures by their names
+    measured,
+    pytest_addoption,
+    pytest_configure,
+    pytest_runtest_makereport,
+    pytest_sessionfinish,
+    pytest_terminal_summary,
+)
+
+settings.register_profile("draftd", deadline=None)  # machines that run tests are busy
+settings.load_profile("draftd")
+
+settings.register_profile("draftd", deadline=None)  # machines that run tests are busy
+settings.load_profile("draftd")
+
+
+@pytest.fixture(autouse=True)
+def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """No test reads or writes the settings of whoever runs it."""
+    for key in [key for key in os.environ if key.startswith("DRAFTD_")]:
+        monkeypatch.delenv(key)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))

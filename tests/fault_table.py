@@ -1,0 +1,136 @@
+"""Prints, after a run, the table of faults that the tests marked `fault(number)` stand for.
+
+A test states what it measured with `measured(seconds)`, else its whole duration is shown. A row that no test
+stands for, or whose test failed, is shown as such; with `--all-faults` it also fails the run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+import pytest
+
+FAULTS = {
+    1: ("worker killed while idle", "noticed < 0.1 s, backoff, restarted; requests wait"),
+    2: ("worker killed in mid-stream", "error event < 1 s, never replayed"),
+    3: ("worker dies after half an event", "the half is dropped, then an error event"),
+    4: ("worker dies before headers", "502, not replayed"),
+    5: ("worker dies while loading", "backoff; who waits gets 503"),
+    6: ("bad model or draft path", "failed at last; its last lines in status and in the 503"),
+    7: ("crash loop", "delays grow, failed after 5; others untouched; restart revives"),
+    8: ("worker hung, idle", "unhealthy, TERM and CONT, KILL, replaced"),
+    9: ("worker hung in mid-stream", "error event; replaced"),
+    10: ("health well but generation wedged", "replaced; a slow prompt with progress is left alone"),
+    11: ("generation thread dead", "error; replaced; its 404 reaches nobody"),
+    12: ("slow load", "no restart before the start timeout"),
+    13: ("a stranger holds the port", "next port, holder named, no prompt sent to it"),
+    14: ("memory over the limit", "drained, restarted, reason memory"),
+    15: ("child ignores SIGTERM", "group killed at the grace; stop <= grace + 1 s"),
+    16: ("child has grandchildren", "none left after stop or crash"),
+    17: ("100 MB of log without newline", "child never blocks, memory bounded, bytes escaped"),
+    18: ("disk full for logs", "serving goes on, a counter tells"),
+    19: (
+        "SIGTERM while streaming",
+        "streams may finish, the rest ends as an error, exit 0; a second ends it now",
+    ),
+    20: ("daemon killed", "no child after 2 s; a new start is clean"),
+    21: ("started twice", "the second is refused, the first untouched"),
+    22: ("stale note, recycled pid", "a stranger is never signalled"),
+    23: ("broken profile on reload", "refused with file, line, reason; nothing restarts"),
+    24: ("reload with one thing changed", "only the changed worker's pid changes"),
+    25: ("profile removed while streaming", "new requests 404; the stream drains"),
+    26: ("file descriptors exhausted", "recovers; a failed spawn is a backoff"),
+    27: ("1000 idle connections", "/healthz < 100 ms; idle ones are closed"),
+    28: ("slow headers or body", "closed, or 408"),
+    29: ("client that stops reading", "memory flat, write timeout, worker freed"),
+    30: ("client leaves", "slot free and worker idle < 1 s"),
+    31: ("1 GB body; gzip", "413 early; 415"),
+    32: ("hostile JSON", "400, never 500; not logged"),
+    33: ("`model` twice", "what was routed is what is forwarded"),
+    34: ("unknown model", "404 naming the models; no worker asked"),
+    35: ("dangerous fields", "made safe, or 400"),
+    36: ("request smuggling", "400 and close; at most one request upstream"),
+    37: ("hop-by-hop headers, Upgrade", "not forwarded; no 101; token checked"),
+    38: ("Expect: 100-continue", "100 only after token and size"),
+    39: ("HTTP/1.0, HEAD, OPTIONS", "no chunking; no body; no CORS grant"),
+    40: ("web page attack", "403 or 415; workers' ports too"),
+    41: ("names with ../, links", "refused at load"),
+    42: ("canary key and prompt", "in no log, argv, metric, status or error"),
+    43: ("10,000 model names", "number of series unchanged"),
+    44: ("open address without a key", "refuses to start"),
+    45: ("wall clock jumps a day", "no restart, no stuck delay"),
+    46: ("all workers killed at once", "restarted, one load at a time"),
+    47: ("prompt equal to a cached one", "no crash; same text as without a draft"),
+    48: ("two clients at once", "served in order; queue depth in metrics"),
+}
+
+
+@dataclass
+class Row:
+    """What is known of one fault after the run."""
+
+    seconds: list[float] = field(default_factory=list)
+    outcomes: list[str] = field(default_factory=list)
+
+    @property
+    def verdict(self) -> str:
+        if not self.outcomes:
+            return "no test ran"
+        for worst in ("failed", "skipped"):
+            if worst in self.outcomes:
+                return worst
+        return "pass"
+
+
+ROWS = pytest.StashKey[dict[int, Row]]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--all-faults", action="store_true", help="fail unless every fault has a test that passed"
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line(
+        "markers", "fault(number, ...): the test stands for these rows of the fault table"
+    )
+    config.stash[ROWS] = {number: Row() for number in FAULTS}
+
+
+@pytest.fixture
+def measured(record_property: Callable[[str, object], None]) -> Callable[[float], None]:
+    """State the seconds that the table is to show for this test."""
+    return lambda seconds: record_property("seconds", seconds)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+    report: pytest.TestReport = yield  # type: ignore[assignment]  # pytest's own way of wrapping
+    if report.when == "call" or report.outcome != "passed":
+        for number in {int(n) for marker in item.iter_markers("fault") for n in marker.args}:
+            row = item.config.stash[ROWS][number]
+            row.outcomes.append(report.outcome)
+            row.seconds.append(float(dict(report.user_properties).get("seconds", report.duration)))  # type: ignore[arg-type]
+    return report  # type: ignore[return-value]
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    rows = config.stash[ROWS]
+    if not any(row.outcomes for row in rows.values()):
+        return
+    terminalreporter.section("faults")
+    for number, (fault, outcome) in FAULTS.items():
+        row = rows[number]
+        seconds = f"{max(row.seconds):7.3f} s" if row.seconds else "        –"
+        terminalreporter.write_line(f"{number:>2}  {fault:<34} {outcome:<74} {seconds}  {row.verdict}")
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    if session.config.getoption("--all-faults"):
+        open_rows = [
+            n for n, row in session.config.stash[ROWS].items() if row.verdict not in {"pass", "skipped"}
+        ]
+        if open_rows:
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED

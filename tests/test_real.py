@@ -1,0 +1,159 @@
+"""The daemon with the real mlx_lm.server on the demo pair, as a user has it after `make demo`."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import signal
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_asyncio
+
+from daemon.demo import DRAFT, TARGET
+from tests.harness import Served, chat, kill, serving
+
+pytestmark = [pytest.mark.real, pytest.mark.asyncio(loop_scope="module")]
+
+PRESETS = {"fast": 3, "balanced": 5, "max": 7}
+PROMPTS = ("What is speculative decoding?", "Hi!", "What does draftd do?", "Tell me about the presets.")
+LINE = re.compile(r"Draft tokens accepted: (\d+)/(\d+) \((\d+)%\)")
+
+
+def preset(length: int, more: str = "") -> str:
+    return f'model = "{TARGET}"\ndraft_model = "{DRAFT}"\nnum_draft_tokens = {length}\n{more}'
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def served(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Served]:
+    """The three presets and, to compare with, the target model without a draft."""
+    profiles = {name: preset(length) for name, length in PRESETS.items()} | {"plain": f'model = "{TARGET}"\n'}
+    async with serving(tmp_path_factory.mktemp("real"), profiles, ready_limit=120, stop_grace=5.0) as daemon:
+        yield daemon
+
+
+async def greedy(served: Served, model: str, messages: list[dict[str, str]], **fields: Any) -> str:
+    body = {"model": model, "messages": messages, "temperature": 0, "max_tokens": 120, **fields}
+    answer = await served.post("/v1/chat/completions", body)
+    assert answer.status == 200, answer.text
+    if fields.get("stream"):
+        assert answer.events[-1] == "[DONE]"
+        return answer.content
+    text: str = answer.json["choices"][0]["message"]["content"]
+    return text
+
+
+def user(text: str) -> dict[str, str]:
+    return {"role": "user", "content": text}
+
+
+async def test_each_preset_answers_by_name_with_the_text_of_the_target_model(served: Served) -> None:
+    ports = [served.row(name)["port"] for name in sorted([*PRESETS, "plain"])]
+    assert ports == list(range(ports[0], ports[0] + 4))
+    for prompt in PROMPTS:
+        expected = await greedy(served, "plain", [user(prompt)])
+        assert len(expected.split()) > 3
+        for name in PRESETS:
+            assert await greedy(served, name, [user(prompt)]) == expected
+            assert await greedy(served, f"speculative/{name}", [user(prompt)], stream=True) == expected
+
+
+async def test_a_second_turn_reuses_the_cache_and_says_what_no_drafting_says(served: Served) -> None:
+    first = [user("What is a draft model?")]
+    said = await greedy(served, "plain", first)
+    second = [*first, {"role": "assistant", "content": said}, user("And what is a round?")]
+    expected = await greedy(served, "plain", second)
+    for name in PRESETS:
+        assert await greedy(served, name, first) == said
+        body = {"model": name, "messages": second, "temperature": 0, "max_tokens": 120}
+        answer = (await served.post("/v1/chat/completions", body)).json
+        assert answer["choices"][0]["message"]["content"] == expected
+        usage = answer["usage"]
+        assert usage["prompt_tokens_details"]["cached_tokens"] > usage["prompt_tokens"] / 2
+
+
+async def test_metrics_are_what_was_generated(served: Served) -> None:
+    before = await served.metrics()
+    tokens = {"prompt": 0, "completion": 0}
+    for prompt in PROMPTS:
+        body = {"model": "balanced", "messages": [user(prompt)], "temperature": 0, "max_tokens": 40}
+        usage = (await served.post("/v1/chat/completions", body)).json["usage"]
+        tokens["prompt"] += usage["prompt_tokens"]
+        tokens["completion"] += usage["completion_tokens"]
+    lines = LINE.findall((await served.get(f"/api/logs/balanced?lines={1000}")).text)
+    after = await served.metrics()
+
+    def grown(name: str) -> float:
+        key = f'draftd_{name}_total{{profile="balanced"}}'
+        return after[key] - before[key]
+
+    assert grown("prompt_tokens") == tokens["prompt"]
+    assert grown("completion_tokens") == tokens["completion"]
+    newest = lines[-len(PROMPTS) :]
+    assert grown("draft_tokens_accepted") == sum(int(accepted) for accepted, _, _ in newest)
+    assert grown("draft_tokens_proposed") == sum(int(proposed) for _, proposed, _ in newest)
+    assert after['draftd_draft_tokens_proposed_total{profile="balanced"}'] == sum(int(p) for _, p, _ in lines)
+    # Each round ends with one token of the target model, or ends the answer.
+    rounds, accepted = grown("draft_rounds"), grown("draft_tokens_accepted")
+    assert rounds + accepted - len(PROMPTS) <= tokens["completion"] <= rounds + accepted + len(PROMPTS)
+    assert after['draftd_draft_accounting{profile="balanced"}'] == 1
+    assert after['draftd_draft_accounting{profile="plain"}'] == 1
+    assert 0.5 < served.row("balanced")["acceptance"]["ratio"] < 1
+
+
+async def test_readiness_and_health_checks_draft_nothing(served: Served) -> None:
+    old = served.row("max")["pid"]
+    before = await served.metrics()
+    await served.post("/api/workers/max/restart")
+    await served.until(lambda: served.state("max") == "ready" and served.row("max")["pid"] != old, 60)
+    key = 'draftd_draft_tokens_proposed_total{profile="max"}'
+    assert (await served.metrics())[key] == before[key]
+    assert "/health" not in (await served.get("/api/logs/max?lines=1000")).text
+
+
+async def test_a_killed_worker_is_noticed_at_once_and_comes_back(served: Served) -> None:
+    old = served.row("fast")["pid"]
+    began = time.monotonic()
+    kill(old, signal.SIGKILL)
+    await served.until_state("fast", "backoff")
+    assert time.monotonic() - began < 0.1
+    others = {name: served.row(name)["pid"] for name in ("balanced", "max", "plain")}
+    assert (await greedy(served, "fast", [user("Hi!")])) != ""
+    assert served.row("fast")["pid"] != old
+    assert {name: served.row(name)["pid"] for name in others} == others
+
+
+@pytest.mark.parametrize("stream", [True, False])
+async def test_a_client_that_leaves_frees_the_worker_within_a_second(served: Served, stream: bool) -> None:
+    # At this temperature the end of sequence is one token among thousands: it goes on for long.
+    body = chat("Tell me a story.", model="fast", stream=stream, max_tokens=20_000, temperature=5, seed=1)
+    leaving = asyncio.create_task(served.post("/v1/chat/completions", body))
+    log = served.http.get(served.url + "/api/logs/fast?follow=1&lines=1")
+    async with log as following, asyncio.timeout(30):
+        for _ in range(3):  # the first may be of an earlier request
+            while b'"progress"' not in await following.content.readline():
+                pass
+        leaving.cancel()
+        began = time.monotonic()
+        await greedy(served, "fast", [user("Hi!")], max_tokens=1)
+        assert time.monotonic() - began < 1.0
+
+
+async def test_a_bad_model_path_ends_as_failed_and_the_reason_reaches_the_client(
+    served: Served, tmp_path: Path
+) -> None:
+    bad = 'model = "/no/such/model"\n[restart]\nmax_failures = 1\n'
+    served.write("bad", bad)
+    try:
+        await served.post("/api/reload")
+        await served.until_state("bad", "failed", limit=60)
+        answer = await served.ask("bad")
+        assert (answer.status, answer.headers["x-should-retry"]) == (503, "false")
+        assert "/no/such/model" in answer.json["error"]["message"]
+        assert served.row("bad")["last_exit"]["meaning"] == "exit code 70: its generation thread died"
+    finally:
+        (served.profiles / "bad.toml").unlink()
+        await served.post("/api/reload")
