@@ -1,0 +1,103 @@
+"""`draftd up`: the daemon in the foreground, with a live view of its workers as they load."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.live import Live
+
+from daemon.commands.shared import Profiles, StateDir, err
+from daemon.console import what_next, workers_table
+from daemon.errors import DraftdError
+from daemon.profile_files import load_dir
+from daemon.profiles import ProfileSet, select
+from daemon.settings import Settings, load_settings, shipped_dir
+
+if TYPE_CHECKING:
+    from daemon.app import Daemon
+
+SETTLED = {"ready", "failed", "stopped", "backoff"}
+
+
+def up(
+    names: Annotated[list[str] | None, typer.Argument(metavar="PROFILE", help="Only these profiles.")] = None,
+    demo: Annotated[bool, typer.Option("--demo", help="Serve the built-in demo models.")] = False,
+    host: Annotated[str | None, typer.Option(help="Address to listen on. (default: 127.0.0.1)")] = None,
+    port: Annotated[int | None, typer.Option(help="Port to listen on. (default: 8080)")] = None,
+    base_port: Annotated[int | None, typer.Option(help="First port for workers. (default: 8000)")] = None,
+    profiles: Profiles = None,
+    state_dir: StateDir = None,
+    plain: Annotated[bool, typer.Option("--plain", help="Log lines only, no live view.")] = False,
+) -> None:
+    """Run the daemon in the foreground.
+
+    Example: draftd up fast --port 8090
+    """
+    from daemon.app import Daemon
+    from daemon.telemetry.logs import configure
+
+    settings = load_settings(
+        host=host, port=port, base_port=base_port, profiles=profiles, state_dir=state_dir
+    )
+    load = _demo_loader(names or []) if demo else _loader(settings, names or [])
+    watched = (
+        () if demo else tuple(d for d in (settings.profiles_dir(), *settings.prompt_dirs()) if d.is_dir())
+    )
+    daemon = Daemon(settings, load, watched=watched)
+    live = not plain and err.is_terminal
+    configure(settings.log_format, "warning" if live and settings.log_level == "info" else settings.log_level)
+    try:
+        asyncio.run(_serve(daemon, live=live))
+    except* DraftdError as group:
+        raise group.exceptions[0] from None
+
+
+def _loader(settings: Settings, names: list[str]) -> Callable[[], ProfileSet]:
+    return lambda: select(load_dir(settings.profiles_dir(), settings.prompt_dirs()), names)
+
+
+def _demo_loader(names: list[str]) -> Callable[[], ProfileSet]:
+    """The three presets, with the demo pair in the place of their models."""
+    from daemon.demo import DRAFT, TARGET
+
+    presets = load_dir(shipped_dir("profiles"), (shipped_dir("prompts"),))
+    models = {"model": str(TARGET), "draft_model": str(DRAFT)}
+    demo = {name: profile.model_copy(update=models) for name, profile in presets.profiles.items()}
+    return lambda: select(replace(presets, profiles=demo), names)
+
+
+async def _serve(daemon: Daemon, *, live: bool) -> None:
+    from daemon.app import handle_signals
+
+    handle_signals(daemon)
+    async with asyncio.TaskGroup() as tasks:
+        showing = tasks.create_task(_show_start(daemon, live=live))
+        try:
+            await daemon.run()
+        finally:
+            showing.cancel()
+
+
+async def _show_start(daemon: Daemon, *, live: bool) -> None:
+    """A live table until every worker has settled, then what to try next."""
+    if live:
+        with Live(
+            console=err,
+            refresh_per_second=8,
+            get_renderable=lambda: workers_table(daemon.workers(), err.width),
+        ):
+            await _until_settled(daemon)
+    else:
+        await _until_settled(daemon)
+    if any(row["state"] == "ready" for row in daemon.workers()):
+        err.print(what_next(daemon.url, daemon.default_model), markup=False, highlight=False, soft_wrap=True)
+
+
+async def _until_settled(daemon: Daemon) -> None:
+    await daemon.until_serving()
+    while any(row["state"] not in SETTLED for row in daemon.workers()):
+        await daemon.until_changed()
