@@ -107,9 +107,10 @@ def _is_held(state_dir: Path) -> bool:
 
 def _read(state_dir: Path) -> Running | None:
     try:
-        return Running(**json.loads((state_dir / NOTE).read_text("utf-8")))
+        note = Running(**json.loads((state_dir / NOTE).read_text("utf-8")))
     except (OSError, ValueError, TypeError):
         return None
+    return note if isinstance(note.pid, int) else None  # psutil takes None for the process that asks
 
 
 def _is_same_process(note: Running) -> bool:

@@ -40,16 +40,22 @@ def line_of(text: str, loc: Sequence[Any]) -> int | None:
             table = path = _parts(header[1])
         elif key:
             path = table + _parts(key[1])
-        depth = min(len(path), len(wanted))
-        if path[:depth] == wanted[:depth] and depth > (best[0] if best else 0):
+        depth = _shared(path, wanted)
+        if depth > (best[0] if best else 0):
             best = (depth, number)
     return best[1] if best else None
+
+
+def _shared(one: Sequence[str], other: Sequence[str]) -> int:
+    """How many leading parts are the same."""
+    pairs = enumerate(zip(one, other, strict=False))
+    return next((at for at, (a, b) in pairs if a != b), min(len(one), len(other)))
 
 
 def _is_inside_value(before: Sequence[str]) -> bool:
     """Whether these lines end in the middle of a text or list, so that the next one is no statement."""
     try:
-        tomllib.loads("\n".join(before))
+        tomllib.loads("".join(f"{line}\n" for line in before))
     except ValueError:
         return True
     return False
