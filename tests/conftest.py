@@ -20,9 +20,6 @@ from tests.fault_table import (  # noqa: F401 - pytest finds hooks and fixtures 
 settings.register_profile("draftd", deadline=None)  # machines that run tests are busy
 settings.load_profile("draftd")
 
-settings.register_profile("draftd", deadline=None)  # machines that run tests are busy
-settings.load_profile("draftd")
-
 
 @pytest.fixture(autouse=True)
 def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

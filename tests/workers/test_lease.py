@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from unittest.mock import patch
+from collections.abc import Iterator
+from unittest.mock import Mock, patch
 
 import pytest
 
@@ -92,19 +93,37 @@ def test_an_error_says_what_helps() -> None:
     assert "'draftd start fast'" in str(refusal("fast", STOPPED, None, NOW, witnessed_start=False))
 
 
-def test_a_worker_is_idle_since_the_last_request_came_or_went() -> None:
-    with patch("daemon.workers.lease.time.monotonic") as clock:
-        clock.return_value = 10.0
-        use = Use(_last=10.0)
-        clock.return_value = 25.0
-        assert use.idle_seconds() == 15.0
-        use.touch()
-        clock.return_value = 26.0
-        assert use.idle_seconds() == 1.0
+@pytest.fixture
+def clock() -> Iterator[Mock]:
+    with patch("daemon.workers.lease.time.monotonic") as monotonic:
+        yield monotonic
 
 
-def test_a_worker_in_use_is_not_idle() -> None:
-    long_ago = float("-inf")
-    assert Use(waiting=1, _last=long_ago).idle_seconds() == 0.0
-    assert Use(open=1, _last=long_ago).idle_seconds() == 0.0
-    assert Use(_last=long_ago).idle_seconds() == float("inf")
+def test_a_worker_is_idle_since_the_last_request_came_or_went(clock: Mock) -> None:
+    use = Use(_last=10.0, _progress=10.0)
+    clock.return_value = 25.0
+    assert use.idle_seconds() == 15.0
+    use.touch()
+    use.progress()
+    clock.return_value = 26.0
+    assert use.idle_seconds() == 1.0
+
+
+def test_a_worker_in_use_is_not_idle(clock: Mock) -> None:
+    use = Use(_last=10.0, _progress=10.0)
+    clock.return_value = 25.0
+    for waiting, opened, idle in [(1, 0, 0.0), (0, 1, 0.0), (0, 0, 15.0)]:
+        use.waiting, use.open = waiting, opened
+        assert use.idle_seconds() == idle
+
+
+def test_an_open_request_is_silent_since_the_last_progress(clock: Mock) -> None:
+    use = Use(open=1, _last=10.0, _progress=10.0)
+    clock.return_value = 25.0
+    use.touch()
+    assert use.silent_seconds() == 15.0
+    use.progress()
+    clock.return_value = 26.0
+    assert use.silent_seconds() == 1.0
+    use.open = 0
+    assert use.silent_seconds() == 0.0

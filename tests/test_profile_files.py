@@ -1,0 +1,250 @@
+"""profile_files: all files or none, and every fault with its file, its line and the reason."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from daemon.errors import ConfigError, Problem
+from daemon.profile_files import load_dir, parse, read_prompt
+from daemon.profiles import ProfileSet
+from daemon.settings import shipped_dir
+
+MODEL = 'model = "org/target"\n'
+DRAFT = 'draft_model = "org/draft"\n'
+
+
+class Folder:
+    """Folders for profiles and prompts, filled as a user would."""
+
+    def __init__(self, base: Path) -> None:
+        self.profiles, self.own, self.other = base / "profiles", base / "prompts", base / "other"
+        for folder in (self.profiles, self.own, self.other):
+            folder.mkdir()
+
+    def write(self, **texts: str) -> None:
+        for stem, text in texts.items():
+            (self.profiles / f"{stem}.toml").write_text(text, "utf-8")
+
+    def load(self) -> ProfileSet:
+        return load_dir(self.profiles, (self.own, self.other))
+
+    def refusal(self) -> ConfigError:
+        with pytest.raises(ConfigError) as caught:
+            self.load()
+        return caught.value
+
+    def problems(self) -> list[tuple[str, int | None, str]]:
+        return [(problem.file.name, problem.line, problem.reason) for problem in self.refusal().problems]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Folder:
+    return Folder(tmp_path)
+
+
+# --- what is loaded -----------------------------------------------------------------------------------------
+
+
+def test_profiles_are_named_by_their_files_and_sorted_by_name(folder: Folder) -> None:
+    folder.write(b=MODEL, a='name = "z"\n' + MODEL, c=MODEL)
+    assert list(folder.load().profiles) == ["b", "c", "z"]
+
+
+def test_a_path_is_taken_from_the_folder_of_the_profile(folder: Folder) -> None:
+    folder.write(a='model = "./target"\ndraft_model = "../draft"\n')
+    profile = folder.load().profiles["a"]
+    assert profile.model == str(folder.profiles / "target")
+    assert profile.draft_model == str(folder.profiles.parent / "draft")
+
+
+def test_files_of_other_kinds_and_what_editors_leave_are_not_read(folder: Folder) -> None:
+    folder.write(a=MODEL)
+    (folder.profiles / "notes.txt").write_text("not a profile")
+    (folder.profiles / "b.toml~").write_text("an old one")
+    (folder.profiles / "._a.toml").write_bytes(b"\x00\xff")
+    (folder.profiles / ".#a.toml").symlink_to("somebody@host.1234")
+    assert list(folder.load().profiles) == ["a"]
+
+
+def test_the_shipped_profiles_are_the_three_that_were_promised() -> None:
+    shipped = load_dir(shipped_dir("profiles"), (shipped_dir("prompts"),)).profiles
+    pairs = {(profile.model, profile.draft_model) for profile in shipped.values()}
+    assert pairs == {
+        (
+            "mlx-community/Josiefied-Qwen2.5-3B-Instruct-abliterated-v1-4-bit",
+            "mlx-community/Josiefied-Qwen2.5-0.5B-Instruct-abliterated-v1-4bit",
+        )
+    }
+    assert {name: profile.draft_length for name, profile in shipped.items()} == {
+        "qwen2.5-3b-speculative-balanced": 5,
+        "qwen2.5-3b-speculative-fast": 3,
+        "qwen2.5-3b-speculative-max": 7,
+    }
+
+
+# --- faults -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "reason"),
+    [
+        ("", None, "model: this key is required"),
+        ("# nothing\nport = 1\n", None, "model: this key is required"),
+        (MODEL + "\nmodle = 1\n", 3, "modle: unknown key"),
+        (MODEL + "port = 70000\n", 2, "port: Input should be less than or equal to 65535 (it is 70000)"),
+        (MODEL + 'port = "x"\n', 2, "port: Input should be a valid integer (it is 'x')"),
+        (MODEL + 'aliases = [\n  "fine",\n  "../x",\n]\n', 2, "aliases: an alias begins with a letter"),
+        (MODEL + 'name = "a%2fb"\n', 2, "name: a name begins with a letter"),
+        (MODEL + "num_draft_tokens = 3\n", 2, "num_draft_tokens needs a draft_model"),
+        (MODEL + "\n[limits]\nqueue = 1\nmemory = 0\n", 5, "limits.memory: Input should be greater than 0"),
+        (MODEL + "limits.memory = -1\n", 2, "limits.memory: a size is a number of bytes above 0"),
+        (MODEL + "[server]\n\nlog-level = 'DEBUG'\n", 4, "server: log_level DEBUG writes every prompt"),
+        (MODEL + DRAFT + "[server]\nkv-bits = 4\n", 4, "server.kv_bits cannot be used with a draft_model"),
+        (MODEL + "\ncommand = ['serve']\n", 3, "command must contain {port}"),
+        (MODEL + "[defaults]\ntemperature = 9\n", 3, "defaults.temperature: Input should be less than"),
+        (MODEL + "defaults = { temperature = 9 }\n", 2, "defaults.temperature: Input should be less than"),
+        (MODEL + "server = 5\n", 2, "server: a table is expected (it is 5)"),
+        (MODEL + "[restart]\nwindow = 1\n[foo.bar]\n", 4, "foo: unknown key"),
+        ('model = "~no-such-user-here/x"', 1, "model: there is no user ~no-such-user-here"),
+        (MODEL + "port = \n", 2, "not valid TOML: Invalid value"),
+        (MODEL + "a = '''\nnever closed\n", 3, "not valid TOML: Expected"),
+        (MODEL + MODEL, 2, "not valid TOML: Cannot overwrite a value"),
+        ("a = " + "[" * 5000, None, "not valid TOML: nested too deeply"),
+        ("a = " + "9" * 5000, None, "not valid TOML: Exceeds the limit"),
+    ],
+)
+def test_a_fault_is_told_with_its_file_its_line_and_the_reason(
+    folder: Folder, text: str, line: int | None, reason: str
+) -> None:
+    folder.write(good=MODEL, bad=text)
+    ((name, found, said),) = folder.problems()
+    assert (name, found) == ("bad.toml", line)
+    assert said.startswith(reason)
+
+
+def test_all_faults_of_all_files_are_told_at_once(folder: Folder) -> None:
+    folder.write(a="port = 0\nmodle = 1\n", b="= 1\n", c=MODEL, d=MODEL + 'system_prompt = "none"\n')
+    assert [(name, line) for name, line, _ in folder.problems()] == [
+        ("a.toml", None),
+        ("a.toml", 1),
+        ("a.toml", 2),
+        ("b.toml", 1),
+        ("d.toml", 2),
+    ]
+
+
+def test_the_message_reads_as_file_line_and_reason(folder: Folder) -> None:
+    folder.write(a=MODEL + "modle = 1\n")
+    assert str(folder.refusal()) == (
+        f"the profiles in {folder.profiles} are not valid\n  {folder.profiles}/a.toml:2: modle: unknown key"
+    )
+    assert str(Problem(Path("a.toml"), None, "why")) == "a.toml: why"
+
+
+def test_a_file_that_is_not_text_is_told_with_the_line_of_its_first_bad_byte(folder: Folder) -> None:
+    (folder.profiles / "a.toml").write_bytes(MODEL.encode() + b"# ok\n# \xff\n# \xff\n")
+    assert folder.problems() == [("a.toml", 3, "the file is not UTF-8 text")]
+
+
+def test_a_file_that_cannot_be_read_is_told(folder: Folder) -> None:
+    folder.write(good=MODEL)
+    (folder.profiles / "a.toml").mkdir()
+    (folder.profiles / "b.toml").symlink_to("nowhere.toml")
+    assert folder.problems() == [
+        ("a.toml", None, "cannot be read: Is a directory"),
+        ("b.toml", None, "cannot be read: No such file or directory"),
+    ]
+
+
+def test_an_empty_and_a_missing_folder_are_told_apart(folder: Folder, tmp_path: Path) -> None:
+    assert "there is no profile (*.toml) in" in str(folder.refusal())
+    with pytest.raises(ConfigError, match="does not exist; 'draftd up --demo' needs none"):
+        load_dir(tmp_path / "missing", ())
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError, match="does not exist"):
+        load_dir(tmp_path / "file", ())
+
+
+def test_parse_names_the_file_it_was_given() -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse(Path("x.toml"), "model = 5")
+    assert caught.value.problems == (
+        Problem(Path("x.toml"), 1, "model: Input should be a valid string (it is 5)"),
+    )
+
+
+# --- clashes ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "line", "reason"),
+    [
+        ("", 'name = "a"\n', 2, "name: a is taken by a.toml"),
+        ("", 'port = 1\naliases = ["x", "a"]\n', 3, "aliases: a is taken by a.toml"),
+        ('aliases = ["x"]\n', '\naliases = ["x"]\n', 3, "aliases: x is taken by a.toml"),
+        ('aliases = ["b"]\n', "", None, "name: b is taken by a.toml"),
+        ("port = 9000\n", "port = 9000\n", 2, "port: 9000 is taken by a.toml"),
+        ("", 'aliases = ["b"]\n', 2, "aliases: b is taken by b.toml"),
+    ],
+)
+def test_a_name_an_alias_or_a_port_stands_in_one_file_only(
+    folder: Folder, first: str, second: str, line: int | None, reason: str
+) -> None:
+    folder.write(a=MODEL + first, b=MODEL + second)
+    assert folder.problems() == [("b.toml", line, reason)]
+
+
+def test_a_name_does_not_clash_with_a_port_nor_a_file_with_itself(folder: Folder) -> None:
+    folder.write(a=MODEL + 'port = 9000\naliases = ["x", "x"]\n', b=MODEL + 'name = "9000"\nport = 9001\n')
+    assert list(folder.load().profiles) == ["9000", "a"]
+
+
+# --- prompts ------------------------------------------------------------------------------------------------
+
+
+def test_a_prompt_is_taken_from_the_first_folder_that_has_it(folder: Folder) -> None:
+    (folder.own / "terse.txt").write_text("Ours.\n\nTerse.\n\n")
+    (folder.other / "terse.txt").write_text("Theirs.")
+    (folder.other / "kind.txt").write_text("Kind — and Zoë.", "utf-8")
+    folder.write(a=MODEL + 'system_prompt = "terse"\n', b=MODEL + 'system_prompt = "kind"\n', c=MODEL)
+    loaded = folder.load()
+    assert loaded.prompts == {"terse": "Ours.\n\nTerse.", "kind": "Kind — and Zoë."}
+    assert loaded.prompt_of(loaded.profiles["b"]) == "Kind — and Zoë."
+    assert loaded.prompt_of(loaded.profiles["c"]) == ""
+
+
+def test_a_missing_prompt_is_told_where_it_was_asked_for_and_looked_for(folder: Folder) -> None:
+    asks = MODEL + '\nsystem_prompt = "terse"\n'
+    folder.write(a=asks, b=asks)
+    reason = f"system_prompt: there is no terse.txt in {folder.own}, {folder.other}"
+    assert folder.problems() == [("a.toml", 3, reason), ("b.toml", 3, reason)]
+
+
+def test_a_prompt_that_is_a_link_is_refused_and_the_next_folder_not_asked(
+    folder: Folder, tmp_path: Path
+) -> None:
+    secret = tmp_path / "secret"
+    secret.write_text("canary")
+    (folder.own / "terse.txt").symlink_to(secret)
+    (folder.other / "terse.txt").write_text("fine")
+    folder.write(a=MODEL + 'system_prompt = "terse"\n')
+    ((name, line, reason),) = folder.problems()
+    assert (name, line) == ("a.toml", 2)
+    assert "terse.txt is a symbolic link" in reason
+    assert "canary" not in reason
+
+
+def test_a_prompt_that_is_not_text_is_refused(folder: Folder) -> None:
+    (folder.own / "terse.txt").write_bytes(b"\xff")
+    folder.write(a=MODEL + 'system_prompt = "terse"\n')
+    assert [(name, line) for name, line, _ in folder.problems()] == [("a.toml", 2)]
+
+
+def test_a_folder_of_the_name_of_a_prompt_is_no_prompt(folder: Folder) -> None:
+    (folder.own / "terse.txt").mkdir()
+    (folder.other / "terse.txt").write_text("Terse.")
+    assert read_prompt("terse", (folder.own, folder.other)) == "Terse."
+    with pytest.raises(ConfigError, match=r"there is no terse\.txt in"):
+        read_prompt("terse", (folder.own,))

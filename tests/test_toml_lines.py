@@ -1,0 +1,172 @@
+"""toml_lines: a key is found on the line on which it was written."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from daemon.toml_lines import fault_of, line_of, reason_of
+
+TEXT = """\
+# model = "a comment"
+model = "a"
+
+  port  =  1
+"quoted" = 1
+'literal'=2
+restart.window = 4
+health . "interval" = 3
+aliases = [
+  "x",
+  "y = z",
+]
+template = '''
+seed = 1
+[limits]
+'''
+[defaults] # request defaults
+temperature = 0.5
+seed = 2
+chat_template_kwargs = { deep = true }
+[ server ]
+prompt-cache-size = 1
+[limits]
+queue = 1
+[unknown.part]
+x = 1
+[[many]]
+y = 1
+"""
+
+
+@pytest.mark.parametrize(
+    ("loc", "line"),
+    [
+        (("model",), 2),
+        (("port",), 4),
+        (("quoted",), 5),
+        (("literal",), 6),
+        (("restart", "window"), 7),
+        (("health", "interval"), 8),
+        (("aliases", 1), 9),
+        (("template",), 13),
+        (("defaults",), 17),
+        (("defaults", "temperature"), 18),
+        (("defaults", "seed"), 19),
+        (("defaults", "chat_template_kwargs", "deep"), 20),
+        (("server", "prompt_cache_size"), 22),
+        (("server", "prompt-cache-size"), 22),
+        (("restart", "missing"), 7),
+        (("limits", "queue"), 24),
+        (("limits", "missing"), 23),
+        (("unknown",), 25),
+        (("unknown", "part", "x"), 26),
+        (("many", 0, "y"), 28),
+        (("missing",), None),
+        (("model_", "a"), None),
+        ((), None),
+    ],
+    ids=str,
+)
+def test_a_key_is_found_where_it_stands_and_else_its_table(
+    loc: tuple[str | int, ...], line: int | None
+) -> None:
+    assert tomllib.loads(TEXT)
+    assert line_of(TEXT, loc) == line
+
+
+def test_lines_are_counted_as_an_editor_counts_them() -> None:
+    assert line_of('a = "\u2028 \x85"\r\nb = 1\r\n', ("b",)) == 2
+    assert line_of("", ("b",)) is None
+
+
+# --- any document -------------------------------------------------------------------------------------------
+
+names = st.text("abcxyz_", min_size=1, max_size=4)
+tricky = st.sampled_from(["a = 1", "[b]", "x = '", "# c", '"', "", "]", "y.z = 2"])
+texts = st.one_of(
+    tricky.map(json.dumps),
+    st.lists(tricky.map(lambda line: line.replace("'", "")), max_size=4).map(
+        lambda lines: "'''\n" + "\n".join(lines) + "'''"
+    ),
+    st.lists(tricky.map(json.dumps), max_size=3).map(lambda items: "[\n" + ",\n".join(items) + "\n]"),
+)
+values = st.one_of(st.integers().map(str), st.booleans().map(lambda b: str(b).lower()), texts)
+tables = st.dictionaries(names, values, max_size=4)
+between = st.sampled_from(["", "\n", "# a = 1\n", "  \n\n"])
+
+
+@st.composite
+def documents(draw: st.DrawFn) -> tuple[str, dict[tuple[str, ...], int]]:
+    """A TOML text, and the line on which each key of it was written."""
+    top = draw(tables)
+    parts = {(): top} | {
+        (name,): draw(tables) for name in draw(st.lists(names, unique=True, max_size=3)) if name not in top
+    }
+    text, lines = "", {}
+    for table, keys in parts.items():
+        text += f"[{table[0]}]\n" if table else ""
+        for key, value in keys.items():
+            text += draw(between)
+            lines[(*table, key)] = text.count("\n") + 1
+            text += f"{key}{draw(st.sampled_from([' = ', '=']))}{value}\n"
+    return text, lines
+
+
+@settings(deadline=None)  # tomllib takes long on a busy machine
+@given(documents())
+def test_each_key_of_a_document_is_found_on_its_line(
+    document: tuple[str, dict[tuple[str, ...], int]],
+) -> None:
+    text, lines = document
+    assert {loc: line_of(text, loc) for loc in lines} == lines
+
+
+# --- reasons ------------------------------------------------------------------------------------------------
+
+
+def parse_error(text: str) -> Exception:
+    with pytest.raises((ValueError, RecursionError)) as caught:
+        tomllib.loads(text)
+    return caught.value
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "reason"),
+    [
+        ("a = 1\nb c\n", 2, "Expected '=' after a key in a key/value pair"),
+        ("a = 1\n\nb = '''\nx\ny\n\n", 5, "Expected \"'''\""),
+        ("a", 1, "Expected '=' after a key in a key/value pair"),
+        ("a = 1\na = 2\n", 2, "Cannot overwrite a value"),
+        ("a = " + "1" * 5000, None, "Exceeds the limit"),
+        ("a = " + "[" * 5000, None, "nested too deeply"),
+    ],
+)
+def test_a_text_that_is_not_toml_is_refused_with_line_and_reason(
+    text: str, line: int | None, reason: str
+) -> None:
+    found, said = fault_of(text, parse_error(text))
+    assert found == line
+    assert said.startswith(f"not valid TOML: {reason}")
+    assert "(at " not in said
+
+
+@pytest.mark.parametrize(
+    ("detail", "reason"),
+    [
+        ({"type": "extra_forbidden", "msg": "Extra", "input": "secret"}, "unknown key"),
+        ({"type": "missing", "msg": "Field required", "input": {"a": 1}}, "this key is required"),
+        ({"type": "tuple_type", "msg": "a valid tuple", "input": "x"}, "a list is expected (it is 'x')"),
+        ({"type": "model_type", "msg": "a valid dictionary", "input": [1]}, "a table is expected"),
+        ({"type": "int_type", "msg": "must be int", "input": 1.5}, "must be int (it is 1.5)"),
+        ({"type": "value_error", "msg": "Value error, no", "input": "x" * 58}, f"no (it is '{'x' * 58}')"),
+        ({"type": "value_error", "msg": "Value error, no", "input": "x" * 59}, "no"),
+        ({"type": "value_error", "msg": "Value error, no"}, "no"),
+    ],
+)
+def test_a_refusal_is_put_into_plain_words(detail: dict[str, object], reason: str) -> None:
+    assert reason_of(detail) == reason
