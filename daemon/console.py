@@ -25,16 +25,16 @@ STYLES = {
 LOW = 0.6  # acceptance below this rarely pays
 
 
-NARROW = ("model", "state", "port", "draft", "accepted", "tok/s", "memory")
-WIDE = (*NARROW, "requests", "queue", "restarts", "for")
-ROOM_FOR_WIDE = 110  # columns of the terminal
+NARROW = ("model", "state", "port", "draft", "accepted", "tok/s")
+WIDE = (*NARROW, "memory", "requests", "queue", "restarts", "for")
+ROOM_FOR_WIDE = 118  # columns of the terminal
 
 
 def workers_table(rows: Iterable[Row], width: int) -> RenderableType:
     """One line a worker, and below the table what went wrong last. `width` is the terminal's, in columns."""
     rows = list(rows)
     titles = WIDE if width >= ROOM_FOR_WIDE else NARROW
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     for title in titles:
         left = title in {"model", "state"}
         table.add_column(
