@@ -26,6 +26,7 @@ from daemon.errors import ConfigError, DraftdError
 from daemon.instance import Instance
 from daemon.profiles import ProfileSet
 from daemon.settings import Settings
+from daemon.sockets import holder_of
 from daemon.telemetry.metrics import Metrics, WorkerSample
 from daemon.telemetry.records import EngineProgress, GenerationReport, PromptProgress, Record
 from daemon.telemetry.sink import Sink
@@ -35,7 +36,7 @@ from daemon.web.proxy import Limits, Proxy
 from daemon.web.router import Router
 from daemon.web.server import make_runner
 from daemon.workers.gate import LoadGate
-from daemon.workers.ports import PortBook, holder_of
+from daemon.workers.ports import PortBook
 from daemon.workers.services import Services
 from daemon.workers.supervisor import Supervisor
 
@@ -98,14 +99,12 @@ class Daemon:
         assert self._supervisor is not None
         assert self._proxy is not None
         profiles = self._load()
-        before = set(self._router.profiles.profiles)
         for name in profiles.profiles:
             self._metrics.declare(name)
         changed = self._supervisor.apply(profiles.profiles)
         self._router = Router(profiles, self.settings.default_profile)
-        for name in before - set(profiles.profiles):
-            self._metrics.retire(name)
-            self._proxy.forget(name)
+        for name in profiles.profiles:
+            self._proxy.admission(name).refresh()
         return changed
 
     async def run(self) -> None:
@@ -198,8 +197,17 @@ class Daemon:
             on_output=self._sink.feed,
             on_restart=self._metrics.restarted,
             on_change=self._tell_change,
+            on_gone=self._forget,
             tail=self._sink.last_words,
         )
+
+    def _forget(self, name: str) -> None:
+        """A removed profile's last request has ended, and its worker is gone."""
+        self._metrics.retire(name)
+        self._sink.forget(name)
+        if self._proxy:
+            self._proxy.forget(name)
+        self._tell_change()
 
     def _on_record(self, name: str, record: Record) -> None:
         self._metrics.record(name, record)

@@ -284,6 +284,33 @@ async def test_a_removed_profile_finishes_its_stream_and_is_gone(tmp_path: Path)
         await until_gone(pid)
 
 
+async def test_a_removed_profile_takes_its_series_along_and_may_come_back(tmp_path: Path) -> None:
+    async with serving(tmp_path, {"a": fake(), "b": fake()}) as served:
+        text = (served.profiles / "a.toml").read_text()
+        (served.profiles / "a.toml").unlink()
+        await served.post("/api/reload")
+        served.write("a", text)  # while the old worker may still be ending
+        await served.post("/api/reload")
+        await served.until_state("a", "ready")
+        assert (await served.ask("a")).status == 200
+        assert (await served.metrics())['draftd_prompt_tokens_total{profile="a"}'] == 7
+        pid = served.row("b")["pid"]
+        (served.profiles / "b.toml").unlink()
+        await served.post("/api/reload")
+        await until_gone(pid)
+        await served.until(lambda: b'profile="b"' not in served.daemon._metrics.render()[0])
+
+
+async def test_a_changed_profile_does_not_revive_what_an_operator_stopped(tmp_path: Path) -> None:
+    async with serving(tmp_path, {"a": fake("--ignore-sigterm")}, stop_grace=0.3) as served:
+        await served.post("/api/workers/a/stop")
+        served.write("a", fake("--load", "0.01"))
+        await served.post("/api/reload")
+        await served.until_state("a", "stopped")
+        assert (await served.ask("a")).json["error"]["code"] == "worker_stopped"
+        assert served.state("a") == "stopped"
+
+
 async def test_orders_stop_and_start_a_worker(tmp_path: Path) -> None:
     async with serving(tmp_path, {"a": fake()}) as served:
         await served.post("/api/workers/a/stop")

@@ -43,6 +43,12 @@ class Sink:
         self._take(name, self._splitters.pop(name, LineSplitter()).flush())
         return [line.text for line in self.log(name).tail(count)]
 
+    def forget(self, name: str) -> None:
+        """The worker is gone for good; its file stays."""
+        self._splitters.pop(name, None)
+        if name in self._logs:
+            self._logs.pop(name).close()
+
     def close(self) -> None:
         """Close all files."""
         for kept in self._logs.values():

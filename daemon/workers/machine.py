@@ -89,6 +89,11 @@ def has_child(state: State) -> bool:
     return isinstance(state, Starting | Ready | Draining | Stopping)
 
 
+def is_wanted(state: State) -> bool:
+    """Whether the worker is meant to run: not stopped, and not on its way there."""
+    return not isinstance(state, Stopped) and getattr(state, "then", None) is not Then.STOP
+
+
 def backoff_delay(failures: int, restart: RestartPolicy, *, stable: bool, jitter: float) -> float:
     """Seconds until the next start after the given number of failures; `jitter` is in [0, 1)."""
     if failures <= 1 and stable:

@@ -24,4 +24,5 @@ class Services:
     on_output: Callable[[str, bytes], None]
     on_restart: Callable[[str, str], None]
     on_change: Callable[[], None]
+    on_gone: Callable[[str], None]
     tail: Callable[[str, int], Sequence[str]]

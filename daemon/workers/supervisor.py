@@ -51,8 +51,13 @@ class Supervisor:
         task = self._tasks.create_task(worker.run(), name=f"worker {profile.name}")
         self._running.add(task)
         task.add_done_callback(self._running.discard)
+        task.add_done_callback(lambda _: self._ended(profile.name))
         if profile.autostart:
             worker.post(Start())
+
+    def _ended(self, name: str) -> None:
+        if name not in self._workers:  # else a new worker has taken the name
+            self._services.on_gone(name)
 
     def worker(self, name: str) -> Worker:
         """The worker of a profile. Raises RequestError (404)."""

@@ -18,10 +18,10 @@ from typing import assert_never
 import structlog
 
 from daemon.profiles import Profile
+from daemon.sockets import holder_of
 from daemon.workers import command, machine, probe
 from daemon.workers.lease import Lease, Use, refusal
 from daemon.workers.monitor import Watched, watch
-from daemon.workers.ports import holder_of
 from daemon.workers.process import Child
 from daemon.workers.services import Services
 from daemon.workers.states import (
@@ -100,7 +100,7 @@ class Worker:
         self._restarts = 0
         self._last_exit: LastExit | None = None
         self._notes: tuple[str, ...] = ()
-        services.ports.reserve(profile.name, profile.port)
+        services.ports.reserve(self, profile.port)
 
     def __repr__(self) -> str:
         return f"<Worker {self.profile.name} {self.state.label} port={self._port}>"
@@ -204,7 +204,7 @@ class Worker:
                 self._child.kill_group()
                 self._child.close()
             self._services.loads.release(self._ticket)
-            self._services.ports.release(self.profile.name)
+            self._services.ports.release(self)
 
     async def _next_message(self) -> _Message:
         due = machine.deadline(self.state)
@@ -225,8 +225,8 @@ class Worker:
                     await self._step(LoadGranted(), tasks)
             case _Reconfigure(profile, restart):
                 self.profile = profile
-                self._services.ports.reserve(profile.name, profile.port)
-                if restart and not isinstance(self.state, Stopped):
+                self._services.ports.reserve(self, profile.port)
+                if restart and machine.is_wanted(self.state):
                     await self._step(Restart("config", self._services.drain_timeout), tasks)
             case _Close(drain):
                 self._closing = True
@@ -237,6 +237,8 @@ class Worker:
     async def _step(self, event: Event, tasks: asyncio.TaskGroup) -> None:
         if isinstance(event, Stop) and event.reason == IDLE and not self._use.idle_seconds():
             return  # a request came after the monitor had looked
+        if isinstance(event, Drained) and self._use.open:
+            return  # a request came after the last one had left
         old = self.state
         self.state, effects = machine.step(old, event, time.monotonic(), self._policy(), random())
         for effect in effects:
@@ -307,7 +309,7 @@ class Worker:
             self._inbox.put_nowait(_FromChild(number, event))
 
         try:
-            self._port, skipped = self._services.ports.take(name)
+            self._port, skipped = self._services.ports.take(self)
             self._notes = tuple([str(await asyncio.to_thread(holder_of, port)) for port in skipped])
             self._spawned_at = time.monotonic()
             self._use.memory = 0
