@@ -10,17 +10,53 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, NoReturn
+from typing import Annotated, Any, Literal, NoReturn
+
+from pydantic import AfterValidator, ConfigDict, Field, ValidationError
 
 from daemon.errors import RequestError
-from daemon.profiles import Profile
+from daemon.profiles import Profile, RequestDefaults
 
 Endpoint = Literal["chat.completions", "completions"]
 
 # Fields that would make mlx_lm.server load other weights.
 _LOADERS = ("adapters", "draft_model")
-_WHOLE_NUMBERS = ("max_tokens", "max_completion_tokens", "top_k", "seed", "num_draft_tokens", "top_logprobs")
-_MAX_DRAFT_LENGTH = 64
+# Arguments of apply_chat_template that are not the template's own: they change what it returns, which ends
+# mlx_lm.server's generation thread, or the template itself.
+_TEMPLATE_ARGUMENTS = frozenset({
+    "conversation", "tools", "chat_template", "add_generation_prompt", "continue_final_message", "tokenize",
+    "padding", "truncation", "max_length", "return_tensors", "return_dict", "return_assistant_tokens_mask",
+    "tokenizer_kwargs", "sanitize_control_tokens",
+})  # fmt: skip
+# A top_k of the vocabulary's size or more ends the generation thread; as large as this it has no effect.
+_MAX_TOP_K = 1000
+_MAX_TOP_LOGPROBS = 11
+
+
+def _for_the_template(value: dict[str, Any]) -> dict[str, Any]:
+    if taken := _TEMPLATE_ARGUMENTS & value.keys():
+        raise ValueError(f"must not hold {', '.join(sorted(taken))}")
+    return value
+
+
+class _Fields(RequestDefaults):
+    """What is checked of a request, beyond what a profile's defaults may say; other fields pass as they are."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    n: Literal[1] = 1
+    stream: bool = False
+    stream_options: dict[str, Any] | None = None
+    max_completion_tokens: int = Field(1, ge=1)
+    num_draft_tokens: int = Field(0, ge=0, le=64)
+    repetition_context_size: int = Field(0, ge=0, le=100_000)
+    presence_context_size: int = Field(0, ge=0, le=100_000)
+    frequency_context_size: int = Field(0, ge=0, le=100_000)
+    logprobs: bool | Annotated[int, Field(ge=0, le=20)] = False
+    top_logprobs: int = Field(0, ge=0, le=20)
+    logit_bias: dict[str, float] | None = None
+    tools: list[dict[str, Any]] | None = None
+    chat_template_kwargs: Annotated[dict[str, Any], AfterValidator(_for_the_template)] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +84,7 @@ def parse_body(raw: bytes) -> dict[str, Any]:
     except RecursionError as error:
         raise RequestError(400, "the body is nested too deeply") from error
     except json.JSONDecodeError as error:
-        raise RequestError(400, f"the body is not valid JSON: {error.msg} at byte {error.pos}") from error
+        raise RequestError(400, f"the body is no JSON: {error.msg} at character {error.pos}") from error
     except ValueError as error:
         raise RequestError(400, "the body holds a number that cannot be represented") from error
     if not isinstance(body, dict):
@@ -69,53 +105,41 @@ def prepare(
     client_model: str,
 ) -> Forward:
     """The request for the worker. Raises RequestError (400) with the field at fault."""
-    fields = {key: value for key, value in body.items() if value is not None and key not in _LOADERS}
-    stream = _flag(fields, "stream")
-    wants_usage = _wants_usage(fields)
-    _check_numbers(fields)
-    if fields.get("n", 1) != 1:
-        raise RequestError(400, "n must be 1: one answer is generated per request", param="n")
+    fields = {k: _whole(v) for k, v in body.items() if v is not None and k not in _LOADERS}
+    asked = _check(fields)
     _fill_in(fields, profile)
+    if not profile.command:
+        _suit_mlx(fields)
     if endpoint == "chat.completions":
         fields["messages"] = _with_system_prompt(_messages(fields), prompt, profile.system_prompt_mode)
     else:
         fields["prompt"] = _text_prompt(fields)
     # mlx_lm.server gives log probabilities only in an answer that is not streamed.
-    streamed = stream or not fields.get("logprobs")
+    streamed = asked.stream or not fields.get("logprobs")
     fields |= {"model": upstream_model, "stream": streamed}
+    fields.pop("stream_options", None)  # an empty one makes mlx_lm.server break the stream before its end
     if streamed:
         fields["stream_options"] = {"include_usage": True}
-    return Forward(_encode(fields), endpoint, client_model, stream, streamed, wants_usage)
+    wants_usage = bool((asked.stream_options or {}).get("include_usage"))
+    return Forward(_encode(fields), endpoint, client_model, asked.stream, streamed, wants_usage)
 
 
-def _flag(fields: dict[str, Any], name: str) -> bool:
-    value = fields.get(name, False)
-    if not isinstance(value, bool):
-        raise RequestError(400, f"{name} must be true or false", param=name)
-    return value
+def _whole(value: Any) -> Any:
+    """5.0 is a whole number in JSON."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-def _wants_usage(fields: dict[str, Any]) -> bool:
-    """An empty stream_options makes mlx_lm.server break the stream before its end."""
-    options = fields.pop("stream_options", {})
-    if not isinstance(options, dict):
-        raise RequestError(400, "stream_options must be an object", param="stream_options")
-    return bool(options.get("include_usage"))
-
-
-def _check_numbers(fields: dict[str, Any]) -> None:
-    for name in _WHOLE_NUMBERS:
-        value = fields.get(name)
-        if isinstance(value, float) and value.is_integer():
-            fields[name] = int(value)
-        elif value is not None and (isinstance(value, bool) or not isinstance(value, int)):
-            raise RequestError(400, f"{name} must be a whole number", param=name)
-    for name in ("max_tokens", "max_completion_tokens"):
-        if fields.get(name, 1) < 1:
-            raise RequestError(400, f"{name} must be at least 1", param=name)
-    for name in ("xtc_probability", "xtc_threshold"):  # refused by mlx_lm.server as whole numbers
-        if isinstance(fields.get(name), int):
-            fields[name] = float(fields[name])
+def _check(fields: dict[str, Any]) -> _Fields:
+    """The checked fields, which also stand in `fields` with the type they are to have."""
+    try:
+        asked = _Fields.model_validate(fields)
+    except ValidationError as error:
+        detail = error.errors(include_url=False, include_input=False, include_context=False)[0]
+        name = str(detail["loc"][0])
+        reason = detail["msg"].removeprefix("Value error, ").replace("Input should", "must", 1)
+        raise RequestError(400, f"{name} {reason}", param=name) from error
+    fields |= asked.model_dump(exclude_unset=True)
+    return asked
 
 
 def _fill_in(fields: dict[str, Any], profile: Profile) -> None:
@@ -127,9 +151,25 @@ def _fill_in(fields: dict[str, Any], profile: Profile) -> None:
         fields.setdefault(key, value)
     if profile.draft_model is None:
         fields.pop("num_draft_tokens", None)
-    elif not 0 <= fields.get("num_draft_tokens", 0) <= _MAX_DRAFT_LENGTH:
-        text = f"num_draft_tokens must be between 0 and {_MAX_DRAFT_LENGTH}"
-        raise RequestError(400, text, param="num_draft_tokens")
+
+
+def _suit_mlx(fields: dict[str, Any]) -> None:
+    """What OpenAI's API allows and mlx_lm.server refuses, ignores, or dies of."""
+    if fields.pop("logit_bias", None):
+        text = "logit_bias is not supported: mlx_lm.server writes outside its memory for an unknown token"
+        raise RequestError(400, text, param="logit_bias")
+    if fields.get("tool_choice") == "none":
+        fields.pop("tools", None)
+    if "seed" in fields:
+        fields["seed"] %= 2**64
+    if "top_k" in fields:
+        fields["top_k"] = min(fields["top_k"], _MAX_TOP_K)
+    logprobs = fields.pop("logprobs", False)
+    top = fields.pop("top_logprobs", 0)
+    if not isinstance(logprobs, bool):  # /v1/completions gives the number here
+        logprobs, top = True, logprobs
+    if logprobs:
+        fields |= {"logprobs": True, "top_logprobs": min(top, _MAX_TOP_LOGPROBS)}
 
 
 def _text_prompt(fields: dict[str, Any]) -> str:
@@ -192,8 +232,8 @@ def _tool_calls(calls: Any, place: str) -> list[dict[str, Any]]:
         function = call.get("function") if isinstance(call, dict) else None
         if not isinstance(function, dict) or not isinstance(function.get("name"), str):
             raise RequestError(400, f"{place}: each call needs a function with a name", param=place)
-        arguments = function.get("arguments", "{}")
-        made.append({**call, "function": {**function, "arguments": _json_text(arguments)}})
+        arguments = _json_text(function.get("arguments") or "{}")
+        made.append({**call, "function": {**function, "arguments": arguments}})
     return made
 
 
