@@ -7,12 +7,14 @@ finish_reason show it. `Answer` keeps track of both.
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Any, TypeVar
 
 from daemon.web.forwarding import Endpoint
 
 MAX_EVENT = 16 * 2**20  # bytes; larger than any real event, small enough to bound memory
 DONE = b"data: [DONE]\n\n"
+
+T = TypeVar("T")
 
 
 class BrokenAnswerError(Exception):
@@ -70,44 +72,43 @@ class Answer:
             self.done = True
             return None
         try:
-            chunk = json.loads(data)
-        except ValueError as error:
+            chunk = _as(dict, json.loads(data))
+        except (ValueError, RecursionError) as error:
             raise BrokenAnswerError("an event that is no JSON") from error
-        if not isinstance(chunk, dict) or "error" in chunk:
+        if chunk.get("error") is not None:
             raise BrokenAnswerError("an error reported by the worker")
         chunk["model"] = self._model
         chunk["object"] = (
             "chat.completion.chunk" if self._endpoint == "chat.completions" else "text_completion"
         )
         self._head = self._head or {key: chunk.get(key) for key in ("id", "created", "system_fingerprint")}
-        self.usage = chunk.get("usage") or self.usage
-        for choice in chunk.get("choices") or ():
-            self._take_choice(choice)
+        self.usage = _as(dict, chunk.get("usage") or {}) or self.usage
+        for choice in _as(list, chunk.get("choices", [])):
+            self._take_choice(_as(dict, choice))
         return chunk
 
     def _take_choice(self, choice: dict[str, Any]) -> None:
-        self.finish_reason = choice.get("finish_reason") or self.finish_reason
-        self._texts.append(choice.get("text") or "")
-        delta = choice.get("delta")
-        if not delta:
-            return
+        self.finish_reason = _text(choice, "finish_reason") or self.finish_reason
+        self._texts.append(_text(choice, "text"))
+        delta = _as(dict, choice.get("delta", {}))
         if self._role_sent:
             delta.pop("role", None)
-        self._role_sent = True
-        self._texts.append(delta.get("content") or "")
-        self._reasoning.append(delta.get("reasoning") or delta.get("reasoning_content") or "")
-        for call in delta.get("tool_calls") or ():
-            self._take_call(call)
+        self._role_sent |= "role" in delta
+        self._texts.append(_text(delta, "content"))
+        self._reasoning.append(_text(delta, "reasoning") or _text(delta, "reasoning_content"))
+        for call in _as(list, delta.get("tool_calls") or []):
+            self._take_call(_as(dict, call))
 
     def _take_call(self, call: dict[str, Any]) -> None:
         """Tool calls come in pieces, known by their index; the arguments are pieces of one text."""
-        function = call.get("function") or {}
+        function = _as(dict, call.get("function") or {})
+        index = _as(int, call.get("index", 0))
         whole = self._tool_calls.setdefault(
-            call.get("index", 0), {"id": "", "type": "function", "function": {"name": "", "arguments": ""}}
+            index, {"id": "", "type": "function", "function": {"name": "", "arguments": ""}}
         )
-        whole["id"] = call.get("id") or whole["id"]
-        whole["function"]["name"] = function.get("name") or whole["function"]["name"]
-        whole["function"]["arguments"] += function.get("arguments") or ""
+        whole["id"] = _text(call, "id") or whole["id"]
+        whole["function"]["name"] = _text(function, "name") or whole["function"]["name"]
+        whole["function"]["arguments"] += _text(function, "arguments")
 
     def whole(self) -> dict[str, Any]:
         """The answer in one piece, for a client that did not ask for a stream."""
@@ -126,9 +127,20 @@ class Answer:
         return {**self._head, "object": kind, "model": self._model, "choices": [choice], "usage": self.usage}
 
 
+def _as(kind: type[T], value: object) -> T:
+    if not isinstance(value, kind):
+        raise BrokenAnswerError("an event that is no chunk of an answer")
+    return value
+
+
+def _text(fields: dict[str, Any], name: str) -> str:
+    value = fields.get(name)
+    return "" if value is None else _as(str, value)
+
+
 def to_event(chunk: dict[str, Any]) -> bytes:
-    """A chunk as one event."""
-    return b"data: " + json.dumps(chunk, ensure_ascii=False).encode("utf-8", "surrogatepass") + b"\n\n"
+    """A chunk as one event, in ASCII: half of a surrogate pair has no UTF-8."""
+    return b"data: " + json.dumps(chunk).encode() + b"\n\n"
 
 
 def is_usage_only(chunk: dict[str, Any]) -> bool:
