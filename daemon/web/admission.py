@@ -44,11 +44,12 @@ class Admission:
             yield time.monotonic() - began
         finally:
             self._active -= 1
-            self._admit()
+            self.refresh()
 
     async def _acquire(self) -> None:
+        self.refresh()  # a reload may have changed the limits; now nobody waits while a slot is free
         slots, longest = self._limits()
-        if self._active < slots and not self._queue:
+        if self._active < slots:
             self._active += 1
             return
         if len(self._queue) >= longest:
@@ -63,10 +64,11 @@ class Admission:
                 self._active -= 1
             with suppress(ValueError):
                 self._queue.remove(turn)
-            self._admit()
+            self.refresh()
             raise
 
-    def _admit(self) -> None:
+    def refresh(self) -> None:
+        """Let in as many as the limits allow; to be called when a reload has raised them."""
         slots, _ = self._limits()
         while self._queue and self._active < slots:
             turn = self._queue.popleft()
