@@ -14,6 +14,8 @@ from ipaddress import ip_address
 
 from daemon.errors import ConfigError, RequestError
 
+OPEN = frozenset({"/healthz", "/"})
+DASHBOARD = "/dashboard/"  # files of the page at '/', which asks for the key itself
 LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
@@ -33,7 +35,7 @@ class Guard:
         origin = headers.get("Origin")
         if origin is not None and origin not in self.origins and not _same_origin(origin, host):
             raise RequestError(403, "requests from this web origin are not allowed (see allowed_origins)")
-        if path == "/healthz":
+        if path in OPEN or path.startswith(DASHBOARD):
             return
         self._check_token(headers.get("Authorization", ""))
         # A form or text/plain can be posted by any page without asking the browser first.
@@ -45,7 +47,7 @@ class Guard:
         if not self.api_key:
             return
         scheme, _, token = authorization.partition(" ")
-        right = hmac.compare_digest(token.strip().encode("utf-8", "replace"), self.api_key.encode())
+        right = hmac.compare_digest(_bytes(token.strip()), _bytes(self.api_key))
         if scheme.lower() != "bearer" or not right:
             raise RequestError(
                 401, "this daemon asks for its API key as a bearer token", code="invalid_api_key"
@@ -54,13 +56,14 @@ class Guard:
 
 def make_guard(host: str, allowed_hosts: tuple[str, ...], origins: tuple[str, ...], api_key: str) -> Guard:
     """The guard for an address to listen on. Raises ConfigError for an open address without a token."""
+    api_key = api_key.strip()
     if not is_loopback(host) and not api_key:
         raise ConfigError(
             f"listening on {host} lets other machines in, and no API key is set; set DRAFTD_API_KEY to a long"
             " random text, or listen on 127.0.0.1"
         )
-    own = {host} if host not in {"0.0.0.0", "::"} else set()
-    return Guard(LOOPBACK_NAMES | own | {name.lower() for name in allowed_hosts}, frozenset(origins), api_key)
+    names = {name.lower() for name in (host, *allowed_hosts)} - {"", "0.0.0.0", "::"}
+    return Guard(LOOPBACK_NAMES | names, frozenset(origins), api_key)
 
 
 def is_loopback(host: str) -> bool:
@@ -68,7 +71,7 @@ def is_loopback(host: str) -> bool:
     try:
         return ip_address(host).is_loopback
     except ValueError:
-        return host == "localhost"
+        return host.lower() == "localhost"
 
 
 def host_name(header: str) -> str:
@@ -76,6 +79,10 @@ def host_name(header: str) -> str:
     if header.startswith("["):
         return header[1:].partition("]")[0].lower()
     return header.partition(":")[0].lower()
+
+
+def _bytes(text: str) -> bytes:
+    return text.encode("utf-8", "surrogatepass")  # a header's bytes that are no UTF-8 arrive as surrogates
 
 
 def _same_origin(origin: str, host: str) -> bool:
