@@ -6,7 +6,7 @@ import json
 import math
 from typing import Any
 
-from daemon.errors import DraftdError, RequestError, WorkerError
+from daemon.errors import ConfigError, DraftdError, RequestError, WorkerError
 
 _TYPES = {
     401: "authentication_error",
@@ -18,7 +18,9 @@ _TYPES = {
 
 def status_of(error: DraftdError) -> int:
     """The HTTP status for an error."""
-    return error.status if isinstance(error, RequestError | WorkerError) else 500
+    if isinstance(error, RequestError | WorkerError):
+        return error.status
+    return 400 if isinstance(error, ConfigError) else 500
 
 
 def error_body(error: DraftdError) -> dict[str, Any]:

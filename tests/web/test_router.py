@@ -1,0 +1,80 @@
+"""Router: which profile a request's `model` means."""
+
+import pytest
+
+from daemon.errors import RequestError
+from daemon.profiles import Profile, ProfileSet
+from daemon.web.router import Router
+from tests.web.given import profile, refused
+
+FAST = profile("fast", aliases=["gpt-4o", "speculative/odd"], autostart=False)
+MAX = profile("max", aliases=["org/Max:4bit"])
+SLOW = profile("slow")
+
+
+def router(*profiles: Profile, default: str = "") -> Router:
+    return Router(ProfileSet({each.name: each for each in profiles}), default)
+
+
+@pytest.mark.parametrize(
+    ("model", "name"),
+    [
+        ("fast", "fast"),
+        ("gpt-4o", "fast"),
+        ("org/Max:4bit", "max"),
+        ("speculative/max", "max"),
+        ("speculative/gpt-4o", "fast"),
+        ("speculative/odd", "fast"),
+        ("speculative/speculative/odd", "fast"),
+    ],
+)
+def test_names_and_aliases_are_found_with_or_without_the_prefix(model: str, name: str) -> None:
+    assert router(FAST, MAX, SLOW).resolve(model).name == name
+
+
+@pytest.mark.parametrize(
+    "model", ["", "Fast", "fast ", "odd", "speculative/", "speculative/speculative/max", "max/speculative"]
+)
+def test_an_unknown_model_is_not_found_and_the_answer_names_those_there_are(model: str) -> None:
+    with pytest.raises(RequestError) as caught:
+        router(FAST, MAX).resolve(model)
+    error = caught.value
+    assert (error.status, error.code, error.param) == (404, "model_not_found", "model")
+    assert str(error) == f"there is no model '{model}'; there are: fast, max"
+
+
+@pytest.mark.parametrize(
+    ("profiles", "default", "name"),
+    [
+        ((FAST, MAX, SLOW), "", "max"),
+        ((FAST, MAX, SLOW), "slow", "slow"),
+        ((FAST, MAX, SLOW), "fast", "fast"),
+        ((FAST, MAX, SLOW), "gpt-4o", "fast"),
+        ((FAST, MAX, SLOW), "gone", "max"),
+        ((SLOW, MAX), "", "slow"),
+        ((FAST,), "fast", "fast"),
+    ],
+)
+def test_a_missing_model_means_the_default_or_else_the_first_that_starts_by_itself(
+    profiles: tuple[Profile, ...], default: str, name: str
+) -> None:
+    assert router(*profiles, default=default).resolve(None).name == name
+
+
+@pytest.mark.parametrize("profiles", [(), (FAST,)])
+def test_a_missing_model_without_a_default_is_refused(profiles: tuple[Profile, ...]) -> None:
+    with refused(400, param="model", says="no default"):
+        router(*profiles).resolve(None)
+
+
+@pytest.mark.parametrize("model", [0, 5, 1.5, True, False, [], ["fast"], {}, {"fast": 1}])
+def test_what_is_no_string_names_no_model(model: object) -> None:
+    with refused(400, param="model", says="must be a string"):
+        router(FAST, MAX).resolve(model)
+
+
+def test_a_huge_name_is_quoted_short() -> None:
+    with pytest.raises(RequestError) as caught:
+        router(FAST).resolve("x" * 1_000_000)
+    assert "x" * 100 in str(caught.value)
+    assert len(str(caught.value)) < 200
