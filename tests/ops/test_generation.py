@@ -1,0 +1,122 @@
+"""generation: what a client sees of a stream, its figures, and every way in which a stream is not one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import pytest
+
+from daemon.errors import DraftdError
+from daemon.ops.generation import Drafted, Generation, OpenAI
+from tests.harness import chat, free_ports
+from tests.ops.servers import scripted
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[OpenAI]:
+    with scripted() as url:
+        yield OpenAI(url)
+
+
+@pytest.mark.parametrize(
+    ("url", "root"),
+    [
+        ("http://a:1", "http://a:1"),
+        ("http://a:1/v1/", "http://a:1"),
+        ("localhost:8000", "http://localhost:8000"),
+        ("https://a/openai/v1", "https://a/openai"),
+    ],
+)
+def test_an_address_is_taken_with_and_without_its_usual_end(url: str, root: str) -> None:
+    assert OpenAI(url).root == root
+
+
+def test_a_generation_is_shown_as_it_comes_and_counted(server: OpenAI) -> None:
+    shown: list[str] = []
+    made = server.generate(chat("[[tokens 4]]", max_tokens=4), shown.append)
+    assert shown == ["one", " two", " three", " four"]
+    assert (made.text, made.tokens, made.counted, made.finish_reason) == (
+        "one two three four",
+        4,
+        True,
+        "length",
+    )
+
+
+def test_times_are_taken_from_the_request_to_the_first_and_the_last_token(server: OpenAI) -> None:
+    waited = server.generate(chat("[[wait 0.3]]", max_tokens=4))
+    assert 0.3 < waited.first_token <= waited.seconds
+    slow = server.generate(chat("[[slow 0.1]]", max_tokens=4))
+    assert slow.seconds - slow.first_token > 0.25  # the last of four comes after three pauses
+    assert slow.tokens_per_second == 4 / slow.seconds
+
+
+@pytest.mark.parametrize(
+    ("order", "message"),
+    [
+        ("no-done", "without its end mark"),
+        ("half-event", "an event that is no JSON"),
+        ("error-event", "ended in an error: broken inside"),
+        ("tokens 0", "the answer has no text"),
+        ("status 503", "answers with status 503: asked for status 503"),
+    ],
+)
+def test_what_is_not_a_whole_answer_is_an_error_that_says_so(order: str, message: str) -> None:
+    with scripted() as url, pytest.raises(DraftdError, match=message):
+        OpenAI(url).generate(chat(f"[[{order}]]", max_tokens=5))
+
+
+def test_a_server_that_dies_in_the_middle_of_its_answer_is_noticed() -> None:
+    with scripted() as url, pytest.raises(DraftdError, match=r"cut short|broke off"):
+        OpenAI(url).generate(chat("[[die-mid-stream]]", max_tokens=5))
+
+
+def test_nobody_at_the_address_is_an_error_with_the_reason() -> None:
+    nobody = OpenAI(f"http://127.0.0.1:{free_ports()}")
+    for ask in (nobody.models, lambda: nobody.worker("a"), lambda: nobody.generate(chat())):
+        with pytest.raises(DraftdError, match=r"nobody answers at http.*: Connection refused"):
+            ask()
+
+
+def test_a_server_that_is_no_draftd_tells_neither_models_nor_workers(server: OpenAI) -> None:
+    assert server.models() is None
+    assert server.worker("a") is None
+
+
+# --- what was drafted ---------------------------------------------------------------------------------------
+
+MADE = Generation("text", 10, True, 0.1, 1.0, "stop")
+
+
+class Telling(OpenAI):
+    """Tells of its worker as scripted; the last word stays."""
+
+    def __init__(self, *rows: Mapping[str, Any] | None) -> None:
+        super().__init__("http://unused")
+        self.rows = list(rows)
+
+    def worker(self, name: str) -> dict[str, Any] | None:
+        row = self.rows.pop(0) if len(self.rows) > 1 else self.rows[0]
+        return None if row is None else dict(row)
+
+
+def row(proposed: int, accepted: int, length: int = 5) -> dict[str, Any]:
+    return {"num_draft_tokens": length, "acceptance": {"proposed": proposed, "accepted": accepted}}
+
+
+def test_what_was_drafted_is_what_the_figures_grew_by_however_late() -> None:
+    before, late = row(100, 60), row(140, 95)
+    assert Telling(before, before, before, late).drafted("a", lambda: MADE) == (MADE, Drafted(40, 35))
+
+
+@pytest.mark.parametrize("told", [None, row(0, 0, length=0)])
+def test_where_nobody_drafts_or_tells_nothing_is_waited_for(told: dict[str, Any] | None) -> None:
+    asked = Telling(told, None)
+    assert asked.drafted("a", lambda: MADE) == (MADE, None)
+    assert len(asked.rows) == 1  # it did not ask again
+
+
+def test_a_worker_that_never_reports_is_not_waited_for_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("daemon.ops.generation.COUNTED_WITHIN", 0.05)
+    assert Telling(row(7, 3)).drafted("a", lambda: MADE) == (MADE, None)

@@ -1,0 +1,81 @@
+"""smoke: which model is asked, and what is said of it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from daemon.errors import DraftdError
+from daemon.ops.generation import Drafted, Generation
+from daemon.ops.smoke import Request, Smoked, acceptance, choose, describe
+
+MADE = Generation("text", 10, True, 0.1, 1.0, "stop")
+ROW = {
+    "model": "big",
+    "draft_model": "small",
+    "num_draft_tokens": 5,
+    "state": "ready",
+    "port": 8001,
+}
+PLAIN = ROW | {"num_draft_tokens": 0, "draft_model": None, "state": "stopped", "port": None}
+
+
+@pytest.mark.parametrize(
+    ("word", "models", "chosen"),
+    [
+        ("", ["only"], "only"),
+        ("", ["one", "two"], ""),  # naming one could make mlx_lm.server load it
+        ("", [], ""),
+        ("", None, ""),
+        ("fast", ["a-fast", "a-max"], "a-fast"),
+        ("a", ["a", "a-max"], "a"),
+        ("unlisted", None, "unlisted"),
+    ],
+)
+def test_the_model_that_is_asked(word: str, models: list[str] | None, chosen: str) -> None:
+    assert choose(word, models) == chosen
+    assert Request(chosen, "?", 5, 0.0).body("hi", 5).get("model", "") == chosen
+
+
+@pytest.mark.parametrize(
+    ("word", "models", "message"),
+    [
+        ("a", ["a-fast", "a-max", "b"], "'a' fits several models of the server; there are: a-fast, a-max"),
+        ("z", ["a-fast", "b"], "'z' fits no model of the server; there are: a-fast, b"),
+        ("z", [], "'z' fits no model of the server; there are: none"),
+    ],
+)
+def test_a_word_that_names_no_one_model_is_refused(word: str, models: list[str], message: str) -> None:
+    with pytest.raises(DraftdError) as refused:
+        choose(word, models)
+    assert str(refused.value) == message
+
+
+@pytest.mark.parametrize(
+    ("models", "name", "row", "text"),
+    [
+        (["p"], "p", ROW, "p: big, 5 draft tokens from small; worker ready on port 8001"),
+        (["p"], "p", PLAIN, "p: big, without a draft model; worker stopped on port –"),
+        (["p"], "p", None, "p"),
+        (["p", "q"], "", None, "the server’s own choice (2 listed: p, q)"),
+        (None, "p", None, "p (it lists no models)"),
+    ],
+)
+def test_what_is_said_of_the_model(
+    models: list[str] | None, name: str, row: dict[str, Any] | None, text: str
+) -> None:
+    assert describe(models, name, row) == text
+
+
+@pytest.mark.parametrize(
+    ("drafted", "row", "text"),
+    [
+        (Drafted(40, 30), ROW, "75% (30 of 40 draft tokens accepted)"),
+        (None, None, "unknown: only a draftd daemon tells it"),
+        (None, PLAIN, "none: this profile has no draft model"),
+        (None, ROW, "unknown: the worker reported no drafting ('draftd logs' may say why)"),
+    ],
+)
+def test_what_is_said_of_drafting(drafted: Drafted | None, row: dict[str, Any] | None, text: str) -> None:
+    assert acceptance(Smoked(MADE, drafted, row)) == text
