@@ -31,6 +31,7 @@ from daemon.telemetry.metrics import Metrics, WorkerSample
 from daemon.telemetry.records import EngineProgress, GenerationReport, PromptProgress, Record
 from daemon.telemetry.sink import Sink
 from daemon.web.api import Api
+from daemon.web.event_stream import EventStream
 from daemon.web.guard import make_guard
 from daemon.web.proxy import Limits, Proxy
 from daemon.web.router import Router
@@ -64,6 +65,7 @@ class Daemon:
         self._supervisor: Supervisor | None = None
         self._proxy: Proxy | None = None
         self._api: Api | None = None
+        self._events = EventStream(self._live, self._sink.log, settings.write_timeout)
 
     @property
     def url(self) -> str:
@@ -96,8 +98,8 @@ class Daemon:
 
     def reload(self) -> list[str]:
         """Read the profiles again: all are taken or none. Returns what changed. Raises ConfigError."""
-        assert self._supervisor is not None
-        assert self._proxy is not None
+        if self._supervisor is None or self._proxy is None or self._stop.is_set():
+            raise ConfigError("draftd is starting or stopping; it reads the profiles when it starts")
         profiles = self._load()
         for name in profiles.profiles:
             self._metrics.declare(name)
@@ -122,7 +124,7 @@ class Daemon:
             tasks = await stack.enter_async_context(asyncio.TaskGroup())
             self._supervisor = supervisor = Supervisor(self._services(session), tasks)
             self._proxy = proxy = Proxy(
-                lambda: self._router, supervisor, self._metrics, session, self._limits()
+                lambda: self._router, supervisor, self._metrics, session, self._limits(), self._events.tell
             )
             self._metrics.bind(lambda: _samples(supervisor, proxy))
             self._api = api = Api(
@@ -132,6 +134,7 @@ class Daemon:
                 self._metrics,
                 self._sink.log,
                 self.reload,
+                self._events,
                 time.time(),
             )
             runner = make_runner(
@@ -149,9 +152,10 @@ class Daemon:
             self.reload()
             self._serving.set()
             log.info("draftd serves", url=self.url, pid=os.getpid(), version=__version__)
-            watching = tasks.create_task(self._watch())
+            until_stopped = [tasks.create_task(self._watch()), tasks.create_task(self._events.run())]
             await self._stop.wait()
-            watching.cancel()
+            for task in until_stopped:
+                task.cancel()
             await self._shut_down(site, proxy, supervisor)
         log.info("draftd has stopped")
 
@@ -194,7 +198,7 @@ class Daemon:
             base_env=os.environ,
             stop_grace=self.settings.stop_grace,
             drain_timeout=self.settings.drain_timeout,
-            on_output=self._sink.feed,
+            on_output=self._take_output,
             on_restart=self._metrics.restarted,
             on_change=self._tell_change,
             on_gone=self._forget,
@@ -209,6 +213,10 @@ class Daemon:
             self._proxy.forget(name)
         self._tell_change()
 
+    def _take_output(self, name: str, chunk: bytes) -> None:
+        self._sink.feed(name, chunk)
+        self._events.tell()
+
     def _on_record(self, name: str, record: Record) -> None:
         self._metrics.record(name, record)
         if self._supervisor and isinstance(record, EngineProgress | GenerationReport | PromptProgress):
@@ -218,6 +226,11 @@ class Daemon:
     def _tell_change(self) -> None:
         self._changed.set()
         self._changed = asyncio.Event()
+        self._events.tell()
+
+    def _live(self) -> dict[str, Any]:
+        assert self._api is not None
+        return self._api.live()
 
     async def _watch(self) -> None:
         """Reload when a profile or prompt changes; what cannot be read leaves the old ones in force."""
