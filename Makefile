@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PINS := -c .ci/constraints.txt
 
-.PHONY: demo test check format clean
+.PHONY: demo test check faults soak recovery format clean
 
 demo: .venv/demo-ready
 	$(BIN)/draftd up --demo
@@ -17,6 +17,18 @@ check: .venv/test-ready
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
+
+# The 48 faults of the fault table, each with its test and the time that it took.
+faults: .venv/test-ready
+	$(BIN)/python -m pytest -m fault --all-faults
+
+# Ten minutes of requests and trouble on the demo pair; SOAK_SECONDS=60 makes it shorter.
+soak: .venv/test-ready
+	$(BIN)/python -m tests.soak
+
+# How fast a killed worker is noticed and back, beside an mlx_lm.server that is started by hand.
+recovery: .venv/test-ready
+	$(BIN)/python -m tests.soak.recovery
 
 format: .venv/test-ready
 	$(BIN)/ruff check --fix .
