@@ -32,7 +32,17 @@ from prometheus_client.registry import Collector
 from daemon.telemetry.instruments import ENDPOINTS, UNKNOWN, Instruments
 from daemon.telemetry.records import MOST, DraftAcceptance, EngineStarted, GenerationReport, Record
 
-__all__ = ["CLIENT_LEFT", "ENDPOINTS", "STATES", "UNKNOWN", "WINDOW", "Acceptance", "Metrics", "WorkerSample"]
+__all__ = [
+    "CLIENT_LEFT",
+    "ENDPOINTS",
+    "STATES",
+    "UNKNOWN",
+    "WINDOW",
+    "Acceptance",
+    "Metrics",
+    "Recent",
+    "WorkerSample",
+]
 
 WINDOW = 50  # requests that the acceptance ratio and the median speed look back on
 STATES = ("stopped", "starting", "ready", "stopping", "backoff", "failed")
@@ -67,6 +77,14 @@ class Acceptance:
     proposed: int
     accepted: int
     ratio: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Recent:
+    """The last 50 requests of which each figure is known, oldest first: accepted ÷ proposed; tokens/s."""
+
+    acceptance: tuple[float, ...]
+    tokens_per_second: tuple[float, ...]
 
 
 @dataclass(slots=True)
@@ -242,6 +260,12 @@ class Metrics:
         """Zeros and None for a profile that is not declared."""
         tally = self._tallies.get(profile) or _Tally()
         return Acceptance(tally.proposed, tally.accepted, tally.ratio())
+
+    def recent(self, profile: str) -> Recent:
+        """Empty for a profile that is not declared."""
+        tally = self._tallies.get(profile) or _Tally()
+        ratios = tuple(record.accepted / record.proposed for record in tally.recent)
+        return Recent(ratios, tuple(tally.speeds))
 
     def tokens_per_second(self, profile: str) -> float | None:
         """Median of the last 50 generations whose speed is known."""

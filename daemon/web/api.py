@@ -14,7 +14,8 @@ from daemon import __version__
 from daemon.errors import RequestError
 from daemon.telemetry.logs import LogLine, WorkerLog
 from daemon.telemetry.metrics import Metrics
-from daemon.web import describe
+from daemon.web import dashboard, describe
+from daemon.web.event_stream import EventStream
 from daemon.web.proxy import Proxy
 from daemon.web.router import Router
 from daemon.workers.states import Event, Restart, Start, Stop
@@ -34,6 +35,7 @@ class Api:
     metrics: Metrics
     logs: Callable[[str], WorkerLog]
     reload: Callable[[], list[str]]
+    events: EventStream
     started: float  # epoch seconds
 
     def routes(self) -> list[web.RouteDef]:
@@ -48,6 +50,8 @@ class Api:
             web.post("/api/workers/{name}/{order}", self.order),
             web.post("/api/reload", self.reload_profiles),
             web.get("/api/logs/{name}", self.log),
+            web.get("/api/events", self.events.handle),
+            *dashboard.routes(),
         ]
 
     async def models(self, request: web.Request) -> web.Response:
@@ -83,15 +87,25 @@ class Api:
 
     async def status(self, request: web.Request) -> web.Response:
         """GET /api/status."""
+        return web.json_response(self._status())
+
+    def _status(self) -> dict[str, Any]:
         router = self.router()
-        body = {
+        return {
             "version": __version__,
             "pid": os.getpid(),
             "started": describe.iso(self.started),
             "default_model": router.default.name if router.default else None,
             "workers": self.workers(),
         }
-        return web.json_response(body)
+
+    def live(self) -> dict[str, Any]:
+        """The status with what /api/events tells beside it."""
+        status = self._status()
+        for row in status["workers"]:
+            name = row["name"]
+            row.update(describe.live(self.proxy.admission(name).active, self.metrics.recent(name)))
+        return status
 
     def workers(self) -> list[dict[str, Any]]:
         """Every worker as /api/status tells it."""

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from daemon.profiles import Profile
-from daemon.telemetry.metrics import Metrics
+from daemon.telemetry.metrics import Metrics, Recent
 from daemon.workers.status import WorkerStatus, describe_code
 
 
@@ -42,6 +42,11 @@ def worker(status: WorkerStatus, queue: int, metrics: Metrics) -> dict[str, Any]
         "tokens_per_second": metrics.tokens_per_second(status.name),
         "notes": list(status.notes),
     }
+
+
+def live(active: int, recent: Recent) -> dict[str, Any]:
+    """What /api/events tells of a worker beside its status: requests it works on, and the last ones' figures."""
+    return {"active": active, "recent": asdict(recent)}
 
 
 def model(profile: Profile, created: int) -> dict[str, Any]:

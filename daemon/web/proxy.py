@@ -64,7 +64,10 @@ class Call:
 
 
 class Proxy:
-    """`router` is replaced by a reload; a request keeps the one that it began with."""
+    """`router` is replaced by a reload; a request keeps the one that it began with.
+
+    `on_change` is told when a request has come or gone.
+    """
 
     def __init__(
         self,
@@ -73,12 +76,14 @@ class Proxy:
         metrics: Metrics,
         session: aiohttp.ClientSession,
         limits: Limits,
+        on_change: Callable[[], None],
     ) -> None:
         self._router = router
         self._supervisor = supervisor
         self._metrics = metrics
         self._session = session
         self._limits = limits
+        self._on_change = on_change
         self._admissions: dict[str, Admission] = {}
         self._refusing = False
         self._idle = asyncio.Event()
@@ -113,10 +118,12 @@ class Proxy:
             raise WorkerError("draftd is stopping", code="stopping", retry_after=5)
         self.open_requests += 1
         self._idle.clear()
+        self._on_change()
         try:
             return await self._handle(request, endpoint)
         finally:
             self.open_requests -= 1
+            self._on_change()
             if not self.open_requests:
                 self._idle.set()
 

@@ -1,0 +1,41 @@
+"""The dashboard: one static page and its two files. It holds no data, so it is given out without the API key."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+from aiohttp import web
+
+FILES = {
+    "/": ("index.html", "text/html"),
+    "/dashboard/style.css": ("style.css", "text/css"),
+    "/dashboard/page.js": ("page.js", "text/javascript"),
+    "/dashboard/charts.js": ("charts.js", "text/javascript"),
+    "/dashboard/format.js": ("format.js", "text/javascript"),
+    "/dashboard/stream.js": ("stream.js", "text/javascript"),
+    "/dashboard/icon.svg": ("icon.svg", "image/svg+xml"),
+}
+HEADERS = {
+    # Nothing from elsewhere, nothing inline, and no page of others around ours: its buttons stop workers.
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self';"
+    " connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cache-Control": "no-cache",  # a new version of draftd brings a new page
+}
+
+
+def routes() -> list[web.RouteDef]:
+    """Paths and handlers."""
+    folder = Path(__file__).parent
+    return [web.get(path, _giving(folder / name, kind)) for path, (name, kind) in FILES.items()]
+
+
+def _giving(file: Path, kind: str) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+    text = file.read_text("utf-8")
+
+    async def give(request: web.Request) -> web.StreamResponse:
+        return web.Response(text=text, content_type=kind, headers=HEADERS)
+
+    return give

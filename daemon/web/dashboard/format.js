@@ -1,0 +1,81 @@
+// Numbers and words for people. The same words as `draftd status`.
+
+export const PAYS = 0.6; // acceptance from which drafting usually pays; below it rarely does
+
+export const TONES = {
+  ready: "good", starting: "wait", stopping: "wait", backoff: "bad", failed: "bad", stopped: "off",
+};
+
+export const percent = (ratio) => (ratio === null ? "–" : `${Math.round(ratio * 100)} %`);
+export const speed = (value) => (value === null ? "–" : value.toFixed(value < 100 ? 1 : 0));
+
+export function memory(bytes) {
+  if (bytes === null) return "–";
+  return bytes >= 1e9 ? `${(bytes / 1e9).toFixed(1)} GB` : `${Math.round(bytes / 1e6)} MB`;
+}
+
+export function ago(iso) {
+  const seconds = Math.max(0, (Date.now() - Date.parse(iso)) / 1000);
+  if (seconds < 120) return `${Math.round(seconds)} s`;
+  if (seconds < 7200) return `${Math.round(seconds / 60)} min`;
+  if (seconds < 172800) return `${Math.round(seconds / 3600)} h`;
+  return `${Math.round(seconds / 86400)} d`;
+}
+
+export const clock = (epoch) => new Date(epoch * 1000).toTimeString().slice(0, 8);
+
+// The last part of a path or of a hub name.
+export const shortModel = (model) => model.replace(/\/+$/, "").split("/").pop();
+
+export const plural = (count, word) => `${count} ${word}${count === 1 ? "" : "s"}`;
+
+// What a first glance should say: { tone, headline, aside } for all workers together.
+export function verdict(workers) {
+  const drafting = workers.filter((row) => row.draft_model || row.acceptance.proposed);
+  const known = drafting.filter((row) => row.acceptance.ratio !== null);
+  const failed = workers.filter((row) => row.state === "failed").map((row) => row.name);
+  const trouble = failed.length ? `${failed.join(", ")} failed. ` : "";
+  if (!workers.length) return { tone: "off", headline: "No profiles", aside: "There is nothing to serve." };
+  if (!known.length) {
+    const ready = workers.filter((row) => row.state === "ready").length;
+    const headline = trouble ? trouble.trim() : `${ready} of ${plural(workers.length, "worker")} ready`;
+    const aside = drafting.length
+      ? "Acceptance shows after the first request."
+      : "No profile has a draft model, so nothing is drafted.";
+    return { tone: failed.length ? "bad" : "off", headline, aside };
+  }
+  const paying = known.filter((row) => row.acceptance.ratio >= PAYS);
+  const sum = (key) => known.reduce((total, row) => total + row.acceptance[key], 0);
+  const rate = percent(sum("accepted") / sum("proposed"));
+  const aside = `${trouble}${rate} of all draft tokens were accepted. From about 60 % on drafting usually pays.`;
+  if (paying.length === known.length) return { tone: "good", headline: "Drafting pays", aside };
+  const some = `Drafting pays on ${paying.length} of ${plural(known.length, "worker")}`;
+  return { tone: "low", headline: paying.length ? some : "Drafting hardly pays", aside };
+}
+
+export function acceptanceNote(row) {
+  if (!row.draft_model && !row.acceptance.proposed) return "no draft model";
+  if (row.acceptance.ratio === null) return "no request yet";
+  const count = row.recent.acceptance.length;
+  const word = row.acceptance.ratio >= PAYS ? "usually pays" : "rarely pays: try a shorter draft";
+  return `${word}; last ${plural(count, "request")}`;
+}
+
+export function speedNote(row) {
+  const count = row.recent.tokens_per_second.length;
+  return count ? `median of the last ${plural(count, "request")}` : "no request yet";
+}
+
+export function trouble(row) {
+  const notes = [...row.notes];
+  if (["backoff", "failed"].includes(row.state) && row.last_exit) {
+    notes.push(`${row.last_exit.reason} (${row.last_exit.meaning})`, ...row.last_exit.lines.slice(-3));
+  }
+  return notes.join("\n");
+}
+
+export function curl(origin, model, withKey) {
+  const key = withKey ? ' \\\n  -H "Authorization: Bearer $DRAFTD_API_KEY"' : "";
+  const body = JSON.stringify({ model, stream: true, messages: [{ role: "user", content: "What is a draft model?" }] });
+  return `curl -N ${origin}/v1/chat/completions \\\n  -H 'Content-Type: application/json'${key} \\\n  -d '${body}'`;
+}

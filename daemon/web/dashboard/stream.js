@@ -1,0 +1,82 @@
+// The way to the daemon: the event stream, orders to workers, and the API key if it asks for one.
+// EventSource can send no Authorization header, so the stream is read with fetch.
+
+const KEY = "draftd-api-key"; // in sessionStorage: of this tab, and gone with it
+const SILENCE = 25_000; // ms; the daemon sends a comment every 10 s, so the connection is dead
+const LONGEST_PAUSE = 8_000; // ms between attempts
+
+export class KeyNeeded extends Error {}
+
+export const hasKey = () => sessionStorage.getItem(KEY) !== null;
+export const keepKey = (key) => sessionStorage.setItem(KEY, key);
+
+async function ask(path, options = {}) {
+  const key = sessionStorage.getItem(KEY);
+  const headers = key === null ? {} : { Authorization: `Bearer ${key}` };
+  const response = await fetch(path, { ...options, headers, cache: "no-store" });
+  if (response.status === 401) throw new KeyNeeded();
+  if (!response.ok) throw new Error(await reason(response));
+  return response;
+}
+
+async function reason(response) {
+  try {
+    return (await response.json()).error.message;
+  } catch {
+    return `the daemon answered with status ${response.status}`;
+  }
+}
+
+export const order = (name, word) =>
+  ask(`/api/workers/${encodeURIComponent(name)}/${word}`, { method: "POST" });
+
+// Calls on.snapshot, on.status and on.log with what comes, on.connection("live" | reason) and, until it returns
+// a promise that is kept, on.key() for a key. Never returns: a stream that ends is asked for again.
+export async function follow(on) {
+  for (let pause = 500; ; pause = Math.min(pause * 2, LONGEST_PAUSE)) {
+    let why = "the daemon has ended the connection";
+    try {
+      await read(on, () => (pause = 500));
+    } catch (error) {
+      if (error instanceof KeyNeeded) {
+        await on.key();
+        continue;
+      }
+      why = error instanceof TypeError ? "it does not answer" : error.message; // TypeError: no connection
+    }
+    on.connection(why);
+    await new Promise((done) => setTimeout(done, pause));
+  }
+}
+
+async function read(on, begun) {
+  const leaving = new AbortController();
+  let timer;
+  const heard = () => {
+    clearTimeout(timer);
+    timer = setTimeout(() => leaving.abort(new Error("nothing was heard of the daemon")), SILENCE);
+  };
+  heard();
+  try {
+    const response = await ask("/api/events", { signal: leaving.signal });
+    on.connection("live");
+    begun();
+    const decoder = new TextDecoder();
+    let rest = "";
+    for (const reader = response.body.getReader(); ; ) {
+      const { done, value } = await reader.read();
+      if (done) return;
+      heard();
+      const events = (rest + decoder.decode(value, { stream: true })).split("\n\n");
+      rest = events.pop();
+      for (const text of events) deliver(text, on);
+    }
+  } finally {
+    clearTimeout(timer);
+  }
+}
+
+function deliver(text, on) {
+  const [, kind, data] = /^event: (\w+)\ndata: (.*)$/.exec(text) ?? [];
+  if (kind) on[kind](JSON.parse(data)); // what does not match is a comment
+}
