@@ -6,6 +6,7 @@ calls `mlx_lm.server.main()`. What the hooks add:
 - `acceptance` counts rounds, proposed and accepted draft tokens of each request, and reports them;
 - `prompt_cache` keeps cached prompts true under speculative decoding, and within `--prompt-cache-bytes`;
 - `start` refuses flags that corrupt the output, and gives a taken port a name and an exit code;
+- `guard` refuses what a web page could send to the worker's own port;
 - `generation_thread` ends the process when the thread that generates has died.
 
 `lifeline` needs no hook: it ends the process when the daemon is gone; `guardian` holds it in place of a

@@ -15,6 +15,7 @@ from daemon.engine import records
 from daemon.engine.acceptance import AcceptanceCount, counted
 from daemon.engine.exits import describe
 from daemon.engine.generation_thread import exit_on_death, watch
+from daemon.engine.guard import METHODS, guard
 from daemon.engine.progress import INTERVAL, at_most_every, ticking
 from daemon.engine.start import guarded_run
 
@@ -78,6 +79,17 @@ def _place_quiet_health() -> None:
     handler.log_request = without_health
 
 
+def _place_guard() -> None:
+    server: Any = importlib.import_module("mlx_lm.server")
+    handler = expect(server, "APIHandler")
+    for method in METHODS:
+        expect(handler, method)
+    for flag in ("allowed_origins", "cli_args"):
+        if flag not in handler._set_cors_headers.__code__.co_names:
+            raise UnfitError(f"mlx_lm.server.APIHandler._set_cors_headers does not use {flag}")
+    guard(handler)
+
+
 def _place_prompt_cache() -> None:
     server: Any = importlib.import_module("mlx_lm.server")
     cache = expect(server, "LRUPromptCache", "max_size", "max_bytes", caller="run")
@@ -112,6 +124,7 @@ HOOKS: dict[str, tuple[Callable[[], None], str]] = {
     "acceptance": (_place_acceptance, "draft acceptance is not counted"),
     "progress": (_place_progress, "a long prompt shows no progress before its first token"),
     "quiet_health": (_place_quiet_health, "the log is full of health checks"),
+    "guard": (_place_guard, "web pages can send requests to the worker's port"),
     "prompt_cache": (_place_prompt_cache, "cached prompts may change the answers of drafted requests"),
     "generation_thread": (_place_generation_thread, "the process outlives its generation thread"),
     "start": (_place_start, "flags are not checked, and a taken port has no exit code of its own"),
