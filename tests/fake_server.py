@@ -19,6 +19,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 WORDS = ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"]
+PAUSES = {"slow": 0.0, "eat": 0.1, "metal": 0.1}  # seconds between two tokens; 0: as ordered
 ORDER = re.compile(r"\[\[([a-z-]+)(?: ([0-9.]+))?\]\]")
 
 
@@ -35,6 +36,7 @@ def arguments() -> argparse.Namespace:
         "--grandchild", help="start a grandchild that ignores SIGTERM; write its pid to this file"
     )
     parser.add_argument("--chatter", type=int, default=0, help="bytes of output without a newline, at once")
+    parser.add_argument("--accepted", type=float, default=0.5, help="share of draft tokens")
     parser.add_argument("--log-requests", help="append each request's body to this file")
     return parser.parse_args()
 
@@ -88,6 +90,13 @@ class Handler(BaseHTTPRequestHandler):
             for step in range(1, 11):
                 time.sleep(amount / 10)
                 print(f"Prompt processing progress: {step}/10", flush=True)
+        if order == "heartbeat":
+            for _ in range(10):
+                time.sleep(amount / 10)
+                print('draftd-engine {"event": "progress"}', flush=True)
+        if order == "metal":
+            memory = {"active": int(amount * 2**20) - 1000, "cache": 2000, "peak": 0}
+            print("draftd-engine " + json.dumps({"event": "progress", "memory": memory}), flush=True)
         if order == "eat":
             Handler.eaten = b"x" * int(amount * 2**20)
         if order == "status":
@@ -118,8 +127,8 @@ class Handler(BaseHTTPRequestHandler):
         for number in range(count):
             word = (" " if number else "") + WORDS[number % len(WORDS)]
             self._event(self._chunk(chat, word, None))
-            if order == "slow":
-                time.sleep(amount)
+            if order in PAUSES:
+                time.sleep(PAUSES[order] or amount)
             if number == 1:
                 self._halfway(order)
         if order == "no-done":
@@ -131,7 +140,8 @@ class Handler(BaseHTTPRequestHandler):
                 {**self._chunk(chat, "", None), "object": "chat.completion", "choices": [], "usage": usage}
             )
         self.wfile.write(b"data: [DONE]\n\n")
-        print(f"Draft tokens accepted: {count}/{2 * count} (50%)", flush=True)
+        share = self.args.accepted
+        print(f"Draft tokens accepted: {count}/{round(count / share)} ({share:.0%})", flush=True)
 
     def _halfway(self, order: str) -> None:
         if order == "die-mid-stream":

@@ -9,11 +9,13 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import aiohttp
 import psutil
 import pytest
 
 from daemon.app import Daemon
 from daemon.errors import AlreadyRunningError, ConfigError, DraftdError
+from daemon.workers.states import Backoff
 from tests.harness import QUICK, Served, alive, chat, fake, free_ports, kill, serving, until_gone
 
 
@@ -109,9 +111,17 @@ async def test_a_killed_worker_is_noticed_at_once_and_a_new_request_waits_for_th
 
 @pytest.mark.fault(2, 3)
 @pytest.mark.parametrize("order", ["die-mid-stream", "half-event", "no-done", "error-event"])
-async def test_a_stream_cut_short_ends_as_an_error_and_never_as_complete(tmp_path: Path, order: str) -> None:
-    async with serving(tmp_path, {"a": fake()}) as served:
+async def test_a_stream_cut_short_ends_as_an_error_and_never_as_complete(
+    tmp_path: Path, order: str, measured: Callable[[float], None]
+) -> None:
+    log = tmp_path / "requests"
+    async with serving(tmp_path, {"a": fake("--log-requests", str(log))}) as served:
+        began = time.monotonic()
         answer = await served.ask("a", f"[[{order}]]", stream=True)
+        measured(time.monotonic() - began)
+        assert time.monotonic() - began < 1.0
+        await served.until_state("a", "ready")
+        assert log.read_text().count(order) == 1
         assert answer.cut
         assert answer.content.startswith("one two")
         assert answer.events[-1]["error"]["type"] == "server_error"
@@ -140,7 +150,19 @@ async def test_a_crash_loop_ends_as_failed_and_leaves_others_alone(tmp_path: Pat
     broken = tmp_path / "broken"
     broken.touch()
     async with serving(tmp_path, {"a": fake("--exit-file", str(broken)), "b": fake()}, ready=False) as served:
-        await served.until_state("a", "failed")
+        delays: dict[float, float] = {}
+        assert served.daemon._supervisor is not None
+        worker = served.daemon._supervisor.worker("a")
+
+        def given_up() -> bool:
+            if isinstance(worker.state, Backoff):
+                delays[worker.state.since] = worker.state.deadline - worker.state.since
+            return served.state("a") == "failed"
+
+        await served.until(given_up)
+        stretch = [delay / base for delay, base in zip(delays.values(), (0.05, 0.1, 0.2, 0.2), strict=True)]
+        assert min(stretch) > 1
+        assert max(stretch) < 1.2
         await served.until_state("b", "ready")
         answer = await served.ask("a")
         assert (answer.status, answer.headers["x-should-retry"]) == (503, "false")
@@ -163,13 +185,22 @@ async def test_a_request_that_witnesses_a_failed_start_is_told_when_to_come_agai
 
 
 @pytest.mark.fault(8)
-async def test_a_hung_worker_is_found_by_its_health_check_and_replaced(tmp_path: Path) -> None:
+@pytest.mark.parametrize("flags", [(), ("--ignore-sigterm",)])
+async def test_a_hung_worker_is_found_by_its_health_check_and_replaced(
+    tmp_path: Path, flags: tuple[str, ...], measured: Callable[[float], None]
+) -> None:
+    """Interval + failures x timeout = 0.5 s; a child that hears SIGTERM, woken for it, and one that does not."""
     tables = QUICK + "[health]\ninterval = 0.1\ntimeout = 0.2\nfailures = 2\n"
-    async with serving(tmp_path, {"a": fake(tables=tables)}, stop_grace=0.3) as served:
+    async with serving(tmp_path, {"a": fake(*flags, tables=tables)}, stop_grace=1.0) as served:
         old = served.row("a")["pid"]
+        began = time.monotonic()
         kill(old, signal.SIGSTOP)
+        await served.until_state("a", "stopping")
+        measured(time.monotonic() - began)
+        assert time.monotonic() - began < 0.5 + 0.1
         await served.until(lambda: served.state("a") == "ready" and served.row("a")["pid"] != old)
         assert served.row("a")["last_exit"]["reason"] == "unhealthy"
+        assert served.row("a")["last_exit"]["code"] == (-signal.SIGKILL if flags else -signal.SIGTERM)
         assert not alive(old)
 
 
@@ -229,26 +260,39 @@ async def test_a_waiting_stream_gets_comments_and_still_its_answer(tmp_path: Pat
         assert answer.content == "one two three four five"
 
 
+class Stranger:
+    """A server that answers every request well, as if it were a worker, and keeps what it was sent."""
+
+    def __init__(self) -> None:
+        self.heard = b""
+
+    async def answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(10_000):
+            self.heard += data
+            writer.write(b'HTTP/1.0 200 OK\r\nContent-Length: 28\r\n\r\n{"choices": [{"index": 0}]}  ')
+        writer.close()
+
+
 @pytest.mark.fault(13)
 async def test_a_strangers_port_is_skipped_named_and_never_sent_a_prompt(tmp_path: Path) -> None:
-    base = free_ports(3)
-    with socket.create_server(("127.0.0.1", base)) as stranger:
-        stranger.setblocking(False)
-        async with serving(tmp_path, {"a": fake()}, base_port=base) as served:
-            row = served.row("a")
-            assert row["port"] == base + 1
-            assert f"port {base} is held by" in row["notes"][0]
-            assert str(psutil.Process().pid) in row["notes"][0]
+    """At the start, and when it takes the port of a child that has died."""
+    base, stranger = free_ports(4), Stranger()
+    async with (
+        await asyncio.start_server(stranger.answer, "127.0.0.1", base),
+        serving(tmp_path, {"a": fake()}, base_port=base) as served,
+    ):
+        row = served.row("a")
+        assert row["port"] == base + 1
+        assert f"port {base} is held by" in row["notes"][0]
+        assert str(psutil.Process().pid) in row["notes"][0]
+        assert (await served.ask("a")).status == 200
+        kill(row["pid"], signal.SIGKILL)
+        await served.until_state("a", "backoff")
+        async with await asyncio.start_server(stranger.answer, "127.0.0.1", base + 1):
             assert (await served.ask("a")).status == 200
-        heard = b""
-        while True:  # connections without a byte are the look whether somebody listens
-            try:
-                connection, _ = stranger.accept()
-            except BlockingIOError:
-                break
-            with connection:
-                heard += connection.recv(1000)
-        assert heard == b""
+            assert served.row("a")["port"] == base + 2
+            assert f"port {base + 1} is held by" in served.row("a")["notes"][0]
+    assert stranger.heard == b""
 
 
 @pytest.mark.fault(23, 24)
@@ -324,14 +368,18 @@ async def test_orders_stop_and_start_a_worker(tmp_path: Path) -> None:
 
 
 @pytest.mark.fault(15, 16)
-async def test_a_child_that_ignores_sigterm_is_killed_with_its_grandchild(tmp_path: Path) -> None:
+async def test_a_child_that_ignores_sigterm_is_killed_with_its_grandchild(
+    tmp_path: Path, measured: Callable[[float], None]
+) -> None:
     pids = tmp_path / "grandchild"
     profile = fake("--ignore-sigterm", "--grandchild", str(pids))
     async with serving(tmp_path, {"a": profile}, stop_grace=0.3) as served:
         child, grandchild = served.row("a")["pid"], int(pids.read_text())
         assert alive(grandchild)
+        began = time.monotonic()
         await served.post("/api/workers/a/stop")
         await served.until_state("a", "stopped", limit=1.3)
+        measured(time.monotonic() - began)
         await until_gone(grandchild)
         assert not alive(child)
 
@@ -352,8 +400,11 @@ async def test_a_flood_of_output_neither_blocks_the_child_nor_fills_the_daemon(t
     async with serving(tmp_path, {"a": fake("--chatter", str(100 * 2**20))}) as served:
         assert (await served.ask("a")).status == 200
         assert psutil.Process().memory_info().rss - before < 60 * 2**20
-        shown = (await served.get("/api/logs/a?lines=3")).text
-        assert "\x00" not in shown
+        shown = (await served.get("/api/logs/a?lines=1000")).text
+        kept = (tmp_path / "state" / "logs" / "a.log").read_bytes()
+        for text in (shown, kept.decode()):
+            assert not [byte for byte in "\x00\x1b\r" if byte in text]
+        assert "\\x1b[2J" in shown
 
 
 async def test_logs_are_shown_and_followed(tmp_path: Path) -> None:
@@ -450,6 +501,13 @@ async def test_open_streams_may_finish_when_the_daemon_stops(tmp_path: Path) -> 
         streaming = asyncio.create_task(served.ask("a", "[[slow 0.1]]", stream=True))
         await _until_queue(served, "a")
         served.daemon.stop()
+        refused = False
+        while not refused and not streaming.done():
+            try:
+                await served.get("/healthz")
+            except aiohttp.ClientConnectorError:
+                refused = True
+        assert refused
         assert (await streaming).events[-1] == "[DONE]"
 
 

@@ -18,11 +18,13 @@ from tests.harness import QUICK, fake, kill, serving
 
 Measured = Callable[[float], None]
 HEALTH = QUICK + "[health]\ninterval = 0.1\ntimeout = 0.3\nfailures = 2\n"
+DETECTION = 0.1 + 2 * 0.3  # seconds until HEALTH has noticed a hung worker
+GRACE = 0.3
 
 
 @pytest.mark.fault(6)
 async def test_a_server_that_never_gets_ready_fails_at_last(tmp_path: Path) -> None:
-    tables = "[restart]\ninitial_delay = 0.05\nmax_failures = 2\n[health]\nstart_timeout = 0.5\n"
+    tables = "[restart]\ninitial_delay = 0.05\nmax_failures = 2\n[health]\nstart_timeout = 1.5\n"
     async with serving(tmp_path, {"a": fake("--never-ready", tables=tables)}, ready=False) as served:
         await served.until_state("a", "failed")
         row = served.row("a")
@@ -36,10 +38,11 @@ async def test_a_server_that_never_gets_ready_fails_at_last(tmp_path: Path) -> N
 async def test_a_worker_that_hangs_in_mid_stream_ends_the_stream_as_an_error(
     tmp_path: Path, measured: Measured
 ) -> None:
-    async with serving(tmp_path, {"a": fake(tables=HEALTH)}, stop_grace=0.3) as served:
+    async with serving(tmp_path, {"a": fake(tables=HEALTH)}, stop_grace=GRACE) as served:
         began = time.monotonic()
         answer = await served.ask("a", "[[hang]]", stream=True)
         measured(time.monotonic() - began)
+        assert time.monotonic() - began < DETECTION + GRACE + 1.0
         assert answer.cut
         assert answer.events[-1]["error"]["code"] == "worker_lost"
         await served.until_state("a", "ready")
@@ -57,17 +60,24 @@ async def test_a_wedged_generation_is_ended_though_health_is_well(tmp_path: Path
 
 
 @pytest.mark.fault(10)
-async def test_a_slow_prompt_that_gets_on_is_left_alone(tmp_path: Path) -> None:
+@pytest.mark.parametrize("sign", ["prompt", "heartbeat", "slow"])
+async def test_a_slow_request_that_gets_on_is_left_alone(tmp_path: Path, sign: str) -> None:
+    """Progress of the prompt, the engine's own word, and tokens that come slowly are all signs of life."""
     async with serving(tmp_path, {"a": fake(tables=HEALTH + "stall_timeout = 0.5\n")}) as served:
-        assert (await served.ask("a", "[[prompt 1.5]]")).status == 200
-        assert served.row("a")["restarts"] == 0
+        began = time.monotonic()
+        answer = await served.ask("a", f"[[{sign} {0.3 if sign == 'slow' else 1.5}]]")
+        assert (answer.status, served.row("a")["restarts"]) == (200, 0)
+        assert time.monotonic() - began > 1.4
 
 
 @pytest.mark.fault(11)
-async def test_a_dead_generation_thread_is_a_502_and_a_new_child(tmp_path: Path) -> None:
-    async with serving(tmp_path, {"a": fake()}) as served:
+async def test_a_dead_generation_thread_is_a_502_and_a_new_child(tmp_path: Path, measured: Measured) -> None:
+    async with serving(tmp_path, {"a": fake(tables=HEALTH)}) as served:
+        began = time.monotonic()
         answer = await served.ask("a", "[[thread-died]]")
         assert (answer.status, answer.json["error"]["code"]) == (502, "worker_lost")
+        await served.until(lambda: served.state("a") != "ready", limit=DETECTION)
+        measured(time.monotonic() - began)
         await served.until(lambda: served.row("a")["restarts"] == 1 and served.state("a") == "ready")
 
 
@@ -80,14 +90,23 @@ async def test_a_slow_load_is_waited_for(tmp_path: Path) -> None:
 
 
 @pytest.mark.fault(14)
-async def test_a_worker_over_its_memory_limit_is_drained_and_replaced(tmp_path: Path) -> None:
-    profile = fake(tables=HEALTH + '[limits]\nmemory = "90MB"\n')
+@pytest.mark.parametrize(("order", "limit"), [("eat 120", "90MB"), ("metal 9000", "8GB")])
+async def test_a_worker_over_its_memory_limit_is_drained_and_replaced(
+    tmp_path: Path, order: str, limit: str
+) -> None:
+    """Memory of its own, and memory of a GPU that only the engine can tell of."""
+    profile = fake(tables=HEALTH + f'[limits]\nmemory = "{limit}"\n')
     async with serving(tmp_path, {"a": profile}) as served:
         old = served.row("a")["pid"]
-        eating = asyncio.create_task(served.ask("a", "[[eat 120]]", stream=True))
+        eating = asyncio.create_task(served.ask("a", f"[[{order}]]", stream=True, max_tokens=10))
+        await served.until_state("a", "stopping")
+        assert served.row("a")["memory_bytes"] > (90e6 if limit == "90MB" else 8e9)
+        assert not eating.done()
+        assert (await served.ask("a")).status == 200  # by the next child
         assert (await eating).events[-1] == "[DONE]"
-        await served.until(lambda: served.state("a") == "ready" and served.row("a")["pid"] != old)
+        assert served.row("a")["pid"] != old
         assert served.row("a")["last_exit"]["reason"] == "memory"
+        assert served.row("a")["memory_bytes"] < 90e6
         assert (await served.metrics())['draftd_worker_restarts_total{profile="a",reason="memory"}'] == 1
 
 
