@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from daemon import __version__
-from daemon.commands import control, serve, test
+from daemon.commands import bench, control, serve, test
 from daemon.commands.shared import err
 from daemon.errors import ConfigError, DraftdError, NotRunningError
 
@@ -31,6 +31,7 @@ app.command(name="reload")(control.reload_profiles)
 app.command()(control.down)
 app.command()(control.check)
 app.command(name="test")(test.smoke_test)
+app.command(name="bench")(bench.run_bench)
 
 
 def main() -> None:

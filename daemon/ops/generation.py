@@ -134,6 +134,10 @@ class RefusedError(DraftdError):
     """The server answers, with an error status."""
 
 
+class EmptyAnswerError(DraftdError):
+    """The model ended its answer before the first word."""
+
+
 def _drafted(row: Mapping[str, Any] | None) -> Drafted | None:
     """None for a worker that does not draft: there is nothing to wait for."""
     if row is None or not row["num_draft_tokens"]:
@@ -173,7 +177,7 @@ def _timed(events: Iterator[bytes], began: float, show: Callable[[str], object])
     else:
         raise DraftdError("the stream ended without its end mark: the answer is cut short")
     if not pieces:
-        raise DraftdError("the answer has no text")
+        raise EmptyAnswerError("the answer has no text")
     tokens = (usage or {}).get("completion_tokens")
     return Generation(
         "".join(parts), tokens or pieces, bool(tokens), first - began, last - began, finish_reason

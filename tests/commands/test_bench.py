@@ -1,0 +1,65 @@
+"""`draftd bench` and `draftd test` as a user types them, on the real server with the demo pair."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import xml.etree.ElementTree as ET
+from pathlib import Path
+
+import pytest
+
+from daemon.demo import DRAFT, TARGET
+from tests.test_cli import DRAFTD, LIMIT, up
+
+PAIR = f'model = "{TARGET}"\ndraft_model = "{DRAFT}"\nnum_draft_tokens = 3\n'
+
+
+def draftd(*words: str, limit: float = LIMIT) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([*DRAFTD, *words], capture_output=True, text=True, timeout=limit, check=False)
+
+
+@pytest.mark.real
+def test_a_small_bench_of_the_demo_pair(tmp_path: Path) -> None:
+    chart = tmp_path / "bench.svg"
+    options = ("--draft", "3", "--draft", "5", "--runs", "1", "--max-tokens", "8", "--json")
+    done = draftd("bench", "--demo", *options, "--chart", str(chart), limit=120)
+    assert done.returncode == 0, done.stderr
+    body = json.loads(done.stdout)
+    assert (body["model"], body["draft_model"]) == (str(TARGET), str(DRAFT))
+    assert len(body["cells"]) == 3 * 2 * 3
+    for cell in body["cells"]:
+        drafting = cell["variant"] != "no drafting"
+        assert cell["speed"]["median"] > 0
+        assert (cell["acceptance"] is not None) is drafting
+        assert (cell["speed_up"] is not None) is drafting
+    proposed = [sample["proposed"] for sample in body["samples"] if sample["variant"] == "5 (balanced)"]
+    assert all(5 <= number <= 8 * 5 for number in proposed)
+    assert [line.split(":")[0] for line in body["verdict"]][:4] == ["code", "prose", "chat", "overall"]
+    assert ET.parse(chart).getroot().tag.endswith("svg")
+
+
+@pytest.mark.real
+def test_the_test_of_a_drafting_profile_tells_its_acceptance(tmp_path: Path) -> None:
+    with up(tmp_path, "demo", profile=PAIR) as daemon:
+        done = daemon.run("test", "demo", "--prompt", "What is a draft model?", "--max-tokens", "40")
+    assert done.returncode == 0, done.stderr
+    answer = done.stdout.split("What is a draft model?\n")[1].split("\nspeed")[0]
+    assert len(answer.split()) > 10
+    told = re.search(r"acceptance +(\d+)% \((\d+) of (\d+) draft tokens accepted\)", done.stdout)
+    assert told is not None
+    assert 0 < int(told[2]) <= int(told[3])
+    assert re.search(r"speed +[\d.]+ tokens/s: \d+ in [\d.]+ s\n", done.stdout)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--demo", "balanced"), "--demo measures the built-in models: name no profile with it"),
+        (("nope",), "'nope' fits no profile"),
+    ],
+)
+def test_what_cannot_be_measured_is_bad_input(words: tuple[str, ...], message: str) -> None:
+    done = draftd("bench", *words)
+    assert (done.returncode, message in done.stderr) == (2, True)
