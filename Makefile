@@ -30,6 +30,10 @@ soak: .venv/test-ready
 recovery: .venv/test-ready
 	$(BIN)/python -m tests.soak.recovery
 
+# What the proxy costs, beside nginx.
+perf: .venv/test-ready
+	$(BIN)/python -m tests.perf
+
 format: .venv/test-ready
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .

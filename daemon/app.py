@@ -124,7 +124,7 @@ class Daemon:
             tasks = await stack.enter_async_context(asyncio.TaskGroup())
             self._supervisor = supervisor = Supervisor(self._services(session), tasks)
             self._proxy = proxy = Proxy(
-                lambda: self._router, supervisor, self._metrics, session, self._limits(), self._events.tell
+                lambda: self._router, supervisor, self._metrics, self._limits(), self._events.tell
             )
             self._metrics.bind(lambda: _samples(supervisor, proxy))
             self._api = api = Api(

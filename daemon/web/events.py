@@ -37,8 +37,15 @@ class EventSplitter:
             raise BrokenAnswerError("an event without end")
         return [data for event in whole if (data := _data_of(event))]
 
+    def take_rest(self) -> bytes:
+        """What has come of an event that is not whole; the next bytes are then to be fed with it."""
+        rest, self._rest = self._rest, b""
+        return rest
+
 
 def _data_of(event: bytes) -> bytes:
+    if event.startswith(b"data: ") and b"\n" not in event:
+        return event[6:]
     lines = (line[5:].removeprefix(b" ") for line in event.split(b"\n") if line.startswith(b"data:"))
     return b"\n".join(lines)
 
@@ -109,6 +116,10 @@ class Answer:
         whole["id"] = _text(call, "id") or whole["id"]
         whole["function"]["name"] = _text(function, "name") or whole["function"]["name"]
         whole["function"]["arguments"] += _text(function, "arguments")
+
+    def add_texts(self, kind: str, texts: list[str]) -> None:
+        """Tokens that were read without `take`; `kind` is the field that they stood in."""
+        (self._reasoning if kind.startswith("reasoning") else self._texts).extend(texts)
 
     def whole(self) -> dict[str, Any]:
         """The answer in one piece, for a client that did not ask for a stream."""

@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-import aiohttp
 import structlog
 from aiohttp import web
 
@@ -17,12 +16,14 @@ from daemon.profiles import Profile
 from daemon.telemetry.metrics import Metrics
 from daemon.web import upstream
 from daemon.web.admission import Admission
-from daemon.web.events import DONE, Answer, BrokenAnswerError, is_usage_only, to_event
+from daemon.web.events import DONE, Answer, BrokenAnswerError
+from daemon.web.exchange import Exchange
 from daemon.web.forwarding import Endpoint, Forward, parse_body, prepare
+from daemon.web.relay import Relay
 from daemon.web.replies import status_of
 from daemon.web.reply import PROFILE, REQUEST_ID, STATUS, StreamReply
 from daemon.web.router import Router
-from daemon.workers.command import HOST, upstream_model
+from daemon.workers.command import upstream_model
 from daemon.workers.lease import Lease
 from daemon.workers.supervisor import Supervisor
 from daemon.workers.worker import Worker
@@ -74,14 +75,12 @@ class Proxy:
         router: Callable[[], Router],
         supervisor: Supervisor,
         metrics: Metrics,
-        session: aiohttp.ClientSession,
         limits: Limits,
         on_change: Callable[[], None],
     ) -> None:
         self._router = router
         self._supervisor = supervisor
         self._metrics = metrics
-        self._session = session
         self._limits = limits
         self._on_change = on_change
         self._admissions: dict[str, Admission] = {}
@@ -169,28 +168,31 @@ class Proxy:
                 return await self._attempt(worker, call)
 
     async def _attempt(self, worker: Worker, call: Call) -> dict[str, object]:
-        async with worker.lease() as lease:
-            url = f"http://{HOST}:{lease.port}{PATHS[call.forward.endpoint]}"
-            async with upstream.post(self._session, url, call.forward.payload) as response:
-                try:
-                    if call.forward.streamed:
-                        return await self._take_stream(response, lease, call)
-                    return self._take_whole(await upstream.whole(response, lease.progress), call)
-                except BrokenAnswerError as error:
-                    raise upstream.broken(error) from error
+        forward = call.forward
+        async with (
+            worker.lease() as lease,
+            upstream.post(lease.port, PATHS[forward.endpoint], forward.payload) as exchange,
+        ):
+            try:
+                if forward.streamed:
+                    return await self._take_stream(exchange, lease, call)
+                return self._take_whole(await upstream.whole(exchange, lease.progress), call)
+            except BrokenAnswerError as error:
+                raise upstream.broken(error) from error
 
-    async def _take_stream(
-        self, response: aiohttp.ClientResponse, lease: Lease, call: Call
-    ) -> dict[str, object]:
+    async def _take_stream(self, exchange: Exchange, lease: Lease, call: Call) -> dict[str, object]:
         answer = Answer(call.forward.endpoint, call.forward.model)
-        async for data in upstream.events(response, lease.progress):
-            chunk = answer.take(data)
-            if chunk is None:
-                break
-            if chunk.get("choices"):
+        relay = Relay(answer, streams=call.reply is not None, wants_usage=call.forward.wants_usage)
+        async for piece in upstream.pieces(exchange, lease.progress):
+            events = relay.feed(piece)
+            if relay.tokens:
                 self._note_token(call)
-            if call.reply is not None and (call.forward.wants_usage or not is_usage_only(chunk)):
-                await call.reply.send(to_event(chunk))
+            if call.reply is not None and events:
+                await call.reply.send(events)
+            if relay.broken is not None:
+                raise relay.broken
+            if answer.done:
+                break
         if not answer.complete:
             raise upstream.truncated()
         self._count(call, answer.usage)

@@ -5,12 +5,11 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
-
-import aiohttp
+from contextlib import asynccontextmanager, suppress
 
 from daemon.errors import DraftdError, RequestError, WorkerError
-from daemon.web.events import BrokenAnswerError, EventSplitter
+from daemon.web.events import MAX_EVENT, BrokenAnswerError
+from daemon.web.exchange import Exchange
 
 PROGRESS_INTERVAL = 5.0  # seconds
 MAX_ERROR = 64 * 1024  # bytes of an error body that are read
@@ -22,53 +21,61 @@ class NotSentError(WorkerError):
 
 
 @asynccontextmanager
-async def post(
-    session: aiohttp.ClientSession, url: str, payload: bytes
-) -> AsyncIterator[aiohttp.ClientResponse]:
+async def post(port: int, path: str, payload: bytes) -> AsyncIterator[Exchange]:
     """The worker's answer with status 200. Raises NotSentError, RequestError or WorkerError."""
+    exchange = Exchange()
     try:
-        response = await session.post(url, data=payload, headers={"Content-Type": "application/json"})
-    except aiohttp.ClientConnectorError as error:
-        raise NotSentError("the worker has just ended", code="worker_lost", retry_after=1) from error
-    except (aiohttp.ClientError, OSError) as error:
-        raise WorkerError("the worker ended before it answered", status=502, code="worker_lost") from error
-    try:
-        if response.status != 200:
-            raise await _refused(response)
-        yield response
+        await _ask(exchange, port, path, payload)
+        if exchange.status != 200:
+            raise _refused(exchange.status, await _error_body(exchange))
+        yield exchange
     finally:
-        response.close()
+        exchange.close()
 
 
-async def events(response: aiohttp.ClientResponse, progress: Callable[[], None]) -> AsyncIterator[bytes]:
-    """The data of each event as it comes; `progress` is called for all that comes, comments too.
-
-    Raises WorkerError if the connection breaks.
-    """
-    splitter = EventSplitter()
+async def _ask(exchange: Exchange, port: int, path: str, payload: bytes) -> None:
     try:
-        async for chunk in response.content.iter_any():
+        await exchange.ask(port, path, payload)
+    except OSError as error:
+        raise NotSentError("the worker has just ended", code="worker_lost", retry_after=1) from error
+    except EOFError as error:
+        raise WorkerError("the worker ended before it answered", status=502, code="worker_lost") from error
+
+
+async def pieces(exchange: Exchange, progress: Callable[[], None]) -> AsyncIterator[bytes]:
+    """What comes of a stream, as it comes; `progress` is called for each piece. Raises WorkerError if the
+    connection breaks.
+    """
+    try:
+        while piece := await exchange.read():
             progress()
-            for data in splitter.feed(chunk):
-                yield data
-    except (aiohttp.ClientError, OSError) as error:
+            yield piece
+    except OSError as error:
         raise WorkerError(_LEFT_THE_WORKER, status=502, code="worker_lost") from error
 
 
-async def whole(response: aiohttp.ClientResponse, progress: Callable[[], None]) -> bytes:
+async def whole(exchange: Exchange, progress: Callable[[], None]) -> bytes:
     """The body of an answer that is not streamed. Raises WorkerError if the connection breaks.
 
     Nobody can see whether such an answer gets on; `progress` is called as long as the connection stands.
     """
-    reading = asyncio.ensure_future(response.read())
+    reading = asyncio.ensure_future(_some(exchange, MAX_EVENT))
     try:
         while not (await asyncio.wait({reading}, timeout=PROGRESS_INTERVAL))[0]:
             progress()
         return reading.result()
-    except (aiohttp.ClientError, OSError) as error:
+    except OSError as error:
         raise WorkerError(_LEFT_THE_WORKER, status=502, code="worker_lost") from error
     finally:
         reading.cancel()
+
+
+async def _some(exchange: Exchange, most: int) -> bytes:
+    """The body, or what of it comes until there are `most` bytes. Raises OSError."""
+    body = bytearray()
+    while len(body) < most and (piece := await exchange.read()):
+        body += piece
+    return bytes(body)
 
 
 def truncated() -> WorkerError:
@@ -81,18 +88,20 @@ def broken(error: BrokenAnswerError) -> WorkerError:
     return WorkerError(f"the worker's answer was broken: {error}", status=502, code="bad_answer")
 
 
-async def _refused(response: aiohttp.ClientResponse) -> DraftdError:
+async def _error_body(exchange: Exchange) -> bytes:
+    with suppress(OSError):
+        return await _some(exchange, MAX_ERROR)
+    return b""
+
+
+def _refused(status: int, raw: bytes) -> DraftdError:
     """mlx_lm.server says 404 for whatever goes wrong while it reads a request; only some of it is the client's."""
-    try:
-        raw = await response.content.read(MAX_ERROR)
-    except (aiohttp.ClientError, OSError):
-        raw = b""
-    message = _message(raw) or f"the worker answered with status {response.status}"
+    message = _message(raw) or f"the worker answered with status {status}"
     if "generation thread died" in message:
         return WorkerError("the worker's generation thread died", status=502, code="worker_lost")
-    if response.status in {400, 404, 422}:
+    if status in {400, 404, 422}:
         return RequestError(400, message)
-    if response.status in {429, 503}:
+    if status in {429, 503}:
         return WorkerError(message, retry_after=1)
     return WorkerError(message, status=502, code="bad_answer")
 

@@ -1,0 +1,1 @@
+"""`make perf`: what the proxy costs, beside nginx, in one run."""
