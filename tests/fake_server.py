@@ -140,8 +140,8 @@ class Handler(BaseHTTPRequestHandler):
                 {**self._chunk(chat, "", None), "object": "chat.completion", "choices": [], "usage": usage}
             )
         self.wfile.write(b"data: [DONE]\n\n")
-        share = self.args.accepted
-        print(f"Draft tokens accepted: {count}/{round(count / share)} ({share:.0%})", flush=True)
+        proposed = round(count / self.args.accepted)
+        print(f"Draft tokens accepted: {count}/{proposed} ({count / proposed:.0%})", flush=True)
 
     def _halfway(self, order: str) -> None:
         if order == "die-mid-stream":

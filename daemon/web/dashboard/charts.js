@@ -32,15 +32,16 @@ export function drawRatios(svg, ratios, limit) {
   svg.append(part("line", { x1: 0, x2: WIDTH, y1: y, y2: y, class: "limit" }));
 }
 
-// A line from 0 to the highest value.
+// A line from 0 to twice the median. What is above is cut: tokens that came in one piece look arbitrarily fast.
 export function drawSpeeds(svg, speeds) {
   begin(svg, speeds.length ? `Tokens per second in the last ${speeds.length} requests` : "No speed yet");
   if (!speeds.length) return;
-  const top = Math.max(...speeds) * 1.1;
+  const median = speeds.toSorted((one, other) => one - other)[Math.floor(speeds.length / 2)];
   const step = WIDTH / (SLOTS - 1);
   const points = speeds.map((speed, index) => {
     const x = WIDTH - (speeds.length - 1 - index) * step;
-    return `${x.toFixed(2)} ${(HEIGHT * (1 - speed / top)).toFixed(2)}`;
+    const y = HEIGHT * (1 - Math.min(speed / (2 * median), 1));
+    return `${x.toFixed(2)} ${y.toFixed(2)}`;
   });
   const first = points[0].split(" ")[0];
   const line = points.length > 1 ? `M${points.join("L")}` : `M${points[0]}h0`;

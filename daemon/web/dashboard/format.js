@@ -31,23 +31,26 @@ export const plural = (count, word) => `${count} ${word}${count === 1 ? "" : "s"
 
 // What a first glance should say: { tone, headline, aside } for all workers together.
 export function verdict(workers) {
-  const drafting = workers.filter((row) => row.draft_model || row.acceptance.proposed);
-  const known = drafting.filter((row) => row.acceptance.ratio !== null);
   const failed = workers.filter((row) => row.state === "failed").map((row) => row.name);
-  const trouble = failed.length ? `${failed.join(", ")} failed. ` : "";
-  if (!workers.length) return { tone: "off", headline: "No profiles", aside: "There is nothing to serve." };
+  const { tone, headline, aside } = drafting(workers);
+  if (!failed.length) return { tone, headline, aside };
+  return { tone: "bad", headline: `${failed.join(", ")} failed`, aside: `${headline}. ${aside}` };
+}
+
+function drafting(workers) {
+  const known = workers.filter((row) => row.acceptance.ratio !== null);
   if (!known.length) {
     const ready = workers.filter((row) => row.state === "ready").length;
-    const headline = trouble ? trouble.trim() : `${ready} of ${plural(workers.length, "worker")} ready`;
-    const aside = drafting.length
-      ? "Acceptance shows after the first request."
-      : "No profile has a draft model, so nothing is drafted.";
-    return { tone: failed.length ? "bad" : "off", headline, aside };
+    const headline = `${ready} of ${plural(workers.length, "worker")} ready`;
+    const aside = workers.some((row) => row.draft_model)
+      ? "Whether drafting pays shows after the first request."
+      : "No profile has a draft model.";
+    return { tone: "off", headline, aside };
   }
   const paying = known.filter((row) => row.acceptance.ratio >= PAYS);
   const sum = (key) => known.reduce((total, row) => total + row.acceptance[key], 0);
   const rate = percent(sum("accepted") / sum("proposed"));
-  const aside = `${trouble}${rate} of all draft tokens were accepted. From about 60 % on drafting usually pays.`;
+  const aside = `${rate} of all draft tokens so far were accepted. From about 60 % on drafting usually pays.`;
   if (paying.length === known.length) return { tone: "good", headline: "Drafting pays", aside };
   const some = `Drafting pays on ${paying.length} of ${plural(known.length, "worker")}`;
   return { tone: "low", headline: paying.length ? some : "Drafting hardly pays", aside };
@@ -56,14 +59,12 @@ export function verdict(workers) {
 export function acceptanceNote(row) {
   if (!row.draft_model && !row.acceptance.proposed) return "no draft model";
   if (row.acceptance.ratio === null) return "no request yet";
-  const count = row.recent.acceptance.length;
-  const word = row.acceptance.ratio >= PAYS ? "usually pays" : "rarely pays: try a shorter draft";
-  return `${word}; last ${plural(count, "request")}`;
+  return row.acceptance.ratio >= PAYS ? "drafting usually pays" : "rarely pays: try a shorter draft";
 }
 
 export function speedNote(row) {
   const count = row.recent.tokens_per_second.length;
-  return count ? `median of the last ${plural(count, "request")}` : "no request yet";
+  return count ? `median of ${plural(count, "request")}` : "no request yet";
 }
 
 export function trouble(row) {

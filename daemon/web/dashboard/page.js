@@ -83,7 +83,7 @@ function showWorker(made, row) {
   put(fields.speed, show.speed(row.tokens_per_second), row.tokens_per_second === null ? "off" : "");
   put(fields["speed-note"], show.speedNote(row));
   put(fields.requests, row.active ? `${row.requests} + ${row.active} now` : `${row.requests}`);
-  put(fields.queue, `${row.queue}`);
+  put(fields.queue, `${row.queue}`, row.queue ? "low" : "");
   put(fields.memory, show.memory(row.memory_bytes));
   put(fields.port, `${row.port ?? "–"}`);
   put(fields.length, row.draft_model ? `${row.num_draft_tokens}` : "–");
@@ -103,12 +103,10 @@ function showWorker(made, row) {
 function showOrders(orders, state) {
   const running = !["stopped", "failed"].includes(state);
   const offered = { restart: state !== "stopped", stop: running, start: !running };
-  for (const button of orders) {
-    const leaves = !offered[button.dataset.order] && button === document.activeElement;
-    button.hidden = !offered[button.dataset.order];
-    // The place of the keyboard is kept: on the button that takes the place of this one.
-    if (leaves) orders.find((one) => offered[one.dataset.order])?.focus();
-  }
+  const had = orders.find((button) => button === document.activeElement);
+  for (const button of orders) button.hidden = !offered[button.dataset.order];
+  // The keyboard keeps its place: on a button that takes the place of the one that is gone.
+  if (had?.hidden) orders.find((button) => !button.hidden).focus();
 }
 
 function showTimes() {
@@ -144,7 +142,8 @@ function lineElement({ time, text }) {
   const at = document.createElement("time");
   at.textContent = show.clock(time);
   line.append(at, text);
-  if (text.includes("Draft tokens accepted:")) line.className = "figures-line";
+  if (text.includes("Draft tokens accepted:")) line.className = "acceptance";
+  if (text.startsWith("draftd-engine ")) line.className = "for-machines";
   return line;
 }
 
