@@ -1,7 +1,8 @@
 """Prints, after a run, the table of faults that the tests marked `fault(number)` stand for.
 
-A test states what it measured with `measured(seconds)`, else its whole duration is shown. A row that no test
-stands for, or whose test failed, is shown as such; with `--all-faults` it also fails the run.
+A test states what it measured with `measured(seconds)`; of a row whose tests measured nothing the longest whole
+test is shown, in brackets. A row that no test stands for, or whose test failed, is shown as such; with
+`--all-faults` it also fails the run.
 """
 
 from __future__ import annotations
@@ -70,8 +71,16 @@ FAULTS = {
 class Row:
     """What is known of one fault after the run."""
 
-    seconds: list[float] = field(default_factory=list)
+    measured: list[float] = field(default_factory=list)
+    durations: list[float] = field(default_factory=list)
     outcomes: list[str] = field(default_factory=list)
+
+    @property
+    def seconds(self) -> str:
+        """The worst that was measured; in brackets the longest whole test where none measured anything."""
+        if self.measured:
+            return f"{max(self.measured):7.3f} s "
+        return f"({max(self.durations):6.3f} s)" if self.durations else "        – "
 
     @property
     def verdict(self) -> str:
@@ -112,7 +121,8 @@ def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
         for number in {int(n) for marker in item.iter_markers("fault") for n in marker.args}:
             row = item.config.stash[ROWS][number]
             row.outcomes.append(report.outcome)
-            row.seconds.append(float(dict(report.user_properties).get("seconds", report.duration)))  # type: ignore[arg-type]
+            row.durations.append(report.duration)
+            row.measured += [float(str(value)) for key, value in report.user_properties if key == "seconds"]
     return report  # type: ignore[return-value]
 
 
@@ -123,8 +133,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     terminalreporter.section("faults")
     for number, (fault, outcome) in FAULTS.items():
         row = rows[number]
-        seconds = f"{max(row.seconds):7.3f} s" if row.seconds else "        –"
-        terminalreporter.write_line(f"{number:>2}  {fault:<34} {outcome:<74} {seconds}  {row.verdict}")
+        terminalreporter.write_line(f"{number:>2}  {fault:<34} {outcome:<78} {row.seconds}  {row.verdict}")
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:

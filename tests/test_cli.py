@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import fcntl
+import http.client
 import json
 import os
 import shlex
@@ -10,9 +12,11 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +25,7 @@ import pytest
 from typer.testing import CliRunner
 
 from daemon.cli import app
-from tests.harness import alive, fake, free_ports
+from tests.harness import QUICK, alive, chat, fake, free_ports
 
 DRAFTD = [sys.executable, "-m", "daemon.cli"]
 LIMIT = 20.0  # seconds
@@ -31,7 +35,12 @@ class Up:
     """`draftd up --plain` with scripted children."""
 
     def __init__(
-        self, tmp_path: Path, *names: str, profile: str | None = None, limit: tuple[str, ...] = ()
+        self,
+        tmp_path: Path,
+        *names: str,
+        profile: str | None = None,
+        limit: tuple[str, ...] = (),
+        env: Mapping[str, str] | None = None,
     ) -> None:
         folder = tmp_path / "profiles"
         folder.mkdir()
@@ -42,6 +51,7 @@ class Up:
         self.env = _clean_environment(tmp_path) | {
             "DRAFTD_PROFILES": str(folder),
             "DRAFTD_STATE_DIR": str(self.state_dir),
+            **(env or {}),
         }
         options = ["--port", str(self.port), "--base-port", str(free_ports(len(names) + 1))]
         command = [*DRAFTD, "up", "--plain", *options]
@@ -72,6 +82,21 @@ class Up:
             [*DRAFTD, *words], env=self.env, capture_output=True, text=True, timeout=LIMIT, check=False
         )
 
+    def ask(self, text: str, **fields: Any) -> http.client.HTTPResponse:
+        """The answer to a chat request, as soon as it begins."""
+        url = f"http://127.0.0.1:{self.port}/v1/chat/completions"
+        request = urllib.request.Request(url, json.dumps(chat(text, **fields)).encode())
+        request.add_header("Content-Type", "application/json")
+        answer: http.client.HTTPResponse = urllib.request.urlopen(request, timeout=LIMIT)
+        return answer
+
+    def row(self) -> dict[str, Any]:
+        """The only worker in /api/status."""
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/api/status", timeout=LIMIT) as answer:
+            [row] = json.load(answer)["workers"]
+        found: dict[str, Any] = row
+        return found
+
     def rows(self) -> list[dict[str, Any]]:
         rows: list[dict[str, Any]] = json.loads(self.run("status", "--json").stdout)["workers"]
         return rows
@@ -83,9 +108,15 @@ def _clean_environment(tmp_path: Path) -> dict[str, str]:
 
 
 @contextmanager
-def up(tmp_path: Path, *names: str, profile: str | None = None, limit: tuple[str, ...] = ()) -> Iterator[Up]:
+def up(
+    tmp_path: Path,
+    *names: str,
+    profile: str | None = None,
+    limit: tuple[str, ...] = (),
+    env: Mapping[str, str] | None = None,
+) -> Iterator[Up]:
     """Yields when every worker is ready; nothing is left of it afterwards."""
-    daemon = Up(tmp_path, *names, profile=profile, limit=limit)
+    daemon = Up(tmp_path, *names, profile=profile, limit=limit, env=env)
     try:
         daemon.until("worker ready", len(names))
         yield daemon
@@ -127,13 +158,15 @@ def test_a_second_daemon_is_refused_and_says_who_runs(tmp_path: Path) -> None:
 
 
 @pytest.mark.fault(16, 20)
-def test_nothing_is_left_when_the_daemon_is_killed(tmp_path: Path) -> None:
+def test_nothing_is_left_when_the_daemon_is_killed(tmp_path: Path, measured: Callable[[float], None]) -> None:
     pids = tmp_path / "grandchild"
     with up(tmp_path, "a", profile=fake("--grandchild", str(pids), "--ignore-sigterm")) as daemon:
         family = psutil.Process(daemon.process.pid).children(recursive=True)
         assert int(pids.read_text()) in {process.pid for process in family}
+        began = time.monotonic()
         daemon.process.kill()
         _, left = psutil.wait_procs(family, timeout=2)
+        measured(time.monotonic() - began)
         assert [process for process in left if alive(process.pid)] == []
     (tmp_path / "profiles" / "a.toml").unlink()
     (tmp_path / "profiles").rmdir()
@@ -148,18 +181,20 @@ def test_sighup_reloads(tmp_path: Path) -> None:
 
 
 @pytest.mark.fault(22)
-def test_a_stale_note_never_leads_to_a_strangers_end(tmp_path: Path) -> None:
+@pytest.mark.parametrize("held", [False, True], ids=["the daemon is gone", "another one starts"])
+def test_a_stale_note_never_leads_to_a_strangers_end(tmp_path: Path, held: bool) -> None:
+    """The stranger has the pid of the daemon that wrote the note, and was created later."""
     state = tmp_path / "state"
     state.mkdir()
-    with subprocess.Popen([sys.executable, "-c", "import signal; signal.pause()"]) as stranger:
-        note = {
-            "pid": stranger.pid,
-            "created": psutil.Process(stranger.pid).create_time(),
-            "url": "http://x",
-            "version": "1",
-        }
+    with (
+        (state / "daemon.lock").open("w") as lock,
+        subprocess.Popen([sys.executable, "-c", "import signal; signal.pause()"]) as stranger,
+    ):
+        if held:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        age = psutil.Process(stranger.pid).create_time() - psutil.boot_time()
+        note = {"pid": stranger.pid, "created": age - 60, "url": "http://x", "version": "1"}
         (state / "daemon.json").write_text(json.dumps(note))
-        (state / "daemon.lock").touch()
         env = _clean_environment(tmp_path) | {"DRAFTD_STATE_DIR": str(state)}
         done = subprocess.run(
             [*DRAFTD, "down"], env=env, capture_output=True, text=True, timeout=LIMIT, check=False
@@ -181,6 +216,44 @@ def test_running_out_of_descriptors_passes_by(tmp_path: Path) -> None:
         assert daemon.rows()[0]["state"] == "ready"
 
 
+def _faketime() -> str:
+    """The library that moves the wall clock of a process, and of its children."""
+    found = next(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"), None)
+    if found is None:
+        pytest.skip("libfaketime is not installed (Debian's package faketime)")
+    return str(found)
+
+
+@pytest.mark.fault(45)
+def test_a_jump_of_the_wall_clock_moves_nothing(tmp_path: Path, measured: Callable[[float], None]) -> None:
+    clock = tmp_path / "clock"
+    clock.write_text("+0\n")
+    env = {
+        "LD_PRELOAD": _faketime(),
+        "FAKETIME_TIMESTAMP_FILE": str(clock),
+        "FAKETIME_NO_CACHE": "1",
+        "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+    }
+    profile = fake(tables=QUICK + "[health]\ninterval = 0.1\n")
+    # Only the daemon's clock: Python's sleep fails under this library.
+    profile = profile.replace("command = [", 'command = ["env", "-u", "LD_PRELOAD", ')
+    with up(tmp_path, "a", profile=profile, env=env) as daemon:
+        for count, days in enumerate((1, -1), start=1):
+            before = daemon.row()
+            clock.write_text(f"{days:+}d\n")
+            daemon.ask("[[wait 0.5]]", stream=True).close()  # several health checks long
+            after = daemon.row()
+            kept = ("state", "pid", "restarts", "since")
+            assert [after[key] for key in kept] == [before[key] for key in kept]
+            began = time.monotonic()
+            os.killpg(daemon.child(), signal.SIGKILL)
+            told = datetime.fromisoformat(daemon.until("worker backoff", count)["timestamp"])
+            assert abs(told - datetime.now(UTC) - timedelta(days=days)) < timedelta(minutes=1)
+            daemon.until("worker ready", count + 1)
+            measured(time.monotonic() - began)
+            assert time.monotonic() - began < 5
+
+
 @pytest.mark.fault(23)
 def test_a_changed_file_is_a_reload_and_a_broken_one_is_not(tmp_path: Path) -> None:
     with up(tmp_path, "a") as daemon:
@@ -193,16 +266,12 @@ def test_a_changed_file_is_a_reload_and_a_broken_one_is_not(tmp_path: Path) -> N
 
 @pytest.mark.fault(19)
 def test_a_second_sigterm_does_not_wait_for_open_requests(tmp_path: Path) -> None:
-    with up(tmp_path, "a") as daemon:
-        body = json.dumps({"stream": True, "messages": [{"role": "user", "content": "[[slow 60]]"}]}).encode()
-        request = urllib.request.Request(f"http://127.0.0.1:{daemon.port}/v1/chat/completions", body)
-        request.add_header("Content-Type", "application/json")
-        with urllib.request.urlopen(request, timeout=LIMIT) as stream:
-            assert b"one" in stream.readline()
-            daemon.process.terminate()
-            assert daemon.until("draftd stops")["open_requests"] == 1
-            daemon.process.terminate()
-            assert daemon.process.wait(LIMIT) == 0
+    with up(tmp_path, "a") as daemon, daemon.ask("[[slow 60]]", stream=True) as stream:
+        assert b"one" in stream.readline()
+        daemon.process.terminate()
+        assert daemon.until("draftd stops")["open_requests"] == 1
+        daemon.process.terminate()
+        assert daemon.process.wait(LIMIT) == 0
 
 
 @pytest.mark.parametrize(

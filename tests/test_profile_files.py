@@ -222,6 +222,7 @@ def test_a_missing_prompt_is_told_where_it_was_asked_for_and_looked_for(folder: 
     assert folder.problems() == [("a.toml", 3, reason), ("b.toml", 3, reason)]
 
 
+@pytest.mark.fault(41)
 def test_a_prompt_that_is_a_link_is_refused_and_the_next_folder_not_asked(
     folder: Folder, tmp_path: Path
 ) -> None:

@@ -266,6 +266,7 @@ BAD_NAMES = [
 ]
 
 
+@pytest.mark.fault(41)
 @pytest.mark.parametrize("name", BAD_NAMES)
 def test_a_name_that_could_lead_elsewhere_is_refused(name: str) -> None:
     assert refusal(name=name)[0] == "name"

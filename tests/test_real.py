@@ -6,7 +6,7 @@ import asyncio
 import re
 import signal
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +75,29 @@ async def test_a_second_turn_reuses_the_cache_and_says_what_no_drafting_says(ser
         assert usage["prompt_tokens_details"]["cached_tokens"] > usage["prompt_tokens"] / 2
 
 
+async def complete(served: Served, model: str, prompt: str, max_tokens: int) -> str:
+    body = {"model": model, "prompt": prompt, "temperature": 0, "max_tokens": max_tokens}
+    answer = await served.post("/v1/completions", body)
+    assert answer.status == 200, answer.text
+    text: str = answer.json["choices"][0]["text"]
+    return text
+
+
+@pytest.mark.fault(47)
+async def test_a_prompt_that_is_in_the_cache_gets_the_text_that_it_got_before(served: Served) -> None:
+    """The same prompt again, and a prompt that is equal to one and its answer."""
+    pids = {name: served.row(name)["pid"] for name in (*PRESETS, "plain")}
+    prompt = "<|im_start|>user\nWhat is a draft length?<|im_end|>\n<|im_start|>assistant\n"
+    said = await complete(served, "plain", prompt, 12)
+    expected = await complete(served, "plain", prompt + said, 12)
+    assert said
+    for name in pids:
+        for _ in range(3):
+            assert await complete(served, name, prompt, 12) == said
+            assert await complete(served, name, prompt + said, 12) == expected
+    assert {name: served.row(name)["pid"] for name in pids} == pids
+
+
 async def test_metrics_are_what_was_generated(served: Served) -> None:
     before = await served.metrics()
     tokens = {"prompt": 0, "completion": 0}
@@ -114,11 +137,15 @@ async def test_readiness_and_health_checks_draft_nothing(served: Served) -> None
     assert "/health" not in (await served.get("/api/logs/max?lines=1000")).text
 
 
-async def test_a_killed_worker_is_noticed_at_once_and_comes_back(served: Served) -> None:
+@pytest.mark.fault(1)
+async def test_a_killed_worker_is_noticed_at_once_and_comes_back(
+    served: Served, measured: Callable[[float], None]
+) -> None:
     old = served.row("fast")["pid"]
     began = time.monotonic()
     kill(old, signal.SIGKILL)
     await served.until_state("fast", "backoff")
+    measured(time.monotonic() - began)
     assert time.monotonic() - began < 0.1
     others = {name: served.row(name)["pid"] for name in ("balanced", "max", "plain")}
     assert (await greedy(served, "fast", [user("Hi!")])) != ""
@@ -126,6 +153,7 @@ async def test_a_killed_worker_is_noticed_at_once_and_comes_back(served: Served)
     assert {name: served.row(name)["pid"] for name in others} == others
 
 
+@pytest.mark.fault(30)
 @pytest.mark.parametrize("stream", [True, False])
 async def test_a_client_that_leaves_frees_the_worker_within_a_second(served: Served, stream: bool) -> None:
     # At this temperature the end of sequence is one token among thousands: it goes on for long.
@@ -142,6 +170,7 @@ async def test_a_client_that_leaves_frees_the_worker_within_a_second(served: Ser
         assert time.monotonic() - began < 1.0
 
 
+@pytest.mark.fault(6)
 async def test_a_bad_model_path_ends_as_failed_and_the_reason_reaches_the_client(
     served: Served, tmp_path: Path
 ) -> None:

@@ -61,6 +61,7 @@ def test_a_missing_model_means_the_default_or_else_the_first_that_starts_by_itse
     assert router(*profiles, default=default).resolve(None).name == name
 
 
+@pytest.mark.fault(34)
 @pytest.mark.parametrize("profiles", [(), (FAST,)])
 def test_a_missing_model_without_a_default_is_refused(profiles: tuple[Profile, ...]) -> None:
     with refused(400, param="model", says="no default"):

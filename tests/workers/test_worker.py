@@ -9,7 +9,6 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -132,26 +131,6 @@ def _tiny_disk(folder: Path) -> Iterator[None]:
         yield
     finally:
         subprocess.run(["umount", "-l", str(folder)], check=True)
-
-
-@pytest.mark.fault(45)
-async def test_a_jump_of_the_wall_clock_moves_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async with serving(tmp_path, {"a": fake(tables=HEALTH)}) as served:
-        real = time.time
-        for jump in (86_400.0, -86_400.0):
-            monkeypatch.setattr(time, "time", partial(_later, real, jump))
-            old, restarts = served.row("a")["pid"], served.row("a")["restarts"]
-            assert (await served.ask("a", "[[wait 0.5]]")).status == 200  # several health checks long
-            assert (served.row("a")["pid"], served.row("a")["restarts"]) == (old, restarts)
-            kill(old, signal.SIGKILL)
-            await served.until_state("a", "backoff")
-            await served.until_state("a", "ready", limit=5)
-
-
-def _later(real: Callable[[], float], jump: float) -> float:
-    return real() + jump
 
 
 @pytest.mark.fault(46)
