@@ -23,17 +23,21 @@ from daemon.errors import AlreadyRunningError, ConfigError, NotRunningError
 
 LOCK = "daemon.lock"
 NOTE = "daemon.json"
+AGENT = "dev.draftd"  # the label of the launchd agent
 TRIES = 5
 
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """A running daemon. `created` (see `_created`) tells its process from a later one with the same pid."""
+    """A running daemon. `created` (see `_created`) tells its process from a later one with the same pid; `agent` is
+    the label of the launchd agent that it runs as, if it does.
+    """
 
     pid: int
     created: float
     url: str
     version: str
+    agent: str = ""
 
 
 class Instance:
@@ -56,7 +60,7 @@ class Instance:
 
     def announce(self, url: str, version: str) -> None:
         """Write where this daemon answers."""
-        note = Running(os.getpid(), _created(os.getpid()), url, version)
+        note = Running(os.getpid(), _created(os.getpid()), url, version, _agent())
         made = self._dir / f"{NOTE}.new"
         try:
             made.touch(mode=0o600)
@@ -129,8 +133,20 @@ def _created(pid: int) -> float:
     return psutil.Process(pid).create_time() - boot
 
 
+def _agent() -> str:
+    """launchd names its job in the environment; a terminal's own name there is another."""
+    return AGENT if os.environ.get("XPC_SERVICE_NAME") == AGENT else ""
+
+
 def _who(state_dir: Path) -> str:
     note = _read(state_dir)
     if note is None or not _is_same_process(note):  # none yet, or that of an earlier daemon
         return f"another draftd is starting in {state_dir}; try again in a moment"
-    return f"draftd {note.version} runs already: pid {note.pid}, {note.url}; 'draftd down' stops it"
+    return f"draftd {note.version} runs already: pid {note.pid}, {note.url}; {how_to_stop(note)}"
+
+
+def how_to_stop(note: Running) -> str:
+    """Who started the daemon, as far as it can be told, and what stops it."""
+    if note.agent:
+        return "launchd started it; 'draftd down' stops it for now, 'draftd launchd uninstall' for good"
+    return "'draftd down' stops it"

@@ -90,6 +90,9 @@ class Settings(BaseSettings):
         "info", description="the daemon's own log"
     )
     log_format: Literal["auto", "json", "console"] = Field("auto", description="auto: console on a terminal")
+    log_file: UserPath | None = Field(
+        None, description="where the daemon's own log goes instead of stderr; 3 old files of 10 MiB are kept"
+    )
 
     @classmethod
     def settings_customise_sources(

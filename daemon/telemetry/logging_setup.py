@@ -1,5 +1,6 @@
 """structlog set up for the daemon: one line per event, for machines or for people, without anybody's secrets."""
 
+import io
 import logging
 import os
 import sys
@@ -36,7 +37,7 @@ _SECRET = _CREDENTIALS | {
 _DEEPEST = 6
 
 
-class _Handler(logging.StreamHandler[TextIO]):
+class _Handler(logging.StreamHandler[TextIO | io.TextIOBase]):
     """A stream handler for which a full disk or a closed pipe behind stderr is nobody's error."""
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 (logging's name)
@@ -44,7 +45,9 @@ class _Handler(logging.StreamHandler[TextIO]):
             super().handleError(record)
 
 
-def configure(fmt: Format = "auto", level: str = "info", stream: TextIO | None = None) -> None:
+def configure(
+    fmt: Format = "auto", level: str = "info", stream: TextIO | io.TextIOBase | None = None
+) -> None:
     """Send structlog and the standard library's logging to `stream` (stderr), in place of an earlier call's.
 
     "auto" is "console" on a terminal, else "json". Times are ISO 8601 in UTC. Colours only on a terminal and
@@ -81,7 +84,7 @@ def configure(fmt: Format = "auto", level: str = "info", stream: TextIO | None =
     root.setLevel(number)
 
 
-def _rendering(fmt: Format, out: TextIO) -> list[Processor]:
+def _rendering(fmt: Format, out: TextIO | io.TextIOBase) -> list[Processor]:
     # format_exc_info, never the renderers' own tracebacks: those show local variables, and so prompts.
     first: list[Processor] = [
         structlog.stdlib.ProcessorFormatter.remove_processors_meta,

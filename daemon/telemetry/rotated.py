@@ -4,6 +4,7 @@ Not `logging.handlers.RotatingFileHandler`: that one prints its errors to stderr
 cannot be told to use mode 0600, and leaves half a line behind after a full disk.
 """
 
+import io
 import os
 import stat
 from collections.abc import Iterable
@@ -78,3 +79,20 @@ class RotatedFile:
         for older, newer in zip(names[:0:-1], names[-2::-1], strict=True):
             if newer.exists():
                 newer.replace(older)
+
+
+class RotatedStream(io.TextIOBase):
+    """A rotated file as a stream for `logging`, which writes whole messages."""
+
+    def __init__(self, path: Path, *, max_bytes: int = 10 * 1024 * 1024, backups: int = 3) -> None:
+        self._file = RotatedFile(path, max_bytes=max_bytes, backups=backups)
+
+    def write(self, text: str) -> int:
+        """Append a message with its newline. Raises OSError."""
+        self._file.write([text.encode("utf-8", "backslashreplace")])
+        return len(text)
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._file.close()
+        super().close()

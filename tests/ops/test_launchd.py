@@ -1,0 +1,250 @@
+"""launchd: the plist by two readers, and the calls of launchctl by a stand-in that records them."""
+
+from __future__ import annotations
+
+import os
+import plistlib
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from daemon.errors import ConfigError, DraftdError, NotRunningError
+from daemon.ops import launchd
+from daemon.ops.launchd import Agent
+from daemon.settings import shipped_dir
+
+TEMPLATE = (shipped_dir("launchd") / "dev.draftd.plist").read_bytes()
+TARGET = "gui/501/dev.draftd"
+
+# Notes each call, and answers the codes of its file, one a call: "bootstrap 5".
+STAND_IN = """\
+#!/bin/sh
+echo "$*" >> "$CALLS"
+code=$(grep -m1 "^$1 " "$CODES" | cut -d' ' -f2)
+sed -i "0,/^$1 /{/^$1 /d}" "$CODES"
+[ "$1" = print ] && [ -z "$code" ] && cat "$PRINTED"
+[ -n "$code" ] && echo "failed: $code" >&2
+exit ${code:-0}
+"""
+PRINTED = """\
+gui/501/dev.draftd = {
+	active count = 1
+	path = /Users/me/Library/LaunchAgents/dev.draftd.plist
+	type = LaunchAgent
+	state = running
+
+	program = /usr/local/bin/draftd
+	endpoints = {
+		state = active
+	}
+	runs = 2
+	pid = 4711
+	last exit code = 1
+}
+"""
+
+
+def agent(home: Path, **changes: Any) -> Agent:
+    given: dict[str, Any] = {
+        "program": ("/opt/draftd & co/draftd",),
+        "words": ("fast",),
+        "home": home,
+        "longest_stop": 40.5,
+        "environment": {},
+    }
+    return Agent(**given | changes)
+
+
+class Launchctl:
+    """The stand-in on the PATH."""
+
+    def __init__(self, folder: Path) -> None:
+        self._calls, self._codes = folder / "calls", folder / "codes"
+        self._calls.touch()
+
+    def answers(self, *lines: str) -> None:
+        self._codes.write_text("".join(f"{line}\n" for line in lines))
+
+    @property
+    def calls(self) -> list[str]:
+        return self._calls.read_text().splitlines()
+
+
+@pytest.fixture
+def launchctl(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Launchctl:
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    (folder / "launchctl").write_text(STAND_IN)
+    (folder / "launchctl").chmod(0o755)
+    (folder / "printed").write_text(PRINTED)
+    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+    for name in ("calls", "codes", "printed"):
+        monkeypatch.setenv(name.upper(), str(folder / name))
+    made = Launchctl(folder)
+    made.answers()
+    return made
+
+
+class Clock:
+    """Time passes only by sleeping."""
+
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+
+# --- the plist ----------------------------------------------------------------------------------------------
+
+
+def test_the_plist_says_what_launchd_must_know(tmp_path: Path) -> None:
+    job = plistlib.loads(launchd.render(TEMPLATE, agent(tmp_path, environment={"HF_HOME": "/models"})))
+    assert job["Label"] == "dev.draftd"
+    assert job["ProgramArguments"] == ["/opt/draftd & co/draftd", "up", "--plain", "fast"]
+    assert job["RunAtLoad"] is True
+    assert job["KeepAlive"] == {"SuccessfulExit": False}
+    assert job["ExitTimeOut"] > 40.5
+    assert job["ThrottleInterval"] >= 10
+    assert job["ProcessType"] == "Interactive"
+    assert job["SoftResourceLimits"]["NumberOfFiles"] >= 4096
+    assert job["EnvironmentVariables"]["HF_HOME"] == "/models"
+    assert "/usr/bin" in job["EnvironmentVariables"]["PATH"]
+    logs = tmp_path / "Library" / "Logs" / "draftd"
+    assert job["EnvironmentVariables"]["DRAFTD_LOG_FILE"] == str(logs / "draftd.log")
+    assert job["StandardErrorPath"] == job["StandardOutPath"] == str(logs / "launchd.log")
+    assert "AbandonProcessGroup" not in job
+
+
+@pytest.mark.skipif(
+    not shutil.which("plistutil"), reason="plistutil (Debian: libplist-utils) is not installed"
+)
+def test_another_reader_of_plists_takes_it_too(tmp_path: Path) -> None:
+    file = tmp_path / "dev.draftd.plist"
+    file.write_bytes(launchd.render(TEMPLATE, agent(tmp_path)))
+    binary = tmp_path / "binary.plist"
+    subprocess.run(["plistutil", "-i", file, "-f", "bin", "-o", binary], check=True)
+    assert plistlib.loads(binary.read_bytes()) == plistlib.loads(file.read_bytes())
+
+
+@pytest.mark.parametrize("template", [b"", b"<plist>", b"<plist version='1.0'><dict></dict></plist>", b"no"])
+def test_a_broken_template_is_refused(tmp_path: Path, template: bytes) -> None:
+    with pytest.raises(ConfigError, match="the template of the launchd agent is not valid"):
+        launchd.render(template, agent(tmp_path))
+
+
+def test_a_command_that_is_not_there_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    launchd.validate(launchd.render(TEMPLATE, agent(tmp_path, program=(sys.executable,))), tmp_path)
+    for command in ("/no/such/draftd", "draftd"):
+        with pytest.raises(ConfigError, match=f"{command} cannot be run"):
+            launchd.validate(launchd.render(TEMPLATE, agent(tmp_path, program=(command,))), tmp_path)
+
+
+def test_the_command_is_absolute(tmp_path: Path) -> None:
+    assert launchd.program(tmp_path / "python") == (str(tmp_path / "python"), "-m", "daemon.cli")
+    (tmp_path / "draftd").touch(mode=0o755)
+    assert launchd.program(tmp_path / "python") == (str(tmp_path / "draftd"),)
+
+
+def test_the_agent_gets_the_settings_with_absolute_paths_and_no_secret(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    environ = {
+        "DRAFTD_PORT": "9",
+        "DRAFTD_PROFILES": "own",
+        "HF_HOME": "~/hf",
+        "HF_TOKEN": "x",
+        "SHELL": "sh",
+    }
+    assert launchd.environment(environ) == {
+        "DRAFTD_PORT": "9",
+        "DRAFTD_PROFILES": str(tmp_path / "own"),
+        "HF_HOME": str(Path.home() / "hf"),
+    }
+    for name in ("DRAFTD_API_KEY", "draftd_api_key"):
+        with pytest.raises(ConfigError, match=r"put api_key into draftd.toml"):
+            launchd.environment({name: "secret"})
+
+
+# --- launchctl ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("gone", [3, 113])
+def test_the_first_install_finds_nothing_to_stop(tmp_path: Path, launchctl: Launchctl, gone: int) -> None:
+    launchctl.answers(f"bootout {gone}")
+    mine = agent(tmp_path)
+    launchd.install(mine, b"the plist", 501)
+    assert mine.plist.read_bytes() == b"the plist"
+    assert mine.log_dir.is_dir()
+    assert launchctl.calls == [f"bootout {TARGET}", f"bootstrap gui/501 {mine.plist}"]
+
+
+def test_a_second_install_stops_the_first_and_waits_until_launchd_lets_go(
+    tmp_path: Path, launchctl: Launchctl
+) -> None:
+    mine, clock = agent(tmp_path), Clock()
+    launchd.install(mine, b"old", 501)
+    launchctl.answers("bootout 36", "bootstrap 5", "bootstrap 37", "bootstrap 5")
+    launchd.install(mine, b"new", 501, clock=clock, sleep=clock.sleep)
+    assert mine.plist.read_bytes() == b"new"
+    assert [call.split()[0] for call in launchctl.calls] == ["bootout", "bootstrap", "bootout"] + [
+        "bootstrap"
+    ] * 4
+    assert list(mine.plist.parent.iterdir()) == [mine.plist]
+
+
+def test_an_agent_that_never_leaves_is_told_in_the_end(tmp_path: Path, launchctl: Launchctl) -> None:
+    launchctl.answers(*["bootstrap 5"] * 200)
+    mine, clock = agent(tmp_path, longest_stop=1.0), Clock()
+    with pytest.raises(DraftdError, match=r"launchctl bootstrap .* failed with 5: failed: 5"):
+        launchd.install(mine, b"", 501, clock=clock, sleep=clock.sleep)
+    assert clock.now > mine.exit_timeout  # the daemon may drain for so long
+
+
+@pytest.mark.parametrize(("answer", "call"), [("bootout 1", "bootout"), ("bootstrap 78", "bootstrap")])
+def test_any_other_failure_is_told_at_once(
+    tmp_path: Path, launchctl: Launchctl, answer: str, call: str
+) -> None:
+    launchctl.answers(answer)
+    with pytest.raises(DraftdError, match=f"launchctl {call} .* failed with {answer.split()[1]}"):
+        launchd.install(agent(tmp_path), b"", 501)
+
+
+def test_uninstall_takes_away_what_is_there(tmp_path: Path, launchctl: Launchctl) -> None:
+    mine = agent(tmp_path)
+    launchd.install(mine, b"", 501)
+    assert launchd.uninstall(mine, 501)
+    assert not mine.plist.exists()
+    launchctl.answers("bootout 3")
+    assert not launchd.uninstall(mine, 501)
+    assert launchctl.calls[-2:] == [f"bootout {TARGET}"] * 2
+
+
+def test_status_is_the_jobs_own(launchctl: Launchctl) -> None:
+    assert launchd.status(501) == {"state": "running", "runs": "2", "pid": "4711", "last exit code": "1"}
+    launchctl.answers("print 113")
+    with pytest.raises(NotRunningError, match="launchd has no agent of draftd"):
+        launchd.status(501)
+
+
+def test_a_machine_without_launchctl_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(DraftdError, match=r"launchctl bootout .* failed: .*No such file"):
+        launchd.uninstall(agent(tmp_path), 501)
+
+
+def test_a_dry_run_tells_what_an_install_does(tmp_path: Path, launchctl: Launchctl) -> None:
+    mine = agent(tmp_path)
+    lines = launchd.dry_run(mine, 501)
+    assert lines[1] == f"draftd launchd print fast > {mine.plist}"
+    launchd.install(mine, b"", 501)
+    assert [f"launchctl {call}" for call in launchctl.calls] == lines[2:]
+    launchd.uninstall(mine, 501)
+    assert launchd.dry_uninstall(mine, 501) == [f"launchctl {launchctl.calls[-1]}", f"rm -f {mine.plist}"]
