@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from daemon import __version__
-from daemon.commands import bench, control, serve, test
+from daemon.commands import bench, control, launchd, opencode, overview, serve, setup, test
 from daemon.commands.shared import err
 from daemon.errors import ConfigError, DraftdError, NotRunningError
 
@@ -17,8 +17,7 @@ EXIT_FAILED, EXIT_INPUT, EXIT_NOT_RUNNING = 1, 2, 3
 
 app = typer.Typer(
     help="Speculative decoding on your machine: mlx_lm.server workers behind one OpenAI address.",
-    epilog="Try it without a model of your own: draftd up --demo",
-    no_args_is_help=True,
+    epilog="Example: draftd up fast. Without a model of your own: draftd up --demo",
     pretty_exceptions_enable=False,
 )
 app.command()(serve.up)
@@ -31,6 +30,12 @@ app.command(name="reload")(control.reload_profiles)
 app.command()(control.down)
 app.command()(control.check)
 app.command(name="test")(test.smoke_test)
+app.command()(opencode.opencode)
+app.command()(opencode.clients)
+app.command()(setup.prompts)
+app.command()(setup.init)
+app.command()(setup.pull)
+app.add_typer(launchd.app, name="launchd")
 app.command(name="bench")(bench.run_bench)
 
 
@@ -53,13 +58,16 @@ def _version(wanted: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
+@app.callback(invoke_without_command=True)
 def _root(
+    context: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Say the version.")
     ] = False,
 ) -> None:
-    """Options of the command as a whole."""
+    """Speculative decoding on your machine: mlx_lm.server workers behind one OpenAI address."""
+    if context.invoked_subcommand is None:
+        overview.overview()
 
 
 if __name__ == "__main__":

@@ -13,7 +13,16 @@ from typing import Annotated, Any
 import typer
 from rich.live import Live
 
-from daemon.commands.shared import Name, Profiles, StateDir, make_client, out, progress, resolve
+from daemon.commands.shared import (
+    Name,
+    Profiles,
+    StateDir,
+    complete_profile,
+    make_client,
+    out,
+    progress,
+    resolve,
+)
 from daemon.console import workers_table
 from daemon.errors import DraftdError, NotRunningError
 from daemon.instance import find as find_daemon
@@ -46,7 +55,12 @@ def status(
 
 
 def logs(
-    name: Annotated[str | None, typer.Argument(metavar="PROFILE", help="Default: the default model.")] = None,
+    name: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="PROFILE", help="Default: the default model.", autocompletion=complete_profile
+        ),
+    ] = None,
     follow: Annotated[bool, typer.Option("-f", "--follow", help="Go on with new lines.")] = False,
     lines: Annotated[int, typer.Option("-n", "--lines", min=1, help="How many of the newest lines.")] = 100,
     state_dir: StateDir = None,

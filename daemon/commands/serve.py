@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.live import Live
 
-from daemon.commands.shared import Profiles, StateDir, err
+from daemon.commands.shared import Names, Profiles, StateDir, err
 from daemon.console import what_next, workers_table
 from daemon.errors import DraftdError
 from daemon.profile_files import load_dir
@@ -24,7 +24,7 @@ SETTLED = {"ready", "failed", "stopped", "backoff"}
 
 
 def up(
-    names: Annotated[list[str] | None, typer.Argument(metavar="PROFILE", help="Only these profiles.")] = None,
+    names: Names = None,
     demo: Annotated[bool, typer.Option("--demo", help="Serve the built-in demo models.")] = False,
     host: Annotated[str | None, typer.Option(help="Address to listen on. (default: 127.0.0.1)")] = None,
     port: Annotated[int | None, typer.Option(help="Port to listen on. (default: 8080)")] = None,
@@ -39,6 +39,7 @@ def up(
     """
     from daemon.app import Daemon
     from daemon.telemetry.logs import configure
+    from daemon.telemetry.rotated import RotatedStream
 
     settings = load_settings(
         host=host, port=port, base_port=base_port, profiles=profiles, state_dir=state_dir
@@ -49,7 +50,8 @@ def up(
     )
     daemon = Daemon(settings, load, watched=watched)
     live = not plain and err.is_terminal
-    configure(settings.log_format, "warning" if live and settings.log_level == "info" else settings.log_level)
+    level = "warning" if live and settings.log_level == "info" else settings.log_level
+    configure(settings.log_format, level, RotatedStream(settings.log_file) if settings.log_file else None)
     try:
         asyncio.run(_serve(daemon, live=live))
     except* DraftdError as group:

@@ -29,6 +29,10 @@ class Client:
         body: dict[str, Any] = self._json("GET", "/api/status")
         return body
 
+    def model(self, word: str) -> str:
+        """The name of the profile that has `word` for its name or an alias."""
+        return str(self._json("GET", f"/v1/models/{quote(word, safe='')}")["id"])
+
     def order(self, name: str, order: str) -> dict[str, Any]:
         """restart, start or stop a worker."""
         body: dict[str, Any] = self._json("POST", f"/api/workers/{quote(name, safe='')}/{order}")

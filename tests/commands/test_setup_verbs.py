@@ -1,0 +1,220 @@
+"""The verbs around serving, in this process: what they print, ask and write."""
+
+from __future__ import annotations
+
+import json
+import plistlib
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from daemon.cli import app
+from daemon.errors import ConfigError, DraftdError, NotRunningError
+from daemon.instance import AGENT, Instance
+from daemon.settings import config_dir, load_settings
+from tests.ops.test_launchd import Launchctl, launchctl
+
+__all__ = ["launchctl"]  # a fixture
+
+PRESET = "qwen2.5-3b-speculative"
+
+
+def run(*words: str, typed: str = "", **environ: str) -> Result:
+    return CliRunner().invoke(app, words, input=typed, env=environ, prog_name="draftd")
+
+
+def said(*words: str, typed: str = "") -> str:
+    result = run(*words, typed=typed)
+    assert result.exception is None, result.exception
+    return result.stdout
+
+
+def refused(kind: type[DraftdError], *words: str) -> str:
+    result = run(*words)
+    assert isinstance(result.exception, kind)
+    return str(result.exception)
+
+
+@pytest.mark.parametrize("verb", ["opencode", "clients", "prompts", "init", "pull"])
+def test_each_verb_has_help_with_an_example(verb: str) -> None:
+    assert f" {verb} " in said("--help")
+    assert f"Example: draftd {verb}" in said(verb, "--help")
+
+
+@pytest.mark.parametrize("verb", ["print", "install", "uninstall", "status", "logs"])
+def test_each_launchd_verb_has_help_with_an_example(verb: str) -> None:
+    assert f" {verb} " in said("launchd", "--help")
+    assert f"Example: draftd launchd {verb}" in said("launchd", verb, "--help")
+
+
+def test_draftd_alone_says_that_nothing_runs_and_what_to_type() -> None:
+    shown = said()
+    assert "no daemon runs" in shown
+    assert [line.split("   ")[0].strip() for line in shown.splitlines() if line.startswith("  draftd")] == [
+        "draftd up --demo",
+        "draftd up balanced",
+        "draftd doctor",
+        "draftd --help",
+    ]
+
+
+def completed(words: str, **environ: str) -> list[str]:
+    environ |= {"COMP_WORDS": words, "COMP_CWORD": str(len(words.split()) - 1)}
+    return run(_DRAFTD_COMPLETE="complete_bash", **environ).stdout.split()
+
+
+@pytest.mark.parametrize("verb", ["up", "restart", "logs", "pull", "launchd install"])
+def test_the_shell_completes_names_of_profiles_and_of_presets(verb: str) -> None:
+    assert completed(f"draftd {verb} qw") == [f"{PRESET}-{preset}" for preset in ("balanced", "fast", "max")]
+    assert completed(f"draftd {verb} fa") == ["fast"]
+    assert completed(f"draftd {verb} fa", DRAFTD_PROFILES="/none") == []
+
+
+# --- prompts, init, pull ------------------------------------------------------------------------------------
+
+
+def test_prompts_are_listed_with_their_users_and_shown(tmp_path: Path) -> None:
+    (tmp_path / "a.toml").write_text(
+        'model = "m"\nsystem_prompt = "expert"\nsystem_prompt_mode = "prepend"\n'
+    )
+    listed = said("prompts", "--profiles", str(tmp_path))
+    assert "a (prepend)" in listed
+    assert "anti-refusal" in listed
+    assert said("prompts", "expert").startswith("You are talking with")
+    assert said("prompts", "empty.txt") == "\n"
+    assert "there are: anti-refusal, empty, expert" in refused(ConfigError, "prompts", "nope")
+
+
+def test_init_makes_profiles_that_are_used_from_then_on() -> None:
+    assert f"{PRESET}-fast.toml: copied" in said("init")
+    assert load_settings().profiles_dir() == config_dir() / "profiles"
+    file = config_dir() / "profiles" / f"{PRESET}-fast.toml"
+    file.write_text(file.read_text() + "autostart = false\n")
+    assert "kept: you edited it" in said("init")
+    assert "3 profiles" in said("check")
+
+
+def test_pull_takes_the_models_of_the_named_profiles(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    def pull(name: str) -> str:
+        asked.append(name)
+        return f"/cache/{name}"
+
+    monkeypatch.setattr("daemon.ops.pull.pull", pull)
+    shown = said("pull", "fast")
+    assert [name.split("-Qwen2.5-")[1][:4] for name in asked] == ["3B-I", "0.5B"]
+    assert f"is in /cache/{asked[0]}" in shown
+
+
+def test_pull_needs_nothing_for_folders(tmp_path: Path) -> None:
+    (tmp_path / "a.toml").write_text('model = "."\n')
+    assert "nothing to download" in said("pull", "--profiles", str(tmp_path))
+
+
+# --- opencode and clients without a daemon ------------------------------------------------------------------
+
+
+def test_opencode_promises_what_the_profiles_and_settings_say(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DRAFTD_PORT", "8090")
+    monkeypatch.setenv("DRAFTD_HOST", "0.0.0.0")
+    monkeypatch.setenv("DRAFTD_API_KEY", "secret-word")
+    shown = said("opencode")
+    config = json.loads(shown)
+    assert config["model"] == f"speculative/{PRESET}-balanced"
+    assert config["small_model"] == f"speculative/{PRESET}-fast"
+    assert config["provider"]["speculative"]["options"]["baseURL"] == "http://127.0.0.1:8090/v1"
+    assert "secret-word" not in shown + said("clients")
+
+
+def test_opencode_writes_after_a_diff_and_a_yes(tmp_path: Path) -> None:
+    file = tmp_path / "opencode.jsonc"
+    file.write_text('{\n  "theme": "dark" // mine\n}\n')
+    no = run("opencode", "--write", "--file", str(file), typed="n\n")
+    assert no.exit_code == 1
+    assert '+  "model": "speculative/' in no.stdout
+    assert file.read_text() == '{\n  "theme": "dark" // mine\n}\n'
+    assert "the old one is" in said("opencode", "--write", "--file", str(file), typed="y\n")
+    assert '"theme": "dark", // mine' in file.read_text()
+    assert len(list(tmp_path.glob("opencode.jsonc.*.bak"))) == 1
+    assert "nothing changed" in said("opencode", "--write", "--file", str(file))
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_clients_are_shown_together_or_one_by_one() -> None:
+    everything = said("clients")
+    for name in ("curl", "openai", "continue", "aider", "zed"):
+        assert said("clients", name).strip() in everything
+    assert "there are: curl, openai" in refused(ConfigError, "clients", "emacs")
+
+
+# --- launchd ------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def mac(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("platform.system", lambda: "Darwin")
+    monkeypatch.setattr("os.getuid", lambda: 501)
+
+
+def test_the_plist_is_printed_everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DRAFTD_DRAIN_TIMEOUT", "300")
+    job = plistlib.loads(said("launchd", "print", "fast").encode())
+    assert job["ProgramArguments"][-3:] == ["up", "--plain", "fast"]
+    assert job["ProgramArguments"][0].startswith(str(Path(sys.executable).parent))
+    assert job["ExitTimeOut"] > 310
+    assert job["EnvironmentVariables"]["DRAFTD_DRAIN_TIMEOUT"] == "300"
+
+
+@pytest.mark.parametrize("verb", ["install", "uninstall", "status", "logs"])
+def test_elsewhere_than_on_a_mac_it_is_told_what_to_do(verb: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("platform.system", lambda: "Linux")
+    text = refused(DraftdError, "launchd", verb)
+    assert "launchd is a part of macOS, and this is Linux: run 'draftd up --plain'" in text
+
+
+def test_a_dry_run_does_nothing(mac: None, launchctl: Launchctl) -> None:
+    shown = said("launchd", "install", "--dry-run") + said("launchd", "uninstall", "--dry-run")
+    assert shown.count("launchctl bootout gui/501/dev.draftd") == 2
+    assert launchctl.calls == []
+    assert not (Path.home() / "Library").exists()
+
+
+def test_an_agent_comes_and_goes(mac: None, launchctl: Launchctl, capfd: pytest.CaptureFixture[str]) -> None:
+    launchctl.answers("bootout 113")
+    assert "is installed and runs" in said("launchd", "install", "fast")
+    plist = Path.home() / "Library" / "LaunchAgents" / "dev.draftd.plist"
+    assert plistlib.loads(plist.read_bytes())["ProgramArguments"][-1] == "fast"
+    assert "pid: 4711" in said("launchd", "status")
+    assert "there is no log" in refused(DraftdError, "launchd", "logs")
+    (Path.home() / "Library" / "Logs" / "draftd" / "draftd.log").write_text("one\ntwo\n")
+    said("launchd", "logs", "-n", "1")
+    assert capfd.readouterr().out == "two\n"
+    assert said("launchd", "uninstall") == "the agent is gone\n"
+    assert not plist.exists()
+    launchctl.answers("bootout 113", "print 113")
+    assert said("launchd", "uninstall") == "there was no agent\n"
+    assert "no agent of draftd" in refused(NotRunningError, "launchd", "status")
+
+
+def test_an_agent_that_could_never_start_is_refused(mac: None, launchctl: Launchctl) -> None:
+    assert "fits no profile" in refused(ConfigError, "launchd", "install", "nope")
+    with Instance(load_settings().state_dir) as running:
+        running.announce("http://127.0.0.1:1", "1.2")
+        assert "started by hand" in refused(DraftdError, "launchd", "install")
+    assert launchctl.calls == []
+
+
+def test_the_agent_itself_is_no_hindrance(
+    mac: None, launchctl: Launchctl, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XPC_SERVICE_NAME", AGENT)  # as launchd does
+    with Instance(load_settings().state_dir) as running:
+        running.announce("http://127.0.0.1:1", "1.2")
+        assert "is installed and runs" in said("launchd", "install")
+        text = refused(DraftdError, "up", "--plain")
+        assert (
+            "launchd started it; 'draftd down' stops it for now, 'draftd launchd uninstall' for good" in text
+        )
