@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from daemon import __version__
-from daemon.commands import bench, control, launchd, opencode, overview, serve, setup, test
+from daemon.commands import bench, control, launchd, observe, opencode, overview, serve, setup, test
 from daemon.commands.shared import err
 from daemon.errors import ConfigError, DraftdError, NotRunningError
 
@@ -36,6 +36,8 @@ app.command()(setup.prompts)
 app.command()(setup.init)
 app.command()(setup.pull)
 app.add_typer(launchd.app, name="launchd")
+app.command()(observe.prometheus)
+app.command()(observe.grafana)
 app.command(name="bench")(bench.run_bench)
 
 
