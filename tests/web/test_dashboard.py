@@ -1,0 +1,278 @@
+"""The dashboard in headless Chromium, on a daemon with scripted workers. Screenshots stay in test-output/."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_asyncio
+from playwright.async_api import Browser, Page, async_playwright, expect
+
+from daemon.web.dashboard import FILES
+from tests.harness import LIMIT, Served, fake, kill, serving
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+OUTPUT = Path(__file__).parents[2] / "test-output"
+FLAGS = (
+    "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking"
+    " --disable-component-update --disable-sync"
+)
+DESKTOP, PHONE = (1280, 900), (390, 844)
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def browser() -> AsyncIterator[Browser]:
+    """One browser with an empty profile of its own (Playwright makes and removes the folder)."""
+    chromium = shutil.which("chromium")
+    if chromium is None:
+        pytest.skip("chromium is missing (Debian package chromium)")
+    async with async_playwright() as playwright:
+        made = await playwright.chromium.launch(executable_path=chromium, args=FLAGS.split())
+        yield made
+        await made.close()
+
+
+@asynccontextmanager
+async def opened(browser: Browser, served: Served) -> AsyncIterator[Page]:
+    """The page, watched: it must ask nobody but the daemon for anything, and have nothing to complain about."""
+    complaints: list[str] = []
+    addresses: list[str] = []
+    context = await browser.new_context(viewport={"width": DESKTOP[0], "height": DESKTOP[1]})
+    page = await context.new_page()
+    page.set_default_timeout(LIMIT * 1000)
+    page.on("console", lambda message: complaints.append(message.text))
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.on("request", lambda request: addresses.append(request.url))
+    await page.goto(served.url + "/")
+    yield page
+    await context.close()
+    assert {address.startswith(served.url) for address in addresses} == {True}
+    # Chromium itself words each refused request; the key was then asked for.
+    assert [text for text in complaints if "401" not in text] == []
+
+
+def card(page: Page, name: str) -> Any:
+    return page.get_by_role("article", name=f"Worker {name}")
+
+
+def field(page: Page, name: str, what: str) -> Any:
+    return card(page, name).locator(f"[data-field={what}]")
+
+
+def button(page: Page, label: str) -> Any:
+    return page.get_by_role("button", name=label, exact=True)
+
+
+async def test_one_glance_tells_whether_drafting_pays(tmp_path: Path, browser: Browser) -> None:
+    profiles = {
+        "balanced": fake("--accepted", "0.8"),
+        "max": fake(),
+        "plain-model-with-a-rather-long-name": fake(top="autostart = false"),
+    }
+    async with serving(tmp_path, profiles) as served, opened(browser, served) as page:
+        await expect(field(page, "balanced", "state")).to_have_text("ready")
+        await expect(page.locator("#curl")).to_contain_text(f"curl -N {served.url}/v1/chat/completions")
+        await expect(page.locator("#headline")).to_have_text("2 of 3 workers ready")
+        for _ in range(3):
+            await served.ask("balanced", "[[slow 0.01]]", stream=True)
+            await served.ask("max", "[[slow 0.02]]", stream=True)
+
+        await expect(field(page, "balanced", "acceptance")).to_have_text("83 %")
+        await expect(field(page, "max", "acceptance")).to_have_text("50 %")
+        await expect(field(page, "balanced", "acceptance")).to_have_attribute("data-tone", "good")
+        await expect(field(page, "max", "acceptance")).to_have_attribute("data-tone", "low")
+        await expect(page.locator("#headline")).to_have_text("Drafting pays on 1 of 2 workers")
+        await expect(card(page, "balanced").locator(".bar-good")).to_have_count(3)
+        await expect(card(page, "max").locator(".bar-low")).to_have_count(3)
+        speed = served.row("max")["tokens_per_second"]
+        await expect(field(page, "max", "speed")).to_have_text(f"{speed:.1f}")
+        await expect(field(page, "max", "requests")).to_have_text("3")
+        await expect(field(page, "max", "port")).to_have_text(str(served.row("max")["port"]))
+        await expect(page.locator("#hint")).to_be_hidden()
+        await expect(page.locator("#connection")).to_have_text("live")
+
+        for size in (DESKTOP, PHONE):
+            for scheme in ("light", "dark"):
+                await _looks_well(page, size, scheme)
+
+
+async def _looks_well(page: Page, size: tuple[int, int], scheme: Any) -> None:
+    await page.set_viewport_size({"width": size[0], "height": size[1]})
+    await page.emulate_media(color_scheme=scheme)
+    room = await page.evaluate("[document.documentElement.scrollWidth, document.documentElement.clientWidth]")
+    assert room[0] <= room[1]
+    ground = await page.evaluate("getComputedStyle(document.body).backgroundColor")
+    assert (ground == "rgb(18, 20, 24)") == (scheme == "dark")
+    OUTPUT.mkdir(exist_ok=True)
+    await page.screenshot(path=OUTPUT / f"dashboard-{size[0]}-{scheme}.png", full_page=True)
+
+
+async def test_changes_appear_without_a_reload_and_are_spoken(tmp_path: Path, browser: Browser) -> None:
+    tables = "[restart]\ninitial_delay = 0.3\nmax_failures = 2\n[limits]\nconcurrency = 1\n"
+    flag = tmp_path / "broken"
+    profile = fake("--exit-file", str(flag), tables=tables)
+    async with serving(tmp_path, {"a": profile, "b": fake()}) as served, opened(browser, served) as page:
+        await expect(field(page, "a", "state")).to_have_text("ready")
+        asking = [asyncio.create_task(served.ask("a", "[[wait 0.4]]")) for _ in range(3)]
+        await expect(field(page, "a", "queue")).to_have_text("2")
+        await expect(field(page, "a", "requests")).to_have_text("0 + 1 now")
+        await asyncio.gather(*asking)
+        await expect(field(page, "a", "queue")).to_have_text("0")
+        await expect(field(page, "a", "requests")).to_have_text("3")
+
+        flag.touch()
+        kill(served.row("a")["pid"], 9)
+        await expect(field(page, "a", "state")).to_have_text("failed")
+        await expect(field(page, "a", "trouble")).to_contain_text("the weights are made of cheese")
+        await expect(page.locator("#spoken")).to_have_text("a is failed")
+        await expect(page.locator("#headline")).to_have_text("a failed")
+        await expect(field(page, "b", "state")).to_have_text("ready")
+        flag.unlink()
+        await button(page, "Start a").click()
+        await expect(field(page, "a", "state")).to_have_text("ready")
+        await expect(field(page, "a", "trouble")).to_be_hidden()
+
+        served.write("c", fake())
+        await served.post("/api/reload")
+        await expect(field(page, "c", "state")).to_have_text("ready")
+        (served.profiles / "b.toml").unlink()
+        await served.post("/api/reload")
+        await expect(card(page, "b")).to_have_count(0)
+        assert await page.locator("article h2").all_text_contents() == ["a", "c"]
+
+
+async def test_orders_work_by_mouse_and_keyboard_and_ask_before_they_cut_a_request(
+    tmp_path: Path, browser: Browser
+) -> None:
+    async with serving(tmp_path, {"a": fake()}) as served, opened(browser, served) as page:
+        before = served.row("a")["pid"]
+        await button(page, "Restart a").click()
+        await served.until(lambda: served.state("a") == "ready" and served.row("a")["pid"] != before)
+        await expect(field(page, "a", "state")).to_have_text("ready")
+
+        await button(page, "Stop a").focus()
+        await page.keyboard.press("Enter")
+        await expect(field(page, "a", "state")).to_have_text("stopped")
+        await expect(button(page, "Start a")).to_be_focused()
+        await expect(button(page, "Stop a")).to_be_hidden()
+        await page.keyboard.press("Enter")
+        await expect(field(page, "a", "state")).to_have_text("ready")
+
+        asking = asyncio.create_task(served.ask("a", "[[slow 0.3]]", stream=True))
+        await expect(field(page, "a", "requests")).to_have_text("0 + 1 now")
+        asked: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+
+        async def refuse(dialog: Any) -> None:
+            asked.set_result(dialog.message)
+            await dialog.dismiss()
+
+        page.once("dialog", refuse)
+        await button(page, "Stop a").click()
+        assert (await asked).startswith("1 request to a would end")
+        assert (await asking).content == "one two three four five"
+
+
+async def test_the_keyboard_reaches_everything_in_the_order_of_reading(
+    tmp_path: Path, browser: Browser
+) -> None:
+    async with serving(tmp_path, {"a": fake(), "b": fake()}) as served, opened(browser, served) as page:
+        await expect(field(page, "b", "state")).to_have_text("ready")
+        reached = []
+        for _ in range(10):
+            await page.keyboard.press("Tab")
+            reached.append(
+                await page.evaluate(
+                    "[document.activeElement.ariaLabel ?? document.activeElement.id,"
+                    " getComputedStyle(document.activeElement).outlineStyle]"
+                )
+            )
+        buttons = [f"{word} {name}" for name in "ab" for word in ("Restart", "Stop", "Show the log of")]
+        assert reached == [
+            [label, "solid"]
+            for label in ["A first request", *buttons, "Worker whose log is shown", "log-follow", "lines"]
+        ]
+
+
+async def test_the_log_of_the_chosen_worker_comes_live_and_as_text_only(
+    tmp_path: Path, browser: Browser
+) -> None:
+    evil = fake().replace('model = "fake"', 'model = "<img src=x onerror=alert(1)>"')
+    async with serving(tmp_path, {"a": fake(), "evil": evil}) as served, opened(browser, served) as page:
+        lines = page.get_by_role("log")
+        await expect(lines).to_contain_text("fake server of fake")
+        await button(page, "Show the log of evil").click()
+        await expect(lines).to_contain_text("fake server of <img src=x onerror=alert(1)>")
+        await expect(field(page, "evil", "models")).to_have_text("<img src=x onerror=alert(1)>")
+        assert await page.locator("main img").count() == 0
+        for _ in range(40):
+            await served.ask("evil", stream=True)
+        await expect(lines.locator(".acceptance")).to_have_count(40)
+        at_end = "Math.abs(e.scrollHeight - e.clientHeight - e.scrollTop) < 2"
+        assert await lines.evaluate(f"e => e.scrollHeight > e.clientHeight && {at_end}")
+        await page.get_by_label("Worker whose log is shown").select_option("a")
+        await expect(lines.locator(".acceptance")).to_have_count(0)
+
+
+async def test_the_page_asks_for_the_api_key_and_keeps_it_in_its_tab(
+    tmp_path: Path, browser: Browser
+) -> None:
+    key = "a-long-random-text"
+    headers = {"Authorization": f"Bearer {key}"}
+    async with serving(tmp_path, {"a": fake()}, api_key=key) as served:
+        for path in FILES:
+            assert (await served.get(path)).status == 200
+        assert (await served.get("/api/events")).status == 401
+        assert (await served.post("/api/workers/a/stop")).status == 401
+        async with opened(browser, served) as page:
+            await expect(page.get_by_role("dialog")).to_be_visible()
+            await expect(page.get_by_label("Key", exact=True)).to_be_focused()
+            await page.keyboard.type("wrong")
+            await page.keyboard.press("Enter")
+            await expect(page.locator("#key-why")).to_have_text("That key was refused.")
+            await page.keyboard.type(key)
+            await page.keyboard.press("Enter")
+            await expect(field(page, "a", "state")).to_have_text("ready")
+            await expect(page.get_by_role("dialog")).to_be_hidden()
+            await expect(page.locator("#curl")).to_contain_text("Authorization: Bearer $DRAFTD_API_KEY")
+            await page.reload()
+            await button(page, "Stop a").click()
+            await expect(field(page, "a", "state")).to_have_text("stopped")
+            assert await page.evaluate("[sessionStorage.length, localStorage.length, document.cookie]") == [
+                1,
+                0,
+                "",
+            ]
+        assert key not in (await served.get("/")).text
+        assert (await served.get("/api/status", headers=headers)).json["workers"][0]["state"] == "stopped"
+
+
+async def test_the_page_says_that_the_daemon_is_gone(tmp_path: Path, browser: Browser) -> None:
+    async with serving(tmp_path, {"a": fake()}) as served:
+        context = await browser.new_context()
+        page = await context.new_page()
+        await page.goto(served.url)
+        await expect(page.locator("#connection")).to_have_text("live")
+        served.daemon.stop()
+        await expect(page.locator("#connection")).to_contain_text("not connected")
+        await context.close()
+
+
+async def test_the_page_is_closed_to_other_pages_and_to_anything_inline(tmp_path: Path) -> None:
+    async with serving(tmp_path, {"a": fake()}) as served:
+        for path, (_, kind) in FILES.items():
+            answer = await served.get(path)
+            assert answer.headers["Content-Type"].startswith(kind)
+            policy = dict(
+                part.split(maxsplit=1) for part in answer.headers["Content-Security-Policy"].split(";")
+            )
+            assert (policy.pop("default-src"), policy.pop("frame-ancestors")) == ("'none'", "'none'")
+            assert set(policy.values()) == {"'self'", "'none'"}
+            assert answer.headers["X-Content-Type-Options"] == "nosniff"
+        foreign = {"Host": "evil.com"}
+        assert (await served.get("/", headers=foreign)).status == 403
