@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from daemon import __version__
-from daemon.commands import bench, control, launchd, observe, opencode, overview, serve, setup, test
+from daemon.commands import bench, control, doctor, launchd, observe, opencode, overview, serve, setup, test
 from daemon.commands.shared import err
 from daemon.errors import ConfigError, DraftdError, NotRunningError
 
@@ -39,6 +39,7 @@ app.add_typer(launchd.app, name="launchd")
 app.command()(observe.prometheus)
 app.command()(observe.grafana)
 app.command(name="bench")(bench.run_bench)
+app.command()(doctor.doctor)
 
 
 def main() -> None:
