@@ -20,6 +20,8 @@ from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
 from typing import Any
 
+from daemon.engine.rules import PLAIN, rule_of
+
 
 @dataclass
 class AcceptanceCount:
@@ -27,6 +29,7 @@ class AcceptanceCount:
 
     draft_length: int
     max_tokens: int
+    rule: str = PLAIN
     tokens: int = 0
     rounds: int = 0
     proposed: int = 0
@@ -85,6 +88,7 @@ def counted(steps: Steps, report: Callable[[AcceptanceCount], None]) -> Steps:
         count = AcceptanceCount(
             draft_length=kwargs.get("num_draft_tokens", defaults["num_draft_tokens"].default),
             max_tokens=kwargs.get("max_tokens", defaults["max_tokens"].default),
+            rule=rule_of(kwargs),
         )
         known = True
         inner = steps(*args, **kwargs)

@@ -51,6 +51,21 @@ def _attempt(place: Callable[[], None]) -> str:
     return PLACED
 
 
+def _place_sampling() -> None:
+    module: Any = importlib.import_module("mlx_lm.generate")
+    server: Any = importlib.import_module("mlx_lm.server")
+    parameters = ("prompt", "model", "draft_model", "stream", "num_draft_tokens", "max_tokens", "sampler")
+    processing = ("logits_processors", "prompt_cache", "prefill_step_size", "kv_bits")
+    step = expect(module, "speculative_generate_step", *parameters, *processing, caller="stream_generate")
+    shaping = ("temp", "top_p", "min_p", "top_k")
+    make_sampler = expect(server, "make_sampler", *shaping, "xtc_probability", caller="_make_sampler")
+    from daemon.engine.sampling import known_samplers
+    from daemon.engine.speculative import by_rule
+
+    module.speculative_generate_step = by_rule(step)
+    server.make_sampler = known_samplers(make_sampler)
+
+
 def _place_acceptance() -> None:
     # The package exports a function of the same name as this module, so an import statement will not do.
     module: Any = importlib.import_module("mlx_lm.generate")
@@ -121,6 +136,7 @@ def _place_start() -> None:
 
 
 HOOKS: dict[str, tuple[Callable[[], None], str]] = {
+    "sampling": (_place_sampling, "fewer draft tokens are kept where the temperature is above 0"),
     "acceptance": (_place_acceptance, "draft acceptance is not counted"),
     "progress": (_place_progress, "a long prompt shows no progress before its first token"),
     "quiet_health": (_place_quiet_health, "the log is full of health checks"),
@@ -174,6 +190,7 @@ def generation_record(count: AcceptanceCount, memory: dict[str, int]) -> str:
         accepted=count.accepted,
         truncated_rounds=count.truncated_rounds,
         draft_length=count.draft_length,
+        rule=count.rule,
         accepted_by_position=count.accepted_by_position,
         proposed_by_position=count.proposed_by_position,
         tokens=count.tokens,

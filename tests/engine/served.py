@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Mapping
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -93,8 +93,17 @@ class Engine:
         """Send a request; return the response with its body unread."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=DEADLINE_S)
         self._sent += 1
-        connection.request("POST", path, json.dumps({"temperature": 0, **body}))
+        head = {"Content-Type": "application/json"}
+        connection.request("POST", path, json.dumps({"temperature": 0, **body}), head)
         return connection.getresponse()
+
+    def post(self, path: str, text: str, headers: Mapping[str, str]) -> tuple[int, bytes]:
+        """Send what may be refused; return the status and the body of the answer."""
+        with closing(http.client.HTTPConnection("127.0.0.1", self.port, timeout=DEADLINE_S)) as connection:
+            connection.request("POST", path, text, dict(headers))
+            answer = connection.getresponse()
+            self._sent += answer.status == 200
+            return answer.status, answer.read()
 
     def endless(self) -> http.client.HTTPResponse:
         """Ask for an answer that does not end, and return the stream with its first line read."""

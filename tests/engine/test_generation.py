@@ -127,7 +127,7 @@ def test_a_record_tells_memory_and_no_text(drafted: Engine) -> None:
     numbers = [*record["memory"].values(), *record["accepted_by_position"], *record["proposed_by_position"]]
     numbers += [value for value in record.values() if not isinstance(value, list | dict | str)]
     assert all(isinstance(number, int) for number in numbers)
-    assert [value for value in record.values() if isinstance(value, str)] == ["generation"]
+    assert [value for value in record.values() if isinstance(value, str)] == ["generation", "plain"]
 
 
 @pytest.mark.parametrize("prompt", PROMPTS)

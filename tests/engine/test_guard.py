@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import http.client
 import json
 from http import HTTPStatus
 
@@ -57,12 +56,6 @@ def test_a_server_that_was_opened_by_hand_is_open() -> None:
     ],
 )
 def test_a_workers_own_port_refuses_a_web_page(drafted: Engine, headers: dict[str, str], status: int) -> None:
-    connection = http.client.HTTPConnection("127.0.0.1", drafted.port, timeout=30)
-    try:
-        connection.request("POST", "/v1/chat/completions", CHAT, headers)
-        answer = connection.getresponse()
-        body = answer.read()
-        assert answer.status == status
-        assert (b'"choices"' in body) == (status == 200)
-    finally:
-        connection.close()
+    answered, body = drafted.post("/v1/chat/completions", CHAT, headers)
+    assert answered == status
+    assert (b'"choices"' in body) == (status == 200)

@@ -114,9 +114,14 @@ def test_a_hook_that_does_not_fit_is_told_once_and_the_worker_serves(
     (started,) = engine.records("started")
     reason = "mlx_lm.generate.speculative_generate_step takes no num_draft_tokens, max_tokens"
     assert (started["accounting"], started["hooks"]["acceptance"]) == (False, reason)
+    sampling = started["hooks"]["sampling"]
+    assert "takes no stream, num_draft_tokens" in sampling
     assert started["hooks"]["prompt_cache"] == "placed"
     said = [line for line in engine.lines if line.startswith("draftd-engine: ")]
-    assert said == [f"draftd-engine: draft acceptance is not counted: {reason}"]
+    assert said == [
+        f"draftd-engine: fewer draft tokens are kept where the temperature is above 0: {sampling}",
+        f"draftd-engine: draft acceptance is not counted: {reason}",
+    ]
     assert engine.records("generation") == []
 
 

@@ -46,6 +46,7 @@ def test_generation_record_has_the_agreed_keys() -> None:
         "accepted": 2,
         "truncated_rounds": 1,
         "draft_length": 2,
+        "rule": "plain",
         "accepted_by_position": [2, 0],
         "proposed_by_position": [2, 2],
         "tokens": 3,
