@@ -165,10 +165,13 @@ def easy(rng: random.Random) -> Chat:
     return Chat(turns_of(rng, rng.choice((1, 1, 1, 2))))
 
 
-def sample(rng: random.Random, prefix: int = 0) -> Chat:
-    """One chat. `prefix` > 0: characters of irrelevant text in front; else mostly none or little."""
+def sample(rng: random.Random, prefix: int = 0, most: int = 9) -> Chat:
+    """One chat of at most `most` questions, with `prefix` characters of irrelevant text in front.
+
+    Without `prefix` there is mostly no such text, or little.
+    """
     count = rng.choices((1, 2, 3, 4, 6, 9), (50, 22, 12, 8, 5, 3))[0]
-    chat = Chat(turns_of(rng, min(count, 2) if prefix else count))
+    chat = Chat(turns_of(rng, min(count, most)))
     with_tools = rng.random() < 0.06
     if with_tools:
         where = 2 * rng.randrange(len(chat.turns) // 2 + 1)

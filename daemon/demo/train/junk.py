@@ -41,9 +41,8 @@ def members() -> tuple[tuple[str, Any, str], ...]:
 def paragraphs() -> tuple[str, ...]:
     """Paragraphs of doc strings and of licence texts, 40 to 1,200 characters each."""
     texts = [doc for _, _, doc in members()]
-    for path in sorted(Path("/usr/share/common-licenses").glob("*")):
-        if path.is_file():
-            texts.append(path.read_text(errors="replace"))
+    licences = sorted(Path("/usr/share/common-licenses").glob("*"))
+    texts += [path.read_text(errors="replace") for path in licences if path.is_file()]
     parts = [part.strip() for text in texts for part in text.split("\n\n")]
     return tuple(part for part in parts if 40 < len(part) < 1200 and part.isascii())
 

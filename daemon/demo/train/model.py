@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as f
 
@@ -140,6 +140,11 @@ class Qwen2(nn.Module):
             "bos_token_id": None,
         }
 
+    def load(self, folder: Path) -> None:
+        """Read back what `save` wrote."""
+        weights = load_file(folder / "model.safetensors")
+        self.load_state_dict({key.removeprefix("model."): value.float() for key, value in weights.items()})
+
     def save(self, folder: Path, eos: int, dtype: torch.dtype) -> None:
         """Write config and weights in the format that mlx_lm loads."""
         folder.mkdir(parents=True, exist_ok=True)
@@ -148,3 +153,4 @@ class Qwen2(nn.Module):
         (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": eos}) + "\n")
         weights = {f"model.{k}": v.detach().to(dtype).contiguous() for k, v in self.state_dict().items()}
         save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+        (folder / "model.safetensors").chmod(0o644)

@@ -34,9 +34,14 @@ HEAD, HEAD_WEIGHT = 5, 4.0
 """The first tokens of an answer count more: they decide what it is about."""
 
 
+MOST = {"long": 2, "longer": 6}
+"""Questions in a long chat: many of them make more of the costly text in front."""
+PARTS = ("main", *MOST)
+
+
 @dataclass(frozen=True)
 class Plan:
-    """How one network is trained: steps of about `batch` tokens, `easy` ones first, `long` chats last."""
+    """How one network is trained: steps of about `batch` tokens, `easy` ones first; then `long` ones twice."""
 
     shape: Shape
     easy: int
@@ -48,8 +53,8 @@ class Plan:
 
 
 PLANS = {
-    "target": Plan(Shape(VOCAB, 192, 768, 2, 3, 3), easy=900, steps=1700, long=45, rate=4e-3),
-    "draft": Plan(Shape(VOCAB, 64, 256, 1, 2, 2), easy=200, steps=700, long=0, rate=8e-3),
+    "target": Plan(Shape(VOCAB, 192, 768, 2, 3, 3), easy=900, steps=1700, long=360, rate=4e-3),
+    "draft": Plan(Shape(VOCAB, 64, 256, 1, 2, 2), easy=333, steps=1000, long=0, rate=8e-3),
 }
 
 
@@ -97,11 +102,11 @@ def batches(rng: random.Random, tokenizer: Tokenizer, size: int, easy: bool) -> 
         yield from groups
 
 
-def long_batches(rng: random.Random, tokenizer: Tokenizer) -> Iterator[list[Row]]:
-    """One chat behind 4 to 34 KB of irrelevant text, and some short ones so that these are not forgotten."""
+def long_batches(rng: random.Random, tokenizer: Tokenizer, most: int) -> Iterator[list[Row]]:
+    """One chat behind 2.5 to 34 KB of irrelevant text, and some short ones so that these are not forgotten."""
     short = batches(rng, tokenizer, 1024, easy=False)
     while True:
-        yield [encode(corpus.sample(rng, prefix=rng.randrange(4_000, 34_000)), tokenizer, rng)]
+        yield [encode(corpus.sample(rng, int(10 ** rng.uniform(3.4, 4.53)), most), tokenizer, rng)]
         for _ in range(2):
             yield next(short)
 
@@ -129,58 +134,76 @@ def optimizer_for(model: Qwen2, rate: float) -> torch.optim.Optimizer:
     return torch.optim.AdamW(groups, lr=rate, betas=(0.9, 0.98), fused=True)
 
 
-def rate_at(step: int, plan: Plan) -> float:
+def rate_at(step: int, steps: int, peak: float) -> float:
     """Learning rate: a short warm-up, then a cosine down to 3 %."""
     if step < 50:
-        return plan.rate * (step + 1) / 50
-    done = (step - 50) / max(1, plan.steps - 50)
-    return plan.rate * (0.03 + 0.97 * 0.5 * (1 + math.cos(math.pi * min(1.0, done))))
+        return peak * (step + 1) / 50
+    done = (step - 50) / max(1, steps - 50)
+    return peak * (0.03 + 0.97 * 0.5 * (1 + math.cos(math.pi * min(1.0, done))))
 
 
-def fit(name: str, plan: Plan, tokenizer: Tokenizer) -> tuple[Qwen2, dict[str, float]]:
-    """Train one network and return it with the figures of its training."""
-    torch.manual_seed(SEED)
+def feed(name: str, plan: Plan, tokenizer: Tokenizer) -> Iterator[list[Row]]:
+    """The batches of the main part of the training."""
     rng = random.Random(f"{SEED}-{name}")
-    model = Qwen2(plan.shape)
-    optimizer = optimizer_for(model, plan.rate)
     easy = batches(rng, tokenizer, plan.batch, easy=True)
-    usual, long = batches(rng, tokenizer, plan.batch, easy=False), long_batches(rng, tokenizer)
-    began, tokens, smooth, first = time.monotonic(), 0, 0.0, 0.0
+    usual = batches(rng, tokenizer, plan.batch, easy=False)
     for step in range(plan.steps):
-        rows = next(easy if step < plan.easy else usual if step < plan.steps - plan.long else long)
-        ids, positions, wanted, goal, weight = tensors(rows)
+        yield next(easy if step < plan.easy else usual)
+
+
+def fit(name: str, model: Qwen2, rows: Iterator[list[Row]], steps: int, peak: float) -> dict[str, float]:
+    """Train a network for `steps` steps and return the figures of its training."""
+    optimizer = optimizer_for(model, peak)
+    began, tokens, smooth, first = time.monotonic(), 0, 0.0, 0.0
+    for step in range(steps):
+        ids, positions, wanted, goal, weight = tensors(next(rows))
         losses = f.cross_entropy(model(ids, positions, wanted), goal, reduction="none")
         loss = (losses * weight).sum() / weight.sum()
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         for group in optimizer.param_groups:
-            group["lr"] = rate_at(step, plan)
+            group["lr"] = rate_at(step, steps, peak)
         optimizer.step()
         tokens += ids.numel()
         keep = 0.95 if step else 0.0
         smooth = keep * smooth + (1 - keep) * losses.mean().item()
         first = keep * first + (1 - keep) * losses[weight > 1].mean().item()
         if step % 50 == 49:
-            print(
-                f"{name} step {step + 1} loss {smooth:.3f} heads {first:.3f} {time.monotonic() - began:.0f} s",
-                flush=True,
-            )
+            seconds = time.monotonic() - began
+            print(f"{name} step {step + 1} loss {smooth:.3f} heads {first:.3f} {seconds:.0f} s", flush=True)
     seconds = time.monotonic() - began
-    return model, {
-        "seconds": round(seconds),
-        "tokens": tokens,
-        "loss": round(smooth, 3),
-        "heads": round(first, 3),
-    }
+    return {"seconds": round(seconds), "tokens": tokens, "loss": round(smooth, 3), "heads": round(first, 3)}
+
+
+def train(name: str, tokenizer: Tokenizer, out: Path) -> None:
+    """The main part of the training, from random weights."""
+    plan = PLANS[name]
+    torch.manual_seed(SEED)
+    model = Qwen2(plan.shape)
+    figures = fit(name, model, feed(name, plan, tokenizer), plan.steps, plan.rate)
+    model.save(out / name, EOS, plan.dtype)
+    print(json.dumps({name: figures}))
+
+
+def lengthen(name: str, tokenizer: Tokenizer, out: Path, part: str) -> None:
+    """Go on from the saved weights with long chats, of few questions first and then of more."""
+    plan = PLANS[name]
+    model = Qwen2(plan.shape)
+    model.load(out / name)
+    rows = long_batches(random.Random(f"{SEED}-{name}-{part}"), tokenizer, most=MOST[part])
+    figures = fit(f"{name} ({part})", model, rows, plan.long, plan.rate / 4)
+    model.save(out / name, EOS, plan.dtype)
+    print(json.dumps({f"{name} ({part})": figures}))
 
 
 def main() -> None:
-    """Train what `--only` names (default: everything) and write it beside this folder."""
+    """Train what the command line names (default: everything) and write it beside this folder."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
-        "--only", choices=tuple(PLANS), help="train one of the two, with the tokenizer that is there"
+        "--only", choices=tuple(PLANS), help="one of the two, with the tokenizer that is there"
     )
+    parser.add_argument("--part", choices=PARTS, help="one of the parts of the training")
     parser.add_argument("--out", type=Path, default=HERE)
     options = parser.parse_args()
     torch.set_num_threads(2)
@@ -191,9 +214,11 @@ def main() -> None:
     for name, plan in PLANS.items():
         if options.only in (None, name):
             bpe.save(tokenizer, options.out / name)
-            model, figures = fit(name, plan, tokenizer)
-            model.save(options.out / name, EOS, plan.dtype)
-            print(json.dumps({name: figures}))
+            for part in PARTS if options.part is None else (options.part,):
+                if part == "main":
+                    train(name, tokenizer, options.out)
+                elif plan.long:
+                    lengthen(name, tokenizer, options.out, part)
 
 
 if __name__ == "__main__":
