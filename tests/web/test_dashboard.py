@@ -32,6 +32,7 @@ async def browser() -> AsyncIterator[Browser]:
     chromium = shutil.which("chromium")
     if chromium is None:
         pytest.skip("chromium is missing (Debian package chromium)")
+    expect.set_options(timeout=LIMIT * 1000)
     async with async_playwright() as playwright:
         made = await playwright.chromium.launch(executable_path=chromium, args=FLAGS.split())
         yield made
