@@ -17,6 +17,6 @@ where mlx_lm is touched; a hook that finds mlx_lm different from what it was wri
 worker serves without it.
 
 Importing this package imports no mlx: only `__main__`, `hooks`, `prompt_cache`, `sampling` and `speculative`
-do, all but the first when they are used. Nothing here imports the rest of the daemon, and the daemon imports nothing from here: they
-meet at the flags, one environment variable, the lines on stderr and the exit code.
+do, all but the first when they are used. Nothing here imports the rest of the daemon, and the daemon imports
+nothing from here: they meet at the flags, one environment variable, the lines on stderr and the exit code.
 """
