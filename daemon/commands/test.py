@@ -42,6 +42,8 @@ def smoke_test(
     row = server.worker(model)
     _say("model", smoke.describe(models, model, row))
     request = smoke.Request(model, prompt, max_tokens, temperature)
+    with progress("waiting for the first token"):
+        smoke.warm_up(server, request)
     _say("prompt", prompt)
     out.print()
     smoked = smoke.run(server, request, row, _show)

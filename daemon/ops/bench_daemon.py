@@ -26,6 +26,7 @@ from daemon.profiles import Profile
 # The shell becomes the daemon; the part of it that stays behind waits for the pipe to close.
 _TETHER = 'exec 3<&0 </dev/null; { cat <&3; kill $$; } >/dev/null 2>&1 & exec 3<&-; exec "$@"'
 _POLL = 0.2  # seconds between looks at workers that load
+_TOLD_WITHIN = 2.0  # seconds until the end of a worker that a request met is known
 _STOP_WITHIN = 60.0  # seconds; the daemon drains and kills its workers within less
 
 Rows = list[dict[str, Any]]
@@ -35,13 +36,15 @@ Rows = list[dict[str, Any]]
 def private_daemon(profiles: Mapping[str, Profile], show: Callable[[Rows], object]) -> Iterator[str]:
     """The address of a daemon that serves `profiles`, once all are ready; `show` gets the rows meanwhile.
 
-    Raises DraftdError if a worker cannot be loaded.
+    Raises DraftdError if a worker cannot be loaded; one raised inside gets the last words of workers that ended.
     """
     with tempfile.TemporaryDirectory(prefix="draftd-bench-") as name, _ending_in_order():
         folder = Path(name)
         process = _spawn(folder, profiles)
         try:
             yield _until_ready(folder, process, show)
+        except DraftdError as error:
+            raise DraftdError(f"{error}{_last_words(folder)}") from error
         finally:
             _stop(process)
 
@@ -93,16 +96,28 @@ def _until_ready(folder: Path, process: subprocess.Popen[bytes], show: Callable[
             show(rows)
             for row in rows:
                 if row["state"] == "failed":
-                    raise DraftdError(_failure(row))
+                    raise DraftdError(f"the worker '{row['name']}' cannot be loaded")
             if rows and all(row["state"] == "ready" for row in rows):
                 return client.daemon.url
         time.sleep(_POLL)
 
 
-def _failure(row: Mapping[str, Any]) -> str:
-    last = row["last_exit"] or {"reason": "failed", "meaning": "no reason given", "lines": []}
+def _last_words(folder: Path) -> str:
+    """Why workers ended, for an error that only saw them gone: on a Mac too little memory ends a process."""
+    deadline = time.monotonic() + _TOLD_WITHIN
+    with suppress(DraftdError):
+        while time.monotonic() < deadline:
+            rows = Client(folder / "state").status()["workers"]
+            if ended := [row for row in rows if row["last_exit"]]:
+                return "".join(f"\n{_ended(row)}" for row in ended)
+            time.sleep(_POLL)
+    return ""
+
+
+def _ended(row: Mapping[str, Any]) -> str:
+    last = row["last_exit"]
     lines = "".join(f"\n    {line}" for line in last["lines"][-3:])
-    return f"the worker '{row['name']}' of {row['model']} failed: {last['reason']} ({last['meaning']}){lines}"
+    return f"the worker '{row['name']}' of {row['model']} ended: {last['reason']} ({last['meaning']}){lines}"
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:

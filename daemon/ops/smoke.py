@@ -90,11 +90,15 @@ def acceptance(smoked: Smoked) -> str:
     return "unknown: the worker reported no drafting ('draftd logs' may say why)"
 
 
+def warm_up(server: OpenAI, request: Request) -> None:
+    """One token, so that what must be loaded is loaded before anything is measured."""
+    server.generate(request.body(WARM_UP, 1))
+
+
 def run(
     server: OpenAI, request: Request, row: Mapping[str, Any] | None, show: Callable[[str], object]
 ) -> Smoked:
-    """Load what must be loaded by one token, then the generation that is measured."""
-    server.generate(request.body(WARM_UP, 1))
-    measured = request.body(request.prompt, request.max_tokens)
-    generation, drafted = server.drafted(request.model, lambda: server.generate(measured, show))
+    """The generation that is measured; `show` gets each piece of its text."""
+    body = request.body(request.prompt, request.max_tokens)
+    generation, drafted = server.drafted(request.model, lambda: server.generate(body, show))
     return Smoked(generation, drafted, row)

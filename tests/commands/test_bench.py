@@ -9,7 +9,9 @@ import xml.etree.ElementTree as ET
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from daemon.cli import app
 from daemon.demo import DRAFT, TARGET
 from tests.test_cli import DRAFTD, LIMIT, up
 
@@ -63,3 +65,8 @@ def test_the_test_of_a_drafting_profile_tells_its_acceptance(tmp_path: Path) -> 
 def test_what_cannot_be_measured_is_bad_input(words: tuple[str, ...], message: str) -> None:
     done = draftd("bench", *words)
     assert (done.returncode, message in done.stderr) == (2, True)
+
+
+@pytest.mark.parametrize("verb", ["test", "bench", "doctor"])
+def test_the_help_of_each_verb_has_an_example(verb: str) -> None:
+    assert f"Example: draftd {verb}" in CliRunner().invoke(app, [verb, "--help"]).stdout

@@ -68,9 +68,17 @@ def _workers(url: str) -> list[psutil.Process]:
 
 def test_a_worker_that_cannot_be_loaded_is_named_with_its_last_words() -> None:
     broken = {"baseline": scripted("baseline", "--exit-at-start", "3")}
-    words = r"the worker 'baseline' of fake failed(.|\n)*made of cheese"
+    words = (
+        r"the worker 'baseline' cannot be loaded\nthe worker 'baseline' of fake ended(.|\n)*made of cheese"
+    )
     with pytest.raises(DraftdError, match=words), private_daemon(broken, len):
         pass
+
+
+def test_a_worker_that_dies_at_work_is_named_with_how_it_ended() -> None:
+    words = r"answers with status 50[23](.|\n)*the worker 'one' of fake ended: exit \(exit code 9\)"
+    with pytest.raises(DraftdError, match=words), private_daemon({"one": scripted("one")}, len) as url:
+        OpenAI(url).generate(chat("[[die-before-headers]]", model="one"))
 
 
 def test_a_daemon_that_does_not_come_up_says_why() -> None:

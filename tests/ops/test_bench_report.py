@@ -14,6 +14,9 @@ from daemon.ops.bench import Report
 from daemon.ops.bench_chart import nice_step, to_svg
 from daemon.ops.bench_report import TITLES, short, summary, table, to_json, to_markdown
 from daemon.ops.bench_stats import Sample, cells, standings, verdict
+from daemon.ops.doctor_drafting import measured
+from daemon.ops.doctor_facts import Facts, Versions
+from daemon.profiles import Profile
 
 VARIANTS = ("no drafting", "3 (fast)", "5 (balanced)")
 SVG = "{http://www.w3.org/2000/svg}"
@@ -72,6 +75,18 @@ def test_json_holds_every_single_generation(report: Report) -> None:
     assert body["samples"][2]["variant"] == "3 (fast)"
     assert body["cells"][1]["speed_up"]["median"] == pytest.approx((1.5 + 152 / 104) / 2)
     assert body["verdict"][0].startswith("code: 3 (fast) is best")
+
+
+def test_the_doctor_understands_what_was_saved(report: Report) -> None:
+    versions = Versions("3.12", "arm64", "Darwin", "15.0", None, None, "")
+    profiles = tuple(
+        Profile(name=f"p{length}", model="/models/big", draft_model="hub/small", num_draft_tokens=length)
+        for length in (3, 5)
+    )
+    saved = json.loads(json.dumps(to_json(report)))
+    found = list(measured(Facts("1", versions, profiles=profiles, bench=saved)))
+    assert [finding.what.split(" the")[0] for finding in found] == ["p3: 1.48x", "p5: 0.51x"]
+    assert found[1].do == "try 3 (fast) draft tokens: 1.48x"
 
 
 @pytest.mark.parametrize(("busy", "warned"), [(3.0, False), (60.0, True)])
