@@ -87,7 +87,8 @@ def plan(profiles: Sequence[Profile], lengths: Sequence[int]) -> Plan:
         made = _worker(profile, f"drafting-{len(workers)}", drafting=True)
         name = next((n for n, known in workers.items() if _same(known, made)), made.name)
         workers.setdefault(name, made)
-        variants.append(Variant(profile.name, name, profile.draft_length))
+        if all((name, profile.draft_length) != (v.worker, v.draft_length) for v in variants):
+            variants.append(Variant(profile.name, name, profile.draft_length))
     return Plan(workers, tuple(variants))
 
 

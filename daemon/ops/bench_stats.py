@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 MATTERS = 0.05  # a speed-up closer to 1 than this is no difference
+UNCERTAIN = 1.3  # quartiles this far apart around no difference: it may be large, either way
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,10 +180,13 @@ def _judged(ranked: Sequence[Standing]) -> str:
             f"drafting makes it slower here: the best, {best.variant}, reaches {_times(best)} the speed of "
             f"no drafting{_accepted(best)}. Serve this model without a draft model."
         )
-    return (
-        f"drafting makes no clear difference here: the best, {best.variant}, reaches {_times(best)} the speed "
-        f"of no drafting{_accepted(best)}, within {best.low:.2f} to {best.high:.2f}."
+    within = (
+        f"{_times(best)} the speed of no drafting{_accepted(best)}, within {best.low:.2f} to {best.high:.2f}"
     )
+    if best.high > UNCERTAIN * best.low:
+        advice = "Repeat with more runs, and with less else running."
+        return f"too uncertain to tell: the best, {best.variant}, reaches {within}. {advice}"
+    return f"drafting makes no clear difference here: the best, {best.variant}, reaches {within}."
 
 
 def _times(standing: Standing) -> str:

@@ -10,6 +10,7 @@ from daemon.ops.doctor_findings import Check, Finding, Severity
 from daemon.profiles import Profile
 
 GPU_SHARE = 0.75  # of the memory: about what macOS lets the GPU have
+WORTH_SAVING = 0.02  # of the memory
 FEW = 0.005  # of a vocabulary: added tokens that hardly occur
 
 
@@ -126,7 +127,7 @@ def memory(facts: Facts) -> Iterator[Finding]:
     elif facts.daemon is None and total > facts.memory_free:
         why = f"only {_size(facts.memory_free)} is free now: other programs would be swapped out"
         yield Finding(Severity.WARNING, "memory", what, why, do)
-    elif len(known) > 1 and (saved := _shareable(starting, known)):
+    elif (saved := _shareable(starting, known)) > WORTH_SAVING * facts.memory_total:
         why = f"they hold the same weights several times over: one worker for all would save {_size(saved)}"
         yield Finding(Severity.NOTE, "memory", what, why, do)
     else:

@@ -44,7 +44,8 @@ def test_a_profiles_own_draft_length_is_compared_too() -> None:
 def test_a_profile_with_other_weights_gets_a_worker_and_one_with_the_same_shares_it() -> None:
     other = profile("other", draft_model="tiny", num_draft_tokens=2)
     same = profile("same", num_draft_tokens=6, aliases=("alias",), idle_timeout=9, port=4000)
-    made = plan([profile(), other, same], [3])
+    again = profile("again", num_draft_tokens=3)  # measured already
+    made = plan([profile(), other, same, again], [3])
     assert [(w, p.draft_model) for w, p in made.workers.items()] == [
         ("baseline", None),
         ("drafting", "small"),

@@ -114,8 +114,8 @@ def test_over_several_cells_twice_as_fast_and_half_as_fast_are_no_gain() -> None
         ),
         (
             {NONE: [100] * 4, FAST: [60, 80, 150, 166], MAX: [50] * 4},  # too uncertain
-            "drafting makes no clear difference here: the best, 3 (fast), reaches 1.15x the speed of no "
-            "drafting, 50% accepted, within 0.75 to 1.54.",
+            "too uncertain to tell: the best, 3 (fast), reaches 1.15x the speed of no drafting, 50% accepted, "
+            "within 0.75 to 1.54. Repeat with more runs, and with less else running.",
         ),
     ],
 )

@@ -46,7 +46,10 @@ def low(name: str, length: int, ratio: float = 0.4, proposed: int = 1000) -> dic
 
 def bench(**speed_ups: float) -> dict[str, Any]:
     ranked = sorted(speed_ups.items(), key=lambda item: -item[1])
-    overall = [{"variant": f"{key[1:]} (x)", "speed_up": value} for key, value in ranked]
+    overall = [
+        {"variant": f"{key[1:]} (x)", "speed_up": value, "low": value - 0.1, "high": value + 0.1}
+        for key, value in ranked
+    ]
     return {"at": "2026-11-23T18:00:00+00:00", "model": "big", "draft_model": "small", "overall": overall}
 
 
@@ -345,10 +348,10 @@ def test_each_finding(facts: dict[str, Any], severity: Severity, what: str, do: 
 
 
 def test_when_no_length_is_faster_than_none_the_draft_model_is_to_go() -> None:
-    slow = found(bench=bench(d3=0.9, d7=0.8))
+    slow = found(bench=bench(d3=0.85, d7=0.8))
     assert [finding.severity for finding in slow] == [WARNING, WARNING]
     assert {finding.do for finding in slow} == {
-        "remove draft_model from the profile: no draft length was faster than none"
+        "remove draft_model from the profile: no draft length was clearly faster than none"
     }
 
 
@@ -358,6 +361,8 @@ def test_when_no_length_is_faster_than_none_the_draft_model_is_to_go() -> None:
         {"ports": (Port(8080, "proxy", "draftd", NODE, ours=True),)},
         {"daemon": Daemon(4, "http://d", "1.0", (low("p-fast", 3, proposed=50),))},  # too few to judge by
         {"daemon": Daemon(4, "http://d", "1.0", (low("plain", 0),))},
+        {"bench": bench(d3=1.4, d7=0.93)},  # too uncertain, at 0.83 to 1.03
+        {"memory_total": 1000 * GB, "profiles": (profile("p-fast", 3), profile("b", 7))},  # little to save
         {"memory_free": GB},  # while the daemon runs, what is not free is its own
         {"processes": (Process(9, "idle", 5.0, GB),)},
         {"models": {"big": replace(BIG, local=True), "small": SMALL}},
