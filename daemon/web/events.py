@@ -7,12 +7,14 @@ finish_reason show it. `Answer` keeps track of both.
 from __future__ import annotations
 
 import json
+import re
 from typing import Any, TypeVar
 
 from daemon.web.forwarding import Endpoint
 
 MAX_EVENT = 16 * 2**20  # bytes; larger than any real event, small enough to bound memory
 DONE = b"data: [DONE]\n\n"
+_END = re.compile(rb"(?:\r?\n){2}")
 
 T = TypeVar("T")
 
@@ -30,9 +32,7 @@ class EventSplitter:
     def feed(self, chunk: bytes) -> list[bytes]:
         """The data of each event that `chunk` completes. Raises BrokenAnswerError if one grows without end."""
         buffer = self._rest + chunk
-        if b"\r" in buffer:
-            buffer = buffer.replace(b"\r\n", b"\n")
-        *whole, self._rest = buffer.split(b"\n\n")
+        *whole, self._rest = _END.split(buffer) if b"\r" in buffer else buffer.split(b"\n\n")
         if len(self._rest) > MAX_EVENT:
             raise BrokenAnswerError("an event without end")
         return [data for event in whole if (data := _data_of(event))]
@@ -46,8 +46,8 @@ class EventSplitter:
 def _data_of(event: bytes) -> bytes:
     if event.startswith(b"data: ") and b"\n" not in event:
         return event[6:]
-    lines = (line[5:].removeprefix(b" ") for line in event.split(b"\n") if line.startswith(b"data:"))
-    return b"\n".join(lines)
+    lines = event.replace(b"\r\n", b"\n").split(b"\n")
+    return b"\n".join(line[5:].removeprefix(b" ") for line in lines if line.startswith(b"data:"))
 
 
 class Answer:
@@ -95,7 +95,6 @@ class Answer:
         return chunk
 
     def _take_choice(self, choice: dict[str, Any]) -> None:
-        self.finish_reason = _text(choice, "finish_reason") or self.finish_reason
         self._texts.append(_text(choice, "text"))
         delta = _as(dict, choice.get("delta", {}))
         if self._role_sent:
@@ -105,6 +104,14 @@ class Answer:
         self._reasoning.append(_text(delta, "reasoning") or _text(delta, "reasoning_content"))
         for call in _as(list, delta.get("tool_calls") or []):
             self._take_call(_as(dict, call))
+        self._take_finish(choice)
+
+    def _take_finish(self, choice: dict[str, Any]) -> None:
+        reason = _text(choice, "finish_reason")
+        # mlx_lm.server ends so when it cannot parse the model's call; agents then ask again without end.
+        if reason == "tool_calls" and not self._tool_calls:
+            reason = choice["finish_reason"] = "stop"
+        self.finish_reason = reason or self.finish_reason
 
     def _take_call(self, call: dict[str, Any]) -> None:
         """Tool calls come in pieces, known by their index; the arguments are pieces of one text."""

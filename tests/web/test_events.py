@@ -335,6 +335,16 @@ def test_the_last_word_on_usage_and_finish_counts() -> None:
     assert (answer.finish_reason, answer.usage) == ("stop", USAGE)
 
 
+@pytest.mark.parametrize(("calls", "reason"), [([], "stop"), ([{"index": 0, "id": "a"}], "tool_calls")])
+def test_the_end_speaks_of_tool_calls_only_if_there_is_one(calls: list[Any], reason: str) -> None:
+    """OpenCode asks again without end otherwise (measured: 73 times in 200 s)."""
+    answer = Answer("chat.completions", "m")
+    choice = {"index": 0, "delta": {"tool_calls": calls}, "finish_reason": "tool_calls"}
+    sent = answer.take(json.dumps({"choices": [choice]}).encode())
+    assert sent is not None
+    assert sent["choices"][0]["finish_reason"] == answer.finish_reason == reason
+
+
 @pytest.mark.parametrize(
     ("sent", "expected"),
     [
