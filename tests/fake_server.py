@@ -154,6 +154,7 @@ class Handler(BaseHTTPRequestHandler):
             self._event({"error": {"message": "broken inside", "type": "server_error"}})
         if order == "hang":
             os.kill(os.getpid(), signal.SIGSTOP)
+            threading.Event().wait()  # another thread may take the signal, and a little later
 
     def _chunk(self, chat: bool, text: str, finish: str | None) -> dict[str, Any]:
         choice: dict[str, Any] = {"index": 0, "finish_reason": finish}

@@ -1,0 +1,223 @@
+"""Every request that waits for a worker is answered exactly once, whatever becomes of the worker.
+
+The real Worker, its inbox and its state machine, with children that are only pretended: hypothesis tells the
+history, a step at a time, and after each step the loop runs until nothing moves any more.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, cast
+from unittest.mock import patch
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from daemon.errors import WorkerError
+from daemon.profiles import Profile, RestartPolicy
+from daemon.workers import process, worker
+from daemon.workers.gate import LoadGate
+from daemon.workers.monitor import Watched
+from daemon.workers.ports import PortBook
+from daemon.workers.services import Services
+from daemon.workers.states import (
+    BecameReady,
+    Draining,
+    Event,
+    Failed,
+    HealthMissed,
+    Queued,
+    Ready,
+    Restart,
+    Start,
+    Starting,
+    Stop,
+    Stopped,
+    Stopping,
+    Unfit,
+)
+from daemon.workers.worker import Worker
+
+TURNS = 30  # of the loop, in which everything that can happen happens
+AT_ONCE = 1e-6  # seconds
+NEVER = 1e6
+EVENTS: dict[str, Event] = {
+    "missed": HealthMissed(),
+    "stalled": Unfit("stalled"),
+    "memory": Unfit("memory", drain=NEVER),
+    "start": Start(),
+    "stop": Stop(),
+    "restart": Restart("operator"),
+    "drain": Restart("operator", drain=NEVER),
+}
+FROM_MONITOR = {"missed": Ready | Draining, "stalled": Ready | Draining, "memory": Ready | Draining}
+OFTEN = ["ask"] * 5 + ["ready"] * 5 + ["exit", "done", "start"]  # else few histories come far
+STEPS = [*OFTEN, "leave", "exit", "done", "reconfigure", *EVENTS]
+
+
+class World:
+    """The children, and what their monitor would say."""
+
+    def __init__(self, *, stubborn: bool, spawns: bool) -> None:
+        self.stubborn = stubborn  # children do not hear SIGTERM
+        self.spawns = spawns
+        self.alive: list[Child] = []
+        self.tell: Callable[[Event], None] = lambda event: None
+
+    async def spawn(self, *_: object, on_exit: Callable[[], None], **__: object) -> Child:
+        if not self.spawns:
+            raise FileNotFoundError(2, "no such file")
+        assert self.alive == [], "two live children"
+        child = Child(self, on_exit)
+        self.alive.append(child)
+        return child
+
+    async def watch(self, watched: Watched, session: object, post: Callable[[Event], None]) -> None:
+        self.tell = post
+        await asyncio.Event().wait()
+
+
+@dataclass(eq=False)
+class Child:
+    """In the place of process.Child."""
+
+    world: World
+    on_exit: Callable[[], None]
+    pid: int = 0
+    exit_code: int = -9
+
+    def terminate(self) -> None:
+        if not self.world.stubborn:
+            self.kill_group()
+
+    def kill_group(self) -> None:
+        if self in self.world.alive:
+            self.world.alive.remove(self)
+            asyncio.get_running_loop().call_soon(self.on_exit)
+
+    def close(self) -> None:
+        pass
+
+
+@dataclass(eq=False)
+class Waiter:
+    """A request. `answers` has one entry in the end."""
+
+    answers: list[str] = field(default_factory=list)
+    done: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def wait(self, worker: Worker) -> None:
+        try:
+            async with worker.lease():
+                self.answers.append("lease")
+                assert isinstance(worker.state, Ready)
+                await self.done.wait()
+        except WorkerError:
+            self.answers.append("refused")
+        except asyncio.CancelledError:
+            if not self.answers:
+                self.answers.append("left")
+            raise
+
+
+class History:
+    """One worker and its requests."""
+
+    def __init__(self, world: World, profile: Profile, tasks: asyncio.TaskGroup) -> None:
+        services = Services(
+            ports=PortBook(8000, lambda port: True),
+            loads=LoadGate(1),
+            session=cast(Any, None),
+            base_env={},
+            stop_grace=AT_ONCE,
+            drain_timeout=NEVER,
+            on_output=lambda name, chunk: None,
+            on_restart=lambda name, reason: None,
+            on_change=lambda: None,
+            on_gone=lambda name: None,
+            tail=lambda name, count: (),
+        )
+        self.world = world
+        self.worker = Worker(profile, services)
+        self.waiters: dict[Waiter, asyncio.Task[None]] = {}
+        self._tasks = tasks
+
+    async def take(self, step: str, which: int) -> None:
+        """One step, and all that follows from it."""
+        unanswered = [waiter for waiter in self.waiters if not waiter.answers]
+        holding = [waiter for waiter in self.waiters if waiter.answers == ["lease"]]
+        if step == "ask":
+            waiter = Waiter()
+            self.waiters[waiter] = self._tasks.create_task(waiter.wait(self.worker))
+        elif step == "leave" and (there := unanswered + holding):
+            self.waiters[there[which % len(there)]].cancel()
+        elif step == "done" and holding:
+            holding[which % len(holding)].done.set()
+        elif step == "ready" and isinstance(self.worker.state, Starting):
+            self.world.tell(BecameReady())
+        elif step == "exit" and self.world.alive:
+            self.world.alive[0].kill_group()
+        elif step == "reconfigure":
+            self.worker.reconfigure(self.worker.profile, restart=True)
+        elif step in FROM_MONITOR and isinstance(self.worker.state, FROM_MONITOR[step]):
+            self.world.tell(EVENTS[step])
+        elif step in EVENTS and step not in FROM_MONITOR:
+            self.worker.post(EVENTS[step])
+        await settle()
+        self.check()
+
+    def check(self) -> None:
+        """Nobody waits where an answer is due, the worker's own count is right, and it has not stopped midway."""
+        unanswered = sum(not waiter.answers for waiter in self.waiters)
+        state, use = self.worker.state, self.worker._use
+        assert max((len(waiter.answers) for waiter in self.waiters), default=0) <= 1
+        assert use.waiting == unanswered
+        assert use.open == sum(
+            waiter.answers == ["lease"] and not task.done() for waiter, task in self.waiters.items()
+        )
+        if isinstance(state, Ready | Failed) or (isinstance(state, Stopped) and not state.on_demand):
+            assert unanswered == 0
+        assert not isinstance(state, Queued | Stopping)
+        assert not isinstance(state, Draining) or use.open
+
+
+async def settle() -> None:
+    for _ in range(TURNS):
+        await asyncio.sleep(0)
+
+
+async def tell(steps: Sequence[tuple[str, int]], world: World, restart: RestartPolicy) -> list[Waiter]:
+    """Live through the history, then close the worker; the requests of it."""
+    profile = Profile(name="a", model="m", restart=restart)
+    async with asyncio.TaskGroup() as tasks:
+        history = History(world, profile, tasks)
+        running = tasks.create_task(history.worker.run())
+        for step, which in steps:
+            await history.take(step, which)
+        for waiter in history.waiters:
+            waiter.done.set()
+        history.worker.close(drain=0)
+        async with asyncio.timeout(5):
+            await running
+            await asyncio.wait([*history.waiters.values(), running])
+    assert world.alive == []
+    return list(history.waiters)
+
+
+@given(
+    steps=st.lists(st.tuples(st.sampled_from(STEPS), st.integers(0, 9)), min_size=15, max_size=40),
+    stubborn=st.booleans(),
+    spawns=st.sampled_from([True, True, True, False]),
+    delay=st.sampled_from([AT_ONCE, 5.0, NEVER]),
+    most=st.integers(1, 4),
+)
+def test_every_waiter_is_answered_exactly_once(
+    steps: list[tuple[str, int]], stubborn: bool, spawns: bool, delay: float, most: int
+) -> None:
+    restart = RestartPolicy(initial_delay=delay, max_delay=delay, stable_delay=AT_ONCE, max_failures=most)
+    world = World(stubborn=stubborn, spawns=spawns)
+    with patch.object(process.Child, "spawn", world.spawn), patch.object(worker, "watch", world.watch):
+        waiters = asyncio.run(tell(steps, world, restart))
+    assert [len(waiter.answers) for waiter in waiters] == [1] * len(waiters)
