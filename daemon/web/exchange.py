@@ -1,18 +1,22 @@
 """One HTTP request to a worker and its answer, on a connection of its own, as mlx_lm.server closes each.
 
-It does only what a worker on this machine asks for, at a third of what a general client costs a request.
+It does only what a worker on this machine asks for. A connection over loopback stands before `connect` returns,
+and a request fits into the kernel's buffer: so in the usual case nothing is waited for but the answer.
 """
 
 from __future__ import annotations
 
 import asyncio
-from typing import cast
+import errno
+import select
+import socket
 
 import httptools
 
 from daemon.workers.command import HOST
 
-MAX_BUFFERED = 256 * 1024  # bytes of an answer that wait here for a client that reads slowly
+READ = 64 * 1024  # bytes
+MAX_BUFFERED = 4 * READ  # of an answer that wait here for a client that reads slowly
 CONNECT_TIMEOUT = 5.0  # seconds
 _HEAD = (
     "POST {path} HTTP/1.1\r\nHost: {host}:{port}\r\nContent-Type: application/json\r\n"
@@ -20,12 +24,25 @@ _HEAD = (
 )
 
 
-class Exchange(asyncio.Protocol):
-    """Open with `ask`; end with `close`, whatever happened."""
+async def connect(port: int) -> Exchange:
+    """A connection to the worker. Raises OSError if nobody takes it."""
+    exchange = Exchange()
+    try:
+        await exchange.connect(port)
+    except BaseException:
+        exchange.close()
+        raise
+    return exchange
+
+
+class Exchange:
+    """Made by `connect`. Call `ask` once, then `read`; `close`, whatever happened."""
 
     def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
         self._parser = httptools.HttpResponseParser(self)
-        self._transport: asyncio.Transport | None = None
+        self._socket = socket.socket()
+        self._reading = False
         self._chunks: list[bytes] = []
         self._buffered = 0
         self._ended = False
@@ -33,19 +50,39 @@ class Exchange(asyncio.Protocol):
         self._news: asyncio.Future[None] | None = None
         self.status = 0  # until the headers came
 
+    async def connect(self, port: int) -> None:
+        """Raises OSError."""
+        self._socket.setblocking(False)
+        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        error = self._socket.connect_ex((HOST, port))
+        if error == errno.EINPROGRESS:
+            if not _writable_now(self._socket):
+                await self._until_writable()
+            error = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if error:
+            raise OSError(error, "no connection")
+
+    async def _until_writable(self) -> None:
+        writable: asyncio.Future[None] = self._loop.create_future()
+        self._loop.add_writer(self._socket.fileno(), _set, writable)
+        try:
+            async with asyncio.timeout(CONNECT_TIMEOUT):
+                await writable
+        finally:
+            self._loop.remove_writer(self._socket.fileno())
+
     async def ask(self, port: int, path: str, payload: bytes) -> None:
-        """Send the request and wait for the headers. Raises OSError if nobody takes the connection, EOFError
-        if it ends before the headers do.
-        """
-        async with asyncio.timeout(CONNECT_TIMEOUT):
-            await asyncio.get_running_loop().create_connection(lambda: self, HOST, port)
-        assert self._transport is not None
+        """Send the request and wait for the headers. Raises OSError or EOFError if the connection ends first."""
         head = _HEAD.format(path=path, host=HOST, port=port, length=len(payload))
-        self._transport.write(head.encode() + payload)
+        data = head.encode() + payload
+        sent = self._socket.send(data)
+        self._read_on()
+        if sent < len(data):
+            await self._loop.sock_sendall(self._socket, memoryview(data)[sent:])
         while not self.status and not self._ended:
             await self._changed()
         if not self.status:
-            raise EOFError
+            raise self._error or EOFError
 
     async def read(self) -> bytes:
         """What has come since the last call, waiting for some; b"" at the end. Raises OSError."""
@@ -55,46 +92,46 @@ class Exchange(asyncio.Protocol):
             raise self._error
         data = self._chunks[0] if len(self._chunks) == 1 else b"".join(self._chunks)
         self._chunks.clear()
-        if self._buffered > MAX_BUFFERED and self._transport is not None:
-            self._transport.resume_reading()
         self._buffered = 0
+        self._read_on()
         return data
 
     def close(self) -> None:
         """Break the connection off, if it still stands."""
-        if self._transport is not None:
-            self._transport.abort()
+        self._read_no_more()
+        self._socket.close()
 
     async def _changed(self) -> None:
-        self._news = asyncio.get_running_loop().create_future()
+        self._news = self._loop.create_future()
         await self._news
 
-    def _tell(self) -> None:
-        if self._news is not None and not self._news.done():
-            self._news.set_result(None)
+    def _read_on(self) -> None:
+        if not self._reading and not self._ended:
+            self._loop.add_reader(self._socket.fileno(), self._on_readable)
+            self._reading = True
 
-    # --- called by the event loop ---------------------------------------------------------------------------
+    def _read_no_more(self) -> None:
+        if self._reading:
+            self._loop.remove_reader(self._socket.fileno())
+            self._reading = False
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Keep the transport."""
-        self._transport = cast(asyncio.Transport, transport)  # uvloop's is one by its methods only
-
-    def data_received(self, data: bytes) -> None:
-        """Parse; what the parser calls is below."""
+    def _on_readable(self) -> None:
         try:
-            self._parser.feed_data(data)
+            if data := self._socket.recv(READ):
+                self._parser.feed_data(data)
+            else:
+                self._ended = True  # of the worker too: who reads the answer can tell whether it is whole
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError as error:
+            self._error, self._ended = error, True
         except httptools.HttpParserError as error:
-            self._error, self._ended = OSError(f"no HTTP: {error}"), True
-        if self._buffered > MAX_BUFFERED and self._transport is not None:
-            self._transport.pause_reading()
-        self._tell()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """The end of an answer without a length, or of the worker; who reads the answer can tell which."""
-        self._ended, self._transport = True, None
-        if isinstance(exc, OSError):
-            self._error = exc
-        self._tell()
+            if not self._ended:
+                self._error, self._ended = OSError(f"the worker speaks no HTTP: {error}"), True
+        if self._ended or self._buffered > MAX_BUFFERED:
+            self._read_no_more()
+        if self._news is not None:
+            _set(self._news)
 
     # --- called by the parser -------------------------------------------------------------------------------
 
@@ -110,3 +147,14 @@ class Exchange(asyncio.Protocol):
     def on_message_complete(self) -> None:
         """The end of an answer with a length."""
         self._ended = True
+
+
+def _writable_now(sock: socket.socket) -> bool:
+    poll = select.poll()
+    poll.register(sock, select.POLLOUT)
+    return bool(poll.poll(0))
+
+
+def _set(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)

@@ -21,9 +21,9 @@ from daemon.web.exchange import Exchange
 from daemon.web.forwarding import Endpoint, Forward, parse_body, prepare
 from daemon.web.relay import Relay
 from daemon.web.replies import status_of
-from daemon.web.reply import PROFILE, REQUEST_ID, STATUS, StreamReply
+from daemon.web.reply import PROFILE, STATUS, TOLD, StreamReply
 from daemon.web.router import Router
-from daemon.workers.command import upstream_model
+from daemon.workers.command import HOST, upstream_model
 from daemon.workers.lease import Lease
 from daemon.workers.supervisor import Supervisor
 from daemon.workers.worker import Worker
@@ -47,11 +47,13 @@ class Limits:
 class Call:
     """One request on its way: whose it is, what is sent, where the answer goes, and when its tokens came.
 
-    `reply` is None for a client that wants its answer in one piece. Times are monotonic seconds.
+    `told` are the headers that the answer will have. `reply` is None for a client that wants its answer in one
+    piece. Times are monotonic seconds.
     """
 
     name: str
     forward: Forward
+    told: dict[str, str]
     reply: StreamReply | None = None
     began: float = field(default_factory=time.monotonic)
     first_token: float | None = None
@@ -130,20 +132,21 @@ class Proxy:
         body = parse_body(await _read(request, self._limits.body))
         router = self._router()
         profile = router.resolve(body.get("model"))
-        request[PROFILE] = profile.name
+        request[PROFILE] = request[TOLD]["x-draftd-profile"] = profile.name
         client_model = body.get("model") or profile.name
         prompt = router.profiles.prompt_of(profile)
         forward = prepare(body, endpoint, profile, prompt, upstream_model(profile), client_model)
         if forward.stream:
             return await self._stream(request, forward, profile)
-        return await self._answer(request, forward, profile)
+        whole = await self._relay(Call(profile.name, forward, request[TOLD]))
+        return web.Response(body=whole, content_type="application/json")
 
     async def _stream(self, request: web.Request, forward: Forward, profile: Profile) -> web.StreamResponse:
-        reply = StreamReply(request, _headers(request, profile), self._limits.keepalive, self._limits.write)
+        reply = StreamReply(request, self._limits.keepalive, self._limits.write)
         try:
             async with reply.kept_alive():
-                await self._relay(Call(profile.name, forward, reply))
-            await reply.finish()
+                rest = await self._relay(Call(profile.name, forward, request[TOLD], reply))
+            await reply.finish(rest)
         except DraftdError as error:
             if not reply.begun:
                 raise
@@ -151,14 +154,12 @@ class Proxy:
             await reply.fail(error)
         return reply.response
 
-    async def _answer(self, request: web.Request, forward: Forward, profile: Profile) -> web.StreamResponse:
-        body = await self._relay(Call(profile.name, forward))
-        return web.json_response(body, headers=_headers(request, profile))
-
-    async def _relay(self, call: Call) -> dict[str, object]:
-        """Wait for a slot and the worker, send the request, pass the answer on; returns it in one piece."""
+    async def _relay(self, call: Call) -> bytes:
+        """Wait for a slot and the worker, send the request, pass the answer on; returns what is left to send."""
         worker = self._supervisor.worker(call.name)
-        async with self.admission(call.name).slot() as waited:
+        admission = self.admission(call.name)
+        call.told["x-draftd-queue-position"] = str(admission.ahead)
+        async with admission.slot() as waited:
             self._metrics.queue_wait(call.name, waited)
             try:
                 return await self._attempt(worker, call)
@@ -167,47 +168,45 @@ class Proxy:
                 await worker.until_changed(NOTICE)
                 return await self._attempt(worker, call)
 
-    async def _attempt(self, worker: Worker, call: Call) -> dict[str, object]:
+    async def _attempt(self, worker: Worker, call: Call) -> bytes:
         forward = call.forward
-        async with (
-            worker.lease() as lease,
-            upstream.post(lease.port, PATHS[forward.endpoint], forward.payload) as exchange,
-        ):
-            try:
-                if forward.streamed:
-                    return await self._take_stream(exchange, lease, call)
-                return self._take_whole(await upstream.whole(exchange, lease.progress), call)
-            except BrokenAnswerError as error:
-                raise upstream.broken(error) from error
+        async with worker.lease() as lease:
+            call.told["x-draftd-worker"] = f"{HOST}:{lease.port}"
+            async with upstream.post(lease.port, PATHS[forward.endpoint], forward.payload) as exchange:
+                try:
+                    if forward.streamed:
+                        return await self._take_stream(exchange, lease, call)
+                    return self._take_whole(await upstream.whole(exchange, lease.progress), call)
+                except BrokenAnswerError as error:
+                    raise upstream.broken(error) from error
 
-    async def _take_stream(self, exchange: Exchange, lease: Lease, call: Call) -> dict[str, object]:
+    async def _take_stream(self, exchange: Exchange, lease: Lease, call: Call) -> bytes:
         answer = Answer(call.forward.endpoint, call.forward.model)
         relay = Relay(answer, streams=call.reply is not None, wants_usage=call.forward.wants_usage)
+        events = b""
         async for piece in upstream.pieces(exchange, lease.progress):
             events = relay.feed(piece)
             if relay.tokens:
                 self._note_token(call)
+            if answer.complete:
+                self._count(call, answer.usage)
+                return events + DONE if call.reply is not None else _json(answer.whole())
             if call.reply is not None and events:
                 await call.reply.send(events)
             if relay.broken is not None:
                 raise relay.broken
             if answer.done:
                 break
-        if not answer.complete:
-            raise upstream.truncated()
-        self._count(call, answer.usage)
-        if call.reply is not None:
-            await call.reply.send(DONE)
-        return answer.whole()
+        raise upstream.truncated()
 
-    def _take_whole(self, raw: bytes, call: Call) -> dict[str, object]:
+    def _take_whole(self, raw: bytes, call: Call) -> bytes:
         try:
             body = json.loads(raw)
             usage = body["usage"]
         except (ValueError, KeyError, TypeError) as error:
             raise BrokenAnswerError("no JSON, or without usage") from error
         self._count(call, usage)
-        return {**body, "model": call.forward.model}
+        return _json({**body, "model": call.forward.model})
 
     def _note_token(self, call: Call) -> None:
         call.last_token = time.monotonic()
@@ -225,8 +224,8 @@ class Proxy:
         )
 
 
-def _headers(request: web.Request, profile: Profile) -> dict[str, str]:
-    return {"x-request-id": request[REQUEST_ID], "x-draftd-profile": profile.name}
+def _json(body: dict[str, object]) -> bytes:
+    return json.dumps(body).encode()
 
 
 async def _read(request: web.Request, limit: float) -> bytes:

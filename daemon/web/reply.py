@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from aiohttp import web
@@ -12,7 +12,7 @@ from daemon.errors import DraftdError
 from daemon.web.replies import error_event
 
 # What the handlers tell the middleware about a request.
-REQUEST_ID = web.RequestKey("request_id", str)
+TOLD = web.RequestKey("told", dict[str, str])  # headers of the answer, whatever it will be
 PROFILE = web.RequestKey("profile", str)
 STATUS = web.RequestKey("status", int)  # that a stream would have had, had its error come before its headers
 KEEPALIVE = b": keepalive\n\n"
@@ -23,16 +23,14 @@ class StreamReply:
     body is cut without its end mark, so that no client takes the answer for a complete one.
     """
 
-    def __init__(
-        self, request: web.Request, headers: Mapping[str, str], keepalive: float, write_timeout: float
-    ) -> None:
+    def __init__(self, request: web.Request, keepalive: float, write_timeout: float) -> None:
         self._request = request
         self._keepalive = keepalive
         self._write_timeout = write_timeout
         self._quiet = True
         self._writing = asyncio.Lock()
         self.response = web.StreamResponse(
-            headers={"Content-Type": "text/event-stream", "Cache-Control": "no-cache", **headers}
+            headers={"Content-Type": "text/event-stream", "Cache-Control": "no-cache"}
         )
 
     @property
@@ -43,34 +41,44 @@ class StreamReply:
     @asynccontextmanager
     async def kept_alive(self) -> AsyncIterator[None]:
         """Send a comment after each `keepalive` seconds of silence while the block runs."""
-        ticking = asyncio.create_task(self._tick())
+        ticking: list[asyncio.Task[None]] = []  # most answers come before there is need for one
+        timer = asyncio.get_running_loop().call_later(
+            self._keepalive, lambda: ticking.append(asyncio.create_task(self._tick()))
+        )
         try:
             yield
         finally:
-            ticking.cancel()
-            await asyncio.wait([ticking])
+            timer.cancel()
+            for task in ticking:
+                task.cancel()
+                await asyncio.wait([task])
 
     async def _tick(self) -> None:
         while True:
-            await asyncio.sleep(self._keepalive)
             if self._quiet:
                 try:
                     await self.send(KEEPALIVE)
                 except OSError:  # the client left; its handler is told by the server
                     return
             self._quiet = True
+            await asyncio.sleep(self._keepalive)
 
     async def send(self, data: bytes) -> None:
         """Write to the client, headers first. Raises OSError if it left or does not read."""
         async with self._writing, asyncio.timeout(self._write_timeout):
-            if not self.response.prepared:
-                await self.response.prepare(self._request)
-            self._quiet = False
+            await self._begin()
             await self.response.write(data)
 
-    async def finish(self) -> None:
-        """The regular end."""
-        await self.response.write_eof()
+    async def finish(self, data: bytes) -> None:
+        """The regular end, with the last of the data."""
+        async with self._writing, asyncio.timeout(self._write_timeout):
+            await self._begin()
+            await self.response.write_eof(data)
+
+    async def _begin(self) -> None:
+        if not self.response.prepared:
+            await self.response.prepare(self._request)
+        self._quiet = False
 
     async def fail(self, error: DraftdError) -> None:
         """Tell the error as an event and cut the body."""

@@ -19,7 +19,7 @@ from daemon.web.forwarding import Endpoint
 from daemon.web.guard import Guard
 from daemon.web.proxy import Proxy
 from daemon.web.replies import error_body, error_headers, status_of
-from daemon.web.reply import PROFILE, REQUEST_ID, STATUS
+from daemon.web.reply import PROFILE, STATUS, TOLD
 
 log = structlog.get_logger("web")
 
@@ -29,6 +29,7 @@ COMPLETIONS: dict[str, Endpoint] = {
     "/chat/completions": "chat.completions",
     "/v1/completions": "completions",
 }
+REQUEST_ID = "x-request-id"
 LINGER = 2.0  # seconds that a refused client may go on sending before its connection is closed
 
 
@@ -79,7 +80,7 @@ class _Door:
     def middleware(self) -> Middleware:
         @web.middleware
         async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
-            request[REQUEST_ID] = uuid.uuid4().hex
+            request[TOLD] = {REQUEST_ID: uuid.uuid4().hex}
             began = time.monotonic()
             status = CLIENT_LEFT
             try:
@@ -116,7 +117,9 @@ class _Door:
             raise
         except Exception:
             log.exception(
-                "a request failed by a fault of draftd", path=request.path, request_id=request[REQUEST_ID]
+                "a request failed by a fault of draftd",
+                path=request.path,
+                request_id=request[TOLD][REQUEST_ID],
             )
             return _error(request, DraftdError("a fault in draftd; its log has the details"))
 
@@ -132,7 +135,7 @@ class _Door:
 
     async def on_expect(self, request: web.Request) -> web.StreamResponse | None:
         """`Expect: 100-continue`: the body is asked for only from who would be let in with it."""
-        request[REQUEST_ID] = uuid.uuid4().hex
+        request[TOLD] = {REQUEST_ID: uuid.uuid4().hex}
         try:
             if request.headers.get(hdrs.EXPECT, "").lower() != "100-continue":
                 raise RequestError(417, "the only expectation that can be met is 100-continue")
@@ -144,7 +147,10 @@ class _Door:
         return None
 
     async def on_prepare(self, request: web.Request, response: web.StreamResponse) -> None:
-        """Let pages of the origins that the settings name read the answer; by default there are none."""
+        """Tell what is known of the request. Let pages of the origins that the settings name read the answer; by
+        default there are none.
+        """
+        response.headers.update(request.get(TOLD, {}))
         origin = request.headers.get(hdrs.ORIGIN)
         if origin in self._guard.origins:
             response.headers[hdrs.ACCESS_CONTROL_ALLOW_ORIGIN] = origin
@@ -166,7 +172,7 @@ def _as_ours(error: web.HTTPException) -> DraftdError:
 
 def _error(request: web.Request, error: DraftdError, allow: str | None = None) -> web.Response:
     status = 400 if isinstance(error, ConfigError) else status_of(error)
-    headers = {"x-request-id": request[REQUEST_ID], **error_headers(error)}
+    headers = error_headers(error)
     if allow:
         headers[hdrs.ALLOW] = allow
     response = web.json_response(error_body(error), status=status, headers=headers)

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager, suppress
 
 from daemon.errors import DraftdError, RequestError, WorkerError
 from daemon.web.events import MAX_EVENT, BrokenAnswerError
-from daemon.web.exchange import Exchange
+from daemon.web.exchange import Exchange, connect
 
 PROGRESS_INTERVAL = 5.0  # seconds
 MAX_ERROR = 64 * 1024  # bytes of an error body that are read
@@ -23,7 +23,10 @@ class NotSentError(WorkerError):
 @asynccontextmanager
 async def post(port: int, path: str, payload: bytes) -> AsyncIterator[Exchange]:
     """The worker's answer with status 200. Raises NotSentError, RequestError or WorkerError."""
-    exchange = Exchange()
+    try:
+        exchange = await connect(port)
+    except OSError as error:
+        raise NotSentError("the worker has just ended", code="worker_lost", retry_after=1) from error
     try:
         await _ask(exchange, port, path, payload)
         if exchange.status != 200:
@@ -36,9 +39,7 @@ async def post(port: int, path: str, payload: bytes) -> AsyncIterator[Exchange]:
 async def _ask(exchange: Exchange, port: int, path: str, payload: bytes) -> None:
     try:
         await exchange.ask(port, path, payload)
-    except OSError as error:
-        raise NotSentError("the worker has just ended", code="worker_lost", retry_after=1) from error
-    except EOFError as error:
+    except (OSError, EOFError) as error:
         raise WorkerError("the worker ended before it answered", status=502, code="worker_lost") from error
 
 
