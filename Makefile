@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PINS := -c .ci/constraints.txt
 
-.PHONY: demo test check faults soak recovery format clean
+.PHONY: demo test check faults soak recovery opencode opencode-installed format clean
 
 demo: .venv/demo-ready
 	$(BIN)/draftd up --demo
@@ -33,6 +33,16 @@ recovery: .venv/test-ready
 # What the proxy costs, beside nginx.
 perf: .venv/test-ready
 	$(BIN)/python -m tests.perf
+
+# The real OpenCode (350 MB from npm) with each of the three presets, and its tools.
+opencode: .venv/test-ready opencode-installed
+	ALL_PRESETS=1 $(BIN)/python -m pytest tests/test_opencode.py
+
+opencode-installed: build/opencode/node_modules/.bin/opencode
+
+build/opencode/node_modules/.bin/opencode:
+	mkdir -p build/opencode
+	npm install --prefix build/opencode --no-audit --no-fund opencode-ai@1.18.33
 
 format: .venv/test-ready
 	$(BIN)/ruff check --fix .

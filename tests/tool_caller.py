@@ -1,0 +1,78 @@
+"""A scripted model for agents: asked with tools it calls `read` on the file that the last message names in
+brackets, then says what the tool gave. Asked to [[blunder]], it ends as mlx_lm.server does when it cannot parse a
+call. Each request's body goes to the file `--log-requests` names.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+NAMED = re.compile(r"\[\[([^\]]+)\]\]")
+
+
+def reply(body: dict[str, Any]) -> tuple[dict[str, Any], str]:
+    """The delta and the finish_reason for a request."""
+    messages = body["messages"]
+    asked = NAMED.findall(json.dumps([m for m in messages if m["role"] == "user"]))
+    results = [message["content"] for message in messages if message["role"] == "tool"]
+    if not body.get("tools") or not asked:
+        return {"content": "A title"}, "stop"
+    if asked[-1] == "blunder":
+        return {"content": "oops"}, "tool_calls"
+    if results:
+        return {"content": f"It says: {json.dumps(results[-1])}"}, "stop"
+    function = {"name": "read", "arguments": json.dumps({"filePath": asked[-1]})}
+    return {
+        "tool_calls": [{"index": 0, "id": "call_1", "type": "function", "function": function}]
+    }, "tool_calls"
+
+
+class Handler(BaseHTTPRequestHandler):
+    log: str
+
+    def do_GET(self) -> None:
+        self._send("application/json", b'{"status": "ok"}')
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        with open(self.log, "a") as file:
+            file.write(json.dumps(body) + "\n")
+        delta, reason = reply(body)
+        head = {"id": "x", "object": "chat.completion.chunk", "created": 1, "model": "default_model"}
+        usage = {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2}
+        if not body.get("stream"):
+            choice = {"index": 0, "message": {"role": "assistant", **delta}, "finish_reason": reason}
+            self._send("application/json", json.dumps({**head, "choices": [choice], "usage": usage}).encode())
+            return
+        chunks = [
+            {
+                **head,
+                "choices": [{"index": 0, "delta": {"role": "assistant", **delta}, "finish_reason": None}],
+            },
+            {**head, "choices": [{"index": 0, "delta": {}, "finish_reason": reason}]},
+            {**head, "choices": [], "usage": usage},
+        ]
+        events = [json.dumps(chunk) for chunk in chunks] + ["[DONE]"]
+        self._send("text/event-stream", "".join(f"data: {event}\n\n" for event in events).encode())
+
+    def _send(self, kind: str, data: bytes) -> None:
+        self.send_response(200)
+        self.send_header("Content-Type", kind)
+        self.end_headers()
+        self.wfile.write(data)
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--log-requests", required=True)
+    given = parser.parse_args()
+    Handler.log = given.log_requests
+    ThreadingHTTPServer(("127.0.0.1", given.port), Handler).serve_forever()
