@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 from random import Random
@@ -71,11 +70,10 @@ def _body(models: tuple[str, ...], random: Random) -> dict[str, Any]:
 
 async def _ask(http: aiohttp.ClientSession, url: str, body: dict[str, Any], patience: float) -> Outcome:
     marker = body["messages"][0]["content"].rpartition("(")[2].rstrip(")")
-    judge = _judge_stream if body["stream"] else _judge_whole
     try:
         async with asyncio.timeout(patience):
             answer = await _post(http, url, body)
-        end, status, tokens, detail = _or_lost(judge, answer)
+        end, status, tokens, detail = judge(answer, streamed=body["stream"])
     except TimeoutError:
         end, status, tokens, detail = End.LEFT if patience < LIMIT else End.LOST, None, 0, "no answer"
     except (aiohttp.ClientError, OSError) as error:
@@ -97,9 +95,12 @@ async def _post(http: aiohttp.ClientSession, url: str, body: dict[str, Any]) -> 
 Verdict = tuple[End, int | None, int, str]
 
 
-def _or_lost(judge: Callable[[Answer], Verdict], answer: Answer) -> Verdict:
+def judge(answer: Answer, *, streamed: bool) -> Verdict:
+    """How a request ended that got this answer: the end, the status to be counted, tokens, and why."""
     try:
-        return judge(answer) if answer.status == 200 else _judge_error(answer)
+        if answer.status != 200:
+            return _judge_error(answer)
+        return _judge_stream(answer) if streamed else _judge_whole(answer)
     except (ValueError, KeyError, IndexError, TypeError) as error:
         return End.LOST, None, 0, f"neither an answer nor an error: {error!r} in {answer.text[-300:]!r}"
 
