@@ -4,12 +4,14 @@ import io
 import json
 import logging
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import structlog
 
 from daemon.telemetry.logging_setup import REDACTED, Format
 from daemon.telemetry.logs import configure
+from daemon.telemetry.rotated import RotatedStream
 
 CANARY = "canary-7f3a"
 
@@ -157,6 +159,19 @@ def test_a_full_disk_behind_the_log_is_no_error(capfd: pytest.CaptureFixture[str
     configure(stream=Full())
     structlog.get_logger().info("hello")
     assert capfd.readouterr().err == ""
+
+
+def test_a_log_in_a_file_rotates_between_whole_lines(tmp_path: Path) -> None:
+    path = tmp_path / "logs" / "draftd.log"
+    with RotatedStream(path, max_bytes=1000, backups=2) as stream:
+        configure(stream=stream)
+        for number in range(30):
+            structlog.get_logger("daemon").info("it is ½ past", number=number, why="\ud800")
+    files = [path.with_name("draftd.log.2"), path.with_name("draftd.log.1"), path]
+    assert sorted(path.parent.iterdir()) == sorted(files)
+    assert all(file.stat().st_size <= 1000 for file in files)
+    numbers = [json.loads(line)["number"] for file in files for line in file.read_text().splitlines()]
+    assert numbers == list(range(numbers[0], 30))
 
 
 def test_a_mistake_in_a_log_call_is_still_told(capfd: pytest.CaptureFixture[str]) -> None:
