@@ -35,15 +35,16 @@ class Distribution:
     min_p: float = 0.0
     top_k: int = 0
 
-    def logits(self, logprobs: mx.array) -> mx.array:
-        """Return unnormalised log-probabilities for rows of a model's, in the order of mlx_lm's sampler."""
+    def logits(self, logits: mx.array) -> mx.array:
+        """Shape rows of a model's logits, in the order of mlx_lm's sampler."""
         if 0 < self.top_p < 1:
-            logprobs = apply_top_p(logprobs, self.top_p)
+            # It takes exponentials of what is normalised elsewhere; the largest being 0 is enough for it.
+            logits = apply_top_p(logits - logits.max(axis=-1, keepdims=True), self.top_p)
         if self.min_p:
-            logprobs = apply_min_p(logprobs, self.min_p)
+            logits = apply_min_p(logits, self.min_p)
         if self.top_k > 0:
-            logprobs = apply_top_k(logprobs, self.top_k)
-        return logprobs.astype(mx.float32) * (1 / self.temperature)
+            logits = apply_top_k(logits, self.top_k)
+        return logits.astype(mx.float32) * (1 / self.temperature)
 
 
 def verify(p: mx.array, q: mx.array, drafted: mx.array) -> tuple[mx.array, mx.array]:

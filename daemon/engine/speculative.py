@@ -40,10 +40,10 @@ class Reader:
             mx.clear_cache()
 
     def read(self, tokens: mx.array) -> mx.array:
-        """Read on; return the log-probabilities of what may follow, one row for each token."""
+        """Read on; return the logits of what may follow, one row for each token."""
         self.length += tokens.size
         logits: mx.array = self._model(tokens[None], cache=self._cache)[0]
-        return logits - mx.logsumexp(logits, axis=-1, keepdims=True)
+        return logits
 
     def forget(self, length: int) -> None:
         """Forget what was read beyond `length` tokens of `text`."""
@@ -90,20 +90,20 @@ def _round(
     kept = 0
     try:
         drafted, q = _propose(draft, text, distribution, length)
-        logprobs = target.read(mx.concatenate([_unread(target, text), drafted]))
-        verdict = verify(distribution.logits(logprobs), q, drafted)
-        mx.eval(*verdict, drafted, logprobs)
+        logits = target.read(mx.concatenate([_unread(target, text), drafted]))
+        verdict = verify(distribution.logits(logits), q, drafted)
+        mx.eval(*verdict, drafted, logits)
         count, token, proposals = (_plain(numbers) for numbers in (*verdict, drafted))
         for proposal in proposals[:count]:
             text.append(proposal)
             kept += 1
-            yield proposal, logprobs[kept - 1], True
+            yield proposal, _logprobs(logits[kept - 1]), True
     finally:
         for reader in (target, draft):
             reader.forget(len(text))
     if kept < left:
         text.append(token)
-        yield token, logprobs[kept], False
+        yield token, _logprobs(logits[kept]), False
 
 
 def _propose(
@@ -119,6 +119,11 @@ def _propose(
         tokens.append(token)
         rows.append(row)
     return mx.concatenate(tokens), mx.concatenate(rows)
+
+
+def _logprobs(row: mx.array) -> mx.array:
+    """Only rows that are given out are normalised, and only when somebody looks: exponentials are dear on a CPU."""
+    return row - mx.logsumexp(row, axis=-1, keepdims=True)
 
 
 def _unread(reader: Reader, text: list[int]) -> mx.array:
