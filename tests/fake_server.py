@@ -133,7 +133,8 @@ class Handler(BaseHTTPRequestHandler):
                 self._halfway(order)
         if order == "no-done":
             return
-        self._event(self._chunk(chat, "", "length" if count == body.get("max_tokens") else "stop"))
+        reason = "length" if count == body.get("max_tokens") else "stop"
+        self._event(self._chunk(chat, "", "tool_calls" if order == "tool-calls" else reason))
         if (body.get("stream_options") or {}).get("include_usage"):
             usage = {"prompt_tokens": 7, "completion_tokens": count, "total_tokens": 7 + count}
             self._event(
@@ -150,6 +151,13 @@ class Handler(BaseHTTPRequestHandler):
             self.wfile.write(b'data: {"choices": [{"ind')
             self.wfile.flush()
             os._exit(9)
+        if order == "tool-calls":
+            for index, city in enumerate(("Rome", "Oslo")):
+                function = {"name": "weather", "arguments": json.dumps({"city": city})}
+                call = {"function": function, "type": "function", "id": f"call-{index}", "index": index}
+                chunk = self._chunk(True, "", None)
+                chunk["choices"][0]["delta"]["tool_calls"] = [call]
+                self._event(chunk)
         if order == "error-event":
             self._event({"error": {"message": "broken inside", "type": "server_error"}})
         if order == "hang":

@@ -169,7 +169,8 @@ def _suit_mlx(fields: dict[str, Any]) -> None:
     if not isinstance(logprobs, bool):  # /v1/completions gives the number here
         logprobs, top = True, logprobs
     if logprobs:
-        fields |= {"logprobs": True, "top_logprobs": min(top, _MAX_TOP_LOGPROBS)}
+        # Without one it gives the tokens' numbers only, and clients ask for their texts.
+        fields |= {"logprobs": True, "top_logprobs": min(max(top, 1), _MAX_TOP_LOGPROBS)}
 
 
 def _text_prompt(fields: dict[str, Any]) -> str:

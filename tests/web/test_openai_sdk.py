@@ -1,0 +1,213 @@
+"""The official `openai` package as the client: its own types read the answers, strictly, and its retries obey."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+
+import openai
+import pytest
+import pytest_asyncio
+from openai.types.chat import ChatCompletionMessageParam, ChatCompletionToolParam
+
+from daemon.demo import DRAFT, TARGET
+from tests.harness import QUICK, Served, chat, fake, serving
+
+pytestmark = [pytest.mark.asyncio(loop_scope="module")]
+
+DEMO = f'model = "{TARGET}"\ndraft_model = "{DRAFT}"\nnum_draft_tokens = 5\naliases = ["gpt-4o"]\n'
+HI: list[ChatCompletionMessageParam] = [{"role": "user", "content": "What is speculative decoding?"}]
+TOOLS: list[ChatCompletionToolParam] = [
+    {
+        "type": "function",
+        "function": {
+            "name": "weather",
+            "description": "The weather in a city.",
+            "parameters": {
+                "type": "object",
+                "properties": {"city": {"type": "string"}},
+                "required": ["city"],
+            },
+        },
+    }
+]
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def demo(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Served]:
+    async with serving(tmp_path_factory.mktemp("sdk"), {"demo": DEMO}, ready_limit=120) as served:
+        yield served
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def scripted(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Served]:
+    tables = QUICK + "[limits]\nconcurrency = 1\nqueue = 0\n"
+    async with serving(tmp_path_factory.mktemp("sdk"), {"a": fake(tables=tables)}) as served:
+        yield served
+
+
+def client_of(served: Served, **options: Any) -> openai.AsyncOpenAI:
+    """A client that raises for an answer that does not fit its types."""
+    given: dict[str, Any] = {"api_key": "local", "max_retries": 0, "timeout": 30} | options
+    return openai.AsyncOpenAI(base_url=served.url + "/v1", _strict_response_validation=True, **given)
+
+
+async def streamed(client: openai.AsyncOpenAI, **fields: Any) -> list[Any]:
+    stream = await client.chat.completions.create(stream=True, **fields)
+    return [chunk async for chunk in stream]
+
+
+@pytest.mark.real
+async def test_an_answer_and_its_stream_are_the_same_text(demo: Served) -> None:
+    async with client_of(demo) as client:
+        fields: dict[str, Any] = {
+            "model": "gpt-4o",
+            "messages": HI,
+            "temperature": 0,
+            "max_completion_tokens": 60,
+        }
+        whole = await client.chat.completions.create(**fields)
+        chunks = await streamed(client, **fields, stream_options={"include_usage": True})
+    assert whole.choices[0].message.content
+    assert (whole.object, whole.model, whole.choices[0].message.role) == (
+        "chat.completion",
+        "gpt-4o",
+        "assistant",
+    )
+    assert (whole.created > 1_700_000_000, bool(whole.id)) == (True, True)
+    assert whole.choices[0].finish_reason in {"stop", "length"}
+    assert whole.usage is not None
+    assert whole.usage.total_tokens == whole.usage.prompt_tokens + whole.usage.completion_tokens
+    *parts, usage = chunks
+    assert "".join(c.choices[0].delta.content or "" for c in parts) == whole.choices[0].message.content
+    assert parts[0].choices[0].delta.role == "assistant"
+    assert [c.choices[0].finish_reason for c in parts] == [None] * (len(parts) - 1) + [
+        whole.choices[0].finish_reason
+    ]
+    assert {(c.id, c.created, c.model, c.object) for c in chunks} == {
+        (chunks[0].id, chunks[0].created, "gpt-4o", "chat.completion.chunk")
+    }
+    assert (usage.choices, usage.usage.completion_tokens) == ([], whole.usage.completion_tokens)
+    assert all(c.usage is None for c in parts)
+
+
+@pytest.mark.real
+async def test_the_synchronous_client_gets_the_same(demo: Served) -> None:
+    def ask() -> tuple[str | None, str]:
+        with openai.OpenAI(
+            api_key="x", base_url=demo.url + "/v1", _strict_response_validation=True
+        ) as client:
+            whole = client.chat.completions.create(model="demo", messages=HI, temperature=0, max_tokens=30)
+            with client.chat.completions.create(
+                model="demo", messages=HI, temperature=0, max_tokens=30, stream=True
+            ) as stream:
+                return whole.choices[0].message.content, "".join(
+                    c.choices[0].delta.content or "" for c in stream
+                )
+
+    whole, stream = await asyncio.to_thread(ask)
+    assert whole
+    assert whole == stream
+
+
+@pytest.mark.real
+async def test_models_texts_tools_and_probabilities_fit_the_types(demo: Served) -> None:
+    async with client_of(demo) as client:
+        models = [model async for model in client.models.list()]
+        assert [(m.id, m.object) for m in models] == [("demo", "model")]
+        assert (await client.models.retrieve("gpt-4o")).id == "demo"
+        text = await client.completions.create(model="demo", prompt="Hi", max_tokens=5)
+        assert (text.object, text.choices[0].finish_reason) == ("text_completion", "length")
+        tools = await client.chat.completions.create(
+            model="demo", messages=HI, tools=TOOLS, tool_choice="auto", max_tokens=40
+        )
+        assert tools.choices[0].finish_reason in {"stop", "length", "tool_calls"}
+        likely = await client.chat.completions.create(
+            model="demo", messages=HI, logprobs=True, max_tokens=4, temperature=0
+        )
+        assert likely.choices[0].logprobs is not None
+        assert likely.choices[0].logprobs.content is not None
+        assert all(entry.token and entry.logprob <= 0 for entry in likely.choices[0].logprobs.content)
+
+
+@pytest.mark.real
+async def test_a_text_comes_as_a_stream_too(demo: Served) -> None:
+    # OpenAI's own streams do not fit its strict type here: it has no place for a finish_reason that is null.
+    async with openai.AsyncOpenAI(api_key="x", base_url=demo.url + "/v1") as client:
+        fields: dict[str, Any] = {"model": "demo", "prompt": "Hi", "max_tokens": 5, "temperature": 0}
+        whole = await client.completions.create(**fields)
+        stream = await client.completions.create(**fields, stream=True)
+        chunks = [chunk async for chunk in stream]
+    assert "".join(c.choices[0].text for c in chunks) == whole.choices[0].text
+    assert chunks[-1].choices[0].finish_reason == "length"
+    assert {c.object for c in chunks} == {"text_completion"}
+
+
+async def test_pieces_of_tool_calls_come_with_their_index_and_join(scripted: Served) -> None:
+    fields: dict[str, Any] = {
+        "model": "a",
+        "messages": [{"role": "user", "content": "[[tool-calls]]"}],
+        "tools": TOOLS,
+    }
+    async with client_of(scripted) as client:
+        whole = (await client.chat.completions.create(**fields)).choices[0]
+        chunks = await streamed(client, **fields)
+        async with client.chat.completions.stream(**fields) as stream:
+            accumulated = (await stream.get_final_completion()).choices[0]
+    assert [call.index for c in chunks for call in c.choices[0].delta.tool_calls or []] == [0, 1]
+    for choice in (whole, accumulated):
+        assert choice.finish_reason == "tool_calls"
+        assert choice.message.tool_calls is not None
+        calls = [call for call in choice.message.tool_calls if call.type == "function"]
+        assert [(c.id, json.loads(c.function.arguments)["city"]) for c in calls] == [
+            ("call-0", "Rome"),
+            ("call-1", "Oslo"),
+        ]
+
+
+async def test_errors_are_the_ones_of_the_package(scripted: Served) -> None:
+    async with client_of(scripted) as client:
+        with pytest.raises(openai.NotFoundError) as missing:
+            await client.chat.completions.create(model="nope", messages=HI)
+        assert (missing.value.code, missing.value.param) == ("model_not_found", "model")
+        assert missing.value.request_id
+        with pytest.raises(openai.BadRequestError, match="messages") as bad:
+            await client.chat.completions.create(model="a", messages=[])
+        assert (bad.value.type, bad.value.param) == ("invalid_request_error", "messages")
+        with pytest.raises(openai.InternalServerError):
+            await client.chat.completions.create(
+                model="a", messages=[{"role": "user", "content": "[[status 500]]"}]
+            )
+        with pytest.raises(openai.APIError, match="broken"):
+            await streamed(client, model="a", messages=[{"role": "user", "content": "[[error-event]]"}])
+
+
+async def test_it_comes_again_when_it_is_told_to(scripted: Served) -> None:
+    async def ask(client: openai.AsyncOpenAI) -> Any:
+        return await client.chat.completions.with_raw_response.create(model="a", messages=HI)
+
+    async with asyncio.TaskGroup() as tasks, client_of(scripted, max_retries=2) as client:
+        body = chat("[[slow 0.1]]", model="a", stream=True)
+        async with scripted.http.post(scripted.url + "/v1/chat/completions", json=body) as first:
+            await first.content.readany()  # it has the only slot, and nobody may wait
+            again = tasks.create_task(ask(client))
+            await first.read()
+        answer = await again
+    assert (answer.retries_taken, answer.http_response.status_code) == (1, 200)
+
+
+async def test_it_does_not_come_again_where_that_cannot_help(scripted: Served) -> None:
+    key = 'draftd_requests_total{endpoint="chat.completions",profile="a",status="503"}'
+    await scripted.post("/api/workers/a/stop")
+    await scripted.until_state("a", "stopped")
+    try:
+        async with client_of(scripted, max_retries=5) as client:
+            with pytest.raises(openai.InternalServerError, match="draftd start a") as caught:
+                await client.chat.completions.create(model="a", messages=HI)
+        assert caught.value.response.headers["x-should-retry"] == "false"
+        assert (await scripted.metrics())[key] == 1
+    finally:
+        await scripted.post("/api/workers/a/start")
+        await scripted.until_state("a", "ready")
