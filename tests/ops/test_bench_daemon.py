@@ -45,10 +45,11 @@ def test_a_generated_profile_is_read_as_what_it_was_made_of(fields: dict[str, ob
 def test_it_serves_its_profiles_whatever_the_settings_of_the_user_say(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settings = tmp_path / "draftd.toml"
-    settings.write_text("this is not TOML")
-    monkeypatch.setenv("DRAFTD_CONFIG", str(settings))
-    monkeypatch.setenv("DRAFTD_PORT", "1")
+    config = tmp_path / "draftd"
+    config.mkdir()
+    (config / "draftd.toml").write_text("this is not TOML")
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    monkeypatch.setenv("DRAFTD_API_KEY", "a key that nobody sends")
     states: list[str] = []
     profiles = {"one": scripted("one"), "two": scripted("two")}
     with private_daemon(profiles, lambda rows: states.extend(row["state"] for row in rows)) as url:

@@ -125,6 +125,13 @@ def test_the_verdict_says_what_to_do_and_says_so_when_drafting_is_slower(
     assert verdict(samples(speeds), VARIANTS) == [f"code: {sentence}", f"overall: {sentence}"]
 
 
+def test_slower_in_the_median_but_not_in_three_of_four_is_not_called_slower() -> None:
+    (only,) = standings(samples({NONE: [100] * 4, FAST: [70, 80, 90, 140]}), (NONE, FAST))
+    assert only.speed_up < 0.9
+    assert only.high > 1
+    assert not only.slower
+
+
 def test_the_best_overall_is_told_to_be_slower_where_it_is() -> None:
     mixed = [
         *samples({NONE: [100] * 3, FAST: [250] * 3}, "code"),
