@@ -175,7 +175,8 @@ async def test_orders_work_by_mouse_and_keyboard_and_ask_before_they_cut_a_reque
 
         page.once("dialog", refuse)
         await button(page, "Stop a").click()
-        assert (await asked).startswith("1 request to a would end")
+        async with asyncio.timeout(LIMIT):
+            assert (await asked).startswith("1 request to a would end")
         assert (await asking).content == "one two three four five"
 
 

@@ -75,6 +75,12 @@ async def reading(served: Served) -> AsyncIterator[Reader]:
         yield reader
 
 
+@pytest.fixture(autouse=True)
+def only_what_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No look out of mere time: what a reader hears of was told to the stream."""
+    monkeypatch.setattr(event_stream, "LOOK_EVERY", 10 * LIMIT)
+
+
 async def test_a_reader_has_everything_at_once_and_then_each_change(tmp_path: Path) -> None:
     async with serving(tmp_path, {"a": fake(), "b": fake()}) as served, reading(served) as reader:
         assert [row["state"] for row in reader.status["workers"]] == ["ready", "ready"]
@@ -106,6 +112,19 @@ async def test_the_queue_and_the_request_at_work_are_told(tmp_path: Path) -> Non
         await asyncio.gather(*asking)
         await reader.until(lambda r: r.row("a")["active"] == 0 and r.row("a")["queue"] == 0)
         assert reader.row("a")["requests"] == 3
+        leaving = asyncio.create_task(served.ask("a", "[[wait 60]]"))
+        await reader.until(lambda r: r.row("a")["active"] == 1)
+        leaving.cancel()  # the worker knows nothing of it, and writes nothing
+        await reader.until(lambda r: r.row("a")["active"] == 0)
+
+
+async def test_what_a_worker_writes_is_told_while_it_works(tmp_path: Path) -> None:
+    async with serving(tmp_path, {"a": fake()}) as served, reading(served) as reader:
+        asking = asyncio.create_task(served.ask("a", "[[prompt 2]]"))
+        await reader.until(lambda r: "Prompt processing progress: 3/10" in r.lines["a"])
+        assert reader.row("a")["active"] == 1
+        assert not asking.done()
+        await asking
 
 
 async def test_streams_end_at_once_when_the_daemon_stops_and_hold_nothing_up(tmp_path: Path) -> None:
@@ -178,6 +197,19 @@ async def test_a_line_comes_once_whether_before_or_after_the_snapshot(given: Giv
         assert _texts(await anext(first)) == ["two"]
         given.write("three")
         assert _texts(await anext(first)) == _texts(await anext(second)) == ["three"]
+
+
+async def test_a_line_that_came_since_the_last_look_is_news_and_not_in_a_snapshot(
+    given: Given, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(event_stream, "REST", 10.0)
+    given.write("one")
+    async with aclosing(given.stream.read()) as first, aclosing(given.stream.read()) as second:
+        await anext(first)
+        given.log.write(["two"])
+        assert _texts(await anext(second)) == ["one"]
+        given.stream.tell()
+        assert _texts(await anext(first)) == _texts(await anext(second)) == ["two"]
 
 
 async def test_more_lines_than_fit_are_counted_instead(given: Given) -> None:
