@@ -46,12 +46,16 @@ def _flags(values: Mapping[str, Any]) -> list[str]:
     return args
 
 
-def environment(base: Mapping[str, str]) -> dict[str, str]:
-    """The child's environment: the daemon's own, without what is meant for (or secret to) the daemon."""
+def environment(base: Mapping[str, str], *, offline: bool) -> dict[str, str]:
+    """The child's environment: the daemon's own, without what is meant for (or secret to) the daemon.
+
+    `offline` keeps it from asking the model hub, for when its weights are on this machine.
+    """
     # In any case: pydantic-settings reads draftd_api_key as well.
     env = {key: value for key, value in base.items() if not key.upper().startswith("DRAFTD_")}
     # A folder named `daemon` where the daemon was started must not shadow ours.
-    return env | {"PYTHONUNBUFFERED": "1", "PYTHONSAFEPATH": "1", "TOKENIZERS_PARALLELISM": "false"}
+    env |= {"PYTHONUNBUFFERED": "1", "PYTHONSAFEPATH": "1", "TOKENIZERS_PARALLELISM": "false"}
+    return env | {"HF_HUB_OFFLINE": "1"} if offline else env
 
 
 def fingerprint(profile: Profile) -> str:

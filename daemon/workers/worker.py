@@ -19,7 +19,7 @@ import structlog
 
 from daemon.profiles import Profile
 from daemon.sockets import holder_of
-from daemon.workers import command, machine, probe
+from daemon.workers import command, machine, probe, weights
 from daemon.workers.lease import Lease, Use, refusal
 from daemon.workers.monitor import Watched, watch
 from daemon.workers.process import Child
@@ -315,7 +315,9 @@ class Worker:
             self._use.memory = 0
             self._child = await Child.spawn(
                 command.argv(self.profile, self._port),
-                command.environment(self._services.base_env),
+                command.environment(
+                    self._services.base_env, offline=weights.at_hand(self.profile, self._services.base_env)
+                ),
                 on_output=lambda chunk: self._services.on_output(name, chunk),
                 on_exit=lambda: post(Exited()),
             )

@@ -92,7 +92,7 @@ def test_what_is_meant_for_the_daemon_does_not_reach_a_child() -> None:
         "draftd_api_key": "secret",
         "DRAFTD_PORT": "1",
     }
-    env = environment(base)
+    env = environment(base, offline=False)
     assert not [key for key in env if key.lower().startswith("draftd_")]
     assert "secret" not in env.values()
     kept = {"HF_HOME", "HF_TOKEN", "PATH", "MY_DRAFTD_API_KEY"}
@@ -100,7 +100,7 @@ def test_what_is_meant_for_the_daemon_does_not_reach_a_child() -> None:
 
 
 def test_a_child_writes_at_once_and_imports_nothing_from_where_the_daemon_was_started() -> None:
-    env = environment({"PYTHONUNBUFFERED": "", "PYTHONSAFEPATH": ""})
+    env = environment({"PYTHONUNBUFFERED": "", "PYTHONSAFEPATH": ""}, offline=False)
     assert (env["PYTHONUNBUFFERED"], env["PYTHONSAFEPATH"]) == ("1", "1")
 
 
