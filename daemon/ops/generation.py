@@ -17,7 +17,7 @@ from daemon.errors import DraftdError
 
 ANSWER_TIMEOUT = 10.0  # seconds for what needs no model
 SILENCE = 900.0  # seconds without a byte of a generation; a worker may have to load its model first
-COUNTED_WITHIN = 3.0  # seconds until the figures of a finished generation have reached /api/status
+COUNTED_WITHIN = 5.0  # seconds until the figures of a finished generation have reached /api/status
 
 
 @dataclass(frozen=True, slots=True)
