@@ -39,7 +39,7 @@ def _for_the_template(value: dict[str, Any]) -> dict[str, Any]:
     return value
 
 
-class _Fields(RequestDefaults):
+class RequestFields(RequestDefaults):
     """What is checked of a request, beyond what a profile's defaults may say; other fields pass as they are."""
 
     model_config = ConfigDict(extra="ignore")
@@ -129,10 +129,10 @@ def _whole(value: Any) -> Any:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-def _check(fields: dict[str, Any]) -> _Fields:
+def _check(fields: dict[str, Any]) -> RequestFields:
     """The checked fields, which also stand in `fields` with the type they are to have."""
     try:
-        asked = _Fields.model_validate(fields)
+        asked = RequestFields.model_validate(fields)
     except ValidationError as error:
         detail = error.errors(include_url=False, include_input=False, include_context=False)[0]
         name = str(detail["loc"][0])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import time
 import uuid
@@ -12,8 +13,10 @@ import structlog
 from aiohttp import hdrs, web
 from aiohttp.typedefs import Middleware
 
+from daemon import __version__
 from daemon.errors import ConfigError, DraftdError, RequestError
 from daemon.telemetry.metrics import CLIENT_LEFT, Metrics
+from daemon.web import openapi
 from daemon.web.api import Api
 from daemon.web.forwarding import Endpoint
 from daemon.web.guard import Guard
@@ -42,6 +45,7 @@ def make_runner(
     app.add_routes(api.routes())
     for path, endpoint in COMPLETIONS.items():
         app.router.add_post(path, _completion(proxy, endpoint), expect_handler=door.on_expect)
+    app.router.add_get("/openapi.json", _describe(app))
     app.on_response_prepare.append(door.on_prepare)
     # What handlers raise is logged by our middleware. What is left are requests that are no HTTP, and aiohttp
     # would log their headers, a key among them.
@@ -59,6 +63,27 @@ def make_runner(
 def _completion(proxy: Proxy, endpoint: Endpoint) -> Handler:
     async def handle(request: web.Request) -> web.StreamResponse:
         return await proxy.handle(request, endpoint)
+
+    handle.__doc__ = f"Ask a model, as OpenAI's {endpoint} do; streamed as server-sent events if so asked."
+
+    return handle
+
+
+def _describe(app: web.Application) -> Handler:
+    """The document is made when it is first asked for: few ever do."""
+
+    @functools.cache
+    def made() -> dict[str, object]:
+        routes = (
+            openapi.Route(route.method, route.resource.canonical, route.handler)
+            for route in app.router.routes()
+            if route.resource is not None and route.method != hdrs.METH_HEAD
+        )
+        return openapi.document(routes, __version__)
+
+    async def handle(request: web.Request) -> web.StreamResponse:
+        """GET /openapi.json: this document."""
+        return web.json_response(made())
 
     return handle
 
