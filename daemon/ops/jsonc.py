@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 _SPACE = re.compile(r"(?:[ \t\r\n\ufeff]|//[^\n]*|/\*.*?\*/)*", re.DOTALL)
-_REST_OF_LINE = re.compile(r"(?:[ \t]|/\*[^\n]*?\*/)*(//[^\r\n]*)?")
+_REST_OF_LINE = re.compile(r"(?:[ \t]|/\*[^\n]*?\*/)*(?://[^\r\n]*)?")
 _STRING = re.compile(r'"(?:[^"\\\x00-\x1f]|\\.)*"')
 _SCALAR = re.compile(r"-?(?:0|[1-9]\d*)(?:\.\d+)?(?:[eE][+-]?\d+)?|true|false|null")
 
@@ -96,12 +96,11 @@ def _set(text: str, path: Sequence[str], key: str, value: Any) -> str:
 def _append(text: str, owner: _Node, style: _Style, member: str) -> str:
     """Behind the last member and the comment that stands on its line."""
     after = owner.comma_end or owner.last_end
-    place = _REST_OF_LINE.match(text, after)
-    assert place is not None
-    line_comment = place.group(1) is not None
-    gap = style.break_(style.inner) if style.lines or line_comment else " "
-    at = place.end() if style.lines or line_comment else after
-    at = min(at, owner.end - 1)
+    gap, at = " ", after
+    if style.lines:
+        place = _REST_OF_LINE.match(text, after)
+        assert place is not None
+        gap, at = style.break_(style.inner), place.end()
     comma = "" if owner.comma_end else ","
     own_comma = "," if owner.comma_end else ""
     return text[: owner.last_end] + comma + text[owner.last_end : at] + gap + member + own_comma + text[at:]
