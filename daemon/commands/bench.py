@@ -12,7 +12,7 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from daemon.commands.shared import Profiles, StateDir, err, out
-from daemon.errors import ConfigError, NotRunningError
+from daemon.errors import ConfigError, DraftdError, NotRunningError
 from daemon.instance import find as find_daemon
 from daemon.ops import bench, bench_plan, bench_report
 from daemon.ops.bench_chart import to_svg
@@ -57,23 +57,27 @@ def run_bench(
 ) -> None:
     """Measure what drafting is worth here: speed, acceptance and time to first token, with and without a draft.
 
-    It loads the target model twice, once without its draft model, in a daemon of its own; a running one is left
-    alone.
+    It loads the target model twice, once without a draft, in a daemon of its own.
 
     Example: draftd bench --demo --quick --chart bench.svg
     """
     settings = load_settings(profiles=profiles, state_dir=state_dir)
+    if chart is not None and not chart.absolute().parent.is_dir():  # said now, not after minutes of work
+        raise ConfigError(f"there is no folder {chart.absolute().parent} for the chart")
     plan = bench_plan.plan(_profiles(settings, names or [], demo=demo), lengths or [3, 5, 7])
     runs = runs or (QUICK_RUNS if quick else RUNS)
     max_tokens = max_tokens or (QUICK_TOKENS if quick else TOKENS)
     _warn_of_daemon(settings)
     report = _measured(plan, runs, max_tokens)
-    if not demo:
-        settings.state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-        (settings.state_dir / LAST).write_text(json.dumps(bench_report.to_json(report)), "utf-8")
-    if chart is not None:
-        chart.write_text(to_svg(report), "utf-8")
     _show(report, as_json=as_json, as_markdown=as_markdown)
+    try:
+        if not demo:
+            settings.state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+            (settings.state_dir / LAST).write_text(json.dumps(bench_report.to_json(report)), "utf-8")
+        if chart is not None:
+            chart.write_text(to_svg(report), "utf-8")
+    except OSError as error:
+        raise DraftdError(f"the result cannot be written: {error}") from error
 
 
 def _profiles(settings: Settings, names: Sequence[str], *, demo: bool) -> list[Profile]:

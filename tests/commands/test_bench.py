@@ -60,6 +60,7 @@ def test_the_test_of_a_drafting_profile_tells_its_acceptance(tmp_path: Path) -> 
     [
         (("--demo", "balanced"), "--demo measures the built-in models: name no profile with it"),
         (("nope",), "'nope' fits no profile"),
+        (("--demo", "--chart", "/no/where/c.svg"), "there is no folder /no/where for the chart"),
     ],
 )
 def test_what_cannot_be_measured_is_bad_input(words: tuple[str, ...], message: str) -> None:
