@@ -71,7 +71,11 @@ def _place_acceptance() -> None:
     module: Any = importlib.import_module("mlx_lm.generate")
     name = "speculative_generate_step"
     step = expect(module, name, "num_draft_tokens", "max_tokens", caller="stream_generate")
-    module.speculative_generate_step = counted(step, report_generation)
+    from daemon.engine.costs import Meter
+
+    meter = Meter(lambda error: records.say(f"what drafting costs could not be measured: {describe(error)}"))
+    report = functools.partial(report_generation, figures=meter.figures)
+    module.speculative_generate_step = counted(meter.metered(step), report)
 
 
 def _place_progress() -> None:
@@ -172,17 +176,24 @@ def report_progress() -> None:
         records.say(f"progress could not be reported: {describe(error)}")
 
 
-def report_generation(count: AcceptanceCount) -> None:
-    """Write the lines of one finished, or cut, generation. Called in the generation thread; never raises."""
+def report_generation(
+    count: AcceptanceCount, figures: Callable[[AcceptanceCount], dict[str, Any]] = lambda _: {}
+) -> None:
+    """Write the lines of one finished, or cut, generation; `figures` adds to its record.
+
+    Called in the generation thread; never raises.
+    """
     try:
         human = [records.acceptance_line(count.accepted, count.proposed)] if count.proposed else []
-        records.write(*human, generation_record(count, _memory()))
+        records.write(*human, generation_record(count, _memory(), figures(count)))
     except Exception as error:
         records.say(f"a generation could not be reported: {describe(error)}")
 
 
-def generation_record(count: AcceptanceCount, memory: dict[str, int]) -> str:
-    """Return the record of one generation; `memory` in bytes."""
+def generation_record(
+    count: AcceptanceCount, memory: dict[str, int], figures: dict[str, Any] | None = None
+) -> str:
+    """Return the record of one generation, with further figures; `memory` in bytes."""
     return records.record(
         "generation",
         rounds=count.rounds,
@@ -195,6 +206,7 @@ def generation_record(count: AcceptanceCount, memory: dict[str, int]) -> str:
         proposed_by_position=count.proposed_by_position,
         tokens=count.tokens,
         memory=memory,
+        **(figures or {}),
     )
 
 

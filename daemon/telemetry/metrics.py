@@ -19,18 +19,14 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
-from prometheus_client import (
-    CollectorRegistry,
-    Info,
-    disable_created_metrics,
-    exposition,
-)
+from prometheus_client import CollectorRegistry, Info, disable_created_metrics, exposition
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.openmetrics import exposition as openmetrics
 from prometheus_client.registry import Collector
 
 from daemon.telemetry.instruments import ENDPOINTS, UNKNOWN, Instruments
 from daemon.telemetry.records import MOST, DraftAcceptance, EngineStarted, GenerationReport, Record
+from daemon.telemetry.speculation import WINDOW, Speculation, families
 
 __all__ = [
     "CLIENT_LEFT",
@@ -44,7 +40,6 @@ __all__ = [
     "WorkerSample",
 ]
 
-WINDOW = 50  # requests that the acceptance ratio and the median speed look back on
 STATES = ("stopped", "starting", "ready", "stopping", "backoff", "failed")
 CLIENT_LEFT = 499  # the status to report for a client that did not wait for its answer
 
@@ -95,6 +90,7 @@ class _Tally:
     accepted: int = 0
     requests: int = 0
     accounting: bool = False
+    speculation: Speculation = field(default_factory=Speculation)
     recent: deque[DraftAcceptance] = field(default_factory=lambda: deque(maxlen=WINDOW))
     speeds: deque[float] = field(default_factory=lambda: deque(maxlen=WINDOW))
 
@@ -118,6 +114,7 @@ class _AtScrape(Collector):
 
     def collect(self) -> Iterator[Metric]:
         yield from self._drafting()
+        yield from families({profile: tally.speculation for profile, tally in self._tallies.items()})
         # While a worker is replaced there may be two of a profile. A series can be given once: the last wins.
         yield from _workers({sample.profile: sample for sample in self.snapshot()}.values())
 
@@ -198,6 +195,7 @@ class Metrics:
                 self._push.accepted.labels(profile).inc(record.accepted)
             case GenerationReport():
                 self._push.rounds.labels(profile).inc(record.rounds)
+                tally.speculation.add(record)
             case EngineStarted():
                 tally.accounting = record.accounting
 
@@ -266,6 +264,10 @@ class Metrics:
         tally = self._tallies.get(profile) or _Tally()
         ratios = tuple(record.accepted / record.proposed for record in tally.recent)
         return Recent(ratios, tuple(tally.speeds))
+
+    def speculation(self, profile: str) -> Speculation:
+        """Empty for a profile that is not declared."""
+        return (self._tallies.get(profile) or _Tally()).speculation
 
     def tokens_per_second(self, profile: str) -> float | None:
         """Median of the last 50 generations whose speed is known."""

@@ -22,6 +22,7 @@ from itertools import zip_longest
 MOST = 10**9
 MOST_BYTES = 2**50
 MOST_POSITIONS = 1024
+RULES = ("paper", "plain")
 
 _MARK = "draftd-engine "
 # The percentage is asked for: a line cut within the numbers ("1/1" of "1/15") must not be taken for whole.
@@ -55,12 +56,21 @@ class Memory:
 
 
 @dataclass(frozen=True, slots=True)
+class Costs:
+    """Seconds on the worker's machine: of a token without drafting, of a draft token, of verifying one draft."""
+
+    single: float
+    draft: float
+    verify: float
+
+
+@dataclass(frozen=True, slots=True)
 class GenerationReport:
     """The engine's account of one request.
 
     `proposed` and `accepted` repeat the human line: read them, never add them to a counter. The tuples
-    `_by_position` count draft tokens by their place in the round, first place first. `draft_length`, `tokens`
-    and `memory` are None where the engine did not say.
+    `_by_position` count draft tokens by their place in the round, first place first. `rule` is "paper" or
+    "plain"; `speedup` is estimated, against no drafting. What the engine did not say is None.
     """
 
     rounds: int
@@ -72,6 +82,9 @@ class GenerationReport:
     proposed_by_position: tuple[int, ...] = ()
     tokens: int | None = None
     memory: Memory | None = None
+    rule: str | None = None
+    costs: Costs | None = None
+    speedup: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +150,9 @@ def _generation(said: Mapping[str, object]) -> GenerationReport:
         proposed_by_position=_positions(said.get("proposed_by_position")),
         tokens=_optional(said.get("tokens")),
         memory=_memory(said.get("memory")),
+        rule=rule if (rule := said.get("rule")) in RULES else None,
+        costs=_costs(said.get("costs")),
+        speedup=None if said.get("speedup") is None else _positive(said.get("speedup")),
     )
     places = zip_longest(report.accepted_by_position, report.proposed_by_position, fillvalue=0)
     if report.accepted > report.proposed or any(kept > offered for kept, offered in places):
@@ -186,3 +202,18 @@ def _memory(value: object) -> Memory | None:
         raise ValueError("memory is not an object")
     active, cache, peak = (_count(value.get(key) or 0, MOST_BYTES) for key in ("active", "cache", "peak"))
     return Memory(active, cache, peak)
+
+
+def _costs(value: object) -> Costs | None:
+    if value is None:
+        return None
+    if not isinstance(value, dict):
+        raise ValueError("costs is not an object")
+    return Costs(*(_positive(value.get(key)) for key in ("single", "draft", "verify")))
+
+
+def _positive(value: object) -> float:
+    # Bounded, since products and sums of such numbers must stay numbers.
+    if not isinstance(value, int | float) or isinstance(value, bool) or not 1 / MOST <= value <= MOST:
+        raise ValueError("not a positive number")
+    return float(value)

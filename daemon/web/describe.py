@@ -9,6 +9,7 @@ from typing import Any
 
 from daemon.profiles import Profile
 from daemon.telemetry.metrics import Metrics, Recent
+from daemon.telemetry.speculation import Speculation
 from daemon.workers.status import WorkerStatus, describe_code
 
 
@@ -39,8 +40,22 @@ def worker(status: WorkerStatus, queue: int, metrics: Metrics) -> dict[str, Any]
         "queue": queue,
         "requests": metrics.requests(status.name),
         "acceptance": asdict(acceptance),
+        "speculation": speculation(metrics.speculation(status.name)),
         "tokens_per_second": metrics.tokens_per_second(status.name),
         "notes": list(status.notes),
+    }
+
+
+def speculation(known: Speculation) -> dict[str, Any]:
+    """How drafting went: by position and by draft length, each a list that begins with 1; costs in seconds."""
+    positions = range(1, max(known.proposed, default=0) + 1)
+    return {
+        "proposed_by_position": [known.proposed[position] for position in positions],
+        "accepted_by_position": [known.accepted[position] for position in positions],
+        "rounds_by_draft_length": [known.lengths[length] for length in positions],
+        "requests_by_rule": dict(known.rules),
+        "costs": known.costs and asdict(known.costs),
+        "speedup_estimate": known.speedup(),
     }
 
 

@@ -125,8 +125,9 @@ def test_a_record_tells_memory_and_no_text(drafted: Engine) -> None:
     assert record["memory"]["active"] > 0
     assert record["memory"]["peak"] >= record["memory"]["active"]
     numbers = [*record["memory"].values(), *record["accepted_by_position"], *record["proposed_by_position"]]
+    numbers += [*record["costs"].values()]
     numbers += [value for value in record.values() if not isinstance(value, list | dict | str)]
-    assert all(isinstance(number, int) for number in numbers)
+    assert all(isinstance(number, int | float) for number in numbers)
     assert [value for value in record.values() if isinstance(value, str)] == ["generation", "plain"]
 
 

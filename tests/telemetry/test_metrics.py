@@ -10,10 +10,28 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families
 
 from daemon.telemetry.metrics import CLIENT_LEFT, STATES, UNKNOWN, Acceptance, Metrics, WorkerSample
-from daemon.telemetry.records import DraftAcceptance, EngineStarted, GenerationReport, PromptProgress, Record
+from daemon.telemetry.records import (
+    Costs,
+    DraftAcceptance,
+    EngineStarted,
+    GenerationReport,
+    PromptProgress,
+    Record,
+)
 from tests.telemetry.scraping import scrape, value
 
-REPORT = GenerationReport(rounds=12, proposed=60, accepted=41, truncated_rounds=1)
+REPORT = GenerationReport(
+    rounds=12,
+    proposed=58,
+    accepted=41,
+    truncated_rounds=1,
+    accepted_by_position=(11, 10, 8, 7, 5),
+    proposed_by_position=(12, 12, 12, 11, 11),
+    tokens=53,
+    rule="paper",
+    costs=Costs(0.02, 0.004, 0.03),
+    speedup=1.5,
+)
 
 
 @pytest.fixture
@@ -60,6 +78,10 @@ NAMES = {
     "draftd_queue_wait_seconds": ("histogram", {"profile"}),
     "draftd_draft_acceptance_ratio": ("gauge", {"profile"}),
     "draftd_draft_accounting": ("gauge", {"profile"}),
+    "draftd_draft_accepted_by_position_total": ("counter", {"profile", "position"}),
+    "draftd_draft_proposed_by_position_total": ("counter", {"profile", "position"}),
+    "draftd_draft_length": ("histogram", {"profile"}),
+    "draftd_draft_speedup_estimate": ("gauge", {"profile"}),
     "draftd_queue_depth": ("gauge", {"profile"}),
     "draftd_worker_state": ("gauge", {"profile", "state"}),
     "draftd_worker_memory_bytes": ("gauge", {"profile"}),

@@ -9,6 +9,8 @@ from hypothesis import strategies as st
 
 from daemon.telemetry.records import (
     MOST,
+    RULES,
+    Costs,
     DraftAcceptance,
     EngineStarted,
     GenerationReport,
@@ -46,6 +48,10 @@ def engine(**said: object) -> str:
         ("INFO " + ISSUED + "  ", parse(ISSUED)),
         (engine(event="generation", rounds=0, proposed=0, accepted=0), GenerationReport(0, 0, 0)),
         (engine(event="generation", rounds=1, proposed=1, accepted=1, new=[{}]), GenerationReport(1, 1, 1)),
+        (
+            engine(event="generation", rounds=1, proposed=1, accepted=1, rule="nobody's"),
+            GenerationReport(1, 1, 1),
+        ),
         (
             engine(event="generation", rounds=1, proposed=1, accepted=1, tokens=None),
             GenerationReport(1, 1, 1),
@@ -103,6 +109,11 @@ def test_lines_with_a_record(line: str, record: Record | None) -> None:
         engine(event="generation", rounds=1, proposed=1, accepted=1, memory=[]),
         engine(event="generation", rounds=1, proposed=1, accepted=1, memory={"active": -1}),
         engine(event="generation", rounds=1, proposed=1, accepted=1, tokens=-1),
+        engine(event="generation", rounds=1, proposed=1, accepted=1, speedup=0),
+        engine(event="generation", rounds=1, proposed=1, accepted=1, speedup=float("nan")),
+        engine(event="generation", rounds=1, proposed=1, accepted=1, speedup="2"),
+        engine(event="generation", rounds=1, proposed=1, accepted=1, costs=[]),
+        engine(event="generation", rounds=1, proposed=1, accepted=1, costs={"single": 1, "draft": 1}),
         engine(event="started"),
         engine(event="started", accounting=1),
         ISSUED[:-9],
@@ -129,7 +140,20 @@ json_values = st.recursive(
     max_leaves=8,
 )
 keys = st.sampled_from(
-    ["event", "rounds", "proposed", "accepted", "memory", "accounting", "mlx_lm", "hooks", "tokens"]
+    [
+        "event",
+        "rounds",
+        "proposed",
+        "accepted",
+        "memory",
+        "accounting",
+        "mlx_lm",
+        "hooks",
+        "tokens",
+        "rule",
+        "costs",
+        "speedup",
+    ]
 )
 events: st.SearchStrategy[dict[str, str]] = st.fixed_dictionaries(
     {"event": st.sampled_from(["generation", "started", ""])}
@@ -174,8 +198,17 @@ pairs = st.tuples(counts, counts).map(lambda pair: (max(pair), min(pair)))
 memories = st.none() | st.builds(Memory, counts, counts, counts)
 
 
+seconds = st.floats(1 / MOST, MOST)
+
+
 @given(
-    rounds=pairs, tokens=pairs, places=st.lists(pairs, max_size=9), length=st.none() | counts, memory=memories
+    rounds=pairs,
+    tokens=pairs,
+    places=st.lists(pairs, max_size=9),
+    length=st.none() | counts,
+    memory=memories,
+    rule=st.none() | st.sampled_from(RULES),
+    costs=st.none() | st.builds(Costs, seconds, seconds, seconds),
 )
 def test_engine_report_round_trips(
     rounds: tuple[int, int],
@@ -183,6 +216,8 @@ def test_engine_report_round_trips(
     places: list[tuple[int, int]],
     length: int | None,
     memory: Memory | None,
+    rule: str | None,
+    costs: Costs | None,
 ) -> None:
     report = GenerationReport(
         rounds=rounds[0],
@@ -194,6 +229,9 @@ def test_engine_report_round_trips(
         accepted_by_position=tuple(place[1] for place in places),
         tokens=length,
         memory=memory,
+        rule=rule,
+        costs=costs,
+        speedup=costs.single if costs else None,
     )
     assert parse(engine(event="generation", **asdict(report))) == report
 

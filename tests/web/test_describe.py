@@ -52,6 +52,14 @@ def test_a_worker_that_has_done_nothing_is_told_with_zeros_and_nulls(metrics: Me
         "queue": 3,
         "requests": 0,
         "acceptance": {"proposed": 0, "accepted": 0, "ratio": None},
+        "speculation": {
+            "proposed_by_position": [],
+            "accepted_by_position": [],
+            "rounds_by_draft_length": [],
+            "requests_by_rule": {},
+            "costs": None,
+            "speedup_estimate": None,
+        },
         "tokens_per_second": None,
         "notes": ["port 8000 was busy"],
     }
