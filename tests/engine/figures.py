@@ -1,0 +1,133 @@
+"""The figures of README's section "Speculation": `python -m tests.engine.figures`, some minutes on an idle machine.
+
+Everything is measured through running engines on the demo pair, side by side: each prompt goes to both in turn,
+and a run is one pass over all prompts.
+"""
+
+import functools
+import json
+import statistics
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from daemon.demo import DRAFT, TARGET
+from daemon.ops.bench_plan import PROMPTS
+from tests.engine.served import ENGINE, Engine
+
+TEMPERATURES = (0.3, 0.55, 0.7, 1.0)
+RUNS = 3
+DRAFT_LENGTH = 5
+PLAIN = (
+    sys.executable,
+    "-c",
+    "from daemon.engine import hooks; del hooks.HOOKS['sampling']; from daemon.engine.__main__ import main; main()",
+)
+
+
+@dataclass
+class Tally:
+    """What requests came to. A judged token is one whose predecessors in the round were all kept."""
+
+    proposed: int = 0
+    judged: int = 0
+    accepted: int = 0
+    tokens: int = 0
+    seconds: float = 0.0
+
+    def add(self, record: dict[str, Any], seconds: float) -> None:
+        accepted, proposed = record["accepted_by_position"], record["proposed_by_position"]
+        self.proposed += record["proposed"]
+        self.accepted += record["accepted"]
+        self.judged += sum(map(min, proposed, [*proposed[:1], *accepted]))
+        self.tokens += record["tokens"] - 1
+        self.seconds += seconds
+
+
+@contextmanager
+def engine(start: tuple[str, ...] = ENGINE) -> Iterator[Engine]:
+    """Run an engine on the demo pair."""
+    made = Engine("--model", TARGET, "--draft-model", DRAFT, start=start)
+    try:
+        yield made.listening()
+    finally:
+        made.stop()
+
+
+def stream(served: Engine, messages: list[dict[str, str]], **body: Any) -> tuple[float, float, str, int]:
+    """Return seconds to the first token and from there to the last, the text, and how much was cached."""
+    asked, first, last, text, cached = time.perf_counter(), 0.0, 0.0, "", 0
+    usage = {"stream": True, "stream_options": {"include_usage": True}}
+    with served.open("/v1/chat/completions", messages=messages, **usage, **body) as response:
+        for line in response:
+            if not line.startswith(b"data: {"):
+                continue
+            event = json.loads(line[6:])
+            if event["choices"]:
+                last = time.perf_counter()
+                first = first or last
+                text += event["choices"][0]["delta"].get("content") or ""
+            if event.get("usage"):
+                cached = event["usage"]["prompt_tokens_details"]["cached_tokens"]
+    return first - asked, last - first, text, cached
+
+
+def compare_rules() -> None:
+    """Print acceptance and speed of both rules for each temperature."""
+    prompts = [prompt for kind in PROMPTS.values() for prompt in kind]
+    print(f"{len(prompts)} prompts, draft length {DRAFT_LENGTH}, medians of {RUNS} runs")
+    with engine(PLAIN) as plain, engine() as paper:
+        for temperature in TEMPERATURES:
+            runs = [
+                [one_run(served, prompts, temperature, run) for served in (plain, paper)]
+                for run in range(RUNS + 1)
+            ][1:]
+            for at, rule in enumerate(("plain", "paper")):
+                tallies = [run[at] for run in runs]
+                offered = sum(t.accepted for t in tallies) / sum(t.proposed for t in tallies)
+                judged = sum(t.accepted for t in tallies) / sum(t.judged for t in tallies)
+                speed = statistics.median(t.tokens / t.seconds for t in tallies)
+                shares = f"{offered:.2f} of proposed, {judged:.2f} of judged"
+                print(f"{temperature:4} {rule}: {shares}, {speed:.0f} tokens/s")
+            ratio = statistics.median((b.tokens / b.seconds) / (a.tokens / a.seconds) for a, b in runs)
+            print(f"{temperature:4} tokens/s of paper by plain: {ratio:.2f}", flush=True)
+
+
+def one_run(served: Engine, prompts: list[str], temperature: float, run: int) -> Tally:
+    """Send every prompt once."""
+    tally = Tally()
+    for at, prompt in enumerate(prompts):
+        body: dict[str, Any] = {"max_tokens": 64, "temperature": temperature, "seed": 1000 * run + at}
+        body["num_draft_tokens"] = DRAFT_LENGTH
+        send = functools.partial(stream, served, [{"role": "user", "content": prompt}], **body)
+        (_, seconds, _, _), _ = served.generation(send)
+        tally.add(served.records("generation")[-1], seconds)
+    return tally
+
+
+def compare_first_tokens() -> None:
+    """Print the time to the first token of a second turn, cold and after the first one."""
+    cold: list[float] = []
+    warm: list[float] = []
+    with engine() as served:
+        for run in range(RUNS + 1):
+            for side, times in (("cold", cold), ("warm", warm)):
+                history = f"{side} {run}: " + "the sea and the list of words " * 250
+                messages = [{"role": "user", "content": history}]
+                answer = "A list." if side == "cold" else stream(served, messages, max_tokens=16)[2]
+                messages += [
+                    {"role": "assistant", "content": answer},
+                    {"role": "user", "content": "And why?"},
+                ]
+                seconds, _, _, cached = stream(served, messages, max_tokens=2)
+                times.append(seconds)
+                print(f"{side}: first token after {seconds * 1000:.0f} ms, {cached} tokens cached")
+    print(f"median of warm by cold: {statistics.median(warm[1:]) / statistics.median(cold[1:]):.3f}")
+
+
+if __name__ == "__main__":
+    compare_first_tokens()
+    compare_rules()
