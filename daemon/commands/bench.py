@@ -22,7 +22,6 @@ from daemon.profile_files import load_dir
 from daemon.profiles import Profile, find
 from daemon.settings import Settings, load_settings
 
-LAST = "bench.json"  # in the state folder: the doctor reads it
 RUNS, QUICK_RUNS = 5, 2
 TOKENS, QUICK_TOKENS = 160, 64
 
@@ -73,7 +72,9 @@ def run_bench(
     try:
         if not demo:
             settings.state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-            (settings.state_dir / LAST).write_text(json.dumps(bench_report.to_json(report)), "utf-8")
+            (settings.state_dir / bench_report.SAVED).write_text(
+                json.dumps(bench_report.to_json(report)), "utf-8"
+            )
         if chart is not None:
             chart.write_text(to_svg(report), "utf-8")
     except OSError as error:

@@ -14,6 +14,7 @@ from rich.text import Text
 from daemon.ops.bench import Report
 from daemon.ops.bench_stats import MATTERS, Cell, Spread
 
+SAVED = "bench.json"  # the last report, in the state folder: the doctor reads it
 BUSY = 25.0  # percent of the CPUs taken by others, from which the figures cannot be trusted
 TITLES = ("prompts", "temp", "draft tokens", "tokens/s", "quartiles", "speed-up", "accepted", "first")
 

@@ -19,6 +19,7 @@ from packaging.requirements import InvalidRequirement, Requirement
 from daemon import __version__
 from daemon.errors import ConfigError, DraftdError, NotRunningError
 from daemon.instance import NOTE, find
+from daemon.ops.bench_report import SAVED
 from daemon.ops.client import Client
 from daemon.ops.doctor_facts import Daemon, Facts, Model, Port, Process, Purpose, Versions, Vocabularies
 from daemon.ops.doctor_files import compare, read_model
@@ -28,7 +29,6 @@ from daemon.settings import Settings
 from daemon.sockets import holder_of, is_free_port
 
 WATCHED = 0.3  # seconds over which the use of the processors is measured
-BENCH = "bench.json"
 
 
 def collect(settings: Settings) -> Facts:
@@ -153,7 +153,7 @@ def _family(running: Daemon | None) -> set[int]:
 
 def _bench(folder: Path) -> dict[str, Any] | None:
     try:
-        found: dict[str, Any] = json.loads((folder / BENCH).read_text("utf-8"))
+        found: dict[str, Any] = json.loads((folder / SAVED).read_text("utf-8"))
     except (OSError, ValueError):
         return None
     return found
