@@ -149,7 +149,9 @@ async def test_the_workers_errors_become_honest_ones(tmp_path: Path, upstream: i
 async def test_a_crash_loop_ends_as_failed_and_leaves_others_alone(tmp_path: Path) -> None:
     broken = tmp_path / "broken"
     broken.touch()
-    async with serving(tmp_path, {"a": fake("--exit-file", str(broken)), "b": fake()}, ready=False) as served:
+    tables = "[restart]\ninitial_delay = 0.15\nmax_delay = 0.6\n"
+    profiles = {"a": fake("--exit-file", str(broken), tables=tables), "b": fake()}
+    async with serving(tmp_path, profiles, ready=False) as served:
         delays: dict[float, float] = {}
         assert served.daemon._supervisor is not None
         worker = served.daemon._supervisor.worker("a")
@@ -160,7 +162,7 @@ async def test_a_crash_loop_ends_as_failed_and_leaves_others_alone(tmp_path: Pat
             return served.state("a") == "failed"
 
         await served.until(given_up)
-        stretch = [delay / base for delay, base in zip(delays.values(), (0.05, 0.1, 0.2, 0.2), strict=True)]
+        stretch = [delay / base for delay, base in zip(delays.values(), (0.15, 0.3, 0.6, 0.6), strict=True)]
         assert min(stretch) > 1
         assert max(stretch) < 1.2
         await served.until_state("b", "ready")
