@@ -14,9 +14,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import mlx.core as mx
+import mlx_lm
+from mlx_lm.sample_utils import make_sampler
+
 from daemon.demo import DRAFT, TARGET
 from daemon.ops.bench_plan import PROMPTS
-from tests.engine.served import ENGINE, Engine
+from tests.engine.served import ENGINE, Engine, turn
 
 TEMPERATURES = (0.3, 0.55, 0.7, 1.0)
 RUNS = 3
@@ -128,6 +132,28 @@ def compare_first_tokens() -> None:
     print(f"median of warm by cold: {statistics.median(warm[1:]) / statistics.median(cold[1:]):.3f}")
 
 
+def compare_distributions() -> None:
+    """Print what each rule keeps by the distributions themselves, along the target model's answers."""
+    target, tokenizer = mlx_lm.load(str(TARGET))
+    draft, _ = mlx_lm.load(str(DRAFT))
+    for temperature in TEMPERATURES:
+        plain, paper = [], []
+        for seed, question in enumerate(question for kind in PROMPTS.values() for question in kind):
+            mx.random.seed(seed)
+            prompt = tokenizer.encode(turn(question))
+            answer = mlx_lm.stream_generate(
+                target, tokenizer, prompt, max_tokens=80, sampler=make_sampler(temperature)
+            )
+            text = mx.array([prompt + [response.token for response in answer]])
+            rows = (model(text)[0, len(prompt) - 1 : -1] for model in (target, draft))
+            p, q = (mx.softmax(row.astype(mx.float32) / temperature, axis=-1) for row in rows)
+            plain.append((p * q).sum(axis=-1))
+            paper.append(mx.minimum(p, q).sum(axis=-1))
+        kept = [mx.concatenate(rule).mean().item() for rule in (plain, paper)]
+        print(f"{temperature:4} by the distributions: plain {kept[0]:.2f}, paper {kept[1]:.2f} of judged")
+
+
 if __name__ == "__main__":
+    compare_distributions()
     compare_first_tokens()
     compare_rules()
