@@ -39,6 +39,17 @@ async def browser() -> AsyncIterator[Browser]:
         await made.close()
 
 
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def hosted(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Page]:
+    """A page of a daemon without workers that run."""
+    profiles = {"a": fake(top="autostart = false")}
+    async with serving(tmp_path_factory.mktemp("hosted"), profiles) as served:
+        page = await browser.new_page()
+        await page.goto(served.url)
+        yield page
+        await page.close()
+
+
 @asynccontextmanager
 async def opened(browser: Browser, served: Served) -> AsyncIterator[Page]:
     """The page, watched: it must ask nobody but the daemon for anything, and have nothing to complain about."""
@@ -101,6 +112,39 @@ async def test_one_glance_tells_whether_drafting_pays(tmp_path: Path, browser: B
         for size in (DESKTOP, PHONE):
             for scheme in ("light", "dark"):
                 await _looks_well(page, size, scheme)
+
+
+# Acceptance and, where the engine has measured it, speed against no drafting -> headline, note of the first worker.
+@pytest.mark.parametrize(
+    ("rows", "headline", "note"),
+    [
+        ([(0.9, None)], "Drafting pays", "drafting usually pays"),
+        ([(0.59, None)], "Drafting hardly pays", "rarely pays: try a shorter draft"),
+        ([(0.5, 1.26)], "Drafting pays", "about 1.3 × the speed without a draft"),
+        ([(0.9, 0.8)], "Drafting hardly pays", "about 0.8 × the speed without a draft"),
+        (
+            [(0.9, 0.8), (0.6, None)],
+            "Drafting pays on 1 of 2 workers",
+            "about 0.8 × the speed without a draft",
+        ),
+    ],
+)
+async def test_a_measured_speed_says_whether_drafting_pays_else_the_rule_of_thumb(
+    hosted: Page, rows: list[tuple[float, float | None]], headline: str, note: str
+) -> None:
+    made = [
+        {
+            "state": "ready",
+            "acceptance": {"proposed": 100, "accepted": 100 * ratio, "ratio": ratio},
+            "speculation": {"speedup_estimate": factor},
+        }
+        for ratio, factor in rows
+    ]
+    script = """async rows => {
+        const show = await import("/dashboard/format.js");
+        return [show.verdict(rows).headline, show.acceptanceNote(rows[0])];
+    }"""
+    assert await hosted.evaluate(script, made) == [headline, note]
 
 
 async def _looks_well(page: Page, size: tuple[int, int], scheme: Any) -> None:

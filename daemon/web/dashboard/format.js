@@ -47,7 +47,7 @@ function drafting(workers) {
       : "No profile has a draft model.";
     return { tone: "off", headline, aside };
   }
-  const paying = known.filter((row) => row.acceptance.ratio >= PAYS);
+  const paying = known.filter(pays);
   const sum = (key) => known.reduce((total, row) => total + row.acceptance[key], 0);
   const rate = percent(sum("accepted") / sum("proposed"));
   const aside = `${rate} of all draft tokens so far were accepted. From about 60 % on drafting usually pays.`;
@@ -56,9 +56,14 @@ function drafting(workers) {
   return { tone: "low", headline: paying.length ? some : "Drafting hardly pays", aside };
 }
 
+// The speed against no drafting, where the engine knows what its passes cost; else the rule of thumb decides.
+const factor = (row) => row.speculation?.speedup_estimate ?? null;
+const pays = (row) => (factor(row) === null ? row.acceptance.ratio >= PAYS : factor(row) > 1);
+
 export function acceptanceNote(row) {
   if (!row.draft_model && !row.acceptance.proposed) return "no draft model";
   if (row.acceptance.ratio === null) return "no request yet";
+  if (factor(row) !== null) return `about ${factor(row).toFixed(1)} × the speed without a draft`;
   return row.acceptance.ratio >= PAYS ? "drafting usually pays" : "rarely pays: try a shorter draft";
 }
 
