@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
+import secrets
 import time
-import uuid
 from collections.abc import Awaitable, Callable
 
 import structlog
@@ -105,7 +105,7 @@ class _Door:
     def middleware(self) -> Middleware:
         @web.middleware
         async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
-            request[TOLD] = {REQUEST_ID: uuid.uuid4().hex}
+            request[TOLD] = {REQUEST_ID: secrets.token_hex(16)}
             began = time.monotonic()
             status = CLIENT_LEFT
             try:
@@ -160,7 +160,7 @@ class _Door:
 
     async def on_expect(self, request: web.Request) -> web.StreamResponse | None:
         """`Expect: 100-continue`: the body is asked for only from who would be let in with it."""
-        request[TOLD] = {REQUEST_ID: uuid.uuid4().hex}
+        request[TOLD] = {REQUEST_ID: secrets.token_hex(16)}
         try:
             if request.headers.get(hdrs.EXPECT, "").lower() != "100-continue":
                 raise RequestError(417, "the only expectation that can be met is 100-continue")
