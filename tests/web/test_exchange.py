@@ -1,0 +1,96 @@
+"""What a worker may answer, byte for byte, and how it may fail to."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+
+from daemon.web.exchange import MAX_BUFFERED, connect
+from tests.harness import free_ports
+
+HEAD = b"HTTP/1.1 200 OK\r\n"
+
+
+@asynccontextmanager
+async def answering(*pieces: bytes) -> AsyncIterator[tuple[int, list[bytes]]]:
+    """A server that reads one request, writes the pieces and closes; its port, and what it read."""
+    read: list[bytes] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = await reader.readuntil(b"\r\n\r\n")
+        length = int(head.lower().split(b"content-length: ")[1].split(b"\r\n")[0])
+        read.append(head + await reader.readexactly(length))
+        for piece in pieces:
+            writer.write(piece)
+            await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    async with server:
+        yield server.sockets[0].getsockname()[1], read
+
+
+async def answer_of(*pieces: bytes, payload: bytes = b"{}") -> tuple[int, bytes, list[bytes]]:
+    async with asyncio.timeout(10), answering(*pieces) as (port, read):
+        exchange = await connect(port)
+        try:
+            await exchange.ask(port, "/v1/x", payload)
+            body = b""
+            while piece := await exchange.read():
+                body += piece
+            return exchange.status, body, read
+        finally:
+            exchange.close()
+
+
+@pytest.mark.parametrize(
+    "pieces",
+    [
+        (b"HTTP/1.0 200 OK\r\n\r\n", b"one", b"two"),
+        (HEAD + b"Content-Length: 6\r\n\r\n", b"onetwo"),
+        (HEAD + b"Transfer-Encoding: chunked\r\n\r\n3\r\none\r\n", b"3\r\ntwo\r\n0\r\n\r\n"),
+        (b"HTTP/1.1 200 ", b"OK\r\nContent-Length: 6\r", b"\n\r\nonetwo and more"),
+    ],
+    ids=["until closed", "length", "chunked", "in pieces"],
+)
+async def test_every_way_to_mark_the_end_of_a_body_is_read(pieces: tuple[bytes, ...]) -> None:
+    assert (await answer_of(*pieces))[:2] == (200, b"onetwo")
+
+
+async def test_a_request_larger_than_the_kernel_takes_at_once_arrives_whole() -> None:
+    payload = b"x" * 20_000_000
+    status, _, read = await answer_of(b"HTTP/1.0 400 Bad\r\n\r\nno", payload=payload)
+    assert status == 400
+    assert read[0].endswith(b"\r\n\r\n" + payload)
+
+
+async def test_no_answer_is_no_end_of_one() -> None:
+    with pytest.raises(EOFError):
+        await answer_of()
+    with pytest.raises(OSError, match="no HTTP"):
+        await answer_of(b"hello there\r\n\r\n")
+
+
+async def test_nobody_there_is_told_at_once() -> None:
+    with pytest.raises(OSError, match="no connection"):
+        await connect(free_ports())
+
+
+async def test_what_is_not_read_waits_with_the_worker() -> None:
+    size = 40 * MAX_BUFFERED
+    async with asyncio.timeout(10), answering(b"HTTP/1.0 200 OK\r\n\r\n", b"x" * size) as (port, _):
+        exchange = await connect(port)
+        try:
+            await exchange.ask(port, "/v1/x", b"{}")
+            while exchange._reading:  # noqa: ASYNC110 - until it had enough
+                await asyncio.sleep(0)
+            assert exchange._buffered < 3 * MAX_BUFFERED
+            total = 0
+            while piece := await exchange.read():
+                total += len(piece)
+            assert total == size
+        finally:
+            exchange.close()
