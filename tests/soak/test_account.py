@@ -54,7 +54,8 @@ def test_a_good_story_is_well() -> None:
     [
         ({"outcomes": [*OUTCOMES, Outcome("e", True, End.LOST)]}, ["lost"]),
         ({"outcomes": OUTCOMES[1:]}, ["requests_total by status"]),
-        ({"outcomes": [replace(OUTCOMES[0], completion_tokens=4), *OUTCOMES[1:]]}, ["completion tokens"]),
+        ({"outcomes": [replace(OUTCOMES[0], completion_tokens=6), *OUTCOMES[1:]]}, ["completion tokens"]),
+        ({"metrics": METRICS.replace("} 12", "} 100")}, ["completion tokens"]),
         ({"outcomes": OUTCOMES[:2] + OUTCOMES[3:]}, ["requests_total by status"]),
         ({"sent": Counter(a=2, b=1)}, ["sent to a worker twice"]),
         ({"sent": Counter(a=1)}, ["answered, but never sent to a worker"]),
