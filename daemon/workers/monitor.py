@@ -29,7 +29,9 @@ class Watched:
 
 async def watch(child: Watched, session: aiohttp.ClientSession, post: Callable[[Event], None]) -> None:
     """Report readiness once, then health, memory and idleness; runs until cancelled."""
-    await probe.until_ready(session, child.pid, child.port, command.one_token_request(child.profile()))
+    profile = child.profile()
+    request = command.one_token_request(profile)
+    await probe.until_ready(session, child.pid, child.port, request, family=bool(profile.command))
     post(BecameReady())
     while True:
         health = child.profile().health

@@ -14,17 +14,23 @@ POLL = 0.1  # seconds between looks at the child's sockets while it loads
 MAX_POLL = 2.0
 
 
-def owns_port(pid: int, port: int) -> bool:
-    """Whether the process `pid` or a descendant listens on `port`.
+def owns_port(pid: int, port: int, *, family: bool) -> bool:
+    """Whether the process `pid`, or with `family` a descendant, listens on `port`.
 
     A stranger on the port would answer our probes just as well, and would then be sent prompts.
     """
     try:
-        process = psutil.Process(pid)
-        family = [process, *process.children(recursive=True)]
+        return any(_listens(member, port) for member in _members(pid, family=family))
     except psutil.Error:
         return False
-    return any(_listens(member, port) for member in family)
+
+
+def _members(pid: int, *, family: bool) -> list[psutil.Process]:
+    """The process, and its descendants if asked for: finding those means a walk through all processes there are,
+    some milliseconds each time, which our engine, a single process, can be spared. Raises psutil.Error.
+    """
+    process = psutil.Process(pid)
+    return [process, *process.children(recursive=True)] if family else [process]
 
 
 def _listens(process: psutil.Process, port: int) -> bool:
@@ -35,20 +41,21 @@ def _listens(process: psutil.Process, port: int) -> bool:
     return any(c.status == psutil.CONN_LISTEN and c.laddr and c.laddr.port == port for c in found)
 
 
-def memory_of(pid: int) -> int | None:
-    """Resident bytes of the process and its descendants; None if it is gone."""
+def memory_of(pid: int, *, family: bool) -> int | None:
+    """Resident bytes of the process, and with `family` of its descendants; None if it is gone."""
     try:
-        process = psutil.Process(pid)
-        return sum(member.memory_info().rss for member in (process, *process.children(recursive=True)))
+        return sum(member.memory_info().rss for member in _members(pid, family=family))
     except psutil.Error:
         return None
 
 
-async def until_ready(session: aiohttp.ClientSession, pid: int, port: int, body: dict[str, Any]) -> None:
+async def until_ready(
+    session: aiohttp.ClientSession, pid: int, port: int, body: dict[str, Any], *, family: bool
+) -> None:
     """Return once the child owns the port and one token came back. Waits for ever: the caller has the limit."""
     wait = POLL
     while True:
-        if owns_port(pid, port):
+        if owns_port(pid, port, family=family):
             if await _generates(session, port, body):
                 return
             wait = min(wait * 2, MAX_POLL)  # it answers, but not yet well: ask less and less often

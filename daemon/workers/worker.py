@@ -188,7 +188,9 @@ class Worker:
 
     def _memory(self) -> int | None:
         """Bytes: the processes' resident size, or what the engine says if that is more (a GPU's memory)."""
-        resident = probe.memory_of(self._child.pid) if self._child else None
+        if self._child is None:
+            return None
+        resident = probe.memory_of(self._child.pid, family=bool(self.profile.command))
         return None if resident is None else max(resident, self._use.memory)
 
     # --- the task --------------------------------------------------------------------------------------------
