@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PINS := -c .ci/constraints.txt
 
-.PHONY: demo test check faults soak recovery opencode opencode-installed format clean
+.PHONY: demo test check faults soak recovery perf opencode opencode-installed format clean
 
 demo: .venv/demo-ready
 	$(BIN)/draftd up --demo

@@ -11,18 +11,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    ByteSize,
-    ConfigDict,
-    Field,
-    JsonValue,
-    ValidationInfo,
-    model_validator,
-)
+from pydantic import AfterValidator, Field, ValidationInfo, model_validator
 
 from daemon.errors import ConfigError
+from daemon.profile_tables import HealthPolicy, Limits, RequestDefaults, RestartPolicy, ServerFlags, Table
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _ALIAS = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]{0,99}")
@@ -63,117 +55,33 @@ def _model(value: str, info: ValidationInfo) -> str:
 Name = Annotated[str, AfterValidator(_name)]
 Alias = Annotated[str, AfterValidator(_alias)]
 Model = Annotated[str, AfterValidator(_model)]
-Bytes = Annotated[ByteSize, Field(gt=0)]
-Duration = Annotated[float, Field(gt=0)]
 
 
-class _Table(BaseModel):
-    model_config = ConfigDict(
-        extra="forbid",
-        frozen=True,
-        strict=True,
-        allow_inf_nan=False,  # TOML has them, JSON has not: a worker would refuse every request
-        hide_input_in_errors=True,
-    )
-
-
-class RequestDefaults(_Table):
-    """`[defaults]`: fields filled into a request that does not set them."""
-
-    temperature: float | None = Field(None, ge=0, le=5)
-    top_p: float | None = Field(None, ge=0, le=1)
-    top_k: int | None = Field(None, ge=0)
-    min_p: float | None = Field(None, ge=0, le=1)
-    max_tokens: int | None = Field(None, ge=1)
-    seed: int | None = None
-    stop: str | list[str] | None = None
-    repetition_penalty: float | None = Field(None, ge=0)
-    repetition_context_size: int | None = Field(None, ge=0)
-    presence_penalty: float | None = Field(None, ge=-2, le=2)
-    frequency_penalty: float | None = Field(None, ge=-2, le=2)
-    xtc_probability: float | None = Field(None, ge=0, le=1)
-    xtc_threshold: float | None = Field(None, ge=0, le=0.5)
-    chat_template_kwargs: dict[str, JsonValue] | None = None
-
-
-class ServerFlags(_Table):
-    """`[server]`: further flags of mlx_lm.server 0.32, with '_' or '-' between the words."""
-
-    model_config = ConfigDict(
-        alias_generator=lambda name: name.replace("_", "-"), validate_by_name=True, validate_by_alias=True
-    )
-
-    trust_remote_code: bool = False
-    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"] | None = None
-    chat_template: str | None = None
-    use_default_chat_template: bool = False
-    chat_template_args: dict[str, JsonValue] | None = None
-    decode_concurrency: int | None = Field(None, ge=1)
-    prompt_concurrency: int | None = Field(None, ge=1)
-    prefill_step_size: int | None = Field(None, ge=1)
-    prompt_cache_size: int | None = Field(None, ge=0)
-    prompt_cache_bytes: Bytes | None = None
-    kv_bits: Literal[2, 3, 4, 5, 6, 8] | None = None
-    kv_group_size: Literal[32, 64, 128] | None = None
-    quantized_kv_start: int | None = Field(None, ge=0)
-
-    @model_validator(mode="after")
-    def _debug_log_holds_prompts(self) -> Self:
-        if self.log_level == "DEBUG":
-            raise ValueError("log_level DEBUG writes every prompt and answer to the log; use INFO")
-        return self
-
-
-class Limits(_Table):
-    """`[limits]`: memory of the worker in bytes ("8GB"), waiting requests, requests served at once."""
-
-    memory: Bytes | None = None
-    queue: int = Field(32, ge=0)
-    concurrency: int | None = Field(None, ge=1)
-
-
-class RestartPolicy(_Table):
-    """`[restart]`: delays in seconds double from `initial_delay` to `max_delay`.
-
-    `max_failures` failures within `window` seconds make the worker `failed`. The first crash of a worker that
-    had been ready for `stable_after` seconds is answered after `stable_delay`.
-    """
-
-    initial_delay: Duration = 1.0
-    max_delay: Duration = 60.0
-    max_failures: int = Field(5, ge=1)
-    window: Duration = 300.0
-    stable_after: Duration = 60.0
-    stable_delay: Duration = 0.1
-
-
-class HealthPolicy(_Table):
-    """`[health]`: a check every `interval` seconds; `failures` in a row restart the worker, and so does an open
-    request without any progress for `stall_timeout` seconds.
-    """
-
-    interval: Duration = 2.0
-    timeout: Duration = 2.0
-    failures: int = Field(3, ge=1)
-    start_timeout: Duration = 900.0
-    stall_timeout: Duration | None = None
-
-
-class Profile(_Table):
+class Profile(Table):
     """One profile file."""
 
-    name: Name
-    model: Model
-    draft_model: Model | None = None
-    num_draft_tokens: int | None = Field(None, ge=1, le=64)
-    adapter_path: Model | None = None
-    aliases: tuple[Alias, ...] = Field((), strict=False)
-    port: int | None = Field(None, ge=1, le=65535)
-    autostart: bool = True
-    idle_timeout: float = Field(0, ge=0)
-    system_prompt: Name | None = None
-    system_prompt_mode: Literal["default", "prepend", "replace", "off"] = "default"
-    command: tuple[str, ...] = Field((), strict=False)
+    name: Name = Field(description="the model name that clients ask for")
+    model: Model = Field(
+        description="hub name or folder of the target model (`~`; `./` is beside the profile)"
+    )
+    draft_model: Model | None = Field(None, description="the same of the draft model")
+    num_draft_tokens: int | None = Field(
+        None, ge=1, le=64, description="tokens proposed per round; mlx_lm's own 3 if left out"
+    )
+    adapter_path: Model | None = Field(None, description="folder of adapter weights")
+    aliases: tuple[Alias, ...] = Field((), strict=False, description="further names")
+    port: int | None = Field(None, ge=1, le=65535, description="a fixed port; else the next free one")
+    autostart: bool = Field(True, description="start with the daemon, not with the first request")
+    idle_timeout: float = Field(
+        0, ge=0, description="seconds without a request after which the worker sleeps; the next one wakes it"
+    )
+    system_prompt: Name | None = Field(None, description="a file of `prompts/`, without `.txt`")
+    system_prompt_mode: Literal["default", "prepend", "replace", "off"] = Field(
+        "default", description="`default`: if the client sends none; `prepend`; `replace`; `off`"
+    )
+    command: tuple[str, ...] = Field(
+        (), strict=False, description="another OpenAI-compatible server, with `{port}` and `{model}`"
+    )
     defaults: RequestDefaults = RequestDefaults()
     server: ServerFlags = ServerFlags()
     limits: Limits = Limits()

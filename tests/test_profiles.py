@@ -9,17 +9,8 @@ import pytest
 from pydantic import ValidationError
 
 from daemon.errors import ConfigError
-from daemon.profiles import (
-    HealthPolicy,
-    Limits,
-    Profile,
-    ProfileSet,
-    RequestDefaults,
-    RestartPolicy,
-    ServerFlags,
-    find,
-    select,
-)
+from daemon.profile_tables import HealthPolicy, Limits, RequestDefaults, RestartPolicy, ServerFlags
+from daemon.profiles import Profile, ProfileSet, find, select
 
 FOLDER = Path("/srv/profiles")
 

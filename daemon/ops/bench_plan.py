@@ -11,7 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from daemon.errors import ConfigError
-from daemon.profiles import Profile, RestartPolicy
+from daemon.profile_tables import RestartPolicy
+from daemon.profiles import Profile
 
 BASELINE = "no drafting"
 PRESETS = {3: "fast", 5: "balanced", 7: "max"}

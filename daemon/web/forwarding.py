@@ -15,7 +15,8 @@ from typing import Annotated, Any, Literal, NoReturn
 from pydantic import AfterValidator, ConfigDict, Field, ValidationError
 
 from daemon.errors import RequestError
-from daemon.profiles import Profile, RequestDefaults
+from daemon.profile_tables import RequestDefaults
+from daemon.profiles import Profile
 
 Endpoint = Literal["chat.completions", "completions"]
 

@@ -25,7 +25,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from daemon.profiles import RestartPolicy
+from daemon.profile_tables import RestartPolicy
 from daemon.workers.states import (
     IDLE,
     Backoff,

@@ -138,11 +138,12 @@ class Worker:
         finally:
             self._use.open -= 1
             self._use.touch()
-            if not self._use.open:
+            if not self._use.open and isinstance(self.state, Draining):
                 self.post(Drained())
 
     async def _until_ready(self) -> int:
-        self.post(Demand())
+        if not isinstance(self.state, Ready):
+            self.post(Demand())
         started = False
         while not isinstance(self.state, Ready):
             started = started or isinstance(self.state, Queued | Starting)

@@ -23,7 +23,7 @@ from rich.console import Console
 from rich.table import Table
 
 from daemon.demo import DRAFT, TARGET
-from daemon.profiles import HealthPolicy, RestartPolicy
+from daemon.profile_tables import HealthPolicy, RestartPolicy
 from tests.harness import free_ports
 from tests.soak.running import Running, profile, running
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from daemon.profiles import RestartPolicy
+from daemon.profile_tables import RestartPolicy
 from daemon.workers import machine
 from daemon.workers.machine import (
     JITTER,

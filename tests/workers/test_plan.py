@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from daemon.profiles import HealthPolicy, Limits, Profile, RequestDefaults, RestartPolicy, ServerFlags
+from daemon.profile_tables import HealthPolicy, Limits, RequestDefaults, RestartPolicy, ServerFlags
+from daemon.profiles import Profile
 from daemon.workers.command import fingerprint
 from daemon.workers.plan import Action, Add, Remove, Replace, Update, plan
 

@@ -16,7 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from daemon.errors import WorkerError
-from daemon.profiles import Profile, RestartPolicy
+from daemon.profile_tables import RestartPolicy
+from daemon.profiles import Profile
 from daemon.workers import process, worker
 from daemon.workers.gate import LoadGate
 from daemon.workers.monitor import Watched
