@@ -69,9 +69,8 @@ class Daemon:
 
     @property
     def url(self) -> str:
-        """Where clients find the daemon."""
-        host = self.settings.host
-        return f"http://{f'[{host}]' if ':' in host else host}:{self.settings.port}"
+        """Where clients on this machine find the daemon."""
+        return self.settings.url
 
     @property
     def default_model(self) -> str:

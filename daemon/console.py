@@ -103,8 +103,8 @@ def what_next(url: str, model: str) -> str:
     question = '[{"role": "user", "content": "What is a draft model?"}]'
     body = f'{{"model": "{model}", "stream": true, "messages": {question}}}'
     return (
-        f"draftd serves at {url}/v1   (Ctrl-C stops it). In another terminal:\n\n"
+        f"draftd serves at {url}/v1   (Ctrl-C stops it). Its dashboard: {url}/\nIn another terminal:\n\n"
         f"  curl -N {url}/v1/chat/completions -H 'Content-Type: application/json' \\\n    -d '{body}'\n"
-        "  draftd status\n"
+        "  draftd test\n  draftd status\n"
         f"  curl -s {url}/metrics | grep draftd_draft\n"
     )

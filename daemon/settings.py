@@ -105,6 +105,12 @@ class Settings(BaseSettings):
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         return init_settings, env_settings, _FileSource(settings_cls)
 
+    @property
+    def url(self) -> str:
+        """Where clients on this machine reach the daemon; one that listens everywhere is asked on loopback."""
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)
+        return f"http://{f'[{host}]' if ':' in host else host}:{self.port}"
+
     def profiles_dir(self) -> Path:
         """Where profiles are read: as set, else the user's own, else the shipped ones."""
         if self.profiles is not None:

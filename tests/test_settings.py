@@ -288,3 +288,17 @@ def test_settings_do_not_change_once_they_are_read() -> None:
     settings = load_settings()
     with pytest.raises(ValueError, match="frozen"):
         settings.port = 1  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("host", "url"),
+    [
+        ("127.0.0.1", "http://127.0.0.1:8080"),
+        ("0.0.0.0", "http://127.0.0.1:8080"),
+        ("::", "http://[::1]:8080"),
+        ("::1", "http://[::1]:8080"),
+        ("box.local", "http://box.local:8080"),
+    ],
+)
+def test_the_url_is_one_that_clients_on_this_machine_reach(host: str, url: str) -> None:
+    assert load_settings(host=host).url == url

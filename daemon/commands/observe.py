@@ -45,5 +45,4 @@ def _address(settings: Settings) -> str:
     try:
         return find_daemon(settings.state_dir).url
     except NotRunningError:
-        host = f"[{settings.host}]" if ":" in settings.host else settings.host
-        return f"http://{host}:{settings.port}"
+        return settings.url

@@ -107,17 +107,12 @@ def _offer(profiles: Path | None, state_dir: Path | None) -> _Offer:
     rows = [
         Model(row["name"], row["num_draft_tokens"], context_length(row["model"])) for row in body["workers"]
     ]
-    return _Offer(rows, body["default_model"] or rows[0].name, _reachable(client.daemon.url), needs_key)
+    return _Offer(rows, body["default_model"] or rows[0].name, f"{client.daemon.url}/v1", needs_key)
 
 
 def _promised(settings: Settings, needs_key: bool) -> _Offer:
     found = load_dir(settings.profiles_dir(), settings.prompt_dirs()).profiles
     rows = [Model(p.name, p.draft_length, context_length(p.model)) for p in found.values()]
     default = settings.default_profile if settings.default_profile in found else rows[0].name
-    host = f"[{settings.host}]" if ":" in settings.host else settings.host
-    return _Offer(rows, default, _reachable(f"http://{host}:{settings.port}"), needs_key)
+    return _Offer(rows, default, f"{settings.url}/v1", needs_key)
 
-
-def _reachable(url: str) -> str:
-    """A daemon that listens everywhere is asked on loopback."""
-    return url.replace("//0.0.0.0:", "//127.0.0.1:").replace("//[::]:", "//[::1]:") + "/v1"

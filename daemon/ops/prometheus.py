@@ -62,9 +62,4 @@ groups:
 def config(url: str, *, with_key: bool) -> str:
     """prometheus.yml for the daemon at `url`. The key itself is never in it, only the name of a file."""
     authorization = _AUTHORIZATION.format(key_file=KEY_FILE) if with_key else ""
-    return _CONFIG.format(rules_file=RULES_FILE, authorization=authorization, target=json.dumps(_target(url)))
-
-
-def _target(url: str) -> str:
-    """host:port to ask; a daemon that listens on every address is asked on loopback."""
-    return urlsplit(url).netloc.replace("0.0.0.0:", "127.0.0.1:").replace("[::]:", "[::1]:")
+    return _CONFIG.format(rules_file=RULES_FILE, authorization=authorization, target=json.dumps(urlsplit(url).netloc))
