@@ -115,4 +115,3 @@ def _promised(settings: Settings, needs_key: bool) -> _Offer:
     rows = [Model(p.name, p.draft_length, context_length(p.model)) for p in found.values()]
     default = settings.default_profile if settings.default_profile in found else rows[0].name
     return _Offer(rows, default, f"{settings.url}/v1", needs_key)
-

@@ -62,4 +62,6 @@ groups:
 def config(url: str, *, with_key: bool) -> str:
     """prometheus.yml for the daemon at `url`. The key itself is never in it, only the name of a file."""
     authorization = _AUTHORIZATION.format(key_file=KEY_FILE) if with_key else ""
-    return _CONFIG.format(rules_file=RULES_FILE, authorization=authorization, target=json.dumps(urlsplit(url).netloc))
+    return _CONFIG.format(
+        rules_file=RULES_FILE, authorization=authorization, target=json.dumps(urlsplit(url).netloc)
+    )
