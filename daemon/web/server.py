@@ -49,11 +49,13 @@ def make_runner(
     app.on_response_prepare.append(door.on_prepare)
     # What handlers raise is logged by our middleware. What is left are requests that are no HTTP, and aiohttp
     # would log their headers, a key among them.
-    logging.getLogger("aiohttp.server").setLevel(logging.CRITICAL)
+    quiet = logging.getLogger("draftd.http")
+    quiet.setLevel(logging.CRITICAL)
     return web.AppRunner(
         app,
         handler_cancellation=True,
         access_log=None,
+        logger=quiet,
         keepalive_timeout=idle_timeout,
         lingering_time=LINGER,
         shutdown_timeout=1.0,
