@@ -11,7 +11,6 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
 from random import random
 from typing import assert_never
 
@@ -21,6 +20,7 @@ from daemon.profiles import Profile
 from daemon.sockets import holder_of
 from daemon.workers import command, machine, probe, weights
 from daemon.workers.lease import Lease, Use, refusal
+from daemon.workers.messages import Close, FromChild, Granted, Message, Reconfigure
 from daemon.workers.monitor import Watched, watch
 from daemon.workers.process import Child
 from daemon.workers.services import Services
@@ -53,31 +53,6 @@ log = structlog.get_logger("worker")
 LAST_LINES = 8
 
 
-@dataclass(frozen=True, slots=True)
-class _FromChild:
-    number: int
-    event: Event
-
-
-@dataclass(frozen=True, slots=True)
-class _Granted:
-    ticket: object
-
-
-@dataclass(frozen=True, slots=True)
-class _Reconfigure:
-    profile: Profile
-    restart: bool
-
-
-@dataclass(frozen=True, slots=True)
-class _Close:
-    drain: float
-
-
-_Message = Event | _FromChild | _Granted | _Reconfigure | _Close
-
-
 class Worker:
     """See the module. All methods are for the event loop's thread."""
 
@@ -85,7 +60,7 @@ class Worker:
         self.profile = profile
         self.state: State = Stopped(time.monotonic())
         self._services = services
-        self._inbox: asyncio.Queue[_Message] = asyncio.Queue()
+        self._inbox: asyncio.Queue[Message] = asyncio.Queue()
         self._changed = asyncio.Event()
         self._closing = False
         self._use = Use()
@@ -113,11 +88,11 @@ class Worker:
 
     def reconfigure(self, profile: Profile, *, restart: bool) -> None:
         """Serve `profile` from now on; with `restart` by a new child, else by the one there is."""
-        self._inbox.put_nowait(_Reconfigure(profile, restart))
+        self._inbox.put_nowait(Reconfigure(profile, restart))
 
     def close(self, drain: float) -> None:
         """End for good, leaving `drain` seconds to open requests; `run` returns when the child is gone."""
-        self._inbox.put_nowait(_Close(drain))
+        self._inbox.put_nowait(Close(drain))
 
     @asynccontextmanager
     async def lease(self) -> AsyncIterator[Lease]:
@@ -209,7 +184,7 @@ class Worker:
             self._services.loads.release(self._ticket)
             self._services.ports.release(self)
 
-    async def _next_message(self) -> _Message:
+    async def _next_message(self) -> Message:
         due = machine.deadline(self.state)
         if due is None:
             return await self._inbox.get()
@@ -218,20 +193,20 @@ class Worker:
                 return await self._inbox.get()
         return TimerDue()
 
-    async def _handle(self, message: _Message, tasks: asyncio.TaskGroup) -> None:
+    async def _handle(self, message: Message, tasks: asyncio.TaskGroup) -> None:
         match message:
-            case _FromChild(number, event):
+            case FromChild(number, event):
                 if number == self._child_number:
                     await self._step(event, tasks)
-            case _Granted(ticket):
+            case Granted(ticket):
                 if ticket is self._ticket:
                     await self._step(LoadGranted(), tasks)
-            case _Reconfigure(profile, restart):
+            case Reconfigure(profile, restart):
                 self.profile = profile
                 self._services.ports.reserve(self, profile.port)
                 if restart and machine.is_wanted(self.state):
                     await self._step(Restart("config", self._services.drain_timeout), tasks)
-            case _Close(drain):
+            case Close(drain):
                 self._closing = True
                 await self._step(Stop("removed", drain), tasks)
             case _:
@@ -288,7 +263,7 @@ class Worker:
                 self._restarts += 1
                 self._services.on_restart(self.profile.name, reason)
             case Effect.ACQUIRE_LOAD:
-                granted = _Granted(self._ticket)
+                granted = Granted(self._ticket)
                 self._services.loads.acquire(self._ticket, lambda: self._inbox.put_nowait(granted))
             case Effect.RELEASE_LOAD:
                 self._services.loads.release(self._ticket)
@@ -309,7 +284,7 @@ class Worker:
         number, name = self._child_number, self.profile.name
 
         def post(event: Event) -> None:
-            self._inbox.put_nowait(_FromChild(number, event))
+            self._inbox.put_nowait(FromChild(number, event))
 
         try:
             self._port, skipped = self._services.ports.take(self)
