@@ -12,7 +12,7 @@ from typing import Any
 from daemon.errors import DraftdError
 from daemon.ops.generation import Drafted, Generation, OpenAI
 
-PROMPT = "Explain speculative decoding in a few sentences."
+PROMPT = "What is speculative decoding?"
 WARM_UP = "Say hello."
 
 
