@@ -98,13 +98,13 @@ def duration(since: str) -> str:
     return f"{seconds / 86400:.0f} d"
 
 
-def what_next(url: str, model: str) -> str:
-    """What a new user can try once the daemon serves."""
+def what_next(url: str, model: str, command: str) -> str:
+    """What a new user can try once the daemon serves; `command` is what starts draftd in their shell."""
     question = '[{"role": "user", "content": "What is a draft model?"}]'
     body = f'{{"model": "{model}", "stream": true, "messages": {question}}}'
     return (
         f"draftd serves at {url}/v1   (Ctrl-C stops it). Its dashboard: {url}/\nIn another terminal:\n\n"
         f"  curl -N {url}/v1/chat/completions -H 'Content-Type: application/json' \\\n    -d '{body}'\n"
-        "  draftd test\n  draftd status\n"
+        f"  {command} test\n  {command} status\n"
         f"  curl -s {url}/metrics | grep draftd_draft\n"
     )

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
@@ -96,10 +98,20 @@ async def _show_start(daemon: Daemon, *, live: bool) -> None:
     else:
         await _until_settled(daemon)
     if any(row["state"] == "ready" for row in daemon.workers()):
-        err.print(what_next(daemon.url, daemon.default_model), markup=False, highlight=False, soft_wrap=True)
+        err.print(
+            what_next(daemon.url, daemon.default_model, _command()),
+            markup=False,
+            highlight=False,
+            soft_wrap=True,
+        )
 
 
 async def _until_settled(daemon: Daemon) -> None:
     await daemon.until_serving()
     while any(row["state"] not in SETTLED for row in daemon.workers()):
         await daemon.until_changed()
+
+
+def _command() -> str:
+    """'draftd', or the path it was started by where the shell would not find it, as after `make demo`."""
+    return "draftd" if shutil.which("draftd") else sys.argv[0]
