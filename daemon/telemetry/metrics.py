@@ -235,7 +235,7 @@ class Metrics:
             self._push.speed.labels(profile).observe(speed)
 
     def queue_wait(self, profile: str, seconds: float) -> None:
-        """How long one request stood in the queue, also if it left it unserved."""
+        """How long one request stood in the queue before its turn came; who left it is not counted."""
         if profile in self._tallies and _measured(seconds):
             self._push.wait.labels(profile).observe(seconds)
 

@@ -14,7 +14,7 @@ from aiohttp import hdrs, web
 from aiohttp.typedefs import Middleware
 
 from daemon import __version__
-from daemon.errors import ConfigError, DraftdError, RequestError
+from daemon.errors import DraftdError, RequestError
 from daemon.telemetry.metrics import CLIENT_LEFT, Metrics
 from daemon.web import openapi
 from daemon.web.api import Api
@@ -198,11 +198,10 @@ def _as_ours(error: web.HTTPException) -> DraftdError:
 
 
 def _error(request: web.Request, error: DraftdError, allow: str | None = None) -> web.Response:
-    status = 400 if isinstance(error, ConfigError) else status_of(error)
     headers = error_headers(error)
     if allow:
         headers[hdrs.ALLOW] = allow
-    response = web.json_response(error_body(error), status=status, headers=headers)
+    response = web.json_response(error_body(error), status=status_of(error), headers=headers)
     if request.can_read_body and not request.content.is_eof():
         response.force_close()  # the rest of a body that nobody wants
     return response
