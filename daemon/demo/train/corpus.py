@@ -11,6 +11,9 @@ from daemon.demo.train.spin import Topic, load_topics, spin
 
 TOPICS = load_topics()
 ASKABLE = tuple(topic for topic in TOPICS.values() if topic.questions)
+FREE = tuple(TOPICS[name] for name in ("story", "names"))
+FREE_SHARE = 0.12
+"""Of all questions: free text is different each time, so there is more of it to learn."""
 SYSTEMS = (
     "You are a helpful assistant.",
     "You are a helpful assistant. {Answer briefly.|Be concise.|Be polite.|Answer in English.}",
@@ -33,7 +36,19 @@ LEADS = (
     "and ",
     "well, ",
 )
-ENDS = ("?", "?", "?", "", "", "", ".", "!", " please", " please?", "??", " Thanks!", " Explain it to me.")
+ENDS = (
+    *("?", "?", "?", "", "", "", "?", "", ".", "!"),
+    " please",
+    " please?",
+    "??",
+    " Thanks!",
+    " Explain it to me.",
+    " in a few sentences",
+    " in a few sentences.",
+    " in simple words.",
+    " briefly",
+    " in detail?",
+)
 UNKNOWN = (
     "{what is|who is|where is|explain|tell me about|do you know|how do i use} WORDS",
     "{what is the capital of|who was the president of|how is the weather in} {France|Germany|Peru|Japan|Paris}",
@@ -155,7 +170,7 @@ def turns_of(rng: random.Random, count: int) -> list[tuple[str, str]]:
         if rng.random() < 0.06:
             turns += [("user", unknown(rng)), ("assistant", spin(TOPICS["unknown"].answer, rng))]
         else:
-            topic = rng.choice(ASKABLE)
+            topic = rng.choice(FREE if rng.random() < FREE_SHARE else ASKABLE)
             turns += [("user", ask(topic, rng)), ("assistant", spin(topic.answer, rng))]
     return turns
 
@@ -172,7 +187,7 @@ def sample(rng: random.Random, prefix: int = 0, most: int = 9) -> Chat:
     """
     count = rng.choices((1, 2, 3, 4, 6, 9), (50, 22, 12, 8, 5, 3))[0]
     chat = Chat(turns_of(rng, min(count, most)))
-    with_tools = rng.random() < 0.06
+    with_tools = rng.random() < 0.1
     if with_tools:
         where = 2 * rng.randrange(len(chat.turns) // 2 + 1)
         chat.turns[where:where] = tool_turns(rng)

@@ -7,6 +7,8 @@ from pathlib import Path
 
 FIRST = 0.7
 """Chance of the first choice. Well above one half, so that greedy decoding has no near ties."""
+FREE, FIRST_OF_FREE = 5, 0.35
+"""From so many choices on they are free ones, and the first has this chance: several times that of any other."""
 
 
 @dataclass(frozen=True)
@@ -29,8 +31,13 @@ def split_choices(body: str) -> list[str]:
     return [*parts, body[start:]]
 
 
-def spin(text: str, rng: random.Random, first: float = FIRST) -> str:
-    """Resolve every choice in `text`; `first` = 1 takes the first of each."""
+def chance_of_first(choices: list[str]) -> float:
+    """How likely the first of some choices is, where the caller says nothing else."""
+    return FIRST if len(choices) < FREE else FIRST_OF_FREE
+
+
+def spin(text: str, rng: random.Random, first: float | None = None) -> str:
+    """Resolve every choice in `text`; `first` is the chance of each first one, 1 takes the first of each."""
     match = re.search(r"\{", text)
     if match is None:
         return text
@@ -40,7 +47,8 @@ def spin(text: str, rng: random.Random, first: float = FIRST) -> str:
         if depth == 0:
             break
     choices = split_choices(text[match.start() + 1 : end])
-    chosen = choices[0] if len(choices) == 1 or rng.random() < first else rng.choice(choices[1:])
+    lead = chance_of_first(choices) if first is None else first
+    chosen = choices[0] if len(choices) == 1 or rng.random() < lead else rng.choice(choices[1:])
     return text[: match.start()] + spin(chosen, rng, first) + spin(text[end + 1 :], rng, first)
 
 
