@@ -6,7 +6,8 @@ yields the kept ones with `from_draft` true, then the target's token with `from_
 
 1. A round opens with the first token after a token of the target model, or at the start.
 2. A round proposes `min(max_tokens - tokens so far, draft_length)` tokens: mlx_lm proposes no more than can
-   still be used. A round that proposes nothing (a draft length of 0) is none.
+   still be used. In our own loop the steps say themselves how many were proposed, see `RoundStep`. A round that
+   proposes nothing is none.
 3. Each token with `from_draft` is one accepted token, at the next position of its round's proposal.
 4. A round closes with a token of the target model, or because max_tokens is reached.
 5. Generation may end inside a round: end of sequence, a stop word, a client that left. What was proposed
@@ -18,33 +19,43 @@ import functools
 import inspect
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
 
+from daemon.engine.draft_length import Plan
 from daemon.engine.rules import PLAIN, rule_of
 
 
 @dataclass
 class AcceptanceCount:
-    """The count of one request. Pure: fed with `from_draft` of each token, in order."""
+    """The count of one request. Pure: fed with each step, in order.
 
-    draft_length: int
+    `draft_length` is None where a `plan` decides about each round anew.
+    """
+
+    draft_length: int | None
     max_tokens: int
     rule: str = PLAIN
+    plan: Plan | None = None
     tokens: int = 0
     rounds: int = 0
     proposed: int = 0
     accepted: int = 0
+    alone: int = 0  # tokens of rounds that proposed nothing
     proposed_by_position: list[int] = field(default_factory=list)
     accepted_by_position: list[int] = field(default_factory=list)
     _open: bool = False
     _proposed_now: int = 0
     _accepted_now: int = 0
 
-    def observe(self, from_draft: bool) -> None:
-        """Count one emitted token. Raises IndexError if more come from the draft than were proposed."""
+    def observe(self, from_draft: bool, proposed: int | None = None) -> None:
+        """Count one emitted token of a round that proposed so many, None if by the draft length.
+
+        Raises IndexError if more come from the draft than were proposed.
+        """
         if not self._open:
-            self._open_round()
+            self._open_round(self._most() if proposed is None else proposed)
         self.tokens += 1
+        self.alone += not self._proposed_now
         if from_draft:
             self.accepted_by_position[self._accepted_now] += 1
             self._accepted_now += 1
@@ -57,10 +68,13 @@ class AcceptanceCount:
         """1 if generation ended inside a round with proposed tokens left over, else 0."""
         return int(self._open and self._accepted_now < self._proposed_now)
 
-    def _open_round(self) -> None:
+    def _most(self) -> int:
+        return max(0, min(self.max_tokens - self.tokens, self.draft_length or 0))
+
+    def _open_round(self, proposed: int) -> None:
         self._open = True
         self._accepted_now = 0
-        self._proposed_now = max(0, min(self.max_tokens - self.tokens, self.draft_length))
+        self._proposed_now = proposed
         self.rounds += self._proposed_now > 0
         self.proposed += self._proposed_now
         missing = self._proposed_now - len(self.proposed_by_position)
@@ -71,6 +85,19 @@ class AcceptanceCount:
 
 
 Step = tuple[Any, Any, bool]
+
+
+class RoundStep(tuple[Any, Any, bool]):
+    """A step that says how many tokens its round proposed to be verified; for mlx_lm it is one like all others."""
+
+    proposed: int
+
+    def __new__(cls, step: Step, *, proposed: int) -> Self:
+        made = super().__new__(cls, step)
+        made.proposed = proposed
+        return made
+
+
 Steps = Callable[..., Generator[Step, None, None]]
 
 
@@ -85,10 +112,13 @@ def counted(steps: Steps, report: Callable[[AcceptanceCount], None]) -> Steps:
 
     @functools.wraps(steps)
     def speculative_generate_step(*args: Any, **kwargs: Any) -> Generator[Step, None, None]:
+        plan = kwargs.get("plan")
+        length = kwargs.get("num_draft_tokens", defaults["num_draft_tokens"].default)
         count = AcceptanceCount(
-            draft_length=kwargs.get("num_draft_tokens", defaults["num_draft_tokens"].default),
+            draft_length=None if plan else length,
             max_tokens=kwargs.get("max_tokens", defaults["max_tokens"].default),
             rule=rule_of(kwargs),
+            plan=plan,
         )
         known = True
         inner = steps(*args, **kwargs)
@@ -108,7 +138,7 @@ def counted(steps: Steps, report: Callable[[AcceptanceCount], None]) -> Steps:
 
 def _observed(count: AcceptanceCount, step: Step) -> bool:
     try:
-        count.observe(bool(step[2]))
+        count.observe(bool(step[2]), getattr(step, "proposed", None))
     except Exception:
         return False
     return True

@@ -16,6 +16,7 @@ import mlx.core as mx
 from mlx_lm.models.cache import make_prompt_cache
 
 from daemon.engine.acceptance import AcceptanceCount, Step, Steps
+from daemon.engine.draft_length import Tuned
 
 TIMES = 3
 STEPS = 3  # tokens of one timing without drafting, and of one by the draft model alone
@@ -31,7 +32,7 @@ class Costs:
 
     def speedup(self, count: AcceptanceCount) -> float | None:
         """Return how many times as fast as without drafting the counted tokens came; None without a draft."""
-        seconds = count.proposed * self.draft + count.rounds * self.verify
+        seconds = count.proposed * self.draft + count.rounds * self.verify + count.alone * self.single
         return count.tokens * self.single / seconds if count.rounds else None
 
 
@@ -44,8 +45,14 @@ class Meter:
 
     def figures(self, count: AcceptanceCount) -> dict[str, Any]:
         """Return what the record of a generation says about costs: nothing where they are not known."""
-        costs = self._known.get(count.draft_length)
+        costs = self._costs_of(count)
         return {"costs": asdict(costs), "speedup": costs.speedup(count)} if costs and count.rounds else {}
+
+    def _costs_of(self, count: AcceptanceCount) -> Costs | None:
+        if isinstance(count.plan, Tuned):
+            prices = count.plan.prices
+            return Costs(prices.single, prices.draft, prices.mean_verify(count.proposed_by_position))
+        return None if count.draft_length is None else self._known.get(count.draft_length)
 
     def metered(self, steps: Steps) -> Steps:
         """Wrap mlx_lm's `speculative_generate_step`: same tokens, and then the costs are measured, if need be."""
@@ -55,7 +62,8 @@ class Meter:
             try:
                 yield from steps(*args, **kwargs)
             finally:
-                self._learn(kwargs.get("num_draft_tokens", 0), *args[1:4])
+                if "plan" not in kwargs:  # which knows its prices
+                    self._learn(kwargs.get("num_draft_tokens", 0), *args[1:4])
 
         return speculative_generate_step
 

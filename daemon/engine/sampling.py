@@ -16,12 +16,12 @@ import functools
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import mlx.core as mx
 from mlx_lm.sample_utils import apply_min_p, apply_top_k, apply_top_p
 
-from daemon.engine.rules import ATTRIBUTE
+from daemon.engine.rules import ATTRIBUTE, PAPER, PLAIN
 
 Sampler = Callable[[mx.array], mx.array]
 
@@ -30,6 +30,7 @@ Sampler = Callable[[mx.array], mx.array]
 class Distribution:
     """What shapes the distribution that tokens are drawn from. 0 switches any but the temperature off."""
 
+    rule: ClassVar = PAPER
     temperature: float
     top_p: float = 0.0
     min_p: float = 0.0
@@ -45,6 +46,52 @@ class Distribution:
         if self.top_k > 0:
             logits = apply_top_k(logits, self.top_k)
         return logits.astype(mx.float32) * (1 / self.temperature)
+
+    def draw(self, row: mx.array) -> mx.array:
+        """Draw a token for each row of shaped logits."""
+        return mx.random.categorical(row)
+
+    def verify(self, p: mx.array, q: mx.array, drafted: mx.array) -> tuple[mx.array, mx.array]:
+        """Judge by the paper's rule, see `verify`."""
+        return verify(p, q, drafted)
+
+    def would_keep(self, p: mx.array, q: mx.array, tokens: mx.array) -> mx.array:
+        """Return how likely a draft from `q` was to be kept in the places of `tokens`, which were drawn from `p`.
+
+        The mean of min(1, q/p) over tokens drawn from p is the sum of min(p, q), which is that likelihood.
+        """
+        return mx.minimum(1, probability(q, tokens) / probability(p, tokens))
+
+
+@dataclass(frozen=True, slots=True)
+class Greedy:
+    """No chance: the likeliest token is taken, and a draft token kept if it is that one."""
+
+    rule: ClassVar = PLAIN
+
+    def logits(self, logits: mx.array) -> mx.array:
+        """Rows of logits as they are."""
+        return logits
+
+    def draw(self, row: mx.array) -> mx.array:
+        """Return the likeliest token of each row."""
+        return mx.argmax(row, axis=-1)
+
+    def verify(self, p: mx.array, q: mx.array, drafted: mx.array) -> tuple[mx.array, mx.array]:
+        """Return how many of the drafted tokens are kept, and the token that comes after them."""
+        best = self.draw(p)
+        kept = mx.cumprod((best[:-1] == drafted).astype(mx.int32)).sum()
+        return kept, best[kept]
+
+    def would_keep(self, p: mx.array, q: mx.array, tokens: mx.array) -> mx.array:
+        """Return 1 where the draft was to be kept in the place of a token, else 0."""
+        return self.draw(q) == tokens
+
+
+def probability(rows: mx.array, tokens: mx.array) -> mx.array:
+    """Return how likely each token is by its row of shaped logits."""
+    place = mx.take_along_axis(rows, tokens[:, None], axis=-1)
+    return mx.exp(place - mx.logsumexp(rows, axis=-1, keepdims=True))[:, 0]
 
 
 def verify(p: mx.array, q: mx.array, drafted: mx.array) -> tuple[mx.array, mx.array]:
@@ -70,7 +117,7 @@ def _after(kept: mx.array, p: mx.array, q: mx.array) -> mx.array:
 
 
 def known_samplers(make_sampler: Callable[..., Sampler]) -> Callable[..., Sampler]:
-    """Wrap mlx_lm's `make_sampler`: where nothing else shapes the distribution, the sampler says what it is."""
+    """Wrap mlx_lm's `make_sampler`: where nothing unknown shapes the distribution, the sampler says what it is."""
     signature = inspect.signature(make_sampler)
 
     @functools.wraps(make_sampler)
@@ -88,9 +135,11 @@ _SHAPING = ("temp", "top_p", "min_p", "top_k")
 _XTC = ("xtc_probability", "xtc_threshold", "xtc_special_tokens")
 
 
-def _distribution(arguments: Mapping[str, Any]) -> Distribution | None:
-    """None for greedy decoding, which needs no chance, and for what could be shaped by something else."""
-    if not arguments.get("temp") or arguments.get("xtc_probability"):
+def _distribution(arguments: Mapping[str, Any]) -> Distribution | Greedy | None:
+    """None for what could be shaped by something else."""
+    if not arguments.get("temp"):
+        return Greedy()
+    if arguments.get("xtc_probability"):
         return None
     if not arguments.keys() <= {*_SHAPING, *_XTC}:
         return None

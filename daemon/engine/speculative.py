@@ -1,65 +1,46 @@
-"""Speculative decoding by the paper's rule, in the place of mlx_lm's loop where that keeps more draft tokens.
+"""Speculative decoding in a loop of our own: by the paper's rule, and with drafts of changing length.
 
 `text` is the last token of the prompt and what was generated since. Each model has read a part of it:
 
-1. A round begins with the draft model reading what it has not read, and proposing; every proposal but the
-   last it has read then.
-2. The target model reads what it has not read and the whole proposal, in one step: there is one pass of the
-   target model, and one wait for the device, for each round.
+1. A round begins with the draft model reading what it has not read, and proposing as many tokens as the plan
+   wants; every proposal but the last it has read then.
+2. The target model reads what it has not read and the proposals to be verified, in one step: there is one pass
+   of the target model, and one wait for the device, for each round.
 3. What is kept goes to `text` as it is given out. Whatever ends the round, also a consumer that leaves in the
    middle of it, both models forget what they have read beyond `text`.
 4. Then the token after the kept ones goes to `text`; nobody has read it yet.
+
+Where drafting does not pay, the target model goes on alone for some tokens, always one step ahead of what is
+given out. The draft model reads them afterwards, and what it would have proposed tells whether to draft again.
 """
 
 import functools
 import inspect
-from collections.abc import Generator, Iterator
+import time
+from collections.abc import Generator
+from contextlib import closing
 from typing import Any
 
 import mlx.core as mx
-from mlx_lm.models.cache import can_trim_prompt_cache, make_prompt_cache, trim_prompt_cache
+from mlx_lm.models.cache import can_trim_prompt_cache, make_prompt_cache
 
-from daemon.engine.acceptance import Step, Steps
-from daemon.engine.rules import PLAIN, for_paper, rule_of
-from daemon.engine.sampling import Distribution, verify
+from daemon.engine.acceptance import RoundStep, Step, Steps
+from daemon.engine.draft_length import Fixed, Plan
+from daemon.engine.reader import Reader
+from daemon.engine.rules import PLAIN, distribution_of, for_our_loop
+from daemon.engine.sampling import Distribution, Greedy, probability
 
-
-class Reader:
-    """A model with its key-value cache, and how many tokens of `text` it has read."""
-
-    def __init__(self, model: Any, cache: list[Any]) -> None:
-        self._model = model
-        self._cache = cache
-        self.length = 0
-
-    def prefill(self, tokens: mx.array, step_size: int) -> None:
-        """Read tokens before `text`."""
-        for start in range(0, tokens.size, step_size):
-            self._model(tokens[None, start : start + step_size], cache=self._cache)
-            mx.eval([layer.state for layer in self._cache])
-            mx.clear_cache()
-
-    def read(self, tokens: mx.array) -> mx.array:
-        """Read on; return the logits of what may follow, one row for each token."""
-        self.length += tokens.size
-        logits: mx.array = self._model(tokens[None], cache=self._cache)[0]
-        return logits
-
-    def forget(self, length: int) -> None:
-        """Forget what was read beyond `length` tokens of `text`."""
-        if self.length > length:
-            trim_prompt_cache(self._cache, self.length - length)
-            self.length = length
+LOOK_BACK = 16  # tokens generated alone that are compared with what the draft model would have proposed
 
 
-def paper_steps(
-    distribution: Distribution,
+def our_steps(
+    distribution: Distribution | Greedy,
+    plan: Plan,
     prompt: mx.array,
     model: Any,
     draft_model: Any,
     stream: Any,
     *,
-    num_draft_tokens: int,
     max_tokens: int,
     prompt_cache: list[Any] | None = None,
     prefill_step_size: int = 512,
@@ -74,51 +55,125 @@ def paper_steps(
     target = Reader(model, layers[: len(model.layers)])
     draft = Reader(draft_model, layers[len(model.layers) :])
     prompt = prompt.astype(mx.uint32)
-    text: list[int] = _plain(prompt[-1:])
+    text: list[int] = plain(prompt[-1:])
     with mx.stream(stream):
         for reader in (draft, target):
             reader.prefill(prompt[:-1], prefill_step_size)
         while (left := max_tokens - (len(text) - 1)) > 0:
-            length = min(num_draft_tokens, left)
-            yield from _round(target, draft, text, distribution, length, left)
+            if alone := plan.alone():
+                yield from _alone(target, draft, text, distribution, plan, min(alone, left))
+                continue
+            with closing(one_round(target, draft, text, distribution, plan, left)) as steps:
+                for step in steps:
+                    given = time.perf_counter()
+                    yield step
+                    plan.consumed(time.perf_counter() - given)
 
 
-def _round(
-    target: Reader, draft: Reader, text: list[int], distribution: Distribution, length: int, left: int
-) -> Iterator[Step]:
-    """One round that proposes `length` tokens, and gives out at most `left`."""
+def one_round(
+    target: Reader, draft: Reader, text: list[int], distribution: Distribution | Greedy, plan: Plan, left: int
+) -> Generator[Step, None, None]:
+    """One round that gives out at most `left` tokens, and so proposes no more."""
     kept = 0
     try:
-        drafted, q = _propose(draft, text, distribution, length)
-        logits = target.read(mx.concatenate([_unread(target, text), drafted]))
-        verdict = verify(distribution.logits(logits), q, drafted)
-        mx.eval(*verdict, drafted, logits)
-        count, token, proposals = (_plain(numbers) for numbers in (*verdict, drafted))
+        drafted, q, confidences = propose(draft, draft.unread(text), distribution, plan, left)
+        verified = plan.verified(confidences)
+        drafted, q = drafted[:verified], q[:verified]
+        logits = target.read(mx.concatenate([target.unread(text), *drafted]))
+        count, token, proposals = judge(distribution, logits, q, drafted)
+        plan.judged(confidences, verified, count)
         for proposal in proposals[:count]:
             text.append(proposal)
             kept += 1
-            yield proposal, _logprobs(logits[kept - 1]), True
+            yield RoundStep((proposal, _logprobs(logits[kept - 1]), True), proposed=verified)
     finally:
         for reader in (target, draft):
             reader.forget(len(text))
     if kept < left:
         text.append(token)
-        yield token, _logprobs(logits[kept]), False
+        yield RoundStep((token, _logprobs(logits[kept]), False), proposed=verified)
 
 
-def _propose(
-    draft: Reader, text: list[int], distribution: Distribution, length: int
-) -> tuple[mx.array, mx.array]:
-    """Return the proposed tokens, and the logits that each was drawn from."""
-    tokens, rows = [], []
-    token = _unread(draft, text)
-    for _ in range(length):
-        row = distribution.logits(draft.read(token)[-1:])
-        token = mx.random.categorical(row)
-        mx.async_eval(token)  # type: ignore[no-untyped-call]
-        tokens.append(token)
-        rows.append(row)
-    return mx.concatenate(tokens), mx.concatenate(rows)
+Rows = list[mx.array]
+
+
+def propose(
+    draft: Reader, token: mx.array, distribution: Distribution | Greedy, plan: Plan, most: int
+) -> tuple[Rows, Rows, list[float]]:
+    """Return the drafted tokens, the logits that each was drawn from, and how likely each was by them.
+
+    If the plan does not want to know how likely they were, it is told 1, and nothing is waited for.
+    """
+    tokens: Rows = []
+    rows: Rows = []
+    confidences: list[float] = []
+    while (burst := min(plan.more(confidences), most - len(tokens))) > 0:
+        for _ in range(burst):
+            row = distribution.logits(draft.read(token)[-1:])
+            token = distribution.draw(row)
+            mx.async_eval(token)  # type: ignore[no-untyped-call]
+            tokens.append(token)
+            rows.append(row)
+        likely = probability(mx.concatenate(rows[-burst:]), mx.concatenate(tokens[-burst:]))
+        confidences += plain(likely) if plan.watches else [1.0] * burst
+    return tokens, rows, confidences
+
+
+def judge(
+    distribution: Distribution | Greedy, logits: mx.array, q: Rows, drafted: Rows
+) -> tuple[int, int, list[int]]:
+    """Return how many of the drafted tokens are kept, the token after them, and the drafted ones as numbers."""
+    p = distribution.logits(logits)
+    if not drafted:
+        return 0, plain(distribution.draw(p[-1:]))[0], []
+    proposals = mx.concatenate(drafted)
+    kept, token = distribution.verify(p, mx.concatenate(q), proposals)
+    mx.eval(kept, token, proposals, logits)
+    return plain(kept), plain(token), plain(proposals)
+
+
+def _alone(
+    target: Reader,
+    draft: Reader,
+    text: list[int],
+    distribution: Distribution | Greedy,
+    plan: Plan,
+    tokens: int,
+) -> Generator[Step, None, None]:
+    """Generate some tokens without drafting; then let the plan know what drafting would have come to."""
+    rows: Rows = []
+    try:
+        ahead = next_token(target, target.unread(text), distribution)
+        for left in reversed(range(tokens)):
+            token, row, logits = ahead
+            if left:
+                ahead = next_token(target, token, distribution)
+            text += plain(token)
+            rows = [*rows[1 - LOOK_BACK :], row]
+            yield RoundStep((text[-1], _logprobs(logits), False), proposed=0)
+    finally:
+        target.forget(len(text))
+        unread = draft.unread(text)
+        # Also for a consumer that leaves: what the draft model has not read is lost to the prompt cache.
+        logits = draft.read(unread[:-1])[-len(rows) :]
+        shares = distribution.would_keep(
+            mx.concatenate(rows), distribution.logits(logits), unread[-len(rows) :]
+        )
+        plan.would_have_kept(plain(shares))
+
+
+def next_token(
+    target: Reader, unread: mx.array, distribution: Distribution | Greedy
+) -> tuple[mx.array, mx.array, mx.array]:
+    """Return the token after the unread ones and the logits that it is drawn from, shaped and unshaped.
+
+    All are still being computed.
+    """
+    logits = target.read(unread)[-1:]
+    row = distribution.logits(logits)
+    token = distribution.draw(row)
+    mx.async_eval(token)  # type: ignore[no-untyped-call]
+    return token, row, logits[0]
 
 
 def _logprobs(row: mx.array) -> mx.array:
@@ -126,25 +181,31 @@ def _logprobs(row: mx.array) -> mx.array:
     return row - mx.logsumexp(row, axis=-1, keepdims=True)
 
 
-def _unread(reader: Reader, text: list[int]) -> mx.array:
-    return mx.array(text[reader.length :], mx.uint32)
-
-
-def _plain(numbers: mx.array) -> Any:
+def plain(numbers: mx.array) -> Any:
+    """Return an array as Python numbers, once it has been computed."""
     return numbers.tolist()
 
 
 def by_rule(steps: Steps) -> Steps:
-    """Wrap mlx_lm's `speculative_generate_step`: the paper's rule where it applies, else what was there."""
-    default_stream = inspect.signature(steps).parameters["stream"].default
+    """Wrap mlx_lm's `speculative_generate_step`: our loop where a `plan` is given or the paper's rule applies."""
+    signature = inspect.signature(steps)
+    default_stream = signature.parameters["stream"].default
 
     @functools.wraps(steps)
     def speculative_generate_step(
-        prompt: Any, model: Any, draft_model: Any, stream: Any = default_stream, **kwargs: Any
+        prompt: Any,
+        model: Any,
+        draft_model: Any,
+        stream: Any = default_stream,
+        plan: Plan | None = None,
+        **kwargs: Any,
     ) -> Generator[Step, None, None]:
-        if rule_of(kwargs) == PLAIN:
+        distribution = distribution_of(kwargs)
+        if distribution is None or (plan is None and distribution.rule == PLAIN):
             return steps(prompt, model, draft_model, stream, **kwargs)
-        distribution, handled = for_paper(kwargs)
-        return paper_steps(distribution, prompt, model, draft_model, stream, **handled)
+        plan = plan or Fixed(kwargs["num_draft_tokens"])
+        return our_steps(distribution, plan, prompt, model, draft_model, stream, **for_our_loop(kwargs))
 
+    taken = [*signature.parameters.values(), inspect.Parameter("plan", inspect.Parameter.KEYWORD_ONLY)]
+    setattr(speculative_generate_step, "__signature__", signature.replace(parameters=taken))  # noqa: B010
     return speculative_generate_step

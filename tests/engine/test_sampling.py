@@ -10,7 +10,7 @@ import pytest
 from mlx_lm.sample_utils import make_sampler
 
 from daemon.engine.rules import ATTRIBUTE, PAPER, PLAIN, rule_of
-from daemon.engine.sampling import Distribution, known_samplers, verify
+from daemon.engine.sampling import Distribution, Greedy, known_samplers, verify
 from tests.engine.chance import chi_square, most_by_chance
 
 DRAWS = 600
@@ -86,14 +86,14 @@ def test_what_is_filtered_out_cannot_be_drawn(shaping: dict[str, Any], left: int
     assert (shares > 0).sum().item() == left
 
 
-def distribution(temp: float, **others: Any) -> Distribution | None:
+def distribution(temp: float, **others: Any) -> Distribution | Greedy | None:
     return getattr(known_samplers(make_sampler)(temp, **others), ATTRIBUTE, None)
 
 
 def test_a_sampler_says_what_it_draws_from_where_nothing_else_shapes_it() -> None:
     assert distribution(0.7, top_p=0.9, min_p=0.1, top_k=5) == Distribution(0.7, 0.9, 0.1, 5)
     assert distribution(0.7, xtc_probability=0.0, xtc_threshold=0.1) == Distribution(0.7)
-    assert distribution(0.0, top_p=0.9) is None
+    assert distribution(0.0, top_p=0.9) == Greedy()
     assert distribution(0.7, xtc_probability=0.5) is None
     assert distribution(0.7, min_tokens_to_keep=2) is None
 

@@ -1,7 +1,9 @@
 """The paper's rule on the demo pair: what comes out of the loop, and what it leaves in the caches."""
 
+import functools
 import math
 from collections import Counter
+from collections.abc import Callable, Sequence
 from operator import mul
 from pathlib import Path
 from typing import Any
@@ -9,11 +11,13 @@ from typing import Any
 import mlx.core as mx
 import mlx_lm
 import pytest
+from mlx_lm.generate import generate_step
 from mlx_lm.models.cache import make_prompt_cache
 
+from daemon.engine.draft_length import Fixed, Plan
 from daemon.engine.rules import PAPER, PLAIN
-from daemon.engine.sampling import Distribution
-from daemon.engine.speculative import paper_steps
+from daemon.engine.sampling import Distribution, Greedy
+from daemon.engine.speculative import our_steps
 from tests.engine.chance import chi_square, most_by_chance
 from tests.engine.served import Engine, turn
 
@@ -34,18 +38,35 @@ class Pair:
     def encode(self, question: str) -> mx.array:
         return mx.array(self.tokenizer.encode(turn(question)))
 
-    def steps(self, prompt: mx.array, length: int, tokens: int, **others: Any) -> Any:
+    def steps(
+        self, prompt: mx.array, plan: Plan, tokens: int, by: Distribution | Greedy = FLAT, **others: Any
+    ) -> Any:
         stream = mx.default_stream(mx.default_device())
-        return paper_steps(
-            FLAT,
-            prompt,
-            self.target,
-            self.draft,
-            stream,
-            num_draft_tokens=length,
-            max_tokens=tokens,
-            **others,
-        )
+        return our_steps(by, plan, prompt, self.target, self.draft, stream, max_tokens=tokens, **others)
+
+
+class Changing(Fixed):
+    """Goes through everything that a plan may decide, over and over."""
+
+    watches = True
+
+    def __init__(self) -> None:
+        super().__init__(3)
+        self.turn = 0
+        self.shares: list[float] = []
+
+    def alone(self) -> int:
+        self.turn += 1
+        return (0, 0, 3, 0, 1)[self.turn % 5]
+
+    def more(self, confidences: Sequence[float]) -> int:
+        return 2 if len(confidences) < 4 else 0
+
+    def verified(self, confidences: Sequence[float]) -> int:
+        return (len(confidences), 1, 0)[self.turn % 3]
+
+    def would_have_kept(self, shares: Sequence[float]) -> None:
+        self.shares += shares
 
 
 def shares(model: Any, prompt: mx.array) -> Any:
@@ -85,7 +106,7 @@ def runs(models: Pair) -> list[list[tuple[int, bool]]]:
     found = []
     for seed in range(RUNS):
         mx.random.seed(seed)
-        steps = models.steps(models.encode(QUESTION), length=2, tokens=2)
+        steps = models.steps(models.encode(QUESTION), Fixed(2), tokens=2)
         found.append([(token, from_draft) for token, _, from_draft in steps])
     return found
 
@@ -112,13 +133,16 @@ def test_as_many_are_kept_as_the_models_have_in_common(
     assert sum(from_draft for (_, from_draft), _ in runs) / RUNS == pytest.approx(common, abs=within)
 
 
-def test_whenever_it_is_left_the_caches_hold_the_text_and_no_more(models: Pair) -> None:
+@pytest.mark.parametrize("plan", [functools.partial(Fixed, 3), Changing], ids=["fixed", "changing"])
+def test_whenever_it_is_left_the_caches_hold_the_text_and_no_more(
+    models: Pair, plan: Callable[[], Plan]
+) -> None:
     prompt = models.encode("What is draftd?")
     seen = Counter[bool]()
     for stop in range(1, 10):
         mx.random.seed(stop)
         layers = make_prompt_cache(models.target), make_prompt_cache(models.draft)
-        steps = models.steps(prompt, length=3, tokens=20, prompt_cache=[*layers[0], *layers[1]])
+        steps = models.steps(prompt, plan(), tokens=20, prompt_cache=[*layers[0], *layers[1]])
         run = [next(steps) for _ in range(stop)]
         steps.close()
         seen[run[-1][2]] += 1
@@ -133,9 +157,48 @@ def test_whenever_it_is_left_the_caches_hold_the_text_and_no_more(models: Pair) 
     assert min(seen[True], seen[False]) > 0, "never left inside a round, or never at its end"
 
 
+@pytest.mark.parametrize("plan", [functools.partial(Fixed, 3), Changing], ids=["fixed", "changing"])
 @pytest.mark.parametrize("tokens", [1, 2, 3, 8])
-def test_no_more_tokens_come_than_were_asked_for(models: Pair, tokens: int) -> None:
-    assert len(list(models.steps(models.encode("Hello!"), length=3, tokens=tokens))) == tokens
+def test_no_more_tokens_come_than_were_asked_for(models: Pair, tokens: int, plan: Callable[[], Plan]) -> None:
+    assert len(list(models.steps(models.encode("Hello!"), plan(), tokens=tokens))) == tokens
+
+
+def test_whatever_the_plan_decides_the_greedy_text_is_that_of_the_target_model(models: Pair) -> None:
+    prompt = models.encode("Tell me a story")
+    alone = [token for token, _ in generate_step(prompt, models.target, max_tokens=60)]
+    plan = Changing()
+    assert [token for token, _, _ in models.steps(prompt, plan, tokens=60, by=Greedy())] == alone
+    assert set(plan.shares) == {0, 1}
+
+
+def test_whatever_the_plan_decides_tokens_are_distributed_as_the_target_models_own(models: Pair) -> None:
+    prompt = models.encode(QUESTION)
+    texts = []
+    for seed in range(RUNS):
+        mx.random.seed(seed)
+        plan = Changing()
+        plan.turn = seed
+        texts.append([token for token, _, _ in models.steps(prompt, plan, tokens=2)])
+    assert fits([first for first, _ in texts], shares(models.target, prompt))
+    first, often = Counter(first for first, _ in texts).most_common(1)[0]
+    assert often >= 12
+    after = shares(models.target, mx.concatenate([prompt, mx.array([first])]))
+    assert fits([second for token, second in texts if token == first], after)
+
+
+def test_alone_it_tells_how_much_a_draft_has_in_common_with_the_target_model(models: Pair) -> None:
+    class Alone(Changing):
+        def alone(self) -> int:
+            return 1
+
+    prompt = models.encode(QUESTION)
+    p, q = (shares(model, prompt) for model in (models.target, models.draft))
+    plan = Alone()
+    for seed in range(RUNS):
+        mx.random.seed(seed)
+        list(models.steps(prompt, plan, tokens=1))
+    within = 4 * math.sqrt(0.25 / RUNS)
+    assert sum(plan.shares) / RUNS == pytest.approx(sum(map(min, p, q)), abs=within)
 
 
 def test_the_same_seed_gives_the_same_text_by_the_papers_rule(drafted: Engine) -> None:

@@ -1,0 +1,126 @@
+"""The draft length that tunes itself: its decisions, and its speed in simulated worlds of known prices."""
+
+import random
+from collections.abc import Callable
+from itertools import accumulate
+from operator import mul
+
+import pytest
+
+from daemon.engine.draft_length import FIRST_ALONE, MOST_ALONE, Fixed, Plan, Prices, Tuned
+
+MOST = 8
+CHEAP = Prices(single=10.0, draft=1.0, verify=tuple(10.0 + 0.5 * n for n in range(MOST + 1)))
+DEAR = Prices(single=10.0, draft=6.0, verify=tuple(11.0 + 4.0 * n for n in range(MOST + 1)))
+STEPPED = Prices(single=10.0, draft=1.0, verify=(10.0, *(18.0 + 0.5 * n for n in range(MOST))))
+
+World = Callable[[random.Random], tuple[float, float]]
+"""Draws a draft token: the draft model's probability of it, and how likely it is to be kept."""
+
+
+def even(share: float) -> World:
+    return lambda rng: (share, share)
+
+
+def known(share: float) -> World:
+    """Some tokens are nearly certain, the others hopeless, and the draft model can tell which."""
+    return lambda rng: (0.99, 0.98) if rng.random() < share else (0.15, 0.1)
+
+
+def speed(plan: Plan, prices: Prices, world: World, tokens: int = 12_000) -> float:
+    """Tokens per second of simulated time."""
+    rng = random.Random(1)
+    made, seconds = 0, 0.0
+    while made < tokens:
+        if alone := plan.alone():
+            made, seconds = made + alone, seconds + alone * prices.single
+            plan.would_have_kept([world(rng)[1] for _ in range(16)])
+            continue
+        drafted: list[tuple[float, float]] = []
+        while (burst := plan.more([q for q, _ in drafted])) > 0:
+            drafted += [world(rng) for _ in range(burst)]
+        confidences = [q for q, _ in drafted]
+        verified = plan.verified(confidences)
+        kept = sum(accumulate((rng.random() < share for _, share in drafted[:verified]), mul))
+        plan.judged(confidences, verified, kept)
+        made, seconds = made + kept + 1, seconds + len(drafted) * prices.draft + prices.verify[verified]
+    return made / seconds
+
+
+WORLDS = {
+    "easy": even(0.95),
+    "usual": even(0.75),
+    "hard": even(0.3),
+    "hopeless": even(0.02),
+    "mostly certain": known(0.85),
+    "seldom certain": known(0.3),
+}
+
+
+@pytest.mark.parametrize(
+    "prices", [CHEAP, DEAR, STEPPED], ids=["cheap draft", "dear draft", "dear second row"]
+)
+@pytest.mark.parametrize("world", WORLDS.values(), ids=WORLDS)
+def test_it_is_as_fast_as_the_best_fixed_length_and_as_no_drafting(world: World, prices: Prices) -> None:
+    fixed = [speed(Fixed(length), prices, world) for length in range(1, MOST + 1)]
+    assert speed(Tuned(prices), prices, world) >= 0.97 * max(*fixed, 1 / prices.single)
+
+
+def test_where_certain_and_hopeless_tokens_mix_it_is_faster_than_every_fixed_length() -> None:
+    fixed = [speed(Fixed(length), CHEAP, known(0.6)) for length in range(1, MOST + 1)]
+    assert speed(Tuned(CHEAP), CHEAP, known(0.6)) > 1.1 * max(fixed)
+
+
+def test_it_recovers_when_the_text_becomes_easy_again() -> None:
+    plan = Tuned(CHEAP)
+    speed(plan, CHEAP, even(0.02))
+    speed(plan, CHEAP, even(0.95), tokens=1000)
+    assert plan.alone() == 0
+    assert plan.more([]) > 3
+
+
+def test_when_drafting_loses_the_target_model_goes_on_alone_for_longer_and_longer() -> None:
+    plan = Tuned(CHEAP)
+    stretches = []
+    for _ in range(6):
+        plan.would_have_kept([0.0] * 50)
+        stretches.append(plan.alone())
+    assert stretches == [FIRST_ALONE, 64, 128, MOST_ALONE, MOST_ALONE, MOST_ALONE]
+
+
+def test_an_unsure_token_ends_the_draft_and_is_not_verified() -> None:
+    plan = Tuned(CHEAP)
+    for _ in range(50):
+        plan.judged([0.99] * 4 + [0.1], 5, 4)
+    assert plan.more([0.99, 0.99, 0.1]) == 0
+    assert plan.verified([0.99, 0.99, 0.1]) == 2
+    assert plan.verified([0.1]) == 0
+    assert plan.more([0.99, 0.99]) > 0
+
+
+def test_a_token_that_takes_long_to_be_taken_makes_drafting_worth_less() -> None:
+    plan = Tuned(CHEAP)
+    plan.would_have_kept([0.5] * 100)
+    assert plan.alone() == 0
+    for _ in range(500):
+        plan.consumed(9.0)
+    assert plan.alone() > 0
+
+
+def test_no_more_is_drafted_than_there_are_prices_for() -> None:
+    plan = Tuned(CHEAP)
+    for _ in range(50):
+        plan.judged([1.0] * MOST, MOST, MOST)
+    assert plan.more([]) == MOST
+    assert plan.more([1.0] * MOST) == 0
+
+
+def test_the_best_rate_is_that_of_the_best_length() -> None:
+    assert CHEAP.best_rate([0.0] * MOST) == pytest.approx(1 / (1 + 10.5))
+    assert CHEAP.best_rate([1.0] * MOST) == pytest.approx(9 / (8 + 14))
+    assert CHEAP.best_rate([1.0, 1.0, *[0.0] * 6]) == pytest.approx(3 / (2 + 11))
+
+
+def test_the_mean_verification_is_that_of_the_rounds() -> None:
+    assert CHEAP.mean_verify([3, 3, 1]) == pytest.approx((2 * 11 + 11.5) / 3)
+    assert CHEAP.mean_verify([]) == 0

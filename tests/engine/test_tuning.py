@@ -1,0 +1,141 @@
+"""Which requests are tuned, and what their prices are: with a loop that stands for ours, and on the demo pair."""
+
+from collections.abc import Generator
+from pathlib import Path
+from typing import Any
+
+import mlx_lm
+import pytest
+
+from daemon.engine import tuning
+from daemon.engine.draft_length import Fixed, Plan, Prices, Tuned
+from daemon.engine.rules import ATTRIBUTE
+from daemon.engine.sampling import Distribution, Greedy
+from daemon.engine.tuning import FIRST_LENGTH, MOST_KINDS, Tuning, interpolated, measure
+from tests.engine.served import Engine, turn
+
+PLACE = ("prompt", "target", "draft", None)
+PRICES = Prices(2.0, 1.0, (1.0, 2.0))
+
+
+class Sampler:
+    def __init__(self, distribution: object) -> None:
+        setattr(self, ATTRIBUTE, distribution)
+
+
+class Loop:
+    """Stands for our loop, and notes with which plan or length it was called."""
+
+    def __init__(self) -> None:
+        self.plans: list[Plan | None] = []
+        self.lengths: list[int] = []
+
+    def __call__(self, *_: Any, plan: Plan | None = None, **kwargs: Any) -> Generator[Any, None, None]:
+        self.plans.append(plan)
+        self.lengths.append(kwargs["num_draft_tokens"])
+        yield 1, None, False
+
+    __name__ = "loop"
+
+
+def ask(tuned: Any, distribution: object = Greedy(), length: int = 8, **others: Any) -> None:  # noqa: B008
+    steps = tuned(*PLACE, num_draft_tokens=length, max_tokens=9, sampler=Sampler(distribution), **others)
+    assert list(steps) == [(1, None, False)]
+
+
+@pytest.fixture
+def loop() -> Loop:
+    return Loop()
+
+
+@pytest.fixture
+def priced(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
+    """Let a measurement cost nothing, and note what was measured."""
+    asked: list[tuple[Any, ...]] = []
+    monkeypatch.setattr(tuning.mx, "stream", lambda _: open("/dev/null"))
+
+    def measured(*args: Any) -> Prices:
+        asked.append(args)
+        return PRICES
+
+    monkeypatch.setattr(tuning, "measure", measured)
+    return asked
+
+
+def unexpected(error: Exception) -> None:
+    raise AssertionError from error
+
+
+def test_a_request_that_is_not_to_be_tuned_is_left_as_it_is(loop: Loop) -> None:
+    ask(Tuning(lambda: False, unexpected).tuned(loop))
+    assert (loop.plans, loop.lengths) == ([None], [8])
+
+
+def test_where_mlx_lms_own_loop_drafts_the_length_is_fixed(loop: Loop) -> None:
+    tuned = Tuning(lambda: True, unexpected).tuned(loop)
+    ask(tuned, logits_processors=[print])
+    ask(tuned, length=2, logits_processors=[print])
+    assert (loop.plans, loop.lengths) == ([None, None], [FIRST_LENGTH, 2])
+
+
+def test_the_first_request_of_a_kind_is_fixed_and_pays_for_the_prices(
+    loop: Loop, priced: list[tuple[Any, ...]]
+) -> None:
+    tuned = Tuning(lambda: True, unexpected).tuned(loop)
+    for distribution in (Greedy(), Greedy(), Distribution(0.7), Greedy()):
+        ask(tuned, distribution)
+    assert priced == [(Greedy(), "target", "draft", 8), (Distribution(0.7), "target", "draft", 8)]
+    first, second, other, third = loop.plans
+    assert isinstance(first, Fixed)
+    assert isinstance(other, Fixed)
+    assert isinstance(second, Tuned)
+    assert second is third, "what a kind has learnt was lost"
+    assert second.prices == PRICES
+
+
+def test_only_so_many_kinds_are_remembered(loop: Loop, priced: list[tuple[Any, ...]]) -> None:
+    tuned = Tuning(lambda: True, unexpected).tuned(loop)
+    for number in range(MOST_KINDS + 1):
+        ask(tuned, Distribution(1 + number))
+    ask(tuned, Distribution(1 + MOST_KINDS))
+    assert len(priced) == MOST_KINDS + 1
+    ask(tuned, Distribution(1))
+    assert len(priced) == MOST_KINDS + 2
+
+
+def test_a_measurement_that_fails_is_told_once_and_the_length_stays_fixed(loop: Loop) -> None:
+    told: list[Exception] = []
+    tuned = Tuning(lambda: True, told.append).tuned(loop)
+    for _ in range(3):
+        ask(tuned)
+    assert len(told) == 1
+    assert all(isinstance(plan, Fixed) for plan in loop.plans)
+
+
+def test_between_measured_lengths_prices_lie_on_a_line() -> None:
+    assert list(interpolated([0, 1, 4, 6], [1.0, 3.0, 9.0, 5.0])) == [1, 3, 5, 7, 9, 7, 5]
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("distribution", [Greedy(), Distribution(0.7)])
+def test_prices_of_the_demo_pair(pair: tuple[Path, Path], distribution: Any) -> None:
+    (target, _), (draft, _) = (mlx_lm.load(str(folder)) for folder in pair)
+    prices = measure(distribution, target, draft, 6)
+    assert prices.most == 6
+    assert 0 < prices.draft < prices.single < prices.verify[6], "the draft model is the small one"
+
+
+@pytest.mark.real
+def test_a_request_that_asks_for_it_is_tuned_by_the_running_engine(drafted: Engine) -> None:
+    for temperature in (0.0, 0.0, 0.9, 0.9):
+        body = {"max_tokens": 60, "num_draft_tokens": 8, "temperature": temperature}
+        drafted.generation(
+            lambda body=body: drafted.complete(turn("Tell me a story"), headers={"X-Draftd-Draft": "auto"}, **body)
+        )
+        record = drafted.records("generation")[-1]
+        assert record["draft_length"] is None
+        assert record["rounds"] > 0
+    first, second = drafted.records("generation")[-4:-2]
+    assert "speedup" not in first, "its prices are not known yet"
+    assert second["speedup"] > 0
+    assert record["tokens"] == 60
