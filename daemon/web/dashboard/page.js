@@ -6,11 +6,12 @@ import { follow, hasKey, keepKey, order } from "./stream.js";
 
 const KEPT_LINES = 500; // of each worker's log
 const cards = new Map(); // worker's name -> its card
-const logs = new Map(); // worker's name -> its lines
+const logs = new Map(); // worker's name -> its lines; profiles may share a worker
 let status = { workers: [] };
 let shownLog = "";
 
 const $ = (id) => document.getElementById(id);
+const workerOf = (name) => status.workers.find((row) => row.name === name)?.worker ?? name;
 const spoken = (text) => ($("spoken").textContent = text);
 
 function put(element, text, tone) {
@@ -60,8 +61,9 @@ function showWorkers() {
     if (names.includes(name)) continue;
     card.remove();
     cards.delete(name);
-    logs.delete(name);
   }
+  const workers = new Set(status.workers.map((row) => row.worker));
+  for (const name of logs.keys()) if (!workers.has(name)) logs.delete(name);
   for (const row of status.workers) {
     if (!cards.has(row.name)) {
       cards.set(row.name, makeCard(row.name));
@@ -133,7 +135,7 @@ function showVerdict() {
 function showLog(name) {
   shownLog = name;
   $("log-of").value = name;
-  $("lines").replaceChildren(...(logs.get(name) ?? []).map(lineElement));
+  $("lines").replaceChildren(...(logs.get(workerOf(name)) ?? []).map(lineElement));
   scrollLog();
 }
 
@@ -150,7 +152,7 @@ function lineElement({ time, text }) {
 function addLines(name, lines) {
   const kept = logs.get(name) ?? [];
   logs.set(name, [...kept, ...lines].slice(-KEPT_LINES));
-  if (name !== shownLog) return;
+  if (name !== workerOf(shownLog)) return;
   const list = $("lines");
   list.append(...lines.map(lineElement));
   while (list.childElementCount > KEPT_LINES) list.firstElementChild.remove();
