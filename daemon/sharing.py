@@ -68,3 +68,12 @@ def groups(profiles: Mapping[str, Profile], *, share: bool) -> list[Group]:
 def _key(profile: Profile) -> str:
     """Equal for profiles that one child, kept by the same rules, can serve."""
     return profile.model_dump_json(exclude=set(PER_REQUEST))
+
+
+def could_share(profiles: Iterable[Profile], *, share: bool) -> list[list[Group]]:
+    """The workers of mlx_lm.server that start by themselves and could be one, if they shared their engine."""
+    ours = {profile.name: profile for profile in profiles if not profile.command}
+    now = [group for group in groups(ours, share=share) if group.autostart]
+    together = (set(group.names) for group in groups(ours, share=True))
+    found = ([group for group in now if group.name in names] for names in together)
+    return [apart for apart in found if len(apart) > 1]

@@ -6,7 +6,7 @@ import pytest
 
 from daemon.profile_tables import HealthPolicy, Limits, RequestDefaults, RestartPolicy, ServerFlags
 from daemon.profiles import Profile
-from daemon.sharing import PER_REQUEST, Group, groups
+from daemon.sharing import PER_REQUEST, Group, could_share, groups
 
 BASE = Profile(name="a", model="org/target", draft_model="org/draft", num_draft_tokens=3)
 TOGETHER = {
@@ -76,3 +76,16 @@ def test_the_worker_of_a_group_starts_with_the_daemon_if_one_of_them_does() -> N
     asleep = [BASE.model_copy(update={"name": name, "autostart": False}) for name in "bc"]
     assert not Group(asleep[0], tuple(asleep)).autostart
     assert Group(BASE, (BASE, *asleep)).autostart
+
+
+def test_workers_that_start_by_themselves_and_could_be_one_are_found() -> None:
+    def named(name: str, **changes: object) -> Profile:
+        return BASE.model_copy(update={"name": name, **changes})
+
+    pair = named("a", share_engine=True), named("b", share_engine=True)
+    apart = named("c"), named("d", autostart=False), named("e", share_engine=False)
+    foreign = named("f", command=("serve", "{port}")), named("g", command=("serve", "{port}"))
+    [found] = could_share([*pair, *apart, *foreign], share=False)
+    assert [group.names for group in found] == [("a", "b"), ("c",)]
+    assert could_share([*pair, *apart, *foreign], share=True) == []
+    assert could_share(pair, share=False) == []

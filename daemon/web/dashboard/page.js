@@ -86,13 +86,12 @@ function showWorker(made, row) {
   put(fields["speed-note"], show.speedNote(row));
   put(fields.requests, row.active ? `${row.requests} + ${row.active} now` : `${row.requests}`);
   put(fields.queue, `${row.queue}`, row.queue ? "low" : "");
-  put(fields.memory, show.memory(row.memory_bytes));
+  put(fields.memory, show.memoryOf(row));
   put(fields.port, `${row.port ?? "–"}`);
   put(fields.length, row.draft_model ? `${row.num_draft_tokens}` : "–");
   put(fields.restarts, `${row.restarts}`);
-  const models = [row.model, row.draft_model].filter(Boolean);
-  put(fields.models, models.map(show.shortModel).join(" drafted by "));
-  fields.models.title = models.join("\n");
+  put(fields.models, show.served(row));
+  fields.models.title = [row.model, row.draft_model].filter(Boolean).join("\n");
   put(fields.trouble, show.trouble(row), row.state === "failed" || row.state === "backoff" ? "bad" : "low");
   fields.trouble.hidden = !fields.trouble.textContent;
   drawRatios(charts.acceptance, row.recent.acceptance, show.PAYS);
