@@ -6,7 +6,7 @@ import asyncio
 import json
 from pathlib import Path
 
-from tests.harness import QUICK, Served, alive, fake, serving, until_gone
+from tests.harness import QUICK, Served, alive, chat, fake, serving, until_gone
 
 ONE_AT_A_TIME = QUICK + "[limits]\nconcurrency = 1\n"
 
@@ -85,6 +85,22 @@ async def test_what_is_the_worker_s_is_told_once_and_who_shares_it(tmp_path: Pat
             metrics.get(f'draftd_worker_restarts_total{{profile="{n}",reason="operator"}}', 0) for n in "abc"
         ]
         assert restarts == [1, 0, 0]
+
+
+async def test_what_the_worker_says_of_a_profile_that_it_never_served_counts_for_the_first(
+    tmp_path: Path,
+) -> None:
+    async with serving(tmp_path, {"a": sharing(), "b": sharing(), "alone": fake()}) as served:
+        async with served.http.get(served.url + "/api/logs/a?follow=1&lines=1") as log, asyncio.timeout(10):
+            for name in ("stranger", "alone", "b"):
+                headers = {"X-Draftd-Profile": name}
+                url = f"http://127.0.0.1:{served.row('a')['port']}/v1/chat/completions"
+                async with served.http.post(url, json=chat(stream=True), headers=headers) as answer:
+                    await answer.read()
+                while f"[{name}] Draft tokens".encode() not in await log.content.readline():
+                    pass
+        accepted = {name: served.row(name)["acceptance"]["accepted"] for name in ("a", "b", "alone")}
+        assert accepted == {"a": 10, "b": 5, "alone": 0}
 
 
 async def test_the_setting_is_for_those_that_do_not_say(tmp_path: Path) -> None:
