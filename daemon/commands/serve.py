@@ -97,9 +97,10 @@ def what_sharing_saves(profiles: Iterable[Profile], *, share: bool) -> Iterator[
     for apart in could_share(profiles, share=share):
         names = ", ".join(name for group in apart for name in group.names)
         size = weights.size(apart[0].host, os.environ)
-        saved = f" and saves {memory((len(apart) - 1) * size)}" if size else ""
+        saved = f" and saves {memory((len(apart) - 1) * size)} of weights" if size else ""
         yield (
-            f"{len(apart)} workers hold the same weights: --share-engine serves {names} by one of them{saved}\n"
+            f"{len(apart)} workers hold the same weights: share_engine = true (--share-engine) serves {names} "
+            f"by one of them, in one queue{saved}\n"
         )
 
 

@@ -45,7 +45,8 @@ function makeCard(name) {
 async function give(name, word) {
   const row = status.workers.find((one) => one.name === name);
   const open = row.active + row.queue;
-  const warning = `${show.plural(open, "request")} to ${name} would end with an error. ${word} it all the same?`;
+  const whose = [name, ...row.shares_with].join(", ");
+  const warning = `${show.plural(open, "request")} to ${whose} would end with an error. ${word} it all the same?`;
   if (word !== "start" && row.active && !confirm(warning)) return;
   try {
     await order(name, word);
