@@ -214,7 +214,7 @@ async def test_presets_that_share_an_engine_take_the_memory_of_one_and_draft_as_
         for name, length in shared.items():
             assert await greedy(served, name, [user(PROMPTS[0])]) == expected
             row = served.row(name)
-            assert row["pid"] == served.row("shared-fast")["pid"]
+            assert (row["pid"], row["num_draft_tokens"]) == (served.row("shared-fast")["pid"], length)
             assert len(row["speculation"]["rounds_by_draft_length"]) == length
             log = (await served.get(f"/api/logs/{name}?lines=1000")).text.splitlines()
             own = [LINE.findall(line)[0] for line in log if f"[{name}] Draft tokens" in line]

@@ -73,6 +73,10 @@ async def test_what_is_the_worker_s_is_told_once_and_who_shares_it(tmp_path: Pat
         assert [row["shares_with"] for row in rows] == [["b", "c"], ["a", "c"], ["a", "b"], []]
         assert [row["memory_bytes"] is None for row in rows] == [False, True, True, False]
         [before] = pids(served, "a")
+        async with served.http.get(served.url + "/api/events") as events, asyncio.timeout(10):
+            assert await events.content.readline() == b"event: snapshot\n"
+            snapshot = json.loads((await events.content.readline()).removeprefix(b"data: "))
+        assert snapshot["logs"].keys() == {"a", "alone"}
         answer = await served.post("/api/workers/b/restart")
         assert answer.json == {"name": "b", "order": "restart", "shares_with": ["a", "c"]}
         await served.until(lambda: served.state("c") == "ready" and before not in pids(served, "a", "b", "c"))
@@ -101,6 +105,33 @@ async def test_what_the_worker_says_of_a_profile_that_it_never_served_counts_for
                     pass
         accepted = {name: served.row(name)["acceptance"]["accepted"] for name in ("a", "b", "alone")}
         assert accepted == {"a": 10, "b": 5, "alone": 0}
+
+
+async def test_the_log_of_a_profile_by_itself_is_as_it_always_was(tmp_path: Path) -> None:
+    async with (
+        serving(tmp_path, {"a": sharing()}) as served,
+        served.http.get(served.url + "/api/logs/a?follow=1&lines=1") as log,
+        asyncio.timeout(10),
+    ):
+        await served.ask("a")
+        while not (line := await log.content.readline()).endswith(b" Draft tokens accepted: 5/10 (50%)\n"):
+            pass
+        assert b"[" not in line
+
+
+async def test_profiles_that_go_together_are_forgotten_when_their_worker_has_ended(tmp_path: Path) -> None:
+    async with serving(tmp_path, {"a": sharing(), "b": sharing(), "c": fake()}) as served:
+        [pid] = pids(served, "a", "b")
+        streaming = asyncio.create_task(served.ask("b", "[[slow 0.05]]", stream=True))
+        await until_queue(served, "b", 1, 0)
+        for name in "ab":
+            (served.profiles / f"{name}.toml").unlink()
+        assert await reload(served) == ["a", "b"]
+        assert series("prompt_tokens_total", "b") in await served.metrics()
+        assert (await streaming).events[-1] == "[DONE]"
+        await until_gone(pid)
+        await served.until(lambda: b'profile="b"' not in served.daemon._metrics.render()[0])
+        assert b'profile="a"' not in served.daemon._metrics.render()[0]
 
 
 async def test_the_setting_is_for_those_that_do_not_say(tmp_path: Path) -> None:
