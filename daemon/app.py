@@ -28,7 +28,14 @@ from daemon.profiles import ProfileSet
 from daemon.settings import Settings
 from daemon.sockets import holder_of
 from daemon.telemetry.metrics import Metrics, WorkerSample
-from daemon.telemetry.records import EngineProgress, GenerationReport, PromptProgress, Record
+from daemon.telemetry.records import (
+    DraftAcceptance,
+    EngineProgress,
+    EngineStarted,
+    GenerationReport,
+    PromptProgress,
+    Record,
+)
 from daemon.telemetry.sink import Sink
 from daemon.web.api import Api
 from daemon.web.event_stream import EventStream
@@ -104,8 +111,7 @@ class Daemon:
             self._metrics.declare(name)
         changed = self._supervisor.apply(profiles.profiles)
         self._router = Router(profiles, self.settings.default_profile)
-        for name in profiles.profiles:
-            self._proxy.admission(name).refresh()
+        self._proxy.refresh()
         return changed
 
     async def run(self) -> None:
@@ -121,7 +127,9 @@ class Daemon:
             stack.callback(self._sink.close)
             session = await stack.enter_async_context(_worker_session())
             tasks = await stack.enter_async_context(asyncio.TaskGroup())
-            self._supervisor = supervisor = Supervisor(self._services(session), tasks)
+            self._supervisor = supervisor = Supervisor(
+                self._services(session), tasks, share=self.settings.share_engine
+            )
             self._proxy = proxy = Proxy(
                 lambda: self._router, supervisor, self._metrics, self._limits(), self._events.tell
             )
@@ -208,19 +216,22 @@ class Daemon:
         """A removed profile's last request has ended, and its worker is gone."""
         self._metrics.retire(name)
         self._sink.forget(name)
-        if self._proxy:
-            self._proxy.forget(name)
         self._tell_change()
 
     def _take_output(self, name: str, chunk: bytes) -> None:
         self._sink.feed(name, chunk)
         self._events.tell()
 
-    def _on_record(self, name: str, record: Record) -> None:
-        self._metrics.record(name, record)
-        if self._supervisor and isinstance(record, EngineProgress | GenerationReport | PromptProgress):
+    def _on_record(self, worker: str, record: Record) -> None:
+        assert self._supervisor is not None
+        match record:
+            case EngineStarted():
+                self._supervisor.engine_started(worker, accounting=record.accounting)
+            case DraftAcceptance() | GenerationReport():
+                self._metrics.record(self._supervisor.whose(worker, record.profile), record)
+        if isinstance(record, EngineProgress | GenerationReport | PromptProgress):
             memory = None if isinstance(record, PromptProgress) else record.memory
-            self._supervisor.progress(name, memory.active + memory.cache if memory else None)
+            self._supervisor.progress(worker, memory.active + memory.cache if memory else None)
 
     def _tell_change(self) -> None:
         self._changed.set()
@@ -248,7 +259,14 @@ class Daemon:
 
 def _samples(supervisor: Supervisor, proxy: Proxy) -> list[WorkerSample]:
     return [
-        WorkerSample(w.name, w.state, w.memory_bytes, proxy.admission(w.name).depth, w.start_seconds)
+        WorkerSample(
+            w.name,
+            w.state,
+            w.memory_bytes,
+            proxy.admission(w.name).depth if w.name == w.worker else None,
+            w.start_seconds,
+            w.accounting,
+        )
         for w in supervisor.snapshot()
     ]
 

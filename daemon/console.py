@@ -43,8 +43,16 @@ def workers_table(rows: Iterable[Row], width: int) -> RenderableType:
     for row in rows:
         cells = _cells(row)
         table.add_row(*(cells[title] for title in titles))
-    notes = [Text(f"{row['name']}: {note}", style="yellow") for row in rows for note in row["notes"]]
-    return Group(table, *notes, *(_trouble(row) for row in rows if row["state"] in {"backoff", "failed"}))
+    workers = {row["worker"]: row for row in reversed(rows)}.values()  # once each, though profiles share it
+    shared = [Text(_sharing(row), style="dim") for row in workers if row["shares_with"]]
+    notes = [Text(f"{row['name']}: {note}", style="yellow") for row in workers for note in row["notes"]]
+    trouble = (_trouble(row) for row in workers if row["state"] in {"backoff", "failed"})
+    return Group(table, *shared, *notes, *trouble)
+
+
+def _sharing(row: Row) -> str:
+    names = ", ".join(sorted([row["name"], *row["shares_with"]]))
+    return f"{names} share one worker; its memory stands with {row['worker']}"
 
 
 def _cells(row: Row) -> dict[str, RenderableType]:

@@ -75,6 +75,10 @@ class Profile(Table):
     idle_timeout: float = Field(
         0, ge=0, description="seconds without a request after which the worker sleeps; the next one wakes it"
     )
+    share_engine: bool | None = Field(
+        None,
+        description="one worker for the profiles that say so and differ per request only; else as the setting says",
+    )
     system_prompt: Name | None = Field(None, description="a file of `prompts/`, without `.txt`")
     system_prompt_mode: Literal["default", "prepend", "replace", "off"] = Field(
         "default", description="`default`: if the client sends none; `prepend`; `replace`; `off`"

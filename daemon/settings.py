@@ -72,6 +72,10 @@ class Settings(BaseSettings):
         "qwen2.5-3b-speculative-balanced", description="profile that answers a request without a model"
     )
     max_loads: int = Field(1, ge=1, description="workers that may load their models at the same time")
+    share_engine: bool = Field(
+        False,
+        description="one worker, and one copy of the weights, for profiles that differ per request only",
+    )
     stop_grace: Seconds = Field(10.0, description="time from SIGTERM to SIGKILL when a worker stops")
     drain_timeout: Seconds = Field(30.0, description="time that open requests have to finish at a stop")
     max_body_bytes: int = Field(32 * 2**20, ge=1024, description="largest request body")

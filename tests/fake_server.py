@@ -142,7 +142,8 @@ class Handler(BaseHTTPRequestHandler):
             )
         self.wfile.write(b"data: [DONE]\n\n")
         proposed = round(count / self.args.accepted)
-        print(f"Draft tokens accepted: {count}/{proposed} ({count / proposed:.0%})", flush=True)
+        whose = f"[{name}] " if (name := self.headers["X-Draftd-Profile"]) else ""
+        print(f"{whose}Draft tokens accepted: {count}/{proposed} ({count / proposed:.0%})", flush=True)
 
     def _halfway(self, order: str) -> None:
         if order == "die-mid-stream":

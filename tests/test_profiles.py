@@ -42,6 +42,7 @@ def test_a_model_is_all_that_a_profile_must_have() -> None:
         "port": None,
         "autostart": True,
         "idle_timeout": 0,
+        "share_engine": None,
         "system_prompt": None,
         "system_prompt_mode": "default",
         "command": (),

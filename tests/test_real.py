@@ -186,3 +186,41 @@ async def test_a_bad_model_path_ends_as_failed_and_the_reason_reaches_the_client
     finally:
         (served.profiles / "bad.toml").unlink()
         await served.post("/api/reload")
+
+
+async def memory_after_use(served: Served, *names: str) -> int:
+    """Bytes of all workers of these profiles, as status tells, once each profile has answered every prompt."""
+    for name in names:
+        for prompt in PROMPTS:
+            await greedy(served, name, [user(prompt)], max_tokens=40)
+    return sum(served.row(name)["memory_bytes"] or 0 for name in names)
+
+
+async def test_presets_that_share_an_engine_take_the_memory_of_one_and_draft_as_they_say(
+    served: Served,
+) -> None:
+    old = served.row("fast")["pid"]
+    await served.post("/api/workers/fast/restart")
+    await served.until(lambda: served.state("fast") == "ready" and served.row("fast")["pid"] != old, 60)
+    one = await memory_after_use(served, "fast")
+    shared = {f"shared-{name}": length for name, length in PRESETS.items()}
+    for name, length in shared.items():
+        served.write(name, preset(length, "share_engine = true\n"))
+    try:
+        await served.post("/api/reload")
+        await served.until_state("shared-max", "ready", limit=60)
+        assert await memory_after_use(served, *shared) <= 1.1 * one
+        expected = await greedy(served, "plain", [user(PROMPTS[0])])
+        for name, length in shared.items():
+            assert await greedy(served, name, [user(PROMPTS[0])]) == expected
+            row = served.row(name)
+            assert (row["pid"], row["num_draft_tokens"]) == (served.row("shared-fast")["pid"], length)
+            assert len(row["speculation"]["rounds_by_draft_length"]) == length
+            log = (await served.get(f"/api/logs/{name}?lines=1000")).text.splitlines()
+            own = [LINE.findall(line)[0] for line in log if f"[{name}] Draft tokens" in line]
+            assert len(own) == len(PROMPTS) + 1
+            assert row["acceptance"]["proposed"] == sum(int(proposed) for _, proposed, _ in own)
+    finally:
+        for name in shared:
+            (served.profiles / f"{name}.toml").unlink()
+        await served.post("/api/reload")

@@ -103,7 +103,7 @@ def _order(state_dir: Path | None, word: str, order: str, wanted: str) -> None:
     client = make_client(state_dir)
     name = resolve(client, word)
     before = _row(client, name)
-    client.order(name, order)
+    shares_with = client.order(name, order)["shares_with"]
     with progress(f"{order} {name}"):
         # A restart is done when the worker is ready again in another process.
         while (now := _row(client, name))["state"] != wanted or (
@@ -113,7 +113,8 @@ def _order(state_dir: Path | None, word: str, order: str, wanted: str) -> None:
                 out.print(workers_table([now], out.width))
                 raise DraftdError(f"{name} failed; 'draftd logs {name}' shows why")
             time.sleep(0.1)
-    out.print(f"{name} is {wanted}", highlight=False)
+    also = f", and so are {', '.join(shares_with)}: they share its worker" if shares_with else ""
+    out.print(f"{name} is {wanted}{also}", highlight=False, soft_wrap=True)
 
 
 def _row(client: Client, name: str) -> dict[str, Any]:

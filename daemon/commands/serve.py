@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,11 +14,12 @@ import typer
 from rich.live import Live
 
 from daemon.commands.shared import Names, Profiles, StateDir, err
-from daemon.console import what_next, workers_table
+from daemon.console import memory, what_next, workers_table
 from daemon.errors import DraftdError
 from daemon.profile_files import load_dir
-from daemon.profiles import ProfileSet, select
+from daemon.profiles import Profile, ProfileSet, select
 from daemon.settings import Settings, load_settings, shipped_dir
+from daemon.sharing import could_share
 
 if TYPE_CHECKING:
     from daemon.app import Daemon
@@ -33,6 +35,14 @@ def up(
     base_port: Annotated[int | None, typer.Option(help="First port for workers. (default: 8000)")] = None,
     profiles: Profiles = None,
     state_dir: StateDir = None,
+    share_engine: Annotated[
+        bool | None,
+        typer.Option(
+            "--share-engine/--no-share-engine",
+            help="One worker for profiles that differ per request only. (default: no)",
+            show_default=False,
+        ),
+    ] = None,
     plain: Annotated[bool, typer.Option("--plain", help="Log lines only, no live view.")] = False,
 ) -> None:
     """Run the daemon in the foreground.
@@ -44,7 +54,12 @@ def up(
     from daemon.telemetry.rotated import RotatedStream
 
     settings = load_settings(
-        host=host, port=port, base_port=base_port, profiles=profiles, state_dir=state_dir
+        host=host,
+        port=port,
+        base_port=base_port,
+        profiles=profiles,
+        state_dir=state_dir,
+        share_engine=share_engine,
     )
     load = _demo_loader(names or []) if demo else _loader(settings, names or [])
     watched = (
@@ -54,8 +69,9 @@ def up(
     live = not plain and err.is_terminal
     level = "warning" if live and settings.log_level == "info" else settings.log_level
     configure(settings.log_format, level, RotatedStream(settings.log_file) if settings.log_file else None)
+    savings = [*what_sharing_saves(load().profiles.values(), share=settings.share_engine)]
     try:
-        asyncio.run(_serve(daemon, live=live))
+        asyncio.run(_serve(daemon, savings, live=live))
     except* DraftdError as group:
         raise group.exceptions[0] from None
 
@@ -74,20 +90,34 @@ def _demo_loader(names: list[str]) -> Callable[[], ProfileSet]:
     return lambda: select(replace(presets, profiles=demo), names)
 
 
-async def _serve(daemon: Daemon, *, live: bool) -> None:
+def what_sharing_saves(profiles: Iterable[Profile], *, share: bool) -> Iterator[str]:
+    """A line for each set of workers that hold the same weights and could be one."""
+    from daemon.workers import weights
+
+    for apart in could_share(profiles, share=share):
+        names = ", ".join(name for group in apart for name in group.names)
+        size = weights.size(apart[0].host, os.environ)
+        saved = f" and saves {memory((len(apart) - 1) * size)} of weights" if size else ""
+        yield (
+            f"{len(apart)} workers hold the same weights: share_engine = true (--share-engine) serves {names} "
+            f"by one of them, in one queue{saved}\n"
+        )
+
+
+async def _serve(daemon: Daemon, savings: list[str], *, live: bool) -> None:
     from daemon.app import handle_signals
 
     handle_signals(daemon)
     async with asyncio.TaskGroup() as tasks:
-        showing = tasks.create_task(_show_start(daemon, live=live))
+        showing = tasks.create_task(_show_start(daemon, savings, live=live))
         try:
             await daemon.run()
         finally:
             showing.cancel()
 
 
-async def _show_start(daemon: Daemon, *, live: bool) -> None:
-    """A live table until every worker has settled, then what to try next."""
+async def _show_start(daemon: Daemon, savings: list[str], *, live: bool) -> None:
+    """A live table until every worker has settled, then what could be saved, and what to try next."""
     if live:
         with Live(
             console=err,
@@ -99,7 +129,9 @@ async def _show_start(daemon: Daemon, *, live: bool) -> None:
         await _until_settled(daemon)
     if any(row["state"] == "ready" for row in daemon.workers()):
         err.print(
+            *savings,
             what_next(daemon.url, daemon.default_model, _command()),
+            sep="\n",
             markup=False,
             highlight=False,
             soft_wrap=True,

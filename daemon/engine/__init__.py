@@ -8,6 +8,7 @@ calls `mlx_lm.server.main()`. What the hooks add:
 - `costs` measures what drafting costs on this machine, and estimates what it is worth;
 - `prompt_cache` keeps cached prompts true under speculative decoding, and within `--prompt-cache-bytes`;
 - `start` refuses flags that corrupt the output, and gives a taken port a name and an exit code;
+- `asked` carries what the daemon asks beside the body to where the request is served;
 - `guard` refuses what a web page could send to the worker's own port;
 - `generation_thread` ends the process when the thread that generates has died.
 

@@ -11,7 +11,7 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
-from daemon.engine import records
+from daemon.engine import asked, records
 from daemon.engine.acceptance import AcceptanceCount, counted
 from daemon.engine.exits import describe
 from daemon.engine.generation_thread import exit_on_death, watch
@@ -109,6 +109,20 @@ def _place_guard() -> None:
     guard(handler)
 
 
+def _place_asked() -> None:
+    server: Any = importlib.import_module("mlx_lm.server")
+    handler, generator = expect(server, "APIHandler"), expect(server, "ResponseGenerator", caller="run")
+    expect(handler, "do_POST")
+    expect(handler, "handle_completion", caller="do_POST")
+    expect(generator, "generate", "request", "generation_args")
+    expect(generator, "_serve_single", "request", "stream", caller="_generate")
+    if "generate" not in handler.handle_completion.__code__.co_names:
+        raise UnfitError("mlx_lm.server.APIHandler.handle_completion does not use generate")
+    arguments = expect(server, "GenerationArguments", "num_draft_tokens")
+    setattr(object.__new__(arguments), asked.ATTRIBUTE, None)  # raises where it takes no further attribute
+    asked.carry(handler, generator)
+
+
 def _place_prompt_cache() -> None:
     server: Any = importlib.import_module("mlx_lm.server")
     cache = expect(server, "LRUPromptCache", "max_size", "max_bytes", caller="run")
@@ -144,6 +158,7 @@ HOOKS: dict[str, tuple[Callable[[], None], str]] = {
     "acceptance": (_place_acceptance, "draft acceptance is not counted"),
     "progress": (_place_progress, "a long prompt shows no progress before its first token"),
     "quiet_health": (_place_quiet_health, "the log is full of health checks"),
+    "asked": (_place_asked, "drafting counts for one profile where several share the worker"),
     "guard": (_place_guard, "web pages can send requests to the worker's port"),
     "prompt_cache": (_place_prompt_cache, "cached prompts may change the answers of drafted requests"),
     "generation_thread": (_place_generation_thread, "the process outlives its generation thread"),
@@ -184,8 +199,10 @@ def report_generation(
     Called in the generation thread; never raises.
     """
     try:
-        human = [records.acceptance_line(count.accepted, count.proposed)] if count.proposed else []
-        records.write(*human, generation_record(count, _memory(), figures(count)))
+        profile = asked.current().profile
+        human = [records.acceptance_line(count.accepted, count.proposed, profile)] if count.proposed else []
+        whose = {"profile": profile} if profile else {}
+        records.write(*human, generation_record(count, _memory(), {**whose, **figures(count)}))
     except Exception as error:
         records.say(f"a generation could not be reported: {describe(error)}")
 

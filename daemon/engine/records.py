@@ -6,6 +6,9 @@ Three forms, one line each:
     draftd-engine {"event": "generation", ...}  the same and more, for the daemon to parse
     draftd-engine: port 8000 on 127.0.0.1 ...   something that a person should know, at most once each
 
+Where several profiles share the engine, the daemon says whose a request is (see `asked`): then the first form
+begins with the name in brackets, and the record of the generation has a "profile".
+
 The lines of one call leave in one `write`, past the buffers of `sys.stderr`, so that no other thread's line
 comes between them. For none to begin in the middle of another thread's line either, `sys.stderr` must give
 out whole lines only, see `keep_lines_whole`. The call blocks while the pipe is full: whoever reads the log
@@ -24,9 +27,10 @@ RECORD_PREFIX = "draftd-engine "
 _STDERR = 2
 
 
-def acceptance_line(accepted: int, proposed: int) -> str:
-    """Return the line for people; `proposed` must be positive."""
-    return f"Draft tokens accepted: {accepted}/{proposed} ({accepted / proposed:.0%})"
+def acceptance_line(accepted: int, proposed: int, profile: str | None = None) -> str:
+    """Return the line for people; `proposed` must be positive. `profile` says whose, if the daemon did."""
+    whose = f"[{profile}] " if profile else ""
+    return f"{whose}Draft tokens accepted: {accepted}/{proposed} ({accepted / proposed:.0%})"
 
 
 def record(event: str, **fields: Any) -> str:

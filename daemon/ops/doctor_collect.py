@@ -26,6 +26,7 @@ from daemon.ops.doctor_files import compare, read_model
 from daemon.profile_files import load_dir
 from daemon.profiles import Profile
 from daemon.settings import Settings
+from daemon.sharing import groups
 from daemon.sockets import holder_of, is_free_port
 
 WATCHED = 0.3  # seconds over which the use of the processors is measured
@@ -35,6 +36,7 @@ def collect(settings: Settings) -> Facts:
     """Everything. Raises nothing for what is broken: that is a fact too."""
     profiles, config_error = _profiles(settings)
     running = _daemon(settings)
+    share = settings.share_engine or _shares(running)
     models = {name: read_model(name) for name in _model_names(profiles)}
     memory = psutil.virtual_memory()
     hub_cache = _hub_cache()
@@ -43,7 +45,8 @@ def collect(settings: Settings) -> Facts:
         versions=_versions(),
         config_error=config_error,
         profiles=profiles,
-        ports=tuple(_ports(settings, profiles, running)),
+        share=share,
+        ports=tuple(_ports(settings, profiles, running, share=share)),
         models=models,
         vocabularies=tuple(_vocabularies(profiles, models)),
         memory_total=memory.total,
@@ -127,12 +130,20 @@ def _daemon(settings: Settings) -> Daemon | None:
     return Daemon(running.pid, running.url, running.version, rows)
 
 
-def _ports(settings: Settings, profiles: Iterable[Profile], running: Daemon | None) -> Iterator[Port]:
+def _shares(running: Daemon | None) -> bool:
+    """Whether the running daemon was told to share engines, as by `draftd up --share-engine`."""
+    return any(row.get("shares_with") for row in (running.rows if running else None) or ())
+
+
+def _ports(
+    settings: Settings, profiles: Iterable[Profile], running: Daemon | None, *, share: bool
+) -> Iterator[Port]:
     family = _family(running)
     wanted: dict[int, tuple[Purpose, str]] = {settings.port: ("proxy", "draftd")}
     profiles = list(profiles)
     wanted |= {p.port: ("fixed", p.name) for p in profiles if p.port}
-    floating = sum(profile.autostart and not profile.port for profile in profiles)
+    workers = groups({profile.name: profile for profile in profiles}, share=share)
+    floating = sum(worker.autostart and not worker.host.port for worker in workers)
     for number in range(settings.base_port, min(settings.base_port + floating, 65536)):
         wanted.setdefault(number, ("worker", "workers"))
     for number, (purpose, owner) in sorted(wanted.items()):

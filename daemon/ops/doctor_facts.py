@@ -93,12 +93,15 @@ class Daemon:
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """Everything there is to judge. `bench` is the report of the last `draftd bench`, None for none."""
+    """Everything there is to judge. `bench` is the report of the last `draftd bench`, None for none; `share` tells
+    whether profiles that do not say otherwise share an engine.
+    """
 
     version: str
     versions: Versions
     config_error: str = ""
     profiles: tuple[Profile, ...] = ()
+    share: bool = False
     ports: tuple[Port, ...] = ()
     models: Mapping[str, Model] = field(default_factory=dict)
     vocabularies: tuple[Vocabularies, ...] = ()

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterable, Iterator
 
 from daemon.ops.doctor_facts import Facts, Model, Vocabularies
 from daemon.ops.doctor_findings import Check, Finding, Severity
 from daemon.profiles import Profile
+from daemon.sharing import could_share, groups
 
 GPU_SHARE = 0.75  # of the memory: about what macOS lets the GPU have
 WORTH_SAVING = 0.02  # of the memory
@@ -108,17 +108,19 @@ def _compared(pair: Vocabularies) -> Finding:
 
 def memory(facts: Facts) -> Iterator[Finding]:
     """What starts by itself fits; weights only, since contexts come on top."""
-    starting = [profile for profile in facts.profiles if profile.autostart and not profile.command]
-    sizes = {profile.name: _weights(profile, facts) for profile in starting}
-    known = {name: size for name, size in sizes.items() if size is not None}
+    ours = {profile.name: profile for profile in facts.profiles if not profile.command}
+    starting = [group.host for group in groups(ours, share=facts.share) if group.autostart]
+    known = [size for profile in starting if (size := _weights(profile, facts)) is not None]
     if not known:
         return
-    total = sum(known.values())
+    total = sum(known)
     what = (
         f"{len(known)} workers start by themselves, with {_size(total)} of weights; "
         f"the memory is {_size(facts.memory_total)}"
     )
-    do = _less(starting, known)
+    saved, shared = _sharing(facts)
+    one = "'draftd up PROFILE' starts one only, or set autostart = false in the others"
+    do = f"{shared}; or {one}" if saved else one
     if total > facts.memory_total:
         yield Finding(Severity.ERROR, "memory", what, "they do not fit: the system swaps, or ends them", do)
     elif total > GPU_SHARE * facts.memory_total:
@@ -127,8 +129,8 @@ def memory(facts: Facts) -> Iterator[Finding]:
     elif facts.daemon is None and total > facts.memory_free:
         why = f"only {_size(facts.memory_free)} is free now: other programs would be swapped out"
         yield Finding(Severity.WARNING, "memory", what, why, do)
-    elif (saved := _shareable(starting, known)) > WORTH_SAVING * facts.memory_total:
-        why = f"they hold the same weights several times over: one worker for all would save {_size(saved)}"
+    elif saved > WORTH_SAVING * facts.memory_total:
+        why = f"they hold the same weights several times over: sharing would save {_size(saved)}"
         yield Finding(Severity.NOTE, "memory", what, why, do)
     else:
         yield Finding(Severity.FINE, "memory", what)
@@ -140,19 +142,12 @@ def _weights(profile: Profile, facts: Facts) -> int | None:
     return None if None in sizes else sum(size or 0 for size in sizes)
 
 
-def _shareable(starting: Iterable[Profile], sizes: dict[str, int]) -> int:
-    """Bytes that would be saved if profiles of the same models were served by one worker."""
-    groups: defaultdict[tuple[str, str | None, str | None], list[int]] = defaultdict(list)
-    for profile in starting:
-        if profile.name in sizes:
-            groups[profile.model, profile.draft_model, profile.adapter_path].append(sizes[profile.name])
-    return sum(sum(group[1:]) for group in groups.values())
-
-
-def _less(starting: Iterable[Profile], sizes: dict[str, int]) -> str:
-    saved = _shareable(starting, sizes)
-    one = "'draftd up PROFILE' starts one only, or set autostart = false in the others"
-    return f"{one} (saves {_size(saved)}); a request may name its own num_draft_tokens" if saved else one
+def _sharing(facts: Facts) -> tuple[int, str]:
+    """The bytes of weights that sharing engines would save, and how to do it."""
+    apart = could_share(facts.profiles, share=facts.share)
+    saved = sum((len(workers) - 1) * (_weights(workers[0].host, facts) or 0) for workers in apart)
+    names = "; ".join(", ".join(name for worker in workers for name in worker.names) for workers in apart)
+    return saved, f"share_engine = true in draftd.toml: one worker for {names} (saves {_size(saved)})"
 
 
 def _size(size: int | None) -> str:

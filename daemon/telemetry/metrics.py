@@ -25,7 +25,7 @@ from prometheus_client.openmetrics import exposition as openmetrics
 from prometheus_client.registry import Collector
 
 from daemon.telemetry.instruments import ENDPOINTS, UNKNOWN, Instruments
-from daemon.telemetry.records import MOST, DraftAcceptance, EngineStarted, GenerationReport, Record
+from daemon.telemetry.records import MOST, DraftAcceptance, GenerationReport, Record
 from daemon.telemetry.speculation import WINDOW, Speculation, families
 
 __all__ = [
@@ -49,17 +49,20 @@ _WORD = re.compile(r"[a-z][a-z0-9_-]{0,31}")
 
 @dataclass(frozen=True, slots=True)
 class WorkerSample:
-    """One worker at the time of a scrape.
+    """One profile's worker at the time of a scrape.
 
     `state` is one of STATES; `memory_bytes` is of the process group, None where there is none; `queue_depth`
-    is in requests; `start_seconds` is how long the last start took until ready, None before the first.
+    is in requests; both are None for a profile that shares the worker of another sample, which has them.
+    `start_seconds` is how long the last start took until ready, None before the first; `accounting` whether the
+    engine counts draft tokens.
     """
 
     profile: str
     state: str
     memory_bytes: int | None
-    queue_depth: int
+    queue_depth: int | None
     start_seconds: float | None
+    accounting: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +92,6 @@ class _Tally:
     proposed: int = 0
     accepted: int = 0
     requests: int = 0
-    accounting: bool = False
     speculation: Speculation = field(default_factory=Speculation)
     recent: deque[DraftAcceptance] = field(default_factory=lambda: deque(maxlen=WINDOW))
     speeds: deque[float] = field(default_factory=lambda: deque(maxlen=WINDOW))
@@ -120,14 +122,10 @@ class _AtScrape(Collector):
 
     def _drafting(self) -> Iterator[Metric]:
         ratio = _gauge("draft_acceptance_ratio", "Accepted / proposed draft tokens of the last 50 requests.")
-        accounting = _gauge(
-            "draft_accounting", "1 if the engine counts draft tokens, 0 if it does not or is not up."
-        )
         for profile, tally in self._tallies.items():
-            accounting.add_metric([profile], tally.accounting)
             if (value := tally.ratio()) is not None:
                 ratio.add_metric([profile], value)
-        return iter((ratio, accounting))
+        yield ratio
 
 
 def _gauge(name: str, text: str, *labels: str) -> GaugeMetricFamily:
@@ -136,18 +134,23 @@ def _gauge(name: str, text: str, *labels: str) -> GaugeMetricFamily:
 
 def _workers(samples: Iterable[WorkerSample]) -> Iterator[Metric]:
     state = _gauge("worker_state", "1 for the state that the worker is in, 0 for the others.", "state")
-    memory = _gauge("worker_memory_bytes", "Memory of the worker's processes.")
-    depth = _gauge("queue_depth", "Requests that wait for the worker.")
+    accounting = _gauge(
+        "draft_accounting", "1 if the engine counts draft tokens, 0 if it does not or is not up."
+    )
+    memory = _gauge("worker_memory_bytes", "Memory of the worker's processes; once, if profiles share it.")
+    depth = _gauge("queue_depth", "Requests that wait for the worker; once, if profiles share it.")
     start = _gauge("worker_start_seconds", "How long the worker's last start took until it was ready.")
     for sample in samples:
         for name in STATES:
             state.add_metric([sample.profile, name], sample.state == name)
-        depth.add_metric([sample.profile], sample.queue_depth)
+        accounting.add_metric([sample.profile], sample.accounting)
+        if sample.queue_depth is not None:
+            depth.add_metric([sample.profile], sample.queue_depth)
         if sample.memory_bytes is not None:
             memory.add_metric([sample.profile], sample.memory_bytes)
         if sample.start_seconds is not None:
             start.add_metric([sample.profile], sample.start_seconds)
-    return iter((state, memory, depth, start))
+    return iter((accounting, state, memory, depth, start))
 
 
 class Metrics:
@@ -196,8 +199,6 @@ class Metrics:
             case GenerationReport():
                 self._push.rounds.labels(profile).inc(record.rounds)
                 tally.speculation.add(record)
-            case EngineStarted():
-                tally.accounting = record.accounting
 
     def request(self, profile: str | None, endpoint: str, status: int, seconds: float) -> None:
         """Count one answered request. `status` is the HTTP status, CLIENT_LEFT if the client left.

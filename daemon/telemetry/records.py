@@ -4,7 +4,8 @@ Two kinds of lines tell about the same request, and each number is taken from on
 nothing is counted twice:
 
 * `Draft tokens accepted: 4/5 (80%)`, for people: the *only* source of the proposed and accepted counters.
-  Anything may stand before it (a logger's prefix). It works for any server that prints it.
+  Anything may stand before it (a logger's prefix). It works for any server that prints it. A name in brackets
+  right before it says whose request it was, where several profiles share the worker.
 * `draftd-engine {json}`, of our engine: the source of rounds, truncated rounds, the positions and memory. It
   repeats proposed and accepted so that one line is complete by itself; counters must not add them.
 
@@ -26,16 +27,20 @@ RULES = ("paper", "plain")
 
 _MARK = "draftd-engine "
 # The percentage is asked for: a line cut within the numbers ("1/1" of "1/15") must not be taken for whole.
-_ACCEPTED = re.compile(r"Draft tokens accepted: ([0-9]{1,12})/([0-9]{1,12}) \([0-9]{1,3}(?:\.[0-9]{1,6})?%\)")
+_ACCEPTED = re.compile(
+    r"(?:\[([A-Za-z0-9._-]{1,100})\] )?"
+    r"Draft tokens accepted: ([0-9]{1,12})/([0-9]{1,12}) \([0-9]{1,3}(?:\.[0-9]{1,6})?%\)"
+)
 _PROGRESS = re.compile(r"Prompt processing progress: ([0-9]{1,12})/([0-9]{1,12})")
 
 
 @dataclass(frozen=True, slots=True)
 class DraftAcceptance:
-    """Draft tokens of one request: how many were offered and how many kept."""
+    """Draft tokens of one request: how many were offered and how many kept, and of which profile, if it is said."""
 
     accepted: int
     proposed: int
+    profile: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +75,8 @@ class GenerationReport:
 
     `proposed` and `accepted` repeat the human line: read them, never add them to a counter. The tuples
     `_by_position` count draft tokens by their place in the round, first place first. `rule` is "paper" or
-    "plain"; `speedup` is estimated, against no drafting. What the engine did not say is None.
+    "plain"; `speedup` is estimated, against no drafting; `profile` is whose request it was, where several share
+    the engine. What the engine did not say is None.
     """
 
     rounds: int
@@ -85,6 +91,7 @@ class GenerationReport:
     rule: str | None = None
     costs: Costs | None = None
     speedup: float | None = None
+    profile: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,8 +122,8 @@ def parse(line: str) -> Record | None:
     if (at := line.find(_MARK + "{")) >= 0:
         return _engine(line[at + len(_MARK) :])
     if match := _ACCEPTED.search(line):
-        accepted, proposed = int(match[1]), int(match[2])
-        return DraftAcceptance(accepted, proposed) if accepted <= proposed <= MOST else None
+        accepted, proposed = int(match[2]), int(match[3])
+        return DraftAcceptance(accepted, proposed, match[1]) if accepted <= proposed <= MOST else None
     if match := _PROGRESS.search(line):
         processed, total = int(match[1]), int(match[2])
         return PromptProgress(processed, total) if processed <= total <= MOST else None
@@ -153,6 +160,7 @@ def _generation(said: Mapping[str, object]) -> GenerationReport:
         rule=rule if (rule := said.get("rule")) in RULES else None,
         costs=_costs(said.get("costs")),
         speedup=None if said.get("speedup") is None else _positive(said.get("speedup")),
+        profile=name if isinstance(name := said.get("profile"), str) else None,
     )
     places = zip_longest(report.accepted_by_position, report.proposed_by_position, fillvalue=0)
     if report.accepted > report.proposed or any(kept > offered for kept, offered in places):

@@ -115,13 +115,23 @@ class Api:
         ]
 
     async def order(self, request: web.Request) -> web.Response:
-        """POST /api/workers/{name}/restart|start|stop: takes the order; status shows how it goes."""
+        """POST /api/workers/{name}/restart|start|stop: takes the order; status shows how it goes.
+
+        It is for the profile's worker, and so for the profiles in `shares_with` as well.
+        """
         event = ORDERS.get(request.match_info["order"])
         if event is None:
             raise RequestError(404, "the orders are restart, start and stop", code="unknown_order")
         profile = self.router().resolve(request.match_info["name"])
         self.supervisor.worker(profile.name).post(event)
-        return web.json_response({"name": profile.name, "order": request.match_info["order"]}, status=202)
+        return web.json_response(
+            {
+                "name": profile.name,
+                "order": request.match_info["order"],
+                "shares_with": self.supervisor.shares_with(profile.name),
+            },
+            status=202,
+        )
 
     async def reload_profiles(self, request: web.Request) -> web.Response:
         """POST /api/reload: all profiles or none; answers with the names of what changed."""
@@ -130,7 +140,7 @@ class Api:
     async def log(self, request: web.Request) -> web.StreamResponse:
         """GET /api/logs/{name}?follow=1&lines=N: the newest lines as text; with `follow`, those to come."""
         profile = self.router().resolve(request.match_info["name"])
-        source = self.logs(profile.name)
+        source = self.logs(self.supervisor.worker(profile.name).name)
         newest = source.tail(max(1, _lines(request)))
         if request.query.get("follow", "0") in {"0", ""}:
             return web.Response(text="".join(_shown(line) for line in newest))

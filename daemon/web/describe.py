@@ -14,11 +14,13 @@ from daemon.workers.status import WorkerStatus, describe_code
 
 
 def worker(status: WorkerStatus, queue: int, metrics: Metrics) -> dict[str, Any]:
-    """One worker in /api/status. Times are ISO 8601 in UTC."""
+    """One profile's worker in /api/status. Times are ISO 8601 in UTC."""
     acceptance = metrics.acceptance(status.name)
     last = status.last_exit
     return {
         "name": status.name,
+        "worker": status.worker,
+        "shares_with": list(status.shares_with),
         "state": status.state,
         "pid": status.pid,
         "port": status.port,

@@ -140,7 +140,7 @@ class EventStream:
         self._changed.clear()
         self._looked = time.monotonic()
         status = self._status()
-        names = [row["name"] for row in status["workers"]]
+        names = dict.fromkeys(row["worker"] for row in status["workers"])
         new = {name: lines for name in names if (lines := self._new_lines(name))}
         news = b""
         if status != self._told:

@@ -10,6 +10,7 @@ import asyncio
 import errno
 import select
 import socket
+from collections.abc import Mapping
 
 import httptools
 
@@ -20,7 +21,7 @@ MAX_BUFFERED = 4 * READ  # of an answer that wait here for a client that reads s
 CONNECT_TIMEOUT = 5.0  # seconds
 _HEAD = (
     "POST {path} HTTP/1.1\r\nHost: {host}:{port}\r\nContent-Type: application/json\r\n"
-    "Content-Length: {length}\r\nConnection: close\r\n\r\n"
+    "Content-Length: {length}\r\nConnection: close\r\n{further}\r\n"
 )
 
 
@@ -71,9 +72,10 @@ class Exchange:
         finally:
             self._loop.remove_writer(self._socket.fileno())
 
-    async def ask(self, port: int, path: str, payload: bytes) -> None:
+    async def ask(self, port: int, path: str, payload: bytes, headers: Mapping[str, str]) -> None:
         """Send the request and wait for the headers. Raises OSError or EOFError if the connection ends first."""
-        head = _HEAD.format(path=path, host=HOST, port=port, length=len(payload))
+        further = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+        head = _HEAD.format(path=path, host=HOST, port=port, length=len(payload), further=further)
         data = head.encode() + payload
         sent = self._socket.send(data)
         self._read_on()

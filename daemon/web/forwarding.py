@@ -144,7 +144,7 @@ def _check(fields: dict[str, Any]) -> RequestFields:
 
 
 def _fill_in(fields: dict[str, Any], profile: Profile) -> None:
-    """The profile's defaults, where the client says nothing."""
+    """The profile's defaults and draft length, where the client says nothing."""
     defaults = profile.defaults.model_dump(exclude_none=True)
     if "max_completion_tokens" in fields:
         defaults.pop("max_tokens", None)
@@ -152,6 +152,8 @@ def _fill_in(fields: dict[str, Any], profile: Profile) -> None:
         fields.setdefault(key, value)
     if profile.draft_model is None:
         fields.pop("num_draft_tokens", None)
+    else:  # the worker may be shared with profiles of other draft lengths
+        fields.setdefault("num_draft_tokens", profile.draft_length)
 
 
 def _suit_mlx(fields: dict[str, Any]) -> None:

@@ -31,6 +31,7 @@ from daemon.workers.worker import Worker
 log = structlog.get_logger("proxy")
 
 PATHS: dict[Endpoint, str] = {"chat.completions": "/v1/chat/completions", "completions": "/v1/completions"}
+PROFILE_HEADER = "X-Draftd-Profile"  # tells a shared engine whose request it is
 NOTICE = 1.0  # seconds that the death of a worker may take to be noticed
 
 
@@ -85,25 +86,29 @@ class Proxy:
         self._metrics = metrics
         self._limits = limits
         self._on_change = on_change
-        self._admissions: dict[str, Admission] = {}
+        self._admissions: dict[Worker, Admission] = {}
         self._refusing = False
         self._idle = asyncio.Event()
         self._idle.set()
         self.open_requests = 0
 
     def admission(self, name: str) -> Admission:
-        """The queue of a profile's worker."""
-        if name not in self._admissions:
-            self._admissions[name] = Admission(lambda: self._capacity(name))
-        return self._admissions[name]
+        """The queue of a profile's worker: one for all profiles that share it."""
+        worker = self._supervisor.worker(name)
+        if worker not in self._admissions:
+            self._admissions[worker] = Admission(lambda: self._capacity(worker))
+        return self._admissions[worker]
 
-    def _capacity(self, name: str) -> tuple[int, int]:
-        profile = self._router().profiles.profiles.get(name)
+    def _capacity(self, worker: Worker) -> tuple[int, int]:
+        profile = self._router().profiles.profiles.get(worker.name)
         return (profile.concurrency, profile.limits.queue) if profile else (1, 0)
 
-    def forget(self, name: str) -> None:
-        """The profile is gone."""
-        self._admissions.pop(name, None)
+    def refresh(self) -> None:
+        """After a reload: let in as many as the limits allow now, and forget the queues of workers that end."""
+        for admission in self._admissions.values():
+            admission.refresh()
+        kept = {self._supervisor.worker(name) for name in self._router().profiles.profiles}
+        self._admissions = {worker: one for worker, one in self._admissions.items() if worker in kept}
 
     def refuse_new(self) -> None:
         """The daemon stops: what is open may finish, nothing new is taken."""
@@ -156,7 +161,16 @@ class Proxy:
 
     async def _relay(self, call: Call) -> bytes:
         """Wait for a slot and the worker, send the request, pass the answer on; returns what is left to send."""
-        worker = self._supervisor.worker(call.name)
+        while True:
+            worker = self._supervisor.worker(call.name)
+            try:
+                return await self._in_turn(worker, call)
+            except WorkerError as error:
+                if error.code != "worker_stopped" or self._supervisor.worker(call.name) is worker:
+                    raise
+                # A reload gave the profile to another worker while the request waited for this one.
+
+    async def _in_turn(self, worker: Worker, call: Call) -> bytes:
         admission = self.admission(call.name)
         call.told["x-draftd-queue-position"] = str(admission.ahead)
         async with admission.slot() as waited:
@@ -170,15 +184,20 @@ class Proxy:
 
     async def _attempt(self, worker: Worker, call: Call) -> bytes:
         forward = call.forward
-        async with worker.lease() as lease:
+        async with worker.lease(call.name) as lease:
             call.told["x-draftd-worker"] = f"{HOST}:{lease.port}"
-            async with upstream.post(lease.port, PATHS[forward.endpoint], forward.payload) as exchange:
+            path, headers = PATHS[forward.endpoint], self._headers(call)
+            async with upstream.post(lease.port, path, forward.payload, headers) as exchange:
                 try:
                     if forward.streamed:
                         return await self._take_stream(exchange, lease, call)
                     return self._take_whole(await upstream.whole(exchange, lease.progress), call)
                 except BrokenAnswerError as error:
                     raise upstream.broken(error) from error
+
+    def _headers(self, call: Call) -> dict[str, str]:
+        """What the engine is told beside the body."""
+        return {PROFILE_HEADER: call.name} if self._supervisor.shares_with(call.name) else {}
 
     async def _take_stream(self, exchange: Exchange, lease: Lease, call: Call) -> bytes:
         answer = Answer(call.forward.endpoint, call.forward.model)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 
 from daemon.errors import DraftdError, RequestError, WorkerError
@@ -21,14 +21,17 @@ class NotSentError(WorkerError):
 
 
 @asynccontextmanager
-async def post(port: int, path: str, payload: bytes) -> AsyncIterator[Exchange]:
-    """The worker's answer with status 200. Raises NotSentError, RequestError or WorkerError."""
+async def post(port: int, path: str, payload: bytes, headers: Mapping[str, str]) -> AsyncIterator[Exchange]:
+    """The worker's answer with status 200. Raises NotSentError, RequestError or WorkerError.
+
+    `headers` go to the worker beside those that every request has.
+    """
     try:
         exchange = await connect(port)
     except OSError as error:
         raise NotSentError("the worker has just ended", code="worker_lost", retry_after=1) from error
     try:
-        await _ask(exchange, port, path, payload)
+        await _ask(exchange, port, path, payload, headers)
         if exchange.status != 200:
             raise _refused(exchange.status, await _error_body(exchange))
         yield exchange
@@ -36,9 +39,9 @@ async def post(port: int, path: str, payload: bytes) -> AsyncIterator[Exchange]:
         exchange.close()
 
 
-async def _ask(exchange: Exchange, port: int, path: str, payload: bytes) -> None:
+async def _ask(exchange: Exchange, port: int, path: str, payload: bytes, headers: Mapping[str, str]) -> None:
     try:
-        await exchange.ask(port, path, payload)
+        await exchange.ask(port, path, payload, headers)
     except (OSError, EOFError) as error:
         raise WorkerError("the worker ended before it answered", status=502, code="worker_lost") from error
 

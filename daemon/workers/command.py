@@ -59,8 +59,11 @@ def environment(base: Mapping[str, str], *, offline: bool) -> dict[str, str]:
 
 
 def fingerprint(profile: Profile) -> str:
-    """Equal for two profiles exactly when a running child of the one can serve as the other."""
-    parts = {"argv": argv(profile, 0), "port": profile.port}
+    """Equal for two profiles exactly when a running child of the one can serve as the other.
+
+    The draft length is no part of it: the daemon sends it with each request.
+    """
+    parts = {"argv": argv(profile.model_copy(update={"num_draft_tokens": None}), 0), "port": profile.port}
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import signal
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from daemon.sharing import Group
 
 # What the engine means by its exit codes; a foreign command may mean something else, so they only explain.
 EXIT_WORDS = {
@@ -29,9 +32,15 @@ class LastExit:
 
 @dataclass(frozen=True, slots=True)
 class WorkerStatus:
-    """One worker at one moment. `since` is when it entered its state (epoch seconds)."""
+    """One profile's worker at one moment. `since` is when it entered its state (epoch seconds).
+
+    `worker` is the worker's name: that of the first of the profiles that share it. The memory of a shared worker
+    is told with that profile only, so that a sum over profiles is right.
+    """
 
     name: str
+    worker: str
+    shares_with: tuple[str, ...]
     state: str
     pid: int | None
     port: int | None
@@ -43,7 +52,20 @@ class WorkerStatus:
     last_exit: LastExit | None
     memory_bytes: int | None
     start_seconds: float | None
+    accounting: bool
     notes: tuple[str, ...]
+
+
+def of_members(status: WorkerStatus, group: Group) -> Iterator[WorkerStatus]:
+    """A worker's status as that of each profile that it serves."""
+    for member in group.members:
+        yield replace(
+            status,
+            name=member.name,
+            shares_with=group.others(member.name),
+            num_draft_tokens=member.draft_length,
+            memory_bytes=status.memory_bytes if member.name == status.worker else None,
+        )
 
 
 def describe_code(code: int | None) -> str:

@@ -21,19 +21,40 @@ def at_hand(profile: Profile, env: Mapping[str, str]) -> bool:
     return not profile.command and all(_is_folder(name) or _is_downloaded(name, env) for name in names)
 
 
+def size(profile: Profile, env: Mapping[str, str]) -> int | None:
+    """Bytes of the target's and the draft's weights; None unless both are on this machine."""
+    names = [name for name in (profile.model, profile.draft_model) if name]
+    sizes = [_size(Path(name) if _is_folder(name) else _snapshot(name, env)) for name in names]
+    return sum(sizes) if all(sizes) else None
+
+
+def _size(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.glob("model*.safetensors"))
+
+
 def _is_folder(name: str) -> bool:
     return Path(name).is_dir()
 
 
-def _is_downloaded(name: str, env: Mapping[str, str]) -> bool:
-    """In doubt False: the worker then asks the hub, which fetches what is missing."""
+def _snapshot(name: str, env: Mapping[str, str]) -> Path:
+    """Where the download is, or would be."""
     repo = _cache(env) / f"models--{name.replace('/', '--')}"
     try:
-        folder = repo / "snapshots" / (repo / "refs" / "main").read_text().strip()
+        return repo / "snapshots" / (repo / "refs" / "main").read_text().strip()
+    except (OSError, ValueError):
+        return repo / "snapshots" / "none"
+
+
+def _is_downloaded(name: str, env: Mapping[str, str]) -> bool:
+    """In doubt False: the worker then asks the hub, which fetches what is missing."""
+    folder = _snapshot(name, env)
+    try:
         index = folder / "model.safetensors.index.json"
         parts = set(json.loads(index.read_bytes())["weight_map"].values()) if index.exists() else set()
         needed = {"config.json", "tokenizer_config.json"} | (parts or {"model.safetensors"})
-        return all((folder / part).exists() for part in needed) and not any(repo.glob("blobs/*.incomplete"))
+        return all((folder / part).exists() for part in needed) and not any(
+            folder.parents[1].glob("blobs/*.incomplete")
+        )
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return False
 

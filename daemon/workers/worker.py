@@ -58,6 +58,7 @@ class Worker:
 
     def __init__(self, profile: Profile, services: Services) -> None:
         self.profile = profile
+        self.name = profile.name  # in its log and its messages; the supervisor gives it another
         self.state: State = Stopped(time.monotonic())
         self._services = services
         self._inbox: asyncio.Queue[Message] = asyncio.Queue()
@@ -74,11 +75,12 @@ class Worker:
         self._start_seconds: float | None = None
         self._restarts = 0
         self._last_exit: LastExit | None = None
+        self._accounting = False
         self._notes: tuple[str, ...] = ()
         services.ports.reserve(self, profile.port)
 
     def __repr__(self) -> str:
-        return f"<Worker {self.profile.name} {self.state.label} port={self._port}>"
+        return f"<Worker {self.name} {self.state.label} port={self._port}>"
 
     # --- for everyone ----------------------------------------------------------------------------------------
 
@@ -95,14 +97,14 @@ class Worker:
         self._inbox.put_nowait(Close(drain))
 
     @asynccontextmanager
-    async def lease(self) -> AsyncIterator[Lease]:
-        """A ready child for one request; starts the child if it sleeps.
+    async def lease(self, name: str) -> AsyncIterator[Lease]:
+        """A ready child for one request to the profile `name`; starts the child if it sleeps.
 
         Raises WorkerError (503) if there is none to be had soon.
         """
         self._use.waiting += 1
         try:
-            port = await self._until_ready()
+            port = await self._until_ready(name)
         finally:
             self._use.waiting -= 1
             self._use.touch()
@@ -116,15 +118,13 @@ class Worker:
             if not self._use.open and isinstance(self.state, Draining):
                 self.post(Drained())
 
-    async def _until_ready(self) -> int:
+    async def _until_ready(self, name: str) -> int:
         if not isinstance(self.state, Ready):
             self.post(Demand())
         started = False
         while not isinstance(self.state, Ready):
             started = started or isinstance(self.state, Queued | Starting)
-            no = refusal(
-                self.profile.name, self.state, self._last_exit, time.monotonic(), witnessed_start=started
-            )
+            no = refusal(name, self.state, self._last_exit, time.monotonic(), witnessed_start=started)
             if no is not None:
                 raise no
             await self._changed.wait()
@@ -141,7 +141,9 @@ class Worker:
         """The worker now."""
         child = self._child
         return WorkerStatus(
-            name=self.profile.name,
+            name=self.name,
+            worker=self.name,
+            shares_with=(),
             state=self.state.label,
             pid=child.pid if child else None,
             port=self._port if child else None,
@@ -153,8 +155,13 @@ class Worker:
             last_exit=self._last_exit,
             memory_bytes=self._memory(),
             start_seconds=self._start_seconds,
+            accounting=self._accounting,
             notes=self._notes,
         )
+
+    def engine_started(self, *, accounting: bool) -> None:
+        """The engine is up, and counts draft tokens, or not."""
+        self._accounting = accounting
 
     def engine_progress(self, memory: int | None) -> None:
         """The engine says that it gets on with a request, and how many bytes of memory it uses."""
@@ -248,7 +255,7 @@ class Worker:
         because = getattr(event, "reason", None) or getattr(self.state, "reason", type(event).__name__)
         write(
             f"worker {self.state.label}",
-            worker=self.profile.name,
+            worker=self.name,
             was=old.label,
             because=because,
             port=self._port,
@@ -261,7 +268,7 @@ class Worker:
         match effect:
             case CountRestart(reason):
                 self._restarts += 1
-                self._services.on_restart(self.profile.name, reason)
+                self._services.on_restart(self.name, reason)
             case Effect.ACQUIRE_LOAD:
                 granted = Granted(self._ticket)
                 self._services.loads.acquire(self._ticket, lambda: self._inbox.put_nowait(granted))
@@ -281,7 +288,7 @@ class Worker:
 
     async def _spawn(self, tasks: asyncio.TaskGroup) -> None:
         self._child_number += 1
-        number, name = self._child_number, self.profile.name
+        number = self._child_number
 
         def post(event: Event) -> None:
             self._inbox.put_nowait(FromChild(number, event))
@@ -296,7 +303,7 @@ class Worker:
                 command.environment(
                     self._services.base_env, offline=weights.at_hand(self.profile, self._services.base_env)
                 ),
-                on_output=lambda chunk: self._services.on_output(name, chunk),
+                on_output=lambda chunk: self._services.on_output(self.name, chunk),
                 on_exit=lambda: post(Exited()),
             )
         except OSError as error:
@@ -312,17 +319,18 @@ class Worker:
             drain=self._services.drain_timeout,
         )
         self._monitor = tasks.create_task(
-            watch(watched, self._services.session, post), name=f"monitor {name}"
+            watch(watched, self._services.session, post), name=f"monitor {self.name}"
         )
 
     def _bury(self, reason: str) -> None:
         """The child is gone: keep what it said, let go of what it had."""
         child, self._child = self._child, None
+        self._accounting = False
         self._child_number += 1  # what its monitor has said and is still in the inbox is void
         if self._monitor:
             self._monitor.cancel()
         if child is None:
             return
         child.close()
-        lines = tuple(self._services.tail(self.profile.name, LAST_LINES))
+        lines = tuple(self._services.tail(self.name, LAST_LINES))
         self._last_exit = LastExit(child.exit_code, reason, time.time(), lines)

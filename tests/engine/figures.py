@@ -64,7 +64,7 @@ def engine(start: tuple[str, ...] = ENGINE) -> Iterator[Engine]:
 def stream(served: Engine, messages: list[dict[str, str]], **body: Any) -> tuple[float, float, str, int]:
     """Return seconds to the first token and from there to the last, the text, and how much was cached."""
     asked, first, last, text, cached = time.perf_counter(), 0.0, 0.0, "", 0
-    usage = {"stream": True, "stream_options": {"include_usage": True}}
+    usage: dict[str, Any] = {"stream": True, "stream_options": {"include_usage": True}}
     with served.open("/v1/chat/completions", messages=messages, **usage, **body) as response:
         for line in response:
             if not line.startswith(b"data: {"):

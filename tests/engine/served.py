@@ -89,11 +89,13 @@ class Engine:
         found = [json.loads(line.removeprefix(RECORD_PREFIX)) for line in self.lines if RECORD_PREFIX in line]
         return [record for record in found if record["event"] == event]
 
-    def open(self, path: str, **body: Any) -> http.client.HTTPResponse:
+    def open(
+        self, path: str, headers: Mapping[str, str] | None = None, **body: Any
+    ) -> http.client.HTTPResponse:
         """Send a request; return the response with its body unread."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=DEADLINE_S)
         self._sent += 1
-        head = {"Content-Type": "application/json"}
+        head = {"Content-Type": "application/json", **(headers or {})}
         connection.request("POST", path, json.dumps({"temperature": 0, **body}), head)
         return connection.getresponse()
 

@@ -32,6 +32,7 @@ def row(name: str, **fields: Any) -> dict[str, Any]:
         "model": "big",
         "draft_model": "small",
         "num_draft_tokens": 5,
+        "shares_with": [],
         "state": "ready",
         "last_exit": None,
         "acceptance": {"proposed": 1000, "accepted": 800, "ratio": 0.8},
@@ -299,7 +300,25 @@ TABLE: list[tuple[str, dict[str, Any], Severity, str, str]] = [
         {"profiles": tuple(profile(n, length) for n, length in (("a", 3), ("b", 5), ("c", 7)))},
         NOTE,
         "3 workers start by themselves, with 7.5 GB of weights",
-        "(saves 5.0 GB)",
+        "share_engine = true in draftd.toml: one worker for a, b, c (saves 5.0 GB)",
+    ),
+    (
+        "the same weights once, and once apart",
+        {
+            "profiles": tuple(
+                profile(n, share_engine=shares) for n, shares in (("a", True), ("b", True), ("c", None))
+            ),
+        },
+        NOTE,
+        "2 workers start by themselves, with 5.0 GB of weights",
+        "one worker for a, b, c (saves 2.5 GB)",
+    ),
+    (
+        "no room apart",
+        {"memory_total": 4 * GB, "profiles": (profile("a"), profile("b"), profile("c", limits={"queue": 1}))},
+        ERROR,
+        "3 workers start by themselves, with 7.5 GB of weights",
+        "one worker for a, b (saves 2.5 GB); or 'draftd up PROFILE'",
     ),
     (
         "low acceptance, with a shorter draft at hand",
@@ -376,6 +395,8 @@ def test_when_no_length_is_faster_than_none_the_draft_model_is_to_go() -> None:
         {"daemon": Daemon(4, "http://d", "1.0", (low("p-fast", 3, proposed=50),))},  # too few to judge by
         {"daemon": Daemon(4, "http://d", "1.0", (low("plain", 0),))},
         {"memory_total": 1000 * GB, "profiles": (profile("p-fast", 3), profile("b", 7))},  # little to save
+        {"profiles": (profile("p-fast", 3), profile("p-max", 7)), "share": True},
+        {"profiles": (profile("p-fast", 3), profile("p-max", 7, share_engine=False)), "share": True},
         {"memory_free": GB},  # while the daemon runs, what is not free is its own
         {"processes": (Process(9, "idle", 5.0, GB),)},
         {"models": {"big": replace(BIG, local=True), "small": SMALL}},

@@ -30,7 +30,7 @@ def test_the_command_prints_the_dashboard_as_json() -> None:
 def test_every_metric_and_label_of_the_dashboard_exists() -> None:
     metrics = Metrics("1", "1")
     metrics.declare("a")
-    metrics.bind(lambda: [WorkerSample("a", "ready", 1, 0, 1.0)])
+    metrics.bind(lambda: [WorkerSample("a", "ready", 1, 0, 1.0, accounting=True)])
     labels: dict[str, set[str]] = {}
     for name, pairs in scrape(metrics):
         labels.setdefault(name, set()).update(key for key, _ in pairs)

@@ -55,7 +55,10 @@ def busy() -> Metrics:
         metrics.restarted(profile, "exit")
         metrics.log_write_error(profile)
     metrics.bind(
-        lambda: [WorkerSample("fast", "ready", 5, 2, 1.5), WorkerSample("balanced", "failed", 5, 0, 9)]
+        lambda: [
+            WorkerSample("fast", "ready", 5, 2, 1.5, accounting=True),
+            WorkerSample("balanced", "failed", 5, 0, 9, accounting=False),
+        ]
     )
     return metrics
 
@@ -189,14 +192,6 @@ def test_the_ratio_is_of_the_last_50_requests_that_drafted(metrics: Metrics) -> 
     assert metrics.acceptance("fast") == Acceptance(1200, 150, 0.75)
 
 
-def test_accounting_says_what_the_engine_said_last(metrics: Metrics) -> None:
-    said = [value(metrics, "draft_accounting", profile="fast")]
-    for accounting in (True, False):
-        metrics.record("fast", EngineStarted(accounting))
-        said.append(value(metrics, "draft_accounting", profile="fast"))
-    assert said == [0, 1, 0]
-
-
 @pytest.mark.parametrize(
     ("profile", "endpoint", "status", "labels"),
     [
@@ -297,20 +292,25 @@ def test_states_are_read_at_each_scrape(metrics: Metrics) -> None:
     metrics.bind(lambda: samples)
     assert value(metrics, "worker_state", profile="fast", state="ready") is None
     for state in STATES:
-        samples[:] = [WorkerSample("fast", state, None, 3, None)]
+        samples[:] = [WorkerSample("fast", state, None, 3, None, accounting=False)]
         shown = {name: value(metrics, "worker_state", profile="fast", state=name) for name in STATES}
         assert shown == {name: name == state for name in STATES}
     assert value(metrics, "queue_depth", profile="fast") == 3
     assert value(metrics, "worker_memory_bytes", profile="fast") is None
     assert value(metrics, "worker_start_seconds", profile="fast") is None
-    samples[:] = [WorkerSample("fast", "ready", 1024, 0, 2.5)]
+    assert value(metrics, "draft_accounting", profile="fast") == 0
+    samples[:] = [WorkerSample("fast", "ready", 1024, 0, 2.5, accounting=True)]
+    assert value(metrics, "draft_accounting", profile="fast") == 1
     assert value(metrics, "worker_memory_bytes", profile="fast") == 1024
     assert value(metrics, "worker_start_seconds", profile="fast") == 2.5
 
 
 def test_two_workers_of_a_profile_give_one_series(metrics: Metrics) -> None:
     metrics.bind(
-        lambda: [WorkerSample("fast", "stopping", 1, 1, 1), WorkerSample("fast", "starting", 2, 2, 2)]
+        lambda: [
+            WorkerSample("fast", "stopping", 1, 1, 1, accounting=True),
+            WorkerSample("fast", "starting", 2, 2, 2, accounting=False),
+        ]
     )
     assert value(metrics, "worker_state", profile="fast", state="starting") == 1
     assert value(metrics, "worker_state", profile="fast", state="stopping") == 0

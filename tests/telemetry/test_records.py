@@ -37,6 +37,11 @@ def engine(**said: object) -> str:
     [
         ("Draft tokens accepted: 4/5 (80%)", DraftAcceptance(4, 5)),
         ("2026-11-23 10:00:00,123 - INFO - Draft tokens accepted: 4/5 (80%) in 2 s", DraftAcceptance(4, 5)),
+        ("[fast] Draft tokens accepted: 4/5 (80%)", DraftAcceptance(4, 5, "fast")),
+        ("INFO [a] [qwen2.5-3b_x] Draft tokens accepted: 4/5 (80%)", DraftAcceptance(4, 5, "qwen2.5-3b_x")),
+        ("[no name] Draft tokens accepted: 4/5 (80%)", DraftAcceptance(4, 5)),
+        ("[a]Draft tokens accepted: 4/5 (80%)", DraftAcceptance(4, 5)),
+        (engine(event="generation", rounds=0, proposed=0, accepted=0, profile=7), GenerationReport(0, 0, 0)),
         ("Draft tokens accepted: 0/0 (0%)", DraftAcceptance(0, 0)),
         ("Draft tokens accepted: 2/3 (66.7%)", DraftAcceptance(2, 3)),
         ("INFO:root:Prompt processing progress: 512/2048", PromptProgress(512, 2048)),
@@ -209,6 +214,7 @@ seconds = st.floats(1 / MOST, MOST)
     memory=memories,
     rule=st.none() | st.sampled_from(RULES),
     costs=st.none() | st.builds(Costs, seconds, seconds, seconds),
+    profile=st.none() | st.text(),
 )
 def test_engine_report_round_trips(
     rounds: tuple[int, int],
@@ -218,6 +224,7 @@ def test_engine_report_round_trips(
     memory: Memory | None,
     rule: str | None,
     costs: Costs | None,
+    profile: str | None,
 ) -> None:
     report = GenerationReport(
         rounds=rounds[0],
@@ -232,6 +239,7 @@ def test_engine_report_round_trips(
         rule=rule,
         costs=costs,
         speedup=costs.single if costs else None,
+        profile=profile,
     )
     assert parse(engine(event="generation", **asdict(report))) == report
 

@@ -322,3 +322,19 @@ async def test_the_page_is_closed_to_other_pages_and_to_anything_inline(tmp_path
             assert answer.headers["X-Content-Type-Options"] == "nosniff"
         foreign = {"Host": "evil.com"}
         assert (await served.get("/", headers=foreign)).status == 403
+
+
+async def test_profiles_that_share_a_worker_say_so_and_show_its_one_log(
+    tmp_path: Path, browser: Browser
+) -> None:
+    profiles = {name: fake(top="share_engine = true") for name in ("balanced", "fast")}
+    async with serving(tmp_path, profiles) as served, opened(browser, served) as page:
+        await expect(page.locator("#headline")).to_have_text("1 of 1 worker ready")
+        await expect(field(page, "fast", "models")).to_have_text("fake; one worker with balanced")
+        await expect(field(page, "balanced", "memory")).to_contain_text("MB")
+        await expect(field(page, "fast", "memory")).to_have_text("shared")
+        await served.ask("fast")
+        await button(page, "Show the log of fast").click()
+        await expect(page.locator("#lines")).to_contain_text("[fast] Draft tokens accepted: 5/10 (50%)")
+        await served.ask("balanced")
+        await expect(page.locator("#lines")).to_contain_text("[balanced] Draft tokens accepted: 5/10 (50%)")

@@ -13,6 +13,8 @@ from tests.web.given import profile
 
 READY = WorkerStatus(
     name="small",
+    worker="little",
+    shares_with=("little",),
     state="ready",
     pid=42,
     port=8001,
@@ -24,6 +26,7 @@ READY = WorkerStatus(
     last_exit=None,
     memory_bytes=1024,
     start_seconds=1.5,
+    accounting=True,
     notes=("port 8000 was busy",),
 )
 
@@ -38,6 +41,8 @@ def metrics() -> Metrics:
 def test_a_worker_that_has_done_nothing_is_told_with_zeros_and_nulls(metrics: Metrics) -> None:
     assert describe.worker(READY, 3, metrics) == {
         "name": "small",
+        "worker": "little",
+        "shares_with": ["little"],
         "state": "ready",
         "pid": 42,
         "port": 8001,

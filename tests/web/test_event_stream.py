@@ -153,7 +153,7 @@ class Given:
 
     def status(self) -> dict[str, Any]:
         self.looks += 1
-        return {"workers": [{"name": "a", "requests": self.requests}]}
+        return {"workers": [{"name": "a", "worker": "a", "requests": self.requests}]}
 
     def write(self, *lines: str) -> None:
         self.log.write(lines)

@@ -12,6 +12,7 @@ from daemon.web.exchange import MAX_BUFFERED, connect
 from tests.harness import free_ports
 
 HEAD = b"HTTP/1.1 200 OK\r\n"
+HEADERS = {"X-Further": "told"}
 
 
 @asynccontextmanager
@@ -37,7 +38,7 @@ async def answer_of(*pieces: bytes, payload: bytes = b"{}") -> tuple[int, bytes,
     async with asyncio.timeout(10), answering(*pieces) as (port, read):
         exchange = await connect(port)
         try:
-            await exchange.ask(port, "/v1/x", payload)
+            await exchange.ask(port, "/v1/x", payload, HEADERS)
             body = b""
             while piece := await exchange.read():
                 body += piece
@@ -64,7 +65,7 @@ async def test_a_request_larger_than_the_kernel_takes_at_once_arrives_whole() ->
     payload = b"x" * 20_000_000
     status, _, read = await answer_of(b"HTTP/1.0 400 Bad\r\n\r\nno", payload=payload)
     assert status == 400
-    assert read[0].endswith(b"\r\n\r\n" + payload)
+    assert read[0].endswith(b"\r\nX-Further: told\r\n\r\n" + payload)
 
 
 async def test_no_answer_is_no_end_of_one() -> None:
@@ -84,7 +85,7 @@ async def test_what_is_not_read_waits_with_the_worker() -> None:
     async with asyncio.timeout(10), answering(b"HTTP/1.0 200 OK\r\n\r\n", b"x" * size) as (port, _):
         exchange = await connect(port)
         try:
-            await exchange.ask(port, "/v1/x", b"{}")
+            await exchange.ask(port, "/v1/x", b"{}", HEADERS)
             while exchange._reading:  # noqa: ASYNC110 - until it had enough
                 await asyncio.sleep(0)
             assert exchange._buffered < 3 * MAX_BUFFERED

@@ -253,6 +253,13 @@ def test_the_draft_length_is_forwarded_only_to_a_worker_that_drafts(length: int)
     assert "num_draft_tokens" not in sent({"num_draft_tokens": length}, to=PLAIN)
 
 
+@pytest.mark.parametrize("asked", [{}, {"num_draft_tokens": None}])
+def test_a_request_that_names_no_draft_length_gets_the_profile_s(asked: dict[str, Any]) -> None:
+    assert sent(asked, to=DRAFTING)["num_draft_tokens"] == DRAFTING.draft_length
+    assert "num_draft_tokens" not in sent(asked, to=PLAIN)
+    assert "num_draft_tokens" not in sent(asked, to=FOREIGN)
+
+
 # --- defaults -----------------------------------------------------------------------------------------------
 
 

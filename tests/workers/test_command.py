@@ -121,7 +121,7 @@ def test_the_readiness_check_drafts_nothing_and_names_no_other_model() -> None:
         {"limits": {"memory": "8GB"}},
         {"health": {"start_timeout": 5}},
         {"system_prompt": "terse"},
-        {"num_draft_tokens": 3},  # the default, written out
+        {"num_draft_tokens": 7},  # goes with each request
     ],
 )
 def test_the_fingerprint_stays_when_the_child_can_stay(same: dict[str, Any]) -> None:
@@ -134,7 +134,6 @@ def test_the_fingerprint_stays_when_the_child_can_stay(same: dict[str, Any]) -> 
     [
         {"model": "org/other"},
         {"draft_model": "org/other"},
-        {"num_draft_tokens": 4},
         {"adapter_path": "org/adapter"},
         {"port": 9000},
         {"server": {"log_level": "ERROR"}},

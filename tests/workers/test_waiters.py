@@ -111,7 +111,7 @@ class Waiter:
 
     async def wait(self, worker: Worker) -> None:
         try:
-            async with worker.lease():
+            async with worker.lease("a"):
                 self.answers.append("lease")
                 assert isinstance(worker.state, Ready)
                 await self.done.wait()

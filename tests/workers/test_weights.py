@@ -10,7 +10,7 @@ from huggingface_hub import snapshot_download
 
 from daemon.profiles import Profile
 from daemon.workers.command import environment
-from daemon.workers.weights import at_hand
+from daemon.workers.weights import at_hand, size
 
 REPO = "org/model"
 COMMIT = "a" * 40
@@ -68,3 +68,13 @@ def test_the_worker_is_told() -> None:
     assert environment({}, offline=True)["HF_HUB_OFFLINE"] == "1"
     assert "HF_HUB_OFFLINE" not in environment({}, offline=False)
     assert environment({"HF_HUB_OFFLINE": "1"}, offline=False)["HF_HUB_OFFLINE"] == "1"
+
+
+def test_the_size_is_that_of_both_models_weights_and_unknown_if_one_is_not_here(
+    snapshot: Path, tmp_path: Path
+) -> None:
+    env = {"HF_HOME": str(tmp_path)}
+    (snapshot / "model.safetensors").write_bytes(b"x" * 1000)
+    assert size(profile(), env) == 1000
+    assert size(profile(draft_model=str(snapshot)), env) == 2000
+    assert size(profile(draft_model="org/other"), env) is None

@@ -9,7 +9,10 @@ export const TONES = {
 export const percent = (ratio) => (ratio === null ? "–" : `${Math.round(ratio * 100)} %`);
 export const speed = (value) => (value === null ? "–" : value.toFixed(value < 100 ? 1 : 0));
 
-export function memory(bytes) {
+// A worker that profiles share stands for its memory in the row that has its name.
+export const memoryOf = (row) => (row.worker === row.name ? memory(row.memory_bytes) : "shared");
+
+function memory(bytes) {
   if (bytes === null) return "–";
   return bytes >= 1e9 ? `${(bytes / 1e9).toFixed(1)} GB` : `${Math.round(bytes / 1e6)} MB`;
 }
@@ -25,7 +28,13 @@ export function ago(iso) {
 export const clock = (epoch) => new Date(epoch * 1000).toTimeString().slice(0, 8);
 
 // The last part of a path or of a hub name.
-export const shortModel = (model) => model.replace(/\/+$/, "").split("/").pop();
+const shortModel = (model) => model.replace(/\/+$/, "").split("/").pop();
+
+// The models of a profile, and whom it shares their worker with.
+export function served(row) {
+  const models = [row.model, row.draft_model].filter(Boolean).map(shortModel).join(" drafted by ");
+  return row.shares_with.length ? `${models}; one worker with ${row.shares_with.join(", ")}` : models;
+}
 
 export const plural = (count, word) => `${count} ${word}${count === 1 ? "" : "s"}`;
 
@@ -40,8 +49,8 @@ export function verdict(workers) {
 function drafting(workers) {
   const known = workers.filter((row) => row.acceptance.ratio !== null);
   if (!known.length) {
-    const ready = workers.filter((row) => row.state === "ready").length;
-    const headline = `${ready} of ${plural(workers.length, "worker")} ready`;
+    const ready = workers.filter((row) => row.state === "ready");
+    const headline = `${countWorkers(ready)} of ${plural(countWorkers(workers), "worker")} ready`;
     const aside = workers.some((row) => row.draft_model)
       ? "Whether drafting pays shows after the first request."
       : "No profile has a draft model.";
@@ -55,6 +64,8 @@ function drafting(workers) {
   const some = `Drafting pays on ${paying.length} of ${plural(known.length, "worker")}`;
   return { tone: "low", headline: paying.length ? some : "Drafting hardly pays", aside };
 }
+
+const countWorkers = (rows) => new Set(rows.map((row) => row.worker)).size; // profiles may share one
 
 // The speed against no drafting, where the engine knows what its passes cost; else the rule of thumb decides.
 const factor = (row) => row.speculation?.speedup_estimate ?? null;

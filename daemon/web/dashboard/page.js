@@ -6,11 +6,12 @@ import { follow, hasKey, keepKey, order } from "./stream.js";
 
 const KEPT_LINES = 500; // of each worker's log
 const cards = new Map(); // worker's name -> its card
-const logs = new Map(); // worker's name -> its lines
+const logs = new Map(); // worker's name -> its lines; profiles may share a worker
 let status = { workers: [] };
 let shownLog = "";
 
 const $ = (id) => document.getElementById(id);
+const workerOf = (name) => status.workers.find((row) => row.name === name)?.worker ?? name;
 const spoken = (text) => ($("spoken").textContent = text);
 
 function put(element, text, tone) {
@@ -44,7 +45,8 @@ function makeCard(name) {
 async function give(name, word) {
   const row = status.workers.find((one) => one.name === name);
   const open = row.active + row.queue;
-  const warning = `${show.plural(open, "request")} to ${name} would end with an error. ${word} it all the same?`;
+  const whose = [name, ...row.shares_with].join(", ");
+  const warning = `${show.plural(open, "request")} to ${whose} would end with an error. ${word} it all the same?`;
   if (word !== "start" && row.active && !confirm(warning)) return;
   try {
     await order(name, word);
@@ -60,8 +62,9 @@ function showWorkers() {
     if (names.includes(name)) continue;
     card.remove();
     cards.delete(name);
-    logs.delete(name);
   }
+  const workers = new Set(status.workers.map((row) => row.worker));
+  for (const name of logs.keys()) if (!workers.has(name)) logs.delete(name);
   for (const row of status.workers) {
     if (!cards.has(row.name)) {
       cards.set(row.name, makeCard(row.name));
@@ -84,13 +87,12 @@ function showWorker(made, row) {
   put(fields["speed-note"], show.speedNote(row));
   put(fields.requests, row.active ? `${row.requests} + ${row.active} now` : `${row.requests}`);
   put(fields.queue, `${row.queue}`, row.queue ? "low" : "");
-  put(fields.memory, show.memory(row.memory_bytes));
+  put(fields.memory, show.memoryOf(row));
   put(fields.port, `${row.port ?? "–"}`);
   put(fields.length, row.draft_model ? `${row.num_draft_tokens}` : "–");
   put(fields.restarts, `${row.restarts}`);
-  const models = [row.model, row.draft_model].filter(Boolean);
-  put(fields.models, models.map(show.shortModel).join(" drafted by "));
-  fields.models.title = models.join("\n");
+  put(fields.models, show.served(row));
+  fields.models.title = [row.model, row.draft_model].filter(Boolean).join("\n");
   put(fields.trouble, show.trouble(row), row.state === "failed" || row.state === "backoff" ? "bad" : "low");
   fields.trouble.hidden = !fields.trouble.textContent;
   drawRatios(charts.acceptance, row.recent.acceptance, show.PAYS);
@@ -133,7 +135,7 @@ function showVerdict() {
 function showLog(name) {
   shownLog = name;
   $("log-of").value = name;
-  $("lines").replaceChildren(...(logs.get(name) ?? []).map(lineElement));
+  $("lines").replaceChildren(...(logs.get(workerOf(name)) ?? []).map(lineElement));
   scrollLog();
 }
 
@@ -150,7 +152,7 @@ function lineElement({ time, text }) {
 function addLines(name, lines) {
   const kept = logs.get(name) ?? [];
   logs.set(name, [...kept, ...lines].slice(-KEPT_LINES));
-  if (name !== shownLog) return;
+  if (name !== workerOf(shownLog)) return;
   const list = $("lines");
   list.append(...lines.map(lineElement));
   while (list.childElementCount > KEPT_LINES) list.firstElementChild.remove();

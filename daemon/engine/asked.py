@@ -1,0 +1,74 @@
+"""What the daemon asks beside a request's body, carried from the thread that reads it to the one that generates.
+
+mlx_lm.server reads a request in a thread of its own, and generates in another. What the daemon asks stands in
+two headers: in the first thread it is current from the reading on; it travels with the request's arguments; and
+it is current in the second thread for as long as that one serves the request. Requests that are batched, which
+are never drafted, are served in no order that could be told: there nothing is current.
+"""
+
+import functools
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any
+
+PROFILE_HEADER = "X-Draftd-Profile"
+DRAFT_HEADER = "X-Draftd-Draft"
+ATTRIBUTE = "draftd_asked"  # of mlx_lm's GenerationArguments
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")  # as of a profile: it goes into a line for people
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """`profile`: whose request it is; `auto`: the draft length may be shorter than what the body says."""
+
+    profile: str | None = None
+    auto: bool = False
+
+
+NOTHING = Asked()
+_CURRENT = ContextVar("asked", default=NOTHING)
+
+
+def current() -> Asked:
+    """Return what is asked of the request that this thread works on."""
+    return _CURRENT.get()
+
+
+def read(headers: Mapping[str, str]) -> Asked:
+    """Return what the headers of a request ask; a name that no profile can have is none."""
+    name = headers.get(PROFILE_HEADER, "")
+    return Asked(name if _NAME.fullmatch(name) else None, headers.get(DRAFT_HEADER) == "auto")
+
+
+def carry(handler: Any, generator: Any) -> None:
+    """Wrap the methods of the classes `handler` and `generator` (mlx_lm's APIHandler and ResponseGenerator)."""
+    do_post, generate, serve_single = handler.do_POST, generator.generate, generator._serve_single
+
+    @functools.wraps(do_post)
+    def reading(self: Any) -> None:
+        with _during(read(self.headers)):
+            do_post(self)
+
+    @functools.wraps(generate)
+    def carrying(self: Any, request: Any, generation_args: Any, *args: Any, **kwargs: Any) -> Any:
+        setattr(generation_args, ATTRIBUTE, current())
+        return generate(self, request, generation_args, *args, **kwargs)
+
+    @functools.wraps(serve_single)
+    def serving(self: Any, request: Any, stream: Any) -> None:
+        with _during(getattr(request[-1], ATTRIBUTE, NOTHING)):
+            serve_single(self, request, stream)
+
+    handler.do_POST, generator.generate, generator._serve_single = reading, carrying, serving
+
+
+@contextmanager
+def _during(asked: Asked) -> Iterator[None]:
+    token = _CURRENT.set(asked)
+    try:
+        yield
+    finally:
+        _CURRENT.reset(token)

@@ -1,0 +1,60 @@
+"""What a person sees in a terminal: the table of workers."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+from rich.console import Console
+
+from daemon.console import workers_table
+
+
+def row(name: str, **fields: Any) -> dict[str, Any]:
+    return {
+        "name": name,
+        "worker": name,
+        "shares_with": [],
+        "state": "ready",
+        "port": 8000,
+        "num_draft_tokens": 3,
+        "acceptance": {"ratio": 0.8},
+        "tokens_per_second": 20.0,
+        "memory_bytes": 312_000_000,
+        "requests": 1,
+        "queue": 0,
+        "restarts": 0,
+        "since": "2026-11-23T00:00:00+00:00",
+        "notes": [],
+        "last_exit": None,
+        **fields,
+    }
+
+
+def shown(*rows: dict[str, Any]) -> str:
+    console = Console(file=io.StringIO(), width=200)
+    console.print(workers_table(rows, 200))
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
+
+
+def test_profiles_that_share_a_worker_have_a_row_each_and_its_notes_once() -> None:
+    broken = {
+        "worker": "b",
+        "state": "failed",
+        "notes": ["port 7999 was busy"],
+        "last_exit": {"reason": "exit", "meaning": "exit code 1", "lines": []},
+    }
+    text = shown(
+        row("a", memory_bytes=None, shares_with=["b"], **broken),
+        row("b", shares_with=["a"], **broken),
+        row("c"),
+    )
+    assert text.count("8000") == 3
+    assert text.count("312 MB") == 2
+    assert "a, b share one worker; its memory stands with b" in text
+    assert text.count("port 7999 was busy") == text.count("exit code 1") == 1
+
+
+def test_nothing_is_said_of_sharing_where_nobody_shares() -> None:
+    assert "share" not in shown(row("a"), row("b"))
