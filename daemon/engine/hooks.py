@@ -85,6 +85,18 @@ def _place_progress() -> None:
     module.speculative_generate_step = ticking(step, at_most_every(INTERVAL, report_progress))
 
 
+def _place_draft_length() -> None:
+    module: Any = importlib.import_module("mlx_lm.generate")
+    step = expect(module, "speculative_generate_step", "plan", "num_draft_tokens", caller="stream_generate")
+    from daemon.engine.tuning import Tuning
+
+    tuning = Tuning(
+        lambda: asked.current().auto,
+        lambda error: records.say(f"the draft length cannot be tuned: {describe(error)}"),
+    )
+    module.speculative_generate_step = tuning.tuned(step)
+
+
 def _place_quiet_health() -> None:
     server: Any = importlib.import_module("mlx_lm.server")
     handler = expect(server, "APIHandler")
@@ -157,6 +169,10 @@ HOOKS: dict[str, tuple[Callable[[], None], str]] = {
     "sampling": (_place_sampling, "fewer draft tokens are kept where the temperature is above 0"),
     "acceptance": (_place_acceptance, "draft acceptance is not counted"),
     "progress": (_place_progress, "a long prompt shows no progress before its first token"),
+    "draft_length": (
+        _place_draft_length,
+        "a draft length that should tune itself stays as long as it may be",
+    ),
     "quiet_health": (_place_quiet_health, "the log is full of health checks"),
     "asked": (_place_asked, "drafting counts for one profile where several share the worker"),
     "guard": (_place_guard, "web pages can send requests to the worker's port"),
