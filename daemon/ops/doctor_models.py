@@ -133,7 +133,8 @@ def memory(facts: Facts) -> Iterator[Finding]:
         why = f"they hold the same weights several times over: sharing would save {_size(saved)}"
         yield Finding(Severity.NOTE, "memory", what, why, do)
     else:
-        yield Finding(Severity.FINE, "memory", what)
+        little = f"; sharing engines would save {_size(saved)}" if saved else ""
+        yield Finding(Severity.FINE, "memory", what + little)
 
 
 def _weights(profile: Profile, facts: Facts) -> int | None:

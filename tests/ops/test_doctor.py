@@ -380,6 +380,13 @@ def test_each_finding(facts: dict[str, Any], severity: Severity, what: str, do: 
     assert len(fitting[0].why) > 10
 
 
+def test_what_sharing_would_save_is_told_though_it_is_little() -> None:
+    facts = replace(WELL, memory_total=1000 * GB, profiles=(profile("p-fast", 3), profile("p-max", 7)))
+    [memory] = [finding for finding in diagnose(facts) if finding.topic == "memory"]
+    assert memory.severity == FINE
+    assert memory.what.endswith("the memory is 1000.0 GB; sharing engines would save 2.5 GB")
+
+
 def test_when_no_length_is_faster_than_none_the_draft_model_is_to_go() -> None:
     slow = found(bench=bench(d3=0.85, d7=0.8))
     assert [finding.severity for finding in slow] == [WARNING, WARNING]
