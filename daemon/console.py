@@ -65,7 +65,7 @@ def _cells(row: Row) -> dict[str, RenderableType]:
         "model": row["name"],
         "state": shown,
         "port": str(row["port"] or "–"),
-        "draft": str(row["num_draft_tokens"] or "–"),
+        "draft": ("auto ≤ " if row["auto_draft"] else "") + str(row["num_draft_tokens"] or "–"),
         "accepted": _acceptance(row["acceptance"]["ratio"]),
         "tok/s": f"{speed:.1f}" if speed else "–",
         "memory": memory(row["memory_bytes"]),

@@ -11,11 +11,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, Field, ValidationInfo, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, model_validator
 
 from daemon.errors import ConfigError
 from daemon.profile_tables import HealthPolicy, Limits, RequestDefaults, RestartPolicy, ServerFlags, Table
 
+MAX_AUTO_DRAFT = 8
+MOST_DRAFTED = 64
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _ALIAS = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]{0,99}")
 
@@ -52,6 +54,14 @@ def _model(value: str, info: ValidationInfo) -> str:
     return value
 
 
+def _draft_length(value: object) -> object:
+    # In the place of a union's own checks, which would tell two faults for one value.
+    if value != "auto" and not (type(value) is int and 1 <= value <= MOST_DRAFTED):
+        raise ValueError(f"must be a whole number from 1 to {MOST_DRAFTED}, or 'auto'")
+    return value
+
+
+DraftLength = Annotated[int | Literal["auto"], BeforeValidator(_draft_length)]
 Name = Annotated[str, AfterValidator(_name)]
 Alias = Annotated[str, AfterValidator(_alias)]
 Model = Annotated[str, AfterValidator(_model)]
@@ -65,8 +75,11 @@ class Profile(Table):
         description="hub name or folder of the target model (`~`; `./` is beside the profile)"
     )
     draft_model: Model | None = Field(None, description="the same of the draft model")
-    num_draft_tokens: int | None = Field(
-        None, ge=1, le=64, description="tokens proposed per round; mlx_lm's own 3 if left out"
+    num_draft_tokens: DraftLength | None = Field(
+        None, description="tokens proposed per round; `auto` tunes itself; mlx_lm's own 3 if left out"
+    )
+    max_draft_tokens: int | None = Field(
+        None, ge=1, le=MOST_DRAFTED, description="the most that `auto` proposes per round; 8 if left out"
     )
     adapter_path: Model | None = Field(None, description="folder of adapter weights")
     aliases: tuple[Alias, ...] = Field((), strict=False, description="further names")
@@ -96,6 +109,8 @@ class Profile(Table):
     def _fits_together(self) -> Self:
         if self.num_draft_tokens is not None and self.draft_model is None:
             raise ValueError("num_draft_tokens needs a draft_model")
+        if self.max_draft_tokens is not None and not self.auto_draft:
+            raise ValueError('max_draft_tokens needs num_draft_tokens = "auto"')
         if self.draft_model is not None and self.server.kv_bits is not None:
             raise ValueError("server.kv_bits cannot be used with a draft_model: it corrupts the cache")
         if self.command:
@@ -112,10 +127,17 @@ class Profile(Table):
             )
 
     @property
+    def auto_draft(self) -> bool:
+        """Whether the draft length tunes itself; `draft_length` is then the longest."""
+        return self.num_draft_tokens == "auto"
+
+    @property
     def draft_length(self) -> int:
         """Tokens proposed per round: 0 without a draft model, mlx_lm's own default of 3 if not set."""
         if self.draft_model is None:
             return 0
+        if self.num_draft_tokens == "auto":
+            return self.max_draft_tokens or MAX_AUTO_DRAFT
         return self.num_draft_tokens or 3
 
     @property

@@ -14,8 +14,8 @@ from daemon.profiles import Profile
 
 # What the daemon does with a request, or only when it starts; the rest is the child's, or decides about it.
 PER_REQUEST = frozenset({
-    "name", "aliases", "num_draft_tokens", "system_prompt", "system_prompt_mode", "defaults", "autostart",
-    "share_engine",
+    "name", "aliases", "num_draft_tokens", "max_draft_tokens", "system_prompt", "system_prompt_mode", "defaults",
+    "autostart", "share_engine",
 })  # fmt: skip
 
 

@@ -18,6 +18,7 @@ def row(name: str, **fields: Any) -> dict[str, Any]:
         "state": "ready",
         "port": 8000,
         "num_draft_tokens": 3,
+        "auto_draft": False,
         "acceptance": {"ratio": 0.8},
         "tokens_per_second": 20.0,
         "memory_bytes": 312_000_000,

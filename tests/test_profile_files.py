@@ -68,7 +68,7 @@ def test_files_of_other_kinds_and_what_editors_leave_are_not_read(folder: Folder
     assert list(folder.load().profiles) == ["a"]
 
 
-def test_the_shipped_profiles_are_the_three_that_were_promised() -> None:
+def test_the_shipped_profiles_are_the_ones_that_were_promised() -> None:
     shipped = load_dir(shipped_dir("profiles"), (shipped_dir("prompts"),)).profiles
     pairs = {(profile.model, profile.draft_model) for profile in shipped.values()}
     assert pairs == {
@@ -77,11 +77,15 @@ def test_the_shipped_profiles_are_the_three_that_were_promised() -> None:
             "mlx-community/Josiefied-Qwen2.5-0.5B-Instruct-abliterated-v1-4bit",
         )
     }
-    assert {name: profile.draft_length for name, profile in shipped.items()} == {
+    assert {name: profile.num_draft_tokens for name, profile in shipped.items()} == {
+        "qwen2.5-3b-speculative-auto": "auto",
         "qwen2.5-3b-speculative-balanced": 5,
         "qwen2.5-3b-speculative-fast": 3,
         "qwen2.5-3b-speculative-max": 7,
     }
+    assert [name for name, profile in shipped.items() if not profile.autostart] == [
+        "qwen2.5-3b-speculative-auto"
+    ]
 
 
 # --- faults -------------------------------------------------------------------------------------------------

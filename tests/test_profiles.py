@@ -37,6 +37,7 @@ def test_a_model_is_all_that_a_profile_must_have() -> None:
         "model": "org/target",
         "draft_model": None,
         "num_draft_tokens": None,
+        "max_draft_tokens": None,
         "adapter_path": None,
         "aliases": (),
         "port": None,
@@ -179,7 +180,8 @@ NAN, INFINITY = float("nan"), float("inf")
 @pytest.mark.parametrize(
     ("table", "key", "values"),
     [
-        ("", "num_draft_tokens", [0, 65, -1, 3.0, "3", True]),
+        ("", "num_draft_tokens", [0, 65, -1, 3.0, "3", True, "Auto"]),
+        ("", "max_draft_tokens", [0, 65, "8", True]),
         ("", "port", [0, 65536, "8000", True]),
         ("", "autostart", ["yes", 1]),
         ("", "idle_timeout", [-1, NAN, INFINITY, "60"]),
@@ -276,6 +278,11 @@ def test_a_plain_name_is_taken(name: str) -> None:
     ("keys", "reason"),
     [
         ({"num_draft_tokens": 3}, "num_draft_tokens needs a draft_model"),
+        ({"num_draft_tokens": "auto"}, "num_draft_tokens needs a draft_model"),
+        (
+            {"draft_model": "org/draft", "num_draft_tokens": 3, "max_draft_tokens": 5},
+            'max_draft_tokens needs num_draft_tokens = "auto"',
+        ),
         (
             {"draft_model": "org/draft", "server": {"kv_bits": 4}},
             "server.kv_bits cannot be used with a draft_model: it corrupts the cache",
@@ -342,6 +349,8 @@ def test_the_home_of_nobody_is_refused() -> None:
         ({}, 0, 8),
         ({"draft_model": "org/draft"}, 3, 1),
         ({"draft_model": "org/draft", "num_draft_tokens": 7}, 7, 1),
+        ({"draft_model": "org/draft", "num_draft_tokens": "auto"}, 8, 1),
+        ({"draft_model": "org/draft", "num_draft_tokens": "auto", "max_draft_tokens": 16}, 16, 1),
         ({"draft_model": "org/draft", "limits": {"concurrency": 2}}, 3, 2),
         ({"limits": {"concurrency": 3}}, 0, 3),
         ({"command": ["serve", "{port}"]}, 0, 8),

@@ -13,6 +13,7 @@ TOGETHER = {
     "aliases": ("quick",),
     "autostart": False,
     "num_draft_tokens": 7,
+    "max_draft_tokens": 7,
     "system_prompt": "terse",
     "system_prompt_mode": "replace",
     "defaults": RequestDefaults(temperature=0.2),

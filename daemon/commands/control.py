@@ -163,8 +163,9 @@ def check(profiles: Profiles = None) -> None:
     settings = load_settings(profiles=profiles)
     found = load_dir(settings.profiles_dir(), settings.prompt_dirs())
     for profile in found.profiles.values():
+        most = "up to " if profile.auto_draft else ""
         drafting = (
-            f"{profile.draft_length} draft tokens from {profile.draft_model}"
+            f"{most}{profile.draft_length} draft tokens from {profile.draft_model}"
             if profile.draft_model
             else "no drafting"
         )

@@ -105,13 +105,14 @@ def _offer(profiles: Path | None, state_dir: Path | None) -> _Offer:
         return _promised(settings, needs_key)
     body = client.status()
     rows = [
-        Model(row["name"], row["num_draft_tokens"], context_length(row["model"])) for row in body["workers"]
+        Model(row["name"], row["num_draft_tokens"], context_length(row["model"]), row["auto_draft"])
+        for row in body["workers"]
     ]
     return _Offer(rows, body["default_model"] or rows[0].name, f"{client.daemon.url}/v1", needs_key)
 
 
 def _promised(settings: Settings, needs_key: bool) -> _Offer:
     found = load_dir(settings.profiles_dir(), settings.prompt_dirs()).profiles
-    rows = [Model(p.name, p.draft_length, context_length(p.model)) for p in found.values()]
+    rows = [Model(p.name, p.draft_length, context_length(p.model), p.auto_draft) for p in found.values()]
     default = settings.default_profile if settings.default_profile in found else rows[0].name
     return _Offer(rows, default, f"{settings.url}/v1", needs_key)

@@ -18,7 +18,7 @@ import psutil
 from daemon import __version__
 from daemon.errors import DraftdError
 from daemon.ops import bench_plan
-from daemon.ops.bench_plan import Plan, Trial, Variant
+from daemon.ops.bench_plan import AUTO, Plan, Trial, Variant
 from daemon.ops.bench_stats import Cell, Sample, Standing, cells, standings, verdict
 from daemon.ops.generation import EmptyAnswerError, OpenAI
 
@@ -53,7 +53,8 @@ def measure(
     An answer without text is left out. Raises DraftdError for anything else that goes wrong.
     """
     for variant in plan.variants:
-        server.generate(_body(variant, bench_plan.WARM_UP, WARM_UP_TOKENS, 0.0, 0))
+        for temperature in bench_plan.TEMPERATURES:  # at each, one that tunes itself learns its prices anew
+            server.generate(_body(variant, bench_plan.WARM_UP, WARM_UP_TOKENS, temperature, 0))
     samples = []
     for trial in trials:
         with suppress(EmptyAnswerError):
@@ -82,13 +83,14 @@ def _sample(server: OpenAI, trial: Trial, max_tokens: int) -> Sample:
 
 
 def _body(variant: Variant, prompt: str, max_tokens: int, temperature: float, seed: int) -> dict[str, Any]:
-    body = {
+    body: dict[str, Any] = {
         "model": variant.worker,
         "messages": [{"role": "user", "content": prompt}],
         "max_tokens": max_tokens,
         "temperature": temperature,
-        "seed": seed,
     }
+    if variant.draft_length != AUTO:  # which a seed would fix
+        body["seed"] = seed
     return body | ({"num_draft_tokens": variant.draft_length} if variant.draft_length else {})
 
 

@@ -9,12 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from daemon.errors import ConfigError
 from daemon.profile_tables import RestartPolicy
 from daemon.profiles import Profile
 
 BASELINE = "no drafting"
+AUTO: Literal["auto"] = "auto"
+DraftLength = int | Literal["auto"]
 PRESETS = {3: "fast", 5: "balanced", 7: "max"}
 # Asked of real models and of the demo pair alike; a run takes the next one of each kind.
 PROMPTS: Mapping[str, tuple[str, ...]] = {
@@ -44,7 +47,7 @@ class Variant:
 
     label: str
     worker: str
-    draft_length: int
+    draft_length: DraftLength
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,14 +75,15 @@ class Trial:
 
 
 def plan(profiles: Sequence[Profile], lengths: Sequence[int]) -> Plan:
-    """Compare `lengths` on the models of the first profile, and every further profile as it is.
+    """Compare `lengths` and the one that tunes itself on the first profile's models; other profiles as they are.
 
     Raises ConfigError for profiles that cannot be compared.
     """
     first, *others = profiles
     for profile in profiles:
         _check(profile, first)
-    own = sorted({*lengths, first.draft_length})
+    fixed = {*lengths} if first.auto_draft else {*lengths, first.draft_length}
+    own: list[DraftLength] = [*sorted(fixed), AUTO]
     workers = {"baseline": _worker(first, "baseline", drafting=False)}
     workers["drafting"] = _worker(first, "drafting", drafting=True)
     variants = [Variant(BASELINE, "baseline", 0)]
@@ -88,8 +92,9 @@ def plan(profiles: Sequence[Profile], lengths: Sequence[int]) -> Plan:
         made = _worker(profile, f"drafting-{len(workers)}", drafting=True)
         name = next((n for n, known in workers.items() if _same(known, made)), made.name)
         workers.setdefault(name, made)
-        if all((name, profile.draft_length) != (v.worker, v.draft_length) for v in variants):
-            variants.append(Variant(profile.name, name, profile.draft_length))
+        length: DraftLength = AUTO if profile.auto_draft else profile.draft_length
+        if all((name, length) != (v.worker, v.draft_length) for v in variants):
+            variants.append(Variant(profile.name, name, length))
     return Plan(workers, tuple(variants))
 
 
@@ -104,9 +109,9 @@ def _check(profile: Profile, first: Profile) -> None:
         raise ConfigError(f"{profile.name} has another target model than {first.name}: bench each on its own")
 
 
-def length_label(length: int) -> str:
-    """'5 (balanced)'."""
-    return f"{length} ({PRESETS[length]})" if length in PRESETS else str(length)
+def length_label(length: DraftLength) -> str:
+    """'5 (balanced)', 'auto'."""
+    return f"{length} ({PRESETS[length]})" if length != AUTO and length in PRESETS else str(length)
 
 
 def _worker(profile: Profile, name: str, *, drafting: bool) -> Profile:
@@ -118,6 +123,7 @@ def _worker(profile: Profile, name: str, *, drafting: bool) -> Profile:
         model=profile.model,
         draft_model=profile.draft_model if drafting else None,
         num_draft_tokens=profile.num_draft_tokens if drafting else None,
+        max_draft_tokens=profile.max_draft_tokens if drafting else None,
         adapter_path=profile.adapter_path,
         defaults=profile.defaults,
         server=profile.server.model_copy(update={"prompt_cache_size": 0}),
@@ -129,7 +135,7 @@ def _worker(profile: Profile, name: str, *, drafting: bool) -> Profile:
 
 def _same(one: Profile, other: Profile) -> bool:
     """Whether one worker can serve as both: requests name their draft length."""
-    ignored = {"name", "num_draft_tokens"}
+    ignored = {"name", "num_draft_tokens", "max_draft_tokens"}
     return one.model_dump(exclude=ignored) == other.model_dump(exclude=ignored)
 
 

@@ -19,7 +19,12 @@ def acceptance(facts: Facts) -> Iterator[Finding]:
     rows = (facts.daemon.rows or ()) if facts.daemon else ()
     for row in rows:
         figures = row["acceptance"]
-        if not row["num_draft_tokens"] or figures["ratio"] is None or figures["proposed"] < ENOUGH:
+        if (
+            not row["num_draft_tokens"]
+            or row["auto_draft"]
+            or figures["ratio"] is None
+            or figures["proposed"] < ENOUGH
+        ):
             continue
         what = f"{row['name']}: {figures['ratio']:.0%} of the draft tokens are accepted"
         if figures["ratio"] >= LOW:
@@ -60,7 +65,7 @@ def _judged(profile: Profile, bench: Mapping[str, Any] | None) -> Finding | None
     """None if the bench was of other models, or had no such draft length."""
     if bench is None or (bench["model"], bench["draft_model"]) != (profile.model, profile.draft_model):
         return None
-    own = next((s for s in bench["overall"] if _length(s["variant"]) == profile.draft_length), None)
+    own = next((s for s in bench["overall"] if s["variant"].split(" ")[0] == _variant(profile)), None)
     if own is None:
         return None
     best = bench["overall"][0]
@@ -79,10 +84,9 @@ def _judged(profile: Profile, bench: Mapping[str, Any] | None) -> Finding | None
     return Finding(Severity.WARNING, "drafting", what, why, do)
 
 
-def _length(variant: str) -> int | None:
-    """The draft length of a bench's variant, as '5 (balanced)'; None for a profile's name."""
-    first = variant.split(" ", maxsplit=1)[0]
-    return int(first) if first.isdecimal() else None
+def _variant(profile: Profile) -> str:
+    """How the bench's label of its draft length begins: '5 (balanced)', 'auto'."""
+    return "auto" if profile.auto_draft else str(profile.draft_length)
 
 
 CHECKS: tuple[Check, ...] = (acceptance, measured)

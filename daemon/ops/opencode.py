@@ -30,6 +30,7 @@ class Model:
     name: str
     draft_length: int
     context: int
+    auto_draft: bool = False
 
 
 def render(
@@ -59,7 +60,8 @@ def render(
 
 
 def _entry(model: Model) -> dict[str, Any]:
-    drafts = f"{model.draft_length} draft tokens" if model.draft_length else "no drafting"
+    most = "up to " if model.auto_draft else ""
+    drafts = f"{most}{model.draft_length} draft tokens" if model.draft_length else "no drafting"
     return {
         "name": f"{model.name} ({drafts})",
         "tool_call": True,

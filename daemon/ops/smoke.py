@@ -66,8 +66,9 @@ def choose(word: str, models: Sequence[str] | None) -> str:
 def describe(models: Sequence[str] | None, name: str, row: Mapping[str, Any] | None) -> str:
     """The line on the model: what a draftd daemon tells of its worker, or else what the list of models says."""
     if row is not None:
+        most = "up to " if row["auto_draft"] else ""
         drafting = (
-            f"{row['num_draft_tokens']} draft tokens from {row['draft_model']}"
+            f"{most}{row['num_draft_tokens']} draft tokens from {row['draft_model']}"
             if row["num_draft_tokens"]
             else "without a draft model"
         )

@@ -27,6 +27,7 @@ def worker(status: WorkerStatus, queue: int, metrics: Metrics) -> dict[str, Any]
         "model": status.model,
         "draft_model": status.draft_model,
         "num_draft_tokens": status.num_draft_tokens,
+        "auto_draft": status.auto_draft,
         "since": iso(status.since),
         "restarts": status.restarts,
         "last_exit": last

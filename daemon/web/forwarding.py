@@ -16,7 +16,7 @@ from pydantic import AfterValidator, ConfigDict, Field, ValidationError
 
 from daemon.errors import RequestError
 from daemon.profile_tables import RequestDefaults
-from daemon.profiles import Profile
+from daemon.profiles import MAX_AUTO_DRAFT, Profile
 
 Endpoint = Literal["chat.completions", "completions"]
 
@@ -32,6 +32,7 @@ _TEMPLATE_ARGUMENTS = frozenset({
 # A top_k of the vocabulary's size or more ends the generation thread; as large as this it has no effect.
 _MAX_TOP_K = 1000
 _MAX_TOP_LOGPROBS = 11
+SEEDED_DRAFT = 5  # draft tokens of a request with a seed where the length would tune itself
 
 
 def _for_the_template(value: dict[str, Any]) -> dict[str, Any]:
@@ -49,7 +50,7 @@ class RequestFields(RequestDefaults):
     stream: bool = False
     stream_options: dict[str, Any] | None = None
     max_completion_tokens: int = Field(1, ge=1)
-    num_draft_tokens: int = Field(0, ge=0, le=64)
+    num_draft_tokens: Annotated[int, Field(ge=0, le=64)] | Literal["auto"] = 0
     repetition_context_size: int = Field(0, ge=0, le=100_000)
     presence_context_size: int = Field(0, ge=0, le=100_000)
     frequency_context_size: int = Field(0, ge=0, le=100_000)
@@ -74,6 +75,7 @@ class Forward:
     stream: bool
     streamed: bool
     wants_usage: bool
+    auto_draft: bool
 
 
 def parse_body(raw: bytes) -> dict[str, Any]:
@@ -109,6 +111,7 @@ def prepare(
     fields = {k: _whole(v) for k, v in body.items() if v is not None and k not in _LOADERS}
     asked = _check(fields)
     _fill_in(fields, profile)
+    auto_draft = _settle_draft_length(fields, profile)
     if not profile.command:
         _suit_mlx(fields)
     if endpoint == "chat.completions":
@@ -122,7 +125,7 @@ def prepare(
     if streamed:
         fields["stream_options"] = {"include_usage": True}
     wants_usage = bool((asked.stream_options or {}).get("include_usage"))
-    return Forward(_encode(fields), endpoint, client_model, asked.stream, streamed, wants_usage)
+    return Forward(_encode(fields), endpoint, client_model, asked.stream, streamed, wants_usage, auto_draft)
 
 
 def _whole(value: Any) -> Any:
@@ -153,7 +156,21 @@ def _fill_in(fields: dict[str, Any], profile: Profile) -> None:
     if profile.draft_model is None:
         fields.pop("num_draft_tokens", None)
     else:  # the worker may be shared with profiles of other draft lengths
-        fields.setdefault("num_draft_tokens", profile.draft_length)
+        fields.setdefault("num_draft_tokens", "auto" if profile.auto_draft else profile.draft_length)
+
+
+def _settle_draft_length(fields: dict[str, Any], profile: Profile) -> bool:
+    """Put a number in the place of `auto`; tell whether it is the longest draft of a length that tunes itself.
+
+    The length follows measurements, and chance is used up differently for each: so a request with a seed, which
+    wants the same choices again, gets a fixed one.
+    """
+    if fields.get("num_draft_tokens") != "auto":
+        return False
+    longest = profile.draft_length if profile.auto_draft else MAX_AUTO_DRAFT
+    fixed = "seed" in fields and fields.get("temperature", 0) > 0
+    fields["num_draft_tokens"] = min(SEEDED_DRAFT, longest) if fixed else longest
+    return not fixed
 
 
 def _suit_mlx(fields: dict[str, Any]) -> None:

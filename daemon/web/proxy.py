@@ -31,6 +31,7 @@ from daemon.workers.worker import Worker
 log = structlog.get_logger("proxy")
 
 PATHS: dict[Endpoint, str] = {"chat.completions": "/v1/chat/completions", "completions": "/v1/completions"}
+AUTO_DRAFT = {"X-Draftd-Draft": "auto"}  # the draft length tunes itself, up to what the body says
 PROFILE_HEADER = "X-Draftd-Profile"  # tells a shared engine whose request it is
 NOTICE = 1.0  # seconds that the death of a worker may take to be noticed
 
@@ -197,7 +198,8 @@ class Proxy:
 
     def _headers(self, call: Call) -> dict[str, str]:
         """What the engine is told beside the body."""
-        return {PROFILE_HEADER: call.name} if self._supervisor.shares_with(call.name) else {}
+        shared = {PROFILE_HEADER: call.name} if self._supervisor.shares_with(call.name) else {}
+        return shared | AUTO_DRAFT if call.forward.auto_draft else shared
 
     async def _take_stream(self, exchange: Exchange, lease: Lease, call: Call) -> bytes:
         answer = Answer(call.forward.endpoint, call.forward.model)

@@ -63,7 +63,10 @@ def fingerprint(profile: Profile) -> str:
 
     The draft length is no part of it: the daemon sends it with each request.
     """
-    parts = {"argv": argv(profile.model_copy(update={"num_draft_tokens": None}), 0), "port": profile.port}
+    parts = {
+        "argv": argv(profile.model_copy(update={"num_draft_tokens": None, "max_draft_tokens": None}), 0),
+        "port": profile.port,
+    }
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 

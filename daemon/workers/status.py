@@ -47,6 +47,7 @@ class WorkerStatus:
     model: str
     draft_model: str | None
     num_draft_tokens: int
+    auto_draft: bool
     since: float
     restarts: int
     last_exit: LastExit | None
@@ -64,6 +65,7 @@ def of_members(status: WorkerStatus, group: Group) -> Iterator[WorkerStatus]:
             name=member.name,
             shares_with=group.others(member.name),
             num_draft_tokens=member.draft_length,
+            auto_draft=member.auto_draft,
             memory_bytes=status.memory_bytes if member.name == status.worker else None,
         )
 

@@ -150,6 +150,7 @@ class Worker:
             model=self.profile.model,
             draft_model=self.profile.draft_model,
             num_draft_tokens=self.profile.draft_length,
+            auto_draft=self.profile.auto_draft,
             since=self._since,
             restarts=self._restarts,
             last_exit=self._last_exit,

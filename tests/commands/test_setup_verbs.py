@@ -67,7 +67,9 @@ def completed(words: str, **environ: str) -> list[str]:
 
 @pytest.mark.parametrize("verb", ["up", "restart", "logs", "pull", "launchd install"])
 def test_the_shell_completes_names_of_profiles_and_of_presets(verb: str) -> None:
-    assert completed(f"draftd {verb} qw") == [f"{PRESET}-{preset}" for preset in ("balanced", "fast", "max")]
+    assert completed(f"draftd {verb} qw") == [
+        f"{PRESET}-{preset}" for preset in ("auto", "balanced", "fast", "max")
+    ]
     assert completed(f"draftd {verb} fa") == ["fast"]
     assert completed(f"draftd {verb} fa", DRAFTD_PROFILES="/none") == []
 
@@ -93,7 +95,7 @@ def test_init_makes_profiles_that_are_used_from_then_on() -> None:
     file = config_dir() / "profiles" / f"{PRESET}-fast.toml"
     file.write_text(file.read_text() + "autostart = false\n")
     assert "kept: you edited it" in said("init")
-    assert "3 profiles" in said("check")
+    assert "4 profiles" in said("check")
 
 
 def test_pull_takes_the_models_of_the_named_profiles(monkeypatch: pytest.MonkeyPatch) -> None:

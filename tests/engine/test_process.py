@@ -125,6 +125,8 @@ def test_a_hook_that_does_not_fit_is_told_once_and_the_worker_serves(
     assert said == [
         f"draftd-engine: fewer draft tokens are kept where the temperature is above 0: {sampling}",
         f"draftd-engine: draft acceptance is not counted: {reason}",
+        "draftd-engine: a draft length that should tune itself stays as long as it may be: "
+        + started["hooks"]["draft_length"],
     ]
     assert engine.records("generation") == []
 

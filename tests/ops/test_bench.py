@@ -9,12 +9,12 @@ import pytest
 
 from daemon.errors import DraftdError
 from daemon.ops.bench import measure, report
-from daemon.ops.bench_plan import Trial, plan, schedule
+from daemon.ops.bench_plan import TEMPERATURES, Trial, plan, schedule
 from daemon.ops.generation import Drafted, EmptyAnswerError, Generation, OpenAI
 from daemon.profiles import Profile
 
 PLAN = plan([Profile(name="p", model="big", draft_model="small", num_draft_tokens=5)], [3])
-SPEEDS = {0: 100.0, 3: 200.0, 5: 50.0}  # tokens per second, by draft length
+SPEEDS = {0: 100.0, 3: 200.0, 5: 50.0, "auto": 150.0}  # tokens per second, by draft length
 
 
 class Scripted(OpenAI):
@@ -38,26 +38,27 @@ def test_every_trial_asks_its_own_worker_with_its_own_draft_length() -> None:
     trials = schedule(PLAN.variants, 2)
     measure(server, PLAN, trials, 100, told.append)
     assert told == trials
-    warm, measured = server.asked[:3], server.asked[3:]
-    assert [(b["model"], b.get("num_draft_tokens")) for b in warm] == [
-        ("baseline", None),
-        ("drafting", 3),
-        ("drafting", 5),
+    warm, measured = server.asked[:8], server.asked[8:]
+    assert [(b["model"], b.get("num_draft_tokens"), b["temperature"]) for b in warm] == [
+        (worker, length, temperature)
+        for worker, length in (("baseline", None), ("drafting", 3), ("drafting", 5), ("drafting", "auto"))
+        for temperature in TEMPERATURES
     ]
     for body, trial in zip(measured, trials, strict=True):
         assert body["messages"] == [{"role": "user", "content": trial.prompt}]
         assert body["model"] == trial.variant.worker
         assert body.get("num_draft_tokens", 0) == trial.variant.draft_length
         assert (body["temperature"], body["max_tokens"]) == (trial.temperature, 100)
-        assert body["seed"] == trial.run + 1
+        # A seed would fix the length that is to tune itself.
+        assert body.get("seed") == (None if trial.variant.draft_length == "auto" else trial.run + 1)
 
 
 def test_the_report_is_made_of_the_measured_speeds() -> None:
     trials = schedule(PLAN.variants, 3)
     made = report(PLAN, measure(Scripted(), PLAN, trials, 100, len_of), 3, 100, busy=1.0)
     assert (made.model, made.draft_model) == ("big", "small")
-    assert [standing.variant for standing in made.overall] == ["3 (fast)", "5 (balanced)"]
-    assert [standing.speed_up for standing in made.overall] == pytest.approx([2, 0.5])
+    assert [standing.variant for standing in made.overall] == ["3 (fast)", "auto", "5 (balanced)"]
+    assert [standing.speed_up for standing in made.overall] == pytest.approx([2, 1.5, 0.5])
     assert {cell.acceptance for cell in made.cells} == {None, 0.75}
     assert made.verdict[-1].startswith("overall: 3 (fast) is best: 2.00x")
     assert "mlx-lm" in made.versions

@@ -33,12 +33,21 @@ def test_two_workers_serve_every_draft_length_and_the_baseline_has_no_draft_mode
         ("3 (fast)", "drafting", 3),
         ("5 (balanced)", "drafting", 5),
         ("7 (max)", "drafting", 7),
+        ("auto", "drafting", "auto"),
     ]
 
 
 def test_a_profiles_own_draft_length_is_compared_too() -> None:
     labels = [variant.label for variant in plan([profile(num_draft_tokens=4)], [3, 5]).variants]
-    assert labels == ["no drafting", "3 (fast)", "4", "5 (balanced)"]
+    assert labels == ["no drafting", "3 (fast)", "4", "5 (balanced)", "auto"]
+
+
+def test_a_profile_that_tunes_itself_adds_no_fixed_length() -> None:
+    made = plan(
+        [profile(num_draft_tokens="auto", max_draft_tokens=6), profile("again", num_draft_tokens="auto")], [3]
+    )
+    assert [variant.label for variant in made.variants] == ["no drafting", "3 (fast)", "auto"]
+    assert made.workers["drafting"].draft_length == 6
 
 
 def test_a_profile_with_other_weights_gets_a_worker_and_one_with_the_same_shares_it() -> None:
@@ -51,7 +60,7 @@ def test_a_profile_with_other_weights_gets_a_worker_and_one_with_the_same_shares
         ("drafting", "small"),
         ("drafting-2", "tiny"),
     ]
-    assert [(v.label, v.worker, v.draft_length) for v in made.variants[2:]] == [
+    assert [(v.label, v.worker, v.draft_length) for v in made.variants[3:]] == [
         ("other", "drafting-2", 2),
         ("same", "drafting", 6),
     ]
@@ -83,8 +92,8 @@ def test_what_cannot_be_compared_is_refused(profiles: list[Profile], message: st
 
 def test_every_variant_gets_the_same_prompts_and_no_place_in_the_order_is_anyones() -> None:
     variants = plan([profile()], [3, 5, 7]).variants
-    trials = schedule(variants, runs=4)
-    assert len(trials) == len(set(trials)) == 4 * len(PROMPTS) * len(TEMPERATURES) * len(variants)
+    trials = schedule(variants, runs=5)
+    assert len(trials) == len(set(trials)) == 5 * len(PROMPTS) * len(TEMPERATURES) * len(variants)
     groups = [trials[at : at + len(variants)] for at in range(0, len(trials), len(variants))]
     firsts = Counter(group[0].variant.label for group in groups)
     assert set(firsts.values()) == {len(groups) // len(variants)}

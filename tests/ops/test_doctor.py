@@ -32,6 +32,7 @@ def row(name: str, **fields: Any) -> dict[str, Any]:
         "model": "big",
         "draft_model": "small",
         "num_draft_tokens": 5,
+        "auto_draft": False,
         "shares_with": [],
         "state": "ready",
         "last_exit": None,

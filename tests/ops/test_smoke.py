@@ -15,6 +15,7 @@ ROW = {
     "model": "big",
     "draft_model": "small",
     "num_draft_tokens": 5,
+    "auto_draft": False,
     "state": "ready",
     "port": 8001,
 }

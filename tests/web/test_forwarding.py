@@ -18,6 +18,7 @@ TEXT: Endpoint = "completions"
 ENDPOINTS: list[Endpoint] = [CHAT, TEXT]
 PLAIN = profile()
 DRAFTING = profile(draft_model="org/draft")
+AUTO = profile(draft_model="org/draft", num_draft_tokens="auto", max_draft_tokens=6)
 FOREIGN = profile(command=["serve", "{port}"])
 
 
@@ -251,6 +252,26 @@ def test_template_arguments_that_change_more_than_the_prompt_are_refused(name: s
 def test_the_draft_length_is_forwarded_only_to_a_worker_that_drafts(length: int) -> None:
     assert sent({"num_draft_tokens": length}, to=DRAFTING)["num_draft_tokens"] == length
     assert "num_draft_tokens" not in sent({"num_draft_tokens": length}, to=PLAIN)
+
+
+@pytest.mark.parametrize(
+    ("profile", "asked", "longest", "auto"),
+    [
+        (AUTO, {}, 6, True),
+        (AUTO, {"temperature": 0.7}, 6, True),
+        (AUTO, {"num_draft_tokens": 3}, 3, False),
+        (AUTO, {"seed": 1, "temperature": 0.7}, 5, False),  # the same seed is to give the same text
+        (AUTO, {"seed": 1, "temperature": 0}, 6, True),
+        (DRAFTING, {"num_draft_tokens": "auto"}, 8, True),
+        (DRAFTING, {"num_draft_tokens": "auto", "seed": 1, "temperature": 1}, 5, False),
+        (PLAIN, {"num_draft_tokens": "auto"}, None, False),
+    ],
+)
+def test_a_draft_length_that_tunes_itself_is_told_as_the_longest(
+    profile: Profile, asked: dict[str, Any], longest: int | None, auto: bool
+) -> None:
+    made = forward(asked, to=profile)
+    assert (json.loads(made.payload).get("num_draft_tokens"), made.auto_draft) == (longest, auto)
 
 
 @pytest.mark.parametrize("asked", [{}, {"num_draft_tokens": None}])

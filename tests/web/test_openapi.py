@@ -35,7 +35,7 @@ async def test_it_tells_of_every_path_and_what_the_checks_ask_for(tmp_path: Path
     assert made["paths"]["/healthz"]["get"]["summary"] == "GET /healthz: the daemon lives"
     chat = made["components"]["schemas"]["ChatRequest"]
     assert chat["required"] == ["messages"]
-    assert chat["properties"]["num_draft_tokens"]["maximum"] == 64
+    assert chat["properties"]["num_draft_tokens"]["anyOf"][0]["maximum"] == 64
     answer = made["components"]["schemas"]["ChatCompletion"]
     assert {"id", "created", "model", "choices", "object"} <= set(answer["required"])
 

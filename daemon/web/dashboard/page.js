@@ -89,7 +89,7 @@ function showWorker(made, row) {
   put(fields.queue, `${row.queue}`, row.queue ? "low" : "");
   put(fields.memory, show.memoryOf(row));
   put(fields.port, `${row.port ?? "–"}`);
-  put(fields.length, row.draft_model ? `${row.num_draft_tokens}` : "–");
+  put(fields.length, row.draft_model ? `${row.auto_draft ? "auto ≤ " : ""}${row.num_draft_tokens}` : "–");
   put(fields.restarts, `${row.restarts}`);
   put(fields.models, show.served(row));
   fields.models.title = [row.model, row.draft_model].filter(Boolean).join("\n");
