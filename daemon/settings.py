@@ -72,6 +72,9 @@ class Settings(BaseSettings):
         "qwen2.5-3b-speculative-balanced", description="profile that answers a request without a model"
     )
     max_loads: int = Field(1, ge=1, description="workers that may load their models at the same time")
+    warm_spare: bool = Field(
+        False, description="keep a process that has imported mlx_lm, for the next start of a worker"
+    )
     stop_grace: Seconds = Field(10.0, description="time from SIGTERM to SIGKILL when a worker stops")
     drain_timeout: Seconds = Field(30.0, description="time that open requests have to finish at a stop")
     max_body_bytes: int = Field(32 * 2**20, ge=1024, description="largest request body")
