@@ -123,7 +123,7 @@ class Daemon:
             session = await stack.enter_async_context(_worker_session())
             tasks = await stack.enter_async_context(asyncio.TaskGroup())
             loads = LoadGate(self.settings.max_loads)
-            starter = Starter(loads)
+            starter = Starter(loads, self._tell_change)
             self._supervisor = supervisor = Supervisor(self._services(session, loads, starter), tasks)
             self._proxy = proxy = Proxy(
                 lambda: self._router, supervisor, self._metrics, self._limits(), self._events.tell

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
 
-from daemon.workers.command import ENGINE
+from daemon.workers import command
 
 QUIET = 2.0
 TAKE_LIMIT = 1.0  # seconds in which a spare has to answer; the start is a cold one if it does not
@@ -46,5 +46,5 @@ def use_of(made_for: Mapping[str, str], argv: Sequence[str], env: Mapping[str, s
 
 def flags_of(argv: Sequence[str]) -> list[str] | None:
     """The flags, if this is the engine's command line."""
-    first = len(ENGINE)
-    return list(argv[first:]) if list(argv[:first]) == ENGINE else None
+    first = len(command.ENGINE)
+    return list(argv[first:]) if list(argv[:first]) == command.ENGINE else None

@@ -29,8 +29,9 @@ OnExit = Callable[[], None]
 class Starter:
     """See the module. `loads` knows when no worker loads; without `run` every start is a cold one."""
 
-    def __init__(self, loads: LoadGate, quiet: float = QUIET) -> None:
+    def __init__(self, loads: LoadGate, on_change: Callable[[], None], quiet: float = QUIET) -> None:
         self._loads = loads
+        self._on_change = on_change
         self._quiet = quiet
         self._environment: Environment = dict
         self._wanted = asyncio.Event()
@@ -86,6 +87,7 @@ class Starter:
             finally:
                 self._spare = None
                 await spare.close()
+                self._on_change()
 
     async def _until_quiet(self) -> None:
         while True:
@@ -102,9 +104,11 @@ class Starter:
             self._wanted.set()
             return
         self._spare = spare
+        self._on_change()
         await spare.until_warm()
         if spare.warm:
             log.info("the warm spare waits", pid=spare.status().pid)
+            self._on_change()
         await spare.over.wait()
         if self._spare is spare:
             words = spare.output[-LAST_WORDS:].decode(errors="replace")

@@ -55,7 +55,8 @@ def busy() -> Metrics:
         metrics.restarted(profile, "exit")
         metrics.log_write_error(profile)
     metrics.bind(
-        lambda: [WorkerSample("fast", "ready", 5, 2, 1.5), WorkerSample("balanced", "failed", 5, 0, 9)]
+        lambda: [WorkerSample("fast", "ready", 5, 2, 1.5), WorkerSample("balanced", "failed", 5, 0, 9)],
+        lambda: 77,
     )
     return metrics
 
@@ -86,6 +87,7 @@ NAMES = {
     "draftd_worker_state": ("gauge", {"profile", "state"}),
     "draftd_worker_memory_bytes": ("gauge", {"profile"}),
     "draftd_worker_start_seconds": ("gauge", {"profile"}),
+    "draftd_warm_spare_memory_bytes": ("gauge", set()),
     "draftd_build_info": ("gauge", {"version", "python", "mlx_lm"}),
 }
 

@@ -132,7 +132,7 @@ class History:
         services = Services(
             ports=PortBook(8000, lambda port: True),
             loads=loads,
-            starter=Starter(loads),
+            starter=Starter(loads, lambda: None),
             session=cast(Any, None),
             base_env={},
             stop_grace=AT_ONCE,
