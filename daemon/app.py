@@ -46,6 +46,7 @@ from daemon.web.server import make_runner
 from daemon.workers.gate import LoadGate
 from daemon.workers.ports import PortBook
 from daemon.workers.services import Services
+from daemon.workers.starter import Starter
 from daemon.workers.supervisor import Supervisor
 
 log = structlog.get_logger("daemon")
@@ -127,13 +128,14 @@ class Daemon:
             stack.callback(self._sink.close)
             session = await stack.enter_async_context(_worker_session())
             tasks = await stack.enter_async_context(asyncio.TaskGroup())
-            self._supervisor = supervisor = Supervisor(
-                self._services(session), tasks, share=self.settings.share_engine
-            )
+            loads = LoadGate(self.settings.max_loads)
+            starter = Starter(loads, self._tell_change)
+            services = self._services(session, loads, starter)
+            self._supervisor = supervisor = Supervisor(services, tasks, share=self.settings.share_engine)
             self._proxy = proxy = Proxy(
                 lambda: self._router, supervisor, self._metrics, self._limits(), self._events.tell
             )
-            self._metrics.bind(lambda: _samples(supervisor, proxy))
+            self._metrics.bind(lambda: _samples(supervisor, proxy), lambda: _memory_of(starter))
             self._api = api = Api(
                 supervisor,
                 lambda: self._router,
@@ -143,6 +145,7 @@ class Daemon:
                 self.reload,
                 self._events,
                 time.time(),
+                starter.status,
             )
             runner = make_runner(
                 api,
@@ -160,6 +163,8 @@ class Daemon:
             self._serving.set()
             log.info("draftd serves", url=self.url, pid=os.getpid(), version=__version__)
             until_stopped = [tasks.create_task(self._watch()), tasks.create_task(self._events.run())]
+            if self.settings.warm_spare:
+                until_stopped.append(tasks.create_task(starter.run()))
             await self._stop.wait()
             for task in until_stopped:
                 task.cancel()
@@ -195,12 +200,13 @@ class Daemon:
         settings = self.settings
         return Limits(settings.body_timeout, settings.write_timeout, settings.keepalive_interval)
 
-    def _services(self, session: aiohttp.ClientSession) -> Services:
+    def _services(self, session: aiohttp.ClientSession, loads: LoadGate, starter: Starter) -> Services:
         ports = PortBook(self.settings.base_port)
         ports.reserve("", self.settings.port)  # the proxy's own
         return Services(
             ports=ports,
-            loads=LoadGate(self.settings.max_loads),
+            loads=loads,
+            starter=starter,
             session=session,
             base_env=os.environ,
             stop_grace=self.settings.stop_grace,
@@ -269,6 +275,11 @@ def _samples(supervisor: Supervisor, proxy: Proxy) -> list[WorkerSample]:
         )
         for w in supervisor.snapshot()
     ]
+
+
+def _memory_of(starter: Starter) -> int:
+    spare = starter.status()
+    return (spare.memory_bytes or 0) if spare else 0
 
 
 def handle_signals(daemon: Daemon) -> None:

@@ -30,6 +30,17 @@ WIDE = (*NARROW, "memory", "requests", "queue", "restarts", "for")
 ROOM_FOR_WIDE = 118  # columns of the terminal
 
 
+def status_view(body: Mapping[str, Any], width: int) -> RenderableType:
+    """The body of /api/status: the table of workers, and the warm spare if there is one."""
+    table, spare = workers_table(body["workers"], width), body.get("warm_spare")  # an older daemon has none
+    if not spare:
+        return table
+    waits = "waits" if spare["warm"] else "is being made"
+    return Group(
+        table, Text(f"a warm spare {waits}: pid {spare['pid']}, {memory(spare['memory_bytes'])}", style="dim")
+    )
+
+
 def workers_table(rows: Iterable[Row], width: int) -> RenderableType:
     """One line a worker, and below the table what went wrong last. `width` is the terminal's, in columns."""
     rows = list(rows)

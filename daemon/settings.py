@@ -76,6 +76,9 @@ class Settings(BaseSettings):
         False,
         description="one worker, and one copy of the weights, for profiles that differ per request only",
     )
+    warm_spare: bool = Field(
+        False, description="keep a process that has imported mlx_lm, for the next start of a worker"
+    )
     stop_grace: Seconds = Field(10.0, description="time from SIGTERM to SIGKILL when a worker stops")
     drain_timeout: Seconds = Field(30.0, description="time that open requests have to finish at a stop")
     max_body_bytes: int = Field(32 * 2**20, ge=1024, description="largest request body")

@@ -65,6 +65,7 @@ async def test_models_status_and_health_tell_what_there_is(tmp_path: Path) -> No
             " memory_bytes queue requests acceptance tokens_per_second"
         )
         assert set(keys.split()) <= set(status["workers"][0])
+        assert status["warm_spare"] is None  # unless asked for
         assert (await served.get("/readyz")).status == 200
         assert (await served.get("/healthz")).json == {"status": "ok"}
         assert (await served.get("/nowhere")).json["error"]["code"] == "not_found"

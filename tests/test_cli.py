@@ -25,6 +25,7 @@ import pytest
 from typer.testing import CliRunner
 
 from daemon.cli import app
+from daemon.demo import DRAFT, TARGET
 from tests.harness import alive, chat, fake, free_ports
 
 DRAFTD = [sys.executable, "-m", "daemon.cli"]
@@ -173,6 +174,33 @@ def test_nothing_is_left_when_the_daemon_is_killed(tmp_path: Path, measured: Cal
     (tmp_path / "profiles").rmdir()
     with up(tmp_path, "a") as again:  # the same state folder, with the note of the killed daemon in it
         assert again.rows()[0]["state"] == "ready"
+
+
+@pytest.mark.real
+@pytest.mark.fault(20)
+def test_a_warm_spare_takes_the_next_start_and_is_gone_with_the_daemon(
+    tmp_path: Path, measured: Callable[[float], None]
+) -> None:
+    profile = f'model = "{TARGET}"\ndraft_model = "{DRAFT}"\n'
+    with up(tmp_path, "a", profile=profile, env={"DRAFTD_WARM_SPARE": "true"}) as daemon:
+        spare = daemon.until("the warm spare waits")["pid"]
+        assert "a warm spare waits: pid" in daemon.run("status").stdout
+        os.killpg(daemon.row()["pid"], signal.SIGKILL)
+        daemon.until("worker ready", 2)
+        assert daemon.row()["pid"] == spare
+        assert daemon.row()["start_seconds"] > 0
+        with daemon.ask("What is a draft model?", max_tokens=20) as answer:
+            assert "draft" in json.load(answer)["choices"][0]["message"]["content"]
+        assert daemon.row()["acceptance"]["proposed"] > 0  # what its engine says is heard as ever
+        assert daemon.until("the warm spare waits", 2)["pid"] != spare
+        family = psutil.Process(daemon.process.pid).children(recursive=True)
+        assert len(family) == 2
+        killed = time.monotonic()
+        daemon.process.kill()
+        while left := [process for process in family if alive(process.pid)]:
+            assert time.monotonic() - killed < 2, left
+            time.sleep(0.01)
+        measured(time.monotonic() - killed)
 
 
 def test_sighup_reloads(tmp_path: Path) -> None:

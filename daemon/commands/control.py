@@ -23,7 +23,7 @@ from daemon.commands.shared import (
     progress,
     resolve,
 )
-from daemon.console import workers_table
+from daemon.console import status_view, workers_table
 from daemon.errors import DraftdError, NotRunningError
 from daemon.instance import find as find_daemon
 from daemon.ops.client import Client
@@ -46,12 +46,12 @@ def status(
     elif watch:
         with suppress(KeyboardInterrupt), Live(console=out, auto_refresh=False) as live:
             while True:
-                live.update(workers_table(client.status()["workers"], out.width), refresh=True)
+                live.update(status_view(client.status(), out.width), refresh=True)
                 time.sleep(1)
     else:
         body = client.status()
         out.print(f"draftd {body['version']} at {client.daemon.url}, pid {body['pid']}", highlight=False)
-        out.print(workers_table(body["workers"], out.width))
+        out.print(status_view(body, out.width))
 
 
 def logs(

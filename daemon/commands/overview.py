@@ -7,7 +7,7 @@ from pathlib import Path
 from rich.table import Table
 
 from daemon.commands.shared import make_client, out
-from daemon.console import workers_table
+from daemon.console import status_view
 from daemon.errors import NotRunningError
 from daemon.instance import how_to_stop
 
@@ -36,7 +36,7 @@ def overview(state_dir: Path | None = None) -> None:
     out.print(
         f"draftd {body['version']} serves at {running.url}/v1, pid {body['pid']}; {how_to_stop(running)}"
     )
-    out.print(workers_table(body["workers"], out.width))
+    out.print(status_view(body, out.width))
     _next(RUNNING)
 
 

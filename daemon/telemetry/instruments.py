@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from prometheus_client import CollectorRegistry, Counter, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 UNKNOWN = "_unknown"
 ENDPOINTS = ("chat.completions", "completions", "models", "other")
@@ -20,7 +20,7 @@ _SPEEDS = (1, 2, 5, 10, 15, 20, 30, 40, 50, 60, 80, 100, 130, 160, 200, 300, 500
 
 
 class Instruments:
-    """Every instrument has `profile` as its first label; the `_unknown` series exist from the start."""
+    """Each has `profile` as its first label, but for the spare's; the `_unknown` series exist from the start."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self._all: list[tuple[Counter | Histogram, tuple[str, ...]]] = []
@@ -44,6 +44,9 @@ class Instruments:
         )
         self.speed = histogram("tokens_per_second", "Generation speed after the first token.", _SPEEDS)
         self.wait = histogram("queue_wait_seconds", "Time in the daemon's queue.", _WAIT_SECONDS)
+        self.spare_memory = Gauge(
+            "draftd_warm_spare_memory_bytes", "Memory of the warm spare; 0 without one.", registry=registry
+        )
         self._expect(UNKNOWN, _EXPECTED_UNKNOWN)
 
     def declare(self, profile: str) -> None:

@@ -18,6 +18,7 @@ from daemon.web import dashboard, describe
 from daemon.web.event_stream import EventStream
 from daemon.web.proxy import Proxy
 from daemon.web.router import Router
+from daemon.workers.spare import SpareStatus
 from daemon.workers.states import Event, Restart, Start, Stop
 from daemon.workers.supervisor import Supervisor
 
@@ -37,6 +38,7 @@ class Api:
     reload: Callable[[], list[str]]
     events: EventStream
     started: float  # epoch seconds
+    spare: Callable[[], SpareStatus | None]
 
     def routes(self) -> list[web.RouteDef]:
         """Paths and handlers."""
@@ -97,6 +99,7 @@ class Api:
             "started": describe.iso(self.started),
             "default_model": router.default.name if router.default else None,
             "workers": self.workers(),
+            "warm_spare": describe.spare(self.spare()),
         }
 
     def live(self) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from typing import Any
 from daemon.profiles import Profile
 from daemon.telemetry.metrics import Metrics, Recent
 from daemon.telemetry.speculation import Speculation
+from daemon.workers.spare import SpareStatus
 from daemon.workers.status import WorkerStatus, describe_code
 
 
@@ -60,6 +61,11 @@ def speculation(known: Speculation) -> dict[str, Any]:
         "costs": known.costs and asdict(known.costs),
         "speedup_estimate": known.speedup(),
     }
+
+
+def spare(status: SpareStatus | None) -> dict[str, Any] | None:
+    """The warm spare in /api/status; None if there is none."""
+    return asdict(status) if status else None
 
 
 def live(active: int, recent: Recent) -> dict[str, Any]:

@@ -15,6 +15,8 @@ from daemon.profiles import Profile
 
 HOST = "127.0.0.1"  # workers are never reachable from another machine
 LIFELINE_FD = "DRAFTD_LIFELINE_FD"
+ENGINE = [sys.executable, "-m", "daemon.engine"]
+SPARE = [sys.executable, "-m", "daemon.engine.spare"]  # waits for the arguments that ENGINE is given
 
 
 def argv(profile: Profile, port: int) -> list[str]:
@@ -24,8 +26,7 @@ def argv(profile: Profile, port: int) -> list[str]:
             part.replace("{port}", str(port)).replace("{model}", profile.model) for part in profile.command
         )
         return [sys.executable, "-m", "daemon.engine.guardian", *filled]
-    args = [sys.executable, "-m", "daemon.engine", "--model", profile.model]
-    args += ["--host", HOST, "--port", str(port)]
+    args = [*ENGINE, "--model", profile.model, "--host", HOST, "--port", str(port)]
     # Browsers may not call a worker directly: its only origin is itself.
     args += ["--allowed-origins", f"http://{HOST}:{port}"]
     if profile.draft_model:

@@ -43,6 +43,7 @@ class Child:
         *,
         on_output: Callable[[bytes], None],
         on_exit: Callable[[], None],
+        stdin: int = subprocess.DEVNULL,
     ) -> Child:
         """Start `argv`. `on_exit` is called once, after the last output. Raises OSError."""
         child = cls(on_output, on_exit)
@@ -53,7 +54,7 @@ class Child:
                 lambda: _Protocol(child),
                 *argv,
                 env={**env, LIFELINE_FD: str(theirs)},
-                stdin=subprocess.DEVNULL,
+                stdin=stdin,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
@@ -68,6 +69,11 @@ class Child:
         child._lifeline = ours
         child.pid = transport.get_pid()
         return child
+
+    def tell(self, on_output: Callable[[bytes], None], on_exit: Callable[[], None]) -> None:
+        """From now on, tell somebody else of its output and its end."""
+        self._on_output = on_output
+        self._on_exit = on_exit
 
     def terminate(self) -> None:
         """SIGTERM to the group; SIGCONT, because a stopped process would not hear it."""

@@ -9,6 +9,7 @@ import aiohttp
 
 from daemon.workers.gate import LoadGate
 from daemon.workers.ports import PortBook
+from daemon.workers.starter import Starter
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,6 +18,7 @@ class Services:
 
     ports: PortBook
     loads: LoadGate
+    starter: Starter
     session: aiohttp.ClientSession
     base_env: Mapping[str, str]
     stop_grace: float

@@ -8,8 +8,9 @@ number, and words of an earlier child are dropped; the same holds for the load s
 from __future__ import annotations
 
 import asyncio
+import functools
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from random import random
 from typing import assert_never
@@ -299,11 +300,9 @@ class Worker:
             self._notes = tuple([str(await asyncio.to_thread(holder_of, port)) for port in skipped])
             self._spawned_at = time.monotonic()
             self._use.memory = 0
-            self._child = await Child.spawn(
+            self._child = await self._services.starter.start(
                 command.argv(self.profile, self._port),
-                command.environment(
-                    self._services.base_env, offline=weights.at_hand(self.profile, self._services.base_env)
-                ),
+                functools.partial(_environment, self.profile, self._services.base_env),
                 on_output=lambda chunk: self._services.on_output(self.name, chunk),
                 on_exit=lambda: post(Exited()),
             )
@@ -335,3 +334,7 @@ class Worker:
         child.close()
         lines = tuple(self._services.tail(self.name, LAST_LINES))
         self._last_exit = LastExit(child.exit_code, reason, time.time(), lines)
+
+
+def _environment(profile: Profile, base: Mapping[str, str]) -> dict[str, str]:
+    return command.environment(base, offline=weights.at_hand(profile, base))

@@ -58,7 +58,8 @@ def busy() -> Metrics:
         lambda: [
             WorkerSample("fast", "ready", 5, 2, 1.5, accounting=True),
             WorkerSample("balanced", "failed", 5, 0, 9, accounting=False),
-        ]
+        ],
+        lambda: 77,
     )
     return metrics
 
@@ -89,6 +90,7 @@ NAMES = {
     "draftd_worker_state": ("gauge", {"profile", "state"}),
     "draftd_worker_memory_bytes": ("gauge", {"profile"}),
     "draftd_worker_start_seconds": ("gauge", {"profile"}),
+    "draftd_warm_spare_memory_bytes": ("gauge", set()),
     "draftd_build_info": ("gauge", {"version", "python", "mlx_lm"}),
 }
 

@@ -85,3 +85,20 @@ def test_slots_are_neither_lost_nor_doubled(slots: int, history: list[tuple[bool
             bench.gate.release(key)
             bench.granted = [held for held in bench.granted if held != key]
         assert bench.granted == asked[:slots]
+
+
+def test_the_gate_is_idle_when_nobody_loads_or_waits_to() -> None:
+    bench = Bench(2)
+    told: list[str] = []
+    bench.acquire(*"abc")
+    bench.gate.when_idle(lambda: told.append("idle"))
+    for key in "ab":
+        bench.gate.release(key)
+        assert (bench.gate.idle, told) == (False, [])
+    bench.gate.release("c")
+    assert (bench.gate.idle, told) == (True, ["idle"])
+    bench.acquire("a")
+    bench.gate.release("a")
+    assert told == ["idle"]  # once
+    bench.gate.when_idle(lambda: told.append("at once"))
+    assert told == ["idle", "at once"]

@@ -23,6 +23,7 @@ from daemon.workers.gate import LoadGate
 from daemon.workers.monitor import Watched
 from daemon.workers.ports import PortBook
 from daemon.workers.services import Services
+from daemon.workers.starter import Starter
 from daemon.workers.states import (
     BecameReady,
     Draining,
@@ -127,9 +128,11 @@ class History:
     """One worker and its requests."""
 
     def __init__(self, world: World, profile: Profile, tasks: asyncio.TaskGroup) -> None:
+        loads = LoadGate(1)
         services = Services(
             ports=PortBook(8000, lambda port: True),
-            loads=LoadGate(1),
+            loads=loads,
+            starter=Starter(loads, lambda: None),
             session=cast(Any, None),
             base_env={},
             stop_grace=AT_ONCE,
