@@ -39,6 +39,8 @@ def up(
 
     Example: draftd up fast --port 8090
     """
+    import uvloop
+
     from daemon.app import Daemon
     from daemon.telemetry.logs import configure
     from daemon.telemetry.rotated import RotatedStream
@@ -55,7 +57,9 @@ def up(
     level = "warning" if live and settings.log_level == "info" else settings.log_level
     configure(settings.log_format, level, RotatedStream(settings.log_file) if settings.log_file else None)
     try:
-        asyncio.run(_serve(daemon, live=live))
+        import uvloop
+
+        uvloop.run(_serve(daemon, live=live))
     except* DraftdError as group:
         raise group.exceptions[0] from None
 

@@ -17,6 +17,7 @@ from pydantic import AfterValidator, ConfigDict, Field, ValidationError
 from daemon.errors import RequestError
 from daemon.profile_tables import RequestDefaults
 from daemon.profiles import Profile
+from daemon.web import quick_json
 
 Endpoint = Literal["chat.completions", "completions"]
 
@@ -79,18 +80,27 @@ class Forward:
 def parse_body(raw: bytes) -> dict[str, Any]:
     """The JSON object of a request. Raises RequestError (400) for anything else, without quoting it."""
     try:
-        body = json.loads(raw.decode("utf-8"), parse_constant=_no_constant)
-    except UnicodeDecodeError as error:
-        raise RequestError(400, "the body is not valid UTF-8") from error
-    except RecursionError as error:
-        raise RequestError(400, "the body is nested too deeply") from error
-    except json.JSONDecodeError as error:
-        raise RequestError(400, f"the body is no JSON: {error.msg} at character {error.pos}") from error
-    except ValueError as error:
-        raise RequestError(400, "the body holds a number that cannot be represented") from error
+        body = quick_json.strictly(raw)
+    except (ValueError, RecursionError) as error:
+        raise RequestError(400, f"the body {_fault(raw)}") from error
     if not isinstance(body, dict):
         raise RequestError(400, "the body must be a JSON object")
     return body
+
+
+def _fault(raw: bytes) -> str:
+    """What is wrong with a body that was refused, in the words of json, which tells more."""
+    try:
+        json.loads(raw.decode("utf-8"), parse_constant=_no_constant)
+    except UnicodeDecodeError:
+        return "is not valid UTF-8"
+    except RecursionError:
+        return "is nested too deeply"
+    except json.JSONDecodeError as error:
+        return f"is no JSON: {error.msg} at character {error.pos}"
+    except ValueError:
+        return "holds a number that cannot be represented"
+    return "holds half of a surrogate pair or a number that cannot be represented"
 
 
 def _no_constant(name: str) -> NoReturn:
@@ -139,7 +149,7 @@ def _check(fields: dict[str, Any]) -> RequestFields:
         name = str(detail["loc"][0])
         reason = detail["msg"].removeprefix("Value error, ").replace("Input should", "must", 1)
         raise RequestError(400, f"{name} {reason}", param=name) from error
-    fields |= asked.model_dump(exclude_unset=True)
+    fields |= {name: getattr(asked, name) for name in asked.model_fields_set}
     return asked
 
 
@@ -267,8 +277,8 @@ def _with_system_prompt(messages: list[dict[str, Any]], prompt: str, mode: str) 
 
 def _encode(fields: Mapping[str, Any]) -> bytes:
     try:
-        return json.dumps(fields, ensure_ascii=False, allow_nan=False).encode("utf-8")
+        return quick_json.in_utf8(fields)
     except UnicodeEncodeError as error:
         raise RequestError(400, "the body holds half of a surrogate pair") from error
-    except (RecursionError, ValueError) as error:
-        raise RequestError(400, "the body is nested too deeply or holds a number without a value") from error
+    except RecursionError as error:
+        raise RequestError(400, "the body is nested too deeply") from error

@@ -13,12 +13,12 @@ of their own are parsed.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from daemon.web import quick_json
 from daemon.web.events import Answer, BrokenAnswerError, EventSplitter, is_usage_only, to_event
 
 _OPEN, _CLOSE = b"\0", b"\1"
@@ -62,7 +62,8 @@ def _frame_of(event: bytes, chunk: dict[str, Any], sent: bytes) -> _Frame | None
     delta = choices[0].get("delta")
     if delta and set(delta) not in _ONE_TEXT:
         return None
-    theirs, ours = _around_the_text(event), _around_the_text(sent)
+    theirs = _around_the_text(event)
+    ours = theirs if sent is event else _around_the_text(sent)
     kind = next(iter(delta)) if delta else "text"
     return _Frame(theirs, ours, kind) if theirs and ours else None
 
@@ -96,21 +97,24 @@ class Relay:
 
     def _events(self, data: bytes) -> Iterator[bytes]:
         at = 0
-        while (end := data.find(b"\n\n", at) + 2) >= 2:
+        while (end := data.find(b"\n\n", at)) >= 0:
             run, length = self._frame.run(data[at:]) if self._frame else (b"", 0)
             if self._frame and run:
                 yield self._pass(self._frame, run)
                 at += length
+                continue
+            event, at = data[at:end], end + 2
+            if event.startswith(b"data: ") and b"\n" not in event and b"\r" not in event:
+                yield self._parse(event[6:])
             else:
-                yield from map(self._parse, self._splitter.feed(data[at:end]))
-                at = end
+                yield from map(self._parse, self._splitter.feed(event + b"\n\n"))
         yield from map(self._parse, self._splitter.feed(data[at:]))
 
     def _pass(self, frame: _Frame, run: bytes) -> bytes:
         self.tokens = True
         if self._streams:
             return frame.for_the_client(run)
-        self.answer.add_texts(frame.kind, json.loads(b"[" + b",".join(_STRINGS.findall(run)) + b"]"))
+        self.answer.add_texts(frame.kind, quick_json.loads(b"[" + b",".join(_STRINGS.findall(run)) + b"]"))
         return b""
 
     def _parse(self, data: bytes) -> bytes:

@@ -43,14 +43,10 @@ async def _ask(exchange: Exchange, port: int, path: str, payload: bytes) -> None
         raise WorkerError("the worker ended before it answered", status=502, code="worker_lost") from error
 
 
-async def pieces(exchange: Exchange, progress: Callable[[], None]) -> AsyncIterator[bytes]:
-    """What comes of a stream, as it comes; `progress` is called for each piece. Raises WorkerError if the
-    connection breaks.
-    """
+async def piece(exchange: Exchange) -> bytes:
+    """What comes next of a stream, b"" at its end. Raises WorkerError if the connection breaks."""
     try:
-        while piece := await exchange.read():
-            progress()
-            yield piece
+        return await exchange.read()
     except OSError as error:
         raise WorkerError(_LEFT_THE_WORKER, status=502, code="worker_lost") from error
 

@@ -57,6 +57,8 @@ def sent(
         (b'{"canary": ' + b"[" * 100_000 + b"]" * 100_000 + b"}", "too deep"),
         (b'{"canary":' * 100_000 + b"1" + b"}" * 100_000, "too deep"),
         (b'{"canary": ' + b"9" * 5000 + b"}", "number"),
+        (b'{"canary": 1e999}', "number"),
+        (b'{"canary": "\\ud800 "}', "surrogate"),
         (b'["canary"]', "object"),
         (b'"canary"', "object"),
         (b"5", "object"),
@@ -448,10 +450,10 @@ def test_a_text_completion_gets_no_system_prompt() -> None:
 
 @pytest.mark.parametrize(
     ("value", "says"),
-    [("\ud800", "surrogate"), ({"\udc00": 1}, "surrogate"), (1e999, "number"), ([-1e999], "number")],
+    [("\ud800", "surrogate"), ({"\udc00": 1}, "surrogate")],
 )
 @pytest.mark.parametrize("endpoint", ENDPOINTS)
-def test_what_utf8_or_json_cannot_carry_is_refused(endpoint: Endpoint, value: object, says: str) -> None:
+def test_what_utf8_cannot_carry_is_refused(endpoint: Endpoint, value: object, says: str) -> None:
     with refused(400, says=says):
         forward({"user": value}, endpoint)
 
