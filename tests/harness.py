@@ -182,7 +182,7 @@ def alive(pid: int) -> bool:
 
 
 async def until_gone(pid: int, limit: float = LIMIT) -> None:
-    """Wait for a process that is not our child to end."""
+    """Wait for a process to end that is not our child: a wait for one would take its exit from the loop."""
     process = psutil.Process(pid) if alive(pid) else None
     if process is not None:
         await asyncio.to_thread(process.wait, limit)

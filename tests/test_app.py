@@ -327,7 +327,7 @@ async def test_a_removed_profile_finishes_its_stream_and_is_gone(tmp_path: Path)
         assert (await served.post("/api/reload")).json == {"changed": ["a"]}
         assert (await served.ask("a")).status == 404
         assert (await streaming).events[-1] == "[DONE]"
-        await until_gone(pid)
+        await served.until(lambda: not alive(pid))
 
 
 async def test_a_removed_profile_takes_its_series_along_and_may_come_back(tmp_path: Path) -> None:
@@ -343,7 +343,7 @@ async def test_a_removed_profile_takes_its_series_along_and_may_come_back(tmp_pa
         pid = served.row("b")["pid"]
         (served.profiles / "b.toml").unlink()
         await served.post("/api/reload")
-        await until_gone(pid)
+        await served.until(lambda: not alive(pid))
         await served.until(lambda: b'profile="b"' not in served.daemon._metrics.render()[0])
 
 
