@@ -16,6 +16,7 @@ from daemon.engine.acceptance import AcceptanceCount, counted
 from daemon.engine.exits import describe
 from daemon.engine.generation_thread import exit_on_death, watch
 from daemon.engine.guard import METHODS, guard
+from daemon.engine.logit_bias import taking_bias
 from daemon.engine.progress import INTERVAL, at_most_every, ticking
 from daemon.engine.start import guarded_run
 
@@ -109,6 +110,19 @@ def _place_guard() -> None:
     guard(handler)
 
 
+def _place_logit_bias() -> None:
+    server: Any = importlib.import_module("mlx_lm.server")
+    handler = expect(server, "APIHandler")
+    validate = expect(handler, "validate_model_parameters", caller="do_POST")
+    for flag in ("logit_bias", "body"):
+        if flag not in handler.do_POST.__code__.co_names:
+            raise UnfitError(f"mlx_lm.server.APIHandler.do_POST does not set {flag}")
+    provider = expect(server, "ModelProvider")
+    if not {"model", "draft_model"} <= set(provider.reset.__code__.co_names):
+        raise UnfitError("mlx_lm.server.ModelProvider holds no model and draft_model")
+    handler.validate_model_parameters = taking_bias(validate)
+
+
 def _place_prompt_cache() -> None:
     server: Any = importlib.import_module("mlx_lm.server")
     cache = expect(server, "LRUPromptCache", "max_size", "max_bytes", caller="run")
@@ -144,6 +158,7 @@ HOOKS: dict[str, tuple[Callable[[], None], str]] = {
     "acceptance": (_place_acceptance, "draft acceptance is not counted"),
     "progress": (_place_progress, "a long prompt shows no progress before its first token"),
     "quiet_health": (_place_quiet_health, "the log is full of health checks"),
+    "logit_bias": (_place_logit_bias, "logit_bias is ignored"),
     "guard": (_place_guard, "web pages can send requests to the worker's port"),
     "prompt_cache": (_place_prompt_cache, "cached prompts may change the answers of drafted requests"),
     "generation_thread": (_place_generation_thread, "the process outlives its generation thread"),

@@ -233,9 +233,10 @@ def test_what_openai_allows_is_put_as_mlx_lm_server_takes_it(
     assert all(type(fields[key]) is type(got[key]) for key in got)
 
 
-def test_a_bias_on_tokens_is_refused_since_it_can_break_the_worker() -> None:
-    with refused(400, param="logit_bias", says="not supported"):
-        forward({"logit_bias": {"5": 1}})
+def test_a_bias_on_tokens_reaches_only_an_engine_that_checks_it() -> None:
+    fields = sent({"logit_bias": {"5": 1}})
+    assert fields["draftd_logit_bias"] == {"5": 1}
+    assert "logit_bias" not in fields
 
 
 def test_another_server_gets_what_only_mlx_lm_server_cannot_take() -> None:
