@@ -17,7 +17,7 @@ from daemon.engine.exits import describe
 from daemon.engine.generation_thread import exit_on_death, watch
 from daemon.engine.guard import METHODS, guard
 from daemon.engine.logit_bias import taking_bias
-from daemon.engine.progress import INTERVAL, at_most_every, ticking
+from daemon.engine.progress import INTERVAL, at_most_every, telling, ticking
 from daemon.engine.start import guarded_run
 
 PLACED = "placed"
@@ -83,7 +83,14 @@ def _place_progress() -> None:
     module: Any = importlib.import_module("mlx_lm.generate")
     name = "speculative_generate_step"
     step = expect(module, name, "prompt", "model", "draft_model", caller="stream_generate")
-    module.speculative_generate_step = ticking(step, at_most_every(INTERVAL, report_progress))
+    server: Any = importlib.import_module("mlx_lm.server")
+    generator = expect(server, "ResponseGenerator", caller="run")
+    generate = expect(generator, "generate", "request", "generation_args", "progress_callback")
+    if "generate" not in server.APIHandler.handle_completion.__code__.co_names:
+        raise UnfitError("mlx_lm.server.APIHandler.handle_completion does not use generate")
+    tick = at_most_every(INTERVAL, report_progress)
+    module.speculative_generate_step = ticking(step, tick)
+    generator.generate = telling(generate, tick)
 
 
 def _place_quiet_health() -> None:
@@ -156,7 +163,7 @@ def _place_start() -> None:
 HOOKS: dict[str, tuple[Callable[[], None], str]] = {
     "sampling": (_place_sampling, "fewer draft tokens are kept where the temperature is above 0"),
     "acceptance": (_place_acceptance, "draft acceptance is not counted"),
-    "progress": (_place_progress, "a long prompt shows no progress before its first token"),
+    "progress": (_place_progress, "a slow request may be taken for a stalled one"),
     "quiet_health": (_place_quiet_health, "the log is full of health checks"),
     "logit_bias": (_place_logit_bias, "logit_bias is ignored"),
     "guard": (_place_guard, "web pages can send requests to the worker's port"),

@@ -125,7 +125,9 @@ def prepare(
     if not profile.command:
         _suit_mlx(fields)
     if endpoint == "chat.completions":
-        fields["messages"] = _with_system_prompt(_messages(fields), prompt, profile.system_prompt_mode)
+        fields["messages"] = _with_system_prompt(
+            _messages(fields, parts=bool(profile.command)), prompt, profile.system_prompt_mode
+        )
     else:
         fields["prompt"] = _text_prompt(fields)
     # mlx_lm.server gives log probabilities only in an answer that is not streamed.
@@ -198,20 +200,23 @@ def _text_prompt(fields: dict[str, Any]) -> str:
 # --- messages -----------------------------------------------------------------------------------------------
 
 
-def _messages(fields: dict[str, Any]) -> list[dict[str, Any]]:
+def _messages(fields: dict[str, Any], *, parts: bool) -> list[dict[str, Any]]:
+    """The messages; `parts` tells that a content may stay in parts, images among them."""
     messages = fields.get("messages")
     if not isinstance(messages, list) or not messages:
         raise RequestError(400, "messages must be a list that is not empty", param="messages")
-    return [_message(message, f"messages[{index}]") for index, message in enumerate(messages)]
+    return [_message(message, f"messages[{index}]", parts) for index, message in enumerate(messages)]
 
 
-def _message(message: Any, place: str) -> dict[str, Any]:
+def _message(message: Any, place: str, parts: bool) -> dict[str, Any]:
     if not isinstance(message, dict) or not isinstance(message.get("role"), str):
         raise RequestError(400, f"{place} must be an object with a role", param=place)
     made = dict(message)
     if made["role"] == "developer":  # the newer name of `system`, unknown to chat templates
         made["role"] = "system"
-    made["content"] = _content(made.get("content"), f"{place}.content")
+    # The profile's system prompt may be joined with another, so that one is a text in any case.
+    if not (parts and isinstance(made.get("content"), list)) or made["role"] == "system":
+        made["content"] = _content(made.get("content"), f"{place}.content")
     if made.get("tool_calls") is None:
         made.pop("tool_calls", None)
     else:
@@ -221,7 +226,7 @@ def _message(message: Any, place: str) -> dict[str, Any]:
 
 def _content(content: Any, place: str) -> str:
     """Text, or text parts joined. Images are refused: mlx_lm.server would fetch remote ones, even for a text
-    model, and cannot draft with any.
+    model, and cannot draft with any. (Another server, started by a `command`, gets the parts as they are.)
     """
     if content is None or isinstance(content, str):
         return content or ""

@@ -168,7 +168,7 @@ class Proxy:
                 try:
                     if forward.streamed:
                         return await self._take_stream(exchange, lease, call)
-                    return self._take_whole(await upstream.whole(exchange, lease.progress), call)
+                    return self._take_whole(await upstream.whole(exchange), call)
                 except BrokenAnswerError as error:
                     raise upstream.broken(error) from error
 

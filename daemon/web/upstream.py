@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
 from daemon.errors import DraftdError, RequestError, WorkerError
 from daemon.web.events import MAX_EVENT, BrokenAnswerError
 from daemon.web.exchange import Exchange, connect
 
-PROGRESS_INTERVAL = 5.0  # seconds
 MAX_ERROR = 64 * 1024  # bytes of an error body that are read
 _LEFT_THE_WORKER = "the worker ended in the middle of its answer"
 
@@ -51,20 +49,15 @@ async def piece(exchange: Exchange) -> bytes:
         raise WorkerError(_LEFT_THE_WORKER, status=502, code="worker_lost") from error
 
 
-async def whole(exchange: Exchange, progress: Callable[[], None]) -> bytes:
+async def whole(exchange: Exchange) -> bytes:
     """The body of an answer that is not streamed. Raises WorkerError if the connection breaks.
 
-    Nobody can see whether such an answer gets on; `progress` is called as long as the connection stands.
+    Nothing shows here whether such an answer gets on: our engine says it by itself.
     """
-    reading = asyncio.ensure_future(_some(exchange, MAX_EVENT))
     try:
-        while not (await asyncio.wait({reading}, timeout=PROGRESS_INTERVAL))[0]:
-            progress()
-        return reading.result()
+        return await _some(exchange, MAX_EVENT)
     except OSError as error:
         raise WorkerError(_LEFT_THE_WORKER, status=502, code="worker_lost") from error
-    finally:
-        reading.cancel()
 
 
 async def _some(exchange: Exchange, most: int) -> bytes:

@@ -335,20 +335,35 @@ def test_messages_of_another_shape_are_refused_by_place(messages: object, param:
         forward({"messages": messages})
 
 
-@pytest.mark.parametrize(
-    "part",
-    [
-        {"type": "image_url", "image_url": {"url": "http://evil.com/a.png"}},
-        {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}},
-        {"type": "image", "image": "http://evil.com/a.png", "text": "a"},
-        {"type": "input_image", "image_url": "http://evil.com/a.png"},
-        {"type": "input_audio", "input_audio": {"data": ""}},
-    ],
-)
+NO_TEXTS = [
+    {"type": "image_url", "image_url": {"url": "http://evil.com/a.png"}},
+    {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}},
+    {"type": "image", "image": "http://evil.com/a.png", "text": "a"},
+    {"type": "input_image", "image_url": "http://evil.com/a.png"},
+    {"type": "input_audio", "input_audio": {"data": ""}},
+]
+
+
+@pytest.mark.fault(35)
+@pytest.mark.parametrize("part", NO_TEXTS)
 def test_images_and_sound_are_refused_so_that_nothing_is_fetched(part: dict[str, Any]) -> None:
     message = {"role": "user", "content": [{"type": "text", "text": "look"}, part]}
     with refused(400, param="messages[0].content", says="only text"):
         forward({"messages": [message]})
+
+
+@pytest.mark.parametrize("part", NO_TEXTS)
+def test_another_server_gets_images_and_sound_as_they_are(part: dict[str, Any]) -> None:
+    parts = [{"type": "text", "text": "look"}, part]
+    system = {"role": "developer", "content": parts[:1]}
+    to = profile(command=["serve", "{port}"], system_prompt="p", system_prompt_mode="prepend")
+    fields = sent({"messages": [system, {"role": "user", "content": parts}]}, to=to, prompt="ours")
+    assert fields["messages"] == [
+        {"role": "system", "content": "ours\n\nlook"},
+        {"role": "user", "content": parts},
+    ]
+    with refused(400, param="messages[0].content", says="only text"):
+        forward({"messages": [{"role": "system", "content": parts}]}, to=to)
 
 
 @pytest.mark.parametrize(

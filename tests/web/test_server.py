@@ -161,11 +161,6 @@ async def test_what_reaches_a_worker_is_safe_and_what_was_routed(tmp_path: Path)
             "a", adapters="/x", draft_model="/y", max_tokens=None, stream_options={}, stream=True
         )
         assert bad.events[-1] == "[DONE]"
-        image = {
-            "role": "user",
-            "content": [{"type": "image_url", "image_url": {"url": "http://127.0.0.1:1/x"}}],
-        }
-        assert (await served.post("/v1/chat/completions", {"model": "a", "messages": [image]})).status == 400
         sent = [json.loads(line) for line in log.read_text().splitlines()]
         assert len(sent) == 2
         for body in sent:
