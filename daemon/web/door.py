@@ -106,7 +106,10 @@ class FrontDoor:
             if whole is not None:
                 await client.answer(200, whole)
             return client.status or 200
-        await client.answer(status_of(told), json.dumps(error_body(told)).encode(), error_headers(told))
+        if client.begun:
+            client.abort()  # the fault came in the middle of a stream
+        else:
+            await client.answer(status_of(told), json.dumps(error_body(told)).encode(), error_headers(told))
         return status_of(told)
 
 

@@ -168,7 +168,13 @@ class _Door:
         except (ConnectionError, TimeoutError):
             raise
         except Exception:
-            return _error(request, our_fault(request.path, request[TOLD]))
+            told = our_fault(request.path, request[TOLD])
+            client: WebClient | None = request.get(CLIENT)
+            if client is None or not client.begun:
+                return _error(request, told)
+            client.status = status_of(told)
+            client.cut()
+            return client.response
 
     def _admit(self, request: web.Request) -> None:
         """Everything that can be refused before the body is read. Raises RequestError."""

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from daemon.web import connection
+from daemon.web.relay import Relay
 from tests.harness import Served, chat, fake, serving
 from tests.web.test_server import raw, request, status
 
@@ -86,3 +87,32 @@ async def test_what_is_no_http_gets_an_error_in_the_usual_shape(served: Served, 
     assert status(answer) == 400
     assert json.loads(answer.partition(b"\r\n\r\n")[2])["error"]["type"] == "invalid_request_error"
     assert b"canary" not in answer
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+async def test_a_fault_of_ours_is_a_500_or_cuts_the_stream_that_has_begun(
+    served: Served, monkeypatch: pytest.MonkeyPatch, chunked: bool
+) -> None:
+    """Whichever of the two readers has the request."""
+    feed, fed = Relay.feed, []
+
+    def broken(self: Relay, data: bytes) -> bytes:
+        fed.append(data)
+        if len(fed) > fine:
+            raise RuntimeError("canary")
+        return feed(self, data)
+
+    monkeypatch.setattr(Relay, "feed", broken)
+    for fine in (0, 1):
+        fed.clear()
+        body = json.dumps(chat("[[slow 0.05]]", model="a", stream=True)).encode()
+        sent = (
+            request(b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body), "Transfer-Encoding: chunked")
+            if chunked
+            else request(body, f"Content-Length: {len(body)}", close=False)
+        )
+        answer = await raw(served, sent if fine or chunked else sent + LAST)
+        assert answer.count(b"HTTP/1.1 ") == (1 if fine or chunked else 2)
+        assert status(answer) == (200 if fine else 500)
+        assert b"canary" not in answer
+        assert not answer.endswith(b"0\r\n\r\n")
