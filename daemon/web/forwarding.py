@@ -201,7 +201,7 @@ def _text_prompt(fields: dict[str, Any]) -> str:
 
 
 def _messages(fields: dict[str, Any], *, parts: bool) -> list[dict[str, Any]]:
-    """The messages; `parts` tells that a content may stay in parts, images among them."""
+    """The messages; `parts` tells that a content with more than text in it may stay as it is."""
     messages = fields.get("messages")
     if not isinstance(messages, list) or not messages:
         raise RequestError(400, "messages must be a list that is not empty", param="messages")
@@ -214,9 +214,10 @@ def _message(message: Any, place: str, parts: bool) -> dict[str, Any]:
     made = dict(message)
     if made["role"] == "developer":  # the newer name of `system`, unknown to chat templates
         made["role"] = "system"
+    content = made.get("content")
     # The profile's system prompt may be joined with another, so that one is a text in any case.
-    if not (parts and isinstance(made.get("content"), list)) or made["role"] == "system":
-        made["content"] = _content(made.get("content"), f"{place}.content")
+    if not parts or made["role"] == "system" or not _holds_more_than_text(content):
+        made["content"] = _content(content, f"{place}.content")
     if made.get("tool_calls") is None:
         made.pop("tool_calls", None)
     else:
@@ -224,9 +225,16 @@ def _message(message: Any, place: str, parts: bool) -> dict[str, Any]:
     return made
 
 
+def _holds_more_than_text(content: Any) -> bool:
+    kinds = (
+        [part.get("type") for part in content if isinstance(part, dict)] if isinstance(content, list) else []
+    )
+    return any(kind != "text" for kind in kinds)
+
+
 def _content(content: Any, place: str) -> str:
     """Text, or text parts joined. Images are refused: mlx_lm.server would fetch remote ones, even for a text
-    model, and cannot draft with any. (Another server, started by a `command`, gets the parts as they are.)
+    model, and cannot draft with any. (Another server, started by a `command`, gets them as they are.)
     """
     if content is None or isinstance(content, str):
         return content or ""

@@ -357,10 +357,12 @@ def test_another_server_gets_images_and_sound_as_they_are(part: dict[str, Any]) 
     parts = [{"type": "text", "text": "look"}, part]
     system = {"role": "developer", "content": parts[:1]}
     to = profile(command=["serve", "{port}"], system_prompt="p", system_prompt_mode="prepend")
-    fields = sent({"messages": [system, {"role": "user", "content": parts}]}, to=to, prompt="ours")
+    texts = {"role": "user", "content": parts[:1]}
+    fields = sent({"messages": [system, {"role": "user", "content": parts}, texts]}, to=to, prompt="ours")
     assert fields["messages"] == [
         {"role": "system", "content": "ours\n\nlook"},
         {"role": "user", "content": parts},
+        {"role": "user", "content": "look"},
     ]
     with refused(400, param="messages[0].content", says="only text"):
         forward({"messages": [{"role": "system", "content": parts}]}, to=to)
