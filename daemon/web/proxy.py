@@ -164,13 +164,15 @@ class Proxy:
         forward = call.forward
         async with worker.lease() as lease:
             call.told["x-draftd-worker"] = f"{HOST}:{lease.port}"
-            async with upstream.post(lease.port, PATHS[forward.endpoint], forward.payload) as exchange:
-                try:
-                    if forward.streamed:
-                        return await self._take_stream(exchange, lease, call)
-                    return self._take_whole(await upstream.whole(exchange), call)
-                except BrokenAnswerError as error:
-                    raise upstream.broken(error) from error
+            exchange = await upstream.post(lease.port, PATHS[forward.endpoint], forward.payload)
+            try:
+                if forward.streamed:
+                    return await self._take_stream(exchange, lease, call)
+                return self._take_whole(await upstream.whole(exchange), call)
+            except BrokenAnswerError as error:
+                raise upstream.broken(error) from error
+            finally:
+                exchange.close()
 
     async def _take_stream(self, exchange: Exchange, lease: Lease, call: Call) -> bytes:
         answer = Answer(call.forward.endpoint, call.forward.model)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import suppress
 
 from daemon.errors import DraftdError, RequestError, WorkerError
 from daemon.web.events import MAX_EVENT, BrokenAnswerError
@@ -18,9 +17,8 @@ class NotSentError(WorkerError):
     """Nobody took the connection: nothing was sent, so the request may be sent again."""
 
 
-@asynccontextmanager
-async def post(port: int, path: str, payload: bytes) -> AsyncIterator[Exchange]:
-    """The worker's answer with status 200. Raises NotSentError, RequestError or WorkerError."""
+async def post(port: int, path: str, payload: bytes) -> Exchange:
+    """The worker's answer with status 200, to be closed. Raises NotSentError, RequestError or WorkerError."""
     try:
         exchange = await connect(port)
     except OSError as error:
@@ -29,9 +27,10 @@ async def post(port: int, path: str, payload: bytes) -> AsyncIterator[Exchange]:
         await _ask(exchange, port, path, payload)
         if exchange.status != 200:
             raise _refused(exchange.status, await _error_body(exchange))
-        yield exchange
-    finally:
+    except BaseException:
         exchange.close()
+        raise
+    return exchange
 
 
 async def _ask(exchange: Exchange, port: int, path: str, payload: bytes) -> None:
