@@ -19,7 +19,6 @@ from typing import Any
 import aiohttp
 import structlog
 import watchfiles
-from aiohttp import web
 
 from daemon import __version__
 from daemon.errors import ConfigError, DraftdError
@@ -38,11 +37,12 @@ from daemon.telemetry.records import (
 )
 from daemon.telemetry.sink import Sink
 from daemon.web.api import Api
+from daemon.web.client import Limits
+from daemon.web.door import FrontDoor
 from daemon.web.event_stream import EventStream
 from daemon.web.guard import make_guard
-from daemon.web.proxy import Limits, Proxy
+from daemon.web.proxy import Proxy
 from daemon.web.router import Router
-from daemon.web.server import make_runner
 from daemon.workers.gate import LoadGate
 from daemon.workers.ports import PortBook
 from daemon.workers.services import Services
@@ -133,7 +133,11 @@ class Daemon:
             services = self._services(session, loads, starter)
             self._supervisor = supervisor = Supervisor(services, tasks, share=self.settings.share_engine)
             self._proxy = proxy = Proxy(
-                lambda: self._router, supervisor, self._metrics, self._limits(), self._events.tell
+                lambda: self._router,
+                supervisor,
+                self._metrics,
+                self.settings.keepalive_interval,
+                self._events.tell,
             )
             self._metrics.bind(lambda: _samples(supervisor, proxy), lambda: _memory_of(starter))
             self._api = api = Api(
@@ -147,17 +151,17 @@ class Daemon:
                 time.time(),
                 starter.status,
             )
-            runner = make_runner(
+            door = FrontDoor(
                 api,
                 proxy,
                 guard,
                 self._metrics,
+                self._limits(),
                 max_body=self.settings.max_body_bytes,
                 idle_timeout=self.settings.connection_timeout,
             )
-            await runner.setup()
-            stack.push_async_callback(runner.cleanup)
-            site = await self._listen(runner)
+            stack.push_async_callback(door.close)
+            await self._open(door)
             instance.announce(self.url, __version__)
             self.reload()
             self._serving.set()
@@ -168,12 +172,12 @@ class Daemon:
             await self._stop.wait()
             for task in until_stopped:
                 task.cancel()
-            await self._shut_down(site, proxy, supervisor)
+            await self._shut_down(door, proxy, supervisor)
         log.info("draftd has stopped")
 
-    async def _shut_down(self, site: web.TCPSite, proxy: Proxy, supervisor: Supervisor) -> None:
+    async def _shut_down(self, door: FrontDoor, proxy: Proxy, supervisor: Supervisor) -> None:
         log.info("draftd stops", open_requests=proxy.open_requests)
-        await site.stop()
+        door.stop_listening()
         proxy.refuse_new()
         ended = asyncio.create_task(self._stop_now.wait())
         drained = asyncio.create_task(proxy.until_idle())
@@ -183,18 +187,16 @@ class Daemon:
             task.cancel()
         await supervisor.close(drain=0.0)
 
-    async def _listen(self, runner: web.AppRunner) -> web.TCPSite:
+    async def _open(self, door: FrontDoor) -> None:
         host, port = self.settings.host, self.settings.port
-        site = web.TCPSite(runner, host, port)
         try:
-            await site.start()
+            await door.open(host, port)
         except OSError as error:
             holder = await asyncio.to_thread(holder_of, port)
             why = f": {holder}" if holder.pid else f": {error.strerror}"
             raise DraftdError(
                 f"cannot listen on {host}:{port}{why}; '--port' chooses another port"
             ) from error
-        return site
 
     def _limits(self) -> Limits:
         settings = self.settings

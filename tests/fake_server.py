@@ -73,7 +73,7 @@ class Handler(BaseHTTPRequestHandler):
             self._json(503, {"error": "still loading"})
             return
         text = body["messages"][-1]["content"] if "messages" in body else body["prompt"]
-        found = ORDER.search(text)
+        found = ORDER.search(text) if isinstance(text, str) else None
         order, amount = (found[1], float(found[2] or 0)) if found else ("", 0.0)
         with self.one_at_a_time:
             self._answer(body, order, amount)

@@ -9,7 +9,7 @@ import random
 import socket
 import sys
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -184,7 +184,11 @@ def alive(pid: int) -> bool:
 
 
 async def until_gone(pid: int, limit: float = LIMIT) -> None:
-    """Wait for a process that is not our child to end."""
+    """Wait for a process to end. A child of ours is left for the loop, which would wait for it forever."""
+    async with asyncio.timeout(limit):
+        with suppress(ChildProcessError):
+            await asyncio.to_thread(os.waitid, os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+            return
     process = psutil.Process(pid) if alive(pid) else None
     if process is not None:
         await asyncio.to_thread(process.wait, limit)

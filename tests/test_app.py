@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import socket
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +17,7 @@ import pytest
 from daemon.app import Daemon
 from daemon.errors import AlreadyRunningError, ConfigError, DraftdError
 from daemon.workers.states import Backoff
-from tests.harness import QUICK, Served, alive, chat, fake, free_ports, kill, serving, until_gone
+from tests.harness import FAKE_SERVER, QUICK, Served, alive, chat, fake, free_ports, kill, serving, until_gone
 
 
 async def test_three_workers_stand_on_consecutive_ports_and_answer_by_name(tmp_path: Path) -> None:
@@ -328,7 +329,7 @@ async def test_a_removed_profile_finishes_its_stream_and_is_gone(tmp_path: Path)
         assert (await served.post("/api/reload")).json == {"changed": ["a"]}
         assert (await served.ask("a")).status == 404
         assert (await streaming).events[-1] == "[DONE]"
-        await until_gone(pid)
+        await served.until(lambda: not alive(pid))
 
 
 async def test_a_removed_profile_takes_its_series_along_and_may_come_back(tmp_path: Path) -> None:
@@ -344,7 +345,7 @@ async def test_a_removed_profile_takes_its_series_along_and_may_come_back(tmp_pa
         pid = served.row("b")["pid"]
         (served.profiles / "b.toml").unlink()
         await served.post("/api/reload")
-        await until_gone(pid)
+        await served.until(lambda: not alive(pid))
         await served.until(lambda: b'profile="b"' not in served.daemon._metrics.render()[0])
 
 
@@ -395,6 +396,22 @@ async def test_a_crash_leaves_no_grandchild(tmp_path: Path) -> None:
         kill(served.row("a")["pid"], signal.SIGKILL)
         await served.until_state("a", "backoff", "starting", "ready")
         await until_gone(grandchild, limit=2)
+
+
+async def test_an_answer_that_is_not_streamed_is_stalled_unless_the_engine_says_that_it_gets_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker of mlx_lm's, played by the scripted server."""
+    scripted = [sys.executable, str(FAKE_SERVER), "--port"]
+    monkeypatch.setattr("daemon.workers.command.argv", lambda _, port: [*scripted, str(port)])
+    limits = QUICK + "[health]\ninterval = 0.05\nstall_timeout = 0.6\n"
+    async with serving(tmp_path, {"a": f'model = "fake"\n{limits}'}) as served:
+        well = await served.ask("a", "[[heartbeat 1.5]]", logprobs=True)
+        assert (well.status, served.row("a")["restarts"]) == (200, 0)
+        wedged = await served.ask("a", "[[wait 30]]", logprobs=True)
+        assert (wedged.status, wedged.json["error"]["code"]) == (502, "worker_lost")
+        await served.until(lambda: served.row("a")["restarts"] == 1)
+        assert served.row("a")["last_exit"]["reason"] == "stalled"
 
 
 @pytest.mark.fault(17)

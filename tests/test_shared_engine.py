@@ -6,7 +6,7 @@ import asyncio
 import json
 from pathlib import Path
 
-from tests.harness import QUICK, Served, alive, chat, fake, serving, until_gone
+from tests.harness import QUICK, Served, alive, chat, fake, serving
 
 ONE_AT_A_TIME = QUICK + "[limits]\nconcurrency = 1\n"
 
@@ -129,7 +129,7 @@ async def test_profiles_that_go_together_are_forgotten_when_their_worker_has_end
         assert await reload(served) == ["a", "b"]
         assert series("prompt_tokens_total", "b") in await served.metrics()
         assert (await streaming).events[-1] == "[DONE]"
-        await until_gone(pid)
+        await served.until(lambda: not alive(pid))
         await served.until(lambda: b'profile="b"' not in served.daemon._metrics.render()[0])
         assert b'profile="a"' not in served.daemon._metrics.render()[0]
 
@@ -199,7 +199,7 @@ async def test_a_reload_takes_profiles_apart_and_brings_them_together(tmp_path: 
         served.write("b", sharing())
         await reload(served)
         assert pids(served, "a", "b") == {together}
-        await until_gone(alone)
+        await served.until(lambda: not alive(alone))
         assert (await served.ask("b")).status == 200
         assert alive(together)
 

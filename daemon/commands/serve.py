@@ -49,6 +49,8 @@ def up(
 
     Example: draftd up fast --port 8090
     """
+    import uvloop
+
     from daemon.app import Daemon
     from daemon.telemetry.logs import configure
     from daemon.telemetry.rotated import RotatedStream
@@ -71,7 +73,9 @@ def up(
     configure(settings.log_format, level, RotatedStream(settings.log_file) if settings.log_file else None)
     savings = [*what_sharing_saves(load().profiles.values(), share=settings.share_engine)]
     try:
-        asyncio.run(_serve(daemon, savings, live=live))
+        import uvloop
+
+        uvloop.run(_serve(daemon, savings, live=live))
     except* DraftdError as group:
         raise group.exceptions[0] from None
 

@@ -16,7 +16,8 @@ from daemon.engine.acceptance import AcceptanceCount, counted
 from daemon.engine.exits import describe
 from daemon.engine.generation_thread import exit_on_death, watch
 from daemon.engine.guard import METHODS, guard
-from daemon.engine.progress import INTERVAL, at_most_every, ticking
+from daemon.engine.logit_bias import taking_bias
+from daemon.engine.progress import INTERVAL, at_most_every, telling, ticking
 from daemon.engine.start import guarded_run
 
 PLACED = "placed"
@@ -82,7 +83,14 @@ def _place_progress() -> None:
     module: Any = importlib.import_module("mlx_lm.generate")
     name = "speculative_generate_step"
     step = expect(module, name, "prompt", "model", "draft_model", caller="stream_generate")
-    module.speculative_generate_step = ticking(step, at_most_every(INTERVAL, report_progress))
+    server: Any = importlib.import_module("mlx_lm.server")
+    generator = expect(server, "ResponseGenerator", caller="run")
+    generate = expect(generator, "generate", "request", "generation_args", "progress_callback")
+    if "generate" not in server.APIHandler.handle_completion.__code__.co_names:
+        raise UnfitError("mlx_lm.server.APIHandler.handle_completion does not use generate")
+    tick = at_most_every(INTERVAL, report_progress)
+    module.speculative_generate_step = ticking(step, tick)
+    generator.generate = telling(generate, tick)
 
 
 def _place_draft_length() -> None:
@@ -119,6 +127,19 @@ def _place_guard() -> None:
         if flag not in handler._set_cors_headers.__code__.co_names:
             raise UnfitError(f"mlx_lm.server.APIHandler._set_cors_headers does not use {flag}")
     guard(handler)
+
+
+def _place_logit_bias() -> None:
+    server: Any = importlib.import_module("mlx_lm.server")
+    handler = expect(server, "APIHandler")
+    validate = expect(handler, "validate_model_parameters", caller="do_POST")
+    for flag in ("logit_bias", "body"):
+        if flag not in handler.do_POST.__code__.co_names:
+            raise UnfitError(f"mlx_lm.server.APIHandler.do_POST does not set {flag}")
+    provider = expect(server, "ModelProvider")
+    if not {"model", "draft_model"} <= set(provider.reset.__code__.co_names):
+        raise UnfitError("mlx_lm.server.ModelProvider holds no model and draft_model")
+    handler.validate_model_parameters = taking_bias(validate)
 
 
 def _place_asked() -> None:
@@ -168,12 +189,13 @@ def _place_start() -> None:
 HOOKS: dict[str, tuple[Callable[[], None], str]] = {
     "sampling": (_place_sampling, "fewer draft tokens are kept where the temperature is above 0"),
     "acceptance": (_place_acceptance, "draft acceptance is not counted"),
-    "progress": (_place_progress, "a long prompt shows no progress before its first token"),
+    "progress": (_place_progress, "a slow request may be taken for a stalled one"),
     "draft_length": (
         _place_draft_length,
         "a draft length that should tune itself stays as long as it may be",
     ),
     "quiet_health": (_place_quiet_health, "the log is full of health checks"),
+    "logit_bias": (_place_logit_bias, "logit_bias is ignored"),
     "asked": (_place_asked, "drafting counts for one profile where several share the worker"),
     "guard": (_place_guard, "web pages can send requests to the worker's port"),
     "prompt_cache": (_place_prompt_cache, "cached prompts may change the answers of drafted requests"),

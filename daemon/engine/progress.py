@@ -1,14 +1,16 @@
-"""Tells the daemon that a drafted request gets on, so that a slow prompt is not taken for a wedged one.
+"""Tells the daemon that a request gets on, so that a slow one is not taken for a wedged one.
 
 With a draft model mlx_lm.server says nothing while it reads a prompt, for minutes if the prompt is long. What
 it does do is call the models: once for each piece of the prompt, and at each step of a round. So the models are
 handed to `speculative_generate_step` in a thin wrapper that writes a record at such a call, at most one a second.
-A generation that is wedged inside a call makes no further one, and falls silent.
+A generation that is wedged inside a call makes no further one, and falls silent. Without a draft model it tells of
+each piece of a prompt and of each token, to the thread that answers the request: there `telling` listens, since an
+answer that is not streamed shows nothing of it.
 """
 
 import functools
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from typing import Any
 
 INTERVAL = 1.0  # seconds between two records
@@ -57,3 +59,25 @@ def ticking(
         return steps(prompt, Ticking(model, tick), Ticking(draft_model, tick), *args, **kwargs)
 
     return speculative_generate_step
+
+
+def telling(generate: Callable[..., Any], tick: Callable[[], None]) -> Callable[..., Any]:
+    """Wrap `generate` of mlx_lm's ResponseGenerator: `tick` is called for each piece of a prompt and each token."""
+
+    @functools.wraps(generate)
+    def generating(self: Any, request: Any, generation_args: Any, progress_callback: Any = None) -> Any:
+        def progress(processed: int, total: int) -> None:
+            tick()
+            if progress_callback is not None:
+                progress_callback(processed, total)
+
+        context, tokens = generate(self, request, generation_args, progress)
+        return context, _ticked(tokens, tick)
+
+    return generating
+
+
+def _ticked(tokens: Iterable[Any], tick: Callable[[], None]) -> Iterator[Any]:
+    for token in tokens:
+        tick()
+        yield token

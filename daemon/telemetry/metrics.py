@@ -207,16 +207,17 @@ class Metrics:
         """
         label = profile if profile is not None and profile in self._tallies else UNKNOWN
         endpoint = endpoint if endpoint in ENDPOINTS else "other"
-        self._push.requests.labels(label, endpoint, str(status) if 100 <= status <= 599 else "other").inc()
+        push, answer = self._push, str(status) if 100 <= status <= 599 else "other"
+        push.series(push.requests, label, endpoint, answer).inc()
         if _measured(seconds):
-            self._push.duration.labels(label, endpoint).observe(seconds)
+            push.series(push.duration, label, endpoint).observe(seconds)
         if label != UNKNOWN:
             self._tallies[label].requests += 1
 
     def first_token(self, profile: str, seconds: float) -> None:
         """From the request's arrival to the first token, the wait in the queue included."""
         if profile in self._tallies and _measured(seconds):
-            self._push.first_token.labels(profile).observe(seconds)
+            self._push.series(self._push.first_token, profile).observe(seconds)
 
     def generation(
         self, profile: str, *, prompt_tokens: int, completion_tokens: int, seconds: float | None
@@ -228,17 +229,17 @@ class Metrics:
         if (tally := self._tallies.get(profile)) is None:
             return
         prompt_tokens, completion_tokens = _tokens(prompt_tokens), _tokens(completion_tokens)
-        self._push.prompt.labels(profile).inc(prompt_tokens)
-        self._push.completion.labels(profile).inc(completion_tokens)
+        self._push.series(self._push.prompt, profile).inc(prompt_tokens)
+        self._push.series(self._push.completion, profile).inc(completion_tokens)
         if seconds is not None and seconds > 0 and _measured(seconds) and completion_tokens > 1:
             speed = (completion_tokens - 1) / seconds
             tally.speeds.append(speed)
-            self._push.speed.labels(profile).observe(speed)
+            self._push.series(self._push.speed, profile).observe(speed)
 
     def queue_wait(self, profile: str, seconds: float) -> None:
         """How long one request stood in the queue before its turn came; who left it is not counted."""
         if profile in self._tallies and _measured(seconds):
-            self._push.wait.labels(profile).observe(seconds)
+            self._push.series(self._push.wait, profile).observe(seconds)
 
     def restarted(self, profile: str, reason: str) -> None:
         """Count a restart. `reason` is a short word of ours, such as "exit", never a message."""

@@ -10,6 +10,7 @@ import json
 import re
 from typing import Any, TypeVar
 
+from daemon.web import quick_json
 from daemon.web.forwarding import Endpoint
 
 MAX_EVENT = 16 * 2**20  # bytes; larger than any real event, small enough to bound memory
@@ -79,7 +80,7 @@ class Answer:
             self.done = True
             return None
         try:
-            chunk = _as(dict, json.loads(data))
+            chunk = _as(dict, quick_json.loads(data))
         except (ValueError, RecursionError) as error:
             raise BrokenAnswerError("an event that is no JSON") from error
         if chunk.get("error") is not None:

@@ -101,7 +101,9 @@ class Exchange:
     def close(self) -> None:
         """Break the connection off, if it still stands."""
         self._read_no_more()
-        self._socket.close()
+        self._loop.call_soon(
+            self._socket.close
+        )  # after the answer's last bytes were sent: nobody waits for it
 
     async def _changed(self) -> None:
         self._news = self._loop.create_future()

@@ -17,6 +17,7 @@ from pydantic import AfterValidator, ConfigDict, Field, ValidationError
 from daemon.errors import RequestError
 from daemon.profile_tables import RequestDefaults
 from daemon.profiles import MAX_AUTO_DRAFT, Profile
+from daemon.web import quick_json
 
 Endpoint = Literal["chat.completions", "completions"]
 
@@ -33,6 +34,9 @@ _TEMPLATE_ARGUMENTS = frozenset({
 _MAX_TOP_K = 1000
 _MAX_TOP_LOGPROBS = 11
 SEEDED_DRAFT = 5  # draft tokens of a request with a seed where the length would tune itself
+# mlx_lm.server writes outside its memory for a token that it does not have. Our engine, which knows the tokens,
+# takes a bias under this name and refuses what is unknown; mlx_lm.server by itself ignores the name.
+_CHECKED_BIAS = "draftd_logit_bias"
 
 
 def _for_the_template(value: dict[str, Any]) -> dict[str, Any]:
@@ -81,18 +85,27 @@ class Forward:
 def parse_body(raw: bytes) -> dict[str, Any]:
     """The JSON object of a request. Raises RequestError (400) for anything else, without quoting it."""
     try:
-        body = json.loads(raw.decode("utf-8"), parse_constant=_no_constant)
-    except UnicodeDecodeError as error:
-        raise RequestError(400, "the body is not valid UTF-8") from error
-    except RecursionError as error:
-        raise RequestError(400, "the body is nested too deeply") from error
-    except json.JSONDecodeError as error:
-        raise RequestError(400, f"the body is no JSON: {error.msg} at character {error.pos}") from error
-    except ValueError as error:
-        raise RequestError(400, "the body holds a number that cannot be represented") from error
+        body = quick_json.strictly(raw)
+    except (ValueError, RecursionError) as error:
+        raise RequestError(400, f"the body {_fault(raw)}") from error
     if not isinstance(body, dict):
         raise RequestError(400, "the body must be a JSON object")
     return body
+
+
+def _fault(raw: bytes) -> str:
+    """What is wrong with a body that was refused, in the words of json, which tells more."""
+    try:
+        json.loads(raw.decode("utf-8"), parse_constant=_no_constant)
+    except UnicodeDecodeError:
+        return "is not valid UTF-8"
+    except RecursionError:
+        return "is nested too deeply"
+    except json.JSONDecodeError as error:
+        return f"is no JSON: {error.msg} at character {error.pos}"
+    except ValueError:
+        return "holds a number that cannot be represented"
+    return "holds half of a surrogate pair or a number that cannot be represented"
 
 
 def _no_constant(name: str) -> NoReturn:
@@ -115,7 +128,9 @@ def prepare(
     if not profile.command:
         _suit_mlx(fields)
     if endpoint == "chat.completions":
-        fields["messages"] = _with_system_prompt(_messages(fields), prompt, profile.system_prompt_mode)
+        fields["messages"] = _with_system_prompt(
+            _messages(fields, parts=bool(profile.command)), prompt, profile.system_prompt_mode
+        )
     else:
         fields["prompt"] = _text_prompt(fields)
     # mlx_lm.server gives log probabilities only in an answer that is not streamed.
@@ -142,7 +157,7 @@ def _check(fields: dict[str, Any]) -> RequestFields:
         name = str(detail["loc"][0])
         reason = detail["msg"].removeprefix("Value error, ").replace("Input should", "must", 1)
         raise RequestError(400, f"{name} {reason}", param=name) from error
-    fields |= asked.model_dump(exclude_unset=True)
+    fields |= {name: getattr(asked, name) for name in asked.model_fields_set}
     return asked
 
 
@@ -175,9 +190,8 @@ def _settle_draft_length(fields: dict[str, Any], profile: Profile) -> bool:
 
 def _suit_mlx(fields: dict[str, Any]) -> None:
     """What OpenAI's API allows and mlx_lm.server refuses, ignores, or dies of."""
-    if fields.pop("logit_bias", None):
-        text = "logit_bias is not supported: mlx_lm.server writes outside its memory for an unknown token"
-        raise RequestError(400, text, param="logit_bias")
+    if bias := fields.pop("logit_bias", None):
+        fields[_CHECKED_BIAS] = bias
     if fields.get("tool_choice") == "none":
         fields.pop("tools", None)
     if "seed" in fields:
@@ -205,20 +219,24 @@ def _text_prompt(fields: dict[str, Any]) -> str:
 # --- messages -----------------------------------------------------------------------------------------------
 
 
-def _messages(fields: dict[str, Any]) -> list[dict[str, Any]]:
+def _messages(fields: dict[str, Any], *, parts: bool) -> list[dict[str, Any]]:
+    """The messages; `parts` tells that a content with more than text in it may stay as it is."""
     messages = fields.get("messages")
     if not isinstance(messages, list) or not messages:
         raise RequestError(400, "messages must be a list that is not empty", param="messages")
-    return [_message(message, f"messages[{index}]") for index, message in enumerate(messages)]
+    return [_message(message, f"messages[{index}]", parts) for index, message in enumerate(messages)]
 
 
-def _message(message: Any, place: str) -> dict[str, Any]:
+def _message(message: Any, place: str, parts: bool) -> dict[str, Any]:
     if not isinstance(message, dict) or not isinstance(message.get("role"), str):
         raise RequestError(400, f"{place} must be an object with a role", param=place)
     made = dict(message)
     if made["role"] == "developer":  # the newer name of `system`, unknown to chat templates
         made["role"] = "system"
-    made["content"] = _content(made.get("content"), f"{place}.content")
+    content = made.get("content")
+    # The profile's system prompt may be joined with another, so that one is a text in any case.
+    if not parts or made["role"] == "system" or not _holds_more_than_text(content):
+        made["content"] = _content(content, f"{place}.content")
     if made.get("tool_calls") is None:
         made.pop("tool_calls", None)
     else:
@@ -226,9 +244,16 @@ def _message(message: Any, place: str) -> dict[str, Any]:
     return made
 
 
+def _holds_more_than_text(content: Any) -> bool:
+    kinds = (
+        [part.get("type") for part in content if isinstance(part, dict)] if isinstance(content, list) else []
+    )
+    return any(kind != "text" for kind in kinds)
+
+
 def _content(content: Any, place: str) -> str:
     """Text, or text parts joined. Images are refused: mlx_lm.server would fetch remote ones, even for a text
-    model, and cannot draft with any.
+    model, and cannot draft with any. (Another server, started by a `command`, gets them as they are.)
     """
     if content is None or isinstance(content, str):
         return content or ""
@@ -286,8 +311,8 @@ def _with_system_prompt(messages: list[dict[str, Any]], prompt: str, mode: str) 
 
 def _encode(fields: Mapping[str, Any]) -> bytes:
     try:
-        return json.dumps(fields, ensure_ascii=False, allow_nan=False).encode("utf-8")
+        return quick_json.in_utf8(fields)
     except UnicodeEncodeError as error:
         raise RequestError(400, "the body holds half of a surrogate pair") from error
-    except (RecursionError, ValueError) as error:
-        raise RequestError(400, "the body is nested too deeply or holds a number without a value") from error
+    except RecursionError as error:
+        raise RequestError(400, "the body is nested too deeply") from error

@@ -3,25 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import structlog
-from aiohttp import web
 
-from daemon.errors import DraftdError, RequestError, WorkerError
+from daemon.errors import DraftdError, WorkerError
 from daemon.profiles import Profile
 from daemon.telemetry.metrics import Metrics
-from daemon.web import upstream
+from daemon.web import quick_json, upstream
 from daemon.web.admission import Admission
+from daemon.web.client import Client
 from daemon.web.events import DONE, Answer, BrokenAnswerError
 from daemon.web.exchange import Exchange
 from daemon.web.forwarding import Endpoint, Forward, parse_body, prepare
 from daemon.web.relay import Relay
 from daemon.web.replies import status_of
-from daemon.web.reply import PROFILE, STATUS, TOLD, StreamReply
+from daemon.web.reply import StreamReply
 from daemon.web.router import Router
 from daemon.workers.command import HOST, upstream_model
 from daemon.workers.lease import Lease
@@ -34,15 +33,6 @@ PATHS: dict[Endpoint, str] = {"chat.completions": "/v1/chat/completions", "compl
 AUTO_DRAFT = {"X-Draftd-Draft": "auto"}  # the draft length tunes itself, up to what the body says
 PROFILE_HEADER = "X-Draftd-Profile"  # tells a shared engine whose request it is
 NOTICE = 1.0  # seconds that the death of a worker may take to be noticed
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """Seconds: for a body to come, for a client to read what is sent, of silence before a comment is sent."""
-
-    body: float
-    write: float
-    keepalive: float
 
 
 @dataclass(slots=True)
@@ -71,7 +61,7 @@ class Call:
 class Proxy:
     """`router` is replaced by a reload; a request keeps the one that it began with.
 
-    `on_change` is told when a request has come or gone.
+    `keepalive` is in seconds (see Limits); `on_change` is told when a request has come or gone.
     """
 
     def __init__(
@@ -79,13 +69,13 @@ class Proxy:
         router: Callable[[], Router],
         supervisor: Supervisor,
         metrics: Metrics,
-        limits: Limits,
+        keepalive: float,
         on_change: Callable[[], None],
     ) -> None:
         self._router = router
         self._supervisor = supervisor
         self._metrics = metrics
-        self._limits = limits
+        self._keepalive = keepalive
         self._on_change = on_change
         self._admissions: dict[Worker, Admission] = {}
         self._refusing = False
@@ -119,46 +109,48 @@ class Proxy:
         """Return when no request is open."""
         await self._idle.wait()
 
-    async def handle(self, request: web.Request, endpoint: Endpoint) -> web.StreamResponse:
-        """Answer one request. Raises DraftdError as long as nothing has been sent."""
+    async def handle(self, client: Client, endpoint: Endpoint) -> bytes | None:
+        """Answer one request: gives the answer, None if it was streamed.
+
+        Raises DraftdError as long as nothing has been sent.
+        """
         if self._refusing:
             raise WorkerError("draftd is stopping", code="stopping", retry_after=5)
         self.open_requests += 1
         self._idle.clear()
         self._on_change()
         try:
-            return await self._handle(request, endpoint)
+            return await self._handle(client, endpoint)
         finally:
             self.open_requests -= 1
             self._on_change()
             if not self.open_requests:
                 self._idle.set()
 
-    async def _handle(self, request: web.Request, endpoint: Endpoint) -> web.StreamResponse:
-        body = parse_body(await _read(request, self._limits.body))
+    async def _handle(self, client: Client, endpoint: Endpoint) -> bytes | None:
+        body = parse_body(await client.body())
         router = self._router()
         profile = router.resolve(body.get("model"))
-        request[PROFILE] = request[TOLD]["x-draftd-profile"] = profile.name
+        client.profile = client.told["x-draftd-profile"] = profile.name
         client_model = body.get("model") or profile.name
         prompt = router.profiles.prompt_of(profile)
         forward = prepare(body, endpoint, profile, prompt, upstream_model(profile), client_model)
-        if forward.stream:
-            return await self._stream(request, forward, profile)
-        whole = await self._relay(Call(profile.name, forward, request[TOLD]))
-        return web.Response(body=whole, content_type="application/json")
+        if not forward.stream:
+            return await self._relay(Call(profile.name, forward, client.told))
+        await self._stream(client, forward, profile)
+        return None
 
-    async def _stream(self, request: web.Request, forward: Forward, profile: Profile) -> web.StreamResponse:
-        reply = StreamReply(request, self._limits.keepalive, self._limits.write)
+    async def _stream(self, client: Client, forward: Forward, profile: Profile) -> None:
+        reply = StreamReply(client, self._keepalive)
         try:
             async with reply.kept_alive():
-                rest = await self._relay(Call(profile.name, forward, request[TOLD], reply))
+                rest = await self._relay(Call(profile.name, forward, client.told, reply))
             await reply.finish(rest)
         except DraftdError as error:
-            if not reply.begun:
+            if not client.begun:
                 raise
-            request[STATUS] = status_of(error)
+            client.status = status_of(error)
             await reply.fail(error)
-        return reply.response
 
     async def _relay(self, call: Call) -> bytes:
         """Wait for a slot and the worker, send the request, pass the answer on; returns what is left to send."""
@@ -188,13 +180,15 @@ class Proxy:
         async with worker.lease(call.name) as lease:
             call.told["x-draftd-worker"] = f"{HOST}:{lease.port}"
             path, headers = PATHS[forward.endpoint], self._headers(call)
-            async with upstream.post(lease.port, path, forward.payload, headers) as exchange:
-                try:
-                    if forward.streamed:
-                        return await self._take_stream(exchange, lease, call)
-                    return self._take_whole(await upstream.whole(exchange, lease.progress), call)
-                except BrokenAnswerError as error:
-                    raise upstream.broken(error) from error
+            exchange = await upstream.post(lease.port, path, forward.payload, headers)
+            try:
+                if forward.streamed:
+                    return await self._take_stream(exchange, lease, call)
+                return self._take_whole(await upstream.whole(exchange), call)
+            except BrokenAnswerError as error:
+                raise upstream.broken(error) from error
+            finally:
+                exchange.close()
 
     def _headers(self, call: Call) -> dict[str, str]:
         """What the engine is told beside the body."""
@@ -205,13 +199,14 @@ class Proxy:
         answer = Answer(call.forward.endpoint, call.forward.model)
         relay = Relay(answer, streams=call.reply is not None, wants_usage=call.forward.wants_usage)
         events = b""
-        async for piece in upstream.pieces(exchange, lease.progress):
+        while piece := await upstream.piece(exchange):
+            lease.progress()
             events = relay.feed(piece)
             if relay.tokens:
                 self._note_token(call)
             if answer.complete:
                 self._count(call, answer.usage)
-                return events + DONE if call.reply is not None else _json(answer.whole())
+                return events + DONE if call.reply is not None else quick_json.dumps(answer.whole())
             if call.reply is not None and events:
                 await call.reply.send(events)
             if relay.broken is not None:
@@ -222,12 +217,12 @@ class Proxy:
 
     def _take_whole(self, raw: bytes, call: Call) -> bytes:
         try:
-            body = json.loads(raw)
+            body = quick_json.loads(raw)
             usage = body["usage"]
         except (ValueError, KeyError, TypeError) as error:
             raise BrokenAnswerError("no JSON, or without usage") from error
         self._count(call, usage)
-        return _json({**body, "model": call.forward.model})
+        return quick_json.dumps({**body, "model": call.forward.model})
 
     def _note_token(self, call: Call) -> None:
         call.last_token = time.monotonic()
@@ -243,18 +238,3 @@ class Proxy:
             completion_tokens=usage.get("completion_tokens") or 0,
             seconds=call.generation_seconds(),
         )
-
-
-def _json(body: dict[str, object]) -> bytes:
-    return json.dumps(body).encode()
-
-
-async def _read(request: web.Request, limit: float) -> bytes:
-    """The body, up to the server's limit. Raises RequestError (408, 413)."""
-    try:
-        async with asyncio.timeout(limit):
-            return await request.read()
-    except TimeoutError as error:
-        raise RequestError(408, f"the body did not come within {limit:.0f} s") from error
-    except web.HTTPRequestEntityTooLarge as error:
-        raise RequestError(413, "the body is too large (see max_body_bytes)") from error

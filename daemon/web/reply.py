@@ -6,15 +6,10 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from aiohttp import web
-
 from daemon.errors import DraftdError
+from daemon.web.client import Client
 from daemon.web.replies import error_event
 
-# What the handlers tell the middleware about a request.
-TOLD = web.RequestKey("told", dict[str, str])  # headers of the answer, whatever it will be
-PROFILE = web.RequestKey("profile", str)
-STATUS = web.RequestKey("status", int)  # that a stream would have had, had its error come before its headers
 KEEPALIVE = b": keepalive\n\n"
 
 
@@ -23,20 +18,11 @@ class StreamReply:
     body is cut without its end mark, so that no client takes the answer for a complete one.
     """
 
-    def __init__(self, request: web.Request, keepalive: float, write_timeout: float) -> None:
-        self._request = request
+    def __init__(self, client: Client, keepalive: float) -> None:
+        self._client = client
         self._keepalive = keepalive
-        self._write_timeout = write_timeout
         self._quiet = True
         self._writing = asyncio.Lock()
-        self.response = web.StreamResponse(
-            headers={"Content-Type": "text/event-stream", "Cache-Control": "no-cache"}
-        )
-
-    @property
-    def begun(self) -> bool:
-        """Whether the client has been sent anything."""
-        return self.response.prepared
 
     @asynccontextmanager
     async def kept_alive(self) -> AsyncIterator[None]:
@@ -64,25 +50,17 @@ class StreamReply:
             await asyncio.sleep(self._keepalive)
 
     async def send(self, data: bytes) -> None:
-        """Write to the client, headers first. Raises OSError if it left or does not read."""
-        async with self._writing, asyncio.timeout(self._write_timeout):
-            await self._begin()
-            await self.response.write(data)
+        """Write to the client. Raises OSError if it left or does not read."""
+        async with self._writing:
+            self._quiet = False
+            await self._client.write(data)
 
     async def finish(self, data: bytes) -> None:
         """The regular end, with the last of the data."""
-        async with self._writing, asyncio.timeout(self._write_timeout):
-            await self._begin()
-            await self.response.write_eof(data)
-
-    async def _begin(self) -> None:
-        if not self.response.prepared:
-            await self.response.prepare(self._request)
-        self._quiet = False
+        async with self._writing:
+            await self._client.finish(data)
 
     async def fail(self, error: DraftdError) -> None:
         """Tell the error as an event and cut the body."""
         await self.send(error_event(error))
-        self.response.force_close()
-        if self._request.transport is not None:
-            self._request.transport.close()
+        self._client.cut()

@@ -18,11 +18,11 @@ from daemon.errors import DraftdError, RequestError
 from daemon.telemetry.metrics import CLIENT_LEFT, Metrics
 from daemon.web import openapi
 from daemon.web.api import Api
+from daemon.web.client import Limits, WebClient
 from daemon.web.forwarding import Endpoint
 from daemon.web.guard import Guard
 from daemon.web.proxy import Proxy
 from daemon.web.replies import error_body, error_headers, status_of
-from daemon.web.reply import PROFILE, STATUS, TOLD
 
 log = structlog.get_logger("web")
 
@@ -33,38 +33,62 @@ COMPLETIONS: dict[str, Endpoint] = {
     "/v1/completions": "completions",
 }
 REQUEST_ID = "x-request-id"
+TOLD = web.RequestKey("told", dict[str, str])  # headers of the answer, whatever it will be
+CLIENT = web.RequestKey("client", WebClient)  # of a completion
 LINGER = 2.0  # seconds that a refused client may go on sending before its connection is closed
+_QUIET = logging.getLogger("draftd.http")
+_QUIET.setLevel(logging.CRITICAL)
 
 
 def make_runner(
-    api: Api, proxy: Proxy, guard: Guard, metrics: Metrics, *, max_body: int, idle_timeout: float
+    api: Api, proxy: Proxy, guard: Guard, metrics: Metrics, limits: Limits, *, max_body: int
 ) -> web.AppRunner:
-    """The front door. `max_body` is in bytes; `idle_timeout` in seconds (see Settings)."""
+    """All that the daemon answers; to be set up and cleaned up. `max_body` is in bytes (see Settings)."""
     door = _Door(guard, metrics, max_body)
     app = web.Application(client_max_size=max_body, middlewares=[door.middleware()])
     app.add_routes(api.routes())
     for path, endpoint in COMPLETIONS.items():
-        app.router.add_post(path, _completion(proxy, endpoint), expect_handler=door.on_expect)
+        app.router.add_post(path, _completion(proxy, endpoint, limits), expect_handler=door.on_expect)
     app.router.add_get("/openapi.json", _describe(app))
     app.on_response_prepare.append(door.on_prepare)
-    # What handlers raise is logged by our middleware. What is left are requests that are no HTTP, and aiohttp
-    # would log their headers, a key among them.
-    quiet = logging.getLogger("draftd.http")
-    quiet.setLevel(logging.CRITICAL)
-    return web.AppRunner(
-        app,
-        handler_cancellation=True,
-        access_log=None,
-        logger=quiet,
-        keepalive_timeout=idle_timeout,
-        lingering_time=LINGER,
-        shutdown_timeout=1.0,
-    )
+    return web.AppRunner(app, handler_cancellation=True, shutdown_timeout=1.0)
 
 
-def _completion(proxy: Proxy, endpoint: Endpoint) -> Handler:
+class Receiver(web.RequestHandler):
+    """aiohttp's side of one connection to the server of `make_runner`; `idle` is in seconds.
+
+    What handlers raise is logged by our middleware. What is left are requests that are no HTTP, and aiohttp would
+    log their headers, a key among them.
+    """
+
+    def __init__(self, server: web.Server, idle: float) -> None:
+        super().__init__(
+            server,
+            loop=asyncio.get_running_loop(),
+            access_log=_QUIET,
+            logger=_QUIET,
+            keepalive_timeout=idle,
+            lingering_time=LINGER,
+        )
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        """The answer to what is no HTTP; its text does not quote the request, as aiohttp's would."""
+        response = web.json_response(error_body(RequestError(400, "this is no request in HTTP")), status=400)
+        response.force_close()
+        return response
+
+
+def _completion(proxy: Proxy, endpoint: Endpoint, limits: Limits) -> Handler:
     async def handle(request: web.Request) -> web.StreamResponse:
-        return await proxy.handle(request, endpoint)
+        client = request[CLIENT] = WebClient(request, request[TOLD], limits)
+        whole = await proxy.handle(client, endpoint)
+        return client.response if whole is None else web.Response(body=whole, content_type="application/json")
 
     handle.__doc__ = f"Ask a model, as OpenAI's {endpoint} do; streamed as server-sent events if so asked."
 
@@ -112,8 +136,8 @@ class _Door:
             status = CLIENT_LEFT
             try:
                 response = await self._answer(request, handler)
-                # A stream that failed half-way carries the status that it would have had.
-                status = request.get(STATUS, response.status)
+                client = request.get(CLIENT)
+                status = (client.status if client else None) or response.status
             except (ConnectionError, TimeoutError):  # the client left, or stopped reading
                 if request.transport is not None:
                     request.transport.abort()
@@ -126,7 +150,8 @@ class _Door:
         return middleware
 
     def _count(self, request: web.Request, status: int, seconds: float) -> None:
-        label, profile = _endpoint_label(request.path), request.get(PROFILE)
+        client, label = request.get(CLIENT), _endpoint_label(request.path)
+        profile = client.profile if client else None
         if label != "other" or profile:
             self._metrics.request(profile, label, status, seconds)
 
@@ -143,12 +168,13 @@ class _Door:
         except (ConnectionError, TimeoutError):
             raise
         except Exception:
-            log.exception(
-                "a request failed by a fault of draftd",
-                path=request.path,
-                request_id=request[TOLD][REQUEST_ID],
-            )
-            return _error(request, DraftdError("a fault in draftd; its log has the details"))
+            told = our_fault(request.path, request[TOLD])
+            client: WebClient | None = request.get(CLIENT)
+            if client is None or not client.begun:
+                return _error(request, told)
+            client.status = status_of(told)
+            client.cut()
+            return client.response
 
     def _admit(self, request: web.Request) -> None:
         """Everything that can be refused before the body is read. Raises RequestError."""
@@ -185,6 +211,12 @@ class _Door:
             if request.method == hdrs.METH_OPTIONS:
                 response.headers[hdrs.ACCESS_CONTROL_ALLOW_METHODS] = "GET, POST"
                 response.headers[hdrs.ACCESS_CONTROL_ALLOW_HEADERS] = "Authorization, Content-Type"
+
+
+def our_fault(path: str, told: dict[str, str]) -> DraftdError:
+    """What the client is told of the exception that is handled now; the log has the rest."""
+    log.exception("a request failed by a fault of draftd", path=path, request_id=told[REQUEST_ID])
+    return DraftdError("a fault in draftd; its log has the details")
 
 
 def _is_preflight(request: web.Request) -> bool:

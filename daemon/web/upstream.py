@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Mapping
+from contextlib import suppress
 
 from daemon.errors import DraftdError, RequestError, WorkerError
 from daemon.web.events import MAX_EVENT, BrokenAnswerError
 from daemon.web.exchange import Exchange, connect
 
-PROGRESS_INTERVAL = 5.0  # seconds
 MAX_ERROR = 64 * 1024  # bytes of an error body that are read
 _LEFT_THE_WORKER = "the worker ended in the middle of its answer"
 
@@ -20,9 +18,8 @@ class NotSentError(WorkerError):
     """Nobody took the connection: nothing was sent, so the request may be sent again."""
 
 
-@asynccontextmanager
-async def post(port: int, path: str, payload: bytes, headers: Mapping[str, str]) -> AsyncIterator[Exchange]:
-    """The worker's answer with status 200. Raises NotSentError, RequestError or WorkerError.
+async def post(port: int, path: str, payload: bytes, headers: Mapping[str, str]) -> Exchange:
+    """The worker's answer with status 200, to be closed. Raises NotSentError, RequestError or WorkerError.
 
     `headers` go to the worker beside those that every request has.
     """
@@ -34,9 +31,10 @@ async def post(port: int, path: str, payload: bytes, headers: Mapping[str, str])
         await _ask(exchange, port, path, payload, headers)
         if exchange.status != 200:
             raise _refused(exchange.status, await _error_body(exchange))
-        yield exchange
-    finally:
+    except BaseException:
         exchange.close()
+        raise
+    return exchange
 
 
 async def _ask(exchange: Exchange, port: int, path: str, payload: bytes, headers: Mapping[str, str]) -> None:
@@ -46,32 +44,23 @@ async def _ask(exchange: Exchange, port: int, path: str, payload: bytes, headers
         raise WorkerError("the worker ended before it answered", status=502, code="worker_lost") from error
 
 
-async def pieces(exchange: Exchange, progress: Callable[[], None]) -> AsyncIterator[bytes]:
-    """What comes of a stream, as it comes; `progress` is called for each piece. Raises WorkerError if the
-    connection breaks.
-    """
+async def piece(exchange: Exchange) -> bytes:
+    """What comes next of a stream, b"" at its end. Raises WorkerError if the connection breaks."""
     try:
-        while piece := await exchange.read():
-            progress()
-            yield piece
+        return await exchange.read()
     except OSError as error:
         raise WorkerError(_LEFT_THE_WORKER, status=502, code="worker_lost") from error
 
 
-async def whole(exchange: Exchange, progress: Callable[[], None]) -> bytes:
+async def whole(exchange: Exchange) -> bytes:
     """The body of an answer that is not streamed. Raises WorkerError if the connection breaks.
 
-    Nobody can see whether such an answer gets on; `progress` is called as long as the connection stands.
+    Nothing shows here whether such an answer gets on: our engine says it by itself.
     """
-    reading = asyncio.ensure_future(_some(exchange, MAX_EVENT))
     try:
-        while not (await asyncio.wait({reading}, timeout=PROGRESS_INTERVAL))[0]:
-            progress()
-        return reading.result()
+        return await _some(exchange, MAX_EVENT)
     except OSError as error:
         raise WorkerError(_LEFT_THE_WORKER, status=502, code="worker_lost") from error
-    finally:
-        reading.cancel()
 
 
 async def _some(exchange: Exchange, most: int) -> bytes:

@@ -173,3 +173,16 @@ def test_a_prompt_equal_to_a_cached_sequence(drafted: Engine, plain: Engine) -> 
         longer = prompt + first[0]
         assert len({engine.complete(longer, max_tokens=8) for _ in range(2)}) == 1
     assert plain.complete(longer, max_tokens=8) == drafted.complete(longer, max_tokens=8)
+
+
+@pytest.mark.parametrize("drafts", [True, False])
+def test_an_answer_that_is_not_streamed_is_told_to_get_on(
+    plain: Engine, drafted: Engine, drafts: bool
+) -> None:
+    engine = drafted if drafts else plain
+    before = len(engine.records("progress"))
+    tries = 0
+    while len(engine.records("progress")) == before:  # there is at most one a second
+        assert tries < 500
+        tries += 1
+        engine.ask("/v1/completions", prompt=PROMPTS[0], max_tokens=20, logprobs=True)

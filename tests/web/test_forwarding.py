@@ -58,6 +58,8 @@ def sent(
         (b'{"canary": ' + b"[" * 100_000 + b"]" * 100_000 + b"}", "too deep"),
         (b'{"canary":' * 100_000 + b"1" + b"}" * 100_000, "too deep"),
         (b'{"canary": ' + b"9" * 5000 + b"}", "number"),
+        (b'{"canary": 1e999}', "number"),
+        (b'{"canary": "\\ud800 "}', "surrogate"),
         (b'["canary"]', "object"),
         (b'"canary"', "object"),
         (b"5", "object"),
@@ -232,9 +234,10 @@ def test_what_openai_allows_is_put_as_mlx_lm_server_takes_it(
     assert all(type(fields[key]) is type(got[key]) for key in got)
 
 
-def test_a_bias_on_tokens_is_refused_since_it_can_break_the_worker() -> None:
-    with refused(400, param="logit_bias", says="not supported"):
-        forward({"logit_bias": {"5": 1}})
+def test_a_bias_on_tokens_reaches_only_an_engine_that_checks_it() -> None:
+    fields = sent({"logit_bias": {"5": 1}})
+    assert fields["draftd_logit_bias"] == {"5": 1}
+    assert "logit_bias" not in fields
 
 
 def test_another_server_gets_what_only_mlx_lm_server_cannot_take() -> None:
@@ -360,20 +363,37 @@ def test_messages_of_another_shape_are_refused_by_place(messages: object, param:
         forward({"messages": messages})
 
 
-@pytest.mark.parametrize(
-    "part",
-    [
-        {"type": "image_url", "image_url": {"url": "http://evil.com/a.png"}},
-        {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}},
-        {"type": "image", "image": "http://evil.com/a.png", "text": "a"},
-        {"type": "input_image", "image_url": "http://evil.com/a.png"},
-        {"type": "input_audio", "input_audio": {"data": ""}},
-    ],
-)
+NO_TEXTS = [
+    {"type": "image_url", "image_url": {"url": "http://evil.com/a.png"}},
+    {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}},
+    {"type": "image", "image": "http://evil.com/a.png", "text": "a"},
+    {"type": "input_image", "image_url": "http://evil.com/a.png"},
+    {"type": "input_audio", "input_audio": {"data": ""}},
+]
+
+
+@pytest.mark.fault(35)
+@pytest.mark.parametrize("part", NO_TEXTS)
 def test_images_and_sound_are_refused_so_that_nothing_is_fetched(part: dict[str, Any]) -> None:
     message = {"role": "user", "content": [{"type": "text", "text": "look"}, part]}
     with refused(400, param="messages[0].content", says="only text"):
         forward({"messages": [message]})
+
+
+@pytest.mark.parametrize("part", NO_TEXTS)
+def test_another_server_gets_images_and_sound_as_they_are(part: dict[str, Any]) -> None:
+    parts = [{"type": "text", "text": "look"}, part]
+    system = {"role": "developer", "content": parts[:1]}
+    to = profile(command=["serve", "{port}"], system_prompt="p", system_prompt_mode="prepend")
+    texts = {"role": "user", "content": parts[:1]}
+    fields = sent({"messages": [system, {"role": "user", "content": parts}, texts]}, to=to, prompt="ours")
+    assert fields["messages"] == [
+        {"role": "system", "content": "ours\n\nlook"},
+        {"role": "user", "content": parts},
+        {"role": "user", "content": "look"},
+    ]
+    with refused(400, param="messages[0].content", says="only text"):
+        forward({"messages": [{"role": "system", "content": parts}]}, to=to)
 
 
 @pytest.mark.parametrize(
@@ -476,10 +496,10 @@ def test_a_text_completion_gets_no_system_prompt() -> None:
 
 @pytest.mark.parametrize(
     ("value", "says"),
-    [("\ud800", "surrogate"), ({"\udc00": 1}, "surrogate"), (1e999, "number"), ([-1e999], "number")],
+    [("\ud800", "surrogate"), ({"\udc00": 1}, "surrogate")],
 )
 @pytest.mark.parametrize("endpoint", ENDPOINTS)
-def test_what_utf8_or_json_cannot_carry_is_refused(endpoint: Endpoint, value: object, says: str) -> None:
+def test_what_utf8_cannot_carry_is_refused(endpoint: Endpoint, value: object, says: str) -> None:
     with refused(400, says=says):
         forward({"user": value}, endpoint)
 

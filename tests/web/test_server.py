@@ -153,7 +153,7 @@ async def test_what_reaches_a_worker_is_safe_and_what_was_routed(tmp_path: Path)
         log.write_text("")
         twice = b'{"model": "a", "model": "b", "messages": [{"role": "user", "content": "x"}]}'
         answer = await raw(served, request(twice, f"Content-Length: {len(twice)}"))
-        assert (status(answer), b'"model": "b"' in answer) == (200, True)
+        assert (status(answer), b'"model":"b"' in answer) == (200, True)
         unknown = await served.ask("nope")
         assert (unknown.status, unknown.json["error"]["code"]) == (404, "model_not_found")
         assert "a, b" in unknown.json["error"]["message"]
@@ -161,11 +161,6 @@ async def test_what_reaches_a_worker_is_safe_and_what_was_routed(tmp_path: Path)
             "a", adapters="/x", draft_model="/y", max_tokens=None, stream_options={}, stream=True
         )
         assert bad.events[-1] == "[DONE]"
-        image = {
-            "role": "user",
-            "content": [{"type": "image_url", "image_url": {"url": "http://127.0.0.1:1/x"}}],
-        }
-        assert (await served.post("/v1/chat/completions", {"model": "a", "messages": [image]})).status == 400
         sent = [json.loads(line) for line in log.read_text().splitlines()]
         assert len(sent) == 2
         for body in sent:

@@ -1,0 +1,99 @@
+"""Which requests are read at a glance, and what is read of them."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from daemon.web import plain
+
+HEAD = (
+    b"POST /v1/chat/completions HTTP/1.1\r\nhost: 127.0.0.1:8080\r\n"
+    b"Content-Type:application/json  \r\nContent-Length: 12\r\n\r\n"
+)
+
+
+def test_a_plain_request_is_read_whatever_follows() -> None:
+    for data in (HEAD, HEAD + b"{}", bytearray(HEAD + b"x" * 100_000)):
+        request = plain.read(data)
+        assert request is not None
+        assert (request.path, request.size, request.length) == ("/v1/chat/completions", len(HEAD), 12)
+        assert request.headers == {
+            "Host": "127.0.0.1:8080",
+            "Content-Type": "application/json",
+            "Content-Length": "12",
+        }
+
+
+@pytest.mark.parametrize(
+    "field", [b"Connection: Keep-Alive", b"X-Empty:", b"Accept: */*", b"!#$%&'*+.^_`|~: x"]
+)
+def test_headers_that_change_nothing_are_plain(field: bytes) -> None:
+    assert plain.read(HEAD.replace(b"\r\n", b"\r\n" + field + b"\r\n", 1)) is not None
+
+
+@pytest.mark.parametrize(
+    "field",
+    [
+        b"Transfer-Encoding: chunked",
+        b"Content-Encoding: gzip",
+        b"Expect: 100-continue",
+        b"Upgrade: websocket",
+        b"Trailer: x",
+        b"Origin: http://a",
+        b"Connection: close",
+        b"Connection: keep-alive, Authorization",
+        b"Content-Length: 12",
+        b"CONTENT-LENGTH: 13",
+        b"Host: other",
+        b"X-Folded: a\r\n b",
+        b"X-Bare: a\nHost: b",
+        b"X-Carriage: a\rb",
+        b"X-Nul: a\0b",
+        b"X-Tab: a\tb",
+        b"X-Latin: \xe9",
+        b"X-Space : a",
+        b" X: a",
+        b": a",
+        b"no colon",
+        b"X-Long: " + b"a" * plain.MAX_HEAD,
+    ],
+)
+def test_a_field_with_any_doubt_is_not_plain(field: bytes) -> None:
+    assert plain.read(HEAD.replace(b"\r\n", b"\r\n" + field + b"\r\n", 1)) is None
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (b"POST", b"GET"),
+        (b"POST", b"post"),
+        (b"POST", b"\r\nPOST"),
+        (b" /v1", b"  /v1"),
+        (b"/v1/chat", b"http://127.0.0.1/v1/chat"),
+        (b"completions", b"completions?a=b"),
+        (b"completions", b"%63ompletions"),
+        (b"1.1", b"1.0"),
+        (b"1.1\r\n", b"1.1\n"),
+        (b"Length: 12", b"Length: +12"),
+        (b"Length: 12", b"Length: 1 2"),
+        (b"Length: 12", b"Length: 0x12"),
+        (b"Length: 12", b"Length: -1"),
+        (b"Length: 12", b"Length: "),
+        (b"Length: 12", b"Length: " + b"9" * 20),
+        (b"Content-Length", b"Content-Lengths"),
+        (b"\r\n\r\n", b"\r\n"),
+        (b"\r\n\r\n", b"\n\n"),
+    ],
+)
+def test_a_head_with_any_doubt_is_not_plain(old: bytes, new: bytes) -> None:
+    assert old in HEAD
+    assert plain.read(HEAD.replace(old, new, 1)) is None
+
+
+@given(st.integers(0, len(HEAD) - 1), st.binary(max_size=3))
+def test_what_is_not_all_there_is_not_plain_and_odd_bytes_do_no_harm(cut: int, odd: bytes) -> None:
+    assert plain.read(HEAD[:cut]) is None
+    request = plain.read(HEAD[:cut] + odd + HEAD[cut:])
+    assert request is None or request.length >= 0
