@@ -36,6 +36,7 @@ def place() -> None:
 
     gc.disable()  # what is imported stays: to look for garbage in it takes 5 % of the time
     hooks.announce(hooks.place_all())
+    gc.freeze()
     gc.enable()
 
 

@@ -23,6 +23,10 @@ MOST_OUTPUT = 64 * 1024  # bytes kept of what it says before somebody takes it
 class SpareChild:
     """One spare. Whoever spawned it awaits `over`, and then `close`s it."""
 
+    _child: Child
+    _reader: asyncio.StreamReader
+    _writer: asyncio.StreamWriter
+
     def __init__(self, env: Mapping[str, str]) -> None:
         self.env = env
         self.warm = False
@@ -46,9 +50,10 @@ class SpareChild:
                 raise
         return spare
 
-    _child: Child
-    _reader: asyncio.StreamReader
-    _writer: asyncio.StreamWriter
+    @property
+    def pid(self) -> int:
+        """Its process, and its group."""
+        return self._child.pid
 
     @property
     def exit_code(self) -> int | None:
@@ -57,8 +62,7 @@ class SpareChild:
 
     def status(self) -> SpareStatus:
         """The spare now."""
-        pid = self._child.pid
-        return SpareStatus(pid, self.warm, probe.memory_of(pid, family=False))
+        return SpareStatus(self.pid, self.warm, probe.memory_of(self.pid, family=False))
 
     async def until_warm(self) -> None:
         """Return when it has imported everything, or has ended."""

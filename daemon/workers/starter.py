@@ -60,12 +60,15 @@ class Starter:
             return None
         self._spare = None
         self._wanted.set()
+        child = None
         try:
             if use is Use.TAKE:
-                return await spare.give(flags_of(argv) or (), on_output, on_exit)
+                child = await spare.give(flags_of(argv) or (), on_output, on_exit)
+                outcome = "the warm spare is taken" if child else "the warm spare did not answer"
+                log.info(outcome, pid=spare.pid)
         finally:
             spare.kill()
-        return None
+        return child
 
     def status(self) -> SpareStatus | None:
         """The spare now; None if there is none."""
@@ -107,7 +110,7 @@ class Starter:
         self._on_change()
         await spare.until_warm()
         if spare.warm:
-            log.info("the warm spare waits", pid=spare.status().pid)
+            log.info("the warm spare waits", pid=spare.pid)
             self._on_change()
         await spare.over.wait()
         if self._spare is spare:
