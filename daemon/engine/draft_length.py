@@ -14,19 +14,23 @@ without drafting, or those of the recent rounds if they are more. Then, as in a 
 """
 
 from bisect import bisect
+from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
 from operator import mul
+from statistics import median
 from typing import Protocol
 
 DECAY = 0.97  # weight of what was known against one new draft token
 ROUNDS_DECAY = 0.97  # the same for one new round
 FEW_ROUNDS = 4.0  # as much weight as rounds must have before their rate is believed
-FIRST_ALONE, MOST_ALONE = 32, 256  # tokens that the target model generates alone before the next look
+FIRST_ALONE, MOST_ALONE = 16, 256  # tokens that the target model generates alone before the next look
+PACE_WINDOW = {"drafting": 15, "alone": 5}  # cases that are looked back on
+PACE_FRESH = 15.0  # seconds of work after which a case is forgotten
 MARGIN = 1.02  # drafting must promise so much more than no drafting to be taken up again
 _PRIOR_WEIGHT = 4.0  # draft tokens that a guess is worth
-_PRIOR_KEPT = 0.7
+_PRIOR_KEPT = 0.9  # hopeful: what drafting would come to shows after a few rounds of it
 _EDGES = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98, 0.995)
 
 
@@ -69,6 +73,11 @@ class Share:
         self._hits = DECAY * self._hits + hit
         self._seen = DECAY * self._seen + 1
 
+    def fade(self, weight: float) -> None:
+        """Let what is known count as no more than so many cases."""
+        keep = min(1.0, weight / self._seen)
+        self._hits, self._seen = keep * self._hits, keep * self._seen
+
     @property
     def value(self) -> float:
         """Between 0 and 1."""
@@ -82,6 +91,11 @@ class Habits:
         self._by_position = [Share(_PRIOR_KEPT) for _ in range(most)]
         edges = (0.0, *_EDGES, 1.0)
         self._by_confidence = [Share((low + high) / 2) for low, high in pairwise(edges)]
+
+    def another_text(self) -> None:
+        """What was seen of other texts counts less than what will be seen of this one."""
+        for share in self._by_position:
+            share.fade(_PRIOR_WEIGHT)
 
     def chance(self, confidence: float) -> float:
         """How likely a draft token of this probability is to be kept, if the ones before it are."""
@@ -120,6 +134,9 @@ class Plan(Protocol):
     watches: bool
     """Whether it wants to know the confidences, which have to be waited for."""
 
+    def begin(self) -> None:
+        """Another request begins."""
+
     def alone(self) -> int:
         """How many tokens to generate without drafting before the next round; 0 for none."""
 
@@ -135,8 +152,8 @@ class Plan(Protocol):
     def would_have_kept(self, shares: Sequence[float]) -> None:
         """How likely each of the last tokens generated alone was to be kept, had it been drafted."""
 
-    def consumed(self, seconds: float) -> None:
-        """So long it took until a token of a round had been taken."""
+    def took(self, tokens: int, seconds: float) -> None:
+        """So many tokens came of the round, or alone, and so long it took until the next one could begin."""
 
 
 class Fixed:
@@ -146,6 +163,9 @@ class Fixed:
 
     def __init__(self, length: int) -> None:
         self._length = length
+
+    def begin(self) -> None:
+        pass
 
     def alone(self) -> int:
         return 0
@@ -162,8 +182,33 @@ class Fixed:
     def would_have_kept(self, shares: Sequence[float]) -> None:
         pass
 
-    def consumed(self, seconds: float) -> None:
+    def took(self, tokens: int, seconds: float) -> None:
         pass
+
+
+class Pace:
+    """By what factor things take longer than priced: long contexts, whoever takes the tokens, a busy machine.
+
+    Drafting and going on alone are told apart, as they wait for others in different ways. Medians of what was seen
+    lately. Of drafting that was not seen lately the best is assumed, so that it is tried again; of going on alone,
+    the same as of drafting.
+    """
+
+    def __init__(self) -> None:
+        self._work = 0.0
+        self._seen = {kind: deque[tuple[float, float]](maxlen=most) for kind, most in PACE_WINDOW.items()}
+
+    def add(self, kind: str, seconds: float, priced: float) -> None:
+        """Note one case of "drafting" or "alone"."""
+        self._work += seconds
+        self._seen[kind].append((self._work, seconds / priced))
+
+    def factor(self, kind: str) -> float:
+        """1 if nothing is known."""
+        for known in (kind, "drafting"):
+            if fresh := [factor for when, factor in self._seen[known] if when > self._work - PACE_FRESH]:
+                return median(fresh)
+        return 1.0
 
 
 class Tuned:
@@ -175,21 +220,27 @@ class Tuned:
         self.prices = prices
         self._habits = Habits(prices.most)
         self._stretch = FIRST_ALONE
-        self._taking = 0.0  # seconds until a token has been taken, which a round waits for
+        self._pace = Pace()
+        self._round: float | None = None  # the price of the round that goes on; None when alone
         self._forget_rounds()
 
     def _forget_rounds(self) -> None:
         self._rounds = self._tokens = self._seconds = 0.0
 
     def _plain(self) -> float:
-        """Tokens per second without drafting. There the next token is computed while one is being taken."""
-        return 1 / max(self.prices.single, self._taking)
+        """Tokens per second without drafting."""
+        return 1 / (self.prices.single * self._pace.factor("alone"))
 
     def _drafting(self) -> float:
         """Tokens per second of the recent rounds; before there are enough, what a fixed length would give."""
         known = self._rounds >= FEW_ROUNDS
         rate = self._tokens / self._seconds if known else self.prices.best_rate(self._habits.ahead(0))
-        return 1 / (1 / rate + self._taking)
+        return rate / self._pace.factor("drafting")
+
+    def begin(self) -> None:
+        self._stretch = FIRST_ALONE
+        self._habits.another_text()
+        self._forget_rounds()
 
     def alone(self) -> int:
         """Whenever drafting loses, twice as long as the last time."""
@@ -197,6 +248,7 @@ class Tuned:
             return 0
         stretch, self._stretch = self._stretch, min(2 * self._stretch, MOST_ALONE)
         self._forget_rounds()
+        self._round = None
         return stretch
 
     def more(self, confidences: Sequence[float]) -> int:
@@ -212,15 +264,14 @@ class Tuned:
 
     def _best(self, chances: Iterable[float], prices: Iterable[float]) -> int:
         """How many tokens are worth most, beyond what the rate gives in the time; the first of both is for none."""
-        rate = max(self._drafting(), self._plain())
-        value = 1 - rate * self._taking  # of a token: taking it costs time too
-        pairs = zip(accumulate(chances), prices, strict=False)
-        worth = [gain * value - rate * price for gain, price in pairs]
+        rate = max(self._drafting(), self._plain()) * self._pace.factor("drafting")
+        worth = [gain - rate * price for gain, price in zip(accumulate(chances), prices, strict=False)]
         return max(range(len(worth)), key=worth.__getitem__)
 
     def judged(self, confidences: Sequence[float], verified: int, kept: int) -> None:
         self._habits.judged(confidences, verified, kept)
         seconds = len(confidences) * self.prices.draft + self.prices.verify[verified]
+        self._round = seconds
         self._rounds = ROUNDS_DECAY * self._rounds + 1
         self._tokens = ROUNDS_DECAY * self._tokens + kept + 1
         self._seconds = ROUNDS_DECAY * self._seconds + seconds
@@ -230,8 +281,11 @@ class Tuned:
     def would_have_kept(self, shares: Sequence[float]) -> None:
         self._habits.would_have_kept(shares)
 
-    def consumed(self, seconds: float) -> None:
-        self._taking += (1 - DECAY) * (seconds - self._taking)
+    def took(self, tokens: int, seconds: float) -> None:
+        if self._round is None:
+            self._pace.add("alone", seconds, tokens * self.prices.single)
+        else:
+            self._pace.add("drafting", seconds, self._round)
 
     def _chances(self, confidences: Sequence[float]) -> list[float]:
         """How likely each token is to be kept, together with all before it."""

@@ -18,7 +18,6 @@ import functools
 import inspect
 import time
 from collections.abc import Generator
-from contextlib import closing
 from typing import Any
 
 import mlx.core as mx
@@ -30,7 +29,7 @@ from daemon.engine.reader import Reader
 from daemon.engine.rules import PLAIN, distribution_of, for_our_loop
 from daemon.engine.sampling import Distribution, Greedy, probability
 
-LOOK_BACK = 16  # tokens generated alone that are compared with what the draft model would have proposed
+LOOK_BACK = 32  # tokens generated alone that are compared with what the draft model would have proposed
 
 
 def our_steps(
@@ -59,15 +58,14 @@ def our_steps(
     with mx.stream(stream):
         for reader in (draft, target):
             reader.prefill(prompt[:-1], prefill_step_size)
+        plan.begin()
         while (left := max_tokens - (len(text) - 1)) > 0:
+            started, length = time.perf_counter(), len(text)
             if alone := plan.alone():
                 yield from _alone(target, draft, text, distribution, plan, min(alone, left))
-                continue
-            with closing(one_round(target, draft, text, distribution, plan, left)) as steps:
-                for step in steps:
-                    given = time.perf_counter()
-                    yield step
-                    plan.consumed(time.perf_counter() - given)
+            else:
+                yield from one_round(target, draft, text, distribution, plan, left)
+            plan.took(len(text) - length, time.perf_counter() - started)
 
 
 def one_round(

@@ -146,6 +146,30 @@ PANELS = (
         ((f"1 + {_rate('draft_tokens_accepted_total')} / {_rate('draft_rounds_total')}", "{{profile}}"),),
     ),
     Panel(
+        "Draft length",
+        "Mean of the tokens proposed in a round.",
+        "short",
+        ((f"{_rate('draft_length_sum')} / {_rate('draft_length_count')}", "{{profile}}"),),
+    ),
+    Panel(
+        "Acceptance by position",
+        "Accepted ÷ proposed, by the position in the draft: what a longer draft would add.",
+        "percentunit",
+        (
+            (
+                f"{_rate('draft_accepted_by_position_total', 'position')}"
+                f" / {_rate('draft_proposed_by_position_total', 'position')}",
+                "position {{position}}",
+            ),
+        ),
+    ),
+    Panel(
+        "Estimated speed-up",
+        "Against no drafting, from what the engine measured. Under 1 drafting makes it slower.",
+        "short",
+        ((f"max by (profile) (draftd_draft_speedup_estimate{{{CHOSEN}}})", "{{profile}}"),),
+    ),
+    Panel(
         "Generation speed",
         "Tokens per second of one request after its first token.",
         "short",

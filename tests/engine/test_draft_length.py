@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import accumulate
 from operator import mul
 
@@ -27,14 +28,17 @@ def known(share: float) -> World:
     return lambda rng: (0.99, 0.98) if rng.random() < share else (0.15, 0.1)
 
 
-def speed(plan: Plan, prices: Prices, world: World, tokens: int = 12_000) -> float:
-    """Tokens per second of simulated time."""
+def speed(
+    plan: Plan, prices: Prices, world: World, tokens: int = 12_000, pace: tuple[float, float] = (1, 1)
+) -> float:
+    """Tokens per second of simulated time. Alone and in rounds all takes `pace` times as long as priced."""
     rng = random.Random(1)
     made, seconds = 0, 0.0
     while made < tokens:
         if alone := plan.alone():
-            made, seconds = made + alone, seconds + alone * prices.single
+            made, seconds = made + alone, seconds + alone * prices.single * pace[0]
             plan.would_have_kept([world(rng)[1] for _ in range(16)])
+            plan.took(alone, alone * prices.single * pace[0])
             continue
         drafted: list[tuple[float, float]] = []
         while (burst := plan.more([q for q, _ in drafted])) > 0:
@@ -43,7 +47,9 @@ def speed(plan: Plan, prices: Prices, world: World, tokens: int = 12_000) -> flo
         verified = plan.verified(confidences)
         kept = sum(accumulate((rng.random() < share for _, share in drafted[:verified]), mul))
         plan.judged(confidences, verified, kept)
-        made, seconds = made + kept + 1, seconds + len(drafted) * prices.draft + prices.verify[verified]
+        price = (len(drafted) * prices.draft + prices.verify[verified]) * pace[1]
+        made, seconds = made + kept + 1, seconds + price
+        plan.took(kept + 1, price)
     return made / seconds
 
 
@@ -85,7 +91,17 @@ def test_when_drafting_loses_the_target_model_goes_on_alone_for_longer_and_longe
     for _ in range(6):
         plan.would_have_kept([0.0] * 50)
         stretches.append(plan.alone())
-    assert stretches == [FIRST_ALONE, 64, 128, MOST_ALONE, MOST_ALONE, MOST_ALONE]
+    assert stretches == [FIRST_ALONE, 32, 64, 128, MOST_ALONE, MOST_ALONE]
+
+
+def test_another_request_is_judged_by_its_own_text() -> None:
+    plan = Tuned(CHEAP)
+    speed(plan, CHEAP, even(0.02))
+    plan.begin()
+    assert plan.alone() == FIRST_ALONE
+    plan.would_have_kept([0.95] * 32)
+    assert plan.alone() == 0
+    assert plan.more([]) > 3
 
 
 def test_an_unsure_token_ends_the_draft_and_is_not_verified() -> None:
@@ -98,13 +114,16 @@ def test_an_unsure_token_ends_the_draft_and_is_not_verified() -> None:
     assert plan.more([0.99, 0.99]) > 0
 
 
-def test_a_token_that_takes_long_to_be_taken_makes_drafting_worth_less() -> None:
-    plan = Tuned(CHEAP)
-    plan.would_have_kept([0.5] * 100)
-    assert plan.alone() == 0
-    for _ in range(500):
-        plan.consumed(9.0)
-    assert plan.alone() > 0
+@pytest.mark.parametrize("pace", [(1.0, 1.6), (1.6, 1.0), (2.0, 2.0)])
+@pytest.mark.parametrize("world", WORLDS.values(), ids=WORLDS)
+def test_where_the_prices_are_wrong_it_goes_by_the_time_that_things_take(
+    world: World, pace: tuple[float, float]
+) -> None:
+    prices = replace(CHEAP, single=CHEAP.single / 1000, draft=CHEAP.draft / 1000)
+    prices = replace(prices, verify=tuple(price / 1000 for price in CHEAP.verify))
+    fixed = [speed(Fixed(length), prices, world, pace=pace) for length in range(1, MOST + 1)]
+    best = max(*fixed, 1 / (prices.single * pace[0]))
+    assert speed(Tuned(prices), prices, world, pace=pace) >= 0.92 * best
 
 
 def test_no_more_is_drafted_than_there_are_prices_for() -> None:

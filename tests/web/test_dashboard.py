@@ -13,6 +13,7 @@ import pytest
 import pytest_asyncio
 from playwright.async_api import Browser, Page, async_playwright, expect
 
+from daemon.telemetry.records import Costs, GenerationReport
 from daemon.web.dashboard import FILES
 from tests.harness import LIMIT, Served, fake, kill, serving
 
@@ -145,6 +146,25 @@ async def test_a_measured_speed_says_whether_drafting_pays_else_the_rule_of_thum
         return [show.verdict(rows).headline, show.acceptanceNote(rows[0])];
     }"""
     assert await hosted.evaluate(script, made) == [headline, note]
+
+
+async def test_how_drafting_went_by_position_and_what_it_costs_is_shown(
+    tmp_path: Path, browser: Browser
+) -> None:
+    async with serving(tmp_path, {"a": fake()}) as served, opened(browser, served) as page:
+        drafts = card(page, "a").locator("[data-part=drafts]")
+        await expect(field(page, "a", "state")).to_have_text("ready")
+        await expect(drafts).to_be_hidden()
+        costs = Costs(single=0.02, draft=0.0015, verify=0.0256)
+        report = GenerationReport(3, 9, 4, 0, 3, (3, 1, 0), (3, 3, 3), tokens=7, costs=costs, speedup=1.1)
+        served.daemon._metrics.record("a", report)
+        await served.ask("a")
+        await expect(drafts.locator(".bar-good title")).to_have_text(["position 1: 3 of 3"])
+        await expect(drafts.locator(".bar-low title")).to_have_text(
+            ["position 2: 1 of 3", "position 3: 0 of 3"]
+        )
+        told = "3.0 tokens per draft; 1.5 ms for each, 26 ms to verify; 20 ms a token without"
+        await expect(field(page, "a", "drafts-note")).to_have_text(told)
 
 
 async def _looks_well(page: Page, size: tuple[int, int], scheme: Any) -> None:

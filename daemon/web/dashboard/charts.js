@@ -48,3 +48,19 @@ export function drawSpeeds(svg, speeds) {
   svg.append(part("path", { d: `M${first} ${HEIGHT}L${points.join("L")}V${HEIGHT}Z`, class: "area" }));
   svg.append(part("path", { d: line, class: "line" }));
 }
+
+// A bar for each position in the draft: all of the height if every token that was proposed there was kept.
+export function drawPositions(svg, proposed, accepted, limit) {
+  begin(svg, `Accepted at positions 1 to ${proposed.length} of the draft`);
+  const step = WIDTH / Math.max(proposed.length, 8);
+  proposed.forEach((offered, index) => {
+    const ratio = offered ? accepted[index] / offered : 0;
+    const height = Math.max(ratio * HEIGHT, 0.8);
+    const kind = ratio >= limit ? "bar-good" : "bar-low";
+    const bar = part("rect", { x: index * step, y: HEIGHT - height, width: step * 0.9, height, class: kind });
+    const title = part("title", {});
+    title.textContent = `position ${index + 1}: ${accepted[index]} of ${offered}`;
+    bar.append(title);
+    svg.append(bar);
+  });
+}

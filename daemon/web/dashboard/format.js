@@ -71,6 +71,16 @@ const countWorkers = (rows) => new Set(rows.map((row) => row.worker)).size; // p
 const factor = (row) => row.speculation?.speedup_estimate ?? null;
 const pays = (row) => (factor(row) === null ? row.acceptance.ratio >= PAYS : factor(row) > 1);
 
+const ms = (seconds) => `${(seconds * 1000).toFixed(seconds < 0.01 ? 1 : 0)} ms`;
+
+// The drafts' mean length, and what the engine measured that its passes cost.
+export function draftsNote({ proposed_by_position: proposed, rounds_by_draft_length: rounds, costs }) {
+  const total = (numbers) => numbers.reduce((sum, number) => sum + number, 0);
+  const mean = `${(total(proposed) / total(rounds)).toFixed(1)} tokens per draft`;
+  if (!costs) return mean;
+  return `${mean}; ${ms(costs.draft)} for each, ${ms(costs.verify)} to verify; ${ms(costs.single)} a token without`;
+}
+
 export function acceptanceNote(row) {
   if (!row.draft_model && !row.acceptance.proposed) return "no draft model";
   if (row.acceptance.ratio === null) return "no request yet";

@@ -1,6 +1,6 @@
 // The page: keeps what the stream tells, and puts it into the document. All text goes in as text.
 
-import { drawRatios, drawSpeeds } from "./charts.js";
+import { drawPositions, drawRatios, drawSpeeds } from "./charts.js";
 import * as show from "./format.js";
 import { follow, hasKey, keepKey, order } from "./stream.js";
 
@@ -39,7 +39,7 @@ function makeCard(name) {
     showLog(name);
     $("lines").focus();
   });
-  return { card, fields, charts, orders, state: null };
+  return { card, fields, charts, orders, drafts: card.querySelector("[data-part=drafts]"), state: null };
 }
 
 async function give(name, word) {
@@ -97,9 +97,17 @@ function showWorker(made, row) {
   fields.trouble.hidden = !fields.trouble.textContent;
   drawRatios(charts.acceptance, row.recent.acceptance, show.PAYS);
   drawSpeeds(charts.speed, row.recent.tokens_per_second);
+  showDrafts(made, row.speculation);
   showOrders(orders, row.state);
   if (made.state !== null && made.state !== row.state) spoken(`${row.name} is ${row.state}`);
   made.state = row.state;
+}
+
+function showDrafts({ fields, charts, drafts }, known) {
+  drafts.hidden = !known.proposed_by_position.length;
+  if (drafts.hidden) return;
+  drawPositions(charts.positions, known.proposed_by_position, known.accepted_by_position, show.PAYS);
+  put(fields["drafts-note"], show.draftsNote(known));
 }
 
 function showOrders(orders, state) {
