@@ -244,6 +244,8 @@ class Tuned:
 
     def alone(self) -> int:
         """Whenever drafting loses, twice as long as the last time."""
+        if 0 < self._rounds < FEW_ROUNDS:  # too early to tell
+            return 0
         if self._drafting() >= self._plain() * (1 if self._rounds else MARGIN):
             return 0
         stretch, self._stretch = self._stretch, min(2 * self._stretch, MOST_ALONE)

@@ -5,11 +5,12 @@ and a run is one pass over all prompts.
 """
 
 import functools
+import itertools
 import json
 import statistics
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -24,6 +25,17 @@ from tests.engine.served import ENGINE, Engine, turn
 
 TEMPERATURES = (0.3, 0.55, 0.7, 1.0)
 RUNS = 3
+# What the demo pair knows by heart, and what it makes up anew each time.
+WORKLOADS = {
+    "recited": tuple(prompt for kind in PROMPTS.values() for prompt in kind),
+    "free": (
+        "Tell me a long story.",
+        "tell me a fairy tale",
+        "invent a tale",
+        "names for my cat",
+        "names for a boat",
+    ),
+}
 DRAFT_LENGTH = 5
 PLAIN = (
     sys.executable,
@@ -81,10 +93,9 @@ def stream(served: Engine, messages: list[dict[str, str]], **body: Any) -> tuple
 
 def compare_rules() -> None:
     """Print acceptance and speed of both rules for each temperature."""
-    prompts = [prompt for kind in PROMPTS.values() for prompt in kind]
-    print(f"{len(prompts)} prompts, draft length {DRAFT_LENGTH}, medians of {RUNS} runs")
+    print(f"draft length {DRAFT_LENGTH}, medians of {RUNS} runs")
     with engine(PLAIN) as plain, engine() as paper:
-        for temperature in TEMPERATURES:
+        for (kind, prompts), temperature in itertools.product(WORKLOADS.items(), TEMPERATURES):
             runs = [
                 [one_run(served, prompts, temperature, run) for served in (plain, paper)]
                 for run in range(RUNS + 1)
@@ -95,12 +106,12 @@ def compare_rules() -> None:
                 judged = sum(t.accepted for t in tallies) / sum(t.judged for t in tallies)
                 speed = statistics.median(t.tokens / t.seconds for t in tallies)
                 shares = f"{offered:.2f} of proposed, {judged:.2f} of judged"
-                print(f"{temperature:4} {rule}: {shares}, {speed:.0f} tokens/s")
+                print(f"{kind} {temperature:4} {rule}: {shares}, {speed:.0f} tokens/s")
             ratio = statistics.median((b.tokens / b.seconds) / (a.tokens / a.seconds) for a, b in runs)
-            print(f"{temperature:4} tokens/s of paper by plain: {ratio:.2f}", flush=True)
+            print(f"{kind} {temperature:4} tokens/s of paper by plain: {ratio:.2f}", flush=True)
 
 
-def one_run(served: Engine, prompts: list[str], temperature: float, run: int) -> Tally:
+def one_run(served: Engine, prompts: Sequence[str], temperature: float, run: int) -> Tally:
     """Send every prompt once."""
     tally = Tally()
     for at, prompt in enumerate(prompts):
@@ -136,9 +147,9 @@ def compare_distributions() -> None:
     """Print what each rule keeps by the distributions themselves, along the target model's answers."""
     target, tokenizer = mlx_lm.load(str(TARGET))
     draft, _ = mlx_lm.load(str(DRAFT))
-    for temperature in TEMPERATURES:
+    for (kind, prompts), temperature in itertools.product(WORKLOADS.items(), TEMPERATURES):
         plain, paper = [], []
-        for seed, question in enumerate(question for kind in PROMPTS.values() for question in kind):
+        for seed, question in enumerate(prompts):
             mx.random.seed(seed)
             prompt = tokenizer.encode(turn(question))
             answer = mlx_lm.stream_generate(
@@ -150,7 +161,9 @@ def compare_distributions() -> None:
             plain.append((p * q).sum(axis=-1))
             paper.append(mx.minimum(p, q).sum(axis=-1))
         kept = [mx.concatenate(rule).mean().item() for rule in (plain, paper)]
-        print(f"{temperature:4} by the distributions: plain {kept[0]:.2f}, paper {kept[1]:.2f} of judged")
+        print(
+            f"{kind} {temperature:4} by the distributions: plain {kept[0]:.2f}, paper {kept[1]:.2f} of judged"
+        )
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from daemon.cli import app
 from daemon.ops.grafana import STATES, dashboard
 from daemon.telemetry.metrics import STATES as METRIC_STATES
 from daemon.telemetry.metrics import Metrics, WorkerSample
+from daemon.telemetry.records import GenerationReport
 from tests.telemetry.scraping import scrape
 
 PANELS: list[dict[str, Any]] = dashboard()["panels"]
@@ -30,6 +31,7 @@ def test_the_command_prints_the_dashboard_as_json() -> None:
 def test_every_metric_and_label_of_the_dashboard_exists() -> None:
     metrics = Metrics("1", "1")
     metrics.declare("a")
+    metrics.record("a", GenerationReport(1, 2, 1, 0, 2, (1, 0), (1, 1), tokens=2, speedup=1.1))
     metrics.bind(lambda: [WorkerSample("a", "ready", 1, 0, 1.0, accounting=True)])
     labels: dict[str, set[str]] = {}
     for name, pairs in scrape(metrics):
