@@ -38,7 +38,7 @@ def free_ports(count: int = 1) -> int:
     None that the system hands out by itself: a client's end of some connection could take the next one.
     """
     while True:
-        first = random.randrange(10_000, 32_000)
+        first = random.SystemRandom().randrange(10_000, 32_000)
         if all(_is_free(first + n) for n in range(count)):
             return first
 
