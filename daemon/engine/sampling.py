@@ -90,6 +90,7 @@ class Greedy:
 
 def probability(rows: mx.array, tokens: mx.array) -> mx.array:
     """Return how likely each token is by its row of shaped logits."""
+    rows = rows.astype(mx.float32)
     place = mx.take_along_axis(rows, tokens[:, None], axis=-1)
     return mx.exp(place - mx.logsumexp(rows, axis=-1, keepdims=True))[:, 0]
 
