@@ -17,7 +17,7 @@ from daemon.errors import ConfigError
 from daemon.profile_tables import HealthPolicy, Limits, RequestDefaults, RestartPolicy, ServerFlags, Table
 
 MAX_AUTO_DRAFT = 8
-MOST_DRAFTED = 64
+MOST_DRAFTED = 64  # tokens per round that a profile or a request may ask for
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _ALIAS = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]{0,99}")
 

@@ -80,7 +80,8 @@ def measure(distribution: Distribution | Greedy, model: Any, draft_model: Any, m
     times = [tuple(_timings(distribution, model, draft_model, lengths)) for _ in range(TIMES + 1)]
     alone, drafts, *rounds = (min(each) for each in zip(*times[1:], strict=True))
     draft = drafts / STEPS
-    verify = [seconds - length * draft for length, seconds in zip(lengths, rounds, strict=True)]
+    # Times that were disturbed must not make the large model's pass cheaper than one of the small model.
+    verify = [max(draft, seconds - n * draft) for n, seconds in zip(lengths, rounds, strict=True)]
     return Prices(alone / STEPS, draft, tuple(interpolated(lengths, verify)))
 
 

@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 
+from daemon.profiles import MOST_DRAFTED
 from daemon.telemetry.records import Costs, GenerationReport
 
-MOST_DRAFTED = 64
 WINDOW = 50  # requests that ratios, estimates and medians look back on
 _LENGTHS = (1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 16, 24, 32, 64)
 

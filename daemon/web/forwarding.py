@@ -16,7 +16,7 @@ from pydantic import AfterValidator, ConfigDict, Field, ValidationError
 
 from daemon.errors import RequestError
 from daemon.profile_tables import RequestDefaults
-from daemon.profiles import MAX_AUTO_DRAFT, Profile
+from daemon.profiles import MAX_AUTO_DRAFT, MOST_DRAFTED, Profile
 from daemon.web import messages, quick_json
 
 Endpoint = Literal["chat.completions", "completions"]
@@ -54,7 +54,7 @@ class RequestFields(RequestDefaults):
     stream: bool = False
     stream_options: dict[str, Any] | None = None
     max_completion_tokens: int = Field(1, ge=1)
-    num_draft_tokens: Annotated[int, Field(ge=0, le=64)] | Literal["auto"] = 0
+    num_draft_tokens: Annotated[int, Field(ge=0, le=MOST_DRAFTED)] | Literal["auto"] = 0
     repetition_context_size: int = Field(0, ge=0, le=100_000)
     presence_context_size: int = Field(0, ge=0, le=100_000)
     frequency_context_size: int = Field(0, ge=0, le=100_000)

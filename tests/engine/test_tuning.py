@@ -119,6 +119,15 @@ def test_between_measured_lengths_prices_lie_on_a_line() -> None:
     assert list(interpolated([0, 1, 4, 6], [1.0, 3.0, 9.0, 5.0])) == [1, 3, 5, 7, 9, 7, 5]
 
 
+def test_a_disturbed_measurement_makes_no_price_impossible(monkeypatch: pytest.MonkeyPatch) -> None:
+    def disturbed(_: object, __: object, ___: object, lengths: list[int]) -> list[float]:
+        return [8.0, 40.0, *(3.0 for _ in lengths)]  # draft tokens of 10 s in rounds of 3
+
+    monkeypatch.setattr(tuning, "_timings", disturbed)
+    prices = measure(Greedy(), None, None, 2)
+    assert (prices.single, prices.draft, prices.verify) == (2.0, 10.0, (10.0, 10.0, 10.0))
+
+
 @pytest.mark.real
 @pytest.mark.parametrize("distribution", [Greedy(), Distribution(0.7)])
 def test_prices_of_the_demo_pair(pair: tuple[Path, Path], distribution: Any) -> None:

@@ -6,9 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from daemon.profiles import MOST_DRAFTED
 from daemon.telemetry.metrics import Metrics
 from daemon.telemetry.records import Costs, GenerationReport
-from daemon.telemetry.speculation import MOST_DRAFTED, WINDOW, Speculation
+from daemon.telemetry.speculation import WINDOW, Speculation
 from daemon.web import describe
 from tests.telemetry.scraping import scrape, value
 
