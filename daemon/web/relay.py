@@ -2,13 +2,10 @@
 
 Theory of operation. The events of one answer differ in a single JSON string, the text of a token. So the first
 of a kind is parsed and written anew (`Answer`), and leaves a `_Frame`: the bytes around its text, as they came
-and as they go out. Events in that very frame are recognised in a whole read at once: where one ends and the next
-begins the frame's halves are replaced by a mark, byte 0, and what matches STRING MARK STRING ... is a run of such
-events, whose marks are replaced by the client's halves. Whatever fits no frame is parsed again.
+and as they go out. Events in that very frame are not parsed: their texts are cut out and put into the client's
+frame. Whatever fits no frame is parsed again.
 
-It is exact: a string here is a strict JSON string in ASCII, so it holds neither a bare quote nor a control
-character, while the first half holds the one and the second half ends with the other; and bytes that hold marks
-of their own are parsed.
+It is exact: what is cut out must be a strict JSON string in ASCII, so it can hold no part of the frame.
 """
 
 from __future__ import annotations
@@ -21,43 +18,35 @@ from typing import Any
 from daemon.web import quick_json
 from daemon.web.events import Answer, BrokenAnswerError, EventSplitter, is_usage_only, to_event
 
-_MARK = b"\0"
+_END = b"\n\n"  # of an event
 _PLAIN = rb"[ !#-\[\]-~]*+"
 _STRING = rb'"' + _PLAIN + rb'(?:\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4})' + _PLAIN + rb')*+"'
-_RUN = re.compile(_STRING + rb"(?:\x00" + _STRING + rb")*+")
+_is_string = re.compile(_STRING).fullmatch
 _TEXT = re.compile(rb'"(?:content|reasoning|reasoning_content|text)": ?(' + _STRING + rb")")
 _ONE_TEXT = ({"content"}, {"reasoning"}, {"reasoning_content"})
 
 
 @dataclass(frozen=True, slots=True)
 class _Frame:
-    """What stands before and after the text of an event: `theirs` as it comes, `ours` as it is sent."""
+    """What stands before and after the text of an event, without its end: `theirs` as it comes, `ours` as it is
+    sent.
+    """
 
     theirs: tuple[bytes, bytes]
     ours: tuple[bytes, bytes]
     kind: str
 
-    def run(self, data: bytes) -> tuple[bytes, int]:
-        """The events in this frame that `data` begins with: their texts, marks between them, and their length."""
+    def text_of(self, event: bytes) -> bytes | None:
+        """The JSON string in an event of this frame; None for any other event."""
         before, after = self.theirs
-        if not data.startswith(before) or _MARK in data:
-            return b"", 0
-        found = _RUN.match(data.replace(after + before, _MARK), len(before))
-        if found is None:
-            return b"", 0
-        run = found[0]
-        length = len(before) + len(run) + run.count(_MARK) * (len(after) + len(before) - 1)
-        if data.startswith(after, length):
-            return run, length + len(after)
-        run, mark, last = run.rpartition(
-            _MARK
-        )  # the last text is that of another kind of event, or not all there
-        return (run, length - len(last) - len(before)) if mark else (b"", 0)
+        text = event[len(before) : -len(after)]
+        fits = event.startswith(before) and event.endswith(after) and _is_string(text)
+        return text if fits else None
 
-    def for_the_client(self, run: bytes) -> bytes:
-        """The run's events as they are sent."""
+    def for_the_client(self, texts: list[bytes]) -> bytes:
+        """The events with these texts as they are sent."""
         before, after = self.ours
-        return before + run.replace(_MARK, after + before) + after
+        return before + (after + _END + before).join(texts) + after + _END
 
 
 def _frame_of(event: bytes, chunk: dict[str, Any], sent: bytes) -> _Frame | None:
@@ -76,7 +65,7 @@ def _frame_of(event: bytes, chunk: dict[str, Any], sent: bytes) -> _Frame | None
 
 def _around_the_text(event: bytes) -> tuple[bytes, bytes] | None:
     found = list(_TEXT.finditer(event))
-    return (event[: found[0].start(1)], event[found[0].end(1) :]) if len(found) == 1 else None
+    return (event[: found[0].start(1)], event[found[0].end(1) : -len(_END)]) if len(found) == 1 else None
 
 
 class Relay:
@@ -102,25 +91,29 @@ class Relay:
         return b"".join(out)
 
     def _events(self, data: bytes) -> Iterator[bytes]:
-        at = 0
-        while (end := data.find(b"\n\n", at)) >= 0:
-            run, length = self._frame.run(data[at:]) if self._frame else (b"", 0)
-            if self._frame and run:
-                yield self._pass(self._frame, run)
-                at += length
+        *events, rest = data.split(_END)
+        texts: list[bytes] = []
+        for event in events:
+            text = self._frame.text_of(event) if self._frame else None
+            if text is not None:
+                texts.append(text)
                 continue
-            event, at = data[at:end], end + 2
+            yield self._pass(texts)
+            texts = []
             if event.startswith(b"data: ") and b"\n" not in event and b"\r" not in event:
                 yield self._parse(event[6:])
             else:
-                yield from map(self._parse, self._splitter.feed(event + b"\n\n"))
-        yield from map(self._parse, self._splitter.feed(data[at:]))
+                yield from map(self._parse, self._splitter.feed(event + _END))
+        yield self._pass(texts)
+        yield from map(self._parse, self._splitter.feed(rest))
 
-    def _pass(self, frame: _Frame, run: bytes) -> bytes:
+    def _pass(self, texts: list[bytes]) -> bytes:
+        if not self._frame or not texts:
+            return b""
         self.tokens = True
         if self._streams:
-            return frame.for_the_client(run)
-        self.answer.add_texts(frame.kind, quick_json.loads(b"[" + run.replace(_MARK, b",") + b"]"))
+            return self._frame.for_the_client(texts)
+        self.answer.add_texts(self._frame.kind, quick_json.loads(b"[" + b",".join(texts) + b"]"))
         return b""
 
     def _parse(self, data: bytes) -> bytes:
@@ -128,7 +121,7 @@ class Relay:
         if chunk is None:
             return b""
         self.tokens |= bool(chunk.get("choices"))
-        event = b"data: " + data + b"\n\n"
+        event = b"data: " + data + _END
         sent = to_event(chunk) if self._streams else event
         self._frame = _frame_of(event, chunk, sent) or self._frame
         wanted = self._streams and (self._wants_usage or not is_usage_only(chunk))

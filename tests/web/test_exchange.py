@@ -8,7 +8,8 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from daemon.web.exchange import MAX_BUFFERED, connect
+from daemon.web import exchange as exchanges
+from daemon.web.exchange import MANY, MAX_BUFFERED, connect
 from tests.harness import free_ports
 
 HEAD = b"HTTP/1.1 200 OK\r\n"
@@ -86,12 +87,39 @@ async def test_what_is_not_read_waits_with_the_worker() -> None:
         exchange = await connect(port)
         try:
             await exchange.ask(port, "/v1/x", b"{}", HEADERS)
-            while exchange._reading:  # noqa: ASYNC110 - until it had enough
+            while exchange._reading or exchange._pause:  # noqa: ASYNC110 - until it had enough
                 await asyncio.sleep(0)
             assert exchange._buffered < 3 * MAX_BUFFERED
             total = 0
             while piece := await exchange.read():
                 total += len(piece)
             assert total == size
+        finally:
+            exchange.close()
+
+
+async def test_what_comes_faster_than_it_is_read_is_read_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a read of many tokens the next ones are let gather, so that they cost one wake-up and not ten."""
+    monkeypatch.setattr(exchanges, "PAUSE", 0.5)
+    head, many, few = b"HTTP/1.0 200 OK\r\n\r\n", b"x" * MANY, b"y"
+    first_was_read = asyncio.Event()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(head + many)
+        await first_was_read.wait()
+        for _ in range(10):
+            writer.write(few)
+            await asyncio.sleep(0)
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    async with asyncio.timeout(10), server:
+        port = server.sockets[0].getsockname()[1]
+        exchange = await connect(port)
+        try:
+            await exchange.ask(port, "/v1/x", b"{}", HEADERS)
+            assert await exchange.read() == many
+            first_was_read.set()
+            assert await exchange.read() == few * 10
         finally:
             exchange.close()

@@ -114,10 +114,3 @@ def test_what_is_no_json_string_does_not_slip_through_in_a_frame(text: bytes) ->
     assert relay.feed(events[0] + events[1]).count(mark) == 2
     assert relay.feed(events[2].replace(mark, text)) == b""
     assert relay.broken is not None
-
-
-def test_the_marks_themselves_are_no_frame() -> None:
-    relay = Relay(Answer("chat.completions", "mine"), streams=True, wants_usage=False)
-    event = b"data: " + json.dumps(chunk({"content": "x"})).encode() + b"\n\n"
-    relay.feed(event * 2)
-    assert relay.feed(event + b'\x00"x"\x01\n\n').count(b"data: ") == 1
