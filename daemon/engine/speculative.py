@@ -24,7 +24,7 @@ import mlx.core as mx
 from mlx_lm.models.cache import can_trim_prompt_cache, make_prompt_cache
 
 from daemon.engine.acceptance import RoundStep, Step, Steps
-from daemon.engine.draft_length import Fixed, Plan
+from daemon.engine.draft_length import Fixed, Look, Plan
 from daemon.engine.reader import Reader
 from daemon.engine.rules import PLAIN, distribution_of, for_our_loop
 from daemon.engine.sampling import Distribution, Greedy, probability
@@ -73,13 +73,16 @@ def one_round(
 ) -> Generator[Step, None, None]:
     """One round that gives out at most `left` tokens, and so proposes no more."""
     kept = 0
+    look = plan.looks()
     try:
-        drafted, q, confidences = propose(draft, draft.unread(text), distribution, plan, left)
-        verified = plan.verified(confidences)
+        drafted, q, confidences = propose(draft, draft.unread(text), distribution, plan, left, look)
+        verified = plan.verified(confidences) if look == "before" else len(drafted)
         drafted, q = drafted[:verified], q[:verified]
         logits = target.read(mx.concatenate([target.unread(text), *drafted]))
-        count, token, proposals = judge(distribution, logits, q, drafted)
-        plan.judged(confidences, verified, count)
+        learns = look == "after" and drafted
+        likely = [probability(mx.concatenate(q), mx.concatenate(drafted))] if learns else []
+        count, token, proposals = judge(distribution, logits, q, drafted, likely)
+        plan.judged(plain(likely[0]) if likely else confidences, verified, count)
         for proposal in proposals[:count]:
             text.append(proposal)
             kept += 1
@@ -96,11 +99,17 @@ Rows = list[mx.array]
 
 
 def propose(
-    draft: Reader, token: mx.array, distribution: Distribution | Greedy, plan: Plan, most: int
+    draft: Reader,
+    token: mx.array,
+    distribution: Distribution | Greedy,
+    plan: Plan,
+    most: int,
+    look: Look,
 ) -> tuple[Rows, Rows, list[float]]:
     """Return the drafted tokens, the logits that each was drawn from, and how likely each was by them.
 
-    If the plan does not want to know how likely they were, it is told 1, and nothing is waited for.
+    Without a look before the verification nothing is waited for: all is still being computed, and how likely the
+    tokens were is not told.
     """
     tokens: Rows = []
     rows: Rows = []
@@ -112,21 +121,25 @@ def propose(
             mx.async_eval(token)  # type: ignore[no-untyped-call]
             tokens.append(token)
             rows.append(row)
-        likely = probability(mx.concatenate(rows[-burst:]), mx.concatenate(tokens[-burst:]))
-        confidences += plain(likely) if plan.watches else [1.0] * burst
+        if look != "before":
+            break
+        confidences += plain(probability(mx.concatenate(rows[-burst:]), mx.concatenate(tokens[-burst:])))
     return tokens, rows, confidences
 
 
 def judge(
-    distribution: Distribution | Greedy, logits: mx.array, q: Rows, drafted: Rows
+    distribution: Distribution | Greedy, logits: mx.array, q: Rows, drafted: Rows, along: Rows
 ) -> tuple[int, int, list[int]]:
-    """Return how many of the drafted tokens are kept, the token after them, and the drafted ones as numbers."""
+    """Return how many of the drafted tokens are kept, the token after them, and the drafted ones as numbers.
+
+    What is to be computed `along` is waited for as well.
+    """
     p = distribution.logits(logits)
     if not drafted:
         return 0, plain(distribution.draw(p[-1:]))[0], []
     proposals = mx.concatenate(drafted)
     kept, token = distribution.verify(p, mx.concatenate(q), proposals)
-    mx.eval(kept, token, proposals, logits)
+    mx.eval(kept, token, proposals, logits, along)
     return plain(kept), plain(token), plain(proposals)
 
 

@@ -8,12 +8,13 @@ from operator import mul
 
 import pytest
 
-from daemon.engine.draft_length import FIRST_ALONE, MOST_ALONE, Fixed, Plan, Prices, Tuned
+from daemon.engine.draft_length import FIRST_ALONE, MOST_ALONE, Fixed, Plan, Tuned
+from daemon.engine.prices import Prices
 
 MOST = 8
-CHEAP = Prices(single=10.0, draft=1.0, verify=tuple(10.0 + 0.5 * n for n in range(MOST + 1)))
-DEAR = Prices(single=10.0, draft=6.0, verify=tuple(11.0 + 4.0 * n for n in range(MOST + 1)))
-STEPPED = Prices(single=10.0, draft=1.0, verify=(10.0, *(18.0 + 0.5 * n for n in range(MOST))))
+CHEAP = Prices(single=0.010, draft=0.001, verify=tuple(0.010 + 0.0005 * n for n in range(MOST + 1)))
+DEAR = Prices(single=0.010, draft=0.006, verify=tuple(0.011 + 0.004 * n for n in range(MOST + 1)))
+STEPPED = Prices(single=0.010, draft=0.001, verify=(0.010, *(0.018 + 0.0005 * n for n in range(MOST))))
 
 World = Callable[[random.Random], tuple[float, float]]
 """Draws a draft token: the draft model's probability of it, and how likely it is to be kept."""
@@ -29,25 +30,40 @@ def known(share: float) -> World:
 
 
 def speed(
-    plan: Plan, prices: Prices, world: World, tokens: int = 12_000, pace: tuple[float, float] = (1, 1)
+    plan: Plan,
+    prices: Prices,
+    world: World,
+    tokens: int = 12_000,
+    pace: float = 1,
+    extra: tuple[float, float] = (0, 0),
 ) -> float:
-    """Tokens per second of simulated time. Alone and in rounds all takes `pace` times as long as priced."""
+    """Tokens per second of simulated time. All takes `pace` times as long as priced, and each token alone and each
+    round `extra` seconds more.
+    """
     rng = random.Random(1)
     made, seconds = 0, 0.0
     while made < tokens:
         if alone := plan.alone():
-            made, seconds = made + alone, seconds + alone * prices.single * pace[0]
+            price = alone * (prices.single * pace + extra[0])
+            made, seconds = made + alone, seconds + price
             plan.would_have_kept([world(rng)[1] for _ in range(16)])
-            plan.took(alone, alone * prices.single * pace[0])
+            plan.took(alone, price)
             continue
+        look = plan.looks()
         drafted: list[tuple[float, float]] = []
+        looks = 0
         while (burst := plan.more([q for q, _ in drafted])) > 0:
             drafted += [world(rng) for _ in range(burst)]
+            if look != "before":
+                break
+            looks += 1
         confidences = [q for q, _ in drafted]
-        verified = plan.verified(confidences)
+        verified = plan.verified(confidences) if look == "before" else len(drafted)
         kept = sum(accumulate((rng.random() < share for _, share in drafted[:verified]), mul))
-        plan.judged(confidences, verified, kept)
-        price = (len(drafted) * prices.draft + prices.verify[verified]) * pace[1]
+        plan.judged(confidences if look != "never" else [], verified, kept)
+        price = (len(drafted) * prices.draft + prices.verify[verified] + looks * prices.look) * pace + extra[
+            1
+        ]
         made, seconds = made + kept + 1, seconds + price
         plan.took(kept + 1, price)
     return made / seconds
@@ -114,16 +130,36 @@ def test_an_unsure_token_ends_the_draft_and_is_not_verified() -> None:
     assert plan.more([0.99, 0.99]) > 0
 
 
-@pytest.mark.parametrize("pace", [(1.0, 1.6), (1.6, 1.0), (2.0, 2.0)])
+@pytest.mark.parametrize("extra", [(0.0, 0.006), (0.006, 0.0), (0.010, 0.010)])
 @pytest.mark.parametrize("world", WORLDS.values(), ids=WORLDS)
-def test_where_the_prices_are_wrong_it_goes_by_the_time_that_things_take(
-    world: World, pace: tuple[float, float]
+def test_where_passes_take_longer_than_priced_it_goes_by_the_time_that_they_take(
+    world: World, extra: tuple[float, float]
 ) -> None:
-    prices = replace(CHEAP, single=CHEAP.single / 1000, draft=CHEAP.draft / 1000)
-    prices = replace(prices, verify=tuple(price / 1000 for price in CHEAP.verify))
-    fixed = [speed(Fixed(length), prices, world, pace=pace) for length in range(1, MOST + 1)]
-    best = max(*fixed, 1 / (prices.single * pace[0]))
-    assert speed(Tuned(prices), prices, world, pace=pace) >= 0.92 * best
+    fixed = [speed(Fixed(length), CHEAP, world, extra=extra) for length in range(1, MOST + 1)]
+    best = max(*fixed, 1 / (CHEAP.single + extra[0]))
+    assert speed(Tuned(CHEAP), CHEAP, world, extra=extra) >= 0.95 * best
+
+
+@pytest.mark.parametrize("world", WORLDS.values(), ids=WORLDS)
+def test_where_everything_takes_twice_as_long_it_does_nearly_as_well(world: World) -> None:
+    fixed = [speed(Fixed(length), CHEAP, world, pace=2) for length in range(1, MOST + 1)]
+    assert speed(Tuned(CHEAP), CHEAP, world, pace=2) >= 0.9 * max(*fixed, 1 / (2 * CHEAP.single))
+
+
+def test_a_look_is_taken_only_where_it_gains_more_than_it_costs() -> None:
+    fixed = {price: replace(CHEAP, look=price) for price in (0.0, 0.0002, 0.02)}
+    assert speed(Tuned(fixed[0.0002]), fixed[0.0002], known(0.6)) > 1.08 * speed(Fixed(2), CHEAP, known(0.6))
+    for prices in fixed.values():
+        best = max(speed(Fixed(length), prices, known(0.6)) for length in range(1, MOST + 1))
+        assert speed(Tuned(prices), prices, known(0.6)) >= 0.97 * best
+    plan = Tuned(fixed[0.02])
+    speed(plan, fixed[0.02], known(0.6))
+    assert plan.looks() != "before"
+    plan = Tuned(fixed[0.0])
+    speed(plan, fixed[0.0], known(0.6))
+    assert plan.looks() == "before"
+    speed(plan, fixed[0.0], even(0.95))
+    assert plan.looks() != "before", "tokens that are all as likely need no look"
 
 
 def test_no_more_is_drafted_than_there_are_prices_for() -> None:
@@ -135,11 +171,11 @@ def test_no_more_is_drafted_than_there_are_prices_for() -> None:
 
 
 def test_the_best_rate_is_that_of_the_best_length() -> None:
-    assert CHEAP.best_rate([0.0] * MOST) == pytest.approx(1 / (1 + 10.5))
-    assert CHEAP.best_rate([1.0] * MOST) == pytest.approx(9 / (8 + 14))
-    assert CHEAP.best_rate([1.0, 1.0, *[0.0] * 6]) == pytest.approx(3 / (2 + 11))
+    assert CHEAP.best_rate([0.0] * MOST) == pytest.approx(1 / 0.0115)
+    assert CHEAP.best_rate([1.0] * MOST) == pytest.approx(9 / 0.022)
+    assert CHEAP.best_rate([1.0, 1.0, *[0.0] * 6]) == pytest.approx(3 / 0.013)
 
 
 def test_the_mean_verification_is_that_of_the_rounds() -> None:
-    assert CHEAP.mean_verify([3, 3, 1]) == pytest.approx((2 * 11 + 11.5) / 3)
+    assert CHEAP.mean_verify([3, 3, 1]) == pytest.approx((2 * 0.011 + 0.0115) / 3)
     assert CHEAP.mean_verify([]) == 0

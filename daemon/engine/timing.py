@@ -1,0 +1,97 @@
+"""How long the steps of our loop take on this machine: by the very steps of the loop, with empty caches."""
+
+import functools
+import time
+from collections.abc import Callable, Iterator
+from itertools import pairwise
+from statistics import median
+from typing import Any
+
+import mlx.core as mx
+from mlx_lm.models.cache import make_prompt_cache
+
+from daemon.engine.draft_length import Fixed
+from daemon.engine.prices import Prices
+from daemon.engine.reader import Reader
+from daemon.engine.sampling import Distribution, Greedy
+from daemon.engine.speculative import next_token, one_round, propose
+
+STEPS = 4  # tokens of one timing without drafting, and of one by the draft model
+TIMED = (0, 1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)  # draft lengths; what lies between is interpolated
+
+
+class Timings:
+    """Times of the steps for drafts of up to `most` tokens. The more passes, the less they are disturbed."""
+
+    def __init__(self, distribution: Distribution | Greedy, most: int) -> None:
+        self._distribution = distribution
+        self._lengths = [*(length for length in TIMED if length < most), most]
+        self._least: tuple[float, ...] = ()
+        self._looks: list[float] = []
+        self.passes = 0
+
+    def add(self, model: Any, draft_model: Any) -> None:
+        """Time each step once; the first pass is to warm up."""
+        looked, unlooked, *times = _timings(self._distribution, model, draft_model, self._lengths)
+        first = self.passes <= 1
+        self._least = tuple(times if first else map(min, self._least, times))
+        self._looks = [*([] if first else self._looks), looked - unlooked]
+        self.passes += 1
+
+    def prices(self) -> Prices:
+        """The least disturbed time of each step, and the usual difference that a look makes."""
+        alone, drafts, *rounds = self._least
+        draft = drafts / STEPS
+        # Times that were disturbed must not make the large model's pass cheaper than one of the small model.
+        verify = [max(draft, seconds - n * draft) for n, seconds in zip(self._lengths, rounds, strict=True)]
+        look = max(0.0, median(self._looks))
+        return Prices(alone / STEPS, draft, tuple(interpolated(self._lengths, verify)), look)
+
+
+def interpolated(places: list[int], values: list[float]) -> Iterator[float]:
+    """Yield a value for each whole number from the first place to the last."""
+    for (here, low), (there, high) in pairwise(zip(places, values, strict=True)):
+        for place in range(here, there):
+            yield low + (high - low) * (place - here) / (there - here)
+    yield values[-1]
+
+
+def _timings(
+    distribution: Distribution | Greedy, model: Any, draft_model: Any, lengths: list[int]
+) -> Iterator[float]:
+    """Seconds of a round of the last length with and without a look at its tokens before they are verified, of
+    STEPS tokens without drafting, of STEPS draft tokens, and of a round of each length.
+    """
+    target, draft, text = _fresh(model), _fresh(draft_model), [0]
+    token = target.unread(text)
+
+    def a_round(plan: Fixed) -> float:
+        steps = one_round(target, draft, text, distribution, plan, left=lengths[-1] + 1)
+        return _seconds(functools.partial(list, steps))
+
+    yield a_round(Fixed(lengths[-1], "before"))
+    yield a_round(Fixed(lengths[-1], "after"))
+    yield _seconds(lambda: _alone(_fresh(model), token, distribution))
+    yield _seconds(lambda: _drafted(_fresh(draft_model), token, distribution))
+    for length in lengths:
+        yield a_round(Fixed(length))
+
+
+def _fresh(model: Any) -> Reader:
+    return Reader(model, make_prompt_cache(model))
+
+
+def _alone(target: Reader, token: mx.array, distribution: Distribution | Greedy) -> None:
+    for _ in range(STEPS):
+        token, _, _ = next_token(target, token, distribution)
+    mx.eval(token)
+
+
+def _drafted(draft: Reader, token: mx.array, distribution: Distribution | Greedy) -> None:
+    mx.eval(propose(draft, token, distribution, Fixed(STEPS), STEPS, "never")[0])
+
+
+def _seconds(call: Callable[[], object]) -> float:
+    started = time.perf_counter()
+    call()
+    return time.perf_counter() - started
