@@ -122,11 +122,11 @@ class Tuned:
 
     def _plain(self) -> float:
         """Tokens per second without drafting."""
-        return 1 / (self.prices.single + self._extra.seconds("alone"))
+        return 1 / (self.prices.single + self._extra.alone)
 
     def _drafting(self) -> float:
         """Tokens per second of the recent rounds; before there are enough, what a fixed length would give."""
-        extra = self._extra.seconds("drafting")
+        extra = self._extra.drafting
         if self._rounds < FEW_ROUNDS:
             return self.prices.best_rate(self._habits.ahead(0), extra)
         return self._tokens / (self._seconds + self._rounds * extra)

@@ -56,15 +56,15 @@ class Extra:
     def __init__(self) -> None:
         self._work = 0.0
         self._seen = {kind: deque[tuple[float, float]](maxlen=most) for kind, most in WINDOW.items()}
+        self.drafting = self.alone = 0.0  # nothing is known
 
     def add(self, kind: str, seconds: float, priced: float, passes: int = 1) -> None:
         """Note one case of "drafting" or "alone"."""
         self._work += seconds
         self._seen[kind].append((self._work, (seconds - priced) / passes))
+        self.drafting = self._usual("drafting", unknown=0.0)
+        self.alone = self._usual("alone", unknown=self.drafting)
 
-    def seconds(self, kind: str) -> float:
-        """0 if nothing is known."""
-        for known in (kind, "drafting"):
-            if fresh := [extra for when, extra in self._seen[known] if when > self._work - FRESH]:
-                return median(fresh)
-        return 0.0
+    def _usual(self, kind: str, unknown: float) -> float:
+        fresh = [extra for when, extra in self._seen[kind] if when > self._work - FRESH]
+        return median(fresh) if fresh else unknown

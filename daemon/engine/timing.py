@@ -20,32 +20,18 @@ STEPS = 4  # tokens of one timing without drafting, and of one by the draft mode
 TIMED = (0, 1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)  # draft lengths; what lies between is interpolated
 
 
-class Timings:
-    """Times of the steps for drafts of up to `most` tokens. The more passes, the less they are disturbed."""
-
-    def __init__(self, distribution: Distribution | Greedy, most: int) -> None:
-        self._distribution = distribution
-        self._lengths = [*(length for length in TIMED if length < most), most]
-        self._least: tuple[float, ...] = ()
-        self._looks: list[float] = []
-        self.passes = 0
-
-    def add(self, model: Any, draft_model: Any) -> None:
-        """Time each step once; the first pass is to warm up."""
-        looked, unlooked, *times = _timings(self._distribution, model, draft_model, self._lengths)
-        first = self.passes <= 1
-        self._least = tuple(times if first else map(min, self._least, times))
-        self._looks = [*([] if first else self._looks), looked - unlooked]
-        self.passes += 1
-
-    def prices(self) -> Prices:
-        """The least disturbed time of each step, and the usual difference that a look makes."""
-        alone, drafts, *rounds = self._least
-        draft = drafts / STEPS
-        # Times that were disturbed must not make the large model's pass cheaper than one of the small model.
-        verify = [max(draft, seconds - n * draft) for n, seconds in zip(self._lengths, rounds, strict=True)]
-        look = max(0.0, median(self._looks))
-        return Prices(alone / STEPS, draft, tuple(interpolated(self._lengths, verify)), look)
+def measure(
+    distribution: Distribution | Greedy, model: Any, draft_model: Any, most: int, passes: int
+) -> Prices:
+    """Time the steps for drafts of up to `most` tokens: the least disturbed time of each, after a first pass."""
+    lengths = [*(length for length in TIMED if length < most), most]
+    times = [tuple(_timings(distribution, model, draft_model, lengths)) for _ in range(passes)][1:]
+    _, _, alone, drafts, *rounds = map(min, zip(*times, strict=True))
+    draft = drafts / STEPS
+    # Times that were disturbed must not make the large model's pass cheaper than one of the small model.
+    verify = [max(draft, seconds - n * draft) for n, seconds in zip(lengths, rounds, strict=True)]
+    look = max(0.0, median(looked - unlooked for looked, unlooked, *_ in times))
+    return Prices(alone / STEPS, draft, tuple(interpolated(lengths, verify)), look)
 
 
 def interpolated(places: list[int], values: list[float]) -> Iterator[float]:

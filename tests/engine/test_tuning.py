@@ -9,15 +9,16 @@ import mlx.core as mx
 import mlx_lm
 import pytest
 
-from daemon.engine import timing
+from daemon.engine import timing, tuning
 from daemon.engine.draft_length import Fixed, Plan, Tuned
 from daemon.engine.prices import Prices
 from daemon.engine.rules import ATTRIBUTE
 from daemon.engine.sampling import Distribution, Greedy
-from daemon.engine.timing import Timings, interpolated
-from daemon.engine.tuning import FIRST_LENGTH, FIRST_PASSES, MOST_KINDS, MOST_PASSES, Tuning
+from daemon.engine.timing import interpolated, measure
+from daemon.engine.tuning import FIRST_LENGTH, MOST_KINDS, PASSES, Tuning
 
 PLACE = ("prompt", "target", "draft", None)
+PRICES = Prices(2.0, 1.0, (1.0, 2.0))
 
 
 class Sampler:
@@ -50,20 +51,17 @@ def loop() -> Loop:
     return Loop()
 
 
-Timed = list[tuple[Any, ...]]
-
-
 @pytest.fixture
-def timed(monkeypatch: pytest.MonkeyPatch) -> Timed:
-    """Let a pass cost nothing, take longer by a second each time, and note what was timed."""
-    asked: Timed = []
+def priced(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
+    """Let a measurement cost nothing, and note what was measured."""
+    asked: list[tuple[Any, ...]] = []
     monkeypatch.setattr(mx, "stream", nullcontext)
 
-    def times(*args: Any) -> list[float]:
-        asked.append(args[:3])
-        return [4.0, 3.0, 8.0, 4.0, *(float(len(asked)) for _ in args[3])]
+    def measured(*args: Any) -> Prices:
+        asked.append(args)
+        return PRICES
 
-    monkeypatch.setattr(timing, "_timings", times)
+    monkeypatch.setattr(tuning, "measure", measured)
     return asked
 
 
@@ -83,41 +81,30 @@ def test_where_mlx_lms_own_loop_drafts_the_length_is_fixed(loop: Loop) -> None:
     assert (loop.plans, loop.lengths) == ([None, None], [FIRST_LENGTH, 2])
 
 
-def test_the_first_request_of_a_kind_is_fixed_and_pays_for_the_prices(loop: Loop, timed: Timed) -> None:
+def test_the_first_request_of_a_kind_is_fixed_and_pays_for_the_prices(
+    loop: Loop, priced: list[tuple[Any, ...]]
+) -> None:
     tuned = Tuning(lambda: True, unexpected).tuned(loop)
-    ask(tuned)
-    assert timed == [(Greedy(), "target", "draft")] * FIRST_PASSES
-    ask(tuned)
-    ask(tuned, Distribution(0.7))
-    assert timed[-FIRST_PASSES:] == [(Distribution(0.7), "target", "draft")] * FIRST_PASSES
-    ask(tuned)
+    for distribution in (Greedy(), Greedy(), Distribution(0.7), Greedy()):
+        ask(tuned, distribution)
+    places = ("target", "draft", 8, PASSES)
+    assert priced == [(Greedy(), *places), (Distribution(0.7), *places)]
     first, second, other, third = loop.plans
     assert isinstance(first, Fixed)
     assert isinstance(other, Fixed)
     assert isinstance(second, Tuned)
     assert second is third, "what a kind has learnt was lost"
+    assert second.prices == PRICES
 
 
-def test_further_requests_make_the_prices_surer_until_they_are_sure_enough(loop: Loop, timed: Timed) -> None:
-    tuned = Tuning(lambda: True, unexpected).tuned(loop)
-    for _ in range(2 * MOST_PASSES):
-        ask(tuned)
-    assert len(timed) == MOST_PASSES
-    plan = loop.plans[-1]
-    assert isinstance(plan, Tuned)
-    assert plan.prices.verify[0] == 2, "the first pass warms up, the second was the least disturbed"
-    assert plan.prices.look == 1
-
-
-def test_only_so_many_kinds_are_remembered(loop: Loop, timed: Timed) -> None:
+def test_only_so_many_kinds_are_remembered(loop: Loop, priced: list[tuple[Any, ...]]) -> None:
     tuned = Tuning(lambda: True, unexpected).tuned(loop)
     for number in range(MOST_KINDS + 1):
         ask(tuned, Distribution(1 + number))
-    timed.clear()
     ask(tuned, Distribution(1 + MOST_KINDS))
-    assert len(timed) == 1, "it was forgotten"
+    assert len(priced) == MOST_KINDS + 1
     ask(tuned, Distribution(1))
-    assert len(timed) == 1 + FIRST_PASSES, "it was remembered"
+    assert len(priced) == MOST_KINDS + 2
 
 
 def test_a_measurement_that_fails_is_told_once_and_the_length_stays_fixed(loop: Loop) -> None:
@@ -133,24 +120,36 @@ def test_between_measured_lengths_prices_lie_on_a_line() -> None:
     assert list(interpolated([0, 1, 4, 6], [1.0, 3.0, 9.0, 5.0])) == [1, 3, 5, 7, 9, 7, 5]
 
 
+def test_the_least_disturbed_time_counts_and_the_first_pass_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    passes = iter([0.1, 3.0, 1.0, 2.0])
+
+    def times(_: object, __: object, ___: object, lengths: list[int]) -> list[float]:
+        factor = next(passes)
+        return [
+            12.5 * factor,
+            12.0 * factor,
+            8.0 * factor,
+            4.0 * factor,
+            *(factor * (5 + n) for n in lengths),
+        ]
+
+    monkeypatch.setattr(timing, "_timings", times)
+    assert measure(Greedy(), None, None, 2, 4) == Prices(2.0, 1.0, (5.0, 5.0, 5.0), look=1.0)
+
+
 def test_a_disturbed_measurement_makes_no_price_impossible(monkeypatch: pytest.MonkeyPatch) -> None:
     def disturbed(_: object, __: object, ___: object, lengths: list[int]) -> list[float]:
         return [2.0, 3.0, 8.0, 40.0, *(3.0 for _ in lengths)]  # draft tokens of 10 s in rounds of 3
 
     monkeypatch.setattr(timing, "_timings", disturbed)
-    timings = Timings(Greedy(), 2)
-    timings.add(None, None)
-    assert timings.prices() == Prices(2.0, 10.0, (10.0, 10.0, 10.0), look=0.0)
+    assert measure(Greedy(), None, None, 2, 2) == Prices(2.0, 10.0, (10.0, 10.0, 10.0), look=0.0)
 
 
 @pytest.mark.real
 @pytest.mark.parametrize("distribution", [Greedy(), Distribution(0.7)])
 def test_prices_of_the_demo_pair(pair: tuple[Path, Path], distribution: Any) -> None:
     (target, _), (draft, _) = (mlx_lm.load(str(folder)) for folder in pair)
-    timings = Timings(distribution, 6)
-    for _ in range(FIRST_PASSES):
-        timings.add(target, draft)
-    prices = timings.prices()
+    prices = measure(distribution, target, draft, 6, PASSES)
     assert prices.most == 6
     assert 0 < prices.draft < prices.single < prices.verify[6], "the draft model is the small one"
     assert prices.look < prices.verify[6], "a look is a wait, and no pass"
