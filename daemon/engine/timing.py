@@ -17,6 +17,7 @@ from daemon.engine.sampling import Distribution, Greedy
 from daemon.engine.speculative import next_token, one_round, propose
 
 STEPS = 4  # tokens of one timing without drafting, and of one by the draft model
+LOOKED = (2, 4)  # and the longest: those of which a round with a look is timed as well
 TIMED = (0, 1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)  # draft lengths; what lies between is interpolated
 
 
@@ -25,12 +26,13 @@ def measure(
 ) -> Prices:
     """Time the steps for drafts of up to `most` tokens: the least disturbed time of each, after a first pass."""
     lengths = [*(length for length in TIMED if length < most), most]
-    times = [tuple(_timings(distribution, model, draft_model, lengths)) for _ in range(passes)][1:]
-    _, _, alone, drafts, *rounds = map(min, zip(*times, strict=True))
+    times = [_timings(distribution, model, draft_model, lengths) for _ in range(passes)][1:]
+    alone, drafts = (min(each) for each in zip(*(steps for steps, _, _ in times), strict=True))
+    rounds = [min(each) for each in zip(*(rounds for _, rounds, _ in times), strict=True)]
     draft = drafts / STEPS
     # Times that were disturbed must not make the large model's pass cheaper than one of the small model.
     verify = [max(draft, seconds - n * draft) for n, seconds in zip(lengths, rounds, strict=True)]
-    look = max(0.0, median(looked - unlooked for looked, unlooked, *_ in times))
+    look = max(0.0, median(extra for _, _, extras in times for extra in extras))
     return Prices(alone / STEPS, draft, tuple(interpolated(lengths, verify)), look)
 
 
@@ -44,9 +46,9 @@ def interpolated(places: list[int], values: list[float]) -> Iterator[float]:
 
 def _timings(
     distribution: Distribution | Greedy, model: Any, draft_model: Any, lengths: list[int]
-) -> Iterator[float]:
-    """Seconds of a round of the last length with and without a look at its tokens before they are verified, of
-    STEPS tokens without drafting, of STEPS draft tokens, and of a round of each length.
+) -> tuple[tuple[float, float], list[float], list[float]]:
+    """Seconds of STEPS tokens without drafting, and of STEPS draft tokens; of a round of each length; and what a
+    look adds to one, for some lengths: little, so that it takes several to tell.
     """
     target, draft, text = _fresh(model), _fresh(draft_model), [0]
     token = target.unread(text)
@@ -55,12 +57,14 @@ def _timings(
         steps = one_round(target, draft, text, distribution, plan, left=lengths[-1] + 1)
         return _seconds(functools.partial(list, steps))
 
-    yield a_round(Fixed(lengths[-1], "before"))
-    yield a_round(Fixed(lengths[-1], "after"))
-    yield _seconds(lambda: _alone(_fresh(model), token, distribution))
-    yield _seconds(lambda: _drafted(_fresh(draft_model), token, distribution))
+    alone = _seconds(lambda: _alone(_fresh(model), token, distribution))
+    drafted = _seconds(lambda: _drafted(_fresh(draft_model), token, distribution))
+    rounds, looks = [], []
     for length in lengths:
-        yield a_round(Fixed(length))
+        rounds.append(a_round(Fixed(length)))
+        if length in LOOKED or length == lengths[-1]:
+            looks.append(a_round(Fixed(length, "before")) - rounds[-1])
+    return (alone, drafted), rounds, looks
 
 
 def _fresh(model: Any) -> Reader:

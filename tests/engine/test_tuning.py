@@ -123,23 +123,17 @@ def test_between_measured_lengths_prices_lie_on_a_line() -> None:
 def test_the_least_disturbed_time_counts_and_the_first_pass_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
     passes = iter([0.1, 3.0, 1.0, 2.0])
 
-    def times(_: object, __: object, ___: object, lengths: list[int]) -> list[float]:
+    def times(_: object, __: object, ___: object, lengths: list[int]) -> Any:
         factor = next(passes)
-        return [
-            12.5 * factor,
-            12.0 * factor,
-            8.0 * factor,
-            4.0 * factor,
-            *(factor * (5 + n) for n in lengths),
-        ]
+        return (8.0 * factor, 4.0 * factor), [factor * (5 + n) for n in lengths], [factor, 0.0, 9.0]
 
     monkeypatch.setattr(timing, "_timings", times)
-    assert measure(Greedy(), None, None, 2, 4) == Prices(2.0, 1.0, (5.0, 5.0, 5.0), look=1.0)
+    assert measure(Greedy(), None, None, 2, 4) == Prices(2.0, 1.0, (5.0, 5.0, 5.0), look=2.0)
 
 
 def test_a_disturbed_measurement_makes_no_price_impossible(monkeypatch: pytest.MonkeyPatch) -> None:
-    def disturbed(_: object, __: object, ___: object, lengths: list[int]) -> list[float]:
-        return [2.0, 3.0, 8.0, 40.0, *(3.0 for _ in lengths)]  # draft tokens of 10 s in rounds of 3
+    def disturbed(_: object, __: object, ___: object, lengths: list[int]) -> Any:
+        return (8.0, 40.0), [3.0 for _ in lengths], [-1.0]  # draft tokens of 10 s in rounds of 3
 
     monkeypatch.setattr(timing, "_timings", disturbed)
     assert measure(Greedy(), None, None, 2, 2) == Prices(2.0, 10.0, (10.0, 10.0, 10.0), look=0.0)
