@@ -158,7 +158,7 @@ class Tuned:
         if self._looked:
             return "before"
         self._unseen = (self._unseen + 1) % UNSEEN
-        return "after" if self._rounds < FEW_ROUNDS or not self._unseen else "never"
+        return "never" if self._unseen else "after"
 
     def more(self, confidences: Sequence[float]) -> int:
         if confidences:

@@ -49,8 +49,7 @@ class Extra:
     tokens, on a busy machine.
 
     Drafting and going on alone are told apart, as they wait for others in different ways. Medians of what was seen
-    lately. Of drafting that was not seen lately the best is assumed, so that it is tried again; of going on alone,
-    the same as of drafting.
+    lately. Of what was not seen lately the best is assumed, so that it is tried again.
     """
 
     def __init__(self) -> None:
@@ -63,7 +62,7 @@ class Extra:
         self._work += seconds
         self._seen[kind].append((self._work, (seconds - priced) / passes))
         self.drafting = self._usual("drafting", unknown=0.0)
-        self.alone = self._usual("alone", unknown=self.drafting)
+        self.alone = self._usual("alone", unknown=min(0.0, self.drafting))
 
     def _usual(self, kind: str, unknown: float) -> float:
         fresh = [extra for when, extra in self._seen[kind] if when > self._work - FRESH]
