@@ -9,8 +9,8 @@ without drafting, or those of the recent rounds if they are more. Then, as in a 
    they cost;
 2. then their probabilities may be looked at: perhaps some more are drafted, and of all as many are verified as
    promise the most in the same sense. A look has a price as well, since the target model's pass is put together
-   only afterwards instead of while the draft is computed. So every round's probabilities are known in the end,
-   and what a look would have gained in the recent rounds tells whether to look in the next one;
+   only afterwards instead of while the draft is computed. So where there is none, the probabilities of some
+   rounds are learnt afterwards: what looks would have gained there tells whether to look in the next round;
 3. where no draft beats the rate without drafting, the target model goes on alone for a while, in the loop
    without drafting, which is faster than drafting nothing. Afterwards the draft model reads what came, which
    tells at once how much of it would have been kept: from that follows whether to draft again.
@@ -163,9 +163,8 @@ class Tuned:
     def more(self, confidences: Sequence[float]) -> int:
         if confidences:
             return _best(self._worth_of_more(self._chances(confidences)))
-        self._burst = max(
-            1, _best(self._worth_of_more([]))
-        )  # whether to draft at all is the question of `alone`
+        # At least one: whether to draft at all is the question of `alone`.
+        self._burst = max(1, _best(self._worth_of_more([])))
         return self._burst
 
     def verified(self, confidences: Sequence[float]) -> int:

@@ -1,5 +1,6 @@
 """Which requests are tuned, and what their prices are: with a loop that stands for ours, and on the demo pair."""
 
+import functools
 from collections.abc import Generator
 from contextlib import nullcontext
 from pathlib import Path
@@ -16,6 +17,7 @@ from daemon.engine.rules import ATTRIBUTE
 from daemon.engine.sampling import Distribution, Greedy
 from daemon.engine.timing import interpolated, measure
 from daemon.engine.tuning import FIRST_LENGTH, MOST_KINDS, PASSES, Tuning
+from tests.engine.served import Engine, turn
 
 PLACE = ("prompt", "target", "draft", None)
 PRICES = Prices(2.0, 1.0, (1.0, 2.0))
@@ -147,3 +149,19 @@ def test_prices_of_the_demo_pair(pair: tuple[Path, Path], distribution: Any) -> 
     assert prices.most == 6
     assert 0 < prices.draft < prices.single < prices.verify[6], "the draft model is the small one"
     assert prices.look < prices.verify[6], "a look is a wait, and no pass"
+
+
+@pytest.mark.real
+def test_a_request_that_asks_for_it_is_tuned_by_the_running_engine(drafted: Engine) -> None:
+    for _ in range(2):
+        body: dict[str, Any] = {"max_tokens": 60, "num_draft_tokens": 8}
+        body |= {"prompt": turn("Tell me a story"), "headers": {"X-Draftd-Draft": "auto"}}
+        drafted.generation(functools.partial(drafted.ask, "/v1/completions", **body))
+    first, second = drafted.records("generation")[-2:]
+    assert first["draft_length"] is second["draft_length"] is None
+    assert len(first["proposed_by_position"]) == FIRST_LENGTH
+    assert "speedup" not in first, "its prices are not known yet"
+    assert first["tokens"] == second["tokens"] == 60
+    assert (
+        second["rounds"] == 0 or second["speedup"] > 0
+    )  # where drafting does not pay, there may be no round
