@@ -61,9 +61,9 @@ class Extra:
         """Note one case of "drafting" or "alone"."""
         self._work += seconds
         self._seen[kind].append((self._work, (seconds - priced) / passes))
-        self.drafting = self._usual("drafting", unknown=0.0)
-        self.alone = self._usual("alone", unknown=min(0.0, self.drafting))
+        self.drafting, self.alone = self._usual("drafting"), self._usual("alone")
 
-    def _usual(self, kind: str, unknown: float) -> float:
+    def _usual(self, kind: str) -> float:
+        """Never negative: if all takes less than priced, the prices are from a busier time, and all of them so."""
         fresh = [extra for when, extra in self._seen[kind] if when > self._work - FRESH]
-        return median(fresh) if fresh else unknown
+        return max(0.0, median(fresh)) if fresh else 0.0
