@@ -16,10 +16,9 @@ from typing import Any
 
 import aiohttp
 import psutil
-
-from daemon.app import Daemon
-from daemon.profile_files import load_dir
-from daemon.settings import Settings
+from draftd.app import Daemon
+from draftd.profile_files import load_dir
+from draftd.settings import Settings
 
 FAKE_SERVER = Path(__file__).with_name("fake_server.py")
 QUICK = "[restart]\ninitial_delay = 0.05\nmax_delay = 0.2\n"

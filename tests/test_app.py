@@ -13,10 +13,10 @@ from pathlib import Path
 import aiohttp
 import psutil
 import pytest
+from draftd.app import Daemon
+from draftd.errors import AlreadyRunningError, ConfigError, DraftdError
+from draftd.workers.states import Backoff
 
-from daemon.app import Daemon
-from daemon.errors import AlreadyRunningError, ConfigError, DraftdError
-from daemon.workers.states import Backoff
 from tests.harness import FAKE_SERVER, QUICK, Served, alive, chat, fake, free_ports, kill, serving, until_gone
 
 
@@ -403,7 +403,7 @@ async def test_an_answer_that_is_not_streamed_is_stalled_unless_the_engine_says_
 ) -> None:
     """A worker of mlx_lm's, played by the scripted server."""
     scripted = [sys.executable, str(FAKE_SERVER), "--port"]
-    monkeypatch.setattr("daemon.workers.command.argv", lambda _, port: [*scripted, str(port)])
+    monkeypatch.setattr("draftd.workers.command.argv", lambda _, port: [*scripted, str(port)])
     limits = QUICK + "[health]\ninterval = 0.05\nstall_timeout = 0.6\n"
     async with serving(tmp_path, {"a": f'model = "fake"\n{limits}'}) as served:
         well = await served.ask("a", "[[heartbeat 1.5]]", logprobs=True)

@@ -22,13 +22,13 @@ from typing import Any
 
 import psutil
 import pytest
+from draftd.cli import app
+from draftd.demo import DRAFT, TARGET
 from typer.testing import CliRunner
 
-from daemon.cli import app
-from daemon.demo import DRAFT, TARGET
 from tests.harness import alive, chat, fake, free_ports
 
-DRAFTD = [sys.executable, "-m", "daemon.cli"]
+DRAFTD = [sys.executable, "-m", "draftd"]
 LIMIT = 20.0  # seconds
 
 

@@ -14,10 +14,9 @@ from typing import Any
 
 import psutil
 import pytest
-
-from daemon import instance
-from daemon.errors import AlreadyRunningError, ConfigError, NotRunningError
-from daemon.instance import LOCK, NOTE, Instance, find
+from draftd import instance
+from draftd.errors import AlreadyRunningError, ConfigError, NotRunningError
+from draftd.instance import LOCK, NOTE, Instance, find
 
 URL = "http://127.0.0.1:8080"
 
@@ -40,7 +39,7 @@ def no_daemon(folder: Path) -> str:
 OTHER = f"""
 import sys
 from pathlib import Path
-from daemon.instance import Instance
+from draftd.instance import Instance
 with Instance(Path(sys.argv[1])) as held:
     if sys.argv[2:]:
         held.announce({URL!r}, "1.2")
@@ -135,7 +134,7 @@ def test_a_look_at_the_lock_does_not_keep_a_daemon_from_starting(
             waits.append(seconds)
             fcntl.flock(reader, fcntl.LOCK_UN)
 
-        monkeypatch.setattr("daemon.instance.time.sleep", reader_ends)
+        monkeypatch.setattr("draftd.instance.time.sleep", reader_ends)
         with Instance(tmp_path):
             assert len(waits) == 1
 

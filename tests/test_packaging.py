@@ -5,9 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from zipfile import ZipFile
 
+from draftd.settings import shipped_dir
 from hatchling.builders.wheel import WheelBuilder
-
-from daemon.settings import shipped_dir
 
 ROOT = Path(__file__).parent.parent
 
@@ -19,10 +18,10 @@ def test_the_wheel_carries_the_demo_pair_and_what_users_edit(tmp_path: Path) -> 
         size = sum(entry.file_size for entry in archive.infolist() if "/demo/" in entry.filename)
     for model in ("target", "draft"):
         files = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
-        assert {f"daemon/demo/{model}/{file}" for file in files} <= names
+        assert {f"draftd/demo/{model}/{file}" for file in files} <= names
     for kind in ("profiles", "prompts", "launchd"):
         shipped = {path.name for path in (ROOT / kind).iterdir()}
-        assert {f"daemon/shipped/{kind}/{name}" for name in shipped} <= names
+        assert {f"draftd/shipped/{kind}/{name}" for name in shipped} <= names
     assert size < 12 * 2**20
     assert not [name for name in names if "/train/" in name or name.startswith("tests/")]
 

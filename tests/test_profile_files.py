@@ -5,11 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-
-from daemon.errors import ConfigError, Problem
-from daemon.profile_files import load_dir, parse, read_prompt
-from daemon.profiles import ProfileSet
-from daemon.settings import shipped_dir
+from draftd.errors import ConfigError, Problem
+from draftd.profile_files import load_dir, parse, read_prompt
+from draftd.profiles import ProfileSet
+from draftd.settings import shipped_dir
 
 MODEL = 'model = "org/target"\n'
 DRAFT = 'draft_model = "org/draft"\n'

@@ -6,11 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from draftd.errors import ConfigError
+from draftd.profile_tables import HealthPolicy, Limits, RequestDefaults, RestartPolicy, ServerFlags
+from draftd.profiles import Profile, ProfileSet, find, select
 from pydantic import ValidationError
-
-from daemon.errors import ConfigError
-from daemon.profile_tables import HealthPolicy, Limits, RequestDefaults, RestartPolicy, ServerFlags
-from daemon.profiles import Profile, ProfileSet, find, select
 
 FOLDER = Path("/srv/profiles")
 

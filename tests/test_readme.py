@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 
-from daemon.cli import app
+from draftd.cli import app
+
 from tests.readme import README, sections, with_sections
 
 TEXT = README.read_text("utf-8")

@@ -6,9 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-from daemon.errors import ConfigError
-from daemon.settings import config_dir, load_settings, settings_file, shipped_dir
+from draftd.errors import ConfigError
+from draftd.settings import config_dir, load_settings, settings_file, shipped_dir
 
 SECRET = "canary-key-7f3a"
 

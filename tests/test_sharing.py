@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import pytest
-
-from daemon.profile_tables import HealthPolicy, Limits, RequestDefaults, RestartPolicy, ServerFlags
-from daemon.profiles import Profile
-from daemon.sharing import PER_REQUEST, Group, could_share, groups
+from draftd.profile_tables import HealthPolicy, Limits, RequestDefaults, RestartPolicy, ServerFlags
+from draftd.profiles import Profile
+from draftd.sharing import PER_REQUEST, Group, could_share, groups
 
 BASE = Profile(name="a", model="org/target", draft_model="org/draft", num_draft_tokens=3)
 TOGETHER = {

@@ -9,8 +9,7 @@ from contextlib import ExitStack, closing
 
 import psutil
 import pytest
-
-from daemon.sockets import Holder, holder_of, is_free_port, parse_lsof
+from draftd.sockets import Holder, holder_of, is_free_port, parse_lsof
 
 Listen = Callable[..., int]
 

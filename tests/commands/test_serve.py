@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from daemon.commands.serve import what_sharing_saves
-from daemon.demo import DRAFT, TARGET
-from daemon.profiles import Profile
+from draftd.commands.serve import what_sharing_saves
+from draftd.demo import DRAFT, TARGET
+from draftd.profiles import Profile
 
 
 def test_workers_that_could_be_one_are_named_with_the_weights_that_this_saves() -> None:

@@ -8,12 +8,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from draftd.cli import app
+from draftd.errors import ConfigError, DraftdError, NotRunningError
+from draftd.instance import AGENT, Instance
+from draftd.settings import config_dir, load_settings
 from typer.testing import CliRunner, Result
 
-from daemon.cli import app
-from daemon.errors import ConfigError, DraftdError, NotRunningError
-from daemon.instance import AGENT, Instance
-from daemon.settings import config_dir, load_settings
 from tests.ops.test_launchd import Launchctl, launchctl
 
 __all__ = ["launchctl"]  # a fixture
@@ -105,7 +105,7 @@ def test_pull_takes_the_models_of_the_named_profiles(monkeypatch: pytest.MonkeyP
         asked.append(name)
         return f"/cache/{name}"
 
-    monkeypatch.setattr("daemon.ops.pull.pull", pull)
+    monkeypatch.setattr("draftd.ops.pull.pull", pull)
     shown = said("pull", "fast")
     assert [name.split("-Qwen2.5-")[1][:4] for name in asked] == ["3B-I", "0.5B"]
     assert f"is in /cache/{asked[0]}" in shown

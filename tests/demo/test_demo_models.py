@@ -6,9 +6,8 @@ from typing import Any
 
 import mlx_lm
 import pytest
+from draftd.demo import DRAFT, TARGET
 from mlx.utils import tree_flatten
-
-from daemon.demo import DRAFT, TARGET
 
 pytestmark = pytest.mark.real
 

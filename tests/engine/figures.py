@@ -17,10 +17,10 @@ from typing import Any
 
 import mlx.core as mx
 import mlx_lm
+from draftd.demo import DRAFT, TARGET
+from draftd.ops.bench_plan import PROMPTS
 from mlx_lm.sample_utils import make_sampler
 
-from daemon.demo import DRAFT, TARGET
-from daemon.ops.bench_plan import PROMPTS
 from tests.engine.served import ENGINE, Engine, turn
 
 TEMPERATURES = (0.3, 0.55, 0.7, 1.0)
@@ -40,7 +40,7 @@ DRAFT_LENGTH = 5
 PLAIN = (
     sys.executable,
     "-c",
-    "from daemon.engine import hooks; del hooks.HOOKS['sampling']; from daemon.engine.__main__ import main; main()",
+    "from draftd.engine import hooks; del hooks.HOOKS['sampling']; from draftd.engine.__main__ import main; main()",
 )
 
 

@@ -13,11 +13,11 @@ from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
-from daemon.demo import TARGET
-from daemon.engine.records import RECORD_PREFIX
+from draftd.demo import TARGET
+from draftd.engine.records import RECORD_PREFIX
 
 DEADLINE_S = 30.0
-ENGINE = (sys.executable, "-m", "daemon.engine")
+ENGINE = (sys.executable, "-m", "draftd.engine")
 END_OF_SEQUENCE: int = json.loads((TARGET / "config.json").read_text())["eos_token_id"]
 LISTENING = "Starting httpd at"
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
+from draftd.engine.asked import Asked, carry, current, read
 
-from daemon.engine.asked import Asked, carry, current, read
 from tests.engine.served import Engine, turn
 
 

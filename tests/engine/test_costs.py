@@ -4,9 +4,9 @@ from collections.abc import Generator
 from typing import Any
 
 import pytest
+from draftd.engine.acceptance import AcceptanceCount
+from draftd.engine.costs import Costs, Meter
 
-from daemon.engine.acceptance import AcceptanceCount
-from daemon.engine.costs import Costs, Meter
 from tests.engine.served import Engine, turn
 
 COSTS = Costs(single=10.0, draft=1.0, verify=15.0)

@@ -7,9 +7,8 @@ from itertools import accumulate
 from operator import mul
 
 import pytest
-
-from daemon.engine.draft_length import FIRST_ALONE, MOST_ALONE, Fixed, Plan, Tuned
-from daemon.engine.prices import Prices
+from draftd.engine.draft_length import FIRST_ALONE, MOST_ALONE, Fixed, Plan, Tuned
+from draftd.engine.prices import Prices
 
 MOST = 8
 CHEAP = Prices(single=0.010, draft=0.001, verify=tuple(0.010 + 0.0005 * n for n in range(MOST + 1)))

@@ -3,8 +3,7 @@
 from typing import Any
 
 import pytest
-
-from daemon.engine.generation_thread import watch
+from draftd.engine.generation_thread import watch
 
 
 def generator(outcome: BaseException | None, *, stopped: bool = False) -> tuple[Any, list[str]]:

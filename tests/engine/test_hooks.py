@@ -7,8 +7,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-
-from daemon.engine.hooks import UnfitError, expect
+from draftd.engine.hooks import UnfitError, expect
 
 
 def helper(first: int, second: int = 0) -> int:
@@ -46,7 +45,7 @@ def test_what_differs_is_named(module: ModuleType, reason: str) -> None:
 
 
 def test_importing_the_package_imports_no_mlx() -> None:
-    modules = "daemon.engine.acceptance, daemon.engine.exits, daemon.engine.lifeline, daemon.engine.records"
+    modules = "draftd.engine.acceptance, draftd.engine.exits, draftd.engine.lifeline, draftd.engine.records"
     code = f"import sys, {modules}; print([name for name in sys.modules if name.startswith('mlx')])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

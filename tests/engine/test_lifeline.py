@@ -10,9 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 import pytest
-
-from daemon.engine import lifeline
-from daemon.engine.exits import EXIT_ORPHANED, EXIT_REFUSED, EngineError
+from draftd.engine import lifeline
+from draftd.engine.exits import EXIT_ORPHANED, EXIT_REFUSED, EngineError
 
 GONE_S = 2.0  # what the daemon promises for its own end by SIGKILL
 
@@ -24,14 +23,14 @@ signal.pause()
 """
 CHILD = f"""
 import os, subprocess, sys, threading
-from daemon.engine import lifeline
+from draftd.engine import lifeline
 lifeline.hold(os.environ)
 grandchild = subprocess.Popen([sys.executable, "-c", {GRANDCHILD!r}], close_fds=False)
 threading.Event().wait()
 """
 CURIOUS = f"""
 import os, threading
-from daemon.engine import lifeline
+from draftd.engine import lifeline
 fd = int(os.environ["{lifeline.VARIABLE}"])
 lifeline.hold(os.environ)
 print("up", flush=True)
@@ -40,7 +39,7 @@ threading.Event().wait()
 """
 PATIENT = """
 import os, signal, threading
-from daemon.engine import lifeline
+from draftd.engine import lifeline
 lifeline.hold(os.environ)
 signal.signal(signal.SIGTERM, lambda *_: None)
 print("up", flush=True)

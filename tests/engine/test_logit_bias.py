@@ -7,8 +7,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from draftd.engine.logit_bias import FIELD, checked, vocabulary
 
-from daemon.engine.logit_bias import FIELD, checked, vocabulary
 from tests.engine.served import Engine, turn
 
 JSON = {"Content-Type": "application/json"}

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from draftd.engine.exits import EXIT_GENERATION_DIED, EXIT_PORT_TAKEN, EXIT_REFUSED
+from draftd.engine.lifeline import VARIABLE
 
-from daemon.engine.exits import EXIT_GENERATION_DIED, EXIT_PORT_TAKEN, EXIT_REFUSED
-from daemon.engine.lifeline import VARIABLE
 from tests.engine.served import ENGINE, Engine, turn
 
 pytestmark = pytest.mark.real
@@ -27,7 +27,7 @@ step = module.speculative_generate_step
 def other(prompt, model, draft_model, *args, draft_length=2, **kwargs):
     yield from step(prompt, model, draft_model, *args, **kwargs)
 module.speculative_generate_step = other
-runpy.run_module("daemon.engine", run_name="__main__")
+runpy.run_module("draftd.engine", run_name="__main__")
 """
 
 
@@ -54,7 +54,7 @@ def test_it_says_once_how_it_started(drafted: Engine) -> None:
 
 def test_help_is_that_of_mlx_lm_server() -> None:
     done = subprocess.run([*ENGINE, "--help"], capture_output=True, text=True, check=True)
-    assert done.stdout.startswith("usage: daemon.engine")
+    assert done.stdout.startswith("usage: draftd.engine")
     assert "--num-draft-tokens" in done.stdout
 
 

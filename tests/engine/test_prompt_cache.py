@@ -4,9 +4,8 @@ from typing import Any
 
 import mlx.core as mx
 import pytest
+from draftd.engine.prompt_cache import TruePromptCache
 from mlx_lm.models.cache import ArraysCache, CacheList, ChunkedKVCache, KVCache, QuantizedKVCache
-
-from daemon.engine.prompt_cache import TruePromptCache
 
 TOKENS = list(range(100, 120))
 MODEL = ("target", None, "draft")

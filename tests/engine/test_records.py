@@ -7,10 +7,9 @@ import sys
 import threading
 
 import pytest
-
-from daemon.engine import records
-from daemon.engine.acceptance import AcceptanceCount
-from daemon.engine.hooks import generation_record, report_generation
+from draftd.engine import records
+from draftd.engine.acceptance import AcceptanceCount
+from draftd.engine.hooks import generation_record, report_generation
 
 
 @pytest.mark.parametrize(
@@ -106,7 +105,7 @@ def test_lines_of_one_call_stay_together() -> None:
 
 MIXED = """
 import sys, threading
-from daemon.engine import records
+from draftd.engine import records
 records.keep_lines_whole()
 def dashes():
     for _ in range(2000):

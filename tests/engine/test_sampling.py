@@ -7,10 +7,10 @@ from typing import Any
 
 import mlx.core as mx
 import pytest
+from draftd.engine.rules import ATTRIBUTE, PAPER, PLAIN, rule_of
+from draftd.engine.sampling import Distribution, Greedy, known_samplers, verify
 from mlx_lm.sample_utils import make_sampler
 
-from daemon.engine.rules import ATTRIBUTE, PAPER, PLAIN, rule_of
-from daemon.engine.sampling import Distribution, Greedy, known_samplers, verify
 from tests.engine.chance import chi_square, most_by_chance
 
 DRAWS = 600

@@ -9,10 +9,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from draftd.engine.exits import EXIT_PORT_TAKEN, EXIT_REFUSED
+from draftd.engine.spare import TAKEN, WARM
+from draftd.workers import spare_child
 
-from daemon.engine.exits import EXIT_PORT_TAKEN, EXIT_REFUSED
-from daemon.engine.spare import TAKEN, WARM
-from daemon.workers import spare_child
 from tests.engine.served import DEADLINE_S
 
 pytestmark = pytest.mark.real
@@ -26,7 +26,7 @@ class Spare:
         self.socket.settimeout(DEADLINE_S)
         with theirs:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "daemon.engine.spare"],
+                [sys.executable, "-m", "draftd.engine.spare"],
                 stdin=theirs.fileno(),
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
@@ -63,7 +63,7 @@ def test_flags_that_mlx_lm_refuses(spare: Spare) -> None:
     assert code == EXIT_REFUSED
     started, usage = output.splitlines()[:2]
     assert '"hooks": {"sampling": "placed"' in started
-    assert usage.startswith("usage: daemon.engine [-h]")
+    assert usage.startswith("usage: draftd.engine [-h]")
 
 
 def test_a_taken_port(spare: Spare, pair: tuple[Path, Path]) -> None:

@@ -11,13 +11,13 @@ from typing import Any
 import mlx.core as mx
 import mlx_lm
 import pytest
+from draftd.engine.draft_length import Fixed, Look, Plan
+from draftd.engine.rules import PAPER, PLAIN
+from draftd.engine.sampling import Distribution, Greedy
+from draftd.engine.speculative import our_steps
 from mlx_lm.generate import generate_step
 from mlx_lm.models.cache import make_prompt_cache
 
-from daemon.engine.draft_length import Fixed, Look, Plan
-from daemon.engine.rules import PAPER, PLAIN
-from daemon.engine.sampling import Distribution, Greedy
-from daemon.engine.speculative import our_steps
 from tests.engine.chance import chi_square, most_by_chance
 from tests.engine.served import Engine, turn
 

@@ -5,9 +5,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-
-from daemon.engine.exits import EXIT_FAILED, EXIT_PORT_TAKEN, EXIT_REFUSED, EngineError
-from daemon.engine.start import guarded_run
+from draftd.engine.exits import EXIT_FAILED, EXIT_PORT_TAKEN, EXIT_REFUSED, EngineError
+from draftd.engine.start import guarded_run
 
 
 def run(error: Exception | None = None, **flags: Any) -> tuple[list[Any], list[int]]:

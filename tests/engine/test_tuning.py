@@ -9,14 +9,14 @@ from typing import Any
 import mlx.core as mx
 import mlx_lm
 import pytest
+from draftd.engine import timing, tuning
+from draftd.engine.draft_length import Fixed, Plan, Tuned
+from draftd.engine.prices import Prices
+from draftd.engine.rules import ATTRIBUTE
+from draftd.engine.sampling import Distribution, Greedy
+from draftd.engine.timing import interpolated, measure
+from draftd.engine.tuning import FIRST_LENGTH, MOST_KINDS, PASSES, Tuning
 
-from daemon.engine import timing, tuning
-from daemon.engine.draft_length import Fixed, Plan, Tuned
-from daemon.engine.prices import Prices
-from daemon.engine.rules import ATTRIBUTE
-from daemon.engine.sampling import Distribution, Greedy
-from daemon.engine.timing import interpolated, measure
-from daemon.engine.tuning import FIRST_LENGTH, MOST_KINDS, PASSES, Tuning
 from tests.engine.served import Engine, turn
 
 PLACE = ("prompt", "target", "draft", None)

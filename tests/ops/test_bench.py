@@ -6,12 +6,11 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytest
-
-from daemon.errors import DraftdError
-from daemon.ops.bench import measure, report
-from daemon.ops.bench_plan import TEMPERATURES, Trial, plan, schedule
-from daemon.ops.generation import Drafted, EmptyAnswerError, Generation, OpenAI
-from daemon.profiles import Profile
+from draftd.errors import DraftdError
+from draftd.ops.bench import measure, report
+from draftd.ops.bench_plan import TEMPERATURES, Trial, plan, schedule
+from draftd.ops.generation import Drafted, EmptyAnswerError, Generation, OpenAI
+from draftd.profiles import Profile
 
 PLAN = plan([Profile(name="p", model="big", draft_model="small", num_draft_tokens=5)], [3])
 SPEEDS = {0: 100.0, 3: 200.0, 5: 50.0, "auto": 150.0}  # tokens per second, by draft length

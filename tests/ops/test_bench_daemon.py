@@ -10,12 +10,12 @@ from pathlib import Path
 
 import psutil
 import pytest
+from draftd.errors import DraftdError
+from draftd.ops.bench_daemon import private_daemon, to_toml
+from draftd.ops.generation import OpenAI
+from draftd.profile_files import parse
+from draftd.profiles import Profile
 
-from daemon.errors import DraftdError
-from daemon.ops.bench_daemon import private_daemon, to_toml
-from daemon.ops.generation import OpenAI
-from daemon.profile_files import parse
-from daemon.profiles import Profile
 from tests.harness import FAKE_SERVER, LIMIT, chat
 
 COMMAND = (sys.executable, str(FAKE_SERVER), "--port", "{port}")
@@ -92,7 +92,7 @@ def test_a_daemon_that_does_not_come_up_says_why() -> None:
 SCRIPT = """
 import signal
 import psutil
-from daemon.ops.bench_daemon import private_daemon
+from draftd.ops.bench_daemon import private_daemon
 from tests.ops.test_bench_daemon import _workers, scripted
 profiles = {"one": scripted("one"), "two": scripted("two")}
 with private_daemon(profiles, len) as url:

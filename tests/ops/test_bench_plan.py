@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections import Counter
 
 import pytest
-
-from daemon.errors import ConfigError
-from daemon.ops.bench_plan import PROMPTS, TEMPERATURES, plan, schedule
-from daemon.profiles import Profile
+from draftd.errors import ConfigError
+from draftd.ops.bench_plan import PROMPTS, TEMPERATURES, plan, schedule
+from draftd.profiles import Profile
 
 PAIR = {"model": "big", "draft_model": "small"}
 

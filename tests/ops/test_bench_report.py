@@ -8,15 +8,14 @@ import xml.etree.ElementTree as ET
 from dataclasses import replace
 
 import pytest
+from draftd.ops.bench import Report
+from draftd.ops.bench_chart import nice_step, to_svg
+from draftd.ops.bench_report import TITLES, short, summary, table, to_json, to_markdown
+from draftd.ops.bench_stats import Sample, Spread, cells, standings, verdict
+from draftd.ops.doctor_drafting import measured
+from draftd.ops.doctor_facts import Facts, Versions
+from draftd.profiles import Profile
 from rich.console import Console
-
-from daemon.ops.bench import Report
-from daemon.ops.bench_chart import nice_step, to_svg
-from daemon.ops.bench_report import TITLES, short, summary, table, to_json, to_markdown
-from daemon.ops.bench_stats import Sample, Spread, cells, standings, verdict
-from daemon.ops.doctor_drafting import measured
-from daemon.ops.doctor_facts import Facts, Versions
-from daemon.profiles import Profile
 
 VARIANTS = ("no drafting", "3 (fast)", "5 (balanced)")
 SVG = "{http://www.w3.org/2000/svg}"

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import pytest
-
-from daemon.ops.bench_stats import Sample, Spread, acceptance, cells, ratios, spread, standings, verdict
+from draftd.ops.bench_stats import Sample, Spread, acceptance, cells, ratios, spread, standings, verdict
 
 NONE, FAST, MAX = "no drafting", "3 (fast)", "7 (max)"
 VARIANTS = (NONE, FAST, MAX)

@@ -6,9 +6,8 @@ import json
 import shlex
 
 import pytest
-
-from daemon.ops.clients import CLIENTS, render
-from daemon.ops.opencode import Model
+from draftd.ops.clients import CLIENTS, render
+from draftd.ops.opencode import Model
 
 MODELS = [Model("balanced", 5, 32768), Model("fast", 3, 4096)]
 URL = "http://127.0.0.1:8080/v1"

@@ -7,12 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-from daemon.ops.doctor import diagnose
-from daemon.ops.doctor_facts import Daemon, Facts, Model, Port, Process, Versions, Vocabularies
-from daemon.ops.doctor_findings import Finding, Severity, exit_code
-from daemon.profiles import Profile
-from daemon.sockets import Holder
+from draftd.ops.doctor import diagnose
+from draftd.ops.doctor_facts import Daemon, Facts, Model, Port, Process, Versions, Vocabularies
+from draftd.ops.doctor_findings import Finding, Severity, exit_code
+from draftd.profiles import Profile
+from draftd.sockets import Holder
 
 GB = 10**9
 FINE, NOTE, WARNING, ERROR = Severity

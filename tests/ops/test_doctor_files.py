@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-from daemon.demo import DRAFT, TARGET
-from daemon.ops.doctor_facts import Model
-from daemon.ops.doctor_files import compare, read_model
+from draftd.demo import DRAFT, TARGET
+from draftd.ops.doctor_facts import Model
+from draftd.ops.doctor_files import compare, read_model
 
 
 def made(folder: Path, config: dict[str, Any] | None = None, **files: object) -> Path:
@@ -85,7 +84,7 @@ def test_a_model_in_the_hubs_cache_is_found_and_one_that_is_not_is_asked_for(
     (repo / "refs" / "main").write_text("abc")
     found = read_model("some/model")
     assert (found.local, found.folder, found.size) == (False, repo / "snapshots" / "abc", 4)
-    monkeypatch.setattr("daemon.ops.doctor_files._at_the_hub", lambda name: (77, f"asked for {name}"))
+    monkeypatch.setattr("draftd.ops.doctor_files._at_the_hub", lambda name: (77, f"asked for {name}"))
     other = read_model("some/other")
     assert (other.folder, other.size, other.refused) == (None, 77, "asked for some/other")
 

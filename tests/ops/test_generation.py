@@ -6,9 +6,9 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pytest
+from draftd.errors import DraftdError
+from draftd.ops.generation import Drafted, Generation, OpenAI
 
-from daemon.errors import DraftdError
-from daemon.ops.generation import Drafted, Generation, OpenAI
 from tests.harness import chat, free_ports
 from tests.ops.servers import scripted
 
@@ -118,5 +118,5 @@ def test_where_nobody_drafts_or_tells_nothing_is_waited_for(told: dict[str, Any]
 
 
 def test_a_worker_that_never_reports_is_not_waited_for_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("daemon.ops.generation.COUNTED_WITHIN", 0.05)
+    monkeypatch.setattr("draftd.ops.generation.COUNTED_WITHIN", 0.05)
     assert Telling(row(7, 3)).drafted("a", lambda: MADE) == (MADE, None)

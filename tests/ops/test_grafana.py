@@ -6,13 +6,13 @@ import json
 import re
 from typing import Any
 
+from draftd.cli import app
+from draftd.ops.grafana import STATES, dashboard
+from draftd.telemetry.metrics import STATES as METRIC_STATES
+from draftd.telemetry.metrics import Metrics, WorkerSample
+from draftd.telemetry.records import GenerationReport
 from typer.testing import CliRunner
 
-from daemon.cli import app
-from daemon.ops.grafana import STATES, dashboard
-from daemon.telemetry.metrics import STATES as METRIC_STATES
-from daemon.telemetry.metrics import Metrics, WorkerSample
-from daemon.telemetry.records import GenerationReport
 from tests.telemetry.scraping import scrape
 
 PANELS: list[dict[str, Any]] = dashboard()["panels"]

@@ -11,11 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-from daemon.errors import ConfigError, DraftdError, NotRunningError
-from daemon.ops import launchd
-from daemon.ops.launchd import Agent
-from daemon.settings import shipped_dir
+from draftd.errors import ConfigError, DraftdError, NotRunningError
+from draftd.ops import launchd
+from draftd.ops.launchd import Agent
+from draftd.settings import shipped_dir
 
 TEMPLATE = (shipped_dir("launchd") / "dev.draftd.plist").read_bytes()
 TARGET = "gui/501/dev.draftd"
@@ -147,7 +146,7 @@ def test_a_command_that_is_not_there_is_refused_before_anything_is_written(tmp_p
 
 
 def test_the_command_is_absolute(tmp_path: Path) -> None:
-    assert launchd.program(tmp_path / "python") == (str(tmp_path / "python"), "-m", "daemon.cli")
+    assert launchd.program(tmp_path / "python") == (str(tmp_path / "python"), "-m", "draftd")
     (tmp_path / "draftd").touch(mode=0o755)
     assert launchd.program(tmp_path / "python") == (str(tmp_path / "draftd"),)
 

@@ -6,9 +6,8 @@ import json
 from pathlib import Path
 
 import pytest
-
-from daemon.demo import TARGET
-from daemon.ops.models import CONTEXT, context_length, is_local
+from draftd.demo import TARGET
+from draftd.ops.models import CONTEXT, context_length, is_local
 
 
 @pytest.mark.parametrize(

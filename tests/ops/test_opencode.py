@@ -7,10 +7,9 @@ from datetime import datetime
 from pathlib import Path
 
 import pytest
-
-from daemon.errors import ConfigError
-from daemon.ops.jsonc import parse
-from daemon.ops.opencode import Model, change, config_file, render, write
+from draftd.errors import ConfigError
+from draftd.ops.jsonc import parse
+from draftd.ops.opencode import Model, change, config_file, render, write
 
 MODELS = [
     Model("balanced", 5, 32768),

@@ -13,12 +13,12 @@ from typing import Any
 
 import aiohttp
 import pytest
+from draftd.cli import app
+from draftd.ops.grafana import dashboard
+from draftd.ops.prometheus import KEY_FILE, RULES, RULES_FILE, config
+from draftd.telemetry.records import GenerationReport
 from typer.testing import CliRunner
 
-from daemon.cli import app
-from daemon.ops.grafana import dashboard
-from daemon.ops.prometheus import KEY_FILE, RULES, RULES_FILE, config
-from daemon.telemetry.records import GenerationReport
 from tests.harness import LIMIT, Served, chat, fake, free_ports, serving
 
 KEY = "a-long-random-text"

@@ -10,12 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-from daemon.errors import ConfigError, DraftdError
-from daemon.ops import init, pull
-from daemon.ops.prompts import find_all
-from daemon.profiles import Profile
-from daemon.settings import shipped_dir
+from draftd.errors import ConfigError, DraftdError
+from draftd.ops import init, pull
+from draftd.ops.prompts import find_all
+from draftd.profiles import Profile
+from draftd.settings import shipped_dir
 
 SHIPPED = {kind: shipped_dir(kind) for kind in init.KINDS}
 

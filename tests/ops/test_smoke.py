@@ -5,10 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-
-from daemon.errors import DraftdError
-from daemon.ops.generation import Drafted, Generation
-from daemon.ops.smoke import Request, Smoked, acceptance, choose, describe
+from draftd.errors import DraftdError
+from draftd.ops.generation import Drafted, Generation
+from draftd.ops.smoke import Request, Smoked, acceptance, choose, describe
 
 MADE = Generation("text", 10, True, 0.1, 1.0, "stop")
 ROW = {

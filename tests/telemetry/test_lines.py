@@ -5,10 +5,9 @@ import tracemalloc
 from itertools import pairwise
 
 import pytest
+from draftd.telemetry.lines import CUT, LineSplitter, escape
 from hypothesis import given
 from hypothesis import strategies as st
-
-from daemon.telemetry.lines import CUT, LineSplitter, escape
 
 LIMIT = 8
 

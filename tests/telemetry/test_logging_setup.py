@@ -8,10 +8,9 @@ from pathlib import Path
 
 import pytest
 import structlog
-
-from daemon.telemetry.logging_setup import REDACTED, Format
-from daemon.telemetry.logs import configure
-from daemon.telemetry.rotated import RotatedStream
+from draftd.telemetry.logging_setup import REDACTED, Format
+from draftd.telemetry.logs import configure
+from draftd.telemetry.rotated import RotatedStream
 
 CANARY = "canary-7f3a"
 
@@ -42,7 +41,7 @@ def events(out: io.StringIO) -> list[dict[str, object]]:
 def test_json_when_the_stream_is_no_terminal() -> None:
     out = io.StringIO()
     configure(stream=out)
-    structlog.get_logger("daemon.app").info("worker ready", profile="fast", seconds=1.5)
+    structlog.get_logger("draftd.app").info("worker ready", profile="fast", seconds=1.5)
     logging.getLogger("asyncio").warning("slow: %s", "callback")
     (ours, theirs) = events(out)
     assert str(ours.pop("timestamp")).endswith("Z")
@@ -51,7 +50,7 @@ def test_json_when_the_stream_is_no_terminal() -> None:
         "profile": "fast",
         "seconds": 1.5,
         "level": "info",
-        "logger": "daemon.app",
+        "logger": "draftd.app",
     }
     assert (theirs["event"], theirs["level"], theirs["logger"]) == ("slow: callback", "warning", "asyncio")
 

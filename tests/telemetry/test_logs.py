@@ -8,8 +8,7 @@ from contextlib import aclosing
 from pathlib import Path
 
 import pytest
-
-from daemon.telemetry.logs import LogLine, WorkerLog
+from draftd.telemetry.logs import LogLine, WorkerLog
 
 WALL = 1_795_428_000.25  # 2026-11-23T10:00:00.250Z
 STAMP = "2026-11-23T10:00:00.250Z"

@@ -6,11 +6,8 @@ import subprocess
 from typing import cast
 
 import pytest
-from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
-from prometheus_client.parser import text_string_to_metric_families
-
-from daemon.telemetry.metrics import CLIENT_LEFT, STATES, UNKNOWN, Acceptance, Metrics, WorkerSample
-from daemon.telemetry.records import (
+from draftd.telemetry.metrics import CLIENT_LEFT, STATES, UNKNOWN, Acceptance, Metrics, WorkerSample
+from draftd.telemetry.records import (
     Costs,
     DraftAcceptance,
     EngineStarted,
@@ -18,6 +15,9 @@ from daemon.telemetry.records import (
     PromptProgress,
     Record,
 )
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
+from prometheus_client.parser import text_string_to_metric_families
+
 from tests.telemetry.scraping import scrape, value
 
 REPORT = GenerationReport(

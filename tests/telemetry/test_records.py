@@ -4,10 +4,7 @@ import json
 from dataclasses import asdict
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-
-from daemon.telemetry.records import (
+from draftd.telemetry.records import (
     MOST,
     RULES,
     Costs,
@@ -19,6 +16,8 @@ from daemon.telemetry.records import (
     Record,
     parse,
 )
+from hypothesis import given
+from hypothesis import strategies as st
 
 ISSUED = (
     'draftd-engine {"event": "generation", "rounds": 12, "proposed": 60, "accepted": 41, '

@@ -6,8 +6,7 @@ import stat
 from pathlib import Path
 
 import pytest
-
-from daemon.telemetry.rotated import RotatedFile
+from draftd.telemetry.rotated import RotatedFile
 
 
 def contents(path: Path) -> dict[str, bytes]:

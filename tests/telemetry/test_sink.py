@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from daemon.telemetry.metrics import Metrics
-from daemon.telemetry.sink import Sink
+from draftd.telemetry.metrics import Metrics
+from draftd.telemetry.sink import Sink
 
 
 def made(tmp_path: Path) -> tuple[Sink, Metrics]:

@@ -3,14 +3,14 @@
 import json
 
 import pytest
+from draftd.profiles import MOST_DRAFTED
+from draftd.telemetry.metrics import Metrics
+from draftd.telemetry.records import Costs, GenerationReport
+from draftd.telemetry.speculation import WINDOW, Speculation
+from draftd.web import describe
 from hypothesis import given
 from hypothesis import strategies as st
 
-from daemon.profiles import MOST_DRAFTED
-from daemon.telemetry.metrics import Metrics
-from daemon.telemetry.records import Costs, GenerationReport
-from daemon.telemetry.speculation import WINDOW, Speculation
-from daemon.web import describe
 from tests.telemetry.scraping import scrape, value
 
 COSTS = Costs(0.02, 0.004, 0.03)

@@ -9,12 +9,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
+from draftd.errors import RequestError
+from draftd.profiles import Profile
+from draftd.web.forwarding import Endpoint
 from hypothesis import strategies as st
 from mlx_lm.server import APIHandler, process_message_content
-
-from daemon.errors import RequestError
-from daemon.profiles import Profile
-from daemon.web.forwarding import Endpoint
 
 CLI = Namespace(num_draft_tokens=3, max_tokens=512, temp=0.0, top_p=1.0, top_k=0, min_p=0.0)
 

@@ -8,9 +8,9 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from draftd.web import connection
+from draftd.web.relay import Relay
 
-from daemon.web import connection
-from daemon.web.relay import Relay
 from tests.harness import Served, chat, fake, serving
 from tests.web.test_server import raw, request, status
 

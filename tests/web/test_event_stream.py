@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from draftd.telemetry.logs import WorkerLog
+from draftd.web import event_stream
+from draftd.web.event_stream import BACKLOG, LINES, EventStream
 
-from daemon.telemetry.logs import WorkerLog
-from daemon.web import event_stream
-from daemon.web.event_stream import BACKLOG, LINES, EventStream
 from tests.harness import LIMIT, Served, fake, serving
 
 

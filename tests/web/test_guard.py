@@ -3,9 +3,9 @@
 import hmac
 
 import pytest
+from draftd.errors import ConfigError
+from draftd.web.guard import Guard, host_name, is_loopback, make_guard
 
-from daemon.errors import ConfigError
-from daemon.web.guard import Guard, host_name, is_loopback, make_guard
 from tests.web.given import refused
 
 CHAT = "/v1/chat/completions"
@@ -160,7 +160,7 @@ def test_the_token_is_compared_in_constant_time(monkeypatch: pytest.MonkeyPatch)
         compared.append((left, right))
         return compare(left, right)
 
-    monkeypatch.setattr("daemon.web.guard.hmac.compare_digest", digest)
+    monkeypatch.setattr("draftd.web.guard.hmac.compare_digest", digest)
     with refused(401, says="API key"):
         guard(key="key").check("GET", "/v1/models", {**LOCAL, "Authorization": "Bearer guess"})
     assert compared == [(b"guess", b"key")]

@@ -7,11 +7,10 @@ import json
 from typing import Any
 
 import pytest
+from draftd.web.events import Answer, EventSplitter, is_usage_only, to_event
+from draftd.web.relay import Relay
 from hypothesis import given
 from hypothesis import strategies as st
-
-from daemon.web.events import Answer, EventSplitter, is_usage_only, to_event
-from daemon.web.relay import Relay
 
 TEXTS = st.text(max_size=8) | st.sampled_from(
     ['"', "\\", '"content": "x"', "\n\n", "data: {", "\x00", "é🎈", "\ud83d"]

@@ -3,9 +3,8 @@
 import json
 
 import pytest
-
-from daemon.errors import AlreadyRunningError, ConfigError, DraftdError, RequestError, WorkerError
-from daemon.web.replies import error_body, error_event, error_headers, status_of
+from draftd.errors import AlreadyRunningError, ConfigError, DraftdError, RequestError, WorkerError
+from draftd.web.replies import error_body, error_event, error_headers, status_of
 
 
 @pytest.mark.parametrize(

@@ -7,12 +7,11 @@ import sys
 from typing import Any
 
 import pytest
+from draftd.profiles import Profile
+from draftd.workers.command import argv, environment, fingerprint, one_token_request, upstream_model
 
-from daemon.profiles import Profile
-from daemon.workers.command import argv, environment, fingerprint, one_token_request, upstream_model
-
-ENGINE = [sys.executable, "-m", "daemon.engine"]
-GUARDIAN = [sys.executable, "-m", "daemon.engine.guardian"]
+ENGINE = [sys.executable, "-m", "draftd.engine"]
+GUARDIAN = [sys.executable, "-m", "draftd.engine.guardian"]
 
 
 def profile(**keys: Any) -> Profile:

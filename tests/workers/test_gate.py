@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import pytest
+from draftd.workers.gate import LoadGate
 from hypothesis import given
 from hypothesis import strategies as st
-
-from daemon.workers.gate import LoadGate
 
 
 class Bench:

@@ -6,9 +6,8 @@ from collections.abc import Iterator
 from unittest.mock import Mock, patch
 
 import pytest
-
-from daemon.workers.lease import MAX_BACKOFF_WAIT, Use, refusal
-from daemon.workers.states import (
+from draftd.workers.lease import MAX_BACKOFF_WAIT, Use, refusal
+from draftd.workers.states import (
     Backoff,
     Draining,
     Failed,
@@ -20,7 +19,7 @@ from daemon.workers.states import (
     Stopping,
     Then,
 )
-from daemon.workers.status import LastExit
+from draftd.workers.status import LastExit
 
 NOW = 100.0
 LAST = LastExit(-9, "exit", 1.0, ("loading", "Killed"))
@@ -95,7 +94,7 @@ def test_an_error_says_what_helps() -> None:
 
 @pytest.fixture
 def clock() -> Iterator[Mock]:
-    with patch("daemon.workers.lease.time.monotonic") as monotonic:
+    with patch("draftd.workers.lease.time.monotonic") as monotonic:
         yield monotonic
 
 

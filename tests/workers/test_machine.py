@@ -7,12 +7,9 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-
-from daemon.profile_tables import RestartPolicy
-from daemon.workers import machine
-from daemon.workers.machine import (
+from draftd.profile_tables import RestartPolicy
+from draftd.workers import machine
+from draftd.workers.machine import (
     JITTER,
     IllegalTransitionError,
     Policy,
@@ -21,7 +18,7 @@ from daemon.workers.machine import (
     has_child,
     step,
 )
-from daemon.workers.states import (
+from draftd.workers.states import (
     IDLE,
     Backoff,
     BecameReady,
@@ -51,6 +48,8 @@ from daemon.workers.states import (
     TimerDue,
     Unfit,
 )
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 NOW = 1000.0
 BEGAN = 990.0  # since when the states of the table last; too short to count as stable

@@ -5,9 +5,8 @@ from __future__ import annotations
 import socket
 
 import pytest
-
-from daemon.sockets import is_free_port
-from daemon.workers.ports import HIGHEST, PortBook
+from draftd.sockets import is_free_port
+from draftd.workers.ports import HIGHEST, PortBook
 
 BASE = 8000
 

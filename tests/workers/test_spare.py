@@ -5,15 +5,14 @@ from __future__ import annotations
 import sys
 
 import pytest
-
-from daemon.profiles import Profile
-from daemon.workers import command
-from daemon.workers.spare import Use, flags_of, use_of
+from draftd.profiles import Profile
+from draftd.workers import command
+from draftd.workers.spare import Use, flags_of, use_of
 
 OFFLINE = {"PATH": "/bin", "HF_HUB_OFFLINE": "1"}
 ONLINE = {"PATH": "/bin"}
 ENGINE = [*command.ENGINE, "--model", "m"]
-FOREIGN = [sys.executable, "-m", "daemon.engine.guardian", *ENGINE]
+FOREIGN = [sys.executable, "-m", "draftd.engine.guardian", *ENGINE]
 
 
 @pytest.mark.parametrize(

@@ -10,18 +10,18 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 
 import pytest
+from draftd.workers import command, spare_child
+from draftd.workers.gate import LoadGate
+from draftd.workers.process import Child
+from draftd.workers.starter import Starter
 
-from daemon.workers import command, spare_child
-from daemon.workers.gate import LoadGate
-from daemon.workers.process import Child
-from daemon.workers.starter import Starter
 from tests.harness import alive, until_gone
 
 LIMIT = 10.0
 QUIT = "import signal, sys; print('flags', *sys.argv[1:], flush=True); signal.pause()"
 SPARE = f"""
 import os
-from daemon.engine import lifeline, spare
+from draftd.engine import lifeline, spare
 lifeline.hold(os.environ)
 print("imported", flush=True)
 if os.environ["KIND"] != "slow":

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import pytest
-
-from daemon.workers.status import LastExit, describe_code
+from draftd.workers.status import LastExit, describe_code
 
 
 @pytest.mark.parametrize(

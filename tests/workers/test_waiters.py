@@ -12,19 +12,16 @@ from dataclasses import dataclass, field
 from typing import Any, cast
 from unittest.mock import patch
 
-from hypothesis import given
-from hypothesis import strategies as st
-
-from daemon.errors import WorkerError
-from daemon.profile_tables import RestartPolicy
-from daemon.profiles import Profile
-from daemon.workers import process, worker
-from daemon.workers.gate import LoadGate
-from daemon.workers.monitor import Watched
-from daemon.workers.ports import PortBook
-from daemon.workers.services import Services
-from daemon.workers.starter import Starter
-from daemon.workers.states import (
+from draftd.errors import WorkerError
+from draftd.profile_tables import RestartPolicy
+from draftd.profiles import Profile
+from draftd.workers import process, worker
+from draftd.workers.gate import LoadGate
+from draftd.workers.monitor import Watched
+from draftd.workers.ports import PortBook
+from draftd.workers.services import Services
+from draftd.workers.starter import Starter
+from draftd.workers.states import (
     BecameReady,
     Draining,
     Event,
@@ -40,7 +37,9 @@ from daemon.workers.states import (
     Stopping,
     Unfit,
 )
-from daemon.workers.worker import Worker
+from draftd.workers.worker import Worker
+from hypothesis import given
+from hypothesis import strategies as st
 
 TURNS = 30  # of the loop, in which everything that can happen happens
 AT_ONCE = 1e-6  # seconds

@@ -6,11 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from draftd.profiles import Profile
+from draftd.workers.command import environment
+from draftd.workers.weights import at_hand, size
 from huggingface_hub import snapshot_download
-
-from daemon.profiles import Profile
-from daemon.workers.command import environment
-from daemon.workers.weights import at_hand, size
 
 REPO = "org/model"
 COMMIT = "a" * 40

@@ -1,1 +1,0 @@
-"""Makes the demo pair: `python -m daemon.demo.train` (needs torch, numpy, safetensors, tokenizers)."""

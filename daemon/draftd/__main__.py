@@ -1,0 +1,5 @@
+"""`python -m draftd`: the command line."""
+
+from draftd.cli import main
+
+main()

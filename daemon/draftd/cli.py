@@ -1,0 +1,74 @@
+"""The command line: its verbs, and exit codes: 0 well, 1 refused or failed, 2 bad input, 3 no daemon runs."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+from draftd import __version__
+from draftd.commands import bench, control, doctor, launchd, observe, opencode, overview, serve, setup, test
+from draftd.commands.shared import err
+from draftd.errors import ConfigError, DraftdError, NotRunningError
+
+EXIT_FAILED, EXIT_INPUT, EXIT_NOT_RUNNING = 1, 2, 3
+
+app = typer.Typer(
+    help="Speculative decoding on your machine: mlx_lm.server workers behind one OpenAI address.",
+    epilog="Example: draftd up fast. Without a model of your own: draftd up --demo",
+    pretty_exceptions_enable=False,
+)
+RUN, MEASURE, SET_UP, CONNECT = "Run", "Measure and check", "Set up", "Connect"
+app.command(rich_help_panel=RUN)(serve.up)
+app.command(rich_help_panel=RUN)(control.status)
+app.command(rich_help_panel=RUN)(control.logs)
+app.command(rich_help_panel=RUN)(control.restart)
+app.command(rich_help_panel=RUN)(control.start)
+app.command(rich_help_panel=RUN)(control.stop)
+app.command(name="reload", rich_help_panel=RUN)(control.reload_profiles)
+app.command(rich_help_panel=RUN)(control.down)
+app.command(name="test", rich_help_panel=MEASURE)(test.smoke_test)
+app.command(name="bench", rich_help_panel=MEASURE)(bench.run_bench)
+app.command(rich_help_panel=MEASURE)(doctor.doctor)
+app.command(rich_help_panel=MEASURE)(control.check)
+app.command(rich_help_panel=SET_UP)(setup.init)
+app.command(rich_help_panel=SET_UP)(setup.pull)
+app.command(rich_help_panel=SET_UP)(setup.prompts)
+app.add_typer(launchd.app, name="launchd", rich_help_panel=SET_UP)
+app.command(rich_help_panel=CONNECT)(opencode.opencode)
+app.command(rich_help_panel=CONNECT)(opencode.clients)
+app.command(rich_help_panel=CONNECT)(observe.prometheus)
+app.command(rich_help_panel=CONNECT)(observe.grafana)
+
+
+def main() -> None:
+    """Entry point: errors of ours are told without a traceback."""
+    try:
+        app()
+    except DraftdError as error:
+        err.print(f"draftd: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
+        codes = {ConfigError: EXIT_INPUT, NotRunningError: EXIT_NOT_RUNNING}
+        sys.exit(codes.get(type(error), EXIT_FAILED))
+    except BrokenPipeError:  # as in `draftd logs | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"draftd {__version__}")
+        raise typer.Exit
+
+
+@app.callback(invoke_without_command=True)
+def _root(
+    context: typer.Context,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Say the version.")
+    ] = False,
+) -> None:
+    """Speculative decoding on your machine: mlx_lm.server workers behind one OpenAI address."""
+    if context.invoked_subcommand is None:
+        overview.overview()

@@ -1,0 +1,140 @@
+"""`draftd bench`: what drafting is worth on this machine, by measurement."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from draftd.commands.shared import Profiles, StateDir, err, out
+from draftd.errors import ConfigError, DraftdError, NotRunningError
+from draftd.instance import find as find_daemon
+from draftd.ops import bench, bench_plan, bench_report
+from draftd.ops.bench_chart import to_svg
+from draftd.ops.bench_daemon import Rows, private_daemon
+from draftd.ops.generation import OpenAI
+from draftd.profile_files import load_dir
+from draftd.profiles import Profile, find
+from draftd.settings import Settings, load_settings
+
+RUNS, QUICK_RUNS = 5, 2
+TOKENS, QUICK_TOKENS = 160, 64
+
+
+def run_bench(
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="PROFILE",
+            help="Whose models to measure (default: the default profile's); further ones are compared with it.",
+        ),
+    ] = None,
+    demo: Annotated[bool, typer.Option("--demo", help="Measure the built-in demo models.")] = False,
+    lengths: Annotated[
+        list[int] | None,
+        typer.Option(
+            "--draft", "-d", min=1, max=64, help="Draft tokens per round; repeatable. (default: 3, 5, 7)"
+        ),
+    ] = None,
+    runs: Annotated[int | None, typer.Option(min=1, help=f"Runs of each cell. (default: {RUNS})")] = None,
+    max_tokens: Annotated[
+        int | None, typer.Option(min=8, help=f"Longest answer, in tokens. (default: {TOKENS})")
+    ] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="Fewer runs, shorter answers.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Everything, as JSON.")] = False,
+    as_markdown: Annotated[bool, typer.Option("--markdown", help="The table as Markdown.")] = False,
+    chart: Annotated[
+        Path | None, typer.Option(metavar="FILE.svg", help="Draw the speeds into this file.")
+    ] = None,
+    profiles: Profiles = None,
+    state_dir: StateDir = None,
+) -> None:
+    """Measure what drafting is worth here: speed, acceptance and time to first token, with and without a draft.
+
+    It loads the target model twice, once without a draft, in a daemon of its own.
+
+    Example: draftd bench --demo --quick --chart bench.svg
+    """
+    settings = load_settings(profiles=profiles, state_dir=state_dir)
+    if chart is not None and not chart.absolute().parent.is_dir():  # said now, not after minutes of work
+        raise ConfigError(f"there is no folder {chart.absolute().parent} for the chart")
+    plan = bench_plan.plan(_profiles(settings, names or [], demo=demo), lengths or [3, 5, 7])
+    runs = runs or (QUICK_RUNS if quick else RUNS)
+    max_tokens = max_tokens or (QUICK_TOKENS if quick else TOKENS)
+    _warn_of_daemon(settings)
+    report = _measured(plan, runs, max_tokens)
+    _show(report, as_json=as_json, as_markdown=as_markdown)
+    try:
+        if not demo:
+            settings.state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+            (settings.state_dir / bench_report.SAVED).write_text(
+                json.dumps(bench_report.to_json(report)), "utf-8"
+            )
+        if chart is not None:
+            chart.write_text(to_svg(report), "utf-8")
+    except OSError as error:
+        raise DraftdError(f"the result cannot be written: {error}") from error
+
+
+def _profiles(settings: Settings, names: Sequence[str], *, demo: bool) -> list[Profile]:
+    if demo:
+        if names:
+            raise ConfigError("--demo measures the built-in models: name no profile with it")
+        from draftd.demo import DRAFT, TARGET
+
+        return [Profile(name="demo", model=str(TARGET), draft_model=str(DRAFT), num_draft_tokens=5)]
+    found = load_dir(settings.profiles_dir(), settings.prompt_dirs())
+    first = settings.default_profile
+    wanted = names or [first if first in found.profiles else next(iter(found.profiles))]
+    return list({profile.name: profile for profile in (find(found, word) for word in wanted)}.values())
+
+
+def _warn_of_daemon(settings: Settings) -> None:
+    with suppress(NotRunningError):
+        running = find_daemon(settings.state_dir)
+        text = f"a daemon runs (pid {running.pid}): its workers take memory and, when used, speed from this"
+        err.print(f"{text}; 'draftd down' ends it", style="yellow", highlight=False, soft_wrap=True)
+
+
+def _measured(plan: bench_plan.Plan, runs: int, max_tokens: int) -> bench.Report:
+    busy = bench.how_busy()
+    trials = bench_plan.schedule(plan.variants, runs)
+    with _progress() as bar:
+        loading = bar.add_task("loading", total=len(plan.workers))
+
+        def loaded(rows: Rows) -> None:
+            bar.update(loading, completed=sum(row["state"] == "ready" for row in rows))
+
+        with private_daemon(plan.workers, loaded) as url:
+            bar.remove_task(loading)
+            going = bar.add_task("warming up", total=len(trials))
+
+            def done(trial: bench_plan.Trial) -> None:
+                what = f"run {trial.run + 1}, {trial.kind}, temperature {trial.temperature:g}"
+                bar.update(going, advance=1, description=what)
+
+            samples = bench.measure(OpenAI(url), plan, trials, max_tokens, done)
+    return bench.report(plan, samples, runs, max_tokens, busy)
+
+
+def _progress() -> Progress:
+    columns = (TextColumn("{task.description:<32}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    return Progress(*columns, console=err, transient=True)
+
+
+def _show(report: bench.Report, *, as_json: bool, as_markdown: bool) -> None:
+    if as_json:
+        typer.echo(json.dumps(bench_report.to_json(report), indent=2))
+    elif as_markdown:
+        typer.echo(bench_report.to_markdown(report))
+    else:
+        for line in bench_report.summary(report):
+            out.print(line, highlight=False, markup=False)
+        out.print(bench_report.table(report))
+        for sentence in report.verdict:
+            out.print(sentence, highlight=False, markup=False)

@@ -1,0 +1,177 @@
+"""Verbs that ask or order a running daemon, and the check of profiles that needs none."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.live import Live
+
+from draftd.commands.shared import (
+    Name,
+    Profiles,
+    StateDir,
+    complete_profile,
+    make_client,
+    out,
+    progress,
+    resolve,
+)
+from draftd.console import status_view, workers_table
+from draftd.errors import DraftdError, NotRunningError
+from draftd.instance import find as find_daemon
+from draftd.ops.client import Client
+from draftd.profile_files import load_dir
+from draftd.settings import load_settings
+
+
+def status(
+    as_json: Annotated[bool, typer.Option("--json", help="The body of /api/status.")] = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Refresh every second until Ctrl-C.")] = False,
+    state_dir: StateDir = None,
+) -> None:
+    """Show the workers: state, port, acceptance, speed.
+
+    Example: draftd status --watch
+    """
+    client = make_client(state_dir)
+    if as_json:
+        typer.echo(json.dumps(client.status(), indent=2))
+    elif watch:
+        with suppress(KeyboardInterrupt), Live(console=out, auto_refresh=False) as live:
+            while True:
+                live.update(status_view(client.status(), out.width), refresh=True)
+                time.sleep(1)
+    else:
+        body = client.status()
+        out.print(f"draftd {body['version']} at {client.daemon.url}, pid {body['pid']}", highlight=False)
+        out.print(status_view(body, out.width))
+
+
+def logs(
+    name: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="PROFILE", help="Default: the default model.", autocompletion=complete_profile
+        ),
+    ] = None,
+    follow: Annotated[bool, typer.Option("-f", "--follow", help="Go on with new lines.")] = False,
+    lines: Annotated[int, typer.Option("-n", "--lines", min=1, help="How many of the newest lines.")] = 100,
+    state_dir: StateDir = None,
+) -> None:
+    """Show what a worker wrote.
+
+    Example: draftd logs balanced -f
+    """
+    client = make_client(state_dir)
+    with suppress(KeyboardInterrupt):
+        for line in client.log(resolve(client, name), lines, follow=follow):
+            typer.echo(line)
+
+
+def restart(name: Name, state_dir: StateDir = None) -> None:
+    """Restart a worker, a failed one too, and wait until it is ready.
+
+    Example: draftd restart balanced
+    """
+    _order(state_dir, name, "restart", "ready")
+
+
+def start(name: Name, state_dir: StateDir = None) -> None:
+    """Start a worker and wait until it is ready.
+
+    Example: draftd start max
+    """
+    _order(state_dir, name, "start", "ready")
+
+
+def stop(name: Name, state_dir: StateDir = None) -> None:
+    """Stop a worker; it stays stopped until it is started.
+
+    Example: draftd stop max
+    """
+    _order(state_dir, name, "stop", "stopped")
+
+
+def _order(state_dir: Path | None, word: str, order: str, wanted: str) -> None:
+    client = make_client(state_dir)
+    name = resolve(client, word)
+    before = _row(client, name)
+    shares_with = client.order(name, order)["shares_with"]
+    with progress(f"{order} {name}"):
+        # A restart is done when the worker is ready again in another process.
+        while (now := _row(client, name))["state"] != wanted or (
+            order == "restart" and now["pid"] == before["pid"]
+        ):
+            if now["state"] == "failed":
+                out.print(workers_table([now], out.width))
+                raise DraftdError(f"{name} failed; 'draftd logs {name}' shows why")
+            time.sleep(0.1)
+    also = f", and so are {', '.join(shares_with)}: they share its worker" if shares_with else ""
+    out.print(f"{name} is {wanted}{also}", highlight=False, soft_wrap=True)
+
+
+def _row(client: Client, name: str) -> dict[str, Any]:
+    rows = client.status()["workers"]
+    found: dict[str, Any] = next(
+        (row for row in rows if row["name"] == name), {"state": "unknown", "pid": None}
+    )
+    return found
+
+
+def reload_profiles(state_dir: StateDir = None) -> None:
+    """Read the profiles again; only changed workers restart.
+
+    Example: draftd reload
+    """
+    changed = make_client(state_dir).reload()
+    out.print(f"changed: {', '.join(changed)}" if changed else "nothing changed", highlight=False)
+
+
+def down(state_dir: StateDir = None) -> None:
+    """Stop the daemon: open requests may finish, then the workers end.
+
+    Example: draftd down
+    """
+    settings = load_settings(state_dir=state_dir)
+    running = find_daemon(settings.state_dir)
+    os.kill(running.pid, signal.SIGTERM)
+    with progress(f"stopping draftd (pid {running.pid})"):
+        while _still_runs(settings.state_dir, running.pid):
+            time.sleep(0.1)
+    out.print("draftd has stopped", highlight=False)
+
+
+def _still_runs(state_dir: Path, pid: int) -> bool:
+    try:
+        return find_daemon(state_dir).pid == pid
+    except NotRunningError:
+        return False
+
+
+def check(profiles: Profiles = None) -> None:
+    """Check the profiles without starting anything.
+
+    Example: draftd check --profiles ./profiles
+    """
+    settings = load_settings(profiles=profiles)
+    found = load_dir(settings.profiles_dir(), settings.prompt_dirs())
+    for profile in found.profiles.values():
+        most = "up to " if profile.auto_draft else ""
+        drafting = (
+            f"{most}{profile.draft_length} draft tokens from {profile.draft_model}"
+            if profile.draft_model
+            else "no drafting"
+        )
+        out.print(f"{profile.name}: {profile.model}, {drafting}", highlight=False, soft_wrap=True)
+    out.print(
+        f"{len(found.profiles)} profiles in {settings.profiles_dir()} are valid",
+        highlight=False,
+        soft_wrap=True,
+    )

@@ -1,0 +1,65 @@
+"""`draftd doctor`: what is wrong here, why it matters, and what to do."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+from rich.text import Text
+
+from draftd.commands.shared import Profiles, StateDir, err, out, progress
+from draftd.ops.doctor import diagnose
+from draftd.ops.doctor_collect import collect
+from draftd.ops.doctor_findings import Finding, Severity, exit_code
+from draftd.ops.doctor_fix import fix
+from draftd.settings import load_settings
+
+MARKS = {
+    Severity.FINE: ("✓", "green"),
+    Severity.NOTE: ("·", "cyan"),
+    Severity.WARNING: ("!", "yellow"),
+    Severity.ERROR: ("✗", "bold red"),
+}
+
+
+def doctor(
+    as_json: Annotated[bool, typer.Option("--json", help="The findings as JSON.")] = False,
+    mend: Annotated[
+        bool, typer.Option("--fix", help="Mend what is safe to mend, say what was done, then look again.")
+    ] = False,
+    profiles: Profiles = None,
+    state_dir: StateDir = None,
+) -> None:
+    """Look for what is wrong: versions, ports, models, memory, the daemon, and whether drafting pays.
+
+    Exit code 0: fine, perhaps with notes; 1: a warning; 2: an error.
+
+    Example: draftd doctor
+    """
+    settings = load_settings(profiles=profiles, state_dir=state_dir)
+    with progress("looking around"):
+        facts = collect(settings)
+        done = list(fix(facts)) if mend else []
+        facts = collect(settings) if done else facts
+    for sentence in done or (["nothing to mend"] if mend else []):
+        err.print(f"fixed: {sentence}" if done else sentence, style="green", highlight=False, soft_wrap=True)
+    findings = diagnose(facts)
+    if as_json:
+        body = [{**asdict(finding), "severity": finding.severity.name.lower()} for finding in findings]
+        typer.echo(json.dumps(body, indent=2))
+    else:
+        _show(findings)
+    raise typer.Exit(exit_code(findings))
+
+
+def _show(findings: Iterable[Finding]) -> None:
+    for finding in findings:
+        mark, style = MARKS[finding.severity]
+        out.print(Text(f"{mark} {finding.topic:<9}", style=style), Text(finding.what), soft_wrap=True)
+        if finding.why:
+            out.print(Text(f"{'':<12}{finding.why}", style="dim"), soft_wrap=True)
+        if finding.do:
+            out.print(Text(f"{'':<12}→ {finding.do}"), soft_wrap=True)

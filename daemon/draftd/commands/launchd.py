@@ -1,0 +1,145 @@
+"""`draftd launchd …`: the daemon as an agent of macOS, started at login and kept alive."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from draftd.commands.shared import Names, out
+from draftd.errors import DraftdError, NotRunningError
+from draftd.instance import find
+from draftd.ops import launchd
+from draftd.profile_files import load_dir
+from draftd.profiles import select
+from draftd.settings import Settings, load_settings, shipped_dir
+
+app = typer.Typer(
+    help="Run the daemon as a launchd agent of macOS.",
+    epilog="Example: draftd launchd install balanced",
+    no_args_is_help=True,
+)
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Show every command, and do nothing.")]
+
+
+@app.command("print")
+def print_(names: Names = None) -> None:
+    """Print the agent's plist, filled in.
+
+    Example: draftd launchd print balanced
+    """
+    typer.echo(_rendered(_agent(load_settings(), names, os.environ)).decode(), nl=False)
+
+
+@app.command()
+def install(names: Names = None, dry_run: DryRun = False) -> None:
+    """Install the agent and start it, now and at each login; an earlier one is stopped first.
+
+    Example: draftd launchd install balanced
+    """
+    settings = load_settings()
+    select(
+        load_dir(settings.profiles_dir(), settings.prompt_dirs()), names or []
+    )  # or it would fail at each start
+    agent = _agent(settings, names, os.environ)
+    plist = _rendered(agent)
+    if dry_run:
+        _show(launchd.dry_run(agent, os.getuid()))
+        return
+    _only_on_a_mac()
+    launchd.validate(plist, agent.plist)
+    _no_other(settings)
+    launchd.install(agent, plist, os.getuid())
+    out.print(f"{agent.plist} is installed and runs", highlight=False, soft_wrap=True)
+    out.print("'draftd status' shows the workers, 'draftd launchd logs -f' the log", highlight=False)
+
+
+@app.command()
+def uninstall(dry_run: DryRun = False) -> None:
+    """Stop the agent and remove it; its logs stay.
+
+    Example: draftd launchd uninstall --dry-run
+    """
+    agent = _agent(load_settings())
+    if dry_run:
+        _show(launchd.dry_uninstall(agent, os.getuid()))
+        return
+    _only_on_a_mac()
+    done = launchd.uninstall(agent, os.getuid())
+    out.print("the agent is gone" if done else "there was no agent", highlight=False)
+
+
+@app.command()
+def status() -> None:
+    """Show what launchd knows of the agent.
+
+    Example: draftd launchd status
+    """
+    _only_on_a_mac()
+    for key, value in launchd.status(os.getuid()).items():
+        out.print(f"{key}: {value}", highlight=False)
+
+
+@app.command()
+def logs(
+    follow: Annotated[bool, typer.Option("-f", "--follow", help="Go on with new lines.")] = False,
+    lines: Annotated[int, typer.Option("-n", "--lines", min=1, help="How many of the newest lines.")] = 100,
+) -> None:
+    """Show the agent's log: the daemon's own, and what was said before it had one.
+
+    Example: draftd launchd logs -f
+    """
+    _only_on_a_mac()
+    agent = _agent(load_settings())
+    files = [str(file) for file in (agent.early_log, agent.log) if file.exists()]
+    if not files:
+        raise DraftdError(f"there is no log in {agent.log_dir} yet")
+    # -F goes on with the new file after a rotation.
+    command = ["tail", "-n", str(lines), *(["-F"] if follow else []), *files]
+    subprocess.run(command, check=False)
+
+
+def _agent(
+    settings: Settings, names: list[str] | None = None, environ: Mapping[str, str] | None = None
+) -> launchd.Agent:
+    return launchd.Agent(
+        program=launchd.program(Path(sys.executable)),
+        words=tuple(names or ()),
+        home=Path.home(),
+        longest_stop=settings.drain_timeout + settings.stop_grace,
+        environment=launchd.environment(environ or {}),
+    )
+
+
+def _rendered(agent: launchd.Agent) -> bytes:
+    return launchd.render((shipped_dir("launchd") / f"{launchd.LABEL}.plist").read_bytes(), agent)
+
+
+def _only_on_a_mac() -> None:
+    system = platform.system()
+    if system != "Darwin":
+        raise DraftdError(
+            f"launchd is a part of macOS, and this is {system}: run 'draftd up --plain' under its own service "
+            "manager; 'draftd launchd print' and --dry-run work everywhere"
+        )
+
+
+def _no_other(settings: Settings) -> None:
+    """A daemon that was started by hand would keep the agent from starting, again and again."""
+    try:
+        running = find(settings.state_dir)
+    except NotRunningError:
+        return
+    if running.agent != launchd.LABEL:
+        raise DraftdError(f"draftd runs already, started by hand (pid {running.pid}); 'draftd down' stops it")
+
+
+def _show(lines: list[str]) -> None:
+    for line in lines:
+        typer.echo(line)

@@ -1,0 +1,118 @@
+"""`draftd opencode` and `draftd clients`: what other programs need to use the daemon."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.text import Text
+
+from draftd.commands.shared import Profiles, StateDir, make_client, out
+from draftd.errors import ConfigError, NotRunningError
+from draftd.ops import clients as known_clients
+from draftd.ops.models import context_length
+from draftd.ops.opencode import KEY_VARIABLE, Model, change, config_file, render, write
+from draftd.profile_files import load_dir
+from draftd.settings import Settings, load_settings
+
+DIFF_STYLES = {"+": "green", "-": "red", "@": "cyan"}
+
+
+@dataclass(frozen=True, slots=True)
+class _Offer:
+    """What there is to ask for, and where."""
+
+    models: list[Model]
+    default: str
+    base_url: str
+    needs_key: bool
+
+
+def opencode(
+    write_it: Annotated[
+        bool,
+        typer.Option("--write", help="Merge it into OpenCode's own config: shows a diff, keeps a backup."),
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="With --write: do not ask.")] = False,
+    file: Annotated[
+        Path | None,
+        typer.Option(
+            help="The file to write; default: OPENCODE_CONFIG, else opencode.jsonc or opencode.json "
+            "in OpenCode's config folder."
+        ),
+    ] = None,
+    profiles: Profiles = None,
+    state_dir: StateDir = None,
+) -> None:
+    """Show the config that lets OpenCode use the profiles there are, or write it.
+
+    Example: draftd opencode --write
+    """
+    offer = _offer(profiles, state_dir)
+    config = render(offer.models, offer.default, offer.base_url, needs_key=offer.needs_key)
+    if not write_it:
+        typer.echo(json.dumps(config, indent=2, ensure_ascii=False))
+        return
+    changed = change(file or config_file(), config)
+    if not (diff := changed.diff()):
+        out.print(f"{changed.file} has it all; nothing changed", highlight=False, soft_wrap=True)
+        return
+    for line in diff:
+        out.print(Text(line, style=DIFF_STYLES.get(line[:1], "")), soft_wrap=True)
+    if not yes:
+        typer.confirm(f"Write {changed.file}?", abort=True)
+    backup = write(changed, datetime.now())
+    kept = f"; the old one is {backup}" if backup else ""
+    out.print(f"{changed.file} written{kept}", highlight=False, soft_wrap=True)
+
+
+def clients(
+    name: Annotated[
+        str | None, typer.Argument(metavar="CLIENT", help=f"One of {', '.join(known_clients.CLIENTS)}.")
+    ] = None,
+    profiles: Profiles = None,
+    state_dir: StateDir = None,
+) -> None:
+    """Show ready lines for curl, the openai SDK, Continue, aider and Zed.
+
+    Example: draftd clients aider
+    """
+    offer = _offer(profiles, state_dir)
+    shown = known_clients.render(offer.models, offer.default, offer.base_url, needs_key=offer.needs_key)
+    if name is not None:
+        if name not in shown:
+            raise ConfigError(f"there is no client '{name}' here; there are: {', '.join(shown)}")
+        typer.echo(shown[name])
+        return
+    for title, text in shown.items():
+        out.rule(title, align="left")
+        typer.echo(f"{text}\n")
+    if offer.needs_key:
+        typer.echo(f"The daemon asks for a key: {KEY_VARIABLE} holds it here.")
+
+
+def _offer(profiles: Path | None, state_dir: Path | None) -> _Offer:
+    """The running daemon's models and address; what the profiles and settings promise if none runs."""
+    settings = load_settings(profiles=profiles, state_dir=state_dir)
+    needs_key = settings.api_key is not None
+    try:
+        client = make_client(state_dir)
+    except NotRunningError:
+        return _promised(settings, needs_key)
+    body = client.status()
+    rows = [
+        Model(row["name"], row["num_draft_tokens"], context_length(row["model"]), row["auto_draft"])
+        for row in body["workers"]
+    ]
+    return _Offer(rows, body["default_model"] or rows[0].name, f"{client.daemon.url}/v1", needs_key)
+
+
+def _promised(settings: Settings, needs_key: bool) -> _Offer:
+    found = load_dir(settings.profiles_dir(), settings.prompt_dirs()).profiles
+    rows = [Model(p.name, p.draft_length, context_length(p.model), p.auto_draft) for p in found.values()]
+    default = settings.default_profile if settings.default_profile in found else rows[0].name
+    return _Offer(rows, default, f"{settings.url}/v1", needs_key)

@@ -1,0 +1,47 @@
+"""`draftd` alone: how things stand, and what to type next."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rich.table import Table
+
+from draftd.commands.shared import make_client, out
+from draftd.console import status_view
+from draftd.errors import NotRunningError
+from draftd.instance import how_to_stop
+
+RUNNING = {
+    "draftd test": "one answer, and how fast it came",
+    "draftd opencode --write": "let OpenCode use these models ('draftd clients': other programs)",
+    "draftd logs -f": "what the default model's worker writes",
+}
+STOPPED = {
+    "draftd up --demo": "serve the built-in models: nothing to download",
+    "draftd up balanced": "serve the default preset; the first start downloads it",
+    "draftd doctor": "look for what could be in the way",
+}
+
+
+def overview(state_dir: Path | None = None) -> None:
+    """Show the daemon and its workers, or that none runs, and three commands."""
+    try:
+        client = make_client(state_dir)
+        body = client.status()
+    except NotRunningError as error:
+        out.print(f"{error}\n", highlight=False, soft_wrap=True)
+        _next(STOPPED)
+        return
+    running = client.daemon
+    out.print(
+        f"draftd {body['version']} serves at {running.url}/v1, pid {body['pid']}; {how_to_stop(running)}"
+    )
+    out.print(status_view(body, out.width))
+    _next(RUNNING)
+
+
+def _next(commands: dict[str, str]) -> None:
+    table = Table.grid(padding=(0, 3))
+    for command, why in (commands | {"draftd --help": "every command"}).items():
+        table.add_row(f"  {command}", why)
+    out.print(table)

@@ -1,0 +1,153 @@
+"""`draftd up`: the daemon in the foreground, with a live view of its workers as they load."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.live import Live
+
+from draftd.commands.shared import Names, Profiles, StateDir, err
+from draftd.console import memory, what_next, workers_table
+from draftd.errors import DraftdError
+from draftd.profile_files import load_dir
+from draftd.profiles import Profile, ProfileSet, select
+from draftd.settings import Settings, load_settings, shipped_dir
+from draftd.sharing import could_share
+
+if TYPE_CHECKING:
+    from draftd.app import Daemon
+
+SETTLED = {"ready", "failed", "stopped", "backoff"}
+
+
+def up(
+    names: Names = None,
+    demo: Annotated[bool, typer.Option("--demo", help="Serve the built-in demo models.")] = False,
+    host: Annotated[str | None, typer.Option(help="Address to listen on. (default: 127.0.0.1)")] = None,
+    port: Annotated[int | None, typer.Option(help="Port to listen on. (default: 8080)")] = None,
+    base_port: Annotated[int | None, typer.Option(help="First port for workers. (default: 8000)")] = None,
+    profiles: Profiles = None,
+    state_dir: StateDir = None,
+    share_engine: Annotated[
+        bool | None,
+        typer.Option(
+            "--share-engine/--no-share-engine",
+            help="One worker for profiles that differ per request only. (default: no)",
+            show_default=False,
+        ),
+    ] = None,
+    plain: Annotated[bool, typer.Option("--plain", help="Log lines only, no live view.")] = False,
+) -> None:
+    """Run the daemon in the foreground.
+
+    Example: draftd up fast --port 8090
+    """
+    import uvloop
+
+    from draftd.app import Daemon
+    from draftd.telemetry.logs import configure
+    from draftd.telemetry.rotated import RotatedStream
+
+    settings = load_settings(
+        host=host,
+        port=port,
+        base_port=base_port,
+        profiles=profiles,
+        state_dir=state_dir,
+        share_engine=share_engine,
+    )
+    load = _demo_loader(names or []) if demo else _loader(settings, names or [])
+    watched = (
+        () if demo else tuple(d for d in (settings.profiles_dir(), *settings.prompt_dirs()) if d.is_dir())
+    )
+    daemon = Daemon(settings, load, watched=watched)
+    live = not plain and err.is_terminal
+    level = "warning" if live and settings.log_level == "info" else settings.log_level
+    configure(settings.log_format, level, RotatedStream(settings.log_file) if settings.log_file else None)
+    savings = [*what_sharing_saves(load().profiles.values(), share=settings.share_engine)]
+    try:
+        import uvloop
+
+        uvloop.run(_serve(daemon, savings, live=live))
+    except* DraftdError as group:
+        raise group.exceptions[0] from None
+
+
+def _loader(settings: Settings, names: list[str]) -> Callable[[], ProfileSet]:
+    return lambda: select(load_dir(settings.profiles_dir(), settings.prompt_dirs()), names)
+
+
+def _demo_loader(names: list[str]) -> Callable[[], ProfileSet]:
+    """The three presets, with the demo pair in the place of their models."""
+    from draftd.demo import DRAFT, TARGET
+
+    presets = load_dir(shipped_dir("profiles"), (shipped_dir("prompts"),))
+    models = {"model": str(TARGET), "draft_model": str(DRAFT)}
+    demo = {name: profile.model_copy(update=models) for name, profile in presets.profiles.items()}
+    return lambda: select(replace(presets, profiles=demo), names)
+
+
+def what_sharing_saves(profiles: Iterable[Profile], *, share: bool) -> Iterator[str]:
+    """A line for each set of workers that hold the same weights and could be one."""
+    from draftd.workers import weights
+
+    for apart in could_share(profiles, share=share):
+        names = ", ".join(name for group in apart for name in group.names)
+        size = weights.size(apart[0].host, os.environ)
+        saved = f" and saves {memory((len(apart) - 1) * size)} of weights" if size else ""
+        yield (
+            f"{len(apart)} workers hold the same weights: share_engine = true (--share-engine) serves {names} "
+            f"by one of them, in one queue{saved}\n"
+        )
+
+
+async def _serve(daemon: Daemon, savings: list[str], *, live: bool) -> None:
+    from draftd.app import handle_signals
+
+    handle_signals(daemon)
+    async with asyncio.TaskGroup() as tasks:
+        showing = tasks.create_task(_show_start(daemon, savings, live=live))
+        try:
+            await daemon.run()
+        finally:
+            showing.cancel()
+
+
+async def _show_start(daemon: Daemon, savings: list[str], *, live: bool) -> None:
+    """A live table until every worker has settled, then what could be saved, and what to try next."""
+    if live:
+        with Live(
+            console=err,
+            refresh_per_second=8,
+            get_renderable=lambda: workers_table(daemon.workers(), err.width),
+        ):
+            await _until_settled(daemon)
+    else:
+        await _until_settled(daemon)
+    if any(row["state"] == "ready" for row in daemon.workers()):
+        err.print(
+            *savings,
+            what_next(daemon.url, daemon.default_model, _command()),
+            sep="\n",
+            markup=False,
+            highlight=False,
+            soft_wrap=True,
+        )
+
+
+async def _until_settled(daemon: Daemon) -> None:
+    await daemon.until_serving()
+    while any(row["state"] not in SETTLED for row in daemon.workers()):
+        await daemon.until_changed()
+
+
+def _command() -> str:
+    """'draftd', or the path it was started by where the shell would not find it, as after `make demo`."""
+    return "draftd" if shutil.which("draftd") else sys.argv[0]

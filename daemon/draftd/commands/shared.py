@@ -1,0 +1,82 @@
+"""What the verbs of the command line share: the terminal, common options, and the way to the running daemon."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from draftd.errors import ConfigError, DraftdError, NotRunningError
+from draftd.ops.client import Client
+from draftd.profile_files import load_dir
+from draftd.settings import load_settings
+
+out = Console()
+err = Console(stderr=True)
+
+
+def complete_profile(incomplete: str) -> list[str]:
+    """For the shell: names that begin so, else their last words, as in `draftd up fast`."""
+    try:
+        settings = load_settings()
+        names = load_dir(settings.profiles_dir(), settings.prompt_dirs()).profiles
+    except DraftdError:  # a broken file is told by the command itself
+        return []
+    last_words = [name.rpartition("-")[2] for name in names]
+    fitting = [name for name in names if name.startswith(incomplete)]
+    return fitting or [word for word in last_words if word.startswith(incomplete)]
+
+
+StateDir = Annotated[Path | None, typer.Option(help="Folder of the lock, the address and the logs.")]
+Profiles = Annotated[Path | None, typer.Option(help="Folder of profile files (*.toml).")]
+Name = Annotated[
+    str,
+    typer.Argument(
+        metavar="PROFILE",
+        help="Name, alias or any unambiguous part of a name.",
+        autocompletion=complete_profile,
+    ),
+]
+Names = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="PROFILE", help="Only these profiles.", autocompletion=complete_profile),
+]
+
+
+def make_client(state_dir: Path | None) -> Client:
+    """A client of the running daemon. Raises NotRunningError."""
+    settings = load_settings(state_dir=state_dir)
+    return Client(settings.state_dir, settings.api_key.get_secret_value() if settings.api_key else "")
+
+
+def resolve(client: Client, word: str | None) -> str:
+    """A worker's name from its name, an alias or any unambiguous part of its name; the default model for none.
+
+    Raises ConfigError naming the candidates, DraftdError from the daemon if there are none.
+    """
+    body = client.status()
+    names = [row["name"] for row in body["workers"]]
+    if word is None:
+        return str(body["default_model"] or names[0])
+    candidates = [name for name in names if word in name]
+    if word in names or len(candidates) == 1:
+        return word if word in names else str(candidates[0])
+    try:
+        return client.model(word)  # only the daemon knows the aliases
+    except NotRunningError:
+        raise
+    except DraftdError:
+        if not candidates:
+            raise
+        raise ConfigError(f"'{word}' fits several profiles; there are: {', '.join(candidates)}") from None
+
+
+@contextmanager
+def progress(text: str) -> Iterator[None]:
+    """Show that something takes a while."""
+    with err.status(text):
+        yield

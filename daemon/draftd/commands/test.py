@@ -1,0 +1,76 @@
+"""`draftd test`: one generation from a server, step by step, with an exit code for scripts."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.text import Text
+
+from draftd.commands.shared import StateDir, make_client, out, progress, resolve
+from draftd.ops import smoke
+from draftd.ops.generation import OpenAI
+from draftd.settings import load_settings
+
+
+def smoke_test(
+    name: Annotated[
+        str | None,
+        typer.Argument(metavar="PROFILE", help="Name or part of it; default: the default model."),
+    ] = None,
+    url: Annotated[
+        str | None, typer.Option(help="Any OpenAI-compatible server; its key is taken from OPENAI_API_KEY.")
+    ] = None,
+    prompt: Annotated[str, typer.Option(help="What to ask.")] = smoke.PROMPT,
+    max_tokens: Annotated[int, typer.Option(min=1, help="Longest answer, in tokens.")] = 200,
+    temperature: Annotated[float, typer.Option(min=0, max=5, help="0: the same answer each time.")] = 0.0,
+    state_dir: StateDir = None,
+) -> None:
+    """Test a server: reachable, its model, a generation on the screen, and how fast it was.
+
+    Exit code 0: all went well; 1: it failed; 3: no daemon runs.
+
+    Example: draftd test balanced
+    """
+    server = OpenAI(url, os.environ.get("OPENAI_API_KEY", "")) if url else _daemon(state_dir)
+    with progress(f"asking {server.root}"):
+        models = server.models()
+    _say("server", f"{server.root} answers")
+    model = smoke.choose(name or "", models) if url else server.resolve(resolve(make_client(state_dir), name))
+    row = server.worker(model)
+    _say("model", smoke.describe(models, model, row))
+    request = smoke.Request(model, prompt, max_tokens, temperature)
+    with progress("waiting for the first token"):
+        smoke.warm_up(server, request)
+    _say("prompt", prompt)
+    out.print()
+    smoked = smoke.run(server, request, row, _show)
+    out.print("\n")
+    _report(smoked)
+
+
+def _daemon(state_dir: Path | None) -> OpenAI:
+    settings = load_settings(state_dir=state_dir)
+    key = settings.api_key.get_secret_value() if settings.api_key else ""
+    return OpenAI(make_client(state_dir).daemon.url, key)
+
+
+def _report(smoked: smoke.Smoked) -> None:
+    made = smoked.generation
+    guess = "" if made.counted else " (counted by events: the server does not tell)"
+    _say("speed", f"{made.tokens_per_second:.1f} tokens/s: {made.tokens} in {made.seconds:.2f} s{guess}")
+    _say("first token", f"after {made.first_token:.2f} s")
+    _say("acceptance", smoke.acceptance(smoked))
+    if made.finish_reason == "length":
+        _say("end", "cut at --max-tokens")
+
+
+def _say(title: str, text: str) -> None:
+    out.print(Text(f"{title:<12}", style="bold"), Text(text), soft_wrap=True)
+
+
+def _show(piece: str) -> None:
+    """As it comes; what could steer the terminal is left out."""
+    typer.echo("".join(c for c in piece if c.isprintable() or c in "\n\t"), nl=False)

@@ -1,0 +1,52 @@
+"""`python -m draftd.engine <flags of mlx_lm.server>`: mlx_lm.server, with our hooks around it."""
+
+import gc
+import os
+import sys
+import traceback
+from collections.abc import Callable
+
+from draftd.engine import lifeline, records
+from draftd.engine.exits import EXIT_FAILED, EngineError, describe, leave
+
+
+def main(until_wanted: Callable[[], None] = lambda: None) -> None:
+    """Hold the lifeline, place the hooks, and hand over to mlx_lm.server. Every way out has its exit code.
+
+    `until_wanted` is called when all is imported, and returns when `sys.argv` holds the flags.
+    """
+    records.keep_lines_whole()
+    try:
+        lifeline.hold(os.environ)  # first: importing mlx_lm takes seconds
+        place()
+        until_wanted()
+        serve()
+    except EngineError as error:
+        leave(error.code, str(error))
+    except SystemExit:
+        raise  # the flags' parser: there is no thread yet that could keep us
+    except BaseException as error:
+        traceback.print_exc()
+        leave(EXIT_FAILED, f"ended by {describe(error)}")
+
+
+def place() -> None:
+    """Import mlx_lm, and place the hooks."""
+    from draftd.engine import hooks
+
+    gc.disable()  # what is imported stays: to look for garbage in it takes 5 % of the time
+    hooks.announce(hooks.place_all())
+    gc.freeze()
+    gc.enable()
+
+
+def serve() -> None:
+    """Run mlx_lm.server until it ends. SIGTERM ends it at once, as it always did."""
+    from mlx_lm import server
+
+    sys.argv[0] = "draftd.engine"  # the name in its help
+    server.main()
+
+
+if __name__ == "__main__":
+    main()

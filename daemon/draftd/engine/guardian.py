@@ -1,0 +1,34 @@
+"""Runs a command that knows nothing of the lifeline, in the place of mlx_lm.server, and ends it with the daemon.
+
+`python -m draftd.engine.guardian COMMAND...` starts the command in its own process group, waits for it, and
+ends as it ended. SIGTERM reaches the command directly, since the daemon signals the group; the guardian must
+outlive it, or the daemon would take the worker for gone while it still shuts down.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+
+from draftd.engine import lifeline
+from draftd.engine.exits import EXIT_REFUSED
+
+
+def main(argv: list[str]) -> int:
+    """Exit code of the command; a command ended by a signal ends the guardian by the same."""
+    lifeline.hold(os.environ)
+    signal.signal(signal.SIGTERM, lambda *_: None)
+    try:
+        command = subprocess.Popen(argv)
+    except OSError as error:
+        print(f"the command cannot be started: {error}", file=sys.stderr, flush=True)
+        return EXIT_REFUSED
+    code = command.wait()
+    if code < 0:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        os.kill(os.getpid(), -code)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

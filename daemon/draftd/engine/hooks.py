@@ -1,0 +1,275 @@
+"""Every place where the engine touches mlx_lm, each with a check that it is what the hook was written for.
+
+Written for mlx-lm 0.32.2. Before a hook replaces something it looks for it by name, for the parameters that
+it uses, and that mlx_lm looks it up by that name when it runs, since a replacement that nobody calls would
+be worse than none. A hook that finds something else changes nothing, and the worker serves without it.
+"""
+
+import functools
+import importlib
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+from draftd.engine import asked, records
+from draftd.engine.acceptance import AcceptanceCount, counted
+from draftd.engine.exits import describe
+from draftd.engine.generation_thread import exit_on_death, watch
+from draftd.engine.guard import METHODS, guard
+from draftd.engine.logit_bias import taking_bias
+from draftd.engine.progress import INTERVAL, at_most_every, telling, ticking
+from draftd.engine.start import guarded_run
+
+PLACED = "placed"
+
+
+class UnfitError(Exception):
+    """mlx_lm is not what a hook was written for. The text says what differs."""
+
+
+def place_all() -> dict[str, str]:
+    """Place the hooks that fit. Return, by name, PLACED or the reason why not."""
+    return {name: _attempt(place) for name, (place, _) in HOOKS.items()}
+
+
+def announce(placed: dict[str, str]) -> None:
+    """Write the record of the start, and for each hook that is missing what the worker lacks, and why."""
+    missing = {name: reason for name, reason in placed.items() if reason != PLACED}
+    for name, reason in missing.items():
+        records.say(f"{HOOKS[name][1]}: {reason}")
+    version = importlib.import_module("mlx_lm").__version__
+    accounting = "acceptance" not in missing
+    records.write(records.record("started", accounting=accounting, mlx_lm=version, hooks=placed))
+
+
+def _attempt(place: Callable[[], None]) -> str:
+    try:
+        place()
+    except UnfitError as error:
+        return str(error)
+    except Exception as error:
+        return describe(error)
+    return PLACED
+
+
+def _place_sampling() -> None:
+    module: Any = importlib.import_module("mlx_lm.generate")
+    server: Any = importlib.import_module("mlx_lm.server")
+    parameters = ("prompt", "model", "draft_model", "stream", "num_draft_tokens", "max_tokens", "sampler")
+    processing = ("logits_processors", "prompt_cache", "prefill_step_size", "kv_bits")
+    step = expect(module, "speculative_generate_step", *parameters, *processing, caller="stream_generate")
+    shaping = ("temp", "top_p", "min_p", "top_k")
+    make_sampler = expect(server, "make_sampler", *shaping, "xtc_probability", caller="_make_sampler")
+    from draftd.engine.sampling import known_samplers
+    from draftd.engine.speculative import by_rule
+
+    module.speculative_generate_step = by_rule(step)
+    server.make_sampler = known_samplers(make_sampler)
+
+
+def _place_acceptance() -> None:
+    # The package exports a function of the same name as this module, so an import statement will not do.
+    module: Any = importlib.import_module("mlx_lm.generate")
+    name = "speculative_generate_step"
+    step = expect(module, name, "num_draft_tokens", "max_tokens", caller="stream_generate")
+    from draftd.engine.costs import Meter
+
+    meter = Meter(lambda error: records.say(f"what drafting costs could not be measured: {describe(error)}"))
+    report = functools.partial(report_generation, figures=meter.figures)
+    module.speculative_generate_step = counted(meter.metered(step), report)
+
+
+def _place_progress() -> None:
+    module: Any = importlib.import_module("mlx_lm.generate")
+    name = "speculative_generate_step"
+    step = expect(module, name, "prompt", "model", "draft_model", caller="stream_generate")
+    server: Any = importlib.import_module("mlx_lm.server")
+    generator = expect(server, "ResponseGenerator", caller="run")
+    generate = expect(generator, "generate", "request", "generation_args", "progress_callback")
+    if "generate" not in server.APIHandler.handle_completion.__code__.co_names:
+        raise UnfitError("mlx_lm.server.APIHandler.handle_completion does not use generate")
+    tick = at_most_every(INTERVAL, report_progress)
+    module.speculative_generate_step = ticking(step, tick)
+    generator.generate = telling(generate, tick)
+
+
+def _place_draft_length() -> None:
+    module: Any = importlib.import_module("mlx_lm.generate")
+    step = expect(module, "speculative_generate_step", "plan", "num_draft_tokens", caller="stream_generate")
+    from draftd.engine.tuning import Tuning
+
+    tuning = Tuning(
+        lambda: asked.current().auto,
+        lambda error: records.say(f"the draft length cannot be tuned: {describe(error)}"),
+    )
+    module.speculative_generate_step = tuning.tuned(step)
+
+
+def _place_quiet_health() -> None:
+    server: Any = importlib.import_module("mlx_lm.server")
+    handler = expect(server, "APIHandler")
+    log_request = expect(handler, "log_request")
+
+    def without_health(self: Any, *args: Any) -> None:
+        # The daemon asks every other second; the log is for what somebody did.
+        if getattr(self, "path", "") != "/health":
+            log_request(self, *args)
+
+    handler.log_request = without_health
+
+
+def _place_guard() -> None:
+    server: Any = importlib.import_module("mlx_lm.server")
+    handler = expect(server, "APIHandler")
+    for method in METHODS:
+        expect(handler, method)
+    for flag in ("allowed_origins", "cli_args"):
+        if flag not in handler._set_cors_headers.__code__.co_names:
+            raise UnfitError(f"mlx_lm.server.APIHandler._set_cors_headers does not use {flag}")
+    guard(handler)
+
+
+def _place_logit_bias() -> None:
+    server: Any = importlib.import_module("mlx_lm.server")
+    handler = expect(server, "APIHandler")
+    validate = expect(handler, "validate_model_parameters", caller="do_POST")
+    for flag in ("logit_bias", "body"):
+        if flag not in handler.do_POST.__code__.co_names:
+            raise UnfitError(f"mlx_lm.server.APIHandler.do_POST does not set {flag}")
+    provider = expect(server, "ModelProvider")
+    if not {"model", "draft_model"} <= set(provider.reset.__code__.co_names):
+        raise UnfitError("mlx_lm.server.ModelProvider holds no model and draft_model")
+    handler.validate_model_parameters = taking_bias(validate)
+
+
+def _place_asked() -> None:
+    server: Any = importlib.import_module("mlx_lm.server")
+    handler, generator = expect(server, "APIHandler"), expect(server, "ResponseGenerator", caller="run")
+    expect(handler, "do_POST")
+    expect(handler, "handle_completion", caller="do_POST")
+    expect(generator, "generate", "request", "generation_args")
+    expect(generator, "_serve_single", "request", "stream", caller="_generate")
+    if "generate" not in handler.handle_completion.__code__.co_names:
+        raise UnfitError("mlx_lm.server.APIHandler.handle_completion does not use generate")
+    arguments = expect(server, "GenerationArguments", "num_draft_tokens")
+    setattr(object.__new__(arguments), asked.ATTRIBUTE, None)  # raises where it takes no further attribute
+    asked.carry(handler, generator)
+
+
+def _place_prompt_cache() -> None:
+    server: Any = importlib.import_module("mlx_lm.server")
+    cache = expect(server, "LRUPromptCache", "max_size", "max_bytes", caller="run")
+    expect(cache, "insert_cache", "model", "tokens", "prompt_cache", "cache_type")
+    expect(cache, "fetch_nearest_cache", "model", "tokens")
+    from draftd.engine.prompt_cache import TruePromptCache
+
+    server.LRUPromptCache = TruePromptCache
+
+
+def _place_generation_thread() -> None:
+    server: Any = importlib.import_module("mlx_lm.server")
+    generator = expect(server, "ResponseGenerator", caller="run")
+    expect(generator, "_generate", caller="_run_generate")
+    expect(generator, "_run_generate", caller="__init__")
+    if "_stop" not in generator.stop_and_join.__code__.co_names:
+        raise UnfitError("mlx_lm.server.ResponseGenerator.stop_and_join does not set _stop")
+    watch(generator, exit_on_death)
+
+
+def _place_start() -> None:
+    server: Any = importlib.import_module("mlx_lm.server")
+    run = expect(server, "run", "host", "port", "model_provider", caller="main")
+
+    def limit_cache(max_bytes: int) -> None:
+        server.LRUPromptCache = functools.partial(server.LRUPromptCache, max_bytes=max_bytes)
+
+    server.run = guarded_run(run, limit_cache)
+
+
+HOOKS: dict[str, tuple[Callable[[], None], str]] = {
+    "sampling": (_place_sampling, "fewer draft tokens are kept where the temperature is above 0"),
+    "acceptance": (_place_acceptance, "draft acceptance is not counted"),
+    "progress": (_place_progress, "a slow request may be taken for a stalled one"),
+    "draft_length": (
+        _place_draft_length,
+        "a draft length that should tune itself stays as long as it may be",
+    ),
+    "quiet_health": (_place_quiet_health, "the log is full of health checks"),
+    "logit_bias": (_place_logit_bias, "logit_bias is ignored"),
+    "asked": (_place_asked, "drafting counts for one profile where several share the worker"),
+    "guard": (_place_guard, "web pages can send requests to the worker's port"),
+    "prompt_cache": (_place_prompt_cache, "cached prompts may change the answers of drafted requests"),
+    "generation_thread": (_place_generation_thread, "the process outlives its generation thread"),
+    "start": (_place_start, "flags are not checked, and a taken port has no exit code of its own"),
+}
+
+
+def expect(owner: Any, name: str, *parameters: str, caller: str | None = None) -> Any:
+    """Return the callable `owner.name` if it takes the parameters by name and `owner.caller` looks it up."""
+    where = f"{getattr(owner, '__module__', None) or ''}.{owner.__name__}.{name}".lstrip(".")
+    found = getattr(owner, name, None)
+    if not callable(found):
+        raise UnfitError(f"there is no {where}")
+    known = inspect.signature(found).parameters
+    if missing := [parameter for parameter in parameters if parameter not in known]:
+        raise UnfitError(f"{where} takes no {', '.join(missing)}")
+    if caller and name not in getattr(getattr(owner, caller, None), "__code__", _NO_CODE).co_names:
+        raise UnfitError(f"{caller} does not use {where}")
+    return found
+
+
+_NO_CODE = (lambda: None).__code__
+
+
+def report_progress() -> None:
+    """Write that a generation gets on, and what memory it takes. Never raises."""
+    try:
+        records.write(records.record("progress", memory=_memory()))
+    except Exception as error:
+        records.say(f"progress could not be reported: {describe(error)}")
+
+
+def report_generation(
+    count: AcceptanceCount, figures: Callable[[AcceptanceCount], dict[str, Any]] = lambda _: {}
+) -> None:
+    """Write the lines of one finished, or cut, generation; `figures` adds to its record.
+
+    Called in the generation thread; never raises.
+    """
+    try:
+        profile = asked.current().profile
+        human = [records.acceptance_line(count.accepted, count.proposed, profile)] if count.proposed else []
+        whose = {"profile": profile} if profile else {}
+        records.write(*human, generation_record(count, _memory(), {**whose, **figures(count)}))
+    except Exception as error:
+        records.say(f"a generation could not be reported: {describe(error)}")
+
+
+def generation_record(
+    count: AcceptanceCount, memory: dict[str, int], figures: dict[str, Any] | None = None
+) -> str:
+    """Return the record of one generation, with further figures; `memory` in bytes."""
+    return records.record(
+        "generation",
+        rounds=count.rounds,
+        proposed=count.proposed,
+        accepted=count.accepted,
+        truncated_rounds=count.truncated_rounds,
+        draft_length=count.draft_length,
+        rule=count.rule,
+        accepted_by_position=count.accepted_by_position,
+        proposed_by_position=count.proposed_by_position,
+        tokens=count.tokens,
+        memory=memory,
+        **(figures or {}),
+    )
+
+
+def _memory() -> dict[str, int]:
+    """Ask mlx itself: the memory that it uses on a GPU is not part of the process's resident size."""
+    mx = importlib.import_module("mlx.core")
+    return {
+        "active": mx.get_active_memory(),
+        "cache": mx.get_cache_memory(),
+        "peak": mx.get_peak_memory(),
+    }

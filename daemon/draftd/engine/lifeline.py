@@ -1,0 +1,80 @@
+"""Ends the worker when the daemon is gone, even if the daemon was killed and could tell nobody.
+
+The daemon keeps the write end of a pipe and never writes to it. The worker inherits the read end; its number
+is in DRAFTD_LIFELINE_FD. However the daemon ends, the kernel closes the write end, and a read that has
+blocked since the start returns: end of file. That needs no polling, and no process id that somebody else
+might own by now. Only the daemon may hold the write end: it must not be inheritable.
+
+Then, in this order:
+
+1. A helper outside our process group is started, which sends SIGKILL to the group after KILL_AFTER_S.
+   It has to be another process: this one does not survive step 2.
+2. SIGTERM to the group, which ends this process at once (mlx_lm.server installs no handler) and asks
+   everything it started to end. SIGTERM comes first because on macOS a SIGKILL of a process with much wired
+   memory can leave that memory wired until the next boot.
+3. A process that does handle SIGTERM, as the guardian does, is still there, and exits by EXIT_ORPHANED.
+
+A worker that does not lead its process group shares it with strangers, such as the shell of somebody who
+tries the engine by hand with a lifeline, so it ends only itself.
+
+The watching thread needs the interpreter's lock for a moment after the read. mlx gives the lock up while it
+evaluates, so a busy generation delays this by milliseconds, not by the length of a generation.
+"""
+
+import contextlib
+import os
+import signal
+import subprocess
+import threading
+from collections.abc import MutableMapping
+from typing import NoReturn
+
+from draftd.engine.exits import EXIT_ORPHANED, EXIT_REFUSED, EngineError
+
+VARIABLE = "DRAFTD_LIFELINE_FD"
+KILL_AFTER_S = 0.5
+
+
+def hold(environ: MutableMapping[str, str]) -> threading.Thread | None:
+    """Watch the pipe that the environment names. Without one there is no lifeline, and None is returned.
+
+    The variable is removed and the descriptor made non-inheritable, so that no process of ours takes either
+    for its own. Raises EngineError if the descriptor is not open: a worker that was meant to have a lifeline
+    must not run without it.
+    """
+    number = environ.pop(VARIABLE, None)
+    if not number:
+        return None
+    try:
+        fd = int(number)
+        os.set_inheritable(fd, False)
+    except (ValueError, OverflowError, OSError) as error:
+        raise EngineError(EXIT_REFUSED, f"{VARIABLE}={number} is no open descriptor: {error}") from error
+    thread = threading.Thread(target=_watch, args=(fd,), name="lifeline", daemon=True)
+    thread.start()
+    return thread
+
+
+def _watch(fd: int) -> None:
+    with contextlib.suppress(OSError):
+        while os.read(fd, 512):
+            pass  # nobody should write; what counts is the end of file
+    _end()
+
+
+def _end() -> NoReturn:
+    if os.getpgrp() == os.getpid():
+        with contextlib.suppress(OSError):
+            _kill_group_later(os.getpgrp())
+        os.killpg(os.getpgrp(), signal.SIGTERM)
+    os._exit(EXIT_ORPHANED)
+
+
+def _kill_group_later(group: int) -> None:
+    subprocess.Popen(
+        ["/bin/sh", "-c", f"sleep {KILL_AFTER_S}; kill -9 -{group}"],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )

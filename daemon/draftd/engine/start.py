@@ -1,0 +1,48 @@
+"""What happens between mlx_lm.server's parsing of its flags and its serving: a wrapper around `server.run`.
+
+`run` is the place where the flags are known as mlx_lm.server itself understood them, and where an OSError
+means that it cannot listen.
+"""
+
+import errno
+import functools
+from collections.abc import Callable
+from typing import Any
+
+from draftd.engine.exits import EXIT_FAILED, EXIT_PORT_TAKEN, EXIT_REFUSED, EngineError
+
+
+def guarded_run(run: Callable[..., None], limit_cache: Callable[[int], None]) -> Callable[..., None]:
+    """Wrap `mlx_lm.server.run`. `limit_cache` gets the value of `--prompt-cache-bytes`, if there is one.
+
+    mlx_lm.server heeds that flag only where it batches requests, which it never does with a draft model.
+    """
+
+    @functools.wraps(run)
+    def guarded(host: str, port: int, model_provider: Any, *args: Any, **kwargs: Any) -> None:
+        flags = model_provider.cli_args
+        refuse_unsound(flags.draft_model, flags.kv_bits)
+        if flags.prompt_cache_bytes is not None:
+            limit_cache(flags.prompt_cache_bytes)
+        try:
+            run(host, port, model_provider, *args, **kwargs)
+        except OSError as error:
+            raise cannot_listen(host, port, error) from error
+
+    return guarded
+
+
+def refuse_unsound(draft_model: str | None, kv_bits: int | None) -> None:
+    """Raise EngineError for flags with which mlx_lm.server generates from a corrupted cache."""
+    if draft_model is not None and kv_bits is not None:
+        raise EngineError(
+            EXIT_REFUSED,
+            "--kv-bits with --draft-model corrupts the cache of mlx_lm.server: leave out one of the two",
+        )
+
+
+def cannot_listen(host: str, port: int, error: OSError) -> EngineError:
+    """Return the reason to end for an error in listening on the address."""
+    if error.errno == errno.EADDRINUSE:
+        return EngineError(EXIT_PORT_TAKEN, f"port {port} on {host} is taken: {error.strerror}")
+    return EngineError(EXIT_FAILED, f"listening on port {port} of {host} failed: {error}")

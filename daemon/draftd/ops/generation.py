@@ -1,0 +1,218 @@
+"""One generation, asked for as any OpenAI client asks, and timed; and what a draftd daemon counted of it."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from http.client import HTTPException
+from typing import Any
+from urllib.error import HTTPError
+from urllib.parse import quote
+from urllib.request import ProxyHandler, Request, build_opener
+
+from draftd.errors import DraftdError
+
+ANSWER_TIMEOUT = 10.0  # seconds for what needs no model
+SILENCE = 900.0  # seconds without a byte of a generation; a worker may have to load its model first
+COUNTED_WITHIN = 5.0  # seconds until the figures of a finished generation have reached /api/status
+
+
+@dataclass(frozen=True, slots=True)
+class Generation:
+    """One streamed answer. `first_token` and `seconds` (to the last token) are seconds from the sending of the
+    request; `counted` tells that the server said how many tokens there were, else each event counts as one.
+    """
+
+    text: str
+    tokens: int
+    counted: bool
+    first_token: float
+    seconds: float
+    finish_reason: str | None
+
+    @property
+    def tokens_per_second(self) -> float:
+        """Over the whole answer, the reading of the prompt included.
+
+        Not from the first token on: drafting delivers a whole round at once, so that the tokens of its first
+        round would take no time.
+        """
+        return self.tokens / self.seconds
+
+
+@dataclass(frozen=True, slots=True)
+class Drafted:
+    """Draft tokens offered and kept, since some moment or by one generation."""
+
+    proposed: int
+    accepted: int
+
+    @property
+    def ratio(self) -> float | None:
+        """None if nothing was proposed."""
+        return self.accepted / self.proposed if self.proposed else None
+
+
+class OpenAI:
+    """A server at `url`, with or without /v1 at its end. Raises DraftdError for whatever goes wrong there."""
+
+    def __init__(self, url: str, api_key: str = "") -> None:
+        root = url.rstrip("/").removesuffix("/v1")
+        self.root = root if "://" in root else f"http://{root}"
+        self._headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
+        self._opener = build_opener(ProxyHandler({}))  # never through a proxy of the environment
+
+    def models(self) -> list[str] | None:
+        """The names it serves; None if it answers, but does not tell."""
+        body = self._get("/v1/models")
+        try:
+            return [str(model["id"]) for model in body["data"]]
+        except (KeyError, TypeError):
+            return None
+
+    def resolve(self, name: str) -> str:
+        """The model that `name`, which may be an alias, stands for. Raises DraftdError for an unknown one."""
+        with self._open(f"/v1/models/{quote(name)}", None, ANSWER_TIMEOUT) as answer:
+            return str(json.load(answer)["id"])
+
+    def worker(self, name: str) -> dict[str, Any] | None:
+        """The row of /api/status that serves `name`; None if this is no draftd daemon, or it has no such row."""
+        rows = self._get("/api/status")
+        try:
+            return next((row for row in rows["workers"] if row["name"] == name), None)
+        except (KeyError, TypeError):
+            return None
+
+    def generate(self, body: Mapping[str, Any], show: Callable[[str], object] = len) -> Generation:
+        """Stream the answer to `body`; `show` gets each piece of its text as it comes."""
+        asked = {**body, "stream": True, "stream_options": {"include_usage": True}}
+        began = time.monotonic()
+        with self._open("/v1/chat/completions", json.dumps(asked).encode(), SILENCE) as answer:
+            return _timed(_events(answer), began, show)
+
+    def drafted(self, name: str, generate: Callable[[], Generation]) -> tuple[Generation, Drafted | None]:
+        """A generation, and the draft tokens it made; None where nobody tells.
+
+        The worker reports after its answer has ended, so this waits for the report.
+        """
+        before = _drafted(self.worker(name))
+        made = generate()
+        if before is None:
+            return made, None
+        deadline = time.monotonic() + COUNTED_WITHIN
+        while time.monotonic() < deadline:
+            after = _drafted(self.worker(name))
+            if after is not None and after.proposed > before.proposed:
+                return made, Drafted(after.proposed - before.proposed, after.accepted - before.accepted)
+            time.sleep(0.01)
+        return made, None
+
+    def _get(self, path: str) -> Any:
+        """What is at `path`, None for what is no JSON or not there."""
+        try:
+            with self._open(path, None, ANSWER_TIMEOUT) as answer:
+                return json.load(answer)
+        except (RefusedError, OSError, HTTPException, ValueError):
+            return None
+
+    def _open(self, path: str, data: bytes | None, timeout: float) -> Any:
+        headers = {**self._headers, "Content-Type": "application/json"}
+        request = Request(self.root + path, data, headers)
+        try:
+            return self._opener.open(request, timeout=timeout)
+        except HTTPError as error:
+            raise RefusedError(f"{self.root}{path} answers with {_reason(error)}") from error
+        except (OSError, ValueError, HTTPException) as error:
+            reason = getattr(error, "reason", error)
+            raise DraftdError(f"nobody answers at {self.root}: {_words(reason)}") from error
+
+
+class RefusedError(DraftdError):
+    """The server answers, with an error status."""
+
+
+class EmptyAnswerError(DraftdError):
+    """The model ended its answer before the first word."""
+
+
+def _drafted(row: Mapping[str, Any] | None) -> Drafted | None:
+    """None for a worker that does not draft: there is nothing to wait for."""
+    if row is None or not row["num_draft_tokens"]:
+        return None
+    return Drafted(row["acceptance"]["proposed"], row["acceptance"]["accepted"])
+
+
+def _events(answer: Any) -> Iterator[bytes]:
+    try:
+        for line in answer:
+            if line.startswith(b"data:"):
+                yield line[5:].strip()
+    except (OSError, HTTPException) as error:
+        raise DraftdError(f"the stream broke off: {_words(error)}") from error
+
+
+def _timed(events: Iterator[bytes], began: float, show: Callable[[str], object]) -> Generation:
+    """Read a stream to its end mark. Raises DraftdError for one that has none, tells of an error or is empty."""
+    parts: list[str] = []
+    usage = finish_reason = None
+    pieces = 0
+    first = last = began
+    for data in events:
+        if data == b"[DONE]":
+            break
+        chunk = _chunk(data)
+        usage = chunk.get("usage") or usage
+        for choice in chunk.get("choices") or ():
+            finish_reason = choice.get("finish_reason") or finish_reason
+            if not (piece := _text(choice.get("delta") or {})):
+                continue
+            last = time.monotonic()
+            first = last if not pieces else first
+            pieces += 1
+            parts.append(piece)
+            show(piece)
+    else:
+        raise DraftdError("the stream ended without its end mark: the answer is cut short")
+    if not pieces:
+        raise EmptyAnswerError("the answer has no text")
+    tokens = (usage or {}).get("completion_tokens")
+    return Generation(
+        "".join(parts), tokens or pieces, bool(tokens), first - began, last - began, finish_reason
+    )
+
+
+def _text(delta: Mapping[str, Any]) -> str:
+    """What a person reads: text, and the thoughts of a model that shows them."""
+    return str(delta.get("reasoning_content") or delta.get("reasoning") or delta.get("content") or "")
+
+
+def _chunk(data: bytes) -> dict[str, Any]:
+    try:
+        chunk = json.loads(data)
+    except ValueError:
+        chunk = None
+    if not isinstance(chunk, dict):
+        raise DraftdError("the stream holds an event that is no JSON")
+    if error := chunk.get("error"):
+        raise DraftdError(f"the stream ended in an error: {_message(error)}")
+    return chunk
+
+
+def _reason(error: HTTPError) -> str:
+    try:
+        return f"status {error.code}: {_message(json.load(error)['error'])}"
+    except (ValueError, KeyError, TypeError):
+        return f"status {error.code}"
+
+
+def _message(error: Any) -> str:
+    return str(error.get("message", error)) if isinstance(error, dict) else str(error)
+
+
+def _words(reason: object) -> str:
+    if isinstance(reason, OSError) and reason.errno is not None:
+        return os.strerror(reason.errno)
+    return str(reason)

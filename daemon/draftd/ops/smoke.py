@@ -1,0 +1,105 @@
+"""The test of one server as a client has it: reachable, which models, and whether it writes.
+
+Each step is told as soon as it is known; the first that fails raises DraftdError, which says what to do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from draftd.errors import DraftdError
+from draftd.ops.generation import Drafted, Generation, OpenAI
+
+PROMPT = "What is speculative decoding?"
+WARM_UP = "Say hello."
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What to ask: `model` empty for the server's own choice; `max_tokens` bounds the answer."""
+
+    model: str
+    prompt: str
+    max_tokens: int
+    temperature: float
+
+    def body(self, prompt: str, max_tokens: int) -> dict[str, Any]:
+        """A chat request."""
+        body: dict[str, Any] = {
+            "messages": [{"role": "user", "content": prompt}],
+            "max_tokens": max_tokens,
+            "temperature": self.temperature,
+        }
+        return body | ({"model": self.model} if self.model else {})
+
+
+@dataclass(frozen=True, slots=True)
+class Smoked:
+    """What the test found. `drafted` is None where nobody tells or nothing is drafted."""
+
+    generation: Generation
+    drafted: Drafted | None
+    row: Mapping[str, Any] | None
+
+
+def choose(word: str, models: Sequence[str] | None) -> str:
+    """The model to ask: the one that `word` names, the only one there is, or the server's own choice ("").
+
+    mlx_lm.server lists what it could load, and loads what it is asked for: to name one of several would make
+    it drop the model that it serves.
+    """
+    if not word:
+        return models[0] if models and len(models) == 1 else ""
+    if models is None or word in models:
+        return word
+    candidates = [model for model in models if word in model]
+    if len(candidates) == 1:
+        return candidates[0]
+    names = ", ".join(candidates or models) or "none"
+    raise DraftdError(
+        f"'{word}' fits {'several models' if candidates else 'no model'} of the server; there are: {names}"
+    )
+
+
+def describe(models: Sequence[str] | None, name: str, row: Mapping[str, Any] | None) -> str:
+    """The line on the model: what a draftd daemon tells of its worker, or else what the list of models says."""
+    if row is not None:
+        most = "up to " if row["auto_draft"] else ""
+        drafting = (
+            f"{most}{row['num_draft_tokens']} draft tokens from {row['draft_model']}"
+            if row["num_draft_tokens"]
+            else "without a draft model"
+        )
+        return f"{name}: {row['model']}, {drafting}; worker {row['state']} on port {row['port'] or '–'}"
+    if models is None:
+        return f"{name or 'the server’s own choice'} (it lists no models)"
+    listed = f"{len(models)} listed: {', '.join(models[:5])}{', …' if len(models) > 5 else ''}"
+    return f"{name}" if [name] == list(models) else f"{name or 'the server’s own choice'} ({listed})"
+
+
+def acceptance(smoked: Smoked) -> str:
+    """The line on drafting."""
+    drafted = smoked.drafted
+    if drafted is not None and drafted.ratio is not None:
+        return f"{drafted.ratio:.0%} ({drafted.accepted} of {drafted.proposed} draft tokens accepted)"
+    if smoked.row is None:
+        return "unknown: only a draftd daemon tells it"
+    if not smoked.row["num_draft_tokens"]:
+        return "none: this profile has no draft model"
+    return "unknown: the worker reported no drafting ('draftd logs' may say why)"
+
+
+def warm_up(server: OpenAI, request: Request) -> None:
+    """One token, so that what must be loaded is loaded before anything is measured."""
+    server.generate(request.body(WARM_UP, 1))
+
+
+def run(
+    server: OpenAI, request: Request, row: Mapping[str, Any] | None, show: Callable[[str], object]
+) -> Smoked:
+    """The generation that is measured; `show` gets each piece of its text."""
+    body = request.body(request.prompt, request.max_tokens)
+    generation, drafted = server.drafted(request.model, lambda: server.generate(body, show))
+    return Smoked(generation, drafted, row)

@@ -1,0 +1,109 @@
+"""Reads profiles and prompts from their folders: all files or none, and each fault with file, line and reason."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from draftd.errors import ConfigError, Problem
+from draftd.profiles import Profile, ProfileSet
+from draftd.toml_lines import fault_of, line_of, reason_of
+
+
+def load_dir(folder: Path, prompt_dirs: Sequence[Path]) -> ProfileSet:
+    """Read every *.toml of `folder`. Raises ConfigError with every problem found, and then takes none."""
+    if not folder.is_dir():
+        raise ConfigError(f"the profiles folder {folder} does not exist; 'draftd up --demo' needs none")
+    problems: list[Problem] = []
+    loaded: list[tuple[Path, str, Profile]] = []
+    for path in sorted(folder.glob("[!.]*.toml")):  # what editors leave beside a file begins with a dot
+        try:
+            text = path.read_text("utf-8")
+            loaded.append((path, text, parse(path, text)))
+        except UnicodeDecodeError as error:
+            line = error.object.count(b"\n", 0, error.start) + 1
+            problems.append(Problem(path, line, "the file is not UTF-8 text"))
+        except OSError as error:
+            problems.append(Problem(path, None, f"cannot be read: {error.strerror}"))
+        except ConfigError as error:
+            problems.extend(error.problems)
+    problems += _clashes(loaded)
+    prompts = _read_prompts(loaded, prompt_dirs, problems)
+    if problems:
+        raise ConfigError(f"the profiles in {folder} are not valid", tuple(problems))
+    if not loaded:
+        raise ConfigError(f"there is no profile (*.toml) in {folder}")
+    return ProfileSet({p.name: p for p in sorted((p for *_, p in loaded), key=lambda p: p.name)}, prompts)
+
+
+def parse(path: Path, text: str) -> Profile:
+    """One profile from the text of its file. Raises ConfigError with file, line and reason."""
+    try:
+        data = tomllib.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ConfigError("a profile is not valid", (Problem(path, *fault_of(text, error)),)) from error
+    try:
+        return Profile.model_validate({"name": path.stem, **data}, context={"folder": path.parent})
+    except ValidationError as error:
+        problems = tuple(_problem(path, text, dict(detail)) for detail in error.errors())
+        raise ConfigError("a profile is not valid", problems) from error
+
+
+def _problem(path: Path, text: str, detail: dict[str, Any]) -> Problem:
+    loc = detail["loc"]
+    key = ".".join(str(part) for part in loc if isinstance(part, str))
+    reason = reason_of(detail)
+    if detail["type"] == "value_error":  # our own sentences begin with the key that they are about
+        loc = (*loc, *reason.split(" ")[0].split("."))
+    return Problem(path, line_of(text, loc), f"{key}: {reason}" if key else reason)
+
+
+def _clashes(loaded: Iterable[tuple[Path, str, Profile]]) -> list[Problem]:
+    """Names and aliases share one space, ports another: each may stand in one file only."""
+    owner: dict[tuple[str, object], Path] = {}
+    problems = []
+    for path, text, profile in loaded:
+        claims: list[tuple[str, object]] = [("name", profile.name)]
+        claims += [("aliases", alias) for alias in profile.aliases]
+        claims += [("port", profile.port)] if profile.port else []
+        for key, value in claims:
+            space = "port" if key == "port" else "name"
+            first = owner.setdefault((space, value), path)
+            if first is not path or (key == "aliases" and value == profile.name):
+                reason = f"{key}: {value} is taken by {first.name}"
+                problems.append(Problem(path, line_of(text, (key,)), reason))
+    return problems
+
+
+def _read_prompts(
+    loaded: Iterable[tuple[Path, str, Profile]], dirs: Sequence[Path], problems: list[Problem]
+) -> dict[str, str]:
+    texts: dict[str, str] = {}
+    for path, text, profile in loaded:
+        name = profile.system_prompt
+        if name is None or name in texts:
+            continue
+        try:
+            texts[name] = read_prompt(name, dirs)
+        except (OSError, UnicodeDecodeError, ConfigError) as error:
+            problems.append(Problem(path, line_of(text, ("system_prompt",)), f"system_prompt: {error}"))
+    return texts
+
+
+def read_prompt(name: str, dirs: Sequence[Path]) -> str:
+    """The text of prompt `name` from the first of `dirs` that has it, without the line breaks at its end.
+
+    A link is refused: it could put any file of the user into every request.
+    """
+    for folder in dirs:
+        path = folder / f"{name}.txt"
+        if path.is_symlink():
+            raise ConfigError(f"{path} is a symbolic link; put the text itself there")
+        if path.is_file():
+            return path.read_text("utf-8").rstrip("\n")
+    looked = ", ".join(str(folder) for folder in dirs)
+    raise ConfigError(f"there is no {name}.txt in {looked}")

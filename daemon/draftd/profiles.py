@@ -1,0 +1,191 @@
+"""Profiles: one TOML file each says under which name a model is asked for, and how it is served.
+
+Pure: profile_files.py reads them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, model_validator
+
+from draftd.errors import ConfigError
+from draftd.profile_tables import HealthPolicy, Limits, RequestDefaults, RestartPolicy, ServerFlags, Table
+
+MAX_AUTO_DRAFT = 8
+MOST_DRAFTED = 64  # tokens per round that a profile or a request may ask for
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+_ALIAS = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]{0,99}")
+
+
+def _name(value: str) -> str:
+    """Names end up in URLs, file names and labels: letters, digits, '.', '_' and '-' only."""
+    if not _NAME.fullmatch(value) or ".." in value:
+        raise ValueError(
+            "a name begins with a letter or digit and has up to 100 of them, '.', '_' and '-', without '..'"
+        )
+    return value
+
+
+def _alias(value: str) -> str:
+    if not _ALIAS.fullmatch(value) or ".." in value:
+        raise ValueError(
+            "an alias begins with a letter or digit and has up to 100 of them, "
+            "'.', '_', ':', '/' and '-', without '..'"
+        )
+    return value
+
+
+def _model(value: str, info: ValidationInfo) -> str:
+    """A hub name stays as it is; '~' is expanded, and './' and '../' are taken from the profile's folder."""
+    if not value.strip() or "\0" in value or value.startswith("-"):
+        raise ValueError("a model is a folder or a name like 'mlx-community/Qwen2.5-3B-Instruct-4bit'")
+    if value.startswith("~"):
+        try:
+            return str(Path(value).expanduser())
+        except RuntimeError:
+            raise ValueError(f"there is no user {Path(value).parts[0]}") from None
+    if (value in (".", "..") or value.startswith(("./", "../"))) and info.context:
+        return str((info.context["folder"] / value).resolve())
+    return value
+
+
+def _draft_length(value: object) -> object:
+    # In the place of a union's own checks, which would tell two faults for one value.
+    if value != "auto" and not (type(value) is int and 1 <= value <= MOST_DRAFTED):
+        raise ValueError(f"must be a whole number from 1 to {MOST_DRAFTED}, or 'auto'")
+    return value
+
+
+DraftLength = Annotated[int | Literal["auto"], BeforeValidator(_draft_length)]
+Name = Annotated[str, AfterValidator(_name)]
+Alias = Annotated[str, AfterValidator(_alias)]
+Model = Annotated[str, AfterValidator(_model)]
+
+
+class Profile(Table):
+    """One profile file."""
+
+    name: Name = Field(description="the model name that clients ask for")
+    model: Model = Field(
+        description="hub name or folder of the target model (`~`; `./` is beside the profile)"
+    )
+    draft_model: Model | None = Field(None, description="the same of the draft model")
+    num_draft_tokens: DraftLength | None = Field(
+        None, description="tokens proposed per round; `auto` tunes itself; mlx_lm's own 3 if left out"
+    )
+    max_draft_tokens: int | None = Field(
+        None, ge=1, le=MOST_DRAFTED, description="the most that `auto` proposes per round; 8 if left out"
+    )
+    adapter_path: Model | None = Field(None, description="folder of adapter weights")
+    aliases: tuple[Alias, ...] = Field((), strict=False, description="further names")
+    port: int | None = Field(None, ge=1, le=65535, description="a fixed port; else the next free one")
+    autostart: bool = Field(True, description="start with the daemon, not with the first request")
+    idle_timeout: float = Field(
+        0, ge=0, description="seconds without a request after which the worker sleeps; the next one wakes it"
+    )
+    share_engine: bool | None = Field(
+        None,
+        description="one worker for the profiles that say so and differ per request only; else as the setting says",
+    )
+    system_prompt: Name | None = Field(None, description="a file of `prompts/`, without `.txt`")
+    system_prompt_mode: Literal["default", "prepend", "replace", "off"] = Field(
+        "default", description="`default`: if the client sends none; `prepend`; `replace`; `off`"
+    )
+    command: tuple[str, ...] = Field(
+        (), strict=False, description="another OpenAI-compatible server, with `{port}` and `{model}`"
+    )
+    defaults: RequestDefaults = RequestDefaults()
+    server: ServerFlags = ServerFlags()
+    limits: Limits = Limits()
+    restart: RestartPolicy = RestartPolicy()
+    health: HealthPolicy = HealthPolicy()
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        if self.num_draft_tokens is not None and self.draft_model is None:
+            raise ValueError("num_draft_tokens needs a draft_model")
+        if self.max_draft_tokens is not None and not self.auto_draft:
+            raise ValueError('max_draft_tokens needs num_draft_tokens = "auto"')
+        if self.draft_model is not None and self.server.kv_bits is not None:
+            raise ValueError("server.kv_bits cannot be used with a draft_model: it corrupts the cache")
+        if self.command:
+            self._check_command()
+        return self
+
+    def _check_command(self) -> None:
+        if not any("{port}" in part for part in self.command):
+            raise ValueError("command must contain {port}: the daemon chooses the port")
+        taken = {"draft_model", "num_draft_tokens", "adapter_path", "server"} & self.model_fields_set
+        if taken:
+            raise ValueError(
+                f"command replaces mlx_lm.server: {', '.join(sorted(taken))} would have no effect"
+            )
+
+    @property
+    def auto_draft(self) -> bool:
+        """Whether the draft length tunes itself; `draft_length` is then the longest."""
+        return self.num_draft_tokens == "auto"
+
+    @property
+    def draft_length(self) -> int:
+        """Tokens proposed per round: 0 without a draft model, mlx_lm's own default of 3 if not set."""
+        if self.draft_model is None:
+            return 0
+        if self.num_draft_tokens == "auto":
+            return self.max_draft_tokens or MAX_AUTO_DRAFT
+        return self.num_draft_tokens or 3
+
+    @property
+    def stall_timeout(self) -> float:
+        """Seconds. Our engine tells of its progress in a long prompt; a foreign server may be silent until its
+        first token.
+        """
+        return self.health.stall_timeout or (600.0 if self.command else 120.0)
+
+    @property
+    def concurrency(self) -> int:
+        """Requests served at once: one when drafting, as mlx_lm.server takes no more then."""
+        return self.limits.concurrency or (1 if self.draft_model else 8)
+
+
+@dataclass(frozen=True, slots=True)
+class ProfileSet:
+    """The profiles by name, in the order of their names, and the prompts they use."""
+
+    profiles: Mapping[str, Profile]
+    prompts: Mapping[str, str] = field(default_factory=dict)
+
+    def prompt_of(self, profile: Profile) -> str:
+        """The text of the profile's system prompt; empty if it has none."""
+        return self.prompts.get(profile.system_prompt or "", "")
+
+
+def select(profiles: ProfileSet, words: Sequence[str]) -> ProfileSet:
+    """Only the profiles that `words` name, by name, alias or any unambiguous part of a name; all for no words.
+
+    Raises ConfigError naming the candidates.
+    """
+    if not words:
+        return profiles
+    chosen = {find(profiles, word).name for word in words}
+    return replace(profiles, profiles={n: p for n, p in profiles.profiles.items() if n in chosen})
+
+
+def find(profiles: ProfileSet, word: str) -> Profile:
+    """The one profile that `word` names (see `select`)."""
+    everything = list(profiles.profiles.values())
+    for profile in everything:
+        if word == profile.name or word in profile.aliases:
+            return profile
+    candidates = [profile for profile in everything if word in profile.name]
+    if len(candidates) == 1:
+        return candidates[0]
+    names = ", ".join(profile.name for profile in candidates or everything)
+    raise ConfigError(
+        f"'{word}' fits {'several profiles' if candidates else 'no profile'}; there are: {names}"
+    )

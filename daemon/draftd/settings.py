@@ -1,0 +1,185 @@
+"""Settings of the daemon: command line over DRAFTD_* variables over the settings file over defaults."""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import platformdirs
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
+
+from draftd.errors import ConfigError, Problem
+from draftd.toml_lines import fault_of, line_of, reason_of
+
+
+def _absolute(path: Path) -> Path:
+    """'~' and '..' are resolved by their letters; a link keeps its name, and so its neighbours."""
+    try:
+        return Path(os.path.abspath(path.expanduser()))
+    except RuntimeError:
+        raise ValueError(f"there is no user {path.parts[0]}") from None
+
+
+Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+UserPath = Annotated[Path, AfterValidator(_absolute)]
+Names = Annotated[
+    tuple[str, ...],
+    NoDecode,  # "a,b" in a variable, a list in the file
+    BeforeValidator(
+        lambda value: tuple(value.replace(",", " ").split()) if isinstance(value, str) else value
+    ),
+]
+Port = Annotated[int, Field(ge=1, le=65535)]
+
+
+def config_dir() -> Path:
+    """The user's config folder: holds draftd.toml, profiles/ and prompts/."""
+    return platformdirs.user_config_path("draftd")
+
+
+def settings_file() -> Path:
+    """The settings file: DRAFTD_CONFIG, or draftd.toml in the config folder."""
+    named = os.environ.get("DRAFTD_CONFIG")
+    return Path(os.path.expanduser(named)) if named else config_dir() / "draftd.toml"
+
+
+def shipped_dir(kind: str) -> Path:
+    """The folder `kind` (profiles, prompts, launchd) that came with draftd."""
+    package = Path(__file__).parent
+    in_wheel = package / "shipped" / kind
+    return in_wheel if in_wheel.is_dir() else package.parent.parent / kind
+
+
+class Settings(BaseSettings):
+    """What the daemon as a whole is told. Times are in seconds, sizes in bytes."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="DRAFTD_", extra="forbid", frozen=True, hide_input_in_errors=True
+    )
+
+    host: str = Field("127.0.0.1", description="address that the proxy listens on")
+    port: Port = Field(8080, description="port that the proxy listens on")
+    base_port: Port = Field(8000, description="first port for workers; busy ones are skipped")
+    profiles: UserPath | None = Field(None, description="folder of profile files")
+    state_dir: UserPath = Field(
+        default_factory=lambda: platformdirs.user_state_path("draftd"),
+        description="folder for the lock, the address of the running daemon, and logs",
+    )
+    default_profile: str = Field(
+        "qwen2.5-3b-speculative-balanced", description="profile that answers a request without a model"
+    )
+    max_loads: int = Field(1, ge=1, description="workers that may load their models at the same time")
+    share_engine: bool = Field(
+        False,
+        description="one worker, and one copy of the weights, for profiles that differ per request only",
+    )
+    warm_spare: bool = Field(
+        False, description="keep a process that has imported mlx_lm, for the next start of a worker"
+    )
+    stop_grace: Seconds = Field(10.0, description="time from SIGTERM to SIGKILL when a worker stops")
+    drain_timeout: Seconds = Field(30.0, description="time that open requests have to finish at a stop")
+    max_body_bytes: int = Field(32 * 2**20, ge=1024, description="largest request body")
+    keepalive_interval: Seconds = Field(
+        10.0, description="silence after which a waiting stream gets a comment"
+    )
+    connection_timeout: Seconds = Field(
+        10.0, description="life of a connection without a request, or without the end of its headers"
+    )
+    body_timeout: Seconds = Field(30.0, description="time for the body of a request to come")
+    write_timeout: Seconds = Field(60.0, description="time for a client to take what it is sent")
+    api_key: SecretStr | None = Field(None, description="bearer token that clients must send, if set")
+    allowed_hosts: Names = Field((), description="further names in the Host header to accept")
+    allowed_origins: Names = Field((), description="web origins that may call the proxy")
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="the daemon's own log"
+    )
+    log_format: Literal["auto", "json", "console"] = Field("auto", description="auto: console on a terminal")
+    log_file: UserPath | None = Field(
+        None, description="where the daemon's own log goes instead of stderr; 3 old files of 10 MiB are kept"
+    )
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return init_settings, env_settings, _FileSource(settings_cls)
+
+    @property
+    def url(self) -> str:
+        """Where clients on this machine reach the daemon; one that listens everywhere is asked on loopback."""
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)
+        return f"http://{f'[{host}]' if ':' in host else host}:{self.port}"
+
+    def profiles_dir(self) -> Path:
+        """Where profiles are read: as set, else the user's own, else the shipped ones."""
+        if self.profiles is not None:
+            return self.profiles
+        own = config_dir() / "profiles"
+        return own if own.is_dir() else shipped_dir("profiles")
+
+    def prompt_dirs(self) -> tuple[Path, ...]:
+        """Where prompts are looked for, in order: beside the profiles, the user's own, the shipped ones."""
+        return self.profiles_dir().parent / "prompts", config_dir() / "prompts", shipped_dir("prompts")
+
+
+class _FileSource(PydanticBaseSettingsSource):
+    """The settings file; a missing one is no settings."""
+
+    def get_field_value(self, field: Any, field_name: str) -> tuple[Any, str, bool]:
+        raise NotImplementedError  # pydantic-settings asks for it, but __call__ reads the file as a whole
+
+    def __call__(self) -> dict[str, Any]:
+        path = settings_file()
+        try:
+            text = path.read_text("utf-8")
+        except FileNotFoundError:
+            if os.environ.get("DRAFTD_CONFIG"):
+                raise ConfigError(f"the settings file {path} (from DRAFTD_CONFIG) does not exist") from None
+            return {}
+        except (OSError, UnicodeDecodeError) as error:
+            raise _unreadable(path, None, str(error)) from error
+        try:
+            return tomllib.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise _unreadable(path, *fault_of(text, error)) from error
+
+
+def _unreadable(path: Path, line: int | None, reason: str) -> ConfigError:
+    return ConfigError("the settings file cannot be read", (Problem(path, line, reason),))
+
+
+def load_settings(**overrides: Any) -> Settings:
+    """Settings from all sources; `overrides` come from the command line, None meaning not given.
+
+    Raises ConfigError naming the file and line, the variable or the option of each value that is refused.
+    """
+    given = {key: value for key, value in overrides.items() if value is not None}
+    try:
+        return Settings(**given)
+    except ValidationError as error:
+        problems = tuple(_problem(dict(detail), given) for detail in error.errors())
+        raise ConfigError("the settings are not valid", problems) from error
+
+
+def _problem(detail: dict[str, Any], given: dict[str, Any]) -> Problem:
+    """Name the source that a refused value came from."""
+    name = str(detail["loc"][0]) if detail["loc"] else ""
+    if name == "api_key":
+        detail.pop("input", None)  # a secret is never repeated
+    variable = f"DRAFTD_{name.upper()}"
+    reason = f"{name}: {reason_of(detail)}"
+    if name in given:
+        return Problem(Path(f"--{name.replace('_', '-')}"), None, reason)
+    if variable in map(str.upper, os.environ):
+        return Problem(Path(variable), None, reason)
+    path = settings_file()
+    text = path.read_text("utf-8") if path.is_file() else ""
+    return Problem(path, line_of(text, detail["loc"]), reason)

@@ -1,0 +1,299 @@
+"""Prometheus instruments of the daemon, in a registry of their own.
+
+Theory of operation. Counters and histograms are pushed as things happen. States (worker state, memory, queue
+depth, the acceptance ratio) are read when someone asks, by a collector, so that they cannot be out of date.
+
+Every label value comes from configuration or from a fixed set. A profile is a label only between `declare`
+and `retire`; a request for anything else counts under `_unknown`, and other numbers for it are dropped. So
+the number of series depends on the profiles alone, whatever clients send.
+
+Proposed and accepted come from `DraftAcceptance` only, rounds from `GenerationReport` only: see `records`.
+Not for use from several threads.
+"""
+
+import math
+import platform
+import re
+import statistics
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+
+from prometheus_client import CollectorRegistry, Info, disable_created_metrics, exposition
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.openmetrics import exposition as openmetrics
+from prometheus_client.registry import Collector
+
+from draftd.telemetry.instruments import ENDPOINTS, UNKNOWN, Instruments
+from draftd.telemetry.records import MOST, DraftAcceptance, GenerationReport, Record
+from draftd.telemetry.speculation import WINDOW, Speculation, families
+
+__all__ = [
+    "CLIENT_LEFT",
+    "ENDPOINTS",
+    "STATES",
+    "UNKNOWN",
+    "WINDOW",
+    "Acceptance",
+    "Metrics",
+    "Recent",
+    "WorkerSample",
+]
+
+STATES = ("stopped", "starting", "ready", "stopping", "backoff", "failed")
+CLIENT_LEFT = 499  # the status to report for a client that did not wait for its answer
+
+# A reason is a word of ours. Should a message ever come instead, it must not become a series.
+_WORD = re.compile(r"[a-z][a-z0-9_-]{0,31}")
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerSample:
+    """One profile's worker at the time of a scrape.
+
+    `state` is one of STATES; `memory_bytes` is of the process group, None where there is none; `queue_depth`
+    is in requests; both are None for a profile that shares the worker of another sample, which has them.
+    `start_seconds` is how long the last start took until ready, None before the first; `accounting` whether the
+    engine counts draft tokens.
+    """
+
+    profile: str
+    state: str
+    memory_bytes: int | None
+    queue_depth: int | None
+    start_seconds: float | None
+    accounting: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Acceptance:
+    """Draft tokens: totals since the profile was declared; accepted ÷ proposed of the last 50 requests.
+
+    Requests that drafted nothing are not among the 50. `ratio` is None until there is one.
+    """
+
+    proposed: int
+    accepted: int
+    ratio: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Recent:
+    """The last 50 requests of which each figure is known, oldest first: accepted ÷ proposed; tokens/s."""
+
+    acceptance: tuple[float, ...]
+    tokens_per_second: tuple[float, ...]
+
+
+@dataclass(slots=True)
+class _Tally:
+    """What /api/status asks about one profile, beside what Prometheus keeps."""
+
+    proposed: int = 0
+    accepted: int = 0
+    requests: int = 0
+    speculation: Speculation = field(default_factory=Speculation)
+    recent: deque[DraftAcceptance] = field(default_factory=lambda: deque(maxlen=WINDOW))
+    speeds: deque[float] = field(default_factory=lambda: deque(maxlen=WINDOW))
+
+    def add(self, record: DraftAcceptance) -> None:
+        self.proposed += record.proposed
+        self.accepted += record.accepted
+        if record.proposed:  # a request that drafted nothing says nothing about drafting
+            self.recent.append(record)
+
+    def ratio(self) -> float | None:
+        proposed = sum(record.proposed for record in self.recent)
+        return sum(record.accepted for record in self.recent) / proposed if proposed else None
+
+
+class _AtScrape(Collector):
+    """The states, read from the tallies and from the bound snapshot when a scrape asks for them."""
+
+    def __init__(self, tallies: dict[str, _Tally]) -> None:
+        self._tallies = tallies
+        self.snapshot: Callable[[], Iterable[WorkerSample]] = tuple
+
+    def collect(self) -> Iterator[Metric]:
+        yield from self._drafting()
+        yield from families({profile: tally.speculation for profile, tally in self._tallies.items()})
+        # While a worker is replaced there may be two of a profile. A series can be given once: the last wins.
+        yield from _workers({sample.profile: sample for sample in self.snapshot()}.values())
+
+    def _drafting(self) -> Iterator[Metric]:
+        ratio = _gauge("draft_acceptance_ratio", "Accepted / proposed draft tokens of the last 50 requests.")
+        for profile, tally in self._tallies.items():
+            if (value := tally.ratio()) is not None:
+                ratio.add_metric([profile], value)
+        yield ratio
+
+
+def _gauge(name: str, text: str, *labels: str) -> GaugeMetricFamily:
+    return GaugeMetricFamily(f"draftd_{name}", text, labels=("profile", *labels))
+
+
+def _workers(samples: Iterable[WorkerSample]) -> Iterator[Metric]:
+    state = _gauge("worker_state", "1 for the state that the worker is in, 0 for the others.", "state")
+    accounting = _gauge(
+        "draft_accounting", "1 if the engine counts draft tokens, 0 if it does not or is not up."
+    )
+    memory = _gauge("worker_memory_bytes", "Memory of the worker's processes; once, if profiles share it.")
+    depth = _gauge("queue_depth", "Requests that wait for the worker; once, if profiles share it.")
+    start = _gauge("worker_start_seconds", "How long the worker's last start took until it was ready.")
+    for sample in samples:
+        for name in STATES:
+            state.add_metric([sample.profile, name], sample.state == name)
+        accounting.add_metric([sample.profile], sample.accounting)
+        if sample.queue_depth is not None:
+            depth.add_metric([sample.profile], sample.queue_depth)
+        if sample.memory_bytes is not None:
+            memory.add_metric([sample.profile], sample.memory_bytes)
+        if sample.start_seconds is not None:
+            start.add_metric([sample.profile], sample.start_seconds)
+    return iter((accounting, state, memory, depth, start))
+
+
+class Metrics:
+    """Everything `/metrics` and the numbers of `/api/status` are made of.
+
+    Seconds are seconds, of the monotonic clock. A number that is no measurement (negative, NaN, infinite) is
+    dropped rather than raised: a worker's usage block must not be able to break a request.
+    """
+
+    def __init__(self, version: str, mlx_lm: str) -> None:
+        # *_created series are no part of the interface, and would be one more for each of the others.
+        disable_created_metrics()  # type: ignore[no-untyped-call]
+        self._registry = CollectorRegistry()
+        self._tallies: dict[str, _Tally] = {}
+        self._push = Instruments(self._registry)
+        self._at_scrape = _AtScrape(self._tallies)
+        self._registry.register(self._at_scrape)
+        build = Info("draftd_build", "Versions that run.", registry=self._registry)
+        build.info({"version": version, "python": platform.python_version(), "mlx_lm": mlx_lm})
+
+    def declare(self, profile: str) -> None:
+        """Make the series of a profile, at 0; again for a known one changes nothing.
+
+        Raises ValueError for `_unknown`, which stands for everything that is no profile.
+        """
+        if profile == UNKNOWN:
+            raise ValueError(f"{UNKNOWN} cannot be the name of a profile")
+        if profile not in self._tallies:
+            self._tallies[profile] = _Tally()
+            self._push.declare(profile)
+
+    def retire(self, profile: str) -> None:
+        """Forget a profile that was removed: call it once its worker has drained and stopped."""
+        if self._tallies.pop(profile, None) is not None:
+            self._push.retire(profile)
+
+    def record(self, profile: str, record: Record) -> None:
+        """Count what a line of the worker said."""
+        if (tally := self._tallies.get(profile)) is None:
+            return
+        match record:
+            case DraftAcceptance():
+                tally.add(record)
+                self._push.proposed.labels(profile).inc(record.proposed)
+                self._push.accepted.labels(profile).inc(record.accepted)
+            case GenerationReport():
+                self._push.rounds.labels(profile).inc(record.rounds)
+                tally.speculation.add(record)
+
+    def request(self, profile: str | None, endpoint: str, status: int, seconds: float) -> None:
+        """Count one answered request. `status` is the HTTP status, CLIENT_LEFT if the client left.
+
+        `profile` is None, or any name that is not declared, for a request that no profile answers.
+        """
+        label = profile if profile is not None and profile in self._tallies else UNKNOWN
+        endpoint = endpoint if endpoint in ENDPOINTS else "other"
+        push, answer = self._push, str(status) if 100 <= status <= 599 else "other"
+        push.series(push.requests, label, endpoint, answer).inc()
+        if _measured(seconds):
+            push.series(push.duration, label, endpoint).observe(seconds)
+        if label != UNKNOWN:
+            self._tallies[label].requests += 1
+
+    def first_token(self, profile: str, seconds: float) -> None:
+        """From the request's arrival to the first token, the wait in the queue included."""
+        if profile in self._tallies and _measured(seconds):
+            self._push.series(self._push.first_token, profile).observe(seconds)
+
+    def generation(
+        self, profile: str, *, prompt_tokens: int, completion_tokens: int, seconds: float | None
+    ) -> None:
+        """Count the tokens of one request; `seconds` is from its first token to its last, None if unknown.
+
+        The speed is of the tokens after the first, as that many came in `seconds`.
+        """
+        if (tally := self._tallies.get(profile)) is None:
+            return
+        prompt_tokens, completion_tokens = _tokens(prompt_tokens), _tokens(completion_tokens)
+        self._push.series(self._push.prompt, profile).inc(prompt_tokens)
+        self._push.series(self._push.completion, profile).inc(completion_tokens)
+        if seconds is not None and seconds > 0 and _measured(seconds) and completion_tokens > 1:
+            speed = (completion_tokens - 1) / seconds
+            tally.speeds.append(speed)
+            self._push.series(self._push.speed, profile).observe(speed)
+
+    def queue_wait(self, profile: str, seconds: float) -> None:
+        """How long one request stood in the queue before its turn came; who left it is not counted."""
+        if profile in self._tallies and _measured(seconds):
+            self._push.series(self._push.wait, profile).observe(seconds)
+
+    def restarted(self, profile: str, reason: str) -> None:
+        """Count a restart. `reason` is a short word of ours, such as "exit", never a message."""
+        if profile in self._tallies:
+            word = reason if _WORD.fullmatch(reason) else "other"
+            self._push.restarts.labels(profile, word).inc()
+
+    def log_write_error(self, profile: str) -> None:
+        """Count a failed attempt to write the worker's log file."""
+        if profile in self._tallies:
+            self._push.log_errors.labels(profile).inc()
+
+    def bind(self, snapshot: Callable[[], Iterable[WorkerSample]], spare: Callable[[], int] = int) -> None:
+        """Take the workers' states and the spare's bytes from these at each scrape; `render` raises as they do."""
+        self._at_scrape.snapshot = snapshot
+        self._push.spare_memory.set_function(spare)
+
+    def acceptance(self, profile: str) -> Acceptance:
+        """Zeros and None for a profile that is not declared."""
+        tally = self._tallies.get(profile) or _Tally()
+        return Acceptance(tally.proposed, tally.accepted, tally.ratio())
+
+    def recent(self, profile: str) -> Recent:
+        """Empty for a profile that is not declared."""
+        tally = self._tallies.get(profile) or _Tally()
+        ratios = tuple(record.accepted / record.proposed for record in tally.recent)
+        return Recent(ratios, tuple(tally.speeds))
+
+    def speculation(self, profile: str) -> Speculation:
+        """Empty for a profile that is not declared."""
+        return (self._tallies.get(profile) or _Tally()).speculation
+
+    def tokens_per_second(self, profile: str) -> float | None:
+        """Median of the last 50 generations whose speed is known."""
+        tally = self._tallies.get(profile)
+        return statistics.median(tally.speeds) if tally and tally.speeds else None
+
+    def requests(self, profile: str) -> int:
+        """Requests since the profile was declared, whatever their status."""
+        tally = self._tallies.get(profile)
+        return tally.requests if tally else 0
+
+    def render(self, accept: str | None = None) -> tuple[bytes, str]:
+        """The exposition and its content type: OpenMetrics if Accept asks for it, else text 0.0.4."""
+        if accept and "application/openmetrics-text" in accept.lower():
+            body = openmetrics.generate_latest(self._registry)  # type: ignore[no-untyped-call]
+            return body, "application/openmetrics-text; version=1.0.0; charset=utf-8"
+        return exposition.generate_latest(self._registry), "text/plain; version=0.0.4; charset=utf-8"
+
+
+def _tokens(said: object) -> int:
+    # The worker's own words, which no type checker has seen: a text or 1e400 must not reach a counter.
+    return said if isinstance(said, int) and 0 <= said <= MOST else 0
+
+
+def _measured(seconds: float) -> bool:
+    return math.isfinite(seconds) and seconds >= 0

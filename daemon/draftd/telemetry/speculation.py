@@ -1,0 +1,87 @@
+"""What the engine's accounts say about drafting: acceptance by position, draft lengths, costs, estimated speed-up.
+
+Counted for each profile, and made into metrics when a scrape asks. A position is a label between 1 and 64, which
+is the longest draft that a profile or a request may ask for.
+"""
+
+from collections import Counter, deque
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+
+from draftd.profiles import MOST_DRAFTED
+from draftd.telemetry.records import Costs, GenerationReport
+
+WINDOW = 50  # requests that ratios, estimates and medians look back on
+_LENGTHS = (1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 16, 24, 32, 64)
+
+
+@dataclass(slots=True)
+class Speculation:
+    """One profile's figures. `lengths` counts rounds by the tokens proposed in them; `costs` are the last ones."""
+
+    accepted: Counter[int] = field(default_factory=Counter)
+    proposed: Counter[int] = field(default_factory=Counter)
+    lengths: Counter[int] = field(default_factory=Counter)
+    rules: Counter[str] = field(default_factory=Counter)
+    costs: Costs | None = None
+    _estimates: deque[tuple[int, float]] = field(default_factory=lambda: deque(maxlen=WINDOW))
+
+    def add(self, report: GenerationReport) -> None:
+        """Count one request; one that drafted nothing says nothing about drafting."""
+        if not report.proposed:
+            return
+        proposed = report.proposed_by_position[:MOST_DRAFTED]
+        self.proposed.update(dict(enumerate(proposed, 1)))
+        self.accepted.update(dict(enumerate(report.accepted_by_position[:MOST_DRAFTED], 1)))
+        for length, (rounds, longer) in enumerate(zip(proposed, (*proposed[1:], 0), strict=False), 1):
+            if rounds > longer:
+                self.lengths[length] += rounds - longer
+        if report.rule:
+            self.rules[report.rule] += 1
+        self.costs = report.costs or self.costs
+        if report.speedup and report.tokens:
+            self._estimates.append((report.tokens, report.speedup))
+
+    def speedup(self) -> float | None:
+        """Estimated time without drafting by the time with it, of the last 50 drafted requests together."""
+        without = sum(tokens for tokens, _ in self._estimates)
+        return without / sum(tokens / factor for tokens, factor in self._estimates) if without else None
+
+
+def families(profiles: Mapping[str, Speculation]) -> Iterator[Metric]:
+    """Return the metrics of all profiles."""
+    accepted = _by_position("accepted", "Draft tokens accepted, by their position in the draft.")
+    proposed = _by_position("proposed", "Draft tokens proposed, by their position in the draft.")
+    length = HistogramMetricFamily(
+        "draftd_draft_length", "Draft tokens proposed in a round.", labels=("profile",)
+    )
+    speedup = GaugeMetricFamily(
+        "draftd_draft_speedup_estimate",
+        "Estimated speed against no drafting, last 50 drafted requests.",
+        labels=("profile",),
+    )
+    for profile, one in profiles.items():
+        for family, counts in ((accepted, one.accepted), (proposed, one.proposed)):
+            for position in sorted(counts):
+                family.add_metric([profile, str(position)], counts[position])
+        length.add_metric([profile], *_histogram(one.lengths))
+        if (estimate := one.speedup()) is not None:
+            speedup.add_metric([profile], estimate)
+    yield from (accepted, proposed, length, speedup)
+
+
+def _by_position(what: str, text: str) -> CounterMetricFamily:
+    name = f"draftd_draft_{what}_by_position"
+    return CounterMetricFamily(name, text, labels=("profile", "position"))
+
+
+def _histogram(lengths: Counter[int]) -> tuple[list[tuple[str, float]], float]:
+    """Return the cumulative buckets, and the sum."""
+    buckets = [(str(float(most)), _up_to(lengths, most)) for most in _LENGTHS]
+    return [*buckets, ("+Inf", lengths.total())], sum(length * rounds for length, rounds in lengths.items())
+
+
+def _up_to(lengths: Counter[int], most: int) -> int:
+    return sum(rounds for length, rounds in lengths.items() if length <= most)

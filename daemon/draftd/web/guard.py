@@ -1,0 +1,89 @@
+"""Who may talk to the proxy: checks of Host, Origin, token and content type. Pure.
+
+A daemon on loopback is within reach of every web page that the user opens: a page can post to 127.0.0.1, and a
+name that its owner points to 127.0.0.1 lets it read the answers too. So a request must name a host that is
+ours, and must not come from a foreign origin.
+"""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Mapping
+from dataclasses import dataclass
+from ipaddress import ip_address
+
+from draftd.errors import ConfigError, RequestError
+
+OPEN = frozenset({"/healthz", "/"})
+DASHBOARD = "/dashboard/"  # files of the page at '/', which asks for the key itself
+LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
+
+
+@dataclass(frozen=True, slots=True)
+class Guard:
+    """What is let in. `api_key` empty means that no token is asked for."""
+
+    hosts: frozenset[str]
+    origins: frozenset[str]
+    api_key: str
+
+    def check(self, method: str, path: str, headers: Mapping[str, str]) -> None:
+        """Raises RequestError: 403 for a foreign host or origin, 401 without the token, 415 for a form."""
+        host = headers.get("Host", "")
+        if host_name(host) not in self.hosts:
+            raise RequestError(403, "the Host header names no host of this daemon (see allowed_hosts)")
+        origin = headers.get("Origin")
+        if origin is not None and origin not in self.origins and not _same_origin(origin, host):
+            raise RequestError(403, "requests from this web origin are not allowed (see allowed_origins)")
+        if path in OPEN or path.startswith(DASHBOARD):
+            return
+        self._check_token(headers.get("Authorization", ""))
+        # A form or text/plain can be posted by any page without asking the browser first.
+        kind = headers.get("Content-Type", "").partition(";")[0].strip().lower()
+        if method == "POST" and path.startswith(("/v1/", "/chat/")) and kind != "application/json":
+            raise RequestError(415, "send the body with 'Content-Type: application/json'")
+
+    def _check_token(self, authorization: str) -> None:
+        if not self.api_key:
+            return
+        scheme, _, token = authorization.partition(" ")
+        right = hmac.compare_digest(_bytes(token.strip()), _bytes(self.api_key))
+        if scheme.lower() != "bearer" or not right:
+            raise RequestError(
+                401, "this daemon asks for its API key as a bearer token", code="invalid_api_key"
+            )
+
+
+def make_guard(host: str, allowed_hosts: tuple[str, ...], origins: tuple[str, ...], api_key: str) -> Guard:
+    """The guard for an address to listen on. Raises ConfigError for an open address without a token."""
+    api_key = api_key.strip()
+    if not is_loopback(host) and not api_key:
+        raise ConfigError(
+            f"listening on {host} lets other machines in, and no API key is set; set DRAFTD_API_KEY to a long"
+            " random text, or listen on 127.0.0.1"
+        )
+    names = {name.lower() for name in (host, *allowed_hosts)} - {"", "0.0.0.0", "::"}
+    return Guard(LOOPBACK_NAMES | names, frozenset(origins), api_key)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach `host`."""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host.lower() == "localhost"
+
+
+def host_name(header: str) -> str:
+    """The name in a Host header, without its port, in lower case."""
+    if header.startswith("["):
+        return header[1:].partition("]")[0].lower()
+    return header.partition(":")[0].lower()
+
+
+def _bytes(text: str) -> bytes:
+    return text.encode("utf-8", "surrogatepass")  # a header's bytes that are no UTF-8 arrive as surrogates
+
+
+def _same_origin(origin: str, host: str) -> bool:
+    return origin in {f"http://{host}", f"https://{host}"}

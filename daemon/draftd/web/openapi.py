@@ -1,0 +1,170 @@
+"""The OpenAPI 3.1 document at /openapi.json, made from the route table, the handlers' docstrings and the checks.
+
+Pure. A route that is not named in BODIES or ANSWERS stands in it with its path, its method and its first line.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+from pydantic.json_schema import models_json_schema
+
+from draftd.web.forwarding import RequestFields
+
+
+class Message(BaseModel):
+    """One message of a chat; other fields pass as they are."""
+
+    role: str
+    content: str | list[dict[str, Any]] | None = None
+    tool_calls: list[dict[str, Any]] | None = None
+    tool_call_id: str | None = None
+
+
+class ChatRequest(RequestFields):
+    """The body of a chat request. `model` names a profile or one of its aliases; without it the default answers."""
+
+    model: str | None = None
+    messages: list[Message] = Field(min_length=1)
+    tool_choice: str | dict[str, Any] | None = None
+
+
+class TextRequest(RequestFields):
+    """The body of a request to continue a text."""
+
+    model: str | None = None
+    prompt: str | list[str] = Field(min_length=1)
+
+
+class Usage(BaseModel):
+    """Tokens."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+
+
+class _Completion(BaseModel):
+    id: str
+    created: int
+    model: str
+    choices: list[dict[str, Any]]
+    usage: Usage | None = None
+
+
+class ChatCompletion(_Completion):
+    """The answer in one piece; with `stream`, server-sent events of `chat.completion.chunk` and `[DONE]`."""
+
+    object: Literal["chat.completion"]
+
+
+class TextCompletion(_Completion):
+    """The continued text."""
+
+    object: Literal["text_completion"]
+
+
+class Model(BaseModel):
+    """A profile, as a model."""
+
+    id: str
+    object: Literal["model"]
+    created: int
+    owned_by: str
+
+
+class ModelList(BaseModel):
+    """All profiles."""
+
+    object: Literal["list"]
+    data: list[Model]
+
+
+class ErrorFields(BaseModel):
+    """What went wrong: `code` is for programs, `message` for people."""
+
+    message: str
+    type: str
+    param: str | None
+    code: str | None
+
+
+class Error(BaseModel):
+    """Every error."""
+
+    model_config = ConfigDict(title="Error")
+
+    error: ErrorFields
+
+
+BODIES: dict[str, type[BaseModel]] = {
+    "/v1/chat/completions": ChatRequest,
+    "/chat/completions": ChatRequest,
+    "/v1/completions": TextRequest,
+}
+ANSWERS: dict[str, type[BaseModel]] = {
+    "/v1/chat/completions": ChatCompletion,
+    "/chat/completions": ChatCompletion,
+    "/v1/completions": TextCompletion,
+    "/v1/models": ModelList,
+    "/v1/models/{id}": Model,
+}
+_PARAMETER = re.compile(r"{(\w+)(?::[^}]*)?}")
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """One method of one path, and its handler."""
+
+    method: str
+    path: str
+    handler: Callable[..., Any]
+
+
+def document(routes: Iterable[Route], version: str) -> dict[str, Any]:
+    """The whole document."""
+    models: list[type[BaseModel]] = [*BODIES.values(), *ANSWERS.values(), Error]
+    _, schemas = models_json_schema(
+        [(model, "validation") for model in dict.fromkeys(models)],
+        ref_template="#/components/schemas/{model}",
+    )
+    paths: dict[str, dict[str, Any]] = {}
+    for route in routes:
+        paths.setdefault(_PARAMETER.sub(r"{\1}", route.path), {})[route.method.lower()] = _operation(route)
+    bearer = {"type": "http", "scheme": "bearer", "description": "Asked for if the daemon has an api_key."}
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "draftd", "version": version},
+        "paths": paths,
+        "components": {"schemas": schemas["$defs"], "securitySchemes": {"api_key": bearer}},
+        "security": [{}, {"api_key": []}],
+    }
+
+
+def _operation(route: Route) -> dict[str, Any]:
+    path = _PARAMETER.sub(r"{\1}", route.path)
+    doc = (route.handler.__doc__ or path).strip()
+    answer = _json(ANSWERS[path]) if path in ANSWERS else {}
+    operation: dict[str, Any] = {
+        "summary": doc.splitlines()[0].rstrip("."),
+        "parameters": [
+            {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
+            for name in _PARAMETER.findall(route.path)
+        ],
+        "responses": {
+            "2XX": {"description": "Well", **answer},
+            "default": {"description": "An error", **_json(Error)},
+        },
+    }
+    if path in BODIES:
+        operation["requestBody"] = {"required": True, **_json(BODIES[path])}
+    return operation
+
+
+def _json(model: type[BaseModel]) -> dict[str, Any]:
+    schema = {"$ref": f"#/components/schemas/{model.__name__}"}
+    return {"content": {"application/json": {"schema": schema}}}

@@ -1,0 +1,240 @@
+"""The streaming reverse proxy: one handler from a client's request to the end of its answer."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import structlog
+
+from draftd.errors import DraftdError, WorkerError
+from draftd.profiles import Profile
+from draftd.telemetry.metrics import Metrics
+from draftd.web import quick_json, upstream
+from draftd.web.admission import Admission
+from draftd.web.client import Client
+from draftd.web.events import DONE, Answer, BrokenAnswerError
+from draftd.web.exchange import Exchange
+from draftd.web.forwarding import Endpoint, Forward, parse_body, prepare
+from draftd.web.relay import Relay
+from draftd.web.replies import status_of
+from draftd.web.reply import StreamReply
+from draftd.web.router import Router
+from draftd.workers.command import HOST, upstream_model
+from draftd.workers.lease import Lease
+from draftd.workers.supervisor import Supervisor
+from draftd.workers.worker import Worker
+
+log = structlog.get_logger("proxy")
+
+PATHS: dict[Endpoint, str] = {"chat.completions": "/v1/chat/completions", "completions": "/v1/completions"}
+AUTO_DRAFT = {"X-Draftd-Draft": "auto"}  # the draft length tunes itself, up to what the body says
+PROFILE_HEADER = "X-Draftd-Profile"  # tells a shared engine whose request it is
+NOTICE = 1.0  # seconds that the death of a worker may take to be noticed
+
+
+@dataclass(slots=True)
+class Call:
+    """One request on its way: whose it is, what is sent, where the answer goes, and when its tokens came.
+
+    `told` are the headers that the answer will have. `reply` is None for a client that wants its answer in one
+    piece. Times are monotonic seconds.
+    """
+
+    name: str
+    forward: Forward
+    told: dict[str, str]
+    reply: StreamReply | None = None
+    began: float = field(default_factory=time.monotonic)
+    first_token: float | None = None
+    last_token: float | None = None
+
+    def generation_seconds(self) -> float | None:
+        """From the first to the last token; None if none came."""
+        if self.first_token is None or self.last_token is None:
+            return None
+        return self.last_token - self.first_token
+
+
+class Proxy:
+    """`router` is replaced by a reload; a request keeps the one that it began with.
+
+    `keepalive` is in seconds (see Limits); `on_change` is told when a request has come or gone.
+    """
+
+    def __init__(
+        self,
+        router: Callable[[], Router],
+        supervisor: Supervisor,
+        metrics: Metrics,
+        keepalive: float,
+        on_change: Callable[[], None],
+    ) -> None:
+        self._router = router
+        self._supervisor = supervisor
+        self._metrics = metrics
+        self._keepalive = keepalive
+        self._on_change = on_change
+        self._admissions: dict[Worker, Admission] = {}
+        self._refusing = False
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self.open_requests = 0
+
+    def admission(self, name: str) -> Admission:
+        """The queue of a profile's worker: one for all profiles that share it."""
+        worker = self._supervisor.worker(name)
+        if worker not in self._admissions:
+            self._admissions[worker] = Admission(lambda: self._capacity(worker))
+        return self._admissions[worker]
+
+    def _capacity(self, worker: Worker) -> tuple[int, int]:
+        profile = self._router().profiles.profiles.get(worker.name)
+        return (profile.concurrency, profile.limits.queue) if profile else (1, 0)
+
+    def refresh(self) -> None:
+        """After a reload: let in as many as the limits allow now, and forget the queues of workers that end."""
+        for admission in self._admissions.values():
+            admission.refresh()
+        kept = {self._supervisor.worker(name) for name in self._router().profiles.profiles}
+        self._admissions = {worker: one for worker, one in self._admissions.items() if worker in kept}
+
+    def refuse_new(self) -> None:
+        """The daemon stops: what is open may finish, nothing new is taken."""
+        self._refusing = True
+
+    async def until_idle(self) -> None:
+        """Return when no request is open."""
+        await self._idle.wait()
+
+    async def handle(self, client: Client, endpoint: Endpoint) -> bytes | None:
+        """Answer one request: gives the answer, None if it was streamed.
+
+        Raises DraftdError as long as nothing has been sent.
+        """
+        if self._refusing:
+            raise WorkerError("draftd is stopping", code="stopping", retry_after=5)
+        self.open_requests += 1
+        self._idle.clear()
+        self._on_change()
+        try:
+            return await self._handle(client, endpoint)
+        finally:
+            self.open_requests -= 1
+            self._on_change()
+            if not self.open_requests:
+                self._idle.set()
+
+    async def _handle(self, client: Client, endpoint: Endpoint) -> bytes | None:
+        body = parse_body(await client.body())
+        router = self._router()
+        profile = router.resolve(body.get("model"))
+        client.profile = client.told["x-draftd-profile"] = profile.name
+        client_model = body.get("model") or profile.name
+        prompt = router.profiles.prompt_of(profile)
+        forward = prepare(body, endpoint, profile, prompt, upstream_model(profile), client_model)
+        if not forward.stream:
+            return await self._relay(Call(profile.name, forward, client.told))
+        await self._stream(client, forward, profile)
+        return None
+
+    async def _stream(self, client: Client, forward: Forward, profile: Profile) -> None:
+        reply = StreamReply(client, self._keepalive)
+        try:
+            async with reply.kept_alive():
+                rest = await self._relay(Call(profile.name, forward, client.told, reply))
+            await reply.finish(rest)
+        except DraftdError as error:
+            if not client.begun:
+                raise
+            client.status = status_of(error)
+            await reply.fail(error)
+
+    async def _relay(self, call: Call) -> bytes:
+        """Wait for a slot and the worker, send the request, pass the answer on; returns what is left to send."""
+        while True:
+            worker = self._supervisor.worker(call.name)
+            try:
+                return await self._in_turn(worker, call)
+            except WorkerError as error:
+                if error.code != "worker_stopped" or self._supervisor.worker(call.name) is worker:
+                    raise
+                # A reload gave the profile to another worker while the request waited for this one.
+
+    async def _in_turn(self, worker: Worker, call: Call) -> bytes:
+        admission = self.admission(call.name)
+        call.told["x-draftd-queue-position"] = str(admission.ahead)
+        async with admission.slot() as waited:
+            self._metrics.queue_wait(call.name, waited)
+            try:
+                return await self._attempt(worker, call)
+            except upstream.NotSentError:
+                # The worker died a moment ago, and we asked before its own task had heard of it.
+                await worker.until_changed(NOTICE)
+                return await self._attempt(worker, call)
+
+    async def _attempt(self, worker: Worker, call: Call) -> bytes:
+        forward = call.forward
+        async with worker.lease(call.name) as lease:
+            call.told["x-draftd-worker"] = f"{HOST}:{lease.port}"
+            path, headers = PATHS[forward.endpoint], self._headers(call)
+            exchange = await upstream.post(lease.port, path, forward.payload, headers)
+            try:
+                if forward.streamed:
+                    return await self._take_stream(exchange, lease, call)
+                return self._take_whole(await upstream.whole(exchange), call)
+            except BrokenAnswerError as error:
+                raise upstream.broken(error) from error
+            finally:
+                exchange.close()
+
+    def _headers(self, call: Call) -> dict[str, str]:
+        """What the engine is told beside the body."""
+        shared = {PROFILE_HEADER: call.name} if self._supervisor.shares_with(call.name) else {}
+        return shared | AUTO_DRAFT if call.forward.auto_draft else shared
+
+    async def _take_stream(self, exchange: Exchange, lease: Lease, call: Call) -> bytes:
+        answer = Answer(call.forward.endpoint, call.forward.model)
+        relay = Relay(answer, streams=call.reply is not None, wants_usage=call.forward.wants_usage)
+        events = b""
+        while piece := await upstream.piece(exchange):
+            lease.progress()
+            events = relay.feed(piece)
+            if relay.tokens:
+                self._note_token(call)
+            if answer.complete:
+                self._count(call, answer.usage)
+                return events + DONE if call.reply is not None else quick_json.dumps(answer.whole())
+            if call.reply is not None and events:
+                await call.reply.send(events)
+            if relay.broken is not None:
+                raise relay.broken
+            if answer.done:
+                break
+        raise upstream.truncated()
+
+    def _take_whole(self, raw: bytes, call: Call) -> bytes:
+        try:
+            body = quick_json.loads(raw)
+            usage = body["usage"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise BrokenAnswerError("no JSON, or without usage") from error
+        self._count(call, usage)
+        return quick_json.dumps({**body, "model": call.forward.model})
+
+    def _note_token(self, call: Call) -> None:
+        call.last_token = time.monotonic()
+        if call.first_token is None:
+            call.first_token = call.last_token
+            self._metrics.first_token(call.name, call.first_token - call.began)
+
+    def _count(self, call: Call, usage: dict[str, int] | None) -> None:
+        usage = usage or {}
+        self._metrics.generation(
+            call.name,
+            prompt_tokens=usage.get("prompt_tokens") or 0,
+            completion_tokens=usage.get("completion_tokens") or 0,
+            seconds=call.generation_seconds(),
+        )

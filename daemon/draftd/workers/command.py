@@ -1,0 +1,86 @@
+"""What to start for a profile: argv, environment, and a fingerprint that changes when a restart is needed.
+
+Pure. The only module that knows the engine's name.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+from draftd.profiles import Profile
+
+HOST = "127.0.0.1"  # workers are never reachable from another machine
+LIFELINE_FD = "DRAFTD_LIFELINE_FD"
+ENGINE = [sys.executable, "-m", "draftd.engine"]
+SPARE = [sys.executable, "-m", "draftd.engine.spare"]  # waits for the arguments that ENGINE is given
+
+
+def argv(profile: Profile, port: int) -> list[str]:
+    """The child's command line. A foreign `command` runs under a guardian, so that it ends with us."""
+    if profile.command:
+        filled = (
+            part.replace("{port}", str(port)).replace("{model}", profile.model) for part in profile.command
+        )
+        return [sys.executable, "-m", "draftd.engine.guardian", *filled]
+    args = [*ENGINE, "--model", profile.model, "--host", HOST, "--port", str(port)]
+    # Browsers may not call a worker directly: its only origin is itself.
+    args += ["--allowed-origins", f"http://{HOST}:{port}"]
+    if profile.draft_model:
+        args += ["--draft-model", profile.draft_model, "--num-draft-tokens", str(profile.draft_length)]
+    if profile.adapter_path:
+        args += ["--adapter-path", profile.adapter_path]
+    return args + _flags(profile.server.model_dump(exclude_none=True))
+
+
+def _flags(values: Mapping[str, Any]) -> list[str]:
+    args: list[str] = []
+    for key, value in values.items():
+        flag = "--" + key.replace("_", "-")
+        if value is True:
+            args.append(flag)
+        elif value is not False:
+            args += [flag, json.dumps(value) if isinstance(value, dict) else str(value)]
+    return args
+
+
+def environment(base: Mapping[str, str], *, offline: bool) -> dict[str, str]:
+    """The child's environment: the daemon's own, without what is meant for (or secret to) the daemon.
+
+    `offline` keeps it from asking the model hub, for when its weights are on this machine.
+    """
+    # In any case: pydantic-settings reads draftd_api_key as well.
+    env = {key: value for key, value in base.items() if not key.upper().startswith("DRAFTD_")}
+    # What lies where the daemon was started, such as a checkout of mlx-lm, must not shadow what is installed.
+    env |= {"PYTHONUNBUFFERED": "1", "PYTHONSAFEPATH": "1", "TOKENIZERS_PARALLELISM": "false"}
+    return env | {"HF_HUB_OFFLINE": "1"} if offline else env
+
+
+def fingerprint(profile: Profile) -> str:
+    """Equal for two profiles exactly when a running child of the one can serve as the other.
+
+    The draft length is no part of it: the daemon sends it with each request.
+    """
+    parts = {
+        "argv": argv(profile.model_copy(update={"num_draft_tokens": None, "max_draft_tokens": None}), 0),
+        "port": profile.port,
+    }
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+
+def one_token_request(profile: Profile) -> dict[str, Any]:
+    """The body of the readiness check. It drafts nothing, so that acceptance counts users' requests only."""
+    body: dict[str, Any] = {
+        "model": upstream_model(profile),
+        "messages": [{"role": "user", "content": "hi"}],
+        "max_tokens": 1,
+    }
+    return body | {"num_draft_tokens": 0} if profile.draft_model else body
+
+
+def upstream_model(profile: Profile) -> str:
+    """The model name that the worker expects: anything but this would make mlx_lm.server load other weights."""
+    return profile.model if profile.command else "default_model"

@@ -1,0 +1,333 @@
+"""The life of one worker as a state machine. Pure: time and jitter are arguments, effects are returned.
+
+Rules that every transition keeps:
+
+1.  A child is alive only in Starting, Ready, Draining and Stopping. `Spawn` is emitted only by the step into
+    Starting, and Starting is entered only from Queued; so there are never two live children for a worker.
+2.  Every way out of those four states goes through `Exited` (or `SpawnFailed`): nothing is spawned while an
+    old child may still hold the port or the memory.
+3.  A load slot is asked for on entering Queued (`AcquireLoad`) and given back (`ReleaseLoad`) on becoming
+    ready, on exit, and on leaving Queued by a stop. Giving back twice is harmless.
+4.  What is left of the child's process group is killed (`KillGroup`) after each exit, whoever asked.
+5.  A failure is an exit that nobody asked for, or a stop that we decided because the child was unfit.
+    Failures older than the window are forgotten; `max_failures` of them inside it lead to Failed, fewer to
+    Backoff.
+6.  Failed is left only by an order: `Start` or `Restart`. A client's `Demand` wakes Stopped, unless an
+    operator stopped the worker.
+7.  Late events of an old child never get here (worker.py drops them by child number); an event that a state
+    does not expect from its own child raises IllegalTransitionError.
+8.  A stop for want of requests counts in Ready only: elsewhere it is late, and would undo an order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from draftd.profile_tables import RestartPolicy
+from draftd.workers.states import (
+    IDLE,
+    Backoff,
+    BecameReady,
+    CountRestart,
+    Demand,
+    Drained,
+    Draining,
+    Effect,
+    Effects,
+    Event,
+    Exited,
+    Failed,
+    HealthMissed,
+    HealthOk,
+    LoadGranted,
+    Queued,
+    Ready,
+    Restart,
+    SpawnFailed,
+    Start,
+    Starting,
+    State,
+    Stop,
+    Stopped,
+    Stopping,
+    Then,
+    TimerDue,
+    Unfit,
+)
+
+JITTER = (
+    0.2  # a delay is lengthened by up to this share, so that workers killed together do not return together
+)
+
+
+class IllegalTransitionError(AssertionError):
+    """An event that cannot happen in this state: a bug in draftd, never a fault of the world."""
+
+
+Step = tuple[State, Effects]
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """The numbers that a step needs; times in seconds."""
+
+    restart: RestartPolicy
+    health_failures: int = 3
+    start_timeout: float = 900.0
+    stop_grace: float = 10.0
+
+
+def deadline(state: State) -> float | None:
+    """When `TimerDue` is to be sent for this state; None if it waits for events only."""
+    return getattr(state, "deadline", None)
+
+
+def has_child(state: State) -> bool:
+    """Whether a child may be alive (rule 1)."""
+    return isinstance(state, Starting | Ready | Draining | Stopping)
+
+
+def is_wanted(state: State) -> bool:
+    """Whether the worker is meant to run: not stopped, and not on its way there."""
+    return not isinstance(state, Stopped) and getattr(state, "then", None) is not Then.STOP
+
+
+def backoff_delay(failures: int, restart: RestartPolicy, *, stable: bool, jitter: float) -> float:
+    """Seconds until the next start after the given number of failures; `jitter` is in [0, 1)."""
+    if failures <= 1 and stable:
+        base = restart.stable_delay
+    else:
+        base = min(restart.initial_delay * 2.0 ** min(failures - 1, 60), restart.max_delay)
+    return base * (1 + JITTER * jitter)
+
+
+def step(state: State, event: Event, now: float, policy: Policy, jitter: float = 0.0) -> Step:
+    """The next state and the effects to perform. Raises IllegalTransitionError (rule 7)."""
+    if isinstance(event, Stop) and event.reason == IDLE and not isinstance(state, Ready):
+        return state, ()  # rule 8
+    handler = _TABLE.get((type(state), type(event)))
+    if handler is None:
+        raise IllegalTransitionError(f"{type(event).__name__} in {type(state).__name__}")
+    return handler(state, event, now, policy, jitter)
+
+
+# --- transitions --------------------------------------------------------------------------------------------
+
+Handler = Callable[[Any, Any, float, Policy, float], Step]
+
+
+def _stay(state: State, event: Event, now: float, policy: Policy, jitter: float) -> Step:
+    return state, ()
+
+
+def _queue(state: State, event: Event, now: float, policy: Policy, jitter: float) -> Step:
+    """By an order: earlier failures are forgiven."""
+    return Queued(now), (Effect.ACQUIRE_LOAD,)
+
+
+def _wake(state: Stopped, event: Demand, now: float, policy: Policy, jitter: float) -> Step:
+    return _queue(state, event, now, policy, jitter) if state.on_demand else (state, ())
+
+
+def _stop(state: State, event: Stop, now: float, policy: Policy, jitter: float) -> Step:
+    """Where there is no child to end."""
+    return Stopped(now, on_demand=event.reason == IDLE), (Effect.RELEASE_LOAD,)
+
+
+def _spawn(state: Queued, event: LoadGranted, now: float, policy: Policy, jitter: float) -> Step:
+    return Starting(now, now + policy.start_timeout, state.failures), (Effect.SPAWN,)
+
+
+def _ready(state: Starting, event: BecameReady, now: float, policy: Policy, jitter: float) -> Step:
+    return Ready(now, state.failures), (Effect.RELEASE_LOAD,)
+
+
+def _is_stable(state: Starting | Ready | Draining, now: float, policy: Policy) -> bool:
+    if isinstance(state, Ready):
+        return now - state.since >= policy.restart.stable_after
+    return isinstance(state, Draining) and state.stable
+
+
+def _terminate(
+    state: Starting | Ready | Draining, now: float, policy: Policy, then: Then, reason: str
+) -> Step:
+    due, stable = now + policy.stop_grace, _is_stable(state, now, policy)
+    return Stopping(now, due, then, reason, state.failures, stable), (Effect.TERMINATE,)
+
+
+def _end(state: Ready, now: float, policy: Policy, then: Then, reason: str, drain: float) -> Step:
+    if drain > 0:
+        stable = _is_stable(state, now, policy)
+        return Draining(now, now + drain, then, reason, state.failures, stable), ()
+    return _terminate(state, now, policy, then, reason)
+
+
+def _start_timed_out(state: Starting, event: TimerDue, now: float, policy: Policy, jitter: float) -> Step:
+    return _terminate(state, now, policy, Then.FAIL, "start_timeout")
+
+
+def _stop_loading(state: Starting, event: Stop, now: float, policy: Policy, jitter: float) -> Step:
+    return _terminate(state, now, policy, Then.STOP, event.reason)
+
+
+def _restart_loading(state: Starting, event: Restart, now: float, policy: Policy, jitter: float) -> Step:
+    return _terminate(state, now, policy, Then.START, event.reason)
+
+
+def _stop_ready(state: Ready, event: Stop, now: float, policy: Policy, jitter: float) -> Step:
+    return _end(state, now, policy, Then.STOP, event.reason, event.drain)
+
+
+def _restart_ready(state: Ready, event: Restart, now: float, policy: Policy, jitter: float) -> Step:
+    return _end(state, now, policy, Then.START, event.reason, event.drain)
+
+
+def _unfit(state: Ready, event: Unfit, now: float, policy: Policy, jitter: float) -> Step:
+    return _end(state, now, policy, Then.FAIL, event.reason, event.drain)
+
+
+def _healthy(state: Ready, event: HealthOk, now: float, policy: Policy, jitter: float) -> Step:
+    return (replace(state, misses=0) if state.misses else state), ()
+
+
+def _missed(state: Ready, event: HealthMissed, now: float, policy: Policy, jitter: float) -> Step:
+    misses = state.misses + 1
+    if misses < policy.health_failures:
+        return replace(state, misses=misses), ()
+    return _terminate(state, now, policy, Then.FAIL, "unhealthy")
+
+
+def _drained(state: Draining, event: Event, now: float, policy: Policy, jitter: float) -> Step:
+    return _terminate(state, now, policy, state.then, state.reason)
+
+
+def _redirect(state: Draining | Stopping, event: Event, now: float, policy: Policy, jitter: float) -> Step:
+    """A new order while the child is being ended: only what follows changes."""
+    if isinstance(event, Stop):
+        return replace(state, then=Then.STOP, reason=event.reason), ()
+    reason = event.reason if isinstance(event, Restart) else state.reason
+    return replace(state, then=Then.START, reason=reason), ()
+
+
+def _undo_idle(state: Stopping, event: Demand, now: float, policy: Policy, jitter: float) -> Step:
+    """A request came while the worker was being stopped for want of requests."""
+    idle = state.then is Then.STOP and state.reason == IDLE
+    return (replace(state, then=Then.START) if idle else state), ()
+
+
+def _stop_draining(state: Draining, event: Stop, now: float, policy: Policy, jitter: float) -> Step:
+    if event.drain > 0:
+        sooner = min(state.deadline, now + event.drain)
+        return replace(state, then=Then.STOP, reason=event.reason, deadline=sooner), ()
+    return _terminate(state, now, policy, Then.STOP, event.reason)
+
+
+def _kill(state: Stopping, event: TimerDue, now: float, policy: Policy, jitter: float) -> Step:
+    return replace(state, deadline=None), (Effect.KILL_GROUP,)
+
+
+def _ended(state: Stopping, event: Exited, now: float, policy: Policy, jitter: float) -> Step:
+    after_exit = (Effect.KILL_GROUP, Effect.RELEASE_LOAD)
+    if state.then is Then.STOP:
+        return Stopped(now, on_demand=state.reason == IDLE), after_exit
+    if state.then is Then.START:
+        counted = () if state.reason == IDLE else (CountRestart(state.reason),)
+        return Queued(now), (*after_exit, *counted, Effect.ACQUIRE_LOAD)
+    return _failure(state.failures, state.reason, now, policy, jitter, stable=state.stable)
+
+
+def _crashed(
+    state: Starting | Ready | Draining, event: Exited, now: float, policy: Policy, jitter: float
+) -> Step:
+    if isinstance(state, Draining) and state.then is not Then.FAIL:
+        return _ended(
+            Stopping(now, None, state.then, state.reason, state.failures), event, now, policy, jitter
+        )
+    return _failure(state.failures, "exit", now, policy, jitter, stable=_is_stable(state, now, policy))
+
+
+def _spawn_failed(state: Starting, event: SpawnFailed, now: float, policy: Policy, jitter: float) -> Step:
+    return _failure(state.failures, event.reason, now, policy, jitter, stable=False)
+
+
+def _failure(
+    failures: tuple[float, ...], reason: str, now: float, policy: Policy, jitter: float, *, stable: bool
+) -> Step:
+    after_exit = (Effect.KILL_GROUP, Effect.RELEASE_LOAD)
+    recent = (*(at for at in failures if now - at < policy.restart.window), now)
+    if len(recent) >= policy.restart.max_failures:
+        return Failed(now, reason, recent), after_exit
+    delay = backoff_delay(len(recent), policy.restart, stable=stable, jitter=jitter)
+    return Backoff(now, now + delay, reason, recent), (*after_exit, CountRestart(reason))
+
+
+def _retry(state: Backoff, event: TimerDue, now: float, policy: Policy, jitter: float) -> Step:
+    return Queued(now, state.failures), (Effect.ACQUIRE_LOAD,)
+
+
+_TABLE: dict[tuple[type, type], Handler] = {
+    (Stopped, Start): _queue,
+    (Stopped, Demand): _wake,
+    (Stopped, Restart): _queue,
+    (Stopped, Stop): _stop,
+    (Queued, Start): _stay,
+    (Queued, Demand): _stay,
+    (Queued, Restart): _stay,
+    (Queued, Stop): _stop,
+    (Queued, LoadGranted): _spawn,
+    (Starting, Start): _stay,
+    (Starting, Demand): _stay,
+    (Starting, Restart): _restart_loading,
+    (Starting, Stop): _stop_loading,
+    (Starting, SpawnFailed): _spawn_failed,
+    (Starting, BecameReady): _ready,
+    (Starting, Exited): _crashed,
+    (Starting, TimerDue): _start_timed_out,
+    (Starting, Drained): _stay,
+    (Ready, Start): _stay,
+    (Ready, Demand): _stay,
+    (Ready, Restart): _restart_ready,
+    (Ready, Stop): _stop_ready,
+    (Ready, Exited): _crashed,
+    (Ready, HealthOk): _healthy,
+    (Ready, HealthMissed): _missed,
+    (Ready, Unfit): _unfit,
+    (Ready, Drained): _stay,
+    (Draining, Start): _redirect,
+    (Draining, Demand): _stay,
+    (Draining, Restart): _redirect,
+    (Draining, Stop): _stop_draining,
+    (Draining, Exited): _crashed,
+    (Draining, HealthOk): _stay,
+    (Draining, HealthMissed): _stay,
+    (Draining, Unfit): _stay,
+    (Draining, Drained): _drained,
+    (Draining, TimerDue): _drained,
+    (Stopping, Start): _redirect,
+    (Stopping, Demand): _undo_idle,
+    (Stopping, Restart): _redirect,
+    (Stopping, Stop): _redirect,
+    (Stopping, Exited): _ended,
+    (Stopping, SpawnFailed): _ended,
+    (Stopping, BecameReady): _stay,
+    (Stopping, HealthOk): _stay,
+    (Stopping, HealthMissed): _stay,
+    (Stopping, Unfit): _stay,
+    (Stopping, Drained): _stay,
+    (Stopping, TimerDue): _kill,
+    (Backoff, Start): _queue,
+    (Backoff, Demand): _stay,
+    (Backoff, Restart): _queue,
+    (Backoff, Stop): _stop,
+    (Backoff, TimerDue): _retry,
+    (Failed, Start): _queue,
+    (Failed, Demand): _stay,
+    (Failed, Restart): _queue,
+    (Failed, Stop): _stop,
+    (Stopped, Drained): _stay,
+    (Queued, Drained): _stay,
+    (Backoff, Drained): _stay,
+    (Failed, Drained): _stay,
+}

@@ -1,0 +1,135 @@
+"""One child process: start it, hear its output and its end, and end its whole group.
+
+Theory of operation. The child leads a session of its own, so that one signal reaches all of its descendants.
+Its stdout and stderr are one pipe, read by the event loop in whatever chunks come: there is no line reader to
+overrun, and nothing that the child writes can block it for long. A second pipe is the lifeline: the child holds
+the read end, we hold the write end and never write; when we are gone, however we went, it reads end-of-file.
+
+Exit is not end-of-file: a grandchild may keep the output pipe open. The exit is told by the child watcher, and
+what is still in the pipe is given EOF_GRACE seconds to arrive, so that the last words are there with the exit.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import subprocess
+from collections.abc import Callable, Mapping, Sequence
+from typing import cast
+
+from draftd.workers.command import LIFELINE_FD
+
+EOF_GRACE = 0.05  # seconds; the exit must be known within 0.1
+
+
+class Child:
+    """A running (or ended) child. `exit_code` is None while it runs; negative for a signal."""
+
+    def __init__(self, on_output: Callable[[bytes], None], on_exit: Callable[[], None]) -> None:
+        self._on_output = on_output
+        self._on_exit = on_exit
+        self._transport: asyncio.SubprocessTransport | None = None
+        self._lifeline: int | None = None
+        self.pid = 0
+        self.exit_code: int | None = None
+
+    @classmethod
+    async def spawn(
+        cls,
+        argv: Sequence[str],
+        env: Mapping[str, str],
+        *,
+        on_output: Callable[[bytes], None],
+        on_exit: Callable[[], None],
+        stdin: int = subprocess.DEVNULL,
+    ) -> Child:
+        """Start `argv`. `on_exit` is called once, after the last output. Raises OSError."""
+        child = cls(on_output, on_exit)
+        loop = asyncio.get_running_loop()
+        theirs, ours = os.pipe()
+        try:
+            transport, _ = await loop.subprocess_exec(
+                lambda: _Protocol(child),
+                *argv,
+                env={**env, LIFELINE_FD: str(theirs)},
+                stdin=stdin,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                pass_fds=(theirs,),
+            )
+        except BaseException:
+            os.close(ours)
+            raise
+        finally:
+            os.close(theirs)
+        child._transport = transport
+        child._lifeline = ours
+        child.pid = transport.get_pid()
+        return child
+
+    def tell(self, on_output: Callable[[bytes], None], on_exit: Callable[[], None]) -> None:
+        """From now on, tell somebody else of its output and its end."""
+        self._on_output = on_output
+        self._on_exit = on_exit
+
+    def terminate(self) -> None:
+        """SIGTERM to the group; SIGCONT, because a stopped process would not hear it."""
+        self._signal_group(signal.SIGTERM)
+        self._signal_group(signal.SIGCONT)
+
+    def kill_group(self) -> None:
+        """SIGKILL to whatever is left of the group; does nothing if that is nothing."""
+        self._signal_group(signal.SIGKILL)
+
+    def close(self) -> None:
+        """Let go of the pipes of an ended child. Idempotent."""
+        if self._transport is not None:
+            self._transport.close()
+        if self._lifeline is not None:
+            os.close(self._lifeline)
+            self._lifeline = None
+
+    def _signal_group(self, number: signal.Signals) -> None:
+        # The group's id is the child's pid. It cannot have been given to a stranger while a member of the
+        # group lives, and with no member left the call fails.
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.pid, number)
+
+
+class _Protocol(asyncio.SubprocessProtocol):
+    """Hands output on as it comes, and the exit once the output has ended or EOF_GRACE has passed."""
+
+    def __init__(self, child: Child) -> None:
+        self._child = child
+        self._transport: asyncio.SubprocessTransport | None = None
+        self._exited = False
+        self._eof = False
+        self._told = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.SubprocessTransport, transport)
+
+    def pipe_data_received(self, fd: int, data: bytes) -> None:
+        self._child._on_output(data)
+
+    def pipe_connection_lost(self, fd: int, exc: Exception | None) -> None:
+        self._eof = True
+        if self._exited:
+            self._tell()
+
+    def process_exited(self) -> None:
+        assert self._transport is not None
+        self._exited = True
+        self._child.exit_code = self._transport.get_returncode()
+        if self._eof:
+            self._tell()
+        else:
+            asyncio.get_running_loop().call_later(EOF_GRACE, self._tell)
+
+    def _tell(self) -> None:
+        if not self._told:
+            self._told = True
+            self._child._on_exit()

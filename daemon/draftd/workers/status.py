@@ -1,0 +1,82 @@
+"""What a worker looks like from outside: immutable values for status, metrics and error messages."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from draftd.sharing import Group
+
+# What the engine means by its exit codes; a foreign command may mean something else, so they only explain.
+EXIT_WORDS = {
+    2: "it refused its flags",
+    70: "its generation thread died",
+    71: "the daemon was gone",
+    98: "its port was taken",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class LastExit:
+    """How the last child ended. `at` is wall-clock time (epoch seconds), `lines` its last words."""
+
+    code: int | None
+    reason: str
+    at: float
+    lines: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return f"{self.reason} ({describe_code(self.code)})"
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerStatus:
+    """One profile's worker at one moment. `since` is when it entered its state (epoch seconds).
+
+    `worker` is the worker's name: that of the first of the profiles that share it. The memory of a shared worker
+    is told with that profile only, so that a sum over profiles is right.
+    """
+
+    name: str
+    worker: str
+    shares_with: tuple[str, ...]
+    state: str
+    pid: int | None
+    port: int | None
+    model: str
+    draft_model: str | None
+    num_draft_tokens: int
+    auto_draft: bool
+    since: float
+    restarts: int
+    last_exit: LastExit | None
+    memory_bytes: int | None
+    start_seconds: float | None
+    accounting: bool
+    notes: tuple[str, ...]
+
+
+def of_members(status: WorkerStatus, group: Group) -> Iterator[WorkerStatus]:
+    """A worker's status as that of each profile that it serves."""
+    for member in group.members:
+        yield replace(
+            status,
+            name=member.name,
+            shares_with=group.others(member.name),
+            num_draft_tokens=member.draft_length,
+            auto_draft=member.auto_draft,
+            memory_bytes=status.memory_bytes if member.name == status.worker else None,
+        )
+
+
+def describe_code(code: int | None) -> str:
+    """An exit code in words: 'exit code 1', 'SIGKILL', or what the engine means by it."""
+    if code is None:
+        return "never started"
+    if code < 0:
+        try:
+            return signal.Signals(-code).name
+        except ValueError:
+            return f"signal {-code}"
+    return f"exit code {code}" + (f": {EXIT_WORDS[code]}" if code in EXIT_WORDS else "")

@@ -1,0 +1,130 @@
+"""Owns the workers: brings them in line with the profiles, finds them by name, ends them all."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Mapping
+
+import structlog
+
+from draftd.errors import RequestError
+from draftd.profiles import Profile
+from draftd.sharing import Group, groups
+from draftd.workers.plan import Action, Add, Remove, Replace, Update, plan
+from draftd.workers.services import Services
+from draftd.workers.states import Start
+from draftd.workers.status import WorkerStatus, of_members
+from draftd.workers.worker import Worker
+
+log = structlog.get_logger("supervisor")
+
+
+class Supervisor:
+    """`tasks` runs the workers; leave its block only after `close`. `share` is the setting `share_engine`."""
+
+    def __init__(self, services: Services, tasks: asyncio.TaskGroup, *, share: bool) -> None:
+        self._services = services
+        self._tasks = tasks
+        self._share = share
+        self._wanted: Mapping[str, Profile] = {}
+        self._groups: dict[str, Group] = {}  # by the worker's name
+        self._workers: dict[str, Worker] = {}  # by their own name
+        self._by_profile: dict[str, Worker] = {}
+        self._served: dict[str, set[str]] = {}  # by the worker's name: profiles that it has ever served
+        self._running: dict[Worker, asyncio.Task[None]] = {}
+
+    def apply(self, wanted: Mapping[str, Profile]) -> list[str]:
+        """Bring the workers in line with `wanted`; returns the names of the profiles that changed."""
+        before, self._wanted = self._wanted, dict(wanted)
+        gone = before.keys() - wanted.keys()
+        changed = sorted(gone | {name for name in wanted if wanted[name] != before.get(name)})
+        for action in plan(groups(wanted, share=self._share), self._groups):
+            gone -= self._perform(action)
+        self._by_profile = {
+            name: self._workers[group.name] for group in self._groups.values() for name in group.names
+        }
+        for group in self._groups.values():
+            self._served.setdefault(group.name, set()).update(group.names)
+        self._forget(gone)
+        log.info("profiles applied", changed=changed, workers=len(self._workers))
+        return changed
+
+    def _perform(self, action: Action) -> set[str]:
+        """Returns the profiles whose worker ends: they are forgotten when it has."""
+        match action:
+            case Remove(name):
+                return self._remove(name)
+            case Replace(name, group) | Update(name, group):
+                self._hand_over(name, group, restart=isinstance(action, Replace))
+            case Add(group):
+                self._add(group)
+        return set()
+
+    def _remove(self, name: str) -> set[str]:
+        left = set(self._groups.pop(name).names)
+        worker = self._workers.pop(name)
+        worker.close(self._services.drain_timeout)
+        self._running[worker].add_done_callback(lambda _: self._forget(left - self._wanted.keys()))
+        return left
+
+    def _hand_over(self, name: str, group: Group, *, restart: bool) -> None:
+        del self._groups[name]
+        worker = self._workers.pop(name)
+        worker.name = group.name
+        self._groups[group.name], self._workers[group.name] = group, worker
+        self._served.setdefault(group.name, set()).update(self._served[name])
+        worker.reconfigure(group.host, restart=restart)
+
+    def _add(self, group: Group) -> None:
+        worker = Worker(group.host, self._services)
+        self._groups[group.name], self._workers[group.name] = group, worker
+        task = self._tasks.create_task(worker.run(), name=f"worker {group.name}")
+        self._running[worker] = task
+        task.add_done_callback(lambda _: self._running.pop(worker))
+        if group.autostart:
+            worker.post(Start())
+
+    def _forget(self, names: Iterable[str]) -> None:
+        for name in names:
+            self._services.on_gone(name)
+
+    def worker(self, name: str) -> Worker:
+        """The worker of a profile. Raises RequestError (404)."""
+        try:
+            return self._by_profile[name]
+        except KeyError:
+            raise RequestError(404, f"there is no profile '{name}'", code="profile_not_found") from None
+
+    def shares_with(self, name: str) -> tuple[str, ...]:
+        """The other profiles of a profile's worker. Raises RequestError (404)."""
+        return self._groups[self.worker(name).name].others(name)
+
+    def whose(self, worker: str, named: str | None) -> str:
+        """The profile that a word of a worker is about: `named`, if that worker has served it, else its host."""
+        return named if named is not None and named in self._served.get(worker, ()) else worker
+
+    def engine_started(self, worker: str, *, accounting: bool) -> None:
+        """The engine of a worker is up, and counts draft tokens, or not."""
+        if worker in self._workers:
+            self._workers[worker].engine_started(accounting=accounting)
+
+    def progress(self, worker: str, memory: int | None) -> None:
+        """The engine of a worker gets on with a request, and uses so many bytes of memory."""
+        if worker in self._workers:
+            self._workers[worker].engine_progress(memory)
+
+    def snapshot(self) -> list[WorkerStatus]:
+        """Every profile's worker now, in the order of the profiles' names."""
+        rows = (
+            row
+            for name, group in self._groups.items()
+            for row in of_members(self._workers[name].status(), group)
+        )
+        return sorted(rows, key=lambda row: row.name)
+
+    async def close(self, drain: float) -> None:
+        """End every worker, leaving `drain` seconds to open requests; returns when no child is left."""
+        for worker in self._workers.values():
+            worker.close(drain)
+        if self._running:
+            await asyncio.wait(self._running.values())
