@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 from draftd.demo import DRAFT, TARGET
-from draftd.ops.opencode import Model, change, render, write
+from draftd.ops.connect.opencode import Model, change, render, write
 
 from tests.harness import Served, serving
 

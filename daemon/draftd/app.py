@@ -27,6 +27,7 @@ from draftd.profiles import ProfileSet
 from draftd.settings import Settings
 from draftd.sockets import holder_of
 from draftd.telemetry.metrics import Metrics, WorkerSample
+from draftd.telemetry.output import Sink
 from draftd.telemetry.records import (
     DraftAcceptance,
     EngineProgress,
@@ -35,19 +36,18 @@ from draftd.telemetry.records import (
     PromptProgress,
     Record,
 )
-from draftd.telemetry.sink import Sink
 from draftd.web.api import Api
 from draftd.web.client import Limits
-from draftd.web.door import FrontDoor
-from draftd.web.event_stream import EventStream
 from draftd.web.guard import make_guard
+from draftd.web.listener import FrontDoor
+from draftd.web.live_feed import EventStream
 from draftd.web.proxy import Proxy
 from draftd.web.router import Router
-from draftd.workers.gate import LoadGate
 from draftd.workers.ports import PortBook
+from draftd.workers.resources import LoadGate
 from draftd.workers.services import Services
-from draftd.workers.starter import Starter
 from draftd.workers.supervisor import Supervisor
+from draftd.workers.warm_spare import Starter
 
 log = structlog.get_logger("daemon")
 

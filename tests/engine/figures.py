@@ -18,7 +18,7 @@ from typing import Any
 import mlx.core as mx
 import mlx_lm
 from draftd.demo import DRAFT, TARGET
-from draftd.ops.bench_plan import PROMPTS
+from draftd.ops.bench.plan import PROMPTS
 from mlx_lm.sample_utils import make_sampler
 
 from tests.engine.served import ENGINE, Engine, turn

@@ -8,7 +8,7 @@ import threading
 
 import pytest
 from draftd.engine import records
-from draftd.engine.acceptance import AcceptanceCount
+from draftd.engine.generation.acceptance import AcceptanceCount
 from draftd.engine.hooks import generation_record, report_generation
 
 

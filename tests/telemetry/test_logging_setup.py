@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import structlog
 from draftd.telemetry.logging_setup import REDACTED, Format
-from draftd.telemetry.logs import configure
-from draftd.telemetry.rotated import RotatedStream
+from draftd.telemetry.rotating_file import RotatedStream
+from draftd.telemetry.worker_log import configure
 
 CANARY = "canary-7f3a"
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from draftd.errors import RequestError
 from draftd.profiles import Profile
-from draftd.web.forwarding import Endpoint
+from draftd.web.request_body import Endpoint
 from hypothesis import strategies as st
 from mlx_lm.server import APIHandler, process_message_content
 

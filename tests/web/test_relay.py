@@ -7,7 +7,7 @@ import json
 from typing import Any
 
 import pytest
-from draftd.web.events import Answer, EventSplitter, is_usage_only, to_event
+from draftd.web.answer_stream import Answer, EventSplitter, is_usage_only, to_event
 from draftd.web.relay import Relay
 from hypothesis import given
 from hypothesis import strategies as st

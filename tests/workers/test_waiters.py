@@ -16,11 +16,10 @@ from draftd.errors import WorkerError
 from draftd.profile_tables import RestartPolicy
 from draftd.profiles import Profile
 from draftd.workers import process, worker
-from draftd.workers.gate import LoadGate
 from draftd.workers.monitor import Watched
 from draftd.workers.ports import PortBook
+from draftd.workers.resources import LoadGate
 from draftd.workers.services import Services
-from draftd.workers.starter import Starter
 from draftd.workers.states import (
     BecameReady,
     Draining,
@@ -37,6 +36,7 @@ from draftd.workers.states import (
     Stopping,
     Unfit,
 )
+from draftd.workers.warm_spare import Starter
 from draftd.workers.worker import Worker
 from hypothesis import given
 from hypothesis import strategies as st

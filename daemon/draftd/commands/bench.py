@@ -14,9 +14,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from draftd.commands.shared import Profiles, StateDir, err, out
 from draftd.errors import ConfigError, DraftdError, NotRunningError
 from draftd.instance import find as find_daemon
-from draftd.ops import bench, bench_plan, bench_report
-from draftd.ops.bench_chart import to_svg
-from draftd.ops.bench_daemon import Rows, private_daemon
+from draftd.ops.bench import plan as bench_plan
+from draftd.ops.bench import report as bench_report
+from draftd.ops.bench import run as bench
+from draftd.ops.bench.chart import to_svg
+from draftd.ops.bench.daemon import Rows, private_daemon
 from draftd.ops.generation import OpenAI
 from draftd.profile_files import load_dir
 from draftd.profiles import Profile, find

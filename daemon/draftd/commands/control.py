@@ -26,7 +26,7 @@ from draftd.commands.shared import (
 from draftd.console import status_view, workers_table
 from draftd.errors import DraftdError, NotRunningError
 from draftd.instance import find as find_daemon
-from draftd.ops.client import Client
+from draftd.ops.http import Client
 from draftd.profile_files import load_dir
 from draftd.settings import load_settings
 

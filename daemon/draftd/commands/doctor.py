@@ -11,10 +11,10 @@ import typer
 from rich.text import Text
 
 from draftd.commands.shared import Profiles, StateDir, err, out, progress
-from draftd.ops.doctor import diagnose
-from draftd.ops.doctor_collect import collect
-from draftd.ops.doctor_findings import Finding, Severity, exit_code
-from draftd.ops.doctor_fix import fix
+from draftd.ops.doctor.collect import collect
+from draftd.ops.doctor.diagnosis import diagnose
+from draftd.ops.doctor.findings import Finding, Severity, exit_code
+from draftd.ops.doctor.fix import fix
 from draftd.settings import load_settings
 
 MARKS = {

@@ -10,8 +10,8 @@ import typer
 from draftd.commands.shared import StateDir
 from draftd.errors import NotRunningError
 from draftd.instance import find as find_daemon
-from draftd.ops import grafana as grafana_dashboard
-from draftd.ops import prometheus as prometheus_files
+from draftd.ops.monitoring import grafana as grafana_dashboard
+from draftd.ops.monitoring import prometheus as prometheus_files
 from draftd.settings import Settings, load_settings
 
 

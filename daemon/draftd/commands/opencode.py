@@ -13,9 +13,9 @@ from rich.text import Text
 
 from draftd.commands.shared import Profiles, StateDir, make_client, out
 from draftd.errors import ConfigError, NotRunningError
-from draftd.ops import clients as known_clients
-from draftd.ops.models import context_length
-from draftd.ops.opencode import KEY_VARIABLE, Model, change, config_file, render, write
+from draftd.hub import context_length
+from draftd.ops.connect import clients as known_clients
+from draftd.ops.connect.opencode import KEY_VARIABLE, Model, change, config_file, render, write
 from draftd.profile_files import load_dir
 from draftd.settings import Settings, load_settings
 

@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 
 from draftd.errors import ConfigError, DraftdError, NotRunningError
-from draftd.ops.client import Client
+from draftd.ops.http import Client
 from draftd.profile_files import load_dir
 from draftd.settings import load_settings
 

@@ -11,14 +11,14 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
-from draftd.engine import asked, records
-from draftd.engine.acceptance import AcceptanceCount, counted
+from draftd.engine import records, request_context
 from draftd.engine.exits import describe
-from draftd.engine.generation_thread import exit_on_death, watch
+from draftd.engine.generation.acceptance import AcceptanceCount, counted
 from draftd.engine.guard import METHODS, guard
 from draftd.engine.logit_bias import taking_bias
 from draftd.engine.progress import INTERVAL, at_most_every, telling, ticking
-from draftd.engine.start import guarded_run
+from draftd.engine.startup_checks import guarded_run
+from draftd.engine.watchdog import exit_on_death, watch
 
 PLACED = "placed"
 
@@ -60,8 +60,8 @@ def _place_sampling() -> None:
     step = expect(module, "speculative_generate_step", *parameters, *processing, caller="stream_generate")
     shaping = ("temp", "top_p", "min_p", "top_k")
     make_sampler = expect(server, "make_sampler", *shaping, "xtc_probability", caller="_make_sampler")
-    from draftd.engine.sampling import known_samplers
-    from draftd.engine.speculative import by_rule
+    from draftd.engine.generation.loop import by_rule
+    from draftd.engine.generation.sampling import known_samplers
 
     module.speculative_generate_step = by_rule(step)
     server.make_sampler = known_samplers(make_sampler)
@@ -72,7 +72,7 @@ def _place_acceptance() -> None:
     module: Any = importlib.import_module("mlx_lm.generate")
     name = "speculative_generate_step"
     step = expect(module, name, "num_draft_tokens", "max_tokens", caller="stream_generate")
-    from draftd.engine.costs import Meter
+    from draftd.engine.generation.costs import Meter
 
     meter = Meter(lambda error: records.say(f"what drafting costs could not be measured: {describe(error)}"))
     report = functools.partial(report_generation, figures=meter.figures)
@@ -96,10 +96,10 @@ def _place_progress() -> None:
 def _place_draft_length() -> None:
     module: Any = importlib.import_module("mlx_lm.generate")
     step = expect(module, "speculative_generate_step", "plan", "num_draft_tokens", caller="stream_generate")
-    from draftd.engine.tuning import Tuning
+    from draftd.engine.generation.tuning import Tuning
 
     tuning = Tuning(
-        lambda: asked.current().auto,
+        lambda: request_context.current().auto,
         lambda error: records.say(f"the draft length cannot be tuned: {describe(error)}"),
     )
     module.speculative_generate_step = tuning.tuned(step)
@@ -142,7 +142,7 @@ def _place_logit_bias() -> None:
     handler.validate_model_parameters = taking_bias(validate)
 
 
-def _place_asked() -> None:
+def _place_request_context() -> None:
     server: Any = importlib.import_module("mlx_lm.server")
     handler, generator = expect(server, "APIHandler"), expect(server, "ResponseGenerator", caller="run")
     expect(handler, "do_POST")
@@ -152,8 +152,10 @@ def _place_asked() -> None:
     if "generate" not in handler.handle_completion.__code__.co_names:
         raise UnfitError("mlx_lm.server.APIHandler.handle_completion does not use generate")
     arguments = expect(server, "GenerationArguments", "num_draft_tokens")
-    setattr(object.__new__(arguments), asked.ATTRIBUTE, None)  # raises where it takes no further attribute
-    asked.carry(handler, generator)
+    setattr(
+        object.__new__(arguments), request_context.ATTRIBUTE, None
+    )  # raises where it takes none
+    request_context.carry(handler, generator)
 
 
 def _place_prompt_cache() -> None:
@@ -196,7 +198,10 @@ HOOKS: dict[str, tuple[Callable[[], None], str]] = {
     ),
     "quiet_health": (_place_quiet_health, "the log is full of health checks"),
     "logit_bias": (_place_logit_bias, "logit_bias is ignored"),
-    "asked": (_place_asked, "drafting counts for one profile where several share the worker"),
+    "request_context": (
+        _place_request_context,
+        "drafting counts for one profile where several share the worker",
+    ),
     "guard": (_place_guard, "web pages can send requests to the worker's port"),
     "prompt_cache": (_place_prompt_cache, "cached prompts may change the answers of drafted requests"),
     "generation_thread": (_place_generation_thread, "the process outlives its generation thread"),
@@ -237,7 +242,7 @@ def report_generation(
     Called in the generation thread; never raises.
     """
     try:
-        profile = asked.current().profile
+        profile = request_context.current().profile
         human = [records.acceptance_line(count.accepted, count.proposed, profile)] if count.proposed else []
         whose = {"profile": profile} if profile else {}
         records.write(*human, generation_record(count, _memory(), {**whose, **figures(count)}))

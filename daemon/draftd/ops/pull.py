@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from draftd.errors import DraftdError
-from draftd.ops.models import is_local
+from draftd.hub import is_local
 from draftd.profiles import Profile
 
 # mlx_lm.utils.DEFAULT_ALLOW_PATTERNS of 0.32; importing it would load mlx, which takes seconds.

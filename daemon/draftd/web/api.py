@@ -12,10 +12,10 @@ from aiohttp import web
 
 from draftd import __version__
 from draftd.errors import RequestError
-from draftd.telemetry.logs import LogLine, WorkerLog
 from draftd.telemetry.metrics import Metrics
+from draftd.telemetry.worker_log import LogLine, WorkerLog
 from draftd.web import dashboard, describe
-from draftd.web.event_stream import EventStream
+from draftd.web.live_feed import EventStream
 from draftd.web.proxy import Proxy
 from draftd.web.router import Router
 from draftd.workers.spare import SpareStatus

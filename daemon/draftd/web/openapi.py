@@ -13,7 +13,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.json_schema import models_json_schema
 
-from draftd.web.forwarding import RequestFields
+from draftd.web.request_body import RequestFields
 
 
 class Message(BaseModel):

@@ -12,19 +12,19 @@ import structlog
 from draftd.errors import DraftdError, WorkerError
 from draftd.profiles import Profile
 from draftd.telemetry.metrics import Metrics
-from draftd.web import quick_json, upstream
+from draftd.web import json_codec, worker_http
 from draftd.web.admission import Admission
+from draftd.web.answer_stream import DONE, Answer, BrokenAnswerError
 from draftd.web.client import Client
-from draftd.web.events import DONE, Answer, BrokenAnswerError
+from draftd.web.error_bodies import status_of
 from draftd.web.exchange import Exchange
-from draftd.web.forwarding import Endpoint, Forward, parse_body, prepare
 from draftd.web.relay import Relay
-from draftd.web.replies import status_of
-from draftd.web.reply import StreamReply
+from draftd.web.request_body import Endpoint, Forward, parse_body, prepare
 from draftd.web.router import Router
+from draftd.web.streaming_reply import StreamReply
 from draftd.workers.command import HOST, upstream_model
-from draftd.workers.lease import Lease
 from draftd.workers.supervisor import Supervisor
+from draftd.workers.usage import Lease
 from draftd.workers.worker import Worker
 
 log = structlog.get_logger("proxy")
@@ -170,7 +170,7 @@ class Proxy:
             self._metrics.queue_wait(call.name, waited)
             try:
                 return await self._attempt(worker, call)
-            except upstream.NotSentError:
+            except worker_http.NotSentError:
                 # The worker died a moment ago, and we asked before its own task had heard of it.
                 await worker.until_changed(NOTICE)
                 return await self._attempt(worker, call)
@@ -180,13 +180,13 @@ class Proxy:
         async with worker.lease(call.name) as lease:
             call.told["x-draftd-worker"] = f"{HOST}:{lease.port}"
             path, headers = PATHS[forward.endpoint], self._headers(call)
-            exchange = await upstream.post(lease.port, path, forward.payload, headers)
+            exchange = await worker_http.post(lease.port, path, forward.payload, headers)
             try:
                 if forward.streamed:
                     return await self._take_stream(exchange, lease, call)
-                return self._take_whole(await upstream.whole(exchange), call)
+                return self._take_whole(await worker_http.whole(exchange), call)
             except BrokenAnswerError as error:
-                raise upstream.broken(error) from error
+                raise worker_http.broken(error) from error
             finally:
                 exchange.close()
 
@@ -199,30 +199,30 @@ class Proxy:
         answer = Answer(call.forward.endpoint, call.forward.model)
         relay = Relay(answer, streams=call.reply is not None, wants_usage=call.forward.wants_usage)
         events = b""
-        while piece := await upstream.piece(exchange):
+        while piece := await worker_http.piece(exchange):
             lease.progress()
             events = relay.feed(piece)
             if relay.tokens:
                 self._note_token(call)
             if answer.complete:
                 self._count(call, answer.usage)
-                return events + DONE if call.reply is not None else quick_json.dumps(answer.whole())
+                return events + DONE if call.reply is not None else json_codec.dumps(answer.whole())
             if call.reply is not None and events:
                 await call.reply.send(events)
             if relay.broken is not None:
                 raise relay.broken
             if answer.done:
                 break
-        raise upstream.truncated()
+        raise worker_http.truncated()
 
     def _take_whole(self, raw: bytes, call: Call) -> bytes:
         try:
-            body = quick_json.loads(raw)
+            body = json_codec.loads(raw)
             usage = body["usage"]
         except (ValueError, KeyError, TypeError) as error:
             raise BrokenAnswerError("no JSON, or without usage") from error
         self._count(call, usage)
-        return quick_json.dumps({**body, "model": call.forward.model})
+        return json_codec.dumps({**body, "model": call.forward.model})
 
     def _note_token(self, call: Call) -> None:
         call.last_token = time.monotonic()

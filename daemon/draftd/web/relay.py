@@ -15,8 +15,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from draftd.web import quick_json
-from draftd.web.events import Answer, BrokenAnswerError, EventSplitter, is_usage_only, to_event
+from draftd.web import json_codec
+from draftd.web.answer_stream import Answer, BrokenAnswerError, EventSplitter, is_usage_only, to_event
 
 _END = b"\n\n"  # of an event
 _PLAIN = rb"[ !#-\[\]-~]*+"
@@ -113,7 +113,7 @@ class Relay:
         self.tokens = True
         if self._streams:
             return self._frame.for_the_client(texts)
-        self.answer.add_texts(self._frame.kind, quick_json.loads(b"[" + b",".join(texts) + b"]"))
+        self.answer.add_texts(self._frame.kind, json_codec.loads(b"[" + b",".join(texts) + b"]"))
         return b""
 
     def _parse(self, data: bytes) -> bytes:

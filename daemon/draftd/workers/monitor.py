@@ -10,9 +10,9 @@ from dataclasses import dataclass
 import aiohttp
 
 from draftd.profiles import Profile
-from draftd.workers import command, probe
-from draftd.workers.lease import Use
+from draftd.workers import command, health
 from draftd.workers.states import IDLE, BecameReady, Event, HealthMissed, HealthOk, Stop, Unfit
+from draftd.workers.usage import Use
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,22 +31,24 @@ async def watch(child: Watched, session: aiohttp.ClientSession, post: Callable[[
     """Report readiness once, then health, memory and idleness; runs until cancelled."""
     profile = child.profile()
     request = command.one_token_request(profile)
-    await probe.until_ready(session, child.pid, child.port, request, family=bool(profile.command))
+    await health.until_ready(session, child.pid, child.port, request, family=bool(profile.command))
     post(BecameReady())
     while True:
-        health = child.profile().health
+        policy = child.profile().health
         began = time.monotonic()
-        well = await probe.is_healthy(session, child.port, health.timeout, strict=not child.profile().command)
+        well = await health.is_healthy(
+            session, child.port, policy.timeout, strict=not child.profile().command
+        )
         # A child that generates may be too busy to answer; what it generates is the better sign of life.
-        well = well or 0 < child.use.silent_seconds() < health.timeout
+        well = well or 0 < child.use.silent_seconds() < policy.timeout
         post(HealthOk() if well else HealthMissed())
         _look_at_limits(child, post)
         if well:
             # After a miss the next check follows at once: a hung child is known after
             # interval + failures x timeout at the latest.
-            await asyncio.sleep(max(0.0, began + health.interval - time.monotonic()))
+            await asyncio.sleep(max(0.0, began + policy.interval - time.monotonic()))
         else:
-            await asyncio.sleep(max(0.0, began + health.timeout - time.monotonic()))
+            await asyncio.sleep(max(0.0, began + policy.timeout - time.monotonic()))
 
 
 def _look_at_limits(child: Watched, post: Callable[[Event], None]) -> None:

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import aiohttp
 
-from draftd.workers.gate import LoadGate
 from draftd.workers.ports import PortBook
-from draftd.workers.starter import Starter
+from draftd.workers.resources import LoadGate
+from draftd.workers.warm_spare import Starter
 
 
 @dataclass(frozen=True, slots=True)

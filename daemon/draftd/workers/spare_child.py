@@ -11,7 +11,7 @@ import socket
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 
-from draftd.workers import command, probe
+from draftd.workers import command, health
 from draftd.workers.process import Child
 from draftd.workers.spare import TAKE_LIMIT, SpareStatus
 
@@ -62,7 +62,7 @@ class SpareChild:
 
     def status(self) -> SpareStatus:
         """The spare now."""
-        return SpareStatus(self.pid, self.warm, probe.memory_of(self.pid, family=False))
+        return SpareStatus(self.pid, self.warm, health.memory_of(self.pid, family=False))
 
     async def until_warm(self) -> None:
         """Return when it has imported everything, or has ended."""

@@ -19,8 +19,7 @@ import structlog
 
 from draftd.profiles import Profile
 from draftd.sockets import holder_of
-from draftd.workers import command, machine, probe, weights
-from draftd.workers.lease import Lease, Use, refusal
+from draftd.workers import command, health, machine, weights
 from draftd.workers.messages import Close, FromChild, Granted, Message, Reconfigure
 from draftd.workers.monitor import Watched, watch
 from draftd.workers.process import Child
@@ -48,6 +47,7 @@ from draftd.workers.states import (
     TimerDue,
 )
 from draftd.workers.status import LastExit, WorkerStatus
+from draftd.workers.usage import Lease, Use, refusal
 
 log = structlog.get_logger("worker")
 
@@ -175,7 +175,7 @@ class Worker:
         """Bytes: the processes' resident size, or what the engine says if that is more (a GPU's memory)."""
         if self._child is None:
             return None
-        resident = probe.memory_of(self._child.pid, family=bool(self.profile.command))
+        resident = health.memory_of(self._child.pid, family=bool(self.profile.command))
         return None if resident is None else max(resident, self._use.memory)
 
     # --- the task --------------------------------------------------------------------------------------------
@@ -241,11 +241,11 @@ class Worker:
             await self._step(Drained(), tasks)
 
     def _policy(self) -> machine.Policy:
-        health = self.profile.health
+        policy = self.profile.health
         return machine.Policy(
             restart=self.profile.restart,
-            health_failures=health.failures,
-            start_timeout=health.start_timeout,
+            health_failures=policy.failures,
+            start_timeout=policy.start_timeout,
             stop_grace=self._services.stop_grace,
         )
 

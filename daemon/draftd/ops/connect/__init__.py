@@ -1,0 +1,1 @@
+"""What other programs need to use the daemon: OpenCode's configuration, and settings for other clients."""

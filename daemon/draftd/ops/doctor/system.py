@@ -1,0 +1,192 @@
+"""Checks of the machine: versions, settings, the daemon, ports, other programs. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from packaging.specifiers import SpecifierSet
+
+from draftd.ops.doctor.facts import Daemon, Facts, Port, Process, Versions
+from draftd.ops.doctor.findings import Check, Finding, Severity
+
+ENGINE_FITS = SpecifierSet(">=0.32.2,<0.33")  # what the engine's hooks were written for
+LEAST_PYTHON = SpecifierSet(">=3.11")
+LEAST_MACOS = SpecifierSet(">=14.0")  # what mlx is built for
+HEAVY_CPU = 80.0  # percent of one processor
+HEAVY_SHARE = 0.1  # of the machine's memory
+MOST = 5  # programs that are named
+
+
+def versions(facts: Facts) -> Iterator[Finding]:
+    """Python, mlx and mlx-lm fit each other, and the engine."""
+    found = facts.versions
+    problems = list(_version_problems(found))
+    yield from problems
+    if not problems:
+        text = f"Python {found.python}, mlx {found.mlx} and mlx-lm {found.mlx_lm} fit each other"
+        yield Finding(Severity.FINE, "versions", text)
+    if found.system == "Linux":
+        yield Finding(
+            Severity.NOTE,
+            "versions",
+            "this is Linux: mlx computes on the CPU here",
+            "drafting pays where memory is slow and computing is fast, as on Apple silicon; not here",
+            "use it for development; judge speed on a Mac",
+        )
+
+
+def _version_problems(found: Versions) -> Iterator[Finding]:
+    if not LEAST_PYTHON.contains(found.python, prereleases=True):
+        what = f"Python {found.python} is too old"
+        yield _broken(what, "draftd needs 3.11 or newer", "install Python 3.12, then draftd again with it")
+    if found.system == "Darwin" and found.processor != "arm64":
+        why = "mlx runs on Apple silicon only, and Rosetta is none"
+        yield _broken(
+            "this Python is built for Intel", why, "install a Python for arm64, then draftd with it"
+        )
+    if found.system == "Darwin" and not LEAST_MACOS.contains(found.system_version or "0"):
+        what = f"macOS {found.system_version} is too old"
+        yield _broken(what, "mlx is built for macOS 14 and newer", "update macOS")
+    again = "uv pip install 'mlx>=0.32' 'mlx-lm>=0.32.2,<0.33'  (in draftd's environment)"
+    for name, version in (("mlx", found.mlx), ("mlx-lm", found.mlx_lm)):
+        if version is None:
+            yield _broken(f"{name} is not installed", "no worker can start", again)
+    if found.mlx and not SpecifierSet(found.mlx_wanted).contains(found.mlx, prereleases=True):
+        what = f"mlx {found.mlx} does not fit mlx-lm {found.mlx_lm}, which wants {found.mlx_wanted}"
+        yield _broken(what, "workers may fail at their start or compute wrongly", again)
+    if found.mlx_lm and not ENGINE_FITS.contains(found.mlx_lm, prereleases=True):
+        yield Finding(
+            Severity.WARNING,
+            "versions",
+            f"mlx-lm {found.mlx_lm} is not a 0.32",
+            "the engine's hooks were written for 0.32: acceptance may not be counted, cached prompts may be wrong",
+            again,
+        )
+
+
+def _broken(what: str, why: str, do: str) -> Finding:
+    return Finding(Severity.ERROR, "versions", what, why, do)
+
+
+def configuration(facts: Facts) -> Iterator[Finding]:
+    """Settings and profiles can be read."""
+    if facts.config_error:
+        why = "'draftd up' refuses to start, and a reload keeps the old profiles"
+        yield Finding(
+            Severity.ERROR, "profiles", facts.config_error, why, "correct the file; 'draftd check' tells"
+        )
+    else:
+        yield Finding(Severity.FINE, "profiles", f"{len(facts.profiles)} profiles are valid")
+
+
+def daemon(facts: Facts) -> Iterator[Finding]:
+    """It runs, answers, and is the version that is installed; what an earlier one left behind."""
+    if facts.daemon is None:
+        yield Finding(
+            Severity.NOTE,
+            "daemon",
+            "no daemon runs",
+            "nobody serves",
+            "draftd up, or without any download: draftd up --demo",
+        )
+    else:
+        yield from _running(facts.daemon, facts.version)
+        yield from _other_models(facts)
+    if facts.stale_note:
+        yield Finding(
+            Severity.NOTE,
+            "daemon",
+            f"an ended daemon left its note in {facts.state_dir}",
+            "it was killed, or the machine lost power; the note is not believed",
+            "draftd doctor --fix removes it",
+        )
+    if not facts.hub_cache_exists:
+        yield Finding(
+            Severity.NOTE,
+            "daemon",
+            f"there is no {facts.hub_cache}",
+            "without it mlx_lm.server answers /v1/models with nothing, for clients that ask a worker directly",
+            "draftd doctor --fix creates it; so does the first download",
+        )
+
+
+def _running(found: Daemon, installed: str) -> Iterator[Finding]:
+    if found.rows is None:
+        what = f"the daemon (pid {found.pid}) does not answer at {found.url}"
+        yield Finding(Severity.ERROR, "daemon", what, "no client is served", f"kill {found.pid}; draftd up")
+        return
+    yield Finding(Severity.FINE, "daemon", f"draftd {found.version} runs: pid {found.pid}, {found.url}")
+    if found.version != installed:
+        what = f"the daemon is draftd {found.version}, installed is {installed}"
+        yield Finding(Severity.WARNING, "daemon", what, "it runs the old code", "draftd down; draftd up")
+    for row in found.rows:
+        if row["state"] in {"failed", "backoff"}:
+            last = row["last_exit"] or {"reason": "unknown", "meaning": "no exit"}
+            what = f"{row['name']} is {row['state']}: {last['reason']} ({last['meaning']})"
+            severity = Severity.ERROR if row["state"] == "failed" else Severity.WARNING
+            do = f"draftd logs {row['name']}; then draftd restart {row['name']}"
+            yield Finding(severity, "daemon", what, "its requests are refused", do)
+
+
+def _other_models(facts: Facts) -> Iterator[Finding]:
+    """The daemon may have been started with --demo, or with other profiles."""
+    files = {profile.name: profile.model for profile in facts.profiles}
+    rows = (facts.daemon.rows or ()) if facts.daemon else ()
+    other = [row["name"] for row in rows if files.get(row["name"], row["model"]) != row["model"]]
+    if other:
+        what = f"the daemon serves other models than the profile files name: {', '.join(other)}"
+        why = "it was started with --demo or other profiles; what is said of models here is of the files"
+        yield Finding(
+            Severity.NOTE, "daemon", what, why, "nothing, if that is meant; else draftd down; draftd up"
+        )
+
+
+def ports(facts: Facts) -> Iterator[Finding]:
+    """The ports that draftd wants are free, or held by itself."""
+    strangers = [port for port in facts.ports if port.holder is not None and not port.ours]
+    for port in strangers:
+        yield _busy(port, facts.versions.system, running=facts.daemon is not None)
+    if facts.ports and not strangers:
+        state = "free or draftd's own" if facts.daemon else "free"
+        numbers = ", ".join(str(port.number) for port in facts.ports)
+        yield Finding(Severity.FINE, "ports", f"{numbers}: {state}")
+
+
+def _busy(port: Port, system: str, *, running: bool) -> Finding:
+    holder = port.holder
+    assert holder is not None
+    who = "lsof -nP" if system == "Darwin" else "ss -ltnp"
+    find = f"sudo {who} {f'-iTCP:{port.number} -sTCP:LISTEN' if system == 'Darwin' else f'sport = :{port.number}'}"
+    free = f"kill {holder.pid}" if holder.pid else f"find out with: {find}"
+    if port.purpose == "worker":
+        why = "workers skip it and take the next free port; nothing is lost but the number"
+        return Finding(Severity.NOTE, "ports", str(holder), why, f"nothing, or: {free}")
+    if port.purpose == "fixed":
+        why = f"{port.owner} asks for just this port, and gets another"
+        return Finding(
+            Severity.WARNING, "ports", str(holder), why, f"{free}   or change 'port' in the profile"
+        )
+    if running:
+        why = "the running daemon listens elsewhere, so that clients set to this port reach somebody else"
+        return Finding(Severity.NOTE, "ports", str(holder), why, f"nothing, or: {free}")
+    why = "the proxy cannot listen: 'draftd up' ends at once"
+    return Finding(
+        Severity.ERROR, "ports", str(holder), why, f"{free}   or: draftd up --port {port.number + 1}"
+    )
+
+
+def other_programs(facts: Facts) -> Iterator[Finding]:
+    """Who else takes much of the processors or of the memory."""
+    least = HEAVY_SHARE * facts.memory_total
+    heavy = [process for process in facts.processes if process.cpu >= HEAVY_CPU or process.memory >= least]
+    yield from map(_heavy, heavy[:MOST])
+
+
+def _heavy(process: Process) -> Finding:
+    used = f"{process.cpu:.0f} % of a processor and {process.memory / 1e9:.1f} GB"
+    what = f"{process.name} (pid {process.pid}) uses {used}"
+    why = "generation slows down with it, and models may not fit beside it"
+    return Finding(Severity.NOTE, "machine", what, why, "end it, if it is not needed")
+
+
+CHECKS: tuple[Check, ...] = (versions, configuration, daemon, ports, other_programs)

@@ -1,0 +1,1 @@
+"""What watches draftd from outside: Prometheus and Grafana."""

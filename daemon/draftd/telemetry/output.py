@@ -1,0 +1,71 @@
+"""Where a worker's output goes: cut into lines, kept in its log, and read for figures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import structlog
+
+from draftd.telemetry.lines import LineSplitter
+from draftd.telemetry.metrics import Metrics
+from draftd.telemetry.records import Record, parse
+from draftd.telemetry.worker_log import WorkerLog
+
+log = structlog.get_logger("telemetry")
+
+
+class Sink:
+    """The output of all workers, by name. `folder` is where the log files are.
+
+    `on_record` is told each figure that a worker's output holds, with the worker's name.
+    """
+
+    def __init__(self, folder: Path, on_record: Callable[[str, Record], None], metrics: Metrics) -> None:
+        self._folder = folder
+        self._on_record = on_record
+        self._metrics = metrics
+        self._logs: dict[str, WorkerLog] = {}
+        self._splitters: dict[str, LineSplitter] = {}
+
+    def feed(self, name: str, chunk: bytes) -> None:
+        """Take what the worker wrote."""
+        self._take(name, self._splitters.setdefault(name, LineSplitter()).feed(chunk))
+
+    def log(self, name: str) -> WorkerLog:
+        """The log of a worker; there is one for every name that is asked for."""
+        if name not in self._logs:
+            self._logs[name] = WorkerLog(self._folder / f"{name}.log", on_error=self._on_error(name))
+        return self._logs[name]
+
+    def last_words(self, name: str, count: int) -> list[str]:
+        """The last lines of a child that has ended, with the line that it may not have finished."""
+        self._take(name, self._splitters.pop(name, LineSplitter()).flush())
+        return [line.text for line in self.log(name).tail(count)]
+
+    def forget(self, name: str) -> None:
+        """The worker is gone for good; its file stays."""
+        self._splitters.pop(name, None)
+        if name in self._logs:
+            self._logs.pop(name).close()
+
+    def close(self) -> None:
+        """Close all files."""
+        for kept in self._logs.values():
+            kept.close()
+
+    def _take(self, name: str, lines: list[str]) -> None:
+        self.log(name).write(lines)
+        for line in lines:
+            record = parse(line)
+            if record is not None:
+                self._on_record(name, record)
+
+    def _on_error(self, name: str) -> Callable[[OSError], None]:
+        def tell(error: OSError) -> None:
+            self._metrics.log_write_error(name)
+            log.warning(
+                "a worker's log cannot be written; serving goes on", worker=name, reason=error.strerror
+            )
+
+        return tell

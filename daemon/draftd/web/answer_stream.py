@@ -1,0 +1,167 @@
+"""A worker's answer as server-sent events: cut apart, checked, given the client's names, or put together. Pure.
+
+Death of a worker in mid-stream looks like a clean end of its connection; only a missing `[DONE]` and a missing
+finish_reason show it. `Answer` keeps track of both.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any, TypeVar
+
+from draftd.web import json_codec
+from draftd.web.request_body import Endpoint
+
+MAX_EVENT = 16 * 2**20  # bytes; larger than any real event, small enough to bound memory
+DONE = b"data: [DONE]\n\n"
+_END = re.compile(rb"(?:\r?\n){2}")
+
+T = TypeVar("T")
+
+
+class BrokenAnswerError(Exception):
+    """The worker's answer is not what it should be; the text says how, without quoting the answer."""
+
+
+class EventSplitter:
+    """Byte chunks in, the data of whole events out; comments are dropped."""
+
+    def __init__(self) -> None:
+        self._rest = b""
+
+    def feed(self, chunk: bytes) -> list[bytes]:
+        """The data of each event that `chunk` completes. Raises BrokenAnswerError if one grows without end."""
+        buffer = self._rest + chunk
+        *whole, self._rest = _END.split(buffer) if b"\r" in buffer else buffer.split(b"\n\n")
+        if len(self._rest) > MAX_EVENT:
+            raise BrokenAnswerError("an event without end")
+        return [data for event in whole if (data := _data_of(event))]
+
+    def take_rest(self) -> bytes:
+        """What has come of an event that is not whole; the next bytes are then to be fed with it."""
+        rest, self._rest = self._rest, b""
+        return rest
+
+
+def _data_of(event: bytes) -> bytes:
+    if event.startswith(b"data: ") and b"\n" not in event:
+        return event[6:]
+    lines = event.replace(b"\r\n", b"\n").split(b"\n")
+    return b"\n".join(line[5:].removeprefix(b" ") for line in lines if line.startswith(b"data:"))
+
+
+class Answer:
+    """One answer as it comes in. `model` is the name that the client used."""
+
+    def __init__(self, endpoint: Endpoint, model: str) -> None:
+        self._endpoint = endpoint
+        self._model = model
+        self._head: dict[str, Any] = {}
+        self._texts: list[str] = []
+        self._reasoning: list[str] = []
+        self._tool_calls: dict[int, dict[str, Any]] = {}
+        self._role_sent = False
+        self.finish_reason: str | None = None
+        self.usage: dict[str, Any] | None = None
+        self.done = False
+
+    @property
+    def complete(self) -> bool:
+        """Whether the answer came to its end: a finish_reason, and the mark after it."""
+        return self.done and self.finish_reason is not None
+
+    def take(self, data: bytes) -> dict[str, Any] | None:
+        """One event's data: the chunk with the client's names, None for the end mark.
+
+        Raises BrokenAnswerError for what is no chunk, and for an error that the worker reports.
+        """
+        if data == b"[DONE]":
+            self.done = True
+            return None
+        try:
+            chunk = _as(dict, json_codec.loads(data))
+        except (ValueError, RecursionError) as error:
+            raise BrokenAnswerError("an event that is no JSON") from error
+        if chunk.get("error") is not None:
+            raise BrokenAnswerError("an error reported by the worker")
+        chunk["model"] = self._model
+        chunk["object"] = (
+            "chat.completion.chunk" if self._endpoint == "chat.completions" else "text_completion"
+        )
+        self._head = self._head or {key: chunk.get(key) for key in ("id", "created", "system_fingerprint")}
+        self.usage = _as(dict, chunk.get("usage") or {}) or self.usage
+        for choice in _as(list, chunk.get("choices", [])):
+            self._take_choice(_as(dict, choice))
+        return chunk
+
+    def _take_choice(self, choice: dict[str, Any]) -> None:
+        self._texts.append(_text(choice, "text"))
+        delta = _as(dict, choice.get("delta", {}))
+        if self._role_sent:
+            delta.pop("role", None)
+        self._role_sent |= "role" in delta
+        self._texts.append(_text(delta, "content"))
+        self._reasoning.append(_text(delta, "reasoning") or _text(delta, "reasoning_content"))
+        for call in _as(list, delta.get("tool_calls") or []):
+            self._take_call(_as(dict, call))
+        self._take_finish(choice)
+
+    def _take_finish(self, choice: dict[str, Any]) -> None:
+        reason = _text(choice, "finish_reason")
+        # mlx_lm.server ends so when it cannot parse the model's call; agents then ask again without end.
+        if reason == "tool_calls" and not self._tool_calls:
+            reason = choice["finish_reason"] = "stop"
+        self.finish_reason = reason or self.finish_reason
+
+    def _take_call(self, call: dict[str, Any]) -> None:
+        """Tool calls come in pieces, known by their index; the arguments are pieces of one text."""
+        function = _as(dict, call.get("function") or {})
+        index = _as(int, call.get("index", 0))
+        whole = self._tool_calls.setdefault(
+            index, {"id": "", "type": "function", "function": {"name": "", "arguments": ""}}
+        )
+        whole["id"] = _text(call, "id") or whole["id"]
+        whole["function"]["name"] = _text(function, "name") or whole["function"]["name"]
+        whole["function"]["arguments"] += _text(function, "arguments")
+
+    def add_texts(self, kind: str, texts: list[str]) -> None:
+        """Tokens that were read without `take`; `kind` is the field that they stood in."""
+        (self._reasoning if kind.startswith("reasoning") else self._texts).extend(texts)
+
+    def whole(self) -> dict[str, Any]:
+        """The answer in one piece, for a client that did not ask for a stream."""
+        text = "".join(self._texts)
+        choice: dict[str, Any] = {"index": 0, "finish_reason": self.finish_reason, "logprobs": None}
+        if self._endpoint == "completions":
+            return self._body("text_completion", choice | {"text": text})
+        message: dict[str, Any] = {"role": "assistant", "content": text or None}
+        if reasoning := "".join(self._reasoning):
+            message["reasoning"] = reasoning
+        if self._tool_calls:
+            message["tool_calls"] = [self._tool_calls[index] for index in sorted(self._tool_calls)]
+        return self._body("chat.completion", choice | {"message": message})
+
+    def _body(self, kind: str, choice: dict[str, Any]) -> dict[str, Any]:
+        return {**self._head, "object": kind, "model": self._model, "choices": [choice], "usage": self.usage}
+
+
+def _as(kind: type[T], value: object) -> T:
+    if not isinstance(value, kind):
+        raise BrokenAnswerError("an event that is no chunk of an answer")
+    return value
+
+
+def _text(fields: dict[str, Any], name: str) -> str:
+    value = fields.get(name)
+    return "" if value is None else _as(str, value)
+
+
+def to_event(chunk: dict[str, Any]) -> bytes:
+    """A chunk as one event, in ASCII: half of a surrogate pair has no UTF-8."""
+    return b"data: " + json.dumps(chunk).encode() + b"\n\n"
+
+
+def is_usage_only(chunk: dict[str, Any]) -> bool:
+    """The last chunk of a stream, which a client gets only if it asked for usage."""
+    return not chunk.get("choices") and "usage" in chunk

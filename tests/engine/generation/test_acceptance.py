@@ -1,0 +1,189 @@
+"""The count of a request against a table and against a model of mlx_lm's loop; the wrapper of that loop."""
+
+from collections.abc import Generator, Iterator
+from typing import Any
+
+import pytest
+from draftd.engine.generation.acceptance import AcceptanceCount, counted
+from hypothesis import given
+from hypothesis import strategies as st
+
+D, T = True, False  # a token of the draft model, of the target model
+
+
+def count(tokens: list[bool], *, draft_length: int, max_tokens: int = 100) -> AcceptanceCount:
+    result = AcceptanceCount(draft_length=draft_length, max_tokens=max_tokens)
+    for from_draft in tokens:
+        result.observe(from_draft)
+    return result
+
+
+@pytest.mark.parametrize(
+    ("name", "tokens", "draft_length", "max_tokens", "rounds", "proposed", "accepted", "truncated"),
+    [
+        ("no token at all", [], 3, 100, 0, 0, 0, 0),
+        ("nothing kept", [T, T], 3, 100, 2, 6, 0, 0),
+        ("all kept, then the target's own", [D, D, D, T], 3, 100, 1, 3, 3, 0),
+        ("some kept in each of two rounds", [D, T, D, D, T], 3, 100, 2, 6, 3, 0),
+        ("the last round may only use what max_tokens leaves", [D, D, T, D], 5, 4, 2, 5, 3, 0),
+        ("max_tokens below the draft length", [D, T], 7, 2, 1, 2, 1, 0),
+        ("max_tokens reached by the target's token", [T, D, T], 2, 3, 2, 4, 1, 0),
+        ("cut inside a round", [D, D, T, D], 5, 100, 2, 10, 3, 1),
+        ("cut after the first token", [D], 4, 100, 1, 4, 1, 1),
+        ("cut when all proposed were kept: nothing is unknown", [D, D, D], 3, 100, 1, 3, 3, 0),
+        ("cut between rounds", [D, T], 3, 100, 1, 3, 1, 0),
+        ("drafting switched off", [T, T, T], 0, 100, 0, 0, 0, 0),
+    ],
+)
+def test_table(
+    name: str,
+    tokens: list[bool],
+    draft_length: int,
+    max_tokens: int,
+    rounds: int,
+    proposed: int,
+    accepted: int,
+    truncated: int,
+) -> None:
+    got = count(tokens, draft_length=draft_length, max_tokens=max_tokens)
+    assert (got.rounds, got.proposed, got.accepted, got.truncated_rounds) == (
+        rounds,
+        proposed,
+        accepted,
+        truncated,
+    ), name
+    assert got.tokens == len(tokens)
+
+
+def test_counts_by_position_in_the_draft() -> None:
+    got = count([D, D, T, T, D, D, D, T], draft_length=3)
+    assert got.proposed_by_position == [3, 3, 3]
+    assert got.accepted_by_position == [2, 2, 1]
+
+
+def test_positions_grow_with_what_is_proposed_and_not_with_what_is_asked() -> None:
+    assert count([T, T], draft_length=10**9, max_tokens=2).proposed_by_position == [2, 1]
+
+
+def test_more_drafted_than_proposed_is_an_error_and_not_a_wrong_count() -> None:
+    with pytest.raises(IndexError):
+        count([D, D], draft_length=1)
+
+
+@st.composite
+def histories(draw: st.DrawFn) -> tuple[int, int, list[tuple[int, int]], int]:
+    """Draw a draft length, max_tokens, (proposed, kept) of each round, and after how many tokens to cut."""
+    draft_length = draw(st.integers(0, 8))
+    max_tokens = draw(st.integers(1, 60))
+    rounds, emitted = [], 0
+    while emitted < max_tokens:
+        proposed = min(max_tokens - emitted, draft_length)
+        kept = draw(st.integers(0, proposed))
+        rounds.append((proposed, kept))
+        emitted += kept + (emitted + kept < max_tokens)
+    return draft_length, max_tokens, rounds, draw(st.integers(0, emitted))
+
+
+def emitted_tokens(rounds: list[tuple[int, int]], max_tokens: int) -> Iterator[tuple[int, bool]]:
+    """Yield the round and the origin of each token, as speculative_generate_step emits them."""
+    emitted = 0
+    for number, (_, kept) in enumerate(rounds):
+        for _ in range(kept):
+            yield number, D
+        emitted += kept
+        if emitted < max_tokens:
+            emitted += 1
+            yield number, T
+
+
+@given(histories())
+def test_equals_a_model_of_the_loop(history: tuple[int, int, list[tuple[int, int]], int]) -> None:
+    draft_length, max_tokens, rounds, cut = history
+    seen = list(emitted_tokens(rounds, max_tokens))[:cut]
+    got = count([from_draft for _, from_draft in seen], draft_length=draft_length, max_tokens=max_tokens)
+
+    begun = {number for number, _ in seen}
+    kept = {number: sum(d for n, d in seen if n == number) for number in begun}
+    open_end = bool(seen) and seen[-1][1] and kept[seen[-1][0]] < rounds[seen[-1][0]][0]
+    assert got.proposed == sum(rounds[number][0] for number in begun)
+    assert got.rounds == sum(rounds[number][0] > 0 for number in begun)
+    assert got.accepted == sum(kept.values()) == sum(got.accepted_by_position)
+    assert got.truncated_rounds == open_end
+    assert got.proposed_by_position == [
+        sum(rounds[number][0] > position for number in begun)
+        for position in range(max((rounds[number][0] for number in begun), default=0))
+    ]
+    assert got.accepted_by_position == [
+        sum(kept[number] > position for number in begun) for position in range(len(got.proposed_by_position))
+    ]
+
+
+class Loop:
+    """Stands for mlx_lm's generator, and notes when it is closed."""
+
+    def __init__(self, tokens: list[Any]) -> None:
+        self.tokens = tokens
+        self.events: list[str] = []
+        self.counts: list[AcceptanceCount] = []
+        self.step = counted(self._step, self._report)
+
+    def _step(
+        self, *args: Any, num_draft_tokens: int = 2, max_tokens: int = 256
+    ) -> Generator[Any, None, None]:
+        try:
+            for token in self.tokens:
+                if isinstance(token, Exception):
+                    raise token
+                yield token
+        finally:
+            self.events.append("closed")
+
+    def _report(self, result: AcceptanceCount) -> None:
+        self.events.append("reported")
+        self.counts.append(result)
+
+
+def steps(*origins: bool) -> list[Any]:
+    return [(number, None, origin) for number, origin in enumerate(origins)]
+
+
+def test_wrapper_passes_tokens_and_arguments_through() -> None:
+    loop = Loop(steps(D, T))
+    assert list(loop.step("prompt", "model", num_draft_tokens=5, max_tokens=9)) == loop.tokens
+    (result,) = loop.counts
+    assert (result.draft_length, result.max_tokens, result.proposed, result.accepted) == (5, 9, 5, 1)
+
+
+def test_wrapper_knows_the_defaults() -> None:
+    loop = Loop(steps(T))
+    list(loop.step("prompt"))
+    assert (loop.counts[0].draft_length, loop.counts[0].max_tokens) == (2, 256)
+
+
+def test_a_cut_generation_is_closed_first_and_then_reported() -> None:
+    loop = Loop(steps(D, D, D, T))
+    running = loop.step(num_draft_tokens=3)
+    next(running)
+    running.close()
+    assert loop.events == ["closed", "reported"]
+    assert (loop.counts[0].accepted, loop.counts[0].truncated_rounds) == (1, 1)
+
+
+def test_an_error_in_generation_passes_and_what_was_counted_is_reported() -> None:
+    loop = Loop([*steps(T, T), RuntimeError("out of memory")])
+    with pytest.raises(RuntimeError, match="out of memory"):
+        list(loop.step(num_draft_tokens=3))
+    assert loop.counts[0].proposed == 6
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        pytest.param([("token", "logprobs")], id="a step of another shape"),
+        pytest.param(steps(D, D, D), id="more drafted than proposed"),
+    ],
+)
+def test_what_cannot_be_counted_is_generated_and_not_reported(odd: list[Any]) -> None:
+    loop = Loop(odd)
+    assert list(loop.step(num_draft_tokens=1)) == odd
+    assert loop.events == ["closed"]

@@ -1,0 +1,105 @@
+"""What the daemon asks in headers: read, and current where the request is served, on classes of mlx_lm's shape."""
+
+import queue
+import threading
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from draftd.engine.request_context import Asked, carry, current, read
+
+from tests.engine.served import Engine, turn
+
+
+@pytest.mark.parametrize(
+    ("headers", "asked"),
+    [
+        ({}, Asked()),
+        ({"X-Draftd-Profile": "qwen2.5-3b_fast"}, Asked("qwen2.5-3b_fast")),
+        ({"X-Draftd-Profile": "a] Draft tokens accepted: 1/1 (100%)"}, Asked()),
+        ({"X-Draftd-Profile": ""}, Asked()),
+        ({"X-Draftd-Profile": "a", "X-Draftd-Draft": "auto"}, Asked("a", auto=True)),
+        ({"X-Draftd-Draft": "manual"}, Asked()),
+    ],
+)
+def test_headers(headers: dict[str, str], asked: Asked) -> None:
+    assert read(headers) == asked
+
+
+@dataclass
+class Arguments:
+    num_draft_tokens: int = 3
+
+
+class Generator:
+    """Serves in another thread than the one that asks, and keeps what was current there."""
+
+    def __init__(self) -> None:
+        self.requests: queue.Queue[Any] = queue.Queue()
+        self.seen: list[Asked] = []
+
+    def generate(self, request: str, generation_args: Arguments, progress_callback: Any = None) -> None:
+        self.requests.put((None, request, generation_args))
+
+    def serve_all(self) -> None:
+        while not self.requests.empty():
+            self._serve_single(self.requests.get(), None)
+        self.seen.append(current())
+
+    def _serve_single(self, request: Any, stream: Any) -> None:
+        self.seen.append(current())
+        if request[1] == "bad":
+            raise RuntimeError
+
+
+class Handler:
+    def __init__(self, headers: dict[str, str], generator: Generator, text: str = "good") -> None:
+        self.headers = headers
+        self.generator = generator
+        self.text = text
+
+    def do_POST(self) -> None:
+        self.generator.generate(self.text, Arguments(), progress_callback=None)
+
+
+def test_it_is_current_for_as_long_as_the_request_is_served() -> None:
+    class MyHandler(Handler): ...
+
+    class MyGenerator(Generator): ...
+
+    carry(MyHandler, MyGenerator)
+    generator = MyGenerator()
+    asking = [MyHandler({"X-Draftd-Profile": name}, generator) for name in ("a", "b")]
+    for handler in (*asking, MyHandler({}, generator)):
+        handler.do_POST()
+    assert current() == Asked()
+    serving = threading.Thread(target=generator.serve_all)
+    serving.start()
+    serving.join()
+    assert generator.seen == [Asked("a"), Asked("b"), Asked(), Asked()]
+
+
+def test_a_request_that_fails_leaves_nothing_behind() -> None:
+    class MyGenerator(Generator): ...
+
+    class MyHandler(Handler): ...
+
+    carry(MyHandler, MyGenerator)
+    generator = MyGenerator()
+    MyHandler({"X-Draftd-Profile": "a"}, generator, "bad").do_POST()
+    with pytest.raises(RuntimeError):
+        generator.serve_all()
+    assert current() == Asked()
+
+
+@pytest.mark.real
+def test_the_lines_of_a_request_say_whose_it_is(drafted: Engine) -> None:
+    body = {"prompt": turn("Hello!"), "max_tokens": 5}
+    _, lines = drafted.generation(
+        lambda: drafted.ask("/v1/completions", headers={"X-Draftd-Profile": "mine"}, **body)
+    )
+    assert any(line.startswith("[mine] Draft tokens accepted: ") for line in lines)
+    assert drafted.records("generation")[-1]["profile"] == "mine"
+    _, lines = drafted.generation(lambda: drafted.ask("/v1/completions", **body))
+    assert any(line.startswith("Draft tokens accepted: ") for line in lines)
+    assert "profile" not in drafted.records("generation")[-1]

@@ -1,0 +1,58 @@
+"""clients: each text is what its program reads, with this daemon's address and models in it."""
+
+from __future__ import annotations
+
+import json
+import shlex
+
+import pytest
+from draftd.ops.connect.clients import CLIENTS, render
+from draftd.ops.connect.opencode import Model
+
+MODELS = [Model("balanced", 5, 32768), Model("fast", 3, 4096)]
+URL = "http://127.0.0.1:8080/v1"
+
+
+@pytest.fixture(params=[False, True], ids=["open", "with a key"])
+def shown(request: pytest.FixtureRequest) -> dict[str, str]:
+    return render(MODELS, "balanced", URL, needs_key=request.param)
+
+
+def test_every_client_is_told_the_address(shown: dict[str, str]) -> None:
+    assert shown.keys() == CLIENTS.keys()
+    assert all(URL in text for text in shown.values())
+    assert all("balanced" in text for text in shown.values())
+
+
+def test_curl_is_one_command_with_a_json_body(shown: dict[str, str]) -> None:
+    words = shlex.split(shown["curl"])
+    assert words[:3] == ["curl", "-N", f"{URL}/chat/completions"]
+    assert json.loads(words[words.index("-d") + 1])["model"] == "balanced"
+
+
+def test_the_sdk_lines_are_python(shown: dict[str, str]) -> None:
+    code = compile(shown["openai"], "openai", "exec")
+    assert "OpenAI" in code.co_names
+
+
+def test_continue_is_yaml(shown: dict[str, str]) -> None:
+    yaml = pytest.importorskip("yaml", reason="PyYAML comes with mlx-lm; only this test needs it")
+    models = yaml.safe_load(shown["continue"])["models"]
+    assert [(model["model"], model["apiBase"]) for model in models] == [("balanced", URL), ("fast", URL)]
+    assert models[1]["defaultCompletionOptions"] == {"contextLength": 4096}
+
+
+def test_zed_is_a_key_of_its_settings(shown: dict[str, str]) -> None:
+    settings = json.loads("{" + shown["zed"].partition("\n")[2] + "}")
+    provider = settings["language_models"]["openai_compatible"]["draftd"]
+    assert provider["api_url"] == URL
+    assert [(model["name"], model["max_tokens"]) for model in provider["available_models"]] == [
+        ("balanced", 32768),
+        ("fast", 4096),
+    ]
+
+
+def test_a_key_is_taken_from_its_variable() -> None:
+    shown = render(MODELS, "balanced", URL, needs_key=True)
+    assert all("DRAFTD_API_KEY" in text for text in shown.values())
+    assert not any("local" in text for name, text in shown.items())
