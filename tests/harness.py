@@ -16,6 +16,7 @@ from typing import Any
 
 import aiohttp
 import psutil
+
 from draftd.app import Daemon
 from draftd.profile_files import load_dir
 from draftd.settings import Settings

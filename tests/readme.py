@@ -6,12 +6,13 @@ import re
 from pathlib import Path
 from typing import Any
 
-from draftd.profile_tables import HealthPolicy, Limits, RequestDefaults, RestartPolicy, ServerFlags
-from draftd.profiles import Profile
-from draftd.settings import Settings
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
+
+from draftd.profile_tables import HealthPolicy, Limits, RequestDefaults, RestartPolicy, ServerFlags
+from draftd.profiles import Profile
+from draftd.settings import Settings
 
 README = Path(__file__).parent.parent / "README.md"
 HEAD = "| {} | meaning | default |\n|---|---|---|\n"

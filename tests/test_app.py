@@ -13,10 +13,10 @@ from pathlib import Path
 import aiohttp
 import psutil
 import pytest
+
 from draftd.app import Daemon
 from draftd.errors import AlreadyRunningError, ConfigError, DraftdError
 from draftd.workers.states import Backoff
-
 from tests.harness import FAKE_SERVER, QUICK, Served, alive, chat, fake, free_ports, kill, serving, until_gone
 
 

@@ -22,10 +22,10 @@ from typing import Any
 
 import psutil
 import pytest
-from draftd.cli import app
-from draftd.demo import DRAFT, TARGET
 from typer.testing import CliRunner
 
+from draftd.cli import app
+from draftd.demo import DRAFT, TARGET
 from tests.harness import alive, chat, fake, free_ports
 
 DRAFTD = [sys.executable, "-m", "draftd"]

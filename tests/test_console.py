@@ -5,8 +5,9 @@ from __future__ import annotations
 import io
 from typing import Any
 
-from draftd.console import workers_table
 from rich.console import Console
+
+from draftd.console import workers_table
 
 
 def row(name: str, **fields: Any) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+
 from draftd.demo import TARGET
 from draftd.hub import CONTEXT, context_length, is_local
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import psutil
 import pytest
+
 from draftd import instance
 from draftd.errors import AlreadyRunningError, ConfigError, NotRunningError
 from draftd.instance import LOCK, NOTE, Instance, find

@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from draftd.demo import DRAFT, TARGET
 from draftd.ops.connect.opencode import Model, change, render, write
-
 from tests.harness import Served, serving
 
 INSTALLED = Path(__file__).parents[1] / "build" / "opencode" / "node_modules" / ".bin" / "opencode"

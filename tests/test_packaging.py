@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from zipfile import ZipFile
 
-from draftd.settings import shipped_dir
 from hatchling.builders.wheel import WheelBuilder
+
+from draftd.settings import shipped_dir
 
 ROOT = Path(__file__).parent.parent
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+
 from draftd.errors import ConfigError, Problem
 from draftd.profile_files import load_dir, parse, read_prompt
 from draftd.profiles import ProfileSet

@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
+
 from draftd.errors import ConfigError
 from draftd.profile_tables import HealthPolicy, Limits, RequestDefaults, RestartPolicy, ServerFlags
 from draftd.profiles import Profile, ProfileSet, find, select
-from pydantic import ValidationError
 
 FOLDER = Path("/srv/profiles")
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 
 from draftd.cli import app
-
 from tests.readme import README, sections, with_sections
 
 TEXT = README.read_text("utf-8")

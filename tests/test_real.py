@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
-from draftd.demo import DRAFT, TARGET
 
+from draftd.demo import DRAFT, TARGET
 from tests.harness import Served, chat, kill, serving
 
 pytestmark = [pytest.mark.real, pytest.mark.asyncio(loop_scope="module")]

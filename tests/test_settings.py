@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from draftd.errors import ConfigError
 from draftd.settings import config_dir, load_settings, settings_file, shipped_dir
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from draftd.profile_tables import HealthPolicy, Limits, RequestDefaults, RestartPolicy, ServerFlags
 from draftd.profiles import Profile
 from draftd.sharing import PER_REQUEST, Group, could_share, groups

@@ -9,6 +9,7 @@ from contextlib import ExitStack, closing
 
 import psutil
 import pytest
+
 from draftd.sockets import Holder, holder_of, is_free_port, parse_lsof
 
 Listen = Callable[..., int]

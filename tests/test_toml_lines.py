@@ -6,9 +6,10 @@ import json
 import tomllib
 
 import pytest
-from draftd.toml_lines import fault_of, line_of, reason_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from draftd.toml_lines import fault_of, line_of, reason_of
 
 TEXT = """\
 # model = "a comment"

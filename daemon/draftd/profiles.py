@@ -15,16 +15,16 @@ from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, mod
 
 from draftd.errors import ConfigError
 from draftd.profile_tables import HealthPolicy, Limits, RequestDefaults, RestartPolicy, ServerFlags, Table
+from draftd.protocol import PROFILE_NAME
 
 MAX_AUTO_DRAFT = 8
 MOST_DRAFTED = 64  # tokens per round that a profile or a request may ask for
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _ALIAS = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]{0,99}")
 
 
 def _name(value: str) -> str:
     """Names end up in URLs, file names and labels: letters, digits, '.', '_' and '-' only."""
-    if not _NAME.fullmatch(value) or ".." in value:
+    if not PROFILE_NAME.fullmatch(value) or ".." in value:
         raise ValueError(
             "a name begins with a letter or digit and has up to 100 of them, '.', '_' and '-', without '..'"
         )

@@ -9,10 +9,10 @@ import xml.etree.ElementTree as ET
 from pathlib import Path
 
 import pytest
-from draftd.cli import app
-from draftd.demo import DRAFT, TARGET
 from typer.testing import CliRunner
 
+from draftd.cli import app
+from draftd.demo import DRAFT, TARGET
 from tests.test_cli import DRAFTD, LIMIT, up
 
 PAIR = f'model = "{TARGET}"\ndraft_model = "{DRAFT}"\nnum_draft_tokens = 3\n'

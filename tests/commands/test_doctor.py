@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from draftd.demo import DRAFT, TARGET
 from draftd.instance import NOTE
-
 from tests.harness import fake, free_ports
 from tests.test_cli import DRAFTD, LIMIT, up
 

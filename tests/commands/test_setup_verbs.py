@@ -8,12 +8,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner, Result
+
 from draftd.cli import app
 from draftd.errors import ConfigError, DraftdError, NotRunningError
 from draftd.instance import AGENT, Instance
 from draftd.settings import config_dir, load_settings
-from typer.testing import CliRunner, Result
-
 from tests.ops.test_launchd import Launchctl, launchctl
 
 __all__ = ["launchctl"]  # a fixture

@@ -6,8 +6,9 @@ from typing import Any
 
 import mlx_lm
 import pytest
-from draftd.demo import DRAFT, TARGET
 from mlx.utils import tree_flatten
+
+from draftd.demo import DRAFT, TARGET
 
 pytestmark = pytest.mark.real
 

@@ -4,8 +4,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from draftd.demo import DRAFT, TARGET
 
+from draftd.demo import DRAFT, TARGET
 from tests.engine.served import Engine
 
 Pair = tuple[Path, Path]

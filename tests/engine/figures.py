@@ -17,10 +17,10 @@ from typing import Any
 
 import mlx.core as mx
 import mlx_lm
-from draftd.demo import DRAFT, TARGET
-from draftd.ops.bench.plan import PROMPTS
 from mlx_lm.sample_utils import make_sampler
 
+from draftd.demo import DRAFT, TARGET
+from draftd.ops.bench.plan import PROMPTS
 from tests.engine.served import ENGINE, Engine, turn
 
 TEMPERATURES = (0.3, 0.55, 0.7, 1.0)

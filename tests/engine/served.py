@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from draftd.demo import TARGET
-from draftd.engine.records import RECORD_PREFIX
+from draftd.protocol import RECORD_PREFIX
 
 DEADLINE_S = 30.0
 ENGINE = (sys.executable, "-m", "draftd.engine")

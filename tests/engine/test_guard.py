@@ -6,8 +6,8 @@ import json
 from http import HTTPStatus
 
 import pytest
-from draftd.engine.guard import refusal
 
+from draftd.engine.guard import refusal
 from tests.engine.served import Engine
 
 JSON = {"Content-Type": "application/json"}

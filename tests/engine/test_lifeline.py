@@ -10,8 +10,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 import pytest
+
 from draftd.engine import lifeline
-from draftd.engine.exits import EXIT_ORPHANED, EXIT_REFUSED, EngineError
+from draftd.engine.exits import EngineError
+from draftd.protocol import EXIT_ORPHANED, EXIT_REFUSED, LIFELINE_VARIABLE
 
 GONE_S = 2.0  # what the daemon promises for its own end by SIGKILL
 
@@ -31,10 +33,10 @@ threading.Event().wait()
 CURIOUS = f"""
 import os, threading
 from draftd.engine import lifeline
-fd = int(os.environ["{lifeline.VARIABLE}"])
+fd = int(os.environ["{LIFELINE_VARIABLE}"])
 lifeline.hold(os.environ)
 print("up", flush=True)
-print(f"variable: {{'{lifeline.VARIABLE}' in os.environ}}, inheritable: {{os.get_inheritable(fd)}}", flush=True)
+print(f"variable: {{'{LIFELINE_VARIABLE}' in os.environ}}, inheritable: {{os.get_inheritable(fd)}}", flush=True)
 threading.Event().wait()
 """
 PATIENT = """
@@ -68,7 +70,7 @@ def started(code: str, reader: int) -> Iterator[subprocess.Popen[bytes]]:
     process = subprocess.Popen(
         [sys.executable, "-c", code],
         stdout=subprocess.PIPE,
-        env={**os.environ, lifeline.VARIABLE: str(reader)},
+        env={**os.environ, LIFELINE_VARIABLE: str(reader)},
         pass_fds=(reader,),
         start_new_session=True,
     )
@@ -131,13 +133,13 @@ def test_words_on_the_lifeline_mean_nothing(pipe: tuple[int, int]) -> None:
             child.wait(0.3)
 
 
-@pytest.mark.parametrize("environ", [{}, {lifeline.VARIABLE: ""}])
+@pytest.mark.parametrize("environ", [{}, {LIFELINE_VARIABLE: ""}])
 def test_without_a_descriptor_there_is_no_lifeline(environ: dict[str, str]) -> None:
     assert lifeline.hold(environ) is None
 
 
 @pytest.mark.parametrize("number", ["none", "-1", "99999", "9" * 30])
 def test_a_descriptor_that_is_not_open_is_refused(number: str) -> None:
-    with pytest.raises(EngineError, match=f"{lifeline.VARIABLE}={number} is no open descriptor") as caught:
-        lifeline.hold({lifeline.VARIABLE: number})
+    with pytest.raises(EngineError, match=f"{LIFELINE_VARIABLE}={number} is no open descriptor") as caught:
+        lifeline.hold({LIFELINE_VARIABLE: number})
     assert caught.value.code == EXIT_REFUSED

@@ -7,8 +7,9 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from draftd.engine.logit_bias import FIELD, checked, vocabulary
 
+from draftd.engine.logit_bias import checked, vocabulary
+from draftd.protocol import LOGIT_BIAS_FIELD
 from tests.engine.served import Engine, turn
 
 JSON = {"Content-Type": "application/json"}
@@ -53,8 +54,8 @@ def test_an_engine_refuses_an_unknown_token_and_heeds_a_known_one(drafted: Engin
     asked: dict[str, Any] = {"prompt": turn("Hello!"), "max_tokens": 2}
     free = drafted.ask("/v1/completions", **asked)["choices"][0]["text"]
     for bias, says in (({"999999": 5}, b"token 999999"), ({"-1": 5}, b"token -1")):
-        status, answer = drafted.post("/v1/completions", json.dumps(asked | {FIELD: bias}), JSON)
+        status, answer = drafted.post("/v1/completions", json.dumps(asked | {LOGIT_BIAS_FIELD: bias}), JSON)
         assert status == 400
         assert says in answer
-    forced = drafted.ask("/v1/completions", **asked, **{FIELD: {"65": 1000}})["choices"][0]["text"]
+    forced = drafted.ask("/v1/completions", **asked, **{LOGIT_BIAS_FIELD: {"65": 1000}})["choices"][0]["text"]
     assert forced[0] * 2 == forced != free

@@ -11,9 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from draftd.engine.exits import EXIT_GENERATION_DIED, EXIT_PORT_TAKEN, EXIT_REFUSED
-from draftd.engine.lifeline import VARIABLE
 
+from draftd.protocol import EXIT_GENERATION_DIED, EXIT_PORT_TAKEN, EXIT_REFUSED, LIFELINE_VARIABLE
 from tests.engine.served import ENGINE, Engine, turn
 
 pytestmark = pytest.mark.real
@@ -144,7 +143,7 @@ def test_sigterm_ends_it_at_once_while_generating(engines_of_mine: Engines, pair
 def test_it_ends_with_the_daemon_while_generating(engines_of_mine: Engines, pair: tuple[Path, Path]) -> None:
     reader, writer = os.pipe()
     engine = engines_of_mine.start(
-        "--model", pair[0], "--draft-model", pair[1], env={VARIABLE: str(reader)}, pass_fds=(reader,)
+        "--model", pair[0], "--draft-model", pair[1], env={LIFELINE_VARIABLE: str(reader)}, pass_fds=(reader,)
     )
     os.close(reader)
     engine.listening()

@@ -4,8 +4,9 @@ from typing import Any
 
 import mlx.core as mx
 import pytest
-from draftd.engine.prompt_cache import TruePromptCache
 from mlx_lm.models.cache import ArraysCache, CacheList, ChunkedKVCache, KVCache, QuantizedKVCache
+
+from draftd.engine.prompt_cache import TruePromptCache
 
 TOKENS = list(range(100, 120))
 MODEL = ("target", None, "draft")

@@ -7,9 +7,11 @@ import sys
 import threading
 
 import pytest
+
 from draftd.engine import records
 from draftd.engine.generation.acceptance import AcceptanceCount
 from draftd.engine.hooks import generation_record, report_generation
+from draftd.protocol import RECORD_PREFIX, acceptance_line
 
 
 @pytest.mark.parametrize(
@@ -22,7 +24,7 @@ from draftd.engine.hooks import generation_record, report_generation
     ],
 )
 def test_acceptance_line(accepted: int, proposed: int, line: str) -> None:
-    assert records.acceptance_line(accepted, proposed) == line
+    assert acceptance_line(accepted, proposed) == line
 
 
 def test_record_is_one_line_with_a_prefix_and_json() -> None:
@@ -38,7 +40,7 @@ def test_generation_record_has_the_agreed_keys() -> None:
     for from_draft in (True, False, True):
         count.observe(from_draft)
     line = generation_record(count, {"active": 1, "cache": 2, "peak": 3})
-    assert json.loads(line.removeprefix(records.RECORD_PREFIX)) == {
+    assert json.loads(line.removeprefix(RECORD_PREFIX)) == {
         "event": "generation",
         "rounds": 2,
         "proposed": 4,
@@ -67,7 +69,7 @@ def test_a_request_without_drafting_has_a_record_and_no_line(capfd: pytest.Captu
     count.observe(False)
     report_generation(count)
     (record,) = capfd.readouterr().err.splitlines()
-    assert json.loads(record.removeprefix(records.RECORD_PREFIX))["tokens"] == 1
+    assert json.loads(record.removeprefix(RECORD_PREFIX))["tokens"] == 1
 
 
 def test_say_keeps_to_one_line(capfd: pytest.CaptureFixture[str]) -> None:

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from draftd.engine.request_context import Asked, carry, current, read
 
+from draftd.engine.request_context import Asked, carry, current, read
 from tests.engine.served import Engine, turn
 
 

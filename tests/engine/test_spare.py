@@ -9,10 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from draftd.engine.exits import EXIT_PORT_TAKEN, EXIT_REFUSED
-from draftd.engine.spare import TAKEN, WARM
-from draftd.workers import spare_child
 
+from draftd.protocol import EXIT_PORT_TAKEN, EXIT_REFUSED, SPARE_TAKEN, SPARE_WARM
 from tests.engine.served import DEADLINE_S
 
 pytestmark = pytest.mark.real
@@ -31,11 +29,11 @@ class Spare:
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
             )
-        assert self.socket.recv(1) == WARM
+        assert self.socket.recv(1) == SPARE_WARM
 
     def give(self, *flags: str | Path) -> None:
         self.socket.sendall(json.dumps([str(flag) for flag in flags]).encode() + b"\n")
-        assert self.socket.recv(2) == TAKEN
+        assert self.socket.recv(2) == SPARE_TAKEN
         assert self.socket.recv(1) == b""  # it lets go of the socket
 
     def end(self) -> tuple[int, str]:
@@ -51,10 +49,6 @@ def spare() -> Iterator[Spare]:
     made.process.kill()
     made.process.communicate()
     made.socket.close()
-
-
-def test_both_sides_use_the_same_words() -> None:
-    assert (WARM, TAKEN) == (spare_child.WARM, spare_child.TAKEN)
 
 
 def test_flags_that_mlx_lm_refuses(spare: Spare) -> None:

@@ -5,8 +5,10 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from draftd.engine.exits import EXIT_FAILED, EXIT_PORT_TAKEN, EXIT_REFUSED, EngineError
+
+from draftd.engine.exits import EngineError
 from draftd.engine.startup_checks import guarded_run
+from draftd.protocol import EXIT_FAILED, EXIT_PORT_TAKEN, EXIT_REFUSED
 
 
 def run(error: Exception | None = None, **flags: Any) -> tuple[list[Any], list[int]]:

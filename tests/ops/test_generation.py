@@ -6,9 +6,9 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pytest
+
 from draftd.errors import DraftdError
 from draftd.ops.generation import Drafted, Generation, OpenAI
-
 from tests.harness import chat, free_ports
 from tests.ops.servers import scripted
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from draftd.errors import ConfigError, DraftdError, NotRunningError
 from draftd.ops import launchd
 from draftd.ops.launchd import Agent

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from draftd.errors import ConfigError, DraftdError
 from draftd.ops import init, pull
 from draftd.ops.prompts import find_all

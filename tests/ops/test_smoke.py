@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+
 from draftd.errors import DraftdError
 from draftd.ops.generation import Drafted, Generation
 from draftd.ops.smoke import Request, Smoked, acceptance, choose, describe

@@ -21,11 +21,11 @@ from pathlib import Path
 
 import aiohttp
 import psutil
-from draftd.demo import DRAFT, TARGET
-from draftd.profile_tables import HealthPolicy, RestartPolicy
 from rich.console import Console
 from rich.table import Table
 
+from draftd.demo import DRAFT, TARGET
+from draftd.profile_tables import HealthPolicy, RestartPolicy
 from tests.harness import free_ports
 from tests.soak.running import Running, profile, running
 

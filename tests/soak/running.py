@@ -16,8 +16,8 @@ from typing import Any
 
 import aiohttp
 import psutil
-from draftd.demo import DRAFT, TARGET
 
+from draftd.demo import DRAFT, TARGET
 from tests.harness import free_ports
 
 START_LIMIT = 120.0  # seconds

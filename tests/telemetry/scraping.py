@@ -1,7 +1,8 @@
 """What a scrape of Metrics gives, as a table that tests can ask."""
 
-from draftd.telemetry.metrics import Metrics
 from prometheus_client.parser import text_string_to_metric_families
+
+from draftd.telemetry.metrics import Metrics
 
 Series = dict[tuple[str, frozenset[tuple[str, str]]], float]
 

@@ -5,9 +5,10 @@ import tracemalloc
 from itertools import pairwise
 
 import pytest
-from draftd.telemetry.lines import CUT, LineSplitter, escape
 from hypothesis import given
 from hypothesis import strategies as st
+
+from draftd.telemetry.lines import CUT, LineSplitter, escape
 
 LIMIT = 8
 

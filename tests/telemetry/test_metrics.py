@@ -6,18 +6,12 @@ import subprocess
 from typing import cast
 
 import pytest
-from draftd.telemetry.metrics import CLIENT_LEFT, STATES, UNKNOWN, Acceptance, Metrics, WorkerSample
-from draftd.telemetry.records import (
-    Costs,
-    DraftAcceptance,
-    EngineStarted,
-    GenerationReport,
-    PromptProgress,
-    Record,
-)
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families
 
+from draftd.protocol import Costs
+from draftd.telemetry.metrics import CLIENT_LEFT, STATES, UNKNOWN, Acceptance, Metrics, WorkerSample
+from draftd.telemetry.records import DraftAcceptance, EngineStarted, GenerationReport, PromptProgress, Record
 from tests.telemetry.scraping import scrape, value
 
 REPORT = GenerationReport(

@@ -4,10 +4,12 @@ import json
 from dataclasses import asdict
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from draftd.protocol import PAPER_RULE, PLAIN_RULE, Costs
 from draftd.telemetry.records import (
     MOST,
-    RULES,
-    Costs,
     DraftAcceptance,
     EngineStarted,
     GenerationReport,
@@ -16,8 +18,6 @@ from draftd.telemetry.records import (
     Record,
     parse,
 )
-from hypothesis import given
-from hypothesis import strategies as st
 
 ISSUED = (
     'draftd-engine {"event": "generation", "rounds": 12, "proposed": 60, "accepted": 41, '
@@ -211,7 +211,7 @@ seconds = st.floats(1 / MOST, MOST)
     places=st.lists(pairs, max_size=9),
     length=st.none() | counts,
     memory=memories,
-    rule=st.none() | st.sampled_from(RULES),
+    rule=st.none() | st.sampled_from((PAPER_RULE, PLAIN_RULE)),
     costs=st.none() | st.builds(Costs, seconds, seconds, seconds),
     profile=st.none() | st.text(),
 )

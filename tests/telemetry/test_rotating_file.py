@@ -6,6 +6,7 @@ import stat
 from pathlib import Path
 
 import pytest
+
 from draftd.telemetry.rotating_file import RotatedFile
 
 

@@ -3,14 +3,15 @@
 import json
 
 import pytest
-from draftd.profiles import MOST_DRAFTED
-from draftd.telemetry.metrics import Metrics
-from draftd.telemetry.records import Costs, GenerationReport
-from draftd.telemetry.speculation import WINDOW, Speculation
-from draftd.web import describe
 from hypothesis import given
 from hypothesis import strategies as st
 
+from draftd.profiles import MOST_DRAFTED
+from draftd.protocol import Costs
+from draftd.telemetry.metrics import Metrics
+from draftd.telemetry.records import GenerationReport
+from draftd.telemetry.speculation import WINDOW, Speculation
+from draftd.web import describe
 from tests.telemetry.scraping import scrape, value
 
 COSTS = Costs(0.02, 0.004, 0.03)

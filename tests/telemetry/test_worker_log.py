@@ -8,6 +8,7 @@ from contextlib import aclosing
 from pathlib import Path
 
 import pytest
+
 from draftd.telemetry.worker_log import LogLine, WorkerLog
 
 WALL = 1_795_428_000.25  # 2026-11-23T10:00:00.250Z

@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
+from hypothesis import strategies as st
+from mlx_lm.server import APIHandler, process_message_content
+
 from draftd.errors import RequestError
 from draftd.profiles import Profile
 from draftd.web.request_body import Endpoint
-from hypothesis import strategies as st
-from mlx_lm.server import APIHandler, process_message_content
 
 CLI = Namespace(num_draft_tokens=3, max_tokens=512, temp=0.0, top_p=1.0, top_k=0, min_p=0.0)
 

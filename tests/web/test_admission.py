@@ -4,10 +4,11 @@ import asyncio
 from collections.abc import Sequence
 
 import pytest
-from draftd.errors import WorkerError
-from draftd.web.admission import RETRY_AFTER, Admission
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from draftd.errors import WorkerError
+from draftd.web.admission import RETRY_AFTER, Admission
 
 
 class Room:

@@ -12,8 +12,8 @@ from typing import Any
 
 import psutil
 import pytest
-from draftd.settings import Settings
 
+from draftd.settings import Settings
 from tests.harness import QUICK, Served, alive, chat, fake, serving
 
 Measured = Callable[[float], None]

@@ -4,12 +4,12 @@ import json
 from typing import Any
 
 import pytest
-from draftd.web import answer_stream as events
-from draftd.web.answer_stream import Answer, BrokenAnswerError, EventSplitter, is_usage_only, to_event
-from draftd.web.request_body import Endpoint
 from hypothesis import given
 from hypothesis import strategies as st
 
+from draftd.web import answer_stream as events
+from draftd.web.answer_stream import Answer, BrokenAnswerError, EventSplitter, is_usage_only, to_event
+from draftd.web.request_body import Endpoint
 from tests.web.given import junk, mlx_answers
 
 USAGE = {"prompt_tokens": 3, "completion_tokens": 5, "total_tokens": 8}

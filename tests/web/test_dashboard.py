@@ -11,10 +11,11 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
-from draftd.telemetry.records import Costs, GenerationReport
-from draftd.web.dashboard import FILES
 from playwright.async_api import Browser, Page, async_playwright, expect
 
+from draftd.protocol import Costs
+from draftd.telemetry.records import GenerationReport
+from draftd.web.dashboard import FILES
 from tests.harness import LIMIT, Served, fake, kill, serving
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")

@@ -4,11 +4,11 @@ import json
 from dataclasses import replace
 
 import pytest
+
 from draftd.telemetry.metrics import Metrics
 from draftd.telemetry.records import DraftAcceptance
 from draftd.web import describe
 from draftd.workers.status import LastExit, WorkerStatus
-
 from tests.web.given import profile
 
 READY = WorkerStatus(

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+
 from draftd.errors import AlreadyRunningError, ConfigError, DraftdError, RequestError, WorkerError
 from draftd.web.error_bodies import error_body, error_event, error_headers, status_of
 

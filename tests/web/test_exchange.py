@@ -7,9 +7,9 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
+
 from draftd.web import exchange as exchanges
 from draftd.web.exchange import MANY, MAX_BUFFERED, connect
-
 from tests.harness import free_ports
 
 HEAD = b"HTTP/1.1 200 OK\r\n"

@@ -8,9 +8,9 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+
 from draftd.web import fast_http as connection
 from draftd.web.relay import Relay
-
 from tests.harness import Served, chat, fake, serving
 from tests.web.test_aiohttp_app import raw, request, status
 

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from draftd.telemetry.worker_log import WorkerLog
 from draftd.web import live_feed as event_stream
 from draftd.web.live_feed import BACKLOG, LINES, EventStream
-
 from tests.harness import LIMIT, Served, fake, serving
 
 

@@ -10,9 +10,9 @@ from typing import Any
 import openai
 import pytest
 import pytest_asyncio
-from draftd.demo import DRAFT, TARGET
 from openai.types.chat import ChatCompletionMessageParam, ChatCompletionToolParam
 
+from draftd.demo import DRAFT, TARGET
 from tests.harness import QUICK, Served, chat, fake, serving
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module")]

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from draftd.web import plain
 from hypothesis import given
 from hypothesis import strategies as st
+
+from draftd.web import plain
 
 HEAD = (
     b"POST /v1/chat/completions HTTP/1.1\r\nhost: 127.0.0.1:8080\r\n"

@@ -7,10 +7,11 @@ import json
 from typing import Any
 
 import pytest
-from draftd.web.answer_stream import Answer, EventSplitter, is_usage_only, to_event
-from draftd.web.relay import Relay
 from hypothesis import given
 from hypothesis import strategies as st
+
+from draftd.web.answer_stream import Answer, EventSplitter, is_usage_only, to_event
+from draftd.web.relay import Relay
 
 TEXTS = st.text(max_size=8) | st.sampled_from(
     ['"', "\\", '"content": "x"', "\n\n", "data: {", "\x00", "é🎈", "\ud83d"]

@@ -4,12 +4,12 @@ import json
 from typing import Any
 
 import pytest
-from draftd.errors import RequestError
-from draftd.profiles import Profile
-from draftd.web.request_body import Endpoint, Forward, parse_body, prepare
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from draftd.errors import RequestError
+from draftd.profiles import Profile
+from draftd.web.request_body import Endpoint, Forward, parse_body, prepare
 from tests.web.given import junk, profile, refused, taken_by_mlx
 
 HELLO = {"role": "user", "content": "hello"}

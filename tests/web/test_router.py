@@ -1,10 +1,10 @@
 """Router: which profile a request's `model` means."""
 
 import pytest
+
 from draftd.errors import RequestError
 from draftd.profiles import Profile, ProfileSet
 from draftd.web.router import Router
-
 from tests.web.given import profile, refused
 
 FAST = profile("fast", aliases=["gpt-4o", "speculative/odd"], autostart=False)

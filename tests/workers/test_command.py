@@ -7,6 +7,7 @@ import sys
 from typing import Any
 
 import pytest
+
 from draftd.profiles import Profile
 from draftd.workers.command import argv, environment, fingerprint, one_token_request, upstream_model
 

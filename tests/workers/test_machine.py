@@ -7,6 +7,9 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from draftd.profile_tables import RestartPolicy
 from draftd.workers import machine
 from draftd.workers.machine import (
@@ -48,8 +51,6 @@ from draftd.workers.states import (
     TimerDue,
     Unfit,
 )
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 NOW = 1000.0
 BEGAN = 990.0  # since when the states of the table last; too short to count as stable

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from draftd.profile_tables import HealthPolicy, Limits, RequestDefaults, RestartPolicy, ServerFlags
 from draftd.profiles import Profile
 from draftd.sharing import Group, groups
 from draftd.workers.command import fingerprint
 from draftd.workers.plan import Action, Add, Remove, Replace, Update, plan
-from hypothesis import given
-from hypothesis import strategies as st
 
 BASE = Profile(name="fast", model="org/target", draft_model="org/draft", num_draft_tokens=3)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 
 import pytest
+
 from draftd.sockets import is_free_port
 from draftd.workers.ports import HIGHEST, PortBook
 

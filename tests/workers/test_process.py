@@ -10,8 +10,8 @@ import time
 
 import psutil
 import pytest
-from draftd.workers.process import EOF_GRACE, Child
 
+from draftd.workers.process import EOF_GRACE, Child
 from tests.harness import alive, until_gone
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from draftd.workers.resources import LoadGate
 from hypothesis import given
 from hypothesis import strategies as st
+
+from draftd.workers.resources import LoadGate
 
 
 class Bench:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 
 import pytest
+
 from draftd.profiles import Profile
 from draftd.workers import command
 from draftd.workers.spare import Use, flags_of, use_of

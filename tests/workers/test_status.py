@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from draftd.workers.status import LastExit, describe_code
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from unittest.mock import Mock, patch
 
 import pytest
+
 from draftd.workers.states import (
     Backoff,
     Draining,

@@ -12,6 +12,9 @@ from dataclasses import dataclass, field
 from typing import Any, cast
 from unittest.mock import patch
 
+from hypothesis import given
+from hypothesis import strategies as st
+
 from draftd.errors import WorkerError
 from draftd.profile_tables import RestartPolicy
 from draftd.profiles import Profile
@@ -38,8 +41,6 @@ from draftd.workers.states import (
 )
 from draftd.workers.warm_spare import Starter
 from draftd.workers.worker import Worker
-from hypothesis import given
-from hypothesis import strategies as st
 
 TURNS = 30  # of the loop, in which everything that can happen happens
 AT_ONCE = 1e-6  # seconds

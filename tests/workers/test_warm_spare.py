@@ -10,11 +10,11 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 
 import pytest
+
 from draftd.workers import command, spare_child
 from draftd.workers.process import Child
 from draftd.workers.resources import LoadGate
 from draftd.workers.warm_spare import Starter
-
 from tests.harness import alive, until_gone
 
 LIMIT = 10.0

@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from huggingface_hub import snapshot_download
+
 from draftd.profiles import Profile
 from draftd.workers.command import environment
 from draftd.workers.weights import at_hand, size
-from huggingface_hub import snapshot_download
 
 REPO = "org/model"
 COMMIT = "a" * 40

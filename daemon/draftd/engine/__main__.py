@@ -7,7 +7,8 @@ import traceback
 from collections.abc import Callable
 
 from draftd.engine import lifeline, records
-from draftd.engine.exits import EXIT_FAILED, EngineError, describe, leave
+from draftd.engine.exits import EngineError, describe, leave
+from draftd.protocol import EXIT_FAILED
 
 
 def main(until_wanted: Callable[[], None] = lambda: None) -> None:

@@ -1,17 +1,8 @@
 """Why the engine ended, as exit codes, and the one way to end it.
 
-| code | name | reason |
-|---|---|---|
-| 0 | | stopped in order, by SIGINT |
-| 1 | EXIT_FAILED | an error that nobody foresaw; its traceback is on stderr |
-| 2 | EXIT_REFUSED | flags that cannot work: refused by us, or by mlx_lm.server's own parser |
-| 70 | EXIT_GENERATION_DIED | the thread that loads the model and generates has died |
-| 71 | EXIT_ORPHANED | the daemon is gone, and SIGTERM to our process group did not end us, or we lead none |
-| 98 | EXIT_PORT_TAKEN | somebody else listens on the port |
-
+The codes stand in `protocol`, with what each means; 0 is a stop in order, by SIGINT.
 An end by signal shows as one: -15 after SIGTERM, which is also how a worker that leads its process group ends
-when the daemon is gone. 70 and 71 are EX_SOFTWARE and EX_OSERR of sysexits.h; 98 is EADDRINUSE on Linux, and
-stands for it on every platform.
+when the daemon is gone.
 """
 
 import contextlib
@@ -20,12 +11,6 @@ import sys
 from typing import NoReturn
 
 from draftd.engine import records
-
-EXIT_FAILED = 1
-EXIT_REFUSED = 2
-EXIT_GENERATION_DIED = 70
-EXIT_ORPHANED = 71
-EXIT_PORT_TAKEN = 98
 
 
 class EngineError(Exception):

@@ -11,7 +11,7 @@ import subprocess
 import sys
 
 from draftd.engine import lifeline
-from draftd.engine.exits import EXIT_REFUSED
+from draftd.protocol import EXIT_REFUSED
 
 
 def main(argv: list[str]) -> int:

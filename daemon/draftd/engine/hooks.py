@@ -19,6 +19,7 @@ from draftd.engine.logit_bias import taking_bias
 from draftd.engine.progress import INTERVAL, at_most_every, telling, ticking
 from draftd.engine.startup_checks import guarded_run
 from draftd.engine.watchdog import exit_on_death, watch
+from draftd.protocol import GENERATION, PROGRESS, STARTED, acceptance_line
 
 PLACED = "placed"
 
@@ -39,7 +40,7 @@ def announce(placed: dict[str, str]) -> None:
         records.say(f"{HOOKS[name][1]}: {reason}")
     version = importlib.import_module("mlx_lm").__version__
     accounting = "acceptance" not in missing
-    records.write(records.record("started", accounting=accounting, mlx_lm=version, hooks=placed))
+    records.write(records.record(STARTED, accounting=accounting, mlx_lm=version, hooks=placed))
 
 
 def _attempt(place: Callable[[], None]) -> str:
@@ -152,9 +153,7 @@ def _place_request_context() -> None:
     if "generate" not in handler.handle_completion.__code__.co_names:
         raise UnfitError("mlx_lm.server.APIHandler.handle_completion does not use generate")
     arguments = expect(server, "GenerationArguments", "num_draft_tokens")
-    setattr(
-        object.__new__(arguments), request_context.ATTRIBUTE, None
-    )  # raises where it takes none
+    setattr(object.__new__(arguments), request_context.ATTRIBUTE, None)  # raises where it takes none
     request_context.carry(handler, generator)
 
 
@@ -229,7 +228,7 @@ _NO_CODE = (lambda: None).__code__
 def report_progress() -> None:
     """Write that a generation gets on, and what memory it takes. Never raises."""
     try:
-        records.write(records.record("progress", memory=_memory()))
+        records.write(records.record(PROGRESS, memory=_memory()))
     except Exception as error:
         records.say(f"progress could not be reported: {describe(error)}")
 
@@ -243,7 +242,7 @@ def report_generation(
     """
     try:
         profile = request_context.current().profile
-        human = [records.acceptance_line(count.accepted, count.proposed, profile)] if count.proposed else []
+        human = [acceptance_line(count.accepted, count.proposed, profile)] if count.proposed else []
         whose = {"profile": profile} if profile else {}
         records.write(*human, generation_record(count, _memory(), {**whose, **figures(count)}))
     except Exception as error:
@@ -255,7 +254,7 @@ def generation_record(
 ) -> str:
     """Return the record of one generation, with further figures; `memory` in bytes."""
     return records.record(
-        "generation",
+        GENERATION,
         rounds=count.rounds,
         proposed=count.proposed,
         accepted=count.accepted,

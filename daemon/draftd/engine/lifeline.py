@@ -29,9 +29,9 @@ import threading
 from collections.abc import MutableMapping
 from typing import NoReturn
 
-from draftd.engine.exits import EXIT_ORPHANED, EXIT_REFUSED, EngineError
+from draftd.engine.exits import EngineError
+from draftd.protocol import EXIT_ORPHANED, EXIT_REFUSED, LIFELINE_VARIABLE
 
-VARIABLE = "DRAFTD_LIFELINE_FD"
 KILL_AFTER_S = 0.5
 
 
@@ -42,14 +42,16 @@ def hold(environ: MutableMapping[str, str]) -> threading.Thread | None:
     for its own. Raises EngineError if the descriptor is not open: a worker that was meant to have a lifeline
     must not run without it.
     """
-    number = environ.pop(VARIABLE, None)
+    number = environ.pop(LIFELINE_VARIABLE, None)
     if not number:
         return None
     try:
         fd = int(number)
         os.set_inheritable(fd, False)
     except (ValueError, OverflowError, OSError) as error:
-        raise EngineError(EXIT_REFUSED, f"{VARIABLE}={number} is no open descriptor: {error}") from error
+        raise EngineError(
+            EXIT_REFUSED, f"{LIFELINE_VARIABLE}={number} is no open descriptor: {error}"
+        ) from error
     thread = threading.Thread(target=_watch, args=(fd,), name="lifeline", daemon=True)
     thread.start()
     return thread

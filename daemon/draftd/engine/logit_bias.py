@@ -9,7 +9,7 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
-FIELD = "draftd_logit_bias"
+from draftd.protocol import LOGIT_BIAS_FIELD
 
 
 def checked(bias: Any, size: int) -> dict[int, float]:
@@ -50,9 +50,11 @@ def taking_bias(validate: Callable[[Any], None]) -> Callable[[Any], None]:
 
     @functools.wraps(validate)
     def validate_model_parameters(self: Any) -> None:
-        if self.body.get(FIELD):
+        if self.body.get(LOGIT_BIAS_FIELD):
             loaded = self.response_generator.model_provider
-            self.logit_bias = checked(self.body[FIELD], vocabulary(loaded.model, loaded.draft_model))
+            self.logit_bias = checked(
+                self.body[LOGIT_BIAS_FIELD], vocabulary(loaded.model, loaded.draft_model)
+            )
         validate(self)
 
     return validate_model_parameters

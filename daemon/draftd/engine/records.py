@@ -6,8 +6,8 @@ Three forms, one line each:
     draftd-engine {"event": "generation", ...}  the same and more, for the daemon to parse
     draftd-engine: port 8000 on 127.0.0.1 ...   something that a person should know, at most once each
 
-Where several profiles share the engine, the daemon says whose a request is (see `asked`): then the first form
-begins with the name in brackets, and the record of the generation has a "profile".
+Where several profiles share the engine, the daemon says whose a request is (see `request_context`): then the
+first form begins with the name in brackets, and the record of the generation has a "profile".
 
 The lines of one call leave in one `write`, past the buffers of `sys.stderr`, so that no other thread's line
 comes between them. For none to begin in the middle of another thread's line either, `sys.stderr` must give
@@ -23,14 +23,9 @@ import os
 import sys
 from typing import Any
 
-RECORD_PREFIX = "draftd-engine "
+from draftd.protocol import RECORD_PREFIX
+
 _STDERR = 2
-
-
-def acceptance_line(accepted: int, proposed: int, profile: str | None = None) -> str:
-    """Return the line for people; `proposed` must be positive. `profile` says whose, if the daemon did."""
-    whose = f"[{profile}] " if profile else ""
-    return f"{whose}Draft tokens accepted: {accepted}/{proposed} ({accepted / proposed:.0%})"
 
 
 def record(event: str, **fields: Any) -> str:

@@ -7,17 +7,15 @@ are never drafted, are served in no order that could be told: there nothing is c
 """
 
 import functools
-import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
-PROFILE_HEADER = "X-Draftd-Profile"
-DRAFT_HEADER = "X-Draftd-Draft"
+from draftd.protocol import AUTO_DRAFT, DRAFT_HEADER, PROFILE_HEADER, PROFILE_NAME
+
 ATTRIBUTE = "draftd_asked"  # of mlx_lm's GenerationArguments
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")  # as of a profile: it goes into a line for people
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +38,7 @@ def current() -> Asked:
 def read(headers: Mapping[str, str]) -> Asked:
     """Return what the headers of a request ask; a name that no profile can have is none."""
     name = headers.get(PROFILE_HEADER, "")
-    return Asked(name if _NAME.fullmatch(name) else None, headers.get(DRAFT_HEADER) == "auto")
+    return Asked(name if PROFILE_NAME.fullmatch(name) else None, headers.get(DRAFT_HEADER) == AUTO_DRAFT)
 
 
 def carry(handler: Any, generator: Any) -> None:

@@ -2,9 +2,9 @@
 
 Its stdin is one end of a socket; the daemon has the other:
 
-1. We write WARM when mlx_lm is imported and the hooks are placed.
+1. We write SPARE_WARM when mlx_lm is imported and the hooks are placed.
 2. The daemon writes the flags, as a JSON list in one line.
-3. We write TAKEN, and go on as `python -m draftd.engine <flags>` does: same output, same exit codes.
+3. We write SPARE_TAKEN, and go on as `python -m draftd.engine <flags>` does: same output, same exit codes.
 
 End of file instead of the flags means that nobody will want us.
 """
@@ -14,15 +14,14 @@ import os
 import sys
 
 from draftd.engine.__main__ import main
+from draftd.protocol import SPARE_TAKEN, SPARE_WARM
 
-WARM = b"w"
-TAKEN = b"t"
 _STDIN = 0
 
 
 def until_taken(connection: int) -> None:
     """Say that we are warm, wait for the flags, and put them into `sys.argv`."""
-    os.write(connection, WARM)
+    os.write(connection, SPARE_WARM)
     line = b""
     while not line.endswith(b"\n"):
         piece = os.read(connection, 65536)
@@ -30,7 +29,7 @@ def until_taken(connection: int) -> None:
             sys.exit()
         line += piece
     sys.argv[1:] = json.loads(line)
-    os.write(connection, TAKEN)
+    os.write(connection, SPARE_TAKEN)
     os.close(connection)
 
 

@@ -9,7 +9,8 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
-from draftd.engine.exits import EXIT_FAILED, EXIT_PORT_TAKEN, EXIT_REFUSED, EngineError
+from draftd.engine.exits import EngineError
+from draftd.protocol import EXIT_FAILED, EXIT_PORT_TAKEN, EXIT_REFUSED
 
 
 def guarded_run(run: Callable[..., None], limit_cache: Callable[[int], None]) -> Callable[..., None]:

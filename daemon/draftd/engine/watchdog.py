@@ -9,7 +9,8 @@ import functools
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-from draftd.engine.exits import EXIT_GENERATION_DIED, describe, leave
+from draftd.engine.exits import describe, leave
+from draftd.protocol import EXIT_GENERATION_DIED
 
 
 def watch(generator: Any, on_death: Callable[[str], None]) -> None:

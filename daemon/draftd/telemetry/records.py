@@ -19,18 +19,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import zip_longest
 
+from draftd import protocol
+from draftd.protocol import ACCEPTANCE_LINE, PAPER_RULE, PLAIN_RULE, RECORD_PREFIX, Costs
+
 # More than any request or prompt can have; beyond it a number is damage, and would spoil a counter for good.
 MOST = 10**9
 MOST_BYTES = 2**50
 MOST_POSITIONS = 1024
-RULES = ("paper", "plain")
 
-_MARK = "draftd-engine "
-# The percentage is asked for: a line cut within the numbers ("1/1" of "1/15") must not be taken for whole.
-_ACCEPTED = re.compile(
-    r"(?:\[([A-Za-z0-9._-]{1,100})\] )?"
-    r"Draft tokens accepted: ([0-9]{1,12})/([0-9]{1,12}) \([0-9]{1,3}(?:\.[0-9]{1,6})?%\)"
-)
 _PROGRESS = re.compile(r"Prompt processing progress: ([0-9]{1,12})/([0-9]{1,12})")
 
 
@@ -58,15 +54,6 @@ class Memory:
     active: int
     cache: int
     peak: int
-
-
-@dataclass(frozen=True, slots=True)
-class Costs:
-    """Seconds on the worker's machine: of a token without drafting, of a draft token, of verifying one draft."""
-
-    single: float
-    draft: float
-    verify: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,9 +106,9 @@ Record = DraftAcceptance | GenerationReport | EngineStarted | EngineProgress | P
 
 def parse(line: str) -> Record | None:
     """The record that `line` holds, or None. Never raises."""
-    if (at := line.find(_MARK + "{")) >= 0:
-        return _engine(line[at + len(_MARK) :])
-    if match := _ACCEPTED.search(line):
+    if (at := line.find(RECORD_PREFIX + "{")) >= 0:
+        return _engine(line[at + len(RECORD_PREFIX) :])
+    if match := ACCEPTANCE_LINE.search(line):
         accepted, proposed = int(match[2]), int(match[3])
         return DraftAcceptance(accepted, proposed, match[1]) if accepted <= proposed <= MOST else None
     if match := _PROGRESS.search(line):
@@ -134,11 +121,11 @@ def _engine(text: str) -> GenerationReport | EngineStarted | EngineProgress | No
     try:
         said = json.loads(text)
         match said.get("event"):
-            case "generation":
+            case protocol.GENERATION:
                 return _generation(said)
-            case "started":
+            case protocol.STARTED:
                 return _started(said)
-            case "progress":
+            case protocol.PROGRESS:
                 return EngineProgress(_memory(said.get("memory")))
     except (ValueError, RecursionError):  # not JSON, an impossible number, or nested to exhaust the stack
         return None
@@ -157,7 +144,7 @@ def _generation(said: Mapping[str, object]) -> GenerationReport:
         proposed_by_position=_positions(said.get("proposed_by_position")),
         tokens=_optional(said.get("tokens")),
         memory=_memory(said.get("memory")),
-        rule=rule if (rule := said.get("rule")) in RULES else None,
+        rule=rule if (rule := said.get("rule")) in {PAPER_RULE, PLAIN_RULE} else None,
         costs=_costs(said.get("costs")),
         speedup=None if said.get("speedup") is None else _positive(said.get("speedup")),
         profile=name if isinstance(name := said.get("profile"), str) else None,

@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 
 from draftd.profiles import MOST_DRAFTED
-from draftd.telemetry.records import Costs, GenerationReport
+from draftd.protocol import Costs
+from draftd.telemetry.records import GenerationReport
 
 WINDOW = 50  # requests that ratios, estimates and medians look back on
 _LENGTHS = (1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 16, 24, 32, 64)

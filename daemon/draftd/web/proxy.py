@@ -11,6 +11,7 @@ import structlog
 
 from draftd.errors import DraftdError, WorkerError
 from draftd.profiles import Profile
+from draftd.protocol import AUTO_DRAFT, DRAFT_HEADER, PROFILE_HEADER
 from draftd.telemetry.metrics import Metrics
 from draftd.web import json_codec, worker_http
 from draftd.web.admission import Admission
@@ -30,8 +31,6 @@ from draftd.workers.worker import Worker
 log = structlog.get_logger("proxy")
 
 PATHS: dict[Endpoint, str] = {"chat.completions": "/v1/chat/completions", "completions": "/v1/completions"}
-AUTO_DRAFT = {"X-Draftd-Draft": "auto"}  # the draft length tunes itself, up to what the body says
-PROFILE_HEADER = "X-Draftd-Profile"  # tells a shared engine whose request it is
 NOTICE = 1.0  # seconds that the death of a worker may take to be noticed
 
 
@@ -193,7 +192,7 @@ class Proxy:
     def _headers(self, call: Call) -> dict[str, str]:
         """What the engine is told beside the body."""
         shared = {PROFILE_HEADER: call.name} if self._supervisor.shares_with(call.name) else {}
-        return shared | AUTO_DRAFT if call.forward.auto_draft else shared
+        return shared | {DRAFT_HEADER: AUTO_DRAFT} if call.forward.auto_draft else shared
 
     async def _take_stream(self, exchange: Exchange, lease: Lease, call: Call) -> bytes:
         answer = Answer(call.forward.endpoint, call.forward.model)

@@ -17,6 +17,7 @@ from pydantic import AfterValidator, ConfigDict, Field, ValidationError
 from draftd.errors import RequestError
 from draftd.profile_tables import RequestDefaults
 from draftd.profiles import MAX_AUTO_DRAFT, MOST_DRAFTED, Profile
+from draftd.protocol import LOGIT_BIAS_FIELD
 from draftd.web import json_codec, messages
 
 Endpoint = Literal["chat.completions", "completions"]
@@ -36,7 +37,6 @@ _MAX_TOP_LOGPROBS = 11
 SEEDED_DRAFT = 5  # draft tokens of a request with a seed where the length would tune itself
 # mlx_lm.server writes outside its memory for a token that it does not have. Our engine, which knows the tokens,
 # takes a bias under this name and refuses what is unknown; mlx_lm.server by itself ignores the name.
-_CHECKED_BIAS = "draftd_logit_bias"
 
 
 def _for_the_template(value: dict[str, Any]) -> dict[str, Any]:
@@ -191,7 +191,7 @@ def _settle_draft_length(fields: dict[str, Any], profile: Profile) -> bool:
 def _suit_mlx(fields: dict[str, Any]) -> None:
     """What OpenAI's API allows and mlx_lm.server refuses, ignores, or dies of."""
     if bias := fields.pop("logit_bias", None):
-        fields[_CHECKED_BIAS] = bias
+        fields[LOGIT_BIAS_FIELD] = bias
     if fields.get("tool_choice") == "none":
         fields.pop("tools", None)
     if "seed" in fields:

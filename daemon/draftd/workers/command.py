@@ -1,6 +1,6 @@
 """What to start for a profile: argv, environment, and a fingerprint that changes when a restart is needed.
 
-Pure. The only module that knows the engine's name.
+Pure.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from draftd.profiles import Profile
+from draftd.protocol import ENGINE_MODULE, GUARDIAN_MODULE, SPARE_MODULE
 
 HOST = "127.0.0.1"  # workers are never reachable from another machine
-LIFELINE_FD = "DRAFTD_LIFELINE_FD"
-ENGINE = [sys.executable, "-m", "draftd.engine"]
-SPARE = [sys.executable, "-m", "draftd.engine.spare"]  # waits for the arguments that ENGINE is given
+ENGINE = [sys.executable, "-m", ENGINE_MODULE]
+SPARE = [sys.executable, "-m", SPARE_MODULE]  # waits for the arguments that ENGINE is given
 
 
 def argv(profile: Profile, port: int) -> list[str]:
@@ -25,7 +25,7 @@ def argv(profile: Profile, port: int) -> list[str]:
         filled = (
             part.replace("{port}", str(port)).replace("{model}", profile.model) for part in profile.command
         )
-        return [sys.executable, "-m", "draftd.engine.guardian", *filled]
+        return [sys.executable, "-m", GUARDIAN_MODULE, *filled]
     args = [*ENGINE, "--model", profile.model, "--host", HOST, "--port", str(port)]
     # Browsers may not call a worker directly: its only origin is itself.
     args += ["--allowed-origins", f"http://{HOST}:{port}"]

@@ -19,7 +19,7 @@ import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from typing import cast
 
-from draftd.workers.command import LIFELINE_FD
+from draftd.protocol import LIFELINE_VARIABLE
 
 EOF_GRACE = 0.05  # seconds; the exit must be known within 0.1
 
@@ -53,7 +53,7 @@ class Child:
             transport, _ = await loop.subprocess_exec(
                 lambda: _Protocol(child),
                 *argv,
-                env={**env, LIFELINE_FD: str(theirs)},
+                env={**env, LIFELINE_VARIABLE: str(theirs)},
                 stdin=stdin,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,

@@ -11,12 +11,11 @@ import socket
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 
+from draftd.protocol import SPARE_TAKEN, SPARE_WARM
 from draftd.workers import command, health
 from draftd.workers.process import Child
 from draftd.workers.spare import TAKE_LIMIT, SpareStatus
 
-WARM = b"w"
-TAKEN = b"t"
 MOST_OUTPUT = 64 * 1024  # bytes kept of what it says before somebody takes it
 
 
@@ -67,7 +66,7 @@ class SpareChild:
     async def until_warm(self) -> None:
         """Return when it has imported everything, or has ended."""
         with suppress(OSError):
-            self.warm = await self._reader.read(len(WARM)) == WARM
+            self.warm = await self._reader.read(len(SPARE_WARM)) == SPARE_WARM
 
     async def give(
         self, flags: Sequence[str], on_output: Callable[[bytes], None], on_exit: Callable[[], None]
@@ -80,8 +79,8 @@ class SpareChild:
         with suppress(OSError, TimeoutError):
             async with asyncio.timeout(TAKE_LIMIT):
                 self._writer.write(json.dumps(list(flags)).encode() + b"\n")
-                answer = await self._reader.read(len(TAKEN))
-        if answer != TAKEN or self.exit_code is not None:
+                answer = await self._reader.read(len(SPARE_TAKEN))
+        if answer != SPARE_TAKEN or self.exit_code is not None:
             return None
         self._given = True
         self._child.tell(on_output, on_exit)

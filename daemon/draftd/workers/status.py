@@ -6,15 +6,8 @@ import signal
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
+from draftd.protocol import EXIT_WORDS
 from draftd.sharing import Group
-
-# What the engine means by its exit codes; a foreign command may mean something else, so they only explain.
-EXIT_WORDS = {
-    2: "it refused its flags",
-    70: "its generation thread died",
-    71: "the daemon was gone",
-    98: "its port was taken",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +64,9 @@ def of_members(status: WorkerStatus, group: Group) -> Iterator[WorkerStatus]:
 
 
 def describe_code(code: int | None) -> str:
-    """An exit code in words: 'exit code 1', 'SIGKILL', or what the engine means by it."""
+    """An exit code in words: 'exit code 1', 'SIGKILL', or what the engine means by it: a foreign command
+    may mean something else, so the words only explain.
+    """
     if code is None:
         return "never started"
     if code < 0:

@@ -4,9 +4,10 @@ from collections.abc import Generator, Iterator
 from typing import Any
 
 import pytest
-from draftd.engine.generation.acceptance import AcceptanceCount, counted
 from hypothesis import given
 from hypothesis import strategies as st
+
+from draftd.engine.generation.acceptance import AcceptanceCount, counted
 
 D, T = True, False  # a token of the draft model, of the target model
 

@@ -4,9 +4,10 @@ from collections.abc import Generator
 from typing import Any
 
 import pytest
-from draftd.engine.generation.acceptance import AcceptanceCount
-from draftd.engine.generation.costs import Costs, Meter
 
+from draftd.engine.generation.acceptance import AcceptanceCount
+from draftd.engine.generation.costs import Meter, speedup
+from draftd.protocol import Costs
 from tests.engine.served import Engine, turn
 
 COSTS = Costs(single=10.0, draft=1.0, verify=15.0)
@@ -20,23 +21,23 @@ def counted(draft_length: int, max_tokens: int, from_draft: list[bool]) -> Accep
 
 
 @pytest.mark.parametrize(
-    ("from_draft", "speedup"),
+    ("from_draft", "expected"),
     [
         ([True, True, False], 3 * 10 / (2 + 15)),
         ([False, False], 2 * 10 / (2 * 2 + 2 * 15)),  # all refused: slower than without
         ([True, False, True, True, False], 5 * 10 / (2 * 2 + 2 * 15)),
     ],
 )
-def test_the_speed_up_is_time_without_by_time_with_drafting(from_draft: list[bool], speedup: float) -> None:
-    assert COSTS.speedup(counted(2, 99, from_draft)) == pytest.approx(speedup)
+def test_the_speed_up_is_time_without_by_time_with_drafting(from_draft: list[bool], expected: float) -> None:
+    assert speedup(COSTS, counted(2, 99, from_draft)) == pytest.approx(expected)
 
 
 def test_a_last_round_that_proposes_less_costs_less() -> None:
-    assert COSTS.speedup(counted(2, 4, [True, True, False, True])) == pytest.approx(4 * 10 / (3 + 2 * 15))
+    assert speedup(COSTS, counted(2, 4, [True, True, False, True])) == pytest.approx(4 * 10 / (3 + 2 * 15))
 
 
 def test_without_a_draft_there_is_no_estimate() -> None:
-    assert COSTS.speedup(counted(0, 9, [False])) is None
+    assert speedup(COSTS, counted(0, 9, [False])) is None
 
 
 def test_a_failed_measurement_is_told_once_and_disturbs_nothing() -> None:

@@ -11,13 +11,13 @@ from typing import Any
 import mlx.core as mx
 import mlx_lm
 import pytest
-from draftd.engine.generation.loop import our_steps
-from draftd.engine.generation.policy import Fixed, Look, Plan
-from draftd.engine.generation.rules import PAPER, PLAIN
-from draftd.engine.generation.sampling import Distribution, Greedy
 from mlx_lm.generate import generate_step
 from mlx_lm.models.cache import make_prompt_cache
 
+from draftd.engine.generation.loop import our_steps
+from draftd.engine.generation.policy import Fixed, Look, Plan
+from draftd.engine.generation.sampling import Distribution, Greedy
+from draftd.protocol import PAPER_RULE, PLAIN_RULE
 from tests.engine.chance import chi_square, most_by_chance
 from tests.engine.served import Engine, turn
 
@@ -206,7 +206,7 @@ def test_the_same_seed_gives_the_same_text_by_the_papers_rule(drafted: Engine) -
     def ask(seed: int) -> str:
         body = {"temperature": 3.0, "seed": seed, "max_tokens": 30, "num_draft_tokens": 4}
         text, _ = drafted.generation(lambda: drafted.complete(turn("Tell me about the sea"), **body))
-        assert drafted.records("generation")[-1]["rule"] == PAPER
+        assert drafted.records("generation")[-1]["rule"] == PAPER_RULE
         return str(text)
 
     assert len({ask(1) for _ in range(3)}) == 1
@@ -216,12 +216,12 @@ def test_the_same_seed_gives_the_same_text_by_the_papers_rule(drafted: Engine) -
 @pytest.mark.parametrize(
     ("body", "rule"),
     [
-        ({"temperature": 0.7, "top_p": 0.9, "top_k": 40, "min_p": 0.02}, PAPER),
-        ({"temperature": 0}, PLAIN),
-        ({"temperature": 0.7, "repetition_penalty": 1.1}, PLAIN),
-        ({"temperature": 0.7, "logit_bias": {"7": 1.0}}, PLAIN),
-        ({"temperature": 0.7, "xtc_probability": 0.5}, PLAIN),
-        ({"temperature": 0.7, "num_draft_tokens": 0}, PLAIN),
+        ({"temperature": 0.7, "top_p": 0.9, "top_k": 40, "min_p": 0.02}, PAPER_RULE),
+        ({"temperature": 0}, PLAIN_RULE),
+        ({"temperature": 0.7, "repetition_penalty": 1.1}, PLAIN_RULE),
+        ({"temperature": 0.7, "logit_bias": {"7": 1.0}}, PLAIN_RULE),
+        ({"temperature": 0.7, "xtc_probability": 0.5}, PLAIN_RULE),
+        ({"temperature": 0.7, "num_draft_tokens": 0}, PLAIN_RULE),
     ],
 )
 def test_the_record_says_which_rule_was_used(drafted: Engine, body: dict[str, Any], rule: str) -> None:

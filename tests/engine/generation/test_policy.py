@@ -7,6 +7,7 @@ from itertools import accumulate
 from operator import mul
 
 import pytest
+
 from draftd.engine.generation.cost_model import Prices
 from draftd.engine.generation.policy import FIRST_ALONE, MOST_ALONE, Fixed, Plan, Tuned
 

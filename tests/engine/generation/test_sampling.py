@@ -7,10 +7,11 @@ from typing import Any
 
 import mlx.core as mx
 import pytest
-from draftd.engine.generation.rules import ATTRIBUTE, PAPER, PLAIN, rule_of
-from draftd.engine.generation.sampling import Distribution, Greedy, known_samplers, verify
 from mlx_lm.sample_utils import make_sampler
 
+from draftd.engine.generation.rules import ATTRIBUTE, rule_of
+from draftd.engine.generation.sampling import Distribution, Greedy, known_samplers, verify
+from draftd.protocol import PAPER_RULE, PLAIN_RULE
 from tests.engine.chance import chi_square, most_by_chance
 
 DRAWS = 600
@@ -104,14 +105,14 @@ SAMPLER = known_samplers(make_sampler)(0.7)
 @pytest.mark.parametrize(
     ("changes", "rule"),
     [
-        ({}, PAPER),
-        ({"kv_bits": None, "kv_group_size": 64, "logits_processors": []}, PAPER),
-        ({"logits_processors": [print]}, PLAIN),
-        ({"kv_bits": 4}, PLAIN),
-        ({"num_draft_tokens": 0}, PLAIN),
-        ({"sampler": mx.argmax}, PLAIN),
-        ({"sampler": None}, PLAIN),
-        ({"new_in_a_later_version": True}, PLAIN),
+        ({}, PAPER_RULE),
+        ({"kv_bits": None, "kv_group_size": 64, "logits_processors": []}, PAPER_RULE),
+        ({"logits_processors": [print]}, PLAIN_RULE),
+        ({"kv_bits": 4}, PLAIN_RULE),
+        ({"num_draft_tokens": 0}, PLAIN_RULE),
+        ({"sampler": mx.argmax}, PLAIN_RULE),
+        ({"sampler": None}, PLAIN_RULE),
+        ({"new_in_a_later_version": True}, PLAIN_RULE),
     ],
 )
 def test_the_papers_rule_is_for_requests_that_it_can_handle(changes: dict[str, Any], rule: str) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import mlx.core as mx
 import mlx_lm
 import pytest
+
 from draftd.engine.generation import calibration as timing
 from draftd.engine.generation import tuning
 from draftd.engine.generation.calibration import interpolated, measure
@@ -17,7 +18,6 @@ from draftd.engine.generation.policy import Fixed, Plan, Tuned
 from draftd.engine.generation.rules import ATTRIBUTE
 from draftd.engine.generation.sampling import Distribution, Greedy
 from draftd.engine.generation.tuning import FIRST_LENGTH, MOST_KINDS, PASSES, Tuning
-
 from tests.engine.served import Engine, turn
 
 PLACE = ("prompt", "target", "draft", None)

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import psutil
 import pytest
+
 from draftd.errors import DraftdError
 from draftd.ops.bench.daemon import private_daemon, to_toml
 from draftd.ops.generation import OpenAI
 from draftd.profile_files import parse
 from draftd.profiles import Profile
-
 from tests.harness import FAKE_SERVER, LIMIT, chat
 
 COMMAND = (sys.executable, str(FAKE_SERVER), "--port", "{port}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 import pytest
+
 from draftd.errors import ConfigError
 from draftd.ops.bench.plan import PROMPTS, TEMPERATURES, plan, schedule
 from draftd.profiles import Profile

@@ -8,6 +8,8 @@ import xml.etree.ElementTree as ET
 from dataclasses import replace
 
 import pytest
+from rich.console import Console
+
 from draftd.ops.bench.chart import nice_step, to_svg
 from draftd.ops.bench.report import TITLES, short, summary, table, to_json, to_markdown
 from draftd.ops.bench.run import Report
@@ -15,7 +17,6 @@ from draftd.ops.bench.stats import Sample, Spread, cells, standings, verdict
 from draftd.ops.doctor.drafting import measured
 from draftd.ops.doctor.facts import Facts, Versions
 from draftd.profiles import Profile
-from rich.console import Console
 
 VARIANTS = ("no drafting", "3 (fast)", "5 (balanced)")
 SVG = "{http://www.w3.org/2000/svg}"

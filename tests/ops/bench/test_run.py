@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytest
+
 from draftd.errors import DraftdError
 from draftd.ops.bench.plan import TEMPERATURES, Trial, plan, schedule
 from draftd.ops.bench.run import measure, report

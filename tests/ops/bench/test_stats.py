@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import pytest
+
 from draftd.ops.bench.stats import Sample, Spread, acceptance, cells, ratios, spread, standings, verdict
 
 NONE, FAST, MAX = "no drafting", "3 (fast)", "7 (max)"

@@ -6,6 +6,7 @@ import json
 import shlex
 
 import pytest
+
 from draftd.ops.connect.clients import CLIENTS, render
 from draftd.ops.connect.opencode import Model
 

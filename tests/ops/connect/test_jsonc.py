@@ -8,9 +8,10 @@ import re
 from typing import Any
 
 import pytest
-from draftd.ops.connect.jsonc import JsoncError, merge, parse
 from hypothesis import given
 from hypothesis import strategies as st
+
+from draftd.ops.connect.jsonc import JsoncError, merge, parse
 
 scalars = st.none() | st.booleans() | st.integers(-(10**6), 10**6) | st.text(max_size=6)
 keys = st.sampled_from(["model", "provider", "ours", "url", "limit", "context", "é", 'q"', "//", "/*", ","])

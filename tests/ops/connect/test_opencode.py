@@ -7,6 +7,7 @@ from datetime import datetime
 from pathlib import Path
 
 import pytest
+
 from draftd.errors import ConfigError
 from draftd.ops.connect.jsonc import parse
 from draftd.ops.connect.opencode import Model, change, config_file, render, write

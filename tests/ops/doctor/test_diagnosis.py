@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from draftd.ops.doctor.diagnosis import diagnose
 from draftd.ops.doctor.facts import Daemon, Facts, Model, Port, Process, Versions, Vocabularies
 from draftd.ops.doctor.findings import Finding, Severity, exit_code

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from draftd.demo import DRAFT, TARGET
 from draftd.ops.doctor.facts import Model
 from draftd.ops.doctor.files import compare, read_model

@@ -6,13 +6,13 @@ import json
 import re
 from typing import Any
 
+from typer.testing import CliRunner
+
 from draftd.cli import app
 from draftd.ops.monitoring.grafana import STATES, dashboard
 from draftd.telemetry.metrics import STATES as METRIC_STATES
 from draftd.telemetry.metrics import Metrics, WorkerSample
 from draftd.telemetry.records import GenerationReport
-from typer.testing import CliRunner
-
 from tests.telemetry.scraping import scrape
 
 PANELS: list[dict[str, Any]] = dashboard()["panels"]

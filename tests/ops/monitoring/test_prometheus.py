@@ -13,12 +13,12 @@ from typing import Any
 
 import aiohttp
 import pytest
+from typer.testing import CliRunner
+
 from draftd.cli import app
 from draftd.ops.monitoring.grafana import dashboard
 from draftd.ops.monitoring.prometheus import KEY_FILE, RULES, RULES_FILE, config
 from draftd.telemetry.records import GenerationReport
-from typer.testing import CliRunner
-
 from tests.harness import LIMIT, Served, chat, fake, free_ports, serving
 
 KEY = "a-long-random-text"

@@ -22,7 +22,8 @@ from dataclasses import dataclass, field
 from typing import Any, Self
 
 from draftd.engine.generation.policy import Plan
-from draftd.engine.generation.rules import PLAIN, rule_of
+from draftd.engine.generation.rules import rule_of
+from draftd.protocol import PLAIN_RULE
 
 
 @dataclass
@@ -34,7 +35,7 @@ class AcceptanceCount:
 
     draft_length: int | None
     max_tokens: int
-    rule: str = PLAIN
+    rule: str = PLAIN_RULE
     plan: Plan | None = None
     tokens: int = 0
     rounds: int = 0

@@ -9,7 +9,7 @@ out: it is an estimate.
 import functools
 import time
 from collections.abc import Callable, Generator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
 import mlx.core as mx
@@ -17,23 +17,16 @@ from mlx_lm.models.cache import make_prompt_cache
 
 from draftd.engine.generation.acceptance import AcceptanceCount, Step, Steps
 from draftd.engine.generation.policy import Tuned
+from draftd.protocol import Costs
 
 TIMES = 3
 STEPS = 3  # tokens of one timing without drafting, and of one by the draft model alone
 
 
-@dataclass(frozen=True, slots=True)
-class Costs:
-    """Seconds of a token without drafting, of a draft token, and of the verification of one whole draft."""
-
-    single: float
-    draft: float
-    verify: float
-
-    def speedup(self, count: AcceptanceCount) -> float | None:
-        """Return how many times as fast as without drafting the counted tokens came; None without a draft."""
-        seconds = count.proposed * self.draft + count.rounds * self.verify + count.alone * self.single
-        return count.tokens * self.single / seconds if count.rounds else None
+def speedup(costs: Costs, count: AcceptanceCount) -> float | None:
+    """Return how many times as fast as without drafting the counted tokens came; None without a draft."""
+    seconds = count.proposed * costs.draft + count.rounds * costs.verify + count.alone * costs.single
+    return count.tokens * costs.single / seconds if count.rounds else None
 
 
 class Meter:
@@ -46,7 +39,7 @@ class Meter:
     def figures(self, count: AcceptanceCount) -> dict[str, Any]:
         """Return what the record of a generation says about costs: nothing where they are not known."""
         costs = self._costs_of(count)
-        return {"costs": asdict(costs), "speedup": costs.speedup(count)} if costs and count.rounds else {}
+        return {"costs": asdict(costs), "speedup": speedup(costs, count)} if costs and count.rounds else {}
 
     def _costs_of(self, count: AcceptanceCount) -> Costs | None:
         if isinstance(count.plan, Tuned):

@@ -26,8 +26,9 @@ from mlx_lm.models.cache import can_trim_prompt_cache, make_prompt_cache
 from draftd.engine.generation.acceptance import RoundStep, Step, Steps
 from draftd.engine.generation.policy import Fixed, Look, Plan
 from draftd.engine.generation.reader import Reader
-from draftd.engine.generation.rules import PLAIN, distribution_of, for_our_loop
+from draftd.engine.generation.rules import distribution_of, for_our_loop
 from draftd.engine.generation.sampling import Distribution, Greedy, probability
+from draftd.protocol import PLAIN_RULE
 
 LOOK_BACK = 32  # tokens generated alone that are compared with what the draft model would have proposed
 
@@ -212,7 +213,7 @@ def by_rule(steps: Steps) -> Steps:
         **kwargs: Any,
     ) -> Generator[Step, None, None]:
         distribution = distribution_of(kwargs)
-        if distribution is None or (plan is None and distribution.rule == PLAIN):
+        if distribution is None or (plan is None and distribution.rule == PLAIN_RULE):
             return steps(prompt, model, draft_model, stream, **kwargs)
         plan = plan or Fixed(kwargs["num_draft_tokens"])
         return our_steps(distribution, plan, prompt, model, draft_model, stream, **for_our_loop(kwargs))

@@ -9,8 +9,8 @@ cache are left to mlx_lm.
 from collections.abc import Mapping
 from typing import Any
 
-PLAIN = "plain"
-PAPER = "paper"
+from draftd.protocol import PLAIN_RULE
+
 ATTRIBUTE = "distribution"
 
 _HANDLED = {"max_tokens", "prompt_cache", "prefill_step_size"}
@@ -33,7 +33,7 @@ def distribution_of(arguments: Mapping[str, Any]) -> Any:
 def rule_of(arguments: Mapping[str, Any]) -> str:
     """Return the rule for these arguments."""
     distribution = distribution_of(arguments)
-    return PLAIN if distribution is None else str(distribution.rule)
+    return PLAIN_RULE if distribution is None else str(distribution.rule)
 
 
 def for_our_loop(arguments: Mapping[str, Any]) -> dict[str, Any]:

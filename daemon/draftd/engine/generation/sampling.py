@@ -21,7 +21,8 @@ from typing import Any, ClassVar
 import mlx.core as mx
 from mlx_lm.sample_utils import apply_min_p, apply_top_k, apply_top_p
 
-from draftd.engine.generation.rules import ATTRIBUTE, PAPER, PLAIN
+from draftd.engine.generation.rules import ATTRIBUTE
+from draftd.protocol import PAPER_RULE, PLAIN_RULE
 
 Sampler = Callable[[mx.array], mx.array]
 
@@ -30,7 +31,7 @@ Sampler = Callable[[mx.array], mx.array]
 class Distribution:
     """What shapes the distribution that tokens are drawn from. 0 switches any but the temperature off."""
 
-    rule: ClassVar = PAPER
+    rule: ClassVar = PAPER_RULE
     temperature: float
     top_p: float = 0.0
     min_p: float = 0.0
@@ -67,7 +68,7 @@ class Distribution:
 class Greedy:
     """No chance: the likeliest token is taken, and a draft token kept if it is that one."""
 
-    rule: ClassVar = PLAIN
+    rule: ClassVar = PLAIN_RULE
 
     def logits(self, logits: mx.array) -> mx.array:
         """Rows of logits as they are."""

@@ -1,0 +1,77 @@
+"""All that the daemon and the engine in its workers agree on: the only module of ours that both import.
+
+They meet in five places: the flags and the environment of the process, the headers and one field of a request,
+the lines on stderr, the exit code, and the socket of a warm spare. Pure, and standard library only.
+"""
+
+import re
+from dataclasses import dataclass
+
+# --- modules that run as processes ------------------------------------------------------------------------------
+
+ENGINE_MODULE = "draftd.engine"  # takes the flags of mlx_lm.server
+GUARDIAN_MODULE = "draftd.engine.guardian"  # takes a command that knows nothing of the lifeline
+SPARE_MODULE = "draftd.engine.spare"  # takes the engine's flags later, over its stdin
+
+# --- the environment --------------------------------------------------------------------------------------------
+
+LIFELINE_VARIABLE = "DRAFTD_LIFELINE_FD"  # a descriptor; its end of file means that the daemon is gone
+
+# --- a request --------------------------------------------------------------------------------------------------
+
+PROFILE_HEADER = "X-Draftd-Profile"  # whose request it is, where several profiles share the engine
+DRAFT_HEADER = "X-Draftd-Draft"
+AUTO_DRAFT = "auto"  # in DRAFT_HEADER: the length in the body is the longest, not that of each draft
+# A bias travels under a name that mlx_lm does not know: it would use one unchecked, and write outside its memory.
+LOGIT_BIAS_FIELD = "draftd_logit_bias"
+# Names of profiles end up in lines, labels and file names.
+PROFILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+
+# --- lines on stderr --------------------------------------------------------------------------------------------
+
+RECORD_PREFIX = "draftd-engine "  # before a JSON object whose "event" is one of the next three
+STARTED, GENERATION, PROGRESS = "started", "generation", "progress"
+PLAIN_RULE = "plain"  # draft tokens are kept where they equal a sample of the target model
+PAPER_RULE = "paper"  # they are kept by the rule of arXiv 2211.17192
+# The percentage is asked for: a line cut within the numbers ("1/1" of "1/15") must not be taken for whole.
+ACCEPTANCE_LINE = re.compile(
+    r"(?:\[([A-Za-z0-9._-]{1,100})\] )?"
+    r"Draft tokens accepted: ([0-9]{1,12})/([0-9]{1,12}) \([0-9]{1,3}(?:\.[0-9]{1,6})?%\)"
+)
+
+
+def acceptance_line(accepted: int, proposed: int, profile: str | None = None) -> str:
+    """Return the line for people; `proposed` must be positive. `profile` says whose, if the daemon did."""
+    whose = f"[{profile}] " if profile else ""
+    return f"{whose}Draft tokens accepted: {accepted}/{proposed} ({accepted / proposed:.0%})"
+
+
+@dataclass(frozen=True, slots=True)
+class Costs:
+    """Seconds on the worker's machine: of a token without drafting, of a draft token, of verifying one draft."""
+
+    single: float
+    draft: float
+    verify: float
+
+
+# --- exit codes -------------------------------------------------------------------------------------------------
+
+EXIT_FAILED = 1  # an error that nobody foresaw; its traceback is on stderr
+EXIT_REFUSED = 2  # flags that cannot work: refused by us, or by mlx_lm.server's own parser
+EXIT_GENERATION_DIED = 70  # EX_SOFTWARE: the thread that loads the model and generates has died
+EXIT_ORPHANED = 71  # EX_OSERR: the daemon is gone, and SIGTERM to our process group did not end us
+EXIT_PORT_TAKEN = 98  # EADDRINUSE on Linux, and stands for it on every platform
+EXIT_WORDS = {
+    EXIT_REFUSED: "it refused its flags",
+    EXIT_GENERATION_DIED: "its generation thread died",
+    EXIT_ORPHANED: "the daemon was gone",
+    EXIT_PORT_TAKEN: "its port was taken",
+}
+
+# --- the warm spare ---------------------------------------------------------------------------------------------
+# The spare writes SPARE_WARM when all is imported; the daemon writes the flags as one line of JSON, a list of
+# texts; the spare writes SPARE_TAKEN and goes on as the engine. End of file in place of the flags ends it.
+
+SPARE_WARM = b"w"
+SPARE_TAKEN = b"t"
