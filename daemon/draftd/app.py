@@ -43,8 +43,7 @@ from draftd.web.listener import FrontDoor
 from draftd.web.live_feed import EventStream
 from draftd.web.proxy import Proxy
 from draftd.web.router import Router
-from draftd.workers.ports import PortBook
-from draftd.workers.resources import LoadGate
+from draftd.workers.resources import LoadGate, PortBook
 from draftd.workers.services import Services
 from draftd.workers.supervisor import Supervisor
 from draftd.workers.warm_spare import Starter

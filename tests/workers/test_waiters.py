@@ -19,9 +19,8 @@ from draftd.errors import WorkerError
 from draftd.profile_tables import RestartPolicy
 from draftd.profiles import Profile
 from draftd.workers import process, worker
-from draftd.workers.monitor import Watched
-from draftd.workers.ports import PortBook
-from draftd.workers.resources import LoadGate
+from draftd.workers.health import Watched
+from draftd.workers.resources import LoadGate, PortBook
 from draftd.workers.services import Services
 from draftd.workers.states import (
     BecameReady,
@@ -175,16 +174,16 @@ class History:
     def check(self) -> None:
         """Nobody waits where an answer is due, the worker's own count is right, and it has not stopped midway."""
         unanswered = sum(not waiter.answers for waiter in self.waiters)
-        state, use = self.worker.state, self.worker._use
+        state, usage = self.worker.state, self.worker._usage
         assert max((len(waiter.answers) for waiter in self.waiters), default=0) <= 1
-        assert use.waiting == unanswered
-        assert use.open == sum(
+        assert usage.waiting == unanswered
+        assert usage.open == sum(
             waiter.answers == ["lease"] and not task.done() for waiter, task in self.waiters.items()
         )
         if isinstance(state, Ready | Failed) or (isinstance(state, Stopped) and not state.on_demand):
             assert unanswered == 0
         assert not isinstance(state, Queued | Stopping)
-        assert not isinstance(state, Draining) or use.open
+        assert not isinstance(state, Draining) or usage.open
 
 
 async def settle() -> None:

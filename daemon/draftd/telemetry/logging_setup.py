@@ -34,7 +34,7 @@ _SECRET = _CREDENTIALS | {
     "messages",
     "prompt",
 }
-_DEEPEST = 6
+_MAX_DEPTH = 6
 
 
 class _Handler(logging.StreamHandler[TextIO | io.TextIOBase]):
@@ -109,9 +109,9 @@ def _clean(key: object, value: object, depth: int) -> object:
     if isinstance(key, str) and key.lower().replace("-", "_") in _SECRET:
         return REDACTED
     if isinstance(value, Mapping):
-        return REDACTED if depth >= _DEEPEST else {k: _clean(k, v, depth + 1) for k, v in value.items()}
+        return REDACTED if depth >= _MAX_DEPTH else {k: _clean(k, v, depth + 1) for k, v in value.items()}
     if isinstance(value, list | tuple):
-        if depth >= _DEEPEST:
+        if depth >= _MAX_DEPTH:
             return REDACTED
         items = [_clean(None, item, depth + 1) for item in value]
         return tuple(items) if isinstance(value, tuple) else items  # exc_info must stay a tuple

@@ -25,20 +25,8 @@ from prometheus_client.openmetrics import exposition as openmetrics
 from prometheus_client.registry import Collector
 
 from draftd.telemetry.instruments import ENDPOINTS, UNKNOWN, Instruments
-from draftd.telemetry.records import MOST, DraftAcceptance, GenerationReport, Record
+from draftd.telemetry.records import MAX_COUNT, DraftAcceptance, GenerationReport, Record
 from draftd.telemetry.speculation import WINDOW, Speculation, families
-
-__all__ = [
-    "CLIENT_LEFT",
-    "ENDPOINTS",
-    "STATES",
-    "UNKNOWN",
-    "WINDOW",
-    "Acceptance",
-    "Metrics",
-    "Recent",
-    "WorkerSample",
-]
 
 STATES = ("stopped", "starting", "ready", "stopping", "backoff", "failed")
 CLIENT_LEFT = 499  # the status to report for a client that did not wait for its answer
@@ -292,7 +280,7 @@ class Metrics:
 
 def _tokens(said: object) -> int:
     # The worker's own words, which no type checker has seen: a text or 1e400 must not reach a counter.
-    return said if isinstance(said, int) and 0 <= said <= MOST else 0
+    return said if isinstance(said, int) and 0 <= said <= MAX_COUNT else 0
 
 
 def _measured(seconds: float) -> bool:

@@ -23,9 +23,9 @@ from draftd import protocol
 from draftd.protocol import ACCEPTANCE_LINE, PAPER_RULE, PLAIN_RULE, RECORD_PREFIX, Costs
 
 # More than any request or prompt can have; beyond it a number is damage, and would spoil a counter for good.
-MOST = 10**9
-MOST_BYTES = 2**50
-MOST_POSITIONS = 1024
+MAX_COUNT = 10**9
+MAX_BYTES = 2**50
+MAX_POSITIONS = 1024
 
 _PROGRESS = re.compile(r"Prompt processing progress: ([0-9]{1,12})/([0-9]{1,12})")
 
@@ -110,10 +110,10 @@ def parse(line: str) -> Record | None:
         return _engine(line[at + len(RECORD_PREFIX) :])
     if match := ACCEPTANCE_LINE.search(line):
         accepted, proposed = int(match[2]), int(match[3])
-        return DraftAcceptance(accepted, proposed, match[1]) if accepted <= proposed <= MOST else None
+        return DraftAcceptance(accepted, proposed, match[1]) if accepted <= proposed <= MAX_COUNT else None
     if match := _PROGRESS.search(line):
         processed, total = int(match[1]), int(match[2])
-        return PromptProgress(processed, total) if processed <= total <= MOST else None
+        return PromptProgress(processed, total) if processed <= total <= MAX_COUNT else None
     return None
 
 
@@ -171,9 +171,9 @@ def _started(said: Mapping[str, object]) -> EngineStarted:
     )
 
 
-def _count(value: object, most: int = MOST) -> int:
+def _count(value: object, maximum: int = MAX_COUNT) -> int:
     # A bool is an int to Python; in a count it is damage.
-    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= most:
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= maximum:
         raise ValueError("not a count")
     return value
 
@@ -185,7 +185,7 @@ def _optional(value: object) -> int | None:
 def _positions(value: object) -> tuple[int, ...]:
     if value is None:
         return ()
-    if not isinstance(value, list) or len(value) > MOST_POSITIONS:
+    if not isinstance(value, list) or len(value) > MAX_POSITIONS:
         raise ValueError("not a list of counts")
     return tuple(_count(item) for item in value)
 
@@ -195,7 +195,7 @@ def _memory(value: object) -> Memory | None:
         return None
     if not isinstance(value, dict):
         raise ValueError("memory is not an object")
-    active, cache, peak = (_count(value.get(key) or 0, MOST_BYTES) for key in ("active", "cache", "peak"))
+    active, cache, peak = (_count(value.get(key) or 0, MAX_BYTES) for key in ("active", "cache", "peak"))
     return Memory(active, cache, peak)
 
 
@@ -209,6 +209,10 @@ def _costs(value: object) -> Costs | None:
 
 def _positive(value: object) -> float:
     # Bounded, since products and sums of such numbers must stay numbers.
-    if not isinstance(value, int | float) or isinstance(value, bool) or not 1 / MOST <= value <= MOST:
+    if (
+        not isinstance(value, int | float)
+        or isinstance(value, bool)
+        or not 1 / MAX_COUNT <= value <= MAX_COUNT
+    ):
         raise ValueError("not a positive number")
     return float(value)

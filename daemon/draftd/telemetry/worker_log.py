@@ -19,10 +19,7 @@ from itertools import islice
 from pathlib import Path
 
 from draftd.telemetry.lines import escape
-from draftd.telemetry.logging_setup import configure
 from draftd.telemetry.rotating_file import RotatedFile
-
-__all__ = ["LogLine", "WorkerLog", "configure"]
 
 RETRY_SECONDS = 5.0  # a full disk is not asked again with every line
 

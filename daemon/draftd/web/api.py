@@ -18,8 +18,8 @@ from draftd.web import dashboard, describe
 from draftd.web.live_feed import EventStream
 from draftd.web.proxy import Proxy
 from draftd.web.router import Router
-from draftd.workers.spare import SpareStatus
 from draftd.workers.states import Event, Restart, Start, Stop
+from draftd.workers.status import SpareStatus
 from draftd.workers.supervisor import Supervisor
 
 ORDERS: Mapping[str, Event] = {"restart": Restart("operator"), "start": Start(), "stop": Stop("operator")}

@@ -10,8 +10,7 @@ from typing import Any
 from draftd.profiles import Profile
 from draftd.telemetry.metrics import Metrics, Recent
 from draftd.telemetry.speculation import Speculation
-from draftd.workers.spare import SpareStatus
-from draftd.workers.status import WorkerStatus, describe_code
+from draftd.workers.status import SpareStatus, WorkerStatus, describe_code
 
 
 def worker(status: WorkerStatus, queue: int, metrics: Metrics) -> dict[str, Any]:

@@ -19,6 +19,8 @@ import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from typing import cast
 
+import psutil
+
 from draftd.protocol import LIFELINE_VARIABLE
 
 EOF_GRACE = 0.05  # seconds; the exit must be known within 0.1
@@ -133,3 +135,11 @@ class _Protocol(asyncio.SubprocessProtocol):
         if not self._told:
             self._told = True
             self._child._on_exit()
+
+
+def members(pid: int, *, family: bool) -> list[psutil.Process]:
+    """The process, and its descendants if asked for: finding those means a walk through all processes there are,
+    some milliseconds each time, which our engine, a single process, can be spared. Raises psutil.Error.
+    """
+    process = psutil.Process(pid)
+    return [process, *process.children(recursive=True)] if family else [process]

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 
 import aiohttp
 
-from draftd.workers.ports import PortBook
-from draftd.workers.resources import LoadGate
+from draftd.workers.resources import LoadGate, PortBook
 from draftd.workers.warm_spare import Starter
 
 

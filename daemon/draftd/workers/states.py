@@ -8,6 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+from draftd.profiles import Profile
+
 IDLE = "idle"  # the reason of a stop that the next request undoes
 
 
@@ -230,4 +232,40 @@ class CountRestart:
 
 
 Effects = tuple[Effect | CountRestart, ...]
-Step = tuple[State, Effects]
+
+
+# --- messages -----------------------------------------------------------------------------------------------
+# What a worker finds in its inbox: events, and four that it looks at before the machine does.
+
+
+@dataclass(frozen=True, slots=True)
+class FromChild:
+    """Word of a child, by its number; that of an earlier child is void."""
+
+    number: int
+    event: Event
+
+
+@dataclass(frozen=True, slots=True)
+class Granted:
+    """A load slot, for a ticket; one for an earlier ticket is void."""
+
+    ticket: object
+
+
+@dataclass(frozen=True, slots=True)
+class Reconfigure:
+    """Serve this profile from now on; with `restart` by a new child."""
+
+    profile: Profile
+    restart: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Close:
+    """End for good, leaving `drain` seconds to open requests."""
+
+    drain: float
+
+
+Message = Event | FromChild | Granted | Reconfigure | Close

@@ -50,6 +50,15 @@ class WorkerStatus:
     notes: tuple[str, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class SpareStatus:
+    """The warm spare at one moment. `memory_bytes` is its resident size, None if it is just ending."""
+
+    pid: int
+    warm: bool
+    memory_bytes: int | None
+
+
 def of_members(status: WorkerStatus, group: Group) -> Iterator[WorkerStatus]:
     """A worker's status as that of each profile that it serves."""
     for member in group.members:

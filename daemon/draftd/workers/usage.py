@@ -22,7 +22,7 @@ class Lease:
 
 
 @dataclass(slots=True)
-class Use:
+class Usage:
     """Requests that wait for the child, and requests open on it. Changed in the event loop only."""
 
     waiting: int = 0

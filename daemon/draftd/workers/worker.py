@@ -19,14 +19,14 @@ import structlog
 
 from draftd.profiles import Profile
 from draftd.sockets import holder_of
-from draftd.workers import command, health, machine, weights
-from draftd.workers.messages import Close, FromChild, Granted, Message, Reconfigure
-from draftd.workers.monitor import Watched, watch
+from draftd.workers import command, machine, memory, weights
+from draftd.workers.health import Watched, watch
 from draftd.workers.process import Child
 from draftd.workers.services import Services
 from draftd.workers.states import (
     IDLE,
     Backoff,
+    Close,
     CountRestart,
     Demand,
     Drained,
@@ -35,9 +35,13 @@ from draftd.workers.states import (
     Event,
     Exited,
     Failed,
+    FromChild,
+    Granted,
     LoadGranted,
+    Message,
     Queued,
     Ready,
+    Reconfigure,
     Restart,
     SpawnFailed,
     Starting,
@@ -47,7 +51,7 @@ from draftd.workers.states import (
     TimerDue,
 )
 from draftd.workers.status import LastExit, WorkerStatus
-from draftd.workers.usage import Lease, Use, refusal
+from draftd.workers.usage import Lease, Usage, refusal
 
 log = structlog.get_logger("worker")
 
@@ -65,7 +69,7 @@ class Worker:
         self._inbox: asyncio.Queue[Message] = asyncio.Queue()
         self._changed = asyncio.Event()
         self._closing = False
-        self._use = Use()
+        self._usage = Usage()
         self._child: Child | None = None
         self._child_number = 0
         self._monitor: asyncio.Task[None] | None = None
@@ -103,20 +107,20 @@ class Worker:
 
         Raises WorkerError (503) if there is none to be had soon.
         """
-        self._use.waiting += 1
+        self._usage.waiting += 1
         try:
             port = await self._until_ready(name)
         finally:
-            self._use.waiting -= 1
-            self._use.touch()
-        self._use.open += 1
-        self._use.progress()
+            self._usage.waiting -= 1
+            self._usage.touch()
+        self._usage.open += 1
+        self._usage.progress()
         try:
-            yield Lease(port, self._use.progress)
+            yield Lease(port, self._usage.progress)
         finally:
-            self._use.open -= 1
-            self._use.touch()
-            if not self._use.open and isinstance(self.state, Draining):
+            self._usage.open -= 1
+            self._usage.touch()
+            if not self._usage.open and isinstance(self.state, Draining):
                 self.post(Drained())
 
     async def _until_ready(self, name: str) -> int:
@@ -167,16 +171,16 @@ class Worker:
 
     def engine_progress(self, memory: int | None) -> None:
         """The engine says that it gets on with a request, and how many bytes of memory it uses."""
-        self._use.progress()
+        self._usage.progress()
         if memory is not None:
-            self._use.memory = memory
+            self._usage.memory = memory
 
     def _memory(self) -> int | None:
         """Bytes: the processes' resident size, or what the engine says if that is more (a GPU's memory)."""
         if self._child is None:
             return None
-        resident = health.memory_of(self._child.pid, family=bool(self.profile.command))
-        return None if resident is None else max(resident, self._use.memory)
+        resident = memory.resident(self._child.pid, family=bool(self.profile.command))
+        return None if resident is None else max(resident, self._usage.memory)
 
     # --- the task --------------------------------------------------------------------------------------------
 
@@ -222,9 +226,9 @@ class Worker:
                 await self._step(message, tasks)
 
     async def _step(self, event: Event, tasks: asyncio.TaskGroup) -> None:
-        if isinstance(event, Stop) and event.reason == IDLE and not self._use.idle_seconds():
+        if isinstance(event, Stop) and event.reason == IDLE and not self._usage.idle_seconds():
             return  # a request came after the monitor had looked
-        if isinstance(event, Drained) and self._use.open:
+        if isinstance(event, Drained) and self._usage.open:
             return  # a request came after the last one had left
         old = self.state
         self.state, effects = machine.step(old, event, time.monotonic(), self._policy(), random())
@@ -237,7 +241,7 @@ class Worker:
         if self.state != old:
             self._changed.set()
             self._changed = asyncio.Event()
-        if isinstance(self.state, Draining) and not self._use.open:
+        if isinstance(self.state, Draining) and not self._usage.open:
             await self._step(Drained(), tasks)
 
     def _policy(self) -> machine.Policy:
@@ -299,7 +303,7 @@ class Worker:
             self._port, skipped = self._services.ports.take(self)
             self._notes = tuple([str(await asyncio.to_thread(holder_of, port)) for port in skipped])
             self._spawned_at = time.monotonic()
-            self._use.memory = 0
+            self._usage.memory = 0
             self._child = await self._services.starter.start(
                 command.argv(self.profile, self._port),
                 functools.partial(_environment, self.profile, self._services.base_env),
@@ -314,7 +318,7 @@ class Worker:
             pid=self._child.pid,
             port=self._port,
             profile=lambda: self.profile,
-            use=self._use,
+            usage=self._usage,
             memory=self._memory,
             drain=self._services.drain_timeout,
         )
