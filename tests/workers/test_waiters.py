@@ -24,12 +24,14 @@ from draftd.workers.resources import LoadGate, PortBook
 from draftd.workers.services import Services
 from draftd.workers.states import (
     BecameReady,
+    Close,
     Draining,
     Event,
     Failed,
     HealthMissed,
     Queued,
     Ready,
+    Reconfigure,
     Restart,
     Start,
     Starting,
@@ -163,7 +165,7 @@ class History:
         elif step == "exit" and self.world.alive:
             self.world.alive[0].kill_group()
         elif step == "reconfigure":
-            self.worker.reconfigure(self.worker.profile, restart=True)
+            self.worker.post(Reconfigure(self.worker.profile, restart=True))
         elif step in FROM_MONITOR and isinstance(self.worker.state, FROM_MONITOR[step]):
             self.world.tell(EVENTS[step])
         elif step in EVENTS and step not in FROM_MONITOR:
@@ -201,7 +203,7 @@ async def tell(steps: Sequence[tuple[str, int]], world: World, restart: RestartP
             await history.take(step, which)
         for waiter in history.waiters:
             waiter.done.set()
-        history.worker.close(drain=0)
+        history.worker.post(Close(drain=0))
         async with asyncio.timeout(5):
             await running
             await asyncio.wait([*history.waiters.values(), running])

@@ -1,11 +1,11 @@
-"""One line of a worker's output -> what it says, as a typed record, or None.
+"""One line of a worker's output -> what it tells, as a typed record, or None. Pure.
 
-Two kinds of lines tell about the same request, and each number is taken from one of them only, so that
-nothing is counted twice:
+Two kinds of lines tell of the same request. Each number is taken from one of them only, so that nothing is
+counted twice:
 
-* `Draft tokens accepted: 4/5 (80%)`, for people: the *only* source of the proposed and accepted counters.
-  Anything may stand before it (a logger's prefix). It works for any server that prints it. A name in brackets
-  right before it says whose request it was, where several profiles share the worker.
+* `Draft tokens accepted: 4/5 (80%)`, for people: the *only* source of the proposed and accepted counters. It counts
+  from any server that prints it, whatever stands before it, such as a logger's prefix. A name in brackets right
+  before it says whose request it was, where several profiles share the worker.
 * `draftd-engine {json}`, of our engine: the source of rounds, truncated rounds, the positions and memory. It
   repeats proposed and accepted so that one line is complete by itself; counters must not add them.
 
@@ -22,7 +22,7 @@ from itertools import zip_longest
 from draftd import protocol
 from draftd.protocol import ACCEPTANCE_LINE, PAPER_RULE, PLAIN_RULE, RECORD_PREFIX, Costs
 
-# More than any request or prompt can have; beyond it a number is damage, and would spoil a counter for good.
+# More than any request or prompt can have. A number beyond it is damage, and would spoil a counter for good.
 MAX_COUNT = 10**9
 MAX_BYTES = 2**50
 MAX_POSITIONS = 1024
@@ -32,7 +32,7 @@ _PROGRESS = re.compile(r"Prompt processing progress: ([0-9]{1,12})/([0-9]{1,12})
 
 @dataclass(frozen=True, slots=True)
 class DraftAcceptance:
-    """Draft tokens of one request: how many were offered and how many kept, and of which profile, if it is said."""
+    """Draft tokens of one request: how many were proposed, how many of them accepted, and for which profile."""
 
     accepted: int
     proposed: int
@@ -83,7 +83,7 @@ class GenerationReport:
 
 @dataclass(frozen=True, slots=True)
 class EngineStarted:
-    """The engine's greeting. `accounting` is False where a hook could not be placed: no draft counts come.
+    """The engine's first word. `accounting` is False if a hook could not be placed: no draft counts come then.
 
     `hooks` says for each hook whether it is in place, or why not in the engine's words. `mlx_lm` is a
     version, "" if unknown.
@@ -96,7 +96,7 @@ class EngineStarted:
 
 @dataclass(frozen=True, slots=True)
 class EngineProgress:
-    """The engine works on a request: a piece of a prompt or a round is done. Comes at most once a second."""
+    """The engine gets on with a request: it did a piece of a prompt, or a round. Comes at most once a second."""
 
     memory: Memory | None = None
 

@@ -10,7 +10,10 @@ MAX_PORT = 65535
 
 
 class PortBook:
-    """Which worker has which port. A worker keeps its port for its next child as long as it stays free."""
+    """Which worker has which port: consecutive ones from `base`, skipping what is taken.
+
+    A worker keeps its port for its next child as long as it stays free.
+    """
 
     def __init__(self, base: int, is_free: Callable[[int], bool] | None = None) -> None:
         self._base = base
@@ -39,7 +42,7 @@ class PortBook:
         skipped: list[int] = []
         for port in (*first, *range(self._base, MAX_PORT + 1)):
             if port in skipped or (port in others and port != fixed):
-                continue  # silently: it is one of ours, and was not asked for
+                continue  # not worth telling: it is one of ours, and was not asked for
             if port not in others and self._is_free(port):
                 self._taken[owner] = port
                 return port, skipped
@@ -53,7 +56,7 @@ class PortBook:
 
 
 class LoadGate:
-    """Hands out `slots` by calling back; a holder or a waiter is known by its key."""
+    """Lets `slots` workers load at once, first come, first served. Who holds a slot or waits is known by a key."""
 
     def __init__(self, slots: int) -> None:
         self._slots = slots
@@ -72,7 +75,7 @@ class LoadGate:
         self._tell_idle()
 
     def acquire(self, key: object, granted: Callable[[], None]) -> None:
-        """Call `granted` when a slot is free, at once or later. A key asks once until it releases."""
+        """Call `granted` when a slot is free, now or later. A key asks once until it releases."""
         self._waiting[key] = granted
         self._hand_out()
 

@@ -47,7 +47,7 @@ OnExit = Callable[[], None]
 
 
 class Decision(Enum):
-    """What a start makes of the spare."""
+    """What a start does with the spare."""
 
     TAKE = auto()
     KEEP = auto()
@@ -57,7 +57,7 @@ class Decision(Enum):
 def decide(
     made_for: Mapping[str, str], argv: Sequence[str], env: Mapping[str, str], *, warm: bool
 ) -> Decision:
-    """What becomes of a spare that was made for an environment (rules 2 and 3)."""
+    """What to do with a spare that was made for the environment `made_for` (rules 2 and 3)."""
     if flags_of(argv) is None:
         return Decision.KEEP if warm else Decision.END
     return Decision.TAKE if warm and made_for == env else Decision.END
@@ -70,7 +70,7 @@ def flags_of(argv: Sequence[str]) -> list[str] | None:
 
 
 class SpareChild:
-    """One spare. Whoever spawned it awaits `over`, and then `close`s it."""
+    """The process of one spare, and the socket over which it gets its flags. Await `over`, then `close` it."""
 
     _child: Child
     _reader: asyncio.StreamReader
@@ -119,9 +119,9 @@ class SpareChild:
             self.warm = await self._reader.read(len(SPARE_WARM)) == SPARE_WARM
 
     async def give(self, flags: Sequence[str], on_output: OnOutput, on_exit: OnExit) -> Child | None:
-        """Let a warm one go on with these flags. It is the caller's then; None if it does not answer in time.
+        """Let a warm spare go on with these flags: it is the caller's then. None if it does not answer in time.
 
-        What it has said so far is told to `on_output`. Of one that did not answer nothing will be heard.
+        `on_output` gets what it has said so far. Nothing is heard of one that did not answer.
         """
         answer = b""
         with suppress(OSError, TimeoutError):
@@ -154,7 +154,7 @@ class SpareChild:
 
 
 class Starter:
-    """See the module. `loads` knows when no worker loads; without `run` every start is a cold one."""
+    """See the module. `loads` knows when no worker loads. Unless `run` runs, every start is a cold one."""
 
     def __init__(self, loads: LoadGate, on_change: Callable[[], None], quiet: float = QUIET) -> None:
         self._loads = loads
@@ -167,8 +167,9 @@ class Starter:
     async def start(
         self, argv: Sequence[str], environment: Environment, *, on_output: OnOutput, on_exit: OnExit
     ) -> Child:
-        """As Child.spawn, or by the spare. `environment` is asked now, and again for the next spare, when the
-        weights may be on this machine that were not yet. Raises OSError.
+        """Like Child.spawn, by the spare if that fits. Raises OSError.
+
+        `environment` is asked now, and again for the next spare: by then the models may have been fetched.
         """
         env = environment()
         child = await self._from_spare(argv, env, on_output, on_exit)
@@ -202,7 +203,7 @@ class Starter:
         return self._spare.status() if self._spare else None
 
     async def run(self) -> None:
-        """Keep a spare, until cancelled: then it has ended."""
+        """Keep a spare until cancelled; the spare has ended then."""
         while True:
             await self._wanted.wait()
             await self._until_quiet()
