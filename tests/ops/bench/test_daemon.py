@@ -93,7 +93,7 @@ SCRIPT = """
 import signal
 import psutil
 from draftd.ops.bench.daemon import private_daemon
-from tests.ops.test_bench_daemon import _workers, scripted
+from tests.ops.bench.test_daemon import _workers, scripted
 profiles = {"one": scripted("one"), "two": scripted("two")}
 with private_daemon(profiles, len) as url:
     pids = [process.pid for process in _workers(url)]
