@@ -1,39 +1,45 @@
-"""The README says what the models say, and names verbs and files that there are."""
+"""The generated parts say what the code says, and every verb has its row."""
 
 from __future__ import annotations
 
 import re
 
+import pytest
+import typer.main
+
 from draftd.cli import app
-from tests.readme import README, sections, with_sections
+from tests.docs.pages import PAGES, ROOT
+from tests.docs.pairs import GPU_SHARE, PAIRS, memory
+from tests.docs.reference import PARTS, parts_in, with_parts
 
-TEXT = README.read_text("utf-8")
+README = (ROOT / "README.md").read_text("utf-8")
 
 
-def test_the_reference_is_made_from_the_models() -> None:
-    assert with_sections(TEXT) == TEXT, "python -m tests.readme makes it anew"
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_the_generated_parts_are_up_to_date(page: object) -> None:
+    text = (ROOT / str(page)).read_text("utf-8")
+    assert with_parts(text) == text, "`python -m tests.docs` makes them anew"
+
+
+def test_every_part_stands_in_one_page() -> None:
+    found = [name for page in PAGES for name in parts_in(page.read_text("utf-8"))]
+    assert sorted(found) == sorted(PARTS)
 
 
 def test_every_key_and_setting_is_described() -> None:
-    assert "None |" not in "".join(sections().values())
+    assert "| None |" not in "".join(make() for make in PARTS.values())
 
 
 def test_every_verb_is_in_the_readme() -> None:
-    verbs = {
-        command.name or (command.callback and command.callback.__name__)
-        for command in app.registered_commands
-    }
-    verbs |= {group.name for group in app.registered_groups}
+    verbs = getattr(typer.main.get_command(app), "commands", {}).keys()
     assert verbs
-    assert not {verb for verb in verbs if f"`draftd {verb}" not in TEXT and f"{verb}" not in _orders()}
+    said = set(re.findall(r"[\w-]+", " ".join(re.findall(r"^\| (`draftd.*?) \|", README, re.MULTILINE))))
+    assert sorted(verbs - said) == []
 
 
-def _orders() -> set[str]:
-    """'restart|start|stop' in one row."""
-    return set(re.findall(r"\w+", " ".join(re.findall(r"`draftd ([\w\\|]+) PROFILE`", TEXT))))
+def test_every_pair_fits_the_mac_that_it_is_named_for() -> None:
+    assert [pair for pair in PAIRS if memory(*pair[1:]) > GPU_SHARE * pair[0] * 1.02] == []
 
 
-def test_every_picture_and_file_that_is_linked_is_there() -> None:
-    linked = re.findall(r"\]\((?!http)([^)#]+)\)", TEXT)
-    assert linked
-    assert not [path for path in linked if not (README.parent / path).exists()]
+def test_the_readme_can_be_read_at_once() -> None:
+    assert len(README.splitlines()) <= 160
