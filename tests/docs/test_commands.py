@@ -16,7 +16,7 @@ import typer.main
 from draftd.cli import app
 from draftd.profile_files import load_dir
 from draftd.settings import Settings
-from tests.docs.demo import Demo, demo_daemon
+from tests.docs.demo import Demo
 from tests.docs.pages import PAGES, ROOT, Block, blocks, commands, files_written, inline_code, words
 
 SHELL = blocks("sh")
@@ -31,12 +31,6 @@ curl() { command curl --fail-with-body --silent --show-error --max-time 20 "$@";
 
 def _named(block: Block) -> str:
     return block.place
-
-
-@pytest.fixture(scope="module")
-def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
-    with demo_daemon(tmp_path_factory.mktemp("demo")) as running:
-        yield running
 
 
 @pytest.mark.parametrize("block", [block for block in SHELL if block.runs], ids=_named)
