@@ -45,7 +45,9 @@ def test_the_metrics_are_those_of_the_daemon(demo: Demo) -> None:
 
 
 def test_the_headers_are_those_of_an_answer(demo: Demo) -> None:
-    answered = demo.call(["bash", "-c", demo.addressed(ASK.replace("-sS", "-sSi"))]).stdout.partition("\n\n")[0]
+    answered = demo.call(["bash", "-c", demo.addressed(ASK.replace("-sS", "-sSi"))]).stdout.partition("\n\n")[
+        0
+    ]
     there = set(re.findall(r"^(x-[\w-]+):", answered.replace("\r", ""), re.MULTILINE))
     said = set(re.findall(r"^\| `(x-[\w-]+)` \|", API, re.MULTILINE))
     assert said == there | {"x-should-retry"}  # which only an error has
