@@ -55,7 +55,7 @@ def test_the_demo_can_be_tried_and_leaves_nothing(tmp_path: Path) -> None:
     done = _try(tmp_path, draftd, "up", "--demo", "--plain", DRAFTD=draftd, DEMO_SECONDS="0")
     assert done.returncode == 0, done.stderr
     assert "left nothing behind" in done.stdout
-    assert list(tmp_path.iterdir()) == []
+    assert list((tmp_path / "scratch").iterdir()) == []
 
 
 def test_a_demo_that_does_not_start_is_told(tmp_path: Path) -> None:
@@ -65,8 +65,10 @@ def test_a_demo_that_does_not_start_is_told(tmp_path: Path) -> None:
 
 
 def _try(folder: Path, *command: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    scratch = folder / "scratch"
+    scratch.mkdir()
     environment = {
-        **os.environ, "TMPDIR": str(folder), "DRAFTD_PORT": str(free_ports()),
+        **os.environ, "TMPDIR": str(scratch), "DRAFTD_PORT": str(free_ports()),
         "DRAFTD_BASE_PORT": str(free_ports(5)), **variables,
     }  # fmt: skip
     return subprocess.run(
