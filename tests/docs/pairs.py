@@ -37,7 +37,6 @@ class Model:
 QWEN25_3B = Model("Josiefied-Qwen2.5-3B-Instruct-abliterated-v1-4-bit", 3.09, 36, 2, 128)
 QWEN25_05B = Model("Josiefied-Qwen2.5-0.5B-Instruct-abliterated-v1-4bit", 0.494, 24, 2, 64)
 QWEN3_06B = Model("Qwen3-0.6B-4bit", 0.596, 28, 8, 128)
-QWEN3_4B = Model("Qwen3-4B-4bit", 4.02, 36, 8, 128)
 QWEN3_8B = Model("Qwen3-8B-4bit", 8.19, 36, 8, 128)
 QWEN3_14B = Model("Qwen3-14B-4bit", 14.77, 40, 8, 128)
 QWEN3_32B = Model("Qwen3-32B-4bit", 32.76, 64, 8, 128)
@@ -48,7 +47,6 @@ LLAMA33_70B = Model("Llama-3.3-70B-Instruct-4bit", 70.55, 80, 8, 128)
 # GB of memory -> target and draft models
 PAIRS: tuple[tuple[int, Model, Model], ...] = (
     (8, QWEN25_3B, QWEN25_05B),
-    (8, QWEN3_4B, QWEN3_06B),
     (16, QWEN3_8B, QWEN3_06B),
     (16, LLAMA31_8B, LLAMA32_1B),
     (32, QWEN3_14B, QWEN3_06B),

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.docs.pages import PAGES, ROOT, anchors, links
+from tests.docs.pages import PAGES, ROOT, anchors, inline_code, links
 
 every_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 
@@ -28,6 +28,13 @@ def test_every_internal_link_leads_to_a_file_and_a_heading(page: Path) -> None:
 def test_every_page_is_reached_from_the_readme() -> None:
     reached = {(ROOT / link.partition("#")[0]).resolve() for link in links(ROOT / "README.md")}
     assert [page.name for page in (ROOT / "docs").glob("*.md") if page not in reached] == []
+
+
+def test_the_files_that_the_architecture_names_are_there() -> None:
+    named = [code for code in inline_code(ROOT / "docs/architecture.md") if re.search(r"\w(\.py|/)$", code)]
+    roots = (ROOT, ROOT / "daemon/draftd")
+    assert named
+    assert [name for name in named if not any((root / name).exists() for root in roots)] == []
 
 
 @every_page
