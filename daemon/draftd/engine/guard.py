@@ -34,15 +34,15 @@ def refusal(method: str, headers: Mapping[str, str], host: str, origins: Sequenc
     return None
 
 
-def guard(handler: Any) -> None:
+def refuse_web_pages(handler: Any) -> None:
     """Wrap the methods of the class `handler` (mlx_lm's APIHandler)."""
     for method in METHODS:
-        setattr(handler, method, _guarded(method, getattr(handler, method)))
+        setattr(handler, method, _refusing(method, getattr(handler, method)))
 
 
-def _guarded(method: str, inner: Callable[[Any], None]) -> Callable[[Any], None]:
+def _refusing(method: str, inner: Callable[[Any], None]) -> Callable[[Any], None]:
     @functools.wraps(inner)
-    def guarded(self: Any) -> None:
+    def refusing(self: Any) -> None:
         flags = self.response_generator.cli_args
         status = refusal(method, self.headers, flags.host, flags.allowed_origins)
         if status is None:
@@ -50,4 +50,4 @@ def _guarded(method: str, inner: Callable[[Any], None]) -> Callable[[Any], None]
         else:
             self.send_error(status)
 
-    return guarded
+    return refusing

@@ -14,10 +14,10 @@ from typing import Any
 from draftd.engine import records, request_context
 from draftd.engine.exits import describe
 from draftd.engine.generation.acceptance import AcceptanceCount, counted
-from draftd.engine.guard import METHODS, guard
+from draftd.engine.guard import METHODS, refuse_web_pages
 from draftd.engine.logit_bias import taking_bias
 from draftd.engine.progress import INTERVAL, at_most_every, telling, ticking
-from draftd.engine.startup_checks import guarded_run
+from draftd.engine.startup_checks import checked_run
 from draftd.engine.watchdog import exit_on_death, watch
 from draftd.protocol import GENERATION, PROGRESS, STARTED, acceptance_line
 
@@ -96,7 +96,7 @@ def _place_progress() -> None:
 
 def _place_draft_length() -> None:
     module: Any = importlib.import_module("mlx_lm.generate")
-    step = expect(module, "speculative_generate_step", "plan", "num_draft_tokens", caller="stream_generate")
+    step = expect(module, "speculative_generate_step", "policy", "num_draft_tokens", caller="stream_generate")
     from draftd.engine.generation.tuning import Tuning
 
     tuning = Tuning(
@@ -127,7 +127,7 @@ def _place_guard() -> None:
     for flag in ("allowed_origins", "cli_args"):
         if flag not in handler._set_cors_headers.__code__.co_names:
             raise UnfitError(f"mlx_lm.server.APIHandler._set_cors_headers does not use {flag}")
-    guard(handler)
+    refuse_web_pages(handler)
 
 
 def _place_logit_bias() -> None:
@@ -153,7 +153,7 @@ def _place_request_context() -> None:
     if "generate" not in handler.handle_completion.__code__.co_names:
         raise UnfitError("mlx_lm.server.APIHandler.handle_completion does not use generate")
     arguments = expect(server, "GenerationArguments", "num_draft_tokens")
-    setattr(object.__new__(arguments), request_context.ATTRIBUTE, None)  # raises where it takes none
+    setattr(object.__new__(arguments), request_context.CONTEXT_ATTRIBUTE, None)  # raises where it takes none
     request_context.carry(handler, generator)
 
 
@@ -184,7 +184,7 @@ def _place_start() -> None:
     def limit_cache(max_bytes: int) -> None:
         server.LRUPromptCache = functools.partial(server.LRUPromptCache, max_bytes=max_bytes)
 
-    server.run = guarded_run(run, limit_cache)
+    server.run = checked_run(run, limit_cache)
 
 
 HOOKS: dict[str, tuple[Callable[[], None], str]] = {

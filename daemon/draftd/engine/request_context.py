@@ -15,30 +15,32 @@ from typing import Any
 
 from draftd.protocol import AUTO_DRAFT, DRAFT_HEADER, PROFILE_HEADER, PROFILE_NAME
 
-ATTRIBUTE = "draftd_asked"  # of mlx_lm's GenerationArguments
+CONTEXT_ATTRIBUTE = "draftd_context"  # of mlx_lm's GenerationArguments
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class RequestContext:
     """`profile`: whose request it is; `auto`: the draft length may be shorter than what the body says."""
 
     profile: str | None = None
     auto: bool = False
 
 
-NOTHING = Asked()
-_CURRENT = ContextVar("asked", default=NOTHING)
+NO_CONTEXT = RequestContext()
+_CURRENT = ContextVar("request_context", default=NO_CONTEXT)
 
 
-def current() -> Asked:
+def current() -> RequestContext:
     """Return what is asked of the request that this thread works on."""
     return _CURRENT.get()
 
 
-def read(headers: Mapping[str, str]) -> Asked:
+def read(headers: Mapping[str, str]) -> RequestContext:
     """Return what the headers of a request ask; a name that no profile can have is none."""
     name = headers.get(PROFILE_HEADER, "")
-    return Asked(name if PROFILE_NAME.fullmatch(name) else None, headers.get(DRAFT_HEADER) == AUTO_DRAFT)
+    return RequestContext(
+        name if PROFILE_NAME.fullmatch(name) else None, headers.get(DRAFT_HEADER) == AUTO_DRAFT
+    )
 
 
 def carry(handler: Any, generator: Any) -> None:
@@ -52,20 +54,20 @@ def carry(handler: Any, generator: Any) -> None:
 
     @functools.wraps(generate)
     def carrying(self: Any, request: Any, generation_args: Any, *args: Any, **kwargs: Any) -> Any:
-        setattr(generation_args, ATTRIBUTE, current())
+        setattr(generation_args, CONTEXT_ATTRIBUTE, current())
         return generate(self, request, generation_args, *args, **kwargs)
 
     @functools.wraps(serve_single)
     def serving(self: Any, request: Any, stream: Any) -> None:
-        with _during(getattr(request[-1], ATTRIBUTE, NOTHING)):
+        with _during(getattr(request[-1], CONTEXT_ATTRIBUTE, NO_CONTEXT)):
             serve_single(self, request, stream)
 
     handler.do_POST, generator.generate, generator._serve_single = reading, carrying, serving
 
 
 @contextmanager
-def _during(asked: Asked) -> Iterator[None]:
-    token = _CURRENT.set(asked)
+def _during(context: RequestContext) -> Iterator[None]:
+    token = _CURRENT.set(context)
     try:
         yield
     finally:

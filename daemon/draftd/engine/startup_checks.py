@@ -13,14 +13,14 @@ from draftd.engine.exits import EngineError
 from draftd.protocol import EXIT_FAILED, EXIT_PORT_TAKEN, EXIT_REFUSED
 
 
-def guarded_run(run: Callable[..., None], limit_cache: Callable[[int], None]) -> Callable[..., None]:
+def checked_run(run: Callable[..., None], limit_cache: Callable[[int], None]) -> Callable[..., None]:
     """Wrap `mlx_lm.server.run`. `limit_cache` gets the value of `--prompt-cache-bytes`, if there is one.
 
     mlx_lm.server heeds that flag only where it batches requests, which it never does with a draft model.
     """
 
     @functools.wraps(run)
-    def guarded(host: str, port: int, model_provider: Any, *args: Any, **kwargs: Any) -> None:
+    def checked(host: str, port: int, model_provider: Any, *args: Any, **kwargs: Any) -> None:
         flags = model_provider.cli_args
         refuse_unsound(flags.draft_model, flags.kv_bits)
         if flags.prompt_cache_bytes is not None:
@@ -30,7 +30,7 @@ def guarded_run(run: Callable[..., None], limit_cache: Callable[[int], None]) ->
         except OSError as error:
             raise cannot_listen(host, port, error) from error
 
-    return guarded
+    return checked
 
 
 def refuse_unsound(draft_model: str | None, kv_bits: int | None) -> None:

@@ -13,15 +13,15 @@ import pytest
 from draftd.engine.generation import calibration as timing
 from draftd.engine.generation import tuning
 from draftd.engine.generation.calibration import interpolated, measure
-from draftd.engine.generation.cost_model import Prices
-from draftd.engine.generation.policy import Fixed, Plan, Tuned
+from draftd.engine.generation.cost_model import CostModel
+from draftd.engine.generation.policy import AdaptiveLength, DraftPolicy, FixedLength
 from draftd.engine.generation.rules import ATTRIBUTE
 from draftd.engine.generation.sampling import Distribution, Greedy
-from draftd.engine.generation.tuning import FIRST_LENGTH, MOST_KINDS, PASSES, Tuning
+from draftd.engine.generation.tuning import FIRST_LENGTH, MAX_KINDS, PASSES, Tuning
 from tests.engine.served import Engine, turn
 
 PLACE = ("prompt", "target", "draft", None)
-PRICES = Prices(2.0, 1.0, (1.0, 2.0))
+PRICES = CostModel(2.0, 1.0, (1.0, 2.0))
 
 
 class Sampler:
@@ -30,14 +30,16 @@ class Sampler:
 
 
 class Loop:
-    """Stands for our loop, and notes with which plan or length it was called."""
+    """Stands for our loop, and notes with which policy or length it was called."""
 
     def __init__(self) -> None:
-        self.plans: list[Plan | None] = []
+        self.policies: list[DraftPolicy | None] = []
         self.lengths: list[int] = []
 
-    def __call__(self, *_: Any, plan: Plan | None = None, **kwargs: Any) -> Generator[Any, None, None]:
-        self.plans.append(plan)
+    def __call__(
+        self, *_: Any, policy: DraftPolicy | None = None, **kwargs: Any
+    ) -> Generator[Any, None, None]:
+        self.policies.append(policy)
         self.lengths.append(kwargs["num_draft_tokens"])
         yield 1, None, False
 
@@ -60,7 +62,7 @@ def priced(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
     asked: list[tuple[Any, ...]] = []
     monkeypatch.setattr(mx, "stream", nullcontext)
 
-    def measured(*args: Any) -> Prices:
+    def measured(*args: Any) -> CostModel:
         asked.append(args)
         return PRICES
 
@@ -74,14 +76,14 @@ def unexpected(error: Exception) -> None:
 
 def test_a_request_that_is_not_to_be_tuned_is_left_as_it_is(loop: Loop) -> None:
     ask(Tuning(lambda: False, unexpected).tuned(loop))
-    assert (loop.plans, loop.lengths) == ([None], [8])
+    assert (loop.policies, loop.lengths) == ([None], [8])
 
 
 def test_where_mlx_lms_own_loop_drafts_the_length_is_fixed(loop: Loop) -> None:
     tuned = Tuning(lambda: True, unexpected).tuned(loop)
     ask(tuned, logits_processors=[print])
     ask(tuned, length=2, logits_processors=[print])
-    assert (loop.plans, loop.lengths) == ([None, None], [FIRST_LENGTH, 2])
+    assert (loop.policies, loop.lengths) == ([None, None], [FIRST_LENGTH, 2])
 
 
 def test_the_first_request_of_a_kind_is_fixed_and_pays_for_the_prices(
@@ -92,22 +94,22 @@ def test_the_first_request_of_a_kind_is_fixed_and_pays_for_the_prices(
         ask(tuned, distribution)
     places = ("target", "draft", 8, PASSES)
     assert priced == [(Greedy(), *places), (Distribution(0.7), *places)]
-    first, second, other, third = loop.plans
-    assert isinstance(first, Fixed)
-    assert isinstance(other, Fixed)
-    assert isinstance(second, Tuned)
+    first, second, other, third = loop.policies
+    assert isinstance(first, FixedLength)
+    assert isinstance(other, FixedLength)
+    assert isinstance(second, AdaptiveLength)
     assert second is third, "what a kind has learnt was lost"
-    assert second.prices == PRICES
+    assert second.cost_model == PRICES
 
 
 def test_only_so_many_kinds_are_remembered(loop: Loop, priced: list[tuple[Any, ...]]) -> None:
     tuned = Tuning(lambda: True, unexpected).tuned(loop)
-    for number in range(MOST_KINDS + 1):
+    for number in range(MAX_KINDS + 1):
         ask(tuned, Distribution(1 + number))
-    ask(tuned, Distribution(1 + MOST_KINDS))
-    assert len(priced) == MOST_KINDS + 1
+    ask(tuned, Distribution(1 + MAX_KINDS))
+    assert len(priced) == MAX_KINDS + 1
     ask(tuned, Distribution(1))
-    assert len(priced) == MOST_KINDS + 2
+    assert len(priced) == MAX_KINDS + 2
 
 
 def test_a_measurement_that_fails_is_told_once_and_the_length_stays_fixed(loop: Loop) -> None:
@@ -116,7 +118,7 @@ def test_a_measurement_that_fails_is_told_once_and_the_length_stays_fixed(loop: 
     for _ in range(3):
         ask(tuned)
     assert len(told) == 1
-    assert all(isinstance(plan, Fixed) for plan in loop.plans)
+    assert all(isinstance(policy, FixedLength) for policy in loop.policies)
 
 
 def test_between_measured_lengths_prices_lie_on_a_line() -> None:
@@ -131,7 +133,7 @@ def test_the_least_disturbed_time_counts_and_the_first_pass_does_not(monkeypatch
         return (8.0 * factor, 4.0 * factor), [factor * (5 + n) for n in lengths], [factor, 0.0, 9.0]
 
     monkeypatch.setattr(timing, "_timings", times)
-    assert measure(Greedy(), None, None, 2, 4) == Prices(2.0, 1.0, (5.0, 5.0, 5.0), look=2.0)
+    assert measure(Greedy(), None, None, 2, 4) == CostModel(2.0, 1.0, (5.0, 5.0, 5.0), look=2.0)
 
 
 def test_a_disturbed_measurement_makes_no_price_impossible(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -139,7 +141,7 @@ def test_a_disturbed_measurement_makes_no_price_impossible(monkeypatch: pytest.M
         return (8.0, 40.0), [3.0 for _ in lengths], [-1.0]  # draft tokens of 10 s in rounds of 3
 
     monkeypatch.setattr(timing, "_timings", disturbed)
-    assert measure(Greedy(), None, None, 2, 2) == Prices(2.0, 10.0, (10.0, 10.0, 10.0), look=0.0)
+    assert measure(Greedy(), None, None, 2, 2) == CostModel(2.0, 10.0, (10.0, 10.0, 10.0), look=0.0)
 
 
 @pytest.mark.real
@@ -147,7 +149,7 @@ def test_a_disturbed_measurement_makes_no_price_impossible(monkeypatch: pytest.M
 def test_prices_of_the_demo_pair(pair: tuple[Path, Path], distribution: Any) -> None:
     (target, _), (draft, _) = (mlx_lm.load(str(folder)) for folder in pair)
     prices = measure(distribution, target, draft, 6, PASSES)
-    assert prices.most == 6
+    assert prices.max_length == 6
     assert 0 < prices.draft < prices.single < prices.verify[6], "the draft model is the small one"
     assert prices.look < prices.verify[6], "a look is a wait, and no pass"
 

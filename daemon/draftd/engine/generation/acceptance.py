@@ -21,7 +21,7 @@ from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
 from typing import Any, Self
 
-from draftd.engine.generation.policy import Plan
+from draftd.engine.generation.policy import DraftPolicy
 from draftd.engine.generation.rules import rule_of
 from draftd.protocol import PLAIN_RULE
 
@@ -30,13 +30,13 @@ from draftd.protocol import PLAIN_RULE
 class AcceptanceCount:
     """The count of one request. Pure: fed with each step, in order.
 
-    `draft_length` is None where a `plan` decides about each round anew.
+    `draft_length` is None where a `policy` decides about each round anew.
     """
 
     draft_length: int | None
     max_tokens: int
     rule: str = PLAIN_RULE
-    plan: Plan | None = None
+    policy: DraftPolicy | None = None
     tokens: int = 0
     rounds: int = 0
     proposed: int = 0
@@ -113,13 +113,13 @@ def counted(steps: Steps, report: Callable[[AcceptanceCount], None]) -> Steps:
 
     @functools.wraps(steps)
     def speculative_generate_step(*args: Any, **kwargs: Any) -> Generator[Step, None, None]:
-        plan = kwargs.get("plan")
+        policy = kwargs.get("policy")
         length = kwargs.get("num_draft_tokens", defaults["num_draft_tokens"].default)
         count = AcceptanceCount(
-            draft_length=None if plan else length,
+            draft_length=None if policy else length,
             max_tokens=kwargs.get("max_tokens", defaults["max_tokens"].default),
             rule=rule_of(kwargs),
-            plan=plan,
+            policy=policy,
         )
         known = True
         inner = steps(*args, **kwargs)

@@ -10,10 +10,10 @@ from typing import Any
 import mlx.core as mx
 from mlx_lm.models.cache import make_prompt_cache
 
-from draftd.engine.generation.cost_model import Prices
+from draftd.engine.generation.cost_model import CostModel
 from draftd.engine.generation.loop import next_token, one_round, propose
-from draftd.engine.generation.policy import Fixed
-from draftd.engine.generation.reader import Reader
+from draftd.engine.generation.policy import FixedLength
+from draftd.engine.generation.reader import CachedModel
 from draftd.engine.generation.sampling import Distribution, Greedy
 
 STEPS = 4  # tokens of one timing without drafting, and of one by the draft model
@@ -23,7 +23,7 @@ TIMED = (0, 1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)  # draft lengths; what lie
 
 def measure(
     distribution: Distribution | Greedy, model: Any, draft_model: Any, most: int, passes: int
-) -> Prices:
+) -> CostModel:
     """Time the steps for drafts of up to `most` tokens: the least disturbed time of each, after a first pass."""
     lengths = [*(length for length in TIMED if length < most), most]
     times = [_timings(distribution, model, draft_model, lengths) for _ in range(passes)][1:]
@@ -33,7 +33,7 @@ def measure(
     # Times that were disturbed must not make the large model's pass cheaper than one of the small model.
     verify = [max(draft, seconds - n * draft) for n, seconds in zip(lengths, rounds, strict=True)]
     look = max(0.0, median(extra for _, _, extras in times for extra in extras))
-    return Prices(alone / STEPS, draft, tuple(interpolated(lengths, verify)), look)
+    return CostModel(alone / STEPS, draft, tuple(interpolated(lengths, verify)), look)
 
 
 def interpolated(places: list[int], values: list[float]) -> Iterator[float]:
@@ -53,32 +53,32 @@ def _timings(
     target, draft, text = _fresh(model), _fresh(draft_model), [0]
     token = target.unread(text)
 
-    def a_round(plan: Fixed) -> float:
-        steps = one_round(target, draft, text, distribution, plan, left=lengths[-1] + 1)
+    def a_round(policy: FixedLength) -> float:
+        steps = one_round(target, draft, text, distribution, policy, left=lengths[-1] + 1)
         return _seconds(functools.partial(list, steps))
 
     alone = _seconds(lambda: _alone(_fresh(model), token, distribution))
     drafted = _seconds(lambda: _drafted(_fresh(draft_model), token, distribution))
     rounds, looks = [], []
     for length in lengths:
-        rounds.append(a_round(Fixed(length)))
+        rounds.append(a_round(FixedLength(length)))
         if length in LOOKED or length == lengths[-1]:
-            looks.append(a_round(Fixed(length, "before")) - rounds[-1])
+            looks.append(a_round(FixedLength(length, "before")) - rounds[-1])
     return (alone, drafted), rounds, looks
 
 
-def _fresh(model: Any) -> Reader:
-    return Reader(model, make_prompt_cache(model))
+def _fresh(model: Any) -> CachedModel:
+    return CachedModel(model, make_prompt_cache(model))
 
 
-def _alone(target: Reader, token: mx.array, distribution: Distribution | Greedy) -> None:
+def _alone(target: CachedModel, token: mx.array, distribution: Distribution | Greedy) -> None:
     for _ in range(STEPS):
         token, _, _ = next_token(target, token, distribution)
     mx.eval(token)
 
 
-def _drafted(draft: Reader, token: mx.array, distribution: Distribution | Greedy) -> None:
-    mx.eval(propose(draft, token, distribution, Fixed(STEPS), STEPS, "never")[0])
+def _drafted(draft: CachedModel, token: mx.array, distribution: Distribution | Greedy) -> None:
+    mx.eval(propose(draft, token, distribution, FixedLength(STEPS), STEPS, "never")[0])
 
 
 def _seconds(call: Callable[[], object]) -> float:

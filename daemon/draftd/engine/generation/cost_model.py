@@ -12,7 +12,7 @@ FRESH = 60.0  # seconds of work after which a case is forgotten
 
 
 @dataclass(frozen=True, slots=True)
-class Prices:
+class CostModel:
     """Seconds: of a token without drafting, of a draft token, and, `verify[n]`, of the rest of a round of n; and of
     a look at the draft tokens' probabilities before they are verified.
     """
@@ -23,7 +23,7 @@ class Prices:
     look: float = 0.0
 
     @property
-    def most(self) -> int:
+    def max_length(self) -> int:
         """The longest draft whose verification has a price."""
         return len(self.verify) - 1
 
@@ -39,12 +39,12 @@ class Prices:
         """
         kept_with_all_before = accumulate(kept, mul)
         tokens = (1 + gain for gain in accumulate(kept_with_all_before))
-        prices = (n * self.draft + self.verify[n] + extra for n in range(1, self.most + 1))
+        prices = (n * self.draft + self.verify[n] + extra for n in range(1, self.max_length + 1))
         rates: list[float] = [got / price for got, price in zip(tokens, prices, strict=True)]
         return max(rates)
 
 
-class Extra:
+class Overhead:
     """Seconds that a pass of the target model takes beyond its price: for a long context, for whoever takes the
     tokens, on a busy machine.
 

@@ -16,7 +16,7 @@ import mlx.core as mx
 from mlx_lm.models.cache import make_prompt_cache
 
 from draftd.engine.generation.acceptance import AcceptanceCount, Step, Steps
-from draftd.engine.generation.policy import Tuned
+from draftd.engine.generation.policy import AdaptiveLength
 from draftd.protocol import Costs
 
 TIMES = 3
@@ -42,8 +42,8 @@ class Meter:
         return {"costs": asdict(costs), "speedup": speedup(costs, count)} if costs and count.rounds else {}
 
     def _costs_of(self, count: AcceptanceCount) -> Costs | None:
-        if isinstance(count.plan, Tuned):
-            prices = count.plan.prices
+        if isinstance(count.policy, AdaptiveLength):
+            prices = count.policy.cost_model
             return Costs(prices.single, prices.draft, prices.mean_verify(count.proposed_by_position))
         return None if count.draft_length is None else self._known.get(count.draft_length)
 
@@ -55,7 +55,7 @@ class Meter:
             try:
                 yield from steps(*args, **kwargs)
             finally:
-                if "plan" not in kwargs:  # which knows its prices
+                if "policy" not in kwargs:  # which knows its prices
                     self._learn(kwargs.get("num_draft_tokens", 0), *args[1:4])
 
         return speculative_generate_step

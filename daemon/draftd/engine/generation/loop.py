@@ -2,7 +2,7 @@
 
 `text` is the last token of the prompt and what was generated since. Each model has read a part of it:
 
-1. A round begins with the draft model reading what it has not read, and proposing as many tokens as the plan
+1. A round begins with the draft model reading what it has not read, and proposing as many tokens as the policy
    wants; every proposal but the last it has read then.
 2. The target model reads what it has not read and the proposals to be verified, in one step: there is one pass
    of the target model, and one wait for the device, for each round.
@@ -24,8 +24,8 @@ import mlx.core as mx
 from mlx_lm.models.cache import can_trim_prompt_cache, make_prompt_cache
 
 from draftd.engine.generation.acceptance import RoundStep, Step, Steps
-from draftd.engine.generation.policy import Fixed, Look, Plan
-from draftd.engine.generation.reader import Reader
+from draftd.engine.generation.policy import DraftPolicy, FixedLength, Look
+from draftd.engine.generation.reader import CachedModel
 from draftd.engine.generation.rules import distribution_of, for_our_loop
 from draftd.engine.generation.sampling import Distribution, Greedy, probability
 from draftd.protocol import PLAIN_RULE
@@ -35,7 +35,7 @@ LOOK_BACK = 32  # tokens generated alone that are compared with what the draft m
 
 def our_steps(
     distribution: Distribution | Greedy,
-    plan: Plan,
+    policy: DraftPolicy,
     prompt: mx.array,
     model: Any,
     draft_model: Any,
@@ -52,45 +52,50 @@ def our_steps(
     layers = prompt_cache or make_prompt_cache(model) + make_prompt_cache(draft_model)
     if not can_trim_prompt_cache(layers):
         raise ValueError("speculative decoding requires a prompt cache that can be trimmed")
-    target = Reader(model, layers[: len(model.layers)])
-    draft = Reader(draft_model, layers[len(model.layers) :])
+    target = CachedModel(model, layers[: len(model.layers)])
+    draft = CachedModel(draft_model, layers[len(model.layers) :])
     prompt = prompt.astype(mx.uint32)
     text: list[int] = plain(prompt[-1:])
     with mx.stream(stream):
         for reader in (draft, target):
             reader.prefill(prompt[:-1], prefill_step_size)
-        plan.begin()
+        policy.begin_request()
         while (left := max_tokens - (len(text) - 1)) > 0:
             started, length = time.perf_counter(), len(text)
-            if alone := plan.alone():
-                yield from _alone(target, draft, text, distribution, plan, min(alone, left))
+            if alone := policy.undrafted_tokens():
+                yield from _alone(target, draft, text, distribution, policy, min(alone, left))
             else:
-                yield from one_round(target, draft, text, distribution, plan, left)
-            plan.took(len(text) - length, time.perf_counter() - started)
+                yield from one_round(target, draft, text, distribution, policy, left)
+            policy.observe_time(len(text) - length, time.perf_counter() - started)
 
 
 def one_round(
-    target: Reader, draft: Reader, text: list[int], distribution: Distribution | Greedy, plan: Plan, left: int
+    target: CachedModel,
+    draft: CachedModel,
+    text: list[int],
+    distribution: Distribution | Greedy,
+    policy: DraftPolicy,
+    left: int,
 ) -> Generator[Step, None, None]:
     """One round that gives out at most `left` tokens, and so proposes no more."""
     kept = 0
-    look = plan.looks()
+    look = policy.look()
     try:
-        drafted, q, confidences = propose(draft, draft.unread(text), distribution, plan, left, look)
-        verified = plan.verified(confidences) if look == "before" else len(drafted)
+        drafted, q, confidences = propose(draft, draft.unread(text), distribution, policy, left, look)
+        verified = policy.tokens_to_verify(confidences) if look == "before" else len(drafted)
         drafted, q = drafted[:verified], q[:verified]
         logits = target.read(mx.concatenate([target.unread(text), *drafted]))
         learns = look == "after" and drafted
         likely = [probability(mx.concatenate(q), mx.concatenate(drafted))] if learns else []
         count, token, proposals = judge(distribution, logits, q, drafted, likely)
-        plan.judged(plain(likely[0]) if likely else confidences, verified, count)
+        policy.observe_round(plain(likely[0]) if likely else confidences, verified, count)
         for proposal in proposals[:count]:
             text.append(proposal)
             kept += 1
             yield RoundStep((proposal, _logprobs(logits[kept - 1]), True), proposed=verified)
     finally:
         for reader in (target, draft):
-            reader.forget(len(text))
+            reader.roll_back(len(text))
     if kept < left:
         text.append(token)
         yield RoundStep((token, _logprobs(logits[kept]), False), proposed=verified)
@@ -100,10 +105,10 @@ Rows = list[mx.array]
 
 
 def propose(
-    draft: Reader,
+    draft: CachedModel,
     token: mx.array,
     distribution: Distribution | Greedy,
-    plan: Plan,
+    policy: DraftPolicy,
     most: int,
     look: Look,
 ) -> tuple[Rows, Rows, list[float]]:
@@ -115,7 +120,7 @@ def propose(
     tokens: Rows = []
     rows: Rows = []
     confidences: list[float] = []
-    while (burst := min(plan.more(confidences), most - len(tokens))) > 0:
+    while (burst := min(policy.tokens_to_draft(confidences), most - len(tokens))) > 0:
         for _ in range(burst):
             row = distribution.logits(draft.read(token)[-1:])
             token = distribution.draw(row)
@@ -145,14 +150,14 @@ def judge(
 
 
 def _alone(
-    target: Reader,
-    draft: Reader,
+    target: CachedModel,
+    draft: CachedModel,
     text: list[int],
     distribution: Distribution | Greedy,
-    plan: Plan,
+    policy: DraftPolicy,
     tokens: int,
 ) -> Generator[Step, None, None]:
-    """Generate some tokens without drafting; then let the plan know what drafting would have come to."""
+    """Generate some tokens without drafting; then let the policy know what drafting would have come to."""
     rows: Rows = []
     try:
         ahead = next_token(target, target.unread(text), distribution)
@@ -164,18 +169,18 @@ def _alone(
             rows = [*rows[1 - LOOK_BACK :], row]
             yield RoundStep((text[-1], _logprobs(logits), False), proposed=0)
     finally:
-        target.forget(len(text))
+        target.roll_back(len(text))
         unread = draft.unread(text)
         # Also for a consumer that leaves: what the draft model has not read is lost to the prompt cache.
         logits = draft.read(unread[:-1])[-len(rows) :]
         shares = distribution.would_keep(
             mx.concatenate(rows), distribution.logits(logits), unread[-len(rows) :]
         )
-        plan.would_have_kept(plain(shares))
+        policy.observe_undrafted(plain(shares))
 
 
 def next_token(
-    target: Reader, unread: mx.array, distribution: Distribution | Greedy
+    target: CachedModel, unread: mx.array, distribution: Distribution | Greedy
 ) -> tuple[mx.array, mx.array, mx.array]:
     """Return the token after the unread ones and the logits that it is drawn from, shaped and unshaped.
 
@@ -199,7 +204,7 @@ def plain(numbers: mx.array) -> Any:
 
 
 def by_rule(steps: Steps) -> Steps:
-    """Wrap mlx_lm's `speculative_generate_step`: our loop where a `plan` is given or the paper's rule applies."""
+    """Wrap mlx_lm's `speculative_generate_step`: our loop where a `policy` is given or the paper's rule applies."""
     signature = inspect.signature(steps)
     default_stream = signature.parameters["stream"].default
 
@@ -209,15 +214,15 @@ def by_rule(steps: Steps) -> Steps:
         model: Any,
         draft_model: Any,
         stream: Any = default_stream,
-        plan: Plan | None = None,
+        policy: DraftPolicy | None = None,
         **kwargs: Any,
     ) -> Generator[Step, None, None]:
         distribution = distribution_of(kwargs)
-        if distribution is None or (plan is None and distribution.rule == PLAIN_RULE):
+        if distribution is None or (policy is None and distribution.rule == PLAIN_RULE):
             return steps(prompt, model, draft_model, stream, **kwargs)
-        plan = plan or Fixed(kwargs["num_draft_tokens"])
-        return our_steps(distribution, plan, prompt, model, draft_model, stream, **for_our_loop(kwargs))
+        policy = policy or FixedLength(kwargs["num_draft_tokens"])
+        return our_steps(distribution, policy, prompt, model, draft_model, stream, **for_our_loop(kwargs))
 
-    taken = [*signature.parameters.values(), inspect.Parameter("plan", inspect.Parameter.KEYWORD_ONLY)]
+    taken = [*signature.parameters.values(), inspect.Parameter("policy", inspect.Parameter.KEYWORD_ONLY)]
     setattr(speculative_generate_step, "__signature__", signature.replace(parameters=taken))  # noqa: B010
     return speculative_generate_step

@@ -6,7 +6,7 @@ import mlx.core as mx
 from mlx_lm.models.cache import trim_prompt_cache
 
 
-class Reader:
+class CachedModel:
     """A model with its key-value cache, and how many tokens of a text it has read."""
 
     def __init__(self, model: Any, cache: list[Any]) -> None:
@@ -31,8 +31,8 @@ class Reader:
         """Return what of the text it has not read."""
         return mx.array(text[self.length :], mx.uint32)
 
-    def forget(self, length: int) -> None:
-        """Forget what was read beyond `length` tokens of the text."""
+    def roll_back(self, length: int) -> None:
+        """Take back what was read beyond `length` tokens of the text."""
         if self.length > length:
             trim_prompt_cache(self._cache, self.length - length)
             self.length = length

@@ -14,7 +14,7 @@ from draftd.protocol import PLAIN_RULE
 ATTRIBUTE = "distribution"
 
 _HANDLED = {"max_tokens", "prompt_cache", "prefill_step_size"}
-_KNOWN = {"num_draft_tokens", "plan"}
+_KNOWN = {"num_draft_tokens", "policy"}
 _IGNORED = {"sampler", "kv_group_size", "quantized_kv_start"}  # known by its distribution; only with kv_bits
 
 

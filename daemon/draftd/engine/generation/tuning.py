@@ -13,25 +13,25 @@ import mlx.core as mx
 
 from draftd.engine.generation.acceptance import Step, Steps
 from draftd.engine.generation.calibration import measure
-from draftd.engine.generation.policy import Fixed, Plan, Tuned
+from draftd.engine.generation.policy import AdaptiveLength, DraftPolicy, FixedLength
 from draftd.engine.generation.rules import distribution_of
 from draftd.engine.generation.sampling import Distribution, Greedy
 
 FIRST_LENGTH = 3  # of drafts as long as the prices are not known, and where mlx_lm's own loop drafts
-MOST_KINDS = 16  # that are remembered: a client may ask for another temperature each time
+MAX_KINDS = 16  # that are remembered: a client may ask for another temperature each time
 PASSES = 6  # over all steps, to find the least disturbed time of each
 
 
 class Tuning:
-    """The plans of all kinds. `wanted` tells whether the present request is to be tuned."""
+    """The policies of all kinds. `wanted` tells whether the present request is to be tuned."""
 
     def __init__(self, wanted: Callable[[], bool], on_error: Callable[[Exception], None]) -> None:
         self._wanted = wanted
         self._on_error = on_error
-        self._plans: dict[tuple[Distribution | Greedy, int], Plan] = {}
+        self._policies: dict[tuple[Distribution | Greedy, int], DraftPolicy] = {}
 
     def tuned(self, steps: Steps) -> Steps:
-        """Wrap a `speculative_generate_step` that takes a `plan`."""
+        """Wrap a `speculative_generate_step` that takes a `policy`."""
 
         @functools.wraps(steps)
         def speculative_generate_step(*args: Any, **kwargs: Any) -> Generator[Step, None, None]:
@@ -47,22 +47,24 @@ class Tuning:
     def _planned(self, steps: Steps, *args: Any, **kwargs: Any) -> Generator[Step, None, None]:
         most = kwargs["num_draft_tokens"]
         kind = distribution_of(kwargs), most
-        plan = self._plans.get(kind)
+        policy = self._policies.get(kind)
         try:
-            yield from steps(*args, plan=plan or Fixed(min(FIRST_LENGTH, most)), **kwargs)
+            yield from steps(*args, policy=policy or FixedLength(min(FIRST_LENGTH, most)), **kwargs)
         finally:
-            if plan is None:
+            if policy is None:
                 self._learn(kind, *args[1:4])
 
     def _learn(
         self, kind: tuple[Distribution | Greedy, int], model: Any, draft_model: Any, stream: Any
     ) -> None:
-        while len(self._plans) >= MOST_KINDS:
-            del self._plans[next(iter(self._plans))]
+        while len(self._policies) >= MAX_KINDS:
+            del self._policies[next(iter(self._policies))]
         distribution, most = kind
-        self._plans[kind] = Fixed(min(FIRST_LENGTH, most))  # a measurement that fails is not tried again
+        self._policies[kind] = FixedLength(
+            min(FIRST_LENGTH, most)
+        )  # a measurement that fails is not tried again
         try:
             with mx.stream(stream):
-                self._plans[kind] = Tuned(measure(distribution, model, draft_model, most, PASSES))
+                self._policies[kind] = AdaptiveLength(measure(distribution, model, draft_model, most, PASSES))
         except Exception as error:
             self._on_error(error)
