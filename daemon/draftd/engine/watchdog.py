@@ -9,7 +9,8 @@ import functools
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-from draftd.engine.exits import describe, leave
+from draftd.engine.exits import leave
+from draftd.engine.records import describe
 from draftd.protocol import EXIT_GENERATION_DIED
 
 

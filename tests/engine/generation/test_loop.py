@@ -14,7 +14,7 @@ import pytest
 from mlx_lm.generate import generate_step
 from mlx_lm.models.cache import make_prompt_cache
 
-from draftd.engine.generation.loop import our_steps
+from draftd.engine.generation.loop import generate
 from draftd.engine.generation.policy import DraftPolicy, FixedLength, Look
 from draftd.engine.generation.sampling import Distribution, Greedy
 from draftd.protocol import PAPER_RULE, PLAIN_RULE
@@ -47,7 +47,7 @@ class Pair:
         **others: Any,
     ) -> Any:
         stream = mx.default_stream(mx.default_device())
-        return our_steps(by, policy, prompt, self.target, self.draft, stream, max_tokens=tokens, **others)
+        return generate(by, policy, prompt, self.target, self.draft, stream, max_tokens=tokens, **others)
 
 
 class Changing(FixedLength):
