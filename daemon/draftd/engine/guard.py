@@ -1,9 +1,9 @@
 """Refuses what a web page could send to a worker's own port, past the daemon and its checks.
 
-Every page that the user opens can post text to 127.0.0.1 without asking the browser first, and mlx_lm.server
-reads any body as JSON: a page could make it load other weights, fetch an image or burn the battery. A name that
-its owner points to 127.0.0.1 could read the answers as well. The daemon names our host, sends no origin, and
-posts JSON; so must everybody.
+Every page that the user opens can post text to 127.0.0.1 without being asked by the browser, and mlx_lm.server
+reads any body as JSON: a page could make it load other weights, fetch an image or drain the battery. A page whose
+host name points to 127.0.0.1 could read the answers as well. The daemon names our host, sends no origin, and
+posts JSON; everybody else must do so too.
 """
 
 import functools
@@ -17,9 +17,9 @@ METHODS = ("do_GET", "do_POST", "do_OPTIONS")
 
 
 def refusal(method: str, headers: Mapping[str, str], host: str, origins: Sequence[str]) -> HTTPStatus | None:
-    """The status to refuse a request with, None to let it in. `host` and `origins` are the flags' values.
+    """Return the status to refuse a request with, None to let it in. `host` and `origins` are the flags' values.
 
-    A server that listens on all addresses was opened by hand, and has names that we do not know.
+    A server that listens on all addresses was opened on purpose, and has names that we do not know.
     """
     name = headers.get("Host", host).lower()
     name = name if name.endswith("]") else name.rpartition(":")[0] or name
@@ -35,7 +35,7 @@ def refusal(method: str, headers: Mapping[str, str], host: str, origins: Sequenc
 
 
 def refuse_web_pages(handler: Any) -> None:
-    """Wrap the methods of the class `handler` (mlx_lm's APIHandler)."""
+    """Wrap the methods of the class `handler` (mlx_lm's APIHandler), to refuse before they run."""
     for method in METHODS:
         setattr(handler, method, _refusing(method, getattr(handler, method)))
 

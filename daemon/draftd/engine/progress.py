@@ -35,7 +35,7 @@ class TickingModel:
 def at_most_every(
     seconds: float, write: Callable[[], None], clock: Callable[[], float] = time.monotonic
 ) -> Callable[[], None]:
-    """Return a function that calls `write`, but no sooner than `seconds` after the last time."""
+    """Return a function that calls `write`, but not within `seconds` of the last time."""
     last = -seconds + clock()
 
     def tick() -> None:

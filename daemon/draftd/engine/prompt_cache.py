@@ -1,8 +1,8 @@
 """A prompt cache whose entries hold what their keys say, also under speculative decoding.
 
 mlx_lm.server keeps the key-value caches of past requests in an `LRUPromptCache`: a trie from token sequences
-to the layers' caches, those of the target model followed by those of the draft model. It takes for granted
-that every layer has processed the whole key. Speculative decoding breaks this:
+to the layers' caches, the target model's first and then the draft model's. It takes for granted
+that every layer has processed all of the key. Speculative decoding breaks this:
 
 - after a token of the target model, the key ends with that token, and no layer has processed it yet;
 - when all proposed tokens were kept, the draft model has not processed the last of them either;

@@ -1,9 +1,9 @@
-"""What the daemon asks beside a request's body, carried from the thread that reads it to the one that generates.
+"""What the daemon says of a request in headers, carried from the thread that reads it to the one that generates.
 
-mlx_lm.server reads a request in a thread of its own, and generates in another. What the daemon asks stands in
-two headers: in the first thread it is current from the reading on; it travels with the request's arguments; and
-it is current in the second thread for as long as that one serves the request. Requests that are batched, which
-are never drafted, are served in no order that could be told: there nothing is current.
+mlx_lm.server reads each request in a thread of its own, and generates in another. The context stands in two
+headers: it is current in the first thread once they are read, travels with the request's arguments, and is
+current in the second thread while that one serves the request. Requests that are batched, which are never
+drafted, are served side by side: there none is current.
 """
 
 import functools
@@ -20,7 +20,7 @@ CONTEXT_ATTRIBUTE = "draftd_context"  # of mlx_lm's GenerationArguments
 
 @dataclass(frozen=True, slots=True)
 class RequestContext:
-    """`profile`: whose request it is; `auto`: the draft length may be shorter than what the body says."""
+    """`profile` says whose request it is; with `auto` the draft length may be less than what the body says."""
 
     profile: str | None = None
     auto: bool = False
@@ -31,12 +31,12 @@ _CURRENT = ContextVar("request_context", default=NO_CONTEXT)
 
 
 def current() -> RequestContext:
-    """Return what is asked of the request that this thread works on."""
+    """Return the context of the request that this thread works on."""
     return _CURRENT.get()
 
 
 def read(headers: Mapping[str, str]) -> RequestContext:
-    """Return what the headers of a request ask; a name that no profile can have is none."""
+    """Return the context that a request's headers give; a name that no profile can have is ignored."""
     name = headers.get(PROFILE_HEADER, "")
     return RequestContext(
         name if PROFILE_NAME.fullmatch(name) else None, headers.get(DRAFT_HEADER) == AUTO_DRAFT
