@@ -39,9 +39,9 @@ class UnfitError(Exception):
 def place_all() -> dict[str, str]:
     """Place the hooks that fit. Return, by name, PLACED or the reason why not."""
     placed = {name: _attempt(place) for name, (place, _) in HOOKS.items()}
-    parts = {name for name in STEP_PARTS if placed.get(name) == PLACED}
-    wrapped = _attempt(functools.partial(_wrap_step, parts))
-    return placed | dict.fromkeys(parts, wrapped)
+    if parts := {name for name in STEP_PARTS if placed.get(name) == PLACED}:
+        placed |= dict.fromkeys(parts, _attempt(functools.partial(_wrap_step, parts)))
+    return placed
 
 
 def announce(placed: dict[str, str]) -> None:

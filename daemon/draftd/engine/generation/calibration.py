@@ -53,14 +53,12 @@ class Calibration:
 
     @classmethod
     def fixed(cls, length: int) -> "Calibration":
-        """For drafts of one length, at least 1: takes as long as some twenty-five tokens. Costs of sampling are
-        left out.
-        """
+        """For drafts of one length, at least 1: takes as long as some thirty tokens. Sampling is left out."""
         return cls(Greedy(), (length,), (), passes=4)
 
     @classmethod
     def adaptive(cls, distribution: Distribution | Greedy, max_length: int) -> "Calibration":
-        """For drafts of any length up to `max_length`: takes as long as some fifty tokens or more."""
+        """For drafts of any length up to `max_length`: takes as long as a few hundred tokens."""
         lengths = (*(length for length in LADDER if length < max_length), max_length)
         looked = tuple(length for length in lengths if length in LOOKED or length == max_length)
         return cls(distribution, lengths, looked, passes=6)

@@ -9,9 +9,8 @@ Each request goes through these steps:
 2. Its tokens come, and are counted. Each call of a model reports progress.
 3. Whatever ends it, the loop is closed first: this rolls back the prompt cache, which mlx_lm.server stores as
    soon as our generator has ended.
-4. If nothing has drafted like this before, the passes are timed: then the request ends later by the time of some
-   twenty-five tokens, or fifty with an adaptive length, which drafts at a short fixed length until its costs are
-   known.
+4. If nothing has drafted like this before, the passes are timed, and the request ends later by that time. Until its
+   costs are known, an adaptive length is a short fixed one.
 5. The count is reported, with the costs.
 """
 
@@ -60,7 +59,7 @@ class Drafting:
     @property
     def rule(self) -> str:
         """The rule that keeps draft tokens."""
-        return PLAIN_RULE if self.distribution is None else str(self.distribution.rule)
+        return PLAIN_RULE if self.distribution is None else self.distribution.rule
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,7 +34,7 @@ DISTRIBUTION_ATTRIBUTE = "distribution"  # of a sampler
 class Distribution:
     """What shapes the distribution that tokens are drawn from. 0 switches each but the temperature off."""
 
-    rule: ClassVar = PAPER_RULE
+    rule: ClassVar[str] = PAPER_RULE
     temperature: float
     top_p: float = 0.0
     min_p: float = 0.0
@@ -71,7 +71,7 @@ class Distribution:
 class Greedy:
     """No chance at all: the likeliest token is taken, and a draft token is kept if it is that one."""
 
-    rule: ClassVar = PLAIN_RULE
+    rule: ClassVar[str] = PLAIN_RULE
 
     def logits(self, logits: mx.array) -> mx.array:
         """Return rows of logits as they are."""
