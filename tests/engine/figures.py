@@ -40,7 +40,7 @@ DRAFT_LENGTH = 5
 PLAIN = (
     sys.executable,
     "-c",
-    "from draftd.engine import hooks; del hooks.HOOKS['sampling']; from draftd.engine.__main__ import main; main()",
+    "from draftd.engine import hooks; del hooks.HOOKS['loop']; from draftd.engine.__main__ import main; main()",
 )
 
 
