@@ -12,6 +12,8 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
+from draftd.profiles import MIN_PAYING_ACCEPTANCE
+
 Row = Mapping[str, Any]
 
 STYLES = {
@@ -22,9 +24,6 @@ STYLES = {
     "failed": "bold red",
     "stopped": "dim",
 }
-LOW = 0.6  # acceptance below this rarely pays
-
-
 NARROW = ("model", "state", "port", "draft", "accepted", "tok/s")
 WIDE = (*NARROW, "memory", "requests", "queue", "restarts", "for")
 ROOM_FOR_WIDE = 118  # columns of the terminal
@@ -90,7 +89,7 @@ def _cells(row: Row) -> dict[str, RenderableType]:
 def _acceptance(ratio: float | None) -> Text:
     if ratio is None:
         return Text("–")
-    return Text(f"{ratio:.0%}", style="green" if ratio >= LOW else "yellow")
+    return Text(f"{ratio:.0%}", style="green" if ratio >= MIN_PAYING_ACCEPTANCE else "yellow")
 
 
 def _trouble(row: Row) -> Text:

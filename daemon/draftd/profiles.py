@@ -17,7 +17,8 @@ from draftd.errors import ConfigError
 from draftd.profile_tables import HealthPolicy, Limits, RequestDefaults, RestartPolicy, ServerFlags, Table
 from draftd.protocol import PROFILE_NAME
 
-MAX_AUTO_DRAFT = 8
+MAX_AUTO_DRAFT = 8  # tokens per round that "auto" proposes at most, where a profile does not say
+MIN_PAYING_ACCEPTANCE = 0.6  # below this acceptance rate drafting rarely pays
 MOST_DRAFTED = 64  # tokens per round that a profile or a request may ask for
 _ALIAS = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]{0,99}")
 
@@ -125,6 +126,18 @@ class Profile(Table):
             raise ValueError(
                 f"command replaces mlx_lm.server: {', '.join(sorted(taken))} would have no effect"
             )
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """The target model, and the draft model if there is one."""
+        return (self.model, self.draft_model) if self.draft_model else (self.model,)
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """All that mlx_lm loads, models and adapter; nothing for a `command`, whose files nobody here knows."""
+        if self.command:
+            return ()
+        return (*self.models, self.adapter_path) if self.adapter_path else self.models
 
     @property
     def auto_draft(self) -> bool:

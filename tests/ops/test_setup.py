@@ -118,7 +118,7 @@ class Hub(BaseHTTPRequestHandler):
     """As much of a model hub as a download needs."""
 
     def do_GET(self) -> None:
-        if "/none/" in self.path:
+        if "/none" in self.path:
             self._answer(404, b"", {"X-Error-Code": "RepoNotFound"})
         elif "/gated/" in self.path:
             self._answer(403, b"", {"X-Error-Code": "GatedRepo"})
@@ -129,7 +129,7 @@ class Hub(BaseHTTPRequestHandler):
             rows = [{"type": "file", "path": k, "size": len(v), "oid": str(len(v))} for k, v in FILES.items()]
             self._answer(200, json.dumps(rows).encode(), {})
         else:
-            names = [{"rfilename": name} for name in FILES]
+            names = [{"rfilename": name, "size": len(data)} for name, data in FILES.items()]
             self._answer(200, json.dumps({"id": "m", "sha": COMMIT, "siblings": names}).encode(), {})
 
     def do_HEAD(self) -> None:
@@ -203,3 +203,17 @@ def test_a_full_disk_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.snapshot_download", download)
     with pytest.raises(DraftdError, match=r"cannot be downloaded: .*No space left on device"):
         pull.pull("org/target")
+
+
+def test_a_name_that_the_hub_cannot_have_is_refused_without_asking() -> None:
+    assert pull.size_at_hub("not a name") == (None, "the hub has no such model, or it is private")
+
+
+def test_a_hub_that_does_not_answer_tells_no_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
+    assert pull.size_at_hub("org/target") == (None, "")
+
+
+def test_a_hub_that_answers_tells_the_size_of_the_weights_or_that_it_has_none(hub: Path) -> None:
+    assert pull.size_at_hub("org/target") == (len(b"weights"), "")
+    assert pull.size_at_hub("org/none") == (None, "the hub has no such model, or it is private")

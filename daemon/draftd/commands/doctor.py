@@ -11,10 +11,9 @@ import typer
 from rich.text import Text
 
 from draftd.commands.shared import Profiles, StateDir, err, out, progress
-from draftd.ops.doctor.collect import collect
-from draftd.ops.doctor.diagnosis import diagnose
-from draftd.ops.doctor.findings import Finding, Severity, exit_code
-from draftd.ops.doctor.fix import fix
+from draftd.ops.doctor import diagnose, exit_code
+from draftd.ops.doctor.collect import collect, fix
+from draftd.ops.doctor.facts import Finding, Severity
 from draftd.settings import load_settings
 
 MARKS = {

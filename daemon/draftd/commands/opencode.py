@@ -13,12 +13,13 @@ from rich.text import Text
 
 from draftd.commands.shared import Profiles, StateDir, make_client, out
 from draftd.errors import ConfigError, NotRunningError
-from draftd.hub import context_length
+from draftd.hub import read_model
 from draftd.ops.connect import clients as known_clients
 from draftd.ops.connect.opencode import KEY_VARIABLE, Model, change, config_file, render, write
 from draftd.profile_files import load_dir
 from draftd.settings import Settings, load_settings
 
+DEFAULT_CONTEXT = 32768  # tokens, where a model's own config is not here: what the presets' models have
 DIFF_STYLES = {"+": "green", "-": "red", "@": "cyan"}
 
 
@@ -105,14 +106,18 @@ def _offer(profiles: Path | None, state_dir: Path | None) -> _Offer:
         return _promised(settings, needs_key)
     body = client.status()
     rows = [
-        Model(row["name"], row["num_draft_tokens"], context_length(row["model"]), row["auto_draft"])
+        Model(row["name"], row["num_draft_tokens"], _context(row["model"]), row["auto_draft"])
         for row in body["workers"]
     ]
     return _Offer(rows, body["default_model"] or rows[0].name, f"{client.daemon.url}/v1", needs_key)
 
 
+def _context(model: str) -> int:
+    return read_model(model).config.context_length or DEFAULT_CONTEXT
+
+
 def _promised(settings: Settings, needs_key: bool) -> _Offer:
     found = load_dir(settings.profiles_dir(), settings.prompt_dirs()).profiles
-    rows = [Model(p.name, p.draft_length, context_length(p.model), p.auto_draft) for p in found.values()]
+    rows = [Model(p.name, p.draft_length, _context(p.model), p.auto_draft) for p in found.values()]
     default = settings.default_profile if settings.default_profile in found else rows[0].name
     return _Offer(rows, default, f"{settings.url}/v1", needs_key)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import shutil
 import sys
 from collections.abc import Callable, Iterable, Iterator
@@ -16,6 +15,7 @@ from rich.live import Live
 from draftd.commands.shared import Names, Profiles, StateDir, err
 from draftd.console import memory, what_next, workers_table
 from draftd.errors import DraftdError
+from draftd.hub import weight_bytes
 from draftd.profile_files import load_dir
 from draftd.profiles import Profile, ProfileSet, select
 from draftd.settings import Settings, load_settings, shipped_dir
@@ -96,11 +96,9 @@ def _demo_loader(names: list[str]) -> Callable[[], ProfileSet]:
 
 def what_sharing_saves(profiles: Iterable[Profile], *, share: bool) -> Iterator[str]:
     """A line for each set of workers that hold the same weights and could be one."""
-    from draftd.workers import weights
-
     for apart in could_share(profiles, share=share):
         names = ", ".join(name for group in apart for name in group.names)
-        size = weights.size(apart[0].host, os.environ)
+        size = weight_bytes(apart[0].host.models)
         saved = f" and saves {memory((len(apart) - 1) * size)} of weights" if size else ""
         yield (
             f"{len(apart)} workers hold the same weights: share_engine = true (--share-engine) serves {names} "
