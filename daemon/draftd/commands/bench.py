@@ -19,7 +19,7 @@ from draftd.ops.bench import report as bench_report
 from draftd.ops.bench import run as bench
 from draftd.ops.bench.chart import to_svg
 from draftd.ops.bench.daemon import Rows, private_daemon
-from draftd.ops.generation import OpenAI
+from draftd.ops.generation import OpenAIServer
 from draftd.profile_files import load_dir
 from draftd.profiles import Profile, find
 from draftd.settings import Settings, load_settings
@@ -120,7 +120,7 @@ def _measured(plan: bench_plan.Plan, runs: int, max_tokens: int) -> bench.Report
                 what = f"run {trial.run + 1}, {trial.kind}, temperature {trial.temperature:g}"
                 bar.update(going, advance=1, description=what)
 
-            samples = bench.measure(OpenAI(url), plan, trials, max_tokens, done)
+            samples = bench.measure(OpenAIServer(url), plan, trials, max_tokens, done)
     return bench.report(plan, samples, runs, max_tokens, busy)
 
 

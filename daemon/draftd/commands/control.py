@@ -26,7 +26,7 @@ from draftd.commands.shared import (
 from draftd.console import status_view, workers_table
 from draftd.errors import DraftdError, NotRunningError
 from draftd.instance import find as find_daemon
-from draftd.ops.http import Client
+from draftd.ops.http import DaemonClient
 from draftd.profile_files import load_dir
 from draftd.settings import load_settings
 
@@ -117,7 +117,7 @@ def _order(state_dir: Path | None, word: str, order: str, wanted: str) -> None:
     out.print(f"{name} is {wanted}{also}", highlight=False, soft_wrap=True)
 
 
-def _row(client: Client, name: str) -> dict[str, Any]:
+def _row(client: DaemonClient, name: str) -> dict[str, Any]:
     rows = client.status()["workers"]
     found: dict[str, Any] = next(
         (row for row in rows if row["name"] == name), {"state": "unknown", "pid": None}

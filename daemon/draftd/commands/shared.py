@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 
 from draftd.errors import ConfigError, DraftdError, NotRunningError
-from draftd.ops.http import Client
+from draftd.ops.http import DaemonClient
 from draftd.profile_files import load_dir
 from draftd.settings import load_settings
 
@@ -47,13 +47,13 @@ Names = Annotated[
 ]
 
 
-def make_client(state_dir: Path | None) -> Client:
+def make_client(state_dir: Path | None) -> DaemonClient:
     """A client of the running daemon. Raises NotRunningError."""
     settings = load_settings(state_dir=state_dir)
-    return Client(settings.state_dir, settings.api_key.get_secret_value() if settings.api_key else "")
+    return DaemonClient(settings.state_dir, settings.api_key.get_secret_value() if settings.api_key else "")
 
 
-def resolve(client: Client, word: str | None) -> str:
+def resolve(client: DaemonClient, word: str | None) -> str:
     """A worker's name from its name, an alias or any unambiguous part of its name; the default model for none.
 
     Raises ConfigError naming the candidates, DraftdError from the daemon if there are none.

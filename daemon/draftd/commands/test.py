@@ -11,7 +11,7 @@ from rich.text import Text
 
 from draftd.commands.shared import StateDir, make_client, out, progress, resolve
 from draftd.ops import smoke
-from draftd.ops.generation import OpenAI
+from draftd.ops.generation import OpenAIServer
 from draftd.settings import load_settings
 
 
@@ -34,7 +34,7 @@ def smoke_test(
 
     Example: draftd test balanced
     """
-    server = OpenAI(url, os.environ.get("OPENAI_API_KEY", "")) if url else _daemon(state_dir)
+    server = OpenAIServer(url, os.environ.get("OPENAI_API_KEY", "")) if url else _daemon(state_dir)
     with progress(f"asking {server.root}"):
         models = server.models()
     _say("server", f"{server.root} answers")
@@ -51,10 +51,10 @@ def smoke_test(
     _report(smoked)
 
 
-def _daemon(state_dir: Path | None) -> OpenAI:
+def _daemon(state_dir: Path | None) -> OpenAIServer:
     settings = load_settings(state_dir=state_dir)
     key = settings.api_key.get_secret_value() if settings.api_key else ""
-    return OpenAI(make_client(state_dir).daemon.url, key)
+    return OpenAIServer(make_client(state_dir).daemon.url, key)
 
 
 def _report(smoked: smoke.Smoked) -> None:

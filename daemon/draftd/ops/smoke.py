@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from draftd.errors import DraftdError
-from draftd.ops.generation import Drafted, Generation, OpenAI
+from draftd.ops.generation import Drafted, Generation, OpenAIServer
 
 PROMPT = "What is speculative decoding?"
 WARM_UP = "Say hello."
@@ -91,13 +91,13 @@ def acceptance(smoked: Smoked) -> str:
     return "unknown: the worker reported no drafting ('draftd logs' may say why)"
 
 
-def warm_up(server: OpenAI, request: Request) -> None:
+def warm_up(server: OpenAIServer, request: Request) -> None:
     """One token, so that what must be loaded is loaded before anything is measured."""
     server.generate(request.body(WARM_UP, 1))
 
 
 def run(
-    server: OpenAI, request: Request, row: Mapping[str, Any] | None, show: Callable[[str], object]
+    server: OpenAIServer, request: Request, row: Mapping[str, Any] | None, show: Callable[[str], object]
 ) -> Smoked:
     """The generation that is measured; `show` gets each piece of its text."""
     body = request.body(request.prompt, request.max_tokens)

@@ -10,14 +10,14 @@ import pytest
 from draftd.errors import DraftdError
 from draftd.ops.bench.plan import TEMPERATURES, Trial, plan, schedule
 from draftd.ops.bench.run import measure, report
-from draftd.ops.generation import Drafted, EmptyAnswerError, Generation, OpenAI
+from draftd.ops.generation import Drafted, EmptyAnswerError, Generation, OpenAIServer
 from draftd.profiles import Profile
 
 PLAN = plan([Profile(name="p", model="big", draft_model="small", num_draft_tokens=5)], [3])
 SPEEDS = {0: 100.0, 3: 200.0, 5: 50.0, "auto": 150.0}  # tokens per second, by draft length
 
 
-class Scripted(OpenAI):
+class Scripted(OpenAIServer):
     """Answers at the speed of the draft length that is asked for."""
 
     def __init__(self) -> None:

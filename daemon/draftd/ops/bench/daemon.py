@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from draftd.errors import DraftdError, NotRunningError
-from draftd.ops.http import Client
+from draftd.ops.http import DaemonClient
 from draftd.profiles import Profile
 
 # The shell becomes the daemon; the part of it that stays behind waits for the pipe to close.
@@ -91,7 +91,7 @@ def _until_ready(folder: Path, process: subprocess.Popen[bytes], show: Callable[
             last = (folder / "log").read_text("utf-8", "replace").strip().splitlines()[-1:]
             raise DraftdError(f"the bench's own daemon ended: {' '.join(last) or 'without a word'}")
         with suppress(NotRunningError):
-            client = Client(folder / "state")
+            client = DaemonClient(folder / "state")
             rows: Rows = client.status()["workers"]
             show(rows)
             for row in rows:
@@ -107,7 +107,7 @@ def _last_words(folder: Path) -> str:
     deadline = time.monotonic() + _TOLD_WITHIN
     with suppress(DraftdError):
         while time.monotonic() < deadline:
-            rows = Client(folder / "state").status()["workers"]
+            rows = DaemonClient(folder / "state").status()["workers"]
             if ended := [row for row in rows if row["last_exit"]]:
                 return "".join(f"\n{_ended(row)}" for row in ended)
             time.sleep(_POLL)

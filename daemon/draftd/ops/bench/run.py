@@ -20,7 +20,7 @@ from draftd.errors import DraftdError
 from draftd.ops.bench import plan as bench_plan
 from draftd.ops.bench.plan import AUTO, Plan, Trial, Variant
 from draftd.ops.bench.stats import Cell, Sample, Standing, cells, standings, verdict
-from draftd.ops.generation import EmptyAnswerError, OpenAI
+from draftd.ops.generation import EmptyAnswerError, OpenAIServer
 
 WARM_UP_TOKENS = 16
 
@@ -46,7 +46,11 @@ class Report:
 
 
 def measure(
-    server: OpenAI, plan: Plan, trials: Sequence[Trial], max_tokens: int, done: Callable[[Trial], object]
+    server: OpenAIServer,
+    plan: Plan,
+    trials: Sequence[Trial],
+    max_tokens: int,
+    done: Callable[[Trial], object],
 ) -> list[Sample]:
     """Warm every variant up, then measure the trials in their order; `done` is called after each.
 
@@ -65,7 +69,7 @@ def measure(
     return samples
 
 
-def _sample(server: OpenAI, trial: Trial, max_tokens: int) -> Sample:
+def _sample(server: OpenAIServer, trial: Trial, max_tokens: int) -> Sample:
     variant = trial.variant
     body = _body(variant, trial.prompt, max_tokens, trial.temperature, trial.run + 1)
     made, drafted = server.drafted(variant.worker, lambda: server.generate(body))

@@ -35,7 +35,7 @@ from draftd.ops.doctor.facts import (
     Vocabularies,
     WantedPort,
 )
-from draftd.ops.http import Client
+from draftd.ops.http import DaemonClient
 from draftd.ops.pull import size_at_hub
 from draftd.profile_files import load_dir
 from draftd.profiles import Profile
@@ -181,7 +181,7 @@ def _daemon(settings: Settings) -> RunningDaemon | None:
     key = settings.api_key.get_secret_value() if settings.api_key else ""
     try:
         rows: tuple[Mapping[str, Any], ...] | None = tuple(
-            Client(settings.state_dir, key).status()["workers"]
+            DaemonClient(settings.state_dir, key).status()["workers"]
         )
     except DraftdError:
         rows = None
