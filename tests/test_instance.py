@@ -17,7 +17,7 @@ import pytest
 
 from draftd import instance
 from draftd.errors import AlreadyRunningError, ConfigError, NotRunningError
-from draftd.instance import LOCK, NOTE, Instance, find
+from draftd.instance import LOCK, NOTE, Instance, find_daemon
 
 URL = "http://127.0.0.1:8080"
 
@@ -33,7 +33,7 @@ def write_note(folder: Path, text: str) -> None:
 
 def no_daemon(folder: Path) -> str:
     with pytest.raises(NotRunningError) as caught:
-        find(folder)
+        find_daemon(folder)
     return str(caught.value)
 
 
@@ -74,7 +74,7 @@ def test_a_second_daemon_in_the_same_process_is_refused(tmp_path: Path) -> None:
         first.announce(URL, "1.2")
         with pytest.raises(AlreadyRunningError), Instance(tmp_path):
             pass
-        assert find(tmp_path).url == URL  # the first is untouched
+        assert find_daemon(tmp_path).url == URL  # the first is untouched
 
 
 def test_a_second_daemon_in_another_process_is_told_who_runs(tmp_path: Path) -> None:
@@ -104,13 +104,13 @@ def test_a_killed_daemon_leaves_nothing_in_the_way_of_the_next(tmp_path: Path) -
     assert "no daemon runs" in no_daemon(tmp_path)
     with Instance(tmp_path) as held:
         held.announce(URL, "1.3")
-        assert find(tmp_path).version == "1.3"
+        assert find_daemon(tmp_path).version == "1.3"
 
 
 def test_two_folders_hold_two_daemons(tmp_path: Path) -> None:
     with Instance(tmp_path / "a"), Instance(tmp_path / "b") as second:
         second.announce(URL, "1.2")
-        assert find(tmp_path / "b").pid == os.getpid()
+        assert find_daemon(tmp_path / "b").pid == os.getpid()
         assert "does not answer yet" in no_daemon(tmp_path / "a")
 
 
@@ -171,7 +171,7 @@ def test_a_state_folder_that_is_gone_at_the_end_does_no_harm(tmp_path: Path) -> 
         folder.rmdir()
     with Instance(folder) as held:
         held.announce(URL, "1.2")
-        assert find(folder).url == URL
+        assert find_daemon(folder).url == URL
 
 
 # --- the note -----------------------------------------------------------------------------------------------
@@ -179,7 +179,7 @@ def test_a_state_folder_that_is_gone_at_the_end_does_no_harm(tmp_path: Path) -> 
 
 def test_a_daemon_is_found_from_another_process(tmp_path: Path) -> None:
     with daemon_elsewhere(tmp_path, "announce") as other:
-        found = find(tmp_path)
+        found = find_daemon(tmp_path)
     assert (found.pid, found.url, found.version) == (other.pid, URL, "1.2")
 
 
@@ -204,7 +204,7 @@ def test_a_note_that_names_no_process_or_a_later_one_of_its_pid_is_not_believed(
 ) -> None:
     with Instance(tmp_path):
         write_note(tmp_path, json.dumps(own_note()))
-        assert find(tmp_path).pid == os.getpid()
+        assert find_daemon(tmp_path).pid == os.getpid()
         write_note(tmp_path, json.dumps(own_note() | changes))
         assert "does not answer yet" in no_daemon(tmp_path)
 
@@ -234,6 +234,6 @@ def test_a_daemon_is_still_found_after_the_wall_clock_was_set(
         held.announce(URL, "1.2")
         monkeypatch.setattr(psutil, "boot_time", lambda: boot + 86_400)
         monkeypatch.setattr(psutil.Process, "create_time", lambda self: real(self) + 86_400)
-        assert find(tmp_path).url == URL
+        assert find_daemon(tmp_path).url == URL
         monkeypatch.setattr(psutil.Process, "create_time", lambda self: real(self) + 86_400 + 60)
         assert "does not answer yet" in no_daemon(tmp_path)

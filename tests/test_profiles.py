@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from draftd.errors import ConfigError
 from draftd.profile_tables import HealthPolicy, Limits, RequestDefaults, RestartPolicy, ServerFlags
-from draftd.profiles import Profile, ProfileSet, find, select
+from draftd.profiles import Profile, ProfileSet, find_profile, select
 
 FOLDER = Path("/srv/profiles")
 
@@ -381,7 +381,7 @@ ALL = ProfileSet({p.name: p for p in (QWEN, FAST, MAX)}, {"terse": "Be terse."})
     [("qwen-fast", FAST), ("quick", FAST), ("fast", FAST), ("max", MAX), ("qwen", QWEN)],
 )
 def test_a_word_finds_the_profile_it_names_or_is_an_unambiguous_part_of(word: str, found: Profile) -> None:
-    assert find(ALL, word) is found
+    assert find_profile(ALL, word) is found
 
 
 @pytest.mark.parametrize(
@@ -394,7 +394,7 @@ def test_a_word_finds_the_profile_it_names_or_is_an_unambiguous_part_of(word: st
 )
 def test_a_word_that_names_no_single_profile_is_answered_with_the_candidates(word: str, message: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        find(ALL, word)
+        find_profile(ALL, word)
     assert str(caught.value) == message
 
 

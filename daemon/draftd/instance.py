@@ -78,7 +78,7 @@ class Instance:
             self._lock.close()
 
 
-def find(state_dir: Path) -> Running:
+def find_daemon(state_dir: Path) -> Running:
     """The daemon that holds `state_dir`. Raises NotRunningError."""
     if not _is_held(state_dir):
         raise NotRunningError(f"no daemon runs (state folder {state_dir}); 'draftd up' starts one")
@@ -89,7 +89,7 @@ def find(state_dir: Path) -> Running:
 
 
 def _take(lock: IO[str]) -> bool:
-    """`find` holds the lock shared for an instant: only a lock that stays held is a daemon's."""
+    """`find_daemon` holds the lock shared for an instant: only a lock that stays held is a daemon's."""
     for _ in range(TRIES):
         with suppress(BlockingIOError):
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

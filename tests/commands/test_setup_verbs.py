@@ -105,7 +105,7 @@ def test_pull_takes_the_models_of_the_named_profiles(monkeypatch: pytest.MonkeyP
         asked.append(name)
         return f"/cache/{name}"
 
-    monkeypatch.setattr("draftd.ops.pull.pull", pull)
+    monkeypatch.setattr("draftd.commands.setup.download", pull)
     shown = said("pull", "fast")
     assert [name.split("-Qwen2.5-")[1][:4] for name in asked] == ["3B-I", "0.5B"]
     assert f"is in /cache/{asked[0]}" in shown

@@ -14,8 +14,8 @@ import typer
 from rich.live import Live
 
 from draftd.commands.shared import (
-    Name,
-    Profiles,
+    ProfileArgument,
+    ProfilesDir,
     StateDir,
     complete_profile,
     make_client,
@@ -25,7 +25,7 @@ from draftd.commands.shared import (
 )
 from draftd.console import status_view, workers_table
 from draftd.errors import DraftdError, NotRunningError
-from draftd.instance import find as find_daemon
+from draftd.instance import find_daemon
 from draftd.ops.http import DaemonClient
 from draftd.profile_files import load_dir
 from draftd.settings import load_settings
@@ -75,7 +75,7 @@ def logs(
             typer.echo(line)
 
 
-def restart(name: Name, state_dir: StateDir = None) -> None:
+def restart(name: ProfileArgument, state_dir: StateDir = None) -> None:
     """Restart a worker, a failed one too, and wait until it is ready.
 
     Example: draftd restart balanced
@@ -83,7 +83,7 @@ def restart(name: Name, state_dir: StateDir = None) -> None:
     _order(state_dir, name, "restart", "ready")
 
 
-def start(name: Name, state_dir: StateDir = None) -> None:
+def start(name: ProfileArgument, state_dir: StateDir = None) -> None:
     """Start a worker and wait until it is ready.
 
     Example: draftd start max
@@ -91,7 +91,7 @@ def start(name: Name, state_dir: StateDir = None) -> None:
     _order(state_dir, name, "start", "ready")
 
 
-def stop(name: Name, state_dir: StateDir = None) -> None:
+def stop(name: ProfileArgument, state_dir: StateDir = None) -> None:
     """Stop a worker; it stays stopped until it is started.
 
     Example: draftd stop max
@@ -155,7 +155,7 @@ def _still_runs(state_dir: Path, pid: int) -> bool:
         return False
 
 
-def check(profiles: Profiles = None) -> None:
+def check(profiles: ProfilesDir = None) -> None:
     """Check the profiles without starting anything.
 
     Example: draftd check --profiles ./profiles

@@ -12,9 +12,9 @@ from typing import Annotated
 
 import typer
 
-from draftd.commands.shared import Names, out
+from draftd.commands.shared import ProfileArguments, out
 from draftd.errors import DraftdError, NotRunningError
-from draftd.instance import find
+from draftd.instance import find_daemon
 from draftd.ops import launchd
 from draftd.profile_files import load_dir
 from draftd.profiles import select
@@ -29,7 +29,7 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="Show every command, and
 
 
 @app.command("print")
-def print_(names: Names = None) -> None:
+def print_(names: ProfileArguments = None) -> None:
     """Print the agent's plist, filled in.
 
     Example: draftd launchd print balanced
@@ -38,7 +38,7 @@ def print_(names: Names = None) -> None:
 
 
 @app.command()
-def install(names: Names = None, dry_run: DryRun = False) -> None:
+def install(names: ProfileArguments = None, dry_run: DryRun = False) -> None:
     """Install the agent and start it, now and at each login; an earlier one is stopped first.
 
     Example: draftd launchd install balanced
@@ -133,7 +133,7 @@ def _only_on_a_mac() -> None:
 def _no_other(settings: Settings) -> None:
     """A daemon that was started by hand would keep the agent from starting, again and again."""
     try:
-        running = find(settings.state_dir)
+        running = find_daemon(settings.state_dir)
     except NotRunningError:
         return
     if running.agent != launchd.LABEL:

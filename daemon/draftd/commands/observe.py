@@ -8,7 +8,7 @@ import typer
 
 from draftd.commands.shared import StateDir
 from draftd.errors import NotRunningError
-from draftd.instance import find as find_daemon
+from draftd.instance import find_daemon
 from draftd.ops.monitoring import dashboard
 from draftd.ops.monitoring.prometheus import RULES, config
 from draftd.settings import Settings, load_settings

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.live import Live
 
-from draftd.commands.shared import Names, Profiles, StateDir, err
+from draftd.commands.shared import ProfileArguments, ProfilesDir, StateDir, err
 from draftd.console import memory, what_next, workers_table
 from draftd.errors import DraftdError
 from draftd.hub import weight_bytes
@@ -28,12 +28,12 @@ SETTLED = {"ready", "failed", "stopped", "backoff"}
 
 
 def up(
-    names: Names = None,
+    names: ProfileArguments = None,
     demo: Annotated[bool, typer.Option("--demo", help="Serve the built-in demo models.")] = False,
     host: Annotated[str | None, typer.Option(help="Address to listen on. (default: 127.0.0.1)")] = None,
     port: Annotated[int | None, typer.Option(help="Port to listen on. (default: 8080)")] = None,
     base_port: Annotated[int | None, typer.Option(help="First port for workers. (default: 8000)")] = None,
-    profiles: Profiles = None,
+    profiles: ProfilesDir = None,
     state_dir: StateDir = None,
     share_engine: Annotated[
         bool | None,

@@ -32,8 +32,8 @@ def complete_profile(incomplete: str) -> list[str]:
 
 
 StateDir = Annotated[Path | None, typer.Option(help="Folder of the lock, the address and the logs.")]
-Profiles = Annotated[Path | None, typer.Option(help="Folder of profile files (*.toml).")]
-Name = Annotated[
+ProfilesDir = Annotated[Path | None, typer.Option(help="Folder of profile files (*.toml).")]
+ProfileArgument = Annotated[
     str,
     typer.Argument(
         metavar="PROFILE",
@@ -41,7 +41,7 @@ Name = Annotated[
         autocompletion=complete_profile,
     ),
 ]
-Names = Annotated[
+ProfileArguments = Annotated[
     list[str] | None,
     typer.Argument(metavar="PROFILE", help="Only these profiles.", autocompletion=complete_profile),
 ]

@@ -40,15 +40,15 @@ def smoke_test(
     _say("server", f"{server.root} answers")
     model = smoke.choose(name or "", models) if url else server.resolve(resolve(make_client(state_dir), name))
     row = server.worker(model)
-    _say("model", smoke.describe(models, model, row))
-    request = smoke.Request(model, prompt, max_tokens, temperature)
+    _say("model", smoke.describe_model(models, model, row))
+    request = smoke.ChatRequest(model, prompt, max_tokens, temperature)
     with progress("waiting for the first token"):
         smoke.warm_up(server, request)
     _say("prompt", prompt)
     out.print()
-    smoked = smoke.run(server, request, row, _show)
+    result = smoke.run(server, request, row, _show)
     out.print("\n")
-    _report(smoked)
+    _report(result)
 
 
 def _daemon(state_dir: Path | None) -> OpenAIServer:
@@ -57,12 +57,12 @@ def _daemon(state_dir: Path | None) -> OpenAIServer:
     return OpenAIServer(make_client(state_dir).daemon.url, key)
 
 
-def _report(smoked: smoke.Smoked) -> None:
-    made = smoked.generation
+def _report(result: smoke.SmokeResult) -> None:
+    made = result.generation
     guess = "" if made.counted else " (counted by events: the server does not tell)"
     _say("speed", f"{made.tokens_per_second:.1f} tokens/s: {made.tokens} in {made.seconds:.2f} s{guess}")
     _say("first token", f"after {made.first_token:.2f} s")
-    _say("acceptance", smoke.acceptance(smoked))
+    _say("acceptance", smoke.describe_acceptance(result))
     if made.finish_reason == "length":
         _say("end", "cut at --max-tokens")
 

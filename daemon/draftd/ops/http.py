@@ -13,7 +13,7 @@ from urllib.parse import quote
 from urllib.request import ProxyHandler, Request, build_opener
 
 from draftd.errors import DraftdError, NotRunningError
-from draftd.instance import find
+from draftd.instance import find_daemon
 
 ANSWER_TIMEOUT = 10.0  # seconds for what needs no model
 
@@ -75,7 +75,7 @@ class DaemonClient:
     """
 
     def __init__(self, state_dir: Path, api_key: str = "") -> None:
-        self.daemon = find(state_dir)
+        self.daemon = find_daemon(state_dir)
         self._http = HttpClient(self.daemon.url, api_key)
 
     def status(self) -> dict[str, Any]:

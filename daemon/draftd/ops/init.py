@@ -21,7 +21,7 @@ class Copy:
     outcome: Outcome
 
 
-def plan(shipped: dict[str, Path], config: Path) -> list[Copy]:
+def plan_copies(shipped: dict[str, Path], config: Path) -> list[Copy]:
     """What is to be copied from the `shipped` folder of each kind into `config`. Changes nothing."""
     found = []
     for kind, pattern in KINDS.items():

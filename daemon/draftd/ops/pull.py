@@ -27,7 +27,7 @@ PATTERNS = (
 )
 
 
-def names(profiles: Iterable[Profile]) -> list[str]:
+def names_at_hub(profiles: Iterable[Profile]) -> list[str]:
     """What must come from the hub: each name once, in order.
 
     A profile with a `command` of its own is left out: what its server makes of the model's name is not ours.
@@ -51,7 +51,7 @@ def size_at_hub(name: str) -> tuple[int | None, str]:
     return sum(file.size or 0 for file in files) or None, ""
 
 
-def pull(name: str) -> str:
+def download(name: str) -> str:
     """Download `name`, or what is missing of it, with the hub's progress bars; the folder it is in.
 
     Raises DraftdError.

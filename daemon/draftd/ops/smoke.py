@@ -17,7 +17,7 @@ WARM_UP = "Say hello."
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class ChatRequest:
     """What to ask: `model` empty for the server's own choice; `max_tokens` bounds the answer."""
 
     model: str
@@ -36,7 +36,7 @@ class Request:
 
 
 @dataclass(frozen=True, slots=True)
-class Smoked:
+class SmokeResult:
     """What the test found. `drafted` is None where nobody tells or nothing is drafted."""
 
     generation: Generation
@@ -63,7 +63,7 @@ def choose(word: str, models: Sequence[str] | None) -> str:
     )
 
 
-def describe(models: Sequence[str] | None, name: str, row: Mapping[str, Any] | None) -> str:
+def describe_model(models: Sequence[str] | None, name: str, row: Mapping[str, Any] | None) -> str:
     """The line on the model: what a draftd daemon tells of its worker, or else what the list of models says."""
     if row is not None:
         most = "up to " if row["auto_draft"] else ""
@@ -79,27 +79,27 @@ def describe(models: Sequence[str] | None, name: str, row: Mapping[str, Any] | N
     return f"{name}" if [name] == list(models) else f"{name or 'the server’s own choice'} ({listed})"
 
 
-def acceptance(smoked: Smoked) -> str:
+def describe_acceptance(result: SmokeResult) -> str:
     """The line on drafting."""
-    drafted = smoked.drafted
+    drafted = result.drafted
     if drafted is not None and drafted.ratio is not None:
         return f"{drafted.ratio:.0%} ({drafted.accepted} of {drafted.proposed} draft tokens accepted)"
-    if smoked.row is None:
+    if result.row is None:
         return "unknown: only a draftd daemon tells it"
-    if not smoked.row["num_draft_tokens"]:
+    if not result.row["num_draft_tokens"]:
         return "none: this profile has no draft model"
     return "unknown: the worker reported no drafting ('draftd logs' may say why)"
 
 
-def warm_up(server: OpenAIServer, request: Request) -> None:
+def warm_up(server: OpenAIServer, request: ChatRequest) -> None:
     """One token, so that what must be loaded is loaded before anything is measured."""
     server.generate(request.body(WARM_UP, 1))
 
 
 def run(
-    server: OpenAIServer, request: Request, row: Mapping[str, Any] | None, show: Callable[[str], object]
-) -> Smoked:
+    server: OpenAIServer, request: ChatRequest, row: Mapping[str, Any] | None, show: Callable[[str], object]
+) -> SmokeResult:
     """The generation that is measured; `show` gets each piece of its text."""
     body = request.body(request.prompt, request.max_tokens)
     generation, drafted = server.drafted(request.model, lambda: server.generate(body, show))
-    return Smoked(generation, drafted, row)
+    return SmokeResult(generation, drafted, row)

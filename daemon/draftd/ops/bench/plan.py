@@ -74,7 +74,7 @@ class Trial:
         return prompts[self.run % len(prompts)]
 
 
-def plan(profiles: Sequence[Profile], lengths: Sequence[int]) -> Plan:
+def make_plan(profiles: Sequence[Profile], lengths: Sequence[int]) -> Plan:
     """Compare `lengths` and the one that tunes itself on the first profile's models; other profiles as they are.
 
     Raises ConfigError for profiles that cannot be compared.

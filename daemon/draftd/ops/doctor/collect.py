@@ -23,7 +23,7 @@ from packaging.requirements import InvalidRequirement, Requirement
 from draftd import __version__
 from draftd.errors import AlreadyRunningError, ConfigError, DraftdError, NotRunningError
 from draftd.hub import ModelOnDisk, cache_dir, read_model, read_vocabulary
-from draftd.instance import NOTE, Instance, find
+from draftd.instance import NOTE, Instance, find_daemon
 from draftd.ops.bench.report import SAVED
 from draftd.ops.doctor.facts import (
     Download,
@@ -175,7 +175,7 @@ def _unsupported(types: Iterable[str | None]) -> Iterator[str]:
 
 def _daemon(settings: Settings) -> RunningDaemon | None:
     try:
-        running = find(settings.state_dir)
+        running = find_daemon(settings.state_dir)
     except NotRunningError:
         return None
     key = settings.api_key.get_secret_value() if settings.api_key else ""
