@@ -1,6 +1,6 @@
-"""Profiles: one TOML file each says under which name a model is asked for, and how it is served.
+"""Profiles: each says under which name clients ask for a model, and how it is served. `profile_files` reads them.
 
-Pure: profile_files.py reads them.
+Pure.
 """
 
 from __future__ import annotations
@@ -8,10 +8,9 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from draftd.errors import ConfigError
 from draftd.profile_tables import HealthPolicy, Limits, RequestDefaults, RestartPolicy, ServerFlags, Table
@@ -41,22 +40,14 @@ def _alias(value: str) -> str:
     return value
 
 
-def _model(value: str, info: ValidationInfo) -> str:
-    """A hub name stays as it is; '~' is expanded, and './' and '../' are taken from the profile's folder."""
+def _model(value: str) -> str:
     if not value.strip() or "\0" in value or value.startswith("-"):
         raise ValueError("a model is a folder or a name like 'mlx-community/Qwen2.5-3B-Instruct-4bit'")
-    if value.startswith("~"):
-        try:
-            return str(Path(value).expanduser())
-        except RuntimeError:
-            raise ValueError(f"there is no user {Path(value).parts[0]}") from None
-    if (value in (".", "..") or value.startswith(("./", "../"))) and info.context:
-        return str((info.context["folder"] / value).resolve())
     return value
 
 
 def _draft_length(value: object) -> object:
-    # In the place of a union's own checks, which would tell two faults for one value.
+    # In place of a union's own checks, which would report two faults for one value.
     if value != "auto" and not (type(value) is int and 1 <= value <= MAX_DRAFT_TOKENS):
         raise ValueError(f"must be a whole number from 1 to {MAX_DRAFT_TOKENS}, or 'auto'")
     return value
