@@ -101,7 +101,7 @@ def test_a_killed_daemon_leaves_nothing_in_the_way_of_the_next(tmp_path: Path) -
         other.kill()
         other.wait()
     assert (tmp_path / NOTE).exists()
-    assert "no daemon runs" in no_daemon(tmp_path)
+    assert "no daemon is running" in no_daemon(tmp_path)
     with Instance(tmp_path) as held:
         held.announce(URL, "1.3")
         assert find_daemon(tmp_path).version == "1.3"
@@ -119,7 +119,7 @@ def test_a_folder_is_free_again_after_the_block(tmp_path: Path) -> None:
         with Instance(tmp_path) as held:
             held.announce(URL, "1.2")
         assert not (tmp_path / NOTE).exists()
-        assert "no daemon runs" in no_daemon(tmp_path)
+        assert "no daemon is running" in no_daemon(tmp_path)
 
 
 def test_a_look_at_the_lock_does_not_keep_a_daemon_from_starting(
@@ -147,7 +147,7 @@ def test_a_state_folder_that_cannot_be_used_is_the_users_fault(tmp_path: Path, b
     with pytest.raises(ConfigError, match="cannot be used") as caught, Instance(folder):
         pass
     assert str(folder) in str(caught.value)
-    assert "no daemon runs" in no_daemon(folder)
+    assert "no daemon is running" in no_daemon(folder)
 
 
 def test_a_state_folder_is_made_for_its_owner_only(tmp_path: Path) -> None:
@@ -184,14 +184,14 @@ def test_a_daemon_is_found_from_another_process(tmp_path: Path) -> None:
 
 
 def test_no_daemon_is_found_where_none_ever_ran(tmp_path: Path) -> None:
-    assert no_daemon(tmp_path) == f"no daemon runs (state folder {tmp_path}); 'draftd up' starts one"
-    assert "no daemon runs" in no_daemon(tmp_path / "missing")
+    assert no_daemon(tmp_path) == f"no daemon is running (state folder {tmp_path}); 'draftd up' starts one"
+    assert "no daemon is running" in no_daemon(tmp_path / "missing")
     assert list(tmp_path.iterdir()) == []  # looking leaves nothing behind
 
 
 def test_a_note_without_a_held_lock_is_not_believed(tmp_path: Path) -> None:
     write_note(tmp_path, json.dumps(own_note()))
-    assert "no daemon runs" in no_daemon(tmp_path)
+    assert "no daemon is running" in no_daemon(tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -41,7 +41,7 @@ def status_view(body: Mapping[str, Any], width: int) -> RenderableType:
 
 
 def workers_table(rows: Iterable[Row], width: int) -> RenderableType:
-    """One line a worker, and below the table what went wrong last. `width` is the terminal's, in columns."""
+    """One line per worker, and below the table what went wrong last. `width` is the terminal's, in columns."""
     rows = list(rows)
     titles = WIDE if width >= ROOM_FOR_WIDE else NARROW
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
@@ -62,7 +62,7 @@ def workers_table(rows: Iterable[Row], width: int) -> RenderableType:
 
 def _sharing(row: Row) -> str:
     names = ", ".join(sorted([row["name"], *row["shares_with"]]))
-    return f"{names} share one worker; its memory stands with {row['worker']}"
+    return f"{names} share one worker; its memory is shown with {row['worker']}"
 
 
 def _cells(row: Row) -> dict[str, RenderableType]:

@@ -16,7 +16,7 @@ from draftd.toml_lines import fault_of, line_of, reason_of
 
 
 def _absolute(path: Path) -> Path:
-    """'~' and '..' are resolved by their letters; a link keeps its name, and so its neighbours."""
+    """'~' and '..' are resolved as text: a link keeps its name, and so its neighbours."""
     try:
         return Path(os.path.abspath(path.expanduser()))
     except RuntimeError:
@@ -54,7 +54,7 @@ def shipped_dir(kind: str) -> Path:
 
 
 class Settings(BaseSettings):
-    """What the daemon as a whole is told. Times are in seconds, sizes in bytes."""
+    """The settings of the daemon as a whole. Times are in seconds, sizes in bytes."""
 
     model_config = SettingsConfigDict(
         env_prefix="DRAFTD_", extra="forbid", frozen=True, hide_input_in_errors=True

@@ -51,7 +51,7 @@ def test_each_launchd_verb_has_help_with_an_example(verb: str) -> None:
 
 def test_draftd_alone_says_that_nothing_runs_and_what_to_type() -> None:
     shown = said()
-    assert "no daemon runs" in shown
+    assert "no daemon is running" in shown
     assert [line.split("   ")[0].strip() for line in shown.splitlines() if line.startswith("  draftd")] == [
         "draftd up --demo",
         "draftd up balanced",

@@ -105,5 +105,5 @@ def test_a_daemon_that_does_not_answer_counts_as_not_running(tmp_path: Path) -> 
             NotRunningError, match=rf"\(pid {client.daemon.pid}\) does not answer at .*refused"
         ):
             client.status()
-    with pytest.raises(NotRunningError, match="no daemon runs"):
+    with pytest.raises(NotRunningError, match="no daemon is running"):
         DaemonClient(tmp_path)

@@ -73,7 +73,7 @@ def test_what_is_said_of_the_model(
     ("drafted", "row", "text"),
     [
         (Drafted(40, 30), ROW, "75% (30 of 40 draft tokens accepted)"),
-        (None, None, "unknown: only a draftd daemon tells it"),
+        (None, None, "unknown: only a draftd daemon reports it"),
         (None, PLAIN, "none: this profile has no draft model"),
         (None, ROW, "unknown: the worker reported no drafting ('draftd logs' may say why)"),
     ],

@@ -63,7 +63,7 @@ def run_bench(
     Example: draftd bench --demo --quick --chart bench.svg
     """
     settings = load_settings(profiles=profiles, state_dir=state_dir)
-    if chart is not None and not chart.absolute().parent.is_dir():  # said now, not after minutes of work
+    if chart is not None and not chart.absolute().parent.is_dir():  # now, not after minutes of work
         raise ConfigError(f"there is no folder {chart.absolute().parent} for the chart")
     plan = make_plan(_profiles(settings, names or [], demo=demo), lengths or [3, 5, 7])
     runs = runs or (QUICK_RUNS if quick else RUNS)
@@ -99,7 +99,7 @@ def _profiles(settings: Settings, names: Sequence[str], *, demo: bool) -> list[P
 def _warn_of_daemon(settings: Settings) -> None:
     with suppress(NotRunningError):
         running = find_daemon(settings.state_dir)
-        text = f"a daemon runs (pid {running.pid}): its workers take memory and, when used, speed from this"
+        text = f"a daemon runs (pid {running.pid}): its workers take memory and, when used, speed from this bench"
         err.print(f"{text}; 'draftd down' ends it", style="yellow", highlight=False, soft_wrap=True)
 
 

@@ -1,4 +1,4 @@
-"""Verbs that ask or order a running daemon, and the check of profiles that needs none."""
+"""Commands for a running daemon: status, logs, restart and so on; and the check of profiles, which needs none."""
 
 from __future__ import annotations
 
@@ -61,11 +61,11 @@ def logs(
             metavar="PROFILE", help="Default: the default model.", autocompletion=complete_profile
         ),
     ] = None,
-    follow: Annotated[bool, typer.Option("-f", "--follow", help="Go on with new lines.")] = False,
+    follow: Annotated[bool, typer.Option("-f", "--follow", help="Keep printing new lines.")] = False,
     lines: Annotated[int, typer.Option("-n", "--lines", min=1, help="How many of the newest lines.")] = 100,
     state_dir: StateDir = None,
 ) -> None:
-    """Show what a worker wrote.
+    """Show a worker's log.
 
     Example: draftd logs balanced -f
     """
@@ -76,7 +76,7 @@ def logs(
 
 
 def restart(name: ProfileArgument, state_dir: StateDir = None) -> None:
-    """Restart a worker, a failed one too, and wait until it is ready.
+    """Restart a worker, even a failed one, and wait until it is ready.
 
     Example: draftd restart balanced
     """
@@ -126,7 +126,7 @@ def _row(client: DaemonClient, name: str) -> dict[str, Any]:
 
 
 def reload_profiles(state_dir: StateDir = None) -> None:
-    """Read the profiles again; only changed workers restart.
+    """Read the profiles again; only workers whose profile changed restart.
 
     Example: draftd reload
     """
@@ -163,9 +163,9 @@ def check(profiles: ProfilesDir = None) -> None:
     settings = load_settings(profiles=profiles)
     found = load_dir(settings.profiles_dir(), settings.prompt_dirs())
     for profile in found.profiles.values():
-        most = "up to " if profile.auto_draft else ""
+        at_most = "up to " if profile.auto_draft else ""
         drafting = (
-            f"{most}{profile.draft_length} draft tokens from {profile.draft_model}"
+            f"{at_most}{profile.draft_length} draft tokens from {profile.draft_model}"
             if profile.draft_model
             else "no drafting"
         )

@@ -25,7 +25,7 @@ app = typer.Typer(
     epilog="Example: draftd launchd install balanced",
     no_args_is_help=True,
 )
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Show every command, and do nothing.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Show the commands, and run none.")]
 
 
 @app.command("print")
@@ -88,10 +88,10 @@ def status() -> None:
 
 @app.command()
 def logs(
-    follow: Annotated[bool, typer.Option("-f", "--follow", help="Go on with new lines.")] = False,
+    follow: Annotated[bool, typer.Option("-f", "--follow", help="Keep printing new lines.")] = False,
     lines: Annotated[int, typer.Option("-n", "--lines", min=1, help="How many of the newest lines.")] = 100,
 ) -> None:
-    """Show the agent's log: the daemon's own, and what was said before it had one.
+    """Show the agent's log: the daemon's own, and what came before it had one.
 
     Example: draftd launchd logs -f
     """

@@ -39,7 +39,7 @@ def opencode(
     profiles: ProfilesDir = None,
     state_dir: StateDir = None,
 ) -> None:
-    """Show the config that lets OpenCode use the profiles there are, or write it.
+    """Show the configuration with which OpenCode uses your profiles, or write it.
 
     Example: draftd opencode --write
     """
@@ -50,7 +50,7 @@ def opencode(
         return
     changed = change(file or config_file(), config)
     if not (diff := changed.diff()):
-        out.print(f"{changed.file} has it all; nothing changed", highlight=False, soft_wrap=True)
+        out.print(f"{changed.file} has all of it; nothing changed", highlight=False, soft_wrap=True)
         return
     for line in diff:
         out.print(Text(line, style=DIFF_STYLES.get(line[:1], "")), soft_wrap=True)
@@ -68,7 +68,7 @@ def clients(
     profiles: ProfilesDir = None,
     state_dir: StateDir = None,
 ) -> None:
-    """Show ready lines for curl, the openai SDK, Continue, aider and Zed.
+    """Show what to type or paste for curl, the openai SDK, Continue, aider and Zed.
 
     Example: draftd clients aider
     """
@@ -87,7 +87,7 @@ def clients(
 
 
 def _offer(profiles: Path | None, state_dir: Path | None) -> Offer:
-    """The running daemon's models and address; what the profiles and settings promise if none runs."""
+    """The running daemon's models and address, or if there is none what the profiles and settings promise."""
     settings = load_settings(profiles=profiles, state_dir=state_dir)
     needs_key = settings.api_key is not None
     try:

@@ -39,7 +39,7 @@ def up(
         bool | None,
         typer.Option(
             "--share-engine/--no-share-engine",
-            help="One worker for profiles that differ per request only. (default: no)",
+            help="One worker for all profiles of the same models. (default: no)",
             show_default=False,
         ),
     ] = None,
@@ -99,10 +99,10 @@ def what_sharing_saves(profiles: Iterable[Profile], *, share: bool) -> Iterator[
     for apart in could_share(profiles, share=share):
         names = ", ".join(name for group in apart for name in group.names)
         size = weight_bytes(apart[0].host.models)
-        saved = f" and saves {memory((len(apart) - 1) * size)} of weights" if size else ""
+        saved = f", and saves {memory((len(apart) - 1) * size)} of weights" if size else ""
         yield (
-            f"{len(apart)} workers hold the same weights: share_engine = true (--share-engine) serves {names} "
-            f"by one of them, in one queue{saved}\n"
+            f"{len(apart)} workers hold the same weights: with share_engine = true (--share-engine) one worker "
+            f"serves {names} in one queue{saved}\n"
         )
 
 
@@ -147,5 +147,7 @@ async def _until_settled(daemon: Daemon) -> None:
 
 
 def _command() -> str:
-    """'draftd', or the path it was started by where the shell would not find it, as after `make demo`."""
-    return "draftd" if shutil.which("draftd") else sys.argv[0]
+    """'draftd', or how it was started where the shell would not find that, as after `make demo`."""
+    if shutil.which("draftd"):
+        return "draftd"
+    return f"{sys.executable} -m draftd" if sys.argv[0].endswith("__main__.py") else sys.argv[0]

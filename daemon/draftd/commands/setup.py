@@ -20,12 +20,12 @@ from draftd.settings import config_dir, load_settings, shipped_dir
 
 
 def prompts(
-    name: Annotated[str | None, typer.Argument(metavar="PROMPT", help="Print this one.")] = None,
+    name: Annotated[str | None, typer.Argument(metavar="PROMPT", help="Print this prompt.")] = None,
     profiles: ProfilesDir = None,
 ) -> None:
     """List the system prompts and which profile uses which, or print one.
 
-    A profile names one as `system_prompt`; its `system_prompt_mode` says what becomes of a client's own.
+    A profile names one as `system_prompt`; its `system_prompt_mode` says what happens to a client's own.
 
     Example: draftd prompts expert
     """
@@ -70,7 +70,7 @@ def init(
         done = carry_out(copy, force=force)
         out.print(f"{copy.target}: {done}", highlight=False, soft_wrap=True)
     out.print(
-        f"'draftd up' reads {folder} from now on, and takes a change there at once",
+        f"'draftd up' reads {folder} from now on, and applies a change there at once",
         highlight=False,
         soft_wrap=True,
     )
@@ -80,7 +80,7 @@ def pull(
     names: ProfileArguments = None,
     profiles: ProfilesDir = None,
 ) -> None:
-    """Download the models of the profiles, so that the first start need not.
+    """Download the models of the profiles before their first start.
 
     Example: draftd pull balanced
     """

@@ -1,4 +1,4 @@
-"""What the verbs of the command line share: the terminal, common options, and the way to the running daemon."""
+"""What the commands share: the terminal, common options, and the way to the running daemon."""
 
 from __future__ import annotations
 
@@ -20,19 +20,21 @@ err = Console(stderr=True)
 
 
 def complete_profile(incomplete: str) -> list[str]:
-    """For the shell: names that begin so, else their last words, as in `draftd up fast`."""
+    """For the shell: names that begin like this, else their last words, as in `draftd up fast`."""
     try:
         settings = load_settings()
         names = load_dir(settings.profiles_dir(), settings.prompt_dirs()).profiles
-    except DraftdError:  # a broken file is told by the command itself
+    except DraftdError:  # the command itself reports a broken file
         return []
     last_words = [name.rpartition("-")[2] for name in names]
     fitting = [name for name in names if name.startswith(incomplete)]
     return fitting or [word for word in last_words if word.startswith(incomplete)]
 
 
-StateDir = Annotated[Path | None, typer.Option(help="Folder of the lock, the address and the logs.")]
-ProfilesDir = Annotated[Path | None, typer.Option(help="Folder of profile files (*.toml).")]
+StateDir = Annotated[
+    Path | None, typer.Option(help="Folder with the lock, the daemon's address and the logs.")
+]
+ProfilesDir = Annotated[Path | None, typer.Option(help="Folder with the profile files (*.toml).")]
 ProfileArgument = Annotated[
     str,
     typer.Argument(

@@ -28,9 +28,9 @@ def smoke_test(
     temperature: Annotated[float, typer.Option(min=0, max=5, help="0: the same answer each time.")] = 0.0,
     state_dir: StateDir = None,
 ) -> None:
-    """Test a server: reachable, its model, a generation on the screen, and how fast it was.
+    """Test a server: whether it answers, which model it has, how it generates, and how fast.
 
-    Exit code 0: all went well; 1: it failed; 3: no daemon runs.
+    Exit code 0: all is well; 1: it failed; 3: no daemon is running.
 
     Example: draftd test balanced
     """
@@ -59,7 +59,7 @@ def _daemon(state_dir: Path | None) -> OpenAIServer:
 
 def _report(result: smoke.SmokeResult) -> None:
     made = result.generation
-    guess = "" if made.counted else " (counted by events: the server does not tell)"
+    guess = "" if made.counted else " (counted by events: the server does not say)"
     _say("speed", f"{made.tokens_per_second:.1f} tokens/s: {made.tokens} in {made.seconds:.2f} s{guess}")
     _say("first token", f"after {made.first_token:.2f} s")
     _say("acceptance", smoke.describe_acceptance(result))

@@ -20,7 +20,7 @@ MAX_COUNT_DELAY = 5.0  # seconds until the figures of a finished generation have
 @dataclass(frozen=True, slots=True)
 class Generation:
     """One streamed answer. `first_token` and `seconds` (to the last token) are seconds from the sending of the
-    request; `counted` tells that the server said how many tokens there were, else each event counts as one.
+    request. `counted` if the server said how many tokens there were; otherwise each event counts as one.
     """
 
     text: str
@@ -62,7 +62,7 @@ class OpenAIServer:
         self._http = HttpClient(self.root, api_key)
 
     def models(self) -> list[str] | None:
-        """The names it serves; None if it answers, but does not tell."""
+        """The names it serves; None if it answers, but has no such list."""
         body = self._get("/v1/models")
         try:
             return [str(model["id"]) for model in body["data"]]
@@ -91,7 +91,7 @@ class OpenAIServer:
             return _timed(_events(answer), began, show)
 
     def drafted(self, name: str, generate: Callable[[], Generation]) -> tuple[Generation, Drafted | None]:
-        """A generation, and the draft tokens it made; None where nobody tells.
+        """A generation, and its draft tokens; None where the server does not report them.
 
         The worker reports after its answer has ended, so this waits for the report.
         """

@@ -14,7 +14,7 @@ KINDS = {"profiles": "*.toml", "prompts": "*.txt"}
 
 @dataclass(frozen=True, slots=True)
 class Copy:
-    """One file to copy. `outcome` says what stands at its place: nothing, the same text, or another one."""
+    """One file to copy. `outcome` says what is there already: nothing, the same text, or another one."""
 
     source: Path
     target: Path
@@ -38,7 +38,7 @@ def _outcome(source: Path, target: Path) -> Outcome:
 
 
 def carry_out(copy: Copy, *, force: bool) -> str:
-    """Copy a file, an edited one only with `force` and beside a backup; what was done, in words.
+    """Copy a file, an edited one only with `force` and beside a backup; returns in words what was done.
 
     Raises ConfigError.
     """

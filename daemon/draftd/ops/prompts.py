@@ -1,4 +1,4 @@
-"""The prompts there are: where each comes from, and which profile uses it. Reads files, changes none."""
+"""The prompts that profiles can use: where each comes from, and which profile uses it."""
 
 from __future__ import annotations
 

@@ -52,7 +52,7 @@ def size_at_hub(name: str) -> tuple[int | None, str]:
 
 
 def download(name: str) -> str:
-    """Download `name`, or what is missing of it, with the hub's progress bars; the folder it is in.
+    """Download `name`, or what is missing of it, with the hub's progress bars; returns the folder it is in.
 
     Raises DraftdError.
     """

@@ -1,6 +1,6 @@
-"""The test of one server as a client has it: reachable, which models, and whether it writes.
+"""A test of one server as a client sees it: does it answer, which models has it, does it generate.
 
-Each step is told as soon as it is known; the first that fails raises DraftdError, which says what to do.
+Each step can be shown as soon as it is done; the first that fails raises DraftdError, which says what to do.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class ChatRequest:
 
 @dataclass(frozen=True, slots=True)
 class SmokeResult:
-    """What the test found. `drafted` is None where nobody tells or nothing is drafted."""
+    """What the test found. `drafted` is None where nothing is drafted, or nobody reports it."""
 
     generation: Generation
     drafted: Drafted | None
@@ -64,11 +64,11 @@ def choose(word: str, models: Sequence[str] | None) -> str:
 
 
 def describe_model(models: Sequence[str] | None, name: str, row: Mapping[str, Any] | None) -> str:
-    """The line on the model: what a draftd daemon tells of its worker, or else what the list of models says."""
+    """The line about the model: what a draftd daemon says of its worker, or else what the list of models says."""
     if row is not None:
-        most = "up to " if row["auto_draft"] else ""
+        at_most = "up to " if row["auto_draft"] else ""
         drafting = (
-            f"{most}{row['num_draft_tokens']} draft tokens from {row['draft_model']}"
+            f"{at_most}{row['num_draft_tokens']} draft tokens from {row['draft_model']}"
             if row["num_draft_tokens"]
             else "without a draft model"
         )
@@ -80,19 +80,19 @@ def describe_model(models: Sequence[str] | None, name: str, row: Mapping[str, An
 
 
 def describe_acceptance(result: SmokeResult) -> str:
-    """The line on drafting."""
+    """The line about drafting."""
     drafted = result.drafted
     if drafted is not None and drafted.ratio is not None:
         return f"{drafted.ratio:.0%} ({drafted.accepted} of {drafted.proposed} draft tokens accepted)"
     if result.row is None:
-        return "unknown: only a draftd daemon tells it"
+        return "unknown: only a draftd daemon reports it"
     if not result.row["num_draft_tokens"]:
         return "none: this profile has no draft model"
     return "unknown: the worker reported no drafting ('draftd logs' may say why)"
 
 
 def warm_up(server: OpenAIServer, request: ChatRequest) -> None:
-    """One token, so that what must be loaded is loaded before anything is measured."""
+    """Generate one token, so that everything is loaded before anything is measured."""
     server.generate(request.body(WARM_UP, 1))
 
 

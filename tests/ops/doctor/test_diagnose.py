@@ -130,7 +130,7 @@ TABLE: list[tuple[str, dict[str, Any], Severity, str, str]] = [
     ("new mlx-lm", {"versions": replace(MAC, mlx_lm="0.33.0")}, WARNING, "0.33.0 is not a 0.32", "<0.33"),
     ("Linux", {"versions": replace(MAC, system="Linux")}, NOTE, "mlx computes on the CPU", "Mac"),
     ("bad profile", {"config_error": "a.toml:3: no"}, ERROR, "a.toml:3: no", "draftd check"),
-    ("no daemon", {"daemon": None}, NOTE, "no daemon runs", "draftd up"),
+    ("no daemon", {"daemon": None}, NOTE, "no daemon is running", "draftd up"),
     ("stale note", {"stale_note": True}, NOTE, "left its note in /state", "--fix"),
     ("no cache", {"hub_cache": Path("/h"), "hub_cache_exists": False}, NOTE, "there is no /h", "--fix"),
     (
@@ -167,7 +167,7 @@ TABLE: list[tuple[str, dict[str, Any], Severity, str, str]] = [
         {"daemon": RunningDaemon(4, "http://d", "1.0", (row("p-fast", model="demo"),))},
         NOTE,
         "other models than the profile files name: p-fast",
-        "nothing, if that is meant",
+        "nothing, if you meant that",
     ),
     (
         "proxy port",

@@ -26,8 +26,8 @@ from draftd.profiles import Profile
 # The shell becomes the daemon; the part of it that stays behind waits for the pipe to close.
 _TETHER = 'exec 3<&0 </dev/null; { cat <&3; kill $$; } >/dev/null 2>&1 & exec 3<&-; exec "$@"'
 _POLL = 0.2  # seconds between looks at workers that load
-_TOLD_WITHIN = 2.0  # seconds until the end of a worker that a request met is known
-_STOP_WITHIN = 60.0  # seconds; the daemon drains and kills its workers within less
+_MAX_EXIT_DELAY = 2.0  # seconds until the daemon reports that a worker ended under a request
+_MAX_STOP = 60.0  # seconds; the daemon drains and kills its workers within less
 
 Rows = list[dict[str, Any]]
 
@@ -104,7 +104,7 @@ def _until_ready(folder: Path, process: subprocess.Popen[bytes], show: Callable[
 
 def _last_words(folder: Path) -> str:
     """Why workers ended, for an error that only saw them gone: on a Mac too little memory ends a process."""
-    deadline = time.monotonic() + _TOLD_WITHIN
+    deadline = time.monotonic() + _MAX_EXIT_DELAY
     with suppress(DraftdError):
         while time.monotonic() < deadline:
             rows = DaemonClient(folder / "state").status()["workers"]
@@ -127,7 +127,7 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
             os.killpg(process.pid, signal.SIGKILL)
     process.stdin.close()
     try:
-        process.wait(_STOP_WITHIN)
+        process.wait(_MAX_STOP)
     except subprocess.TimeoutExpired:
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()

@@ -43,7 +43,7 @@ from draftd.settings import Settings
 from draftd.sharing import groups
 from draftd.sockets import holder_of, is_free_port
 
-WATCHED = 0.3  # seconds over which the use of the processors is measured
+WATCHED = 0.3  # seconds over which processor use is measured
 # mlx_lm.utils.MODEL_REMAPPING of 0.32: model types that are served by the file of another.
 OTHER_NAMES = {
     "mistral": "llama",
@@ -62,7 +62,7 @@ OTHER_NAMES = {
 
 
 def collect(settings: Settings) -> Facts:
-    """Everything. Raises nothing for what is broken: that is a fact too."""
+    """Collect everything. What is broken raises nothing: it is a fact too."""
     profiles, config_error = _profiles(settings)
     running = _daemon(settings)
     share = settings.share_engine or _shares(running)
@@ -234,14 +234,14 @@ def _bench(folder: Path) -> dict[str, Any] | None:
 
 
 def _disk_free(folder: Path) -> int:
-    """Where `folder` is, or will be."""
+    """Free bytes on the disk where `folder` is or will be."""
     while not folder.exists():
         folder = folder.parent
     return shutil.disk_usage(folder).free
 
 
 def _other_programs(running: RunningDaemon | None) -> list[OtherProgram]:
-    """Those that can be seen and are neither us nor draftd's, the largest first."""
+    """Programs that are neither this one nor draftd's, as far as they can be seen; the largest first."""
     own = _family(running) | {os.getpid(), os.getppid()}
     seen = [process for process in psutil.process_iter() if process.pid not in own]
     for process in seen:

@@ -71,7 +71,7 @@ def _judged(profile: Profile, bench: Mapping[str, Any] | None) -> Finding | None
     if own["speed_up"] > FASTER and own["low"] > 1:
         return Finding(Severity.FINE, "drafting", what)
     if own["speed_up"] > SLOWER or own["high"] > 1:
-        why = f"no clear gain: single comparisons lie within {own['low']:.2f} and {own['high']:.2f}"
+        why = f"no clear gain: single comparisons lie between {own['low']:.2f} and {own['high']:.2f}"
         do = "draftd bench --runs 9 on a quiet machine; without a gain, drafting only takes memory"
         return Finding(Severity.NOTE, "drafting", what, why, do)
     why = "drafting makes it slower than the target model alone"

@@ -21,7 +21,7 @@ def present(facts: Facts) -> Iterator[Finding]:
     needed = sum(download.size or 0 for download in facts.downloads.values())
     if needed > facts.disk_free:
         what = f"the models to download take {_size(needed)}, the disk has {_size(facts.disk_free)} left"
-        yield Finding(Severity.ERROR, "models", what, "the download would fail", "free some of the disk")
+        yield Finding(Severity.ERROR, "models", what, "the download would fail", "free some disk space")
     elif needed:
         what = f"{_size(needed)} to download, {_size(facts.disk_free)} free on the disk"
         yield Finding(Severity.FINE, "models", what)

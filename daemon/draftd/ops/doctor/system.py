@@ -48,7 +48,7 @@ def _version_problems(found: Versions) -> Iterator[Finding]:
         what = f"Python {found.python} is too old"
         yield _broken(what, "draftd needs 3.11 or newer", "install Python 3.12, then draftd again with it")
     if found.system == "Darwin" and found.processor != "arm64":
-        why = "mlx runs on Apple silicon only, and Rosetta is none"
+        why = "mlx runs on Apple silicon only, and not under Rosetta"
         yield _broken(
             "this Python is built for Intel", why, "install a Python for arm64, then draftd with it"
         )
@@ -81,20 +81,24 @@ def configuration(facts: Facts) -> Iterator[Finding]:
     if facts.config_error:
         why = "'draftd up' refuses to start, and a reload keeps the old profiles"
         yield Finding(
-            Severity.ERROR, "profiles", facts.config_error, why, "correct the file; 'draftd check' tells"
+            Severity.ERROR,
+            "profiles",
+            facts.config_error,
+            why,
+            "correct the file; 'draftd check' reads it again",
         )
     else:
         yield Finding(Severity.FINE, "profiles", f"{len(facts.profiles)} profiles are valid")
 
 
 def daemon(facts: Facts) -> Iterator[Finding]:
-    """It runs, answers, and is the version that is installed; what an earlier one left behind."""
+    """It runs, answers, and is the installed version; and an earlier one left nothing behind."""
     if facts.daemon is None:
         yield Finding(
             Severity.NOTE,
             "daemon",
-            "no daemon runs",
-            "nobody serves",
+            "no daemon is running",
+            "there is nobody to answer requests",
             "draftd up, or without any download: draftd up --demo",
         )
     else:
@@ -105,7 +109,7 @@ def daemon(facts: Facts) -> Iterator[Finding]:
             Severity.NOTE,
             "daemon",
             f"an ended daemon left its note in {facts.state_dir}",
-            "it was killed, or the machine lost power; the note is not believed",
+            "it was killed, or the machine lost power; nothing relies on the note",
             "draftd doctor --fix removes it",
         )
     if not facts.hub_cache_exists:
@@ -113,7 +117,7 @@ def daemon(facts: Facts) -> Iterator[Finding]:
             Severity.NOTE,
             "daemon",
             f"there is no {facts.hub_cache}",
-            "without it mlx_lm.server answers /v1/models with nothing, for clients that ask a worker directly",
+            "without it a worker that is asked directly answers /v1/models with an empty body",
             "draftd doctor --fix creates it; so does the first download",
         )
 
@@ -143,9 +147,13 @@ def _other_models(facts: Facts) -> Iterator[Finding]:
     other = [row["name"] for row in rows if files.get(row["name"], row["model"]) != row["model"]]
     if other:
         what = f"the daemon serves other models than the profile files name: {', '.join(other)}"
-        why = "it was started with --demo or other profiles; what is said of models here is of the files"
+        why = "it was started with --demo or other profiles; this report is about the models in the files"
         yield Finding(
-            Severity.NOTE, "daemon", what, why, "nothing, if that is meant; else draftd down; draftd up"
+            Severity.NOTE,
+            "daemon",
+            what,
+            why,
+            "nothing, if you meant that; otherwise: draftd down; draftd up",
         )
 
 
@@ -163,15 +171,15 @@ def ports(facts: Facts) -> Iterator[Finding]:
 def _busy(port: WantedPort, system: str, *, running: bool) -> Finding:
     who = "lsof -nP" if system == "Darwin" else "ss -ltnp"
     find = f"sudo {who} {f'-iTCP:{port.number} -sTCP:LISTEN' if system == 'Darwin' else f'sport = :{port.number}'}"
-    free = f"kill {port.pid}" if port.pid else f"find out with: {find}"
+    free = f"kill {port.pid}" if port.pid else f"find out who with: {find}"
     if port.purpose == "worker":
-        why = "workers skip it and take the next free port; nothing is lost but the number"
+        why = "workers skip it and take the next free port"
         return Finding(Severity.NOTE, "ports", port.held, why, f"nothing, or: {free}")
     if port.purpose == "fixed":
         why = f"{port.owner} asks for just this port, and gets another"
         return Finding(Severity.WARNING, "ports", port.held, why, f"{free}   or change 'port' in the profile")
     if running:
-        why = "the running daemon listens elsewhere, so that clients set to this port reach somebody else"
+        why = "the running daemon listens elsewhere, so clients that use this port reach another program"
         return Finding(Severity.NOTE, "ports", port.held, why, f"nothing, or: {free}")
     why = "the proxy cannot listen: 'draftd up' ends at once"
     return Finding(
@@ -180,7 +188,7 @@ def _busy(port: WantedPort, system: str, *, running: bool) -> Finding:
 
 
 def other_programs(facts: Facts) -> Iterator[Finding]:
-    """Who else takes much of the processors or of the memory."""
+    """Other programs that take much processor time or memory."""
     least = MIN_MEMORY_SHARE * facts.memory_total
     heavy = [p for p in facts.programs if p.cpu >= MIN_CPU or p.memory >= least]
     yield from map(_heavy, heavy[:MAX_NAMED])
