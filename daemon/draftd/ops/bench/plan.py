@@ -13,11 +13,10 @@ from typing import Literal
 
 from draftd.errors import ConfigError
 from draftd.profile_tables import RestartPolicy
-from draftd.profiles import Profile
+from draftd.profiles import DraftLength, Profile
 
 BASELINE = "no drafting"
 AUTO: Literal["auto"] = "auto"
-DraftLength = int | Literal["auto"]
 PRESETS = {3: "fast", 5: "balanced", 7: "max"}
 # Asked of real models and of the demo pair alike; a run takes the next one of each kind.
 PROMPTS: Mapping[str, tuple[str, ...]] = {
