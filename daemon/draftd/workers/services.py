@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 import aiohttp
 
+from draftd.hub import are_here
 from draftd.profiles import Profile
-from draftd.workers import command, weights
+from draftd.workers import command
 from draftd.workers.resources import LoadGate, PortBook
 from draftd.workers.warm_spare import Starter
 
@@ -32,4 +33,4 @@ class Services:
 
     def environment(self, profile: Profile) -> dict[str, str]:
         """The environment of a child that serves `profile`; it depends on which models are here by now."""
-        return command.environment(self.base_env, offline=weights.at_hand(profile, self.base_env))
+        return command.environment(self.base_env, offline=are_here(profile.files, self.base_env))
