@@ -14,7 +14,7 @@ from draftd import __version__
 from draftd.errors import RequestError
 from draftd.telemetry.metrics import Metrics
 from draftd.telemetry.worker_log import LogLine, WorkerLog
-from draftd.web import dashboard, describe
+from draftd.web import dashboard, status_report
 from draftd.web.live_feed import EventStream
 from draftd.web.proxy import Proxy
 from draftd.web.router import Router
@@ -58,12 +58,14 @@ class Api:
 
     async def models(self, request: web.Request) -> web.Response:
         """GET /v1/models."""
-        return web.json_response(describe.models(self.router().profiles.profiles.values(), int(self.started)))
+        return web.json_response(
+            status_report.models(self.router().profiles.profiles.values(), int(self.started))
+        )
 
     async def model(self, request: web.Request) -> web.Response:
         """GET /v1/models/{id}."""
         profile = self.router().resolve(request.match_info["id"])
-        return web.json_response(describe.model(profile, int(self.started)))
+        return web.json_response(status_report.model(profile, int(self.started)))
 
     async def prometheus(self, request: web.Request) -> web.Response:
         """GET /metrics."""
@@ -96,10 +98,10 @@ class Api:
         return {
             "version": __version__,
             "pid": os.getpid(),
-            "started": describe.iso(self.started),
+            "started": status_report.iso(self.started),
             "default_model": router.default.name if router.default else None,
             "workers": self.workers(),
-            "warm_spare": describe.spare(self.spare()),
+            "warm_spare": status_report.spare(self.spare()),
         }
 
     def live(self) -> dict[str, Any]:
@@ -107,13 +109,13 @@ class Api:
         status = self._status()
         for row in status["workers"]:
             name = row["name"]
-            row.update(describe.live(self.proxy.admission(name).active, self.metrics.recent(name)))
+            row.update(status_report.live(self.proxy.admission(name).active, self.metrics.recent(name)))
         return status
 
     def workers(self) -> list[dict[str, Any]]:
         """Every worker as /api/status tells it."""
         return [
-            describe.worker(worker, self.proxy.admission(worker.name).depth, self.metrics)
+            status_report.worker(worker, self.proxy.admission(worker.name).depth, self.metrics)
             for worker in self.supervisor.snapshot()
         ]
 

@@ -18,7 +18,7 @@ from draftd.errors import RequestError
 from draftd.profile_tables import RequestDefaults
 from draftd.profiles import MAX_AUTO_DRAFT, MOST_DRAFTED, Profile
 from draftd.protocol import LOGIT_BIAS_FIELD
-from draftd.web import json_codec, messages
+from draftd.web import chat_messages, json_codec
 
 Endpoint = Literal["chat.completions", "completions"]
 
@@ -128,8 +128,8 @@ def prepare(
     if not profile.command:
         _suit_mlx(fields)
     if endpoint == "chat.completions":
-        fields["messages"] = messages.with_system_prompt(
-            messages.checked(fields, parts=bool(profile.command)), prompt, profile.system_prompt_mode
+        fields["messages"] = chat_messages.with_system_prompt(
+            chat_messages.checked(fields, parts=bool(profile.command)), prompt, profile.system_prompt_mode
         )
     else:
         fields["prompt"] = _text_prompt(fields)
