@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from draftd.web import fast_http as connection
-from draftd.web.relay import Relay
+from draftd.web.answer_stream import Relay
 from tests.harness import Served, chat, fake, serving
 from tests.web.test_aiohttp_app import raw, request, status
 

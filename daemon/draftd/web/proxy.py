@@ -15,14 +15,13 @@ from draftd.protocol import AUTO_DRAFT, DRAFT_HEADER, PROFILE_HEADER
 from draftd.telemetry.metrics import Metrics
 from draftd.web import json_codec, worker_http
 from draftd.web.admission import Admission
-from draftd.web.answer_stream import DONE, Answer, BrokenAnswerError
+from draftd.web.answer_stream import DONE, Answer, BrokenAnswerError, Relay
 from draftd.web.client import Client
 from draftd.web.error_bodies import status_of
-from draftd.web.exchange import Exchange
-from draftd.web.relay import Relay
 from draftd.web.request_body import Endpoint, Forward, parse_body, prepare
 from draftd.web.router import Router
 from draftd.web.streaming_reply import StreamReply
+from draftd.web.worker_http import WorkerConnection
 from draftd.workers.command import HOST, upstream_model
 from draftd.workers.supervisor import Supervisor
 from draftd.workers.usage import Lease
@@ -179,26 +178,26 @@ class Proxy:
         async with worker.lease(call.name) as lease:
             call.told["x-draftd-worker"] = f"{HOST}:{lease.port}"
             path, headers = PATHS[forward.endpoint], self._headers(call)
-            exchange = await worker_http.post(lease.port, path, forward.payload, headers)
+            connection = await worker_http.post(lease.port, path, forward.payload, headers)
             try:
                 if forward.streamed:
-                    return await self._take_stream(exchange, lease, call)
-                return self._take_whole(await worker_http.whole(exchange), call)
+                    return await self._take_stream(connection, lease, call)
+                return self._take_whole(await connection.read_whole(), call)
             except BrokenAnswerError as error:
                 raise worker_http.broken(error) from error
             finally:
-                exchange.close()
+                connection.close()
 
     def _headers(self, call: Call) -> dict[str, str]:
         """What the engine is told beside the body."""
         shared = {PROFILE_HEADER: call.name} if self._supervisor.shares_with(call.name) else {}
         return shared | {DRAFT_HEADER: AUTO_DRAFT} if call.forward.auto_draft else shared
 
-    async def _take_stream(self, exchange: Exchange, lease: Lease, call: Call) -> bytes:
+    async def _take_stream(self, connection: WorkerConnection, lease: Lease, call: Call) -> bytes:
         answer = Answer(call.forward.endpoint, call.forward.model)
         relay = Relay(answer, streams=call.reply is not None, wants_usage=call.forward.wants_usage)
         events = b""
-        while piece := await worker_http.piece(exchange):
+        while piece := await connection.read():
             lease.progress()
             events = relay.feed(piece)
             if relay.tokens:
