@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from draftd.web import fast_http as connection
+from draftd.web import fast_http
 from draftd.web.answer_stream import Relay
 from tests.harness import Served, chat, fake, serving
 from tests.web.test_aiohttp_app import raw, request, status
@@ -62,14 +62,14 @@ async def test_a_request_may_come_in_pieces(served: Served, cut: int) -> None:
 
 async def test_a_body_that_is_late_is_still_taken(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     handed = asyncio.Event()
-    others = connection.Connection._hand_over
+    others = fast_http.FastConnection._fall_back
 
-    def hand_over(self: connection.Connection) -> None:
+    def hand_over(self: fast_http.FastConnection) -> None:
         handed.set()
         others(self)
 
-    monkeypatch.setattr(connection, "PATIENCE", 0.01)
-    monkeypatch.setattr(connection.Connection, "_hand_over", hand_over)
+    monkeypatch.setattr(fast_http, "PATIENCE", 0.01)
+    monkeypatch.setattr(fast_http.FastConnection, "_fall_back", hand_over)
     reader, writer = await asyncio.open_connection("127.0.0.1", served.daemon.settings.port)
     writer.write(PLAIN[:-5])
     async with asyncio.timeout(10):

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from draftd.web import plain
+from draftd.web import fast_http
 
 HEAD = (
     b"POST /v1/chat/completions HTTP/1.1\r\nhost: 127.0.0.1:8080\r\n"
@@ -16,10 +16,16 @@ HEAD = (
 
 def test_a_plain_request_is_read_whatever_follows() -> None:
     for data in (HEAD, HEAD + b"{}", bytearray(HEAD + b"x" * 100_000)):
-        request = plain.read(data)
-        assert request is not None
-        assert (request.path, request.size, request.length) == ("/v1/chat/completions", len(HEAD), 12)
-        assert request.headers == {
+        found = fast_http.read_head(data)
+        assert found is not None
+        head, size = found
+        assert (head.method, head.path, head.target) == (
+            "POST",
+            "/v1/chat/completions",
+            "/v1/chat/completions",
+        )
+        assert (size, head.length) == (len(HEAD), 12)
+        assert head.headers == {
             "Host": "127.0.0.1:8080",
             "Content-Type": "application/json",
             "Content-Length": "12",
@@ -30,7 +36,7 @@ def test_a_plain_request_is_read_whatever_follows() -> None:
     "field", [b"Connection: Keep-Alive", b"X-Empty:", b"Accept: */*", b"!#$%&'*+.^_`|~: x"]
 )
 def test_headers_that_change_nothing_are_plain(field: bytes) -> None:
-    assert plain.read(HEAD.replace(b"\r\n", b"\r\n" + field + b"\r\n", 1)) is not None
+    assert fast_http.read_head(HEAD.replace(b"\r\n", b"\r\n" + field + b"\r\n", 1)) is not None
 
 
 @pytest.mark.parametrize(
@@ -57,11 +63,11 @@ def test_headers_that_change_nothing_are_plain(field: bytes) -> None:
         b" X: a",
         b": a",
         b"no colon",
-        b"X-Long: " + b"a" * plain.MAX_HEAD,
+        b"X-Long: " + b"a" * fast_http.MAX_HEAD,
     ],
 )
 def test_a_field_with_any_doubt_is_not_plain(field: bytes) -> None:
-    assert plain.read(HEAD.replace(b"\r\n", b"\r\n" + field + b"\r\n", 1)) is None
+    assert fast_http.read_head(HEAD.replace(b"\r\n", b"\r\n" + field + b"\r\n", 1)) is None
 
 
 @pytest.mark.parametrize(
@@ -89,11 +95,11 @@ def test_a_field_with_any_doubt_is_not_plain(field: bytes) -> None:
 )
 def test_a_head_with_any_doubt_is_not_plain(old: bytes, new: bytes) -> None:
     assert old in HEAD
-    assert plain.read(HEAD.replace(old, new, 1)) is None
+    assert fast_http.read_head(HEAD.replace(old, new, 1)) is None
 
 
 @given(st.integers(0, len(HEAD) - 1), st.binary(max_size=3))
 def test_what_is_not_all_there_is_not_plain_and_odd_bytes_do_no_harm(cut: int, odd: bytes) -> None:
-    assert plain.read(HEAD[:cut]) is None
-    request = plain.read(HEAD[:cut] + odd + HEAD[cut:])
-    assert request is None or request.length >= 0
+    assert fast_http.read_head(HEAD[:cut]) is None
+    found = fast_http.read_head(HEAD[:cut] + odd + HEAD[cut:])
+    assert found is None or found[0].length >= 0
