@@ -138,9 +138,9 @@ class Served:
                 cut = True
             return Answer(response.status, response.headers, b"".join(parts).decode(), cut)
 
-    async def metrics(self) -> dict[str, float]:
+    async def metrics(self, **options: Any) -> dict[str, float]:
         """Every sample of /metrics: 'name{labels}' -> value."""
-        text = (await self.get("/metrics")).text
+        text = (await self.get("/metrics", **options)).text
         lines = (line.rpartition(" ") for line in text.splitlines() if not line.startswith("#"))
         return {name: float(value) for name, _, value in lines}
 
