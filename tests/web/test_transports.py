@@ -13,9 +13,9 @@ import pytest
 import pytest_asyncio
 
 from draftd.settings import Settings
-from draftd.web import listener
+from draftd.web import fast_http, listener
 from draftd.web.aiohttp_app import AiohttpConnection
-from tests.harness import LIMIT, QUICK, Served, fake, serving
+from tests.harness import LIMIT, QUICK, Served, fake, serving, until_gone
 from tests.web.raw_http import Connection, Wire
 
 Measured = Callable[[float], None]
@@ -78,6 +78,18 @@ async def test_a_connection_in_use_is_not_idle(wire: Wire, tmp_path: Path) -> No
         for _ in range(2):
             connection.send(wire.chat("[[wait 0.5]]"))
             assert (await connection.answer()).status == 200
+
+
+async def test_a_connection_is_idle_from_its_last_answer_on(wire: Wire, tmp_path: Path) -> None:
+    async with (
+        serving(tmp_path, {"a": fake()}, connection_timeout=0.5) as served,
+        wire.connect(served) as connection,
+    ):
+        connection.send(wire.chat("[[wait 0.7]]"))
+        await connection.answer()
+        began = time.monotonic()
+        assert await connection.rest() == b""
+        assert time.monotonic() - began > 0.4
 
 
 @pytest.mark.fault(28)
@@ -148,9 +160,10 @@ async def test_a_client_that_leaves_frees_its_place(wire: Wire, tmp_path: Path, 
 
 
 async def test_requests_sent_ahead_wait_with_their_sender_and_are_all_answered(
-    wire: Wire, served: Served
+    wire: Wire, served: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """24 MB of them, while the first is at work: what the daemon holds of them is bounded."""
+    monkeypatch.setattr(fast_http, "PATIENCE", 1000.0)  # however slow the machine, aiohttp does not take over
     ahead = wire.chat("x" * 100_000, model="nobody")
     count = 240
     async with wire.connect(served) as connection:
@@ -212,4 +225,21 @@ async def test_a_stream_that_does_not_finish_in_time_ends_as_an_error_and_idle_c
         answer = await streaming.answer()
         assert (answer.status, answer.whole) == (200, False)
         assert b'"code": "worker_lost"' in answer.body
-        assert await idle.rest() == b""
+        assert await idle.rest(limit=5) == b""
+
+
+@pytest.mark.fault(19)
+async def test_an_answer_that_is_still_being_sent_at_a_stop_is_given_time_to_end(
+    wire: Wire, tmp_path: Path
+) -> None:
+    async with (
+        serving(tmp_path, {"a": fake()}, drain_timeout=0.1) as served,
+        wire.connect(served, limit=1024) as slow,
+    ):
+        slow.send(wire.chat("[[tokens 400000]]", stream=True, max_tokens=400_000))
+        async with asyncio.timeout(LIMIT):
+            await slow.reader.readuntil(b"\r\n\r\n")
+        pid = served.row("a")["pid"]
+        served.daemon.stop()
+        await until_gone(pid)
+        assert b'"code": "worker_lost"' in (await slow.rest())[-1000:]
