@@ -14,7 +14,7 @@ import pytest
 
 from draftd.telemetry.worker_log import WorkerLog
 from draftd.web import live_feed
-from draftd.web.live_feed import BACKLOG, LINES, LiveFeed
+from draftd.web.live_feed import MAX_BACKLOG, MAX_LINES, LiveFeed
 from tests.harness import LIMIT, Served, fake, serving
 
 
@@ -164,7 +164,7 @@ class Given:
 @pytest.fixture
 async def given(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Given]:
     monkeypatch.setattr(live_feed, "SETTLE", 0.0)
-    monkeypatch.setattr(live_feed, "REST", 0.0)
+    monkeypatch.setattr(live_feed, "MIN_REST", 0.0)
     made = Given()
     running = asyncio.create_task(made.stream.run())
     try:
@@ -203,7 +203,7 @@ async def test_a_line_comes_once_whether_before_or_after_the_snapshot(given: Giv
 async def test_a_line_that_came_since_the_last_look_is_news_and_not_in_a_snapshot(
     given: Given, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(live_feed, "REST", 10.0)
+    monkeypatch.setattr(live_feed, "MIN_REST", 10.0)
     given.write("one")
     async with aclosing(given.stream.read()) as first, aclosing(given.stream.read()) as second:
         await anext(first)
@@ -216,23 +216,23 @@ async def test_a_line_that_came_since_the_last_look_is_news_and_not_in_a_snapsho
 async def test_more_lines_than_fit_are_counted_instead(given: Given) -> None:
     async with aclosing(given.stream.read()) as pieces:
         await anext(pieces)
-        given.write(*(f"line {n}" for n in range(LINES + 7)))
+        given.write(*(f"line {n}" for n in range(MAX_LINES + 7)))
         texts = _texts(await anext(pieces))
-        assert texts == ["… 7 lines skipped", *(f"line {n}" for n in range(7, LINES + 7))]
+        assert texts == ["… 7 lines skipped", *(f"line {n}" for n in range(7, MAX_LINES + 7))]
 
 
 async def test_a_reader_that_fell_behind_gets_a_new_snapshot_and_costs_no_memory(given: Given) -> None:
     async with aclosing(given.stream.read()) as slow, aclosing(given.stream.read()) as quick:
         await anext(slow)
         await anext(quick)
-        for given.requests in range(1, BACKLOG + 2):
+        for given.requests in range(1, MAX_BACKLOG + 2):
             given.changed.set()
             assert _kinds(await anext(quick)) == ["status"]
         assert _kinds(await anext(slow)) == ["snapshot"]
         given.requests += 1
         given.changed.set()
         assert _kinds(await anext(slow)) == ["status"]
-    assert len(given.stream._backlog) == BACKLOG
+    assert len(given.stream._backlog) == MAX_BACKLOG
 
 
 async def test_a_silence_is_broken_by_a_comment(given: Given, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -243,7 +243,7 @@ async def test_a_silence_is_broken_by_a_comment(given: Given, monkeypatch: pytes
 
 
 async def test_many_readers_share_each_look(given: Given, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(live_feed, "REST", 10.0)
+    monkeypatch.setattr(live_feed, "MIN_REST", 10.0)
     streams = [given.stream.read() for _ in range(200)]
     snapshots = [await anext(stream) for stream in streams]
     assert given.looks == 1

@@ -53,7 +53,7 @@ class EventSplitter:
         return [data for event in whole if (data := _data_of(event))]
 
     def take_rest(self) -> bytes:
-        """What has come of an event that is not whole; the next bytes are then to be fed with it."""
+        """Take out what has come of an unfinished event; feed it again, in front of the next bytes."""
         rest, self._rest = self._rest, b""
         return rest
 
@@ -82,13 +82,13 @@ class Answer:
 
     @property
     def complete(self) -> bool:
-        """Whether the answer came to its end: a finish_reason, and the mark after it."""
+        """Whether the answer has come to its end: a finish_reason, and the mark after it."""
         return self.done and self.finish_reason is not None
 
     def take(self, data: bytes) -> dict[str, Any] | None:
-        """One event's data: the chunk with the client's names, None for the end mark.
+        """Take in one event's data; returns the chunk with the client's names, None for the end mark.
 
-        Raises BrokenAnswerError for what is no chunk, and for an error that the worker reports.
+        Raises BrokenAnswerError for anything but a chunk, and for an error that the worker reports.
         """
         if data == b"[DONE]":
             self.done = True
@@ -96,7 +96,7 @@ class Answer:
         try:
             chunk = _as(dict, json_codec.loads(data))
         except (ValueError, RecursionError) as error:
-            raise BrokenAnswerError("an event that is no JSON") from error
+            raise BrokenAnswerError("an event that is not JSON") from error
         if chunk.get("error") is not None:
             raise BrokenAnswerError("an error reported by the worker")
         chunk["model"] = self._model
@@ -140,7 +140,7 @@ class Answer:
         whole["function"]["arguments"] += _text(function, "arguments")
 
     def add_texts(self, kind: str, texts: list[str]) -> None:
-        """Tokens that were read without `take`; `kind` is the field that they stood in."""
+        """Add tokens that were read without `take`; `kind` is the name of their field."""
         (self._reasoning if kind.startswith("reasoning") else self._texts).extend(texts)
 
     def whole(self) -> dict[str, Any]:
@@ -162,7 +162,7 @@ class Answer:
 
 def _as(kind: type[T], value: object) -> T:
     if not isinstance(value, kind):
-        raise BrokenAnswerError("an event that is no chunk of an answer")
+        raise BrokenAnswerError("an event that is not a chunk of an answer")
     return value
 
 
@@ -177,14 +177,14 @@ def to_event(chunk: dict[str, Any]) -> bytes:
 
 
 def is_usage_only(chunk: dict[str, Any]) -> bool:
-    """The last chunk of a stream, which a client gets only if it asked for usage."""
+    """Whether this is the last chunk of a stream, which a client gets only if it asked for usage."""
     return not chunk.get("choices") and "usage" in chunk
 
 
 @dataclass(frozen=True, slots=True)
 class _Frame:
-    """What stands before and after the text of an event, without its end: `theirs` as it comes, `ours` as it is
-    sent.
+    """The bytes before and after the text of an event, without the event's end: `theirs` as they come, `ours` as
+    they are sent.
     """
 
     theirs: tuple[bytes, bytes]
@@ -205,7 +205,7 @@ class _Frame:
 
 
 def _frame_of(event: bytes, chunk: dict[str, Any], sent: bytes) -> _Frame | None:
-    """The frame that `event` leaves, sent as `sent`; None if anything but one text may count in the next one."""
+    """The frame of `event`, which goes out as `sent`; None if more than its one text could matter in the next."""
     choices = chunk.get("choices") or []
     if len(choices) != 1 or choices[0].get("finish_reason"):
         return None
@@ -226,7 +226,10 @@ def _around_the_text(event: bytes) -> tuple[bytes, bytes] | None:
 
 
 class Relay:
-    """One streamed answer on its way to a client that streams as well, or else to `answer.whole()`."""
+    """Takes one streamed answer to a client that wants a stream as well, or collects it for `answer.whole()`.
+
+    `tokens` tells whether the newest bytes held any; `broken` is what is wrong with the answer, if anything is.
+    """
 
     def __init__(self, answer: Answer, *, streams: bool, wants_usage: bool) -> None:
         self.answer = answer
@@ -234,11 +237,11 @@ class Relay:
         self._wants_usage = wants_usage
         self._splitter = EventSplitter()
         self._frame: _Frame | None = None
-        self.tokens = False  # whether the newest bytes held any
+        self.tokens = False
         self.broken: BrokenAnswerError | None = None
 
     def feed(self, data: bytes) -> bytes:
-        """The events for a client that streams, up to where `data` breaks the answer; without the end mark."""
+        """The events for a client that wants a stream, without the end mark, up to where the answer breaks."""
         self.tokens = False
         out: list[bytes] = []
         try:

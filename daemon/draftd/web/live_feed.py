@@ -28,11 +28,11 @@ from draftd.telemetry.worker_log import LogLine, WorkerLog
 from draftd.web.aiohttp_app import EXCHANGE
 
 SETTLE = 0.05  # seconds between a change and the look: what happens together is sent together
-REST = 0.4  # seconds from one look to the next: a look reads every worker's memory from the process table
+MIN_REST = 0.4  # seconds between two looks: each reads every worker's memory from the process table
 LOOK_EVERY = 5.0  # seconds without a change until the next look
 HEARTBEAT = 10.0  # seconds of silence until a comment is sent
-BACKLOG = 32  # pieces of news that a reader may be behind
-LINES = 100  # of each worker's log, in a snapshot and in one piece of news
+MAX_BACKLOG = 32  # pieces of news that a reader may be behind
+MAX_LINES = 100  # of each worker's log, in a snapshot and in one piece of news
 
 Status = dict[str, Any]
 Lines = list[dict[str, Any]]
@@ -54,11 +54,11 @@ class LiveFeed:
         self._readers = 0
         self._wanted = asyncio.Event()
         self._news = asyncio.Event()
-        self._backlog: deque[bytes] = deque(maxlen=BACKLOG)
+        self._backlog: deque[bytes] = deque(maxlen=MAX_BACKLOG)
         self._made = 0  # pieces of news, those that left the backlog included
         self._sent: Status = {}  # the newest in the backlog
         self._seen: dict[str, int] = {}  # number of the last line that was sent, by worker
-        self._looked = -REST  # monotonic seconds
+        self._looked = -MIN_REST  # monotonic seconds
         self._closed = False
 
     def routes(self) -> list[web.RouteDef]:
@@ -76,7 +76,7 @@ class LiveFeed:
                 await asyncio.sleep(SETTLE)
                 if self._readers:
                     self._look()
-                await asyncio.sleep(REST)
+                await asyncio.sleep(MIN_REST)
         finally:
             self._closed = True
             self._wake()
@@ -124,10 +124,10 @@ class LiveFeed:
         return False
 
     def _snapshot(self) -> bytes:
-        if time.monotonic() - self._looked > REST:  # many who come together share one look
+        if time.monotonic() - self._looked > MIN_REST:  # many who come together share one look
             self._look()
         logs = {
-            name: _shown(line for line in self._logs(name).tail(LINES) if line.seq <= last)
+            name: _shown(line for line in self._logs(name).tail(MAX_LINES) if line.seq <= last)
             for name, last in self._seen.items()
         }
         return _event("snapshot", {"status": self._sent, "logs": logs})
@@ -152,7 +152,7 @@ class LiveFeed:
             self._wake()
 
     def _new_lines(self, name: str) -> Lines:
-        newest = self._logs(name).tail(LINES)
+        newest = self._logs(name).tail(MAX_LINES)
         last = newest[-1].seq if newest else -1
         seen = self._seen.get(name, -1)
         if seen > last:  # the log is a new one: its profile was removed and came back

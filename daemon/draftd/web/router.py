@@ -44,7 +44,9 @@ class RoutingTable:
         """
         if model is None:
             if self.default is None:
-                raise RequestError(400, "the request names no model, and there is no default", param="model")
+                raise RequestError(
+                    400, "the request does not name a model, and there is no default one", param="model"
+                )
             return self.default
         if not isinstance(model, str):
             raise RequestError(400, "model must be a string", param="model")
