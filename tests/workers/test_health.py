@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from itertools import pairwise
 from typing import Any
 
 import aiohttp
@@ -38,9 +39,11 @@ class Server:
         self.hangs = asyncio.Event()  # set: answers come
         self.hangs.set()
         self.bodies: list[Any] = []
+        self.asked: list[float] = []
         self.checks: list[float] = []
 
     async def post(self, request: web.Request) -> web.Response:
+        self.asked.append(time.monotonic())
         self.bodies.append(await request.json())
         answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
         return web.json_response(answer) if isinstance(answer, dict) else answer
@@ -121,6 +124,15 @@ async def test_a_child_is_ready_when_it_has_generated_a_token_and_not_before(ben
         assert await bench.next() == HealthOk()
 
 
+async def test_a_child_that_does_not_get_ready_is_asked_less_and_less_often(bench: Bench) -> None:
+    bench.server.answers = [*[{}] * 7, TOKEN]
+    async with bench.watching():
+        assert await bench.next() == BecameReady()
+    gaps = [later - earlier for earlier, later in pairwise(bench.server.asked)]
+    assert gaps[-1] > 0.5
+    assert gaps[0] < 0.3
+
+
 async def test_a_stranger_on_the_port_is_asked_nothing(bench: Bench) -> None:
     with _python("input()") as stranger:
         bench.pid = stranger.pid
@@ -145,7 +157,7 @@ async def test_the_port_of_a_family_may_be_a_childs() -> None:
         assert not owns_port(os.getpid(), port, family=False)
         assert not owns_port(server.pid, port + 1, family=False)
         server.communicate()
-    assert not owns_port(server.pid, port, family=False)
+    assert owns_port(server.pid, port, family=False) is False
 
 
 async def test_a_connection_to_the_port_is_no_listener(bench: Bench) -> None:
@@ -193,6 +205,15 @@ async def test_no_answer_in_time_is_a_miss_and_the_next_check_follows_at_once(be
     one, two, three, *_ = bench.server.checks
     assert 0.05 < two - one < LIMIT / 2
     assert 0.05 < three - two < LIMIT / 2
+
+
+async def test_misses_that_come_quickly_are_no_quicker_a_reason_to_restart(bench: Bench) -> None:
+    profile = PROFILE.model_copy(update={"health": HealthPolicy(interval=LIMIT, timeout=0.3)})
+    bench.server.health = 500
+    async with bench.watching(profile):
+        assert [await bench.next() for _ in range(3)] == [BecameReady(), HealthMissed(), HealthMissed()]
+    one, two, *_ = bench.server.checks
+    assert two - one > 0.25
 
 
 async def test_a_refused_connection_is_a_miss(bench: Bench) -> None:

@@ -98,6 +98,7 @@ async def test_a_removed_profile_is_forgotten_when_its_worker_has_ended_and_not_
         assert world.log.count(("gone", "b")) == 1
         assert len(world.alive) == 1
         assert ("gone", "a") not in world.log
+        assert list(supervisor._running) == [supervisor.worker("a")]
 
 
 async def test_a_profile_that_is_removed_and_comes_back_meanwhile_is_not_forgotten() -> None:

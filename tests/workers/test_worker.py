@@ -127,7 +127,11 @@ async def test_the_holders_of_ports_that_were_skipped_are_noted(monkeypatch: pyt
     monkeypatch.setattr(module, "holder_of", lambda port: f"held: {port}")
     world = World()
     world.busy = {8000, 8001}
-    async with ready(world) as one:
+    async with running(world) as (one,), asyncio.timeout(5):
+        while not world.watched:  # noqa: ASYNC110 - who holds them is found out in a thread
+            await asyncio.sleep(0.001)
+        world.tell(BecameReady())
+        await settle()
         assert one.status().notes == ("held: 8000", "held: 8001")
         assert one.status().port == 8002
         async with one.lease("a") as lease:
