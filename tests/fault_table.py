@@ -64,6 +64,7 @@ FAULTS = {
     46: ("all workers killed at once", "restarted, one load at a time"),
     47: ("prompt equal to a cached one", "no crash; same text as without a draft"),
     48: ("two clients at once", "served in order; queue depth in metrics"),
+    49: ("a ready worker's first failure", "the next start after 0.1 s, in its first minute too"),
 }
 
 
