@@ -65,6 +65,8 @@ FAULTS = {
     47: ("prompt equal to a cached one", "no crash; same text as without a draft"),
     48: ("two clients at once", "served in order; queue depth in metrics"),
     49: ("a ready worker's first failure", "the next start after 0.1 s, in its first minute too"),
+    50: ("the folder it was started in is gone", "workers start all the same"),
+    51: ("state folder swept", "taken again < 2 s: a second start is refused, the first is found"),
 }
 
 
