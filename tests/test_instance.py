@@ -9,7 +9,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -151,15 +151,14 @@ def test_a_folder_that_is_swept_before_the_note_is_written_is_taken_again_too(tm
 
 def test_a_swept_folder_that_another_daemon_has_taken_is_left_to_it(tmp_path: Path) -> None:
     folder = tmp_path / "state"
-    with Instance(folder) as held:
-        held.announce(URL, "1.2")
-        shutil.rmtree(folder)
-        with daemon_elsewhere(folder, "announce") as other:
+    with ExitStack() as others:
+        with Instance(folder) as held:
+            held.announce(URL, "1.2")
+            shutil.rmtree(folder)
+            other = others.enter_context(daemon_elsewhere(folder, "announce"))
             with pytest.raises(AlreadyRunningError, match=str(other.pid)):
                 held.restore()
-            assert find_daemon(folder).pid == other.pid
-            held.__exit__(None, None, None)
-            assert find_daemon(folder).pid == other.pid
+        assert find_daemon(folder).pid == other.pid
 
 
 def test_a_look_at_the_lock_does_not_keep_a_daemon_from_starting(

@@ -53,8 +53,6 @@ from draftd.workers.warm_spare import Starter
 
 log = structlog.get_logger("daemon")
 
-LOOK_AGAIN = 1.0  # seconds between looks at the state folder
-
 Load = Callable[[], ProfileSet]
 Beside = Callable[["Daemon"], Coroutine[Any, Any, None]]
 
@@ -82,7 +80,7 @@ async def run(settings: Settings, load: Load, beside: Beside, *, watched: tuple[
             tasks.create_task(beside(daemon)),
             tasks.create_task(daemon.watch(watched)),
             tasks.create_task(daemon.feed.run()),
-            tasks.create_task(_keep(instance)),
+            tasks.create_task(instance.keep()),
         ]
         if settings.warm_spare:
             until_stopped.append(tasks.create_task(daemon.starter.run()))
@@ -264,21 +262,6 @@ class Daemon:
         if isinstance(record, EngineProgress | GenerationReport | PromptProgress):
             memory = None if isinstance(record, PromptProgress) else record.memory
             self.supervisor.progress(worker, memory.active + memory.cache if memory else None)
-
-
-async def _keep(instance: Instance) -> None:
-    """Take the state folder again if it is swept: a second daemon could start on it, and this one not be found."""
-    reason = ""
-    while True:
-        await asyncio.sleep(LOOK_AGAIN)
-        try:
-            if await asyncio.to_thread(instance.restore):
-                log.warning("the state folder had been swept, and is taken again")
-            reason = ""
-        except DraftdError as error:
-            if str(error) != reason:  # once, not every second
-                log.warning("the state folder has been swept, and cannot be taken again", reason=str(error))
-            reason = str(error)
 
 
 def handle_signals(daemon: Daemon) -> None:

@@ -7,6 +7,7 @@ away with the folder while a daemon runs (cleaners of temporary files do that): 
 
 from __future__ import annotations
 
+import asyncio
 import fcntl
 import json
 import os
@@ -19,13 +20,17 @@ from types import TracebackType
 from typing import IO, Self
 
 import psutil
+import structlog
 
-from draftd.errors import AlreadyRunningError, ConfigError, NotRunningError
+from draftd.errors import AlreadyRunningError, ConfigError, DraftdError, NotRunningError
 
 LOCK = "daemon.lock"
 NOTE = "daemon.json"
 AGENT = "dev.draftd"  # the label of the launchd agent
 TRIES = 5
+LOOK_AGAIN = 1.0  # seconds between looks at the folder
+
+log = structlog.get_logger("instance")
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +62,22 @@ class Instance:
         """Write where this daemon answers."""
         self._note = Running(os.getpid(), _created(os.getpid()), url, version, _agent())
         self._write(self._note)
+
+    async def keep(self) -> None:
+        """Take the folder again whenever it is swept: another daemon could start on it, and this one not be found."""
+        reason = ""
+        while True:
+            await asyncio.sleep(LOOK_AGAIN)
+            try:
+                if await asyncio.to_thread(self.restore):
+                    log.warning("the state folder had been swept, and is taken again")
+                reason = ""
+            except DraftdError as error:
+                if str(error) != reason:  # once, not every second
+                    log.warning(
+                        "the state folder has been swept, and cannot be taken again", reason=str(error)
+                    )
+                reason = str(error)
 
     def restore(self) -> bool:
         """Take the folder again if it was swept, and write the note again; whether there was anything to do.
