@@ -67,6 +67,7 @@ FAULTS = {
     49: ("a ready worker's first failure", "the next start after 0.1 s, in its first minute too"),
     50: ("the folder it was started in is gone", "workers start all the same"),
     51: ("state folder swept", "taken again < 2 s: a second start is refused, the first is found"),
+    52: ("an exception in one worker's task", "logged; that worker goes on, others do not notice"),
 }
 
 

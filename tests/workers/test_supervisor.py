@@ -35,7 +35,7 @@ async def supervising(world: World, *profiles: Profile, share: bool = False) -> 
             finally:
                 async with asyncio.timeout(5):
                     await supervisor.close(drain=0.0)
-                assert world.alive == []
+                assert (world.alive, world.faults) == ([], [])
 
 
 def pids(supervisor: Supervisor) -> dict[str, int | None]:

@@ -3,6 +3,9 @@
 Theory of operation. Everything that can change the worker arrives in its inbox and is handled by `run`, one
 message at a time; nobody else touches the state, so no lock guards it. What is said about a child carries the
 child's number, and is dropped once there is another child; the same holds for a load slot and its ticket.
+
+An exception that nobody foresaw is logged and goes no further than what it interrupted: it must not end the other
+workers, and what else was to be done for this one is done all the same.
 """
 
 from __future__ import annotations
@@ -10,8 +13,9 @@ from __future__ import annotations
 import asyncio
 import functools
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
+from dataclasses import replace
 from random import random
 from typing import assert_never
 
@@ -169,13 +173,22 @@ class Worker:
         try:
             async with asyncio.TaskGroup() as tasks:
                 while not (self._closing and not machine.has_child(self.state)):
-                    await self._handle(await self._next_message(), tasks)
+                    message = await self._next_message()
+                    with self._contained():
+                        await self._handle(message, tasks)
         finally:
             if self._child is not None:  # cancelled: leave nothing behind
                 self._child.kill_group()
                 self._child.close()
             self._services.loads.release(self._ticket)
             self._services.ports.release(self)
+
+    @contextmanager
+    def _contained(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception:
+            log.exception("a fault in draftd itself; the worker goes on", worker=self.name)
 
     async def _next_message(self) -> Message:
         due = machine.deadline(self.state)
@@ -212,11 +225,13 @@ class Worker:
         policy = machine.Policy(self.profile.restart, self.profile.health, self._services.stop_grace)
         self.state, effects = machine.step(old, event, time.monotonic(), policy, random())
         for effect in effects:
-            await self._perform(effect, tasks)
+            with self._contained():
+                await self._perform(effect, tasks)
         if isinstance(event, Exited):
             self._bury(getattr(self.state, "reason", getattr(old, "reason", "exit")))
         if type(self.state) is not type(old):
-            self._note_change(old, event)
+            with self._contained():
+                self._note_change(old, event)
         if self.state != old:
             self._changed.set()
             self._changed = asyncio.Event()
@@ -274,7 +289,9 @@ class Worker:
                 on_output=lambda chunk: self._services.on_output(self.name, chunk),
                 on_exit=lambda: post(Exited()),
             )
-        except OSError as error:
+        except Exception as error:
+            if not isinstance(error, OSError):
+                log.exception("a fault in draftd itself", worker=self.name)
             self._last_exit = LastExit(None, f"the worker could not be started: {error}", time.time(), ())
             post(SpawnFailed("spawn"))
             return
@@ -292,5 +309,7 @@ class Worker:
         self._child_number += 1  # what was said about it and is still in the inbox is void
         self._monitor.cancel()
         child.close()
-        lines = tuple(self._services.tail(self.name, LAST_LINES))
-        self._last_exit = LastExit(child.exit_code, reason, time.time(), lines)
+        self._last_exit = LastExit(child.exit_code, reason, time.time(), ())
+        with self._contained():
+            lines = tuple(self._services.tail(self.name, LAST_LINES))
+            self._last_exit = replace(self._last_exit, lines=lines)
