@@ -68,6 +68,7 @@ FAULTS = {
     50: ("the folder it was started in is gone", "workers start all the same"),
     51: ("state folder swept", "taken again < 2 s: a second start is refused, the first is found"),
     52: ("an exception in one worker's task", "logged; that worker goes on, others do not notice"),
+    53: ("a load that makes no progress", "its place given up, then failed, with its probe's answer"),
 }
 
 

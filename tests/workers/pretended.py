@@ -62,7 +62,7 @@ class World:
         with (
             patch.object(process.Child, "spawn", self.spawn),
             patch.object(worker, "watch", self.watch),
-            patch.object(worker.log, "exception", lambda *_, **__: self.faults.append(sys.exception())),
+            patch.object(process.log, "exception", lambda *_, **__: self.faults.append(sys.exception())),
         ):
             yield self
 

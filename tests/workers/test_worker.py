@@ -21,7 +21,9 @@ from draftd.workers.states import (
     IDLE,
     BecameReady,
     Close,
+    Failed,
     HealthMissed,
+    LoadStuck,
     Reconfigure,
     Restart,
     Start,
@@ -102,6 +104,42 @@ async def test_a_place_that_was_granted_to_an_order_since_undone_is_given_to_nob
         await settle()
         assert states([one]) == ["Starting"]
         assert len(world.alive) == 1
+
+
+@pytest.mark.fault(53)
+async def test_a_load_that_is_stuck_gives_its_place_to_the_next_and_may_still_get_ready() -> None:
+    world = World()
+    async with running(world, PROFILE, PROFILE.model_copy(update={"name": "b"})) as workers:
+        world.tell(LoadStuck())
+        stuck = world.tell
+        await settle()
+        assert states(workers) == ["Starting", "Starting"]
+        stuck(BecameReady())
+        world.tell(BecameReady())
+        await settle()
+        assert states(workers) == ["Ready", "Ready"]
+        assert world.gate.idle
+
+
+@pytest.mark.fault(53)
+@pytest.mark.parametrize("reason", ["no_progress", "start_timeout"])
+async def test_a_load_that_never_ended_is_told_with_what_its_readiness_check_was_answered(
+    reason: str,
+) -> None:
+    world = World()
+    world.words = ["its last line"]
+    health = HealthPolicy(start_timeout=0.01 if reason == "start_timeout" else 60)
+    profile = PROFILE.model_copy(update={"health": health, "restart": RestartPolicy(max_failures=1)})
+    async with running(world, profile) as (one,):
+        world.watched[0].answer = "its answer was HTTP 503"
+        if reason == "no_progress":
+            world.tell(Unfit("no_progress"))
+        async with asyncio.timeout(5):
+            while not isinstance(one.state, Failed):
+                await one.until_changed(NEVER)
+        last = one.status().last_exit
+        assert last is not None
+        assert (last.reason, last.lines) == (reason, ("its last line", "draftd: its answer was HTTP 503"))
 
 
 async def test_a_worker_that_is_cancelled_leaves_no_child_and_keeps_neither_place_nor_port() -> None:
@@ -201,6 +239,7 @@ async def test_what_a_child_says_is_handed_on_under_the_workers_name() -> None:
     async with ready(world) as one:
         one.name = "b"  # as the supervisor does when the profiles are shared in another way
         world.alive[0].on_output(b"chunk")
+        assert world.watched[0].output == len(b"chunk")
     assert ("output", "b", b"chunk") in world.log
 
 
@@ -240,34 +279,34 @@ async def test_memory_is_the_process_or_what_the_engine_says_if_that_is_more(
     monkeypatch.setattr(memory, "resident", lambda pid, family: 1000 * pid)
     world = World()
     async with ready(world) as one:
-        assert one.status().memory_bytes == world.watched[0].memory() == 1000
-        one.engine_progress(5000)
-        one.engine_progress(None)
-        assert one.status().memory_bytes == world.watched[0].memory() == 5000
+        (watched,) = world.watched
+        assert one.status().memory_bytes == watched.memory() == 1000
+        watched.told_memory = 5000
+        assert one.status().memory_bytes == watched.memory() == 5000
         world.alive[0].end()
         await settle()
         assert one.status().memory_bytes == 2000  # the next child has said nothing yet
 
 
-async def test_the_word_of_an_engine_is_about_its_own_child() -> None:
+async def test_what_an_engine_says_is_about_its_own_child() -> None:
     world = World()
     async with ready(world) as one:
         assert not one.status().accounting
-        one.engine_started(accounting=True)
+        assert one.watched is world.watched[0]
+        one.watched.accounting = True
         assert one.status().accounting
         world.alive[0].end()
         await settle()
         assert not one.status().accounting
 
 
-async def test_the_progress_of_an_engine_is_progress_of_the_request() -> None:
+async def test_the_progress_of_an_answer_is_progress_of_the_child() -> None:
     world = World()
     async with ready(world) as one, one.lease("a") as lease:
         usage = world.watched[0].usage
-        for progress in (lease.progress, lambda: one.engine_progress(None)):
-            usage._progress = 0.0
-            progress()
-            assert usage.silent_seconds() < 5
+        usage._progress = 0.0
+        lease.progress()
+        assert usage.silent_seconds() < 5
 
 
 async def test_a_stop_for_lack_of_requests_is_dropped_if_one_has_come() -> None:
