@@ -41,7 +41,7 @@ FAULTS = {
     23: ("broken profile on reload", "refused with file, line, reason; nothing restarts"),
     24: ("reload with one thing changed", "only the changed worker's pid changes"),
     25: ("profile removed while streaming", "new requests 404; the stream drains"),
-    26: ("file descriptors exhausted", "recovers; a failed spawn is a backoff"),
+    26: ("file descriptors exhausted", "workers restart, health is not judged, new clients wait"),
     27: ("1000 idle connections", "/healthz < 100 ms; idle ones are closed"),
     28: ("slow headers or body", "closed, or 408"),
     29: ("client that stops reading", "memory flat, write timeout, worker freed"),

@@ -235,15 +235,38 @@ def test_a_stale_note_never_leads_to_a_strangers_end(tmp_path: Path, held: bool)
 
 
 @pytest.mark.fault(26)
-def test_running_out_of_descriptors_passes_by(tmp_path: Path) -> None:
-    with up(tmp_path, "a", limit=("ulimit", "-n", "60")) as daemon:
+def test_running_out_of_descriptors_passes_by(tmp_path: Path, measured: Callable[[float], None]) -> None:
+    """Clients that take every connection they can get, without a key: the daemon keeps enough for its workers."""
+    with up(tmp_path, "a", limit=("ulimit", "-n", "64")) as daemon:
+        old = daemon.row()
         idle = [socket.create_connection(("127.0.0.1", daemon.port)) for _ in range(80)]
+        began = time.monotonic()
         os.killpg(daemon.child(), signal.SIGKILL)
-        assert daemon.until("worker backoff", 2)["because"] == "spawn"  # the first was the kill itself
+        daemon.until("worker ready", 2)
+        assert time.monotonic() - began < LIMIT / 2
+        daemon.until("descriptors run short; new connections wait")
+        assert [connection for connection in idle if _is_closed(connection)] == []
+        waiting = socket.create_connection(("127.0.0.1", daemon.port))
+        waiting.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert not _is_closed(waiting)
+        began = time.monotonic()
         for connection in idle:
             connection.close()
-        daemon.until("worker ready", 2)
-        assert daemon.rows()[0]["state"] == "ready"
+        waiting.settimeout(LIMIT)
+        assert waiting.recv(100).startswith(b"HTTP/1.1 200")
+        measured(time.monotonic() - began)
+        waiting.close()
+        new = daemon.row()
+        assert (new["state"], new["restarts"]) == ("ready", old["restarts"] + 1)
+
+
+def _is_closed(connection: socket.socket) -> bool:
+    """Whether the other side has sent or closed anything within a tenth of a second or less."""
+    connection.settimeout(0.001)
+    try:
+        return connection.recv(1) == b""
+    except TimeoutError:
+        return False
 
 
 @pytest.mark.fault(51)

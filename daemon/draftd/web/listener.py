@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 from aiohttp import web
 
+from draftd.web.acceptor import Acceptor
 from draftd.web.aiohttp_app import AiohttpConnection, make_runner
 from draftd.web.client import Limits
 from draftd.web.fast_http import FastConnection, FastServer
@@ -22,18 +23,16 @@ class Listener:
         self._limits = limits
         self._runner = make_runner(pipeline, routes, limits)
         self._fast = FastServer(pipeline, limits, self._fallback)
-        self._servers: list[asyncio.Server] = []
+        self._acceptor = Acceptor(lambda: FastConnection(self._fast))
 
     async def open(self, host: str, port: int) -> None:
         """Listen. Raises OSError."""
         await self._runner.setup()
-        loop = asyncio.get_running_loop()
-        self._servers.append(await loop.create_server(lambda: FastConnection(self._fast), host, port))
+        await self._acceptor.open(host, port)
 
     def stop_listening(self) -> None:
         """Take no new connection; those that there are stay."""
-        for server in self._servers:
-            server.close()
+        self._acceptor.close()
 
     async def close(self) -> None:
         """Close every connection; an answer that is still being sent then is cut off."""

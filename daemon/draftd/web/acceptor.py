@@ -1,0 +1,115 @@
+"""Accepts connections while there are descriptors left for what the daemon itself must open; the others wait.
+
+The daemon needs descriptors for its workers: to start one, to ask one, to look at one. Clients could take them all
+without a key. So some are kept back, and connections beyond that stay in the system's queue until others end. (The
+loop's own way to accept takes every connection, and closes those that it has no descriptor for.)
+"""
+
+from __future__ import annotations
+
+import asyncio
+import resource
+import socket
+import time
+from collections.abc import Callable
+
+import psutil
+import structlog
+
+MAX_KEPT = 64  # descriptors that are kept back, or a quarter of what the process may have if that is less
+AT_ONCE = 64  # connections that are accepted in one turn of the loop
+BACKLOG = 128  # connections that may wait
+PAUSE = 0.1  # seconds until the next look whether there is room again
+SAY_AGAIN = 60.0  # seconds
+
+log = structlog.get_logger("web")
+
+
+class Acceptor:
+    """Listens on every address of a host; `make` makes the protocol of each connection."""
+
+    def __init__(self, make: Callable[[], asyncio.Protocol]) -> None:
+        self._make = make
+        self._loop = asyncio.get_running_loop()
+        self._sockets: list[socket.socket] = []
+        self._starting: set[asyncio.Task[object]] = set()
+        self._credit = 0  # connections that may be accepted before descriptors are counted again
+        self._said = -SAY_AGAIN
+        self._resuming: asyncio.TimerHandle | None = None
+
+    async def open(self, host: str, port: int) -> None:
+        """Listen. Raises OSError."""
+        found = await self._loop.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        try:
+            for family, _, _, _, address in dict.fromkeys(found):
+                listening = socket.create_server(address[:2], family=family, backlog=BACKLOG)
+                self._sockets.append(listening)
+                listening.setblocking(False)
+        except OSError:
+            self.close()
+            raise
+        self._resume()
+
+    def close(self) -> None:
+        """Take no new connection; those that there are stay. Idempotent."""
+        self._pause()
+        if self._resuming is not None:
+            self._resuming.cancel()
+        for listening in self._sockets:
+            listening.close()
+        self._sockets.clear()
+
+    def _resume(self) -> None:
+        self._resuming = None
+        for listening in self._sockets:
+            self._loop.add_reader(listening, self._accept, listening)
+
+    def _pause(self) -> None:
+        for listening in self._sockets:
+            self._loop.remove_reader(listening)
+
+    def _accept(self, listening: socket.socket) -> None:
+        for _ in range(AT_ONCE):
+            if not self._has_room():
+                self._wait_for_room()
+                return
+            try:
+                connection, _ = listening.accept()
+            except (BlockingIOError, ConnectionAbortedError):
+                return
+            except OSError:  # no descriptor or no memory after all
+                self._wait_for_room()
+                return
+            connection.setblocking(False)
+            starting = self._loop.create_task(self._loop.connect_accepted_socket(self._make, connection))
+            self._starting.add(starting)
+            starting.add_done_callback(self._starting.discard)
+
+    def _has_room(self) -> bool:
+        self._credit -= 1
+        if self._credit < 0:
+            # To count them takes a while: not each time. Half, as each may need another one, to a worker.
+            self._credit = (descriptors_left() - 1) // 2
+        return self._credit >= 0
+
+    def _wait_for_room(self) -> None:
+        self._pause()
+        self._resuming = self._loop.call_later(PAUSE, self._resume)
+        if time.monotonic() - self._said >= SAY_AGAIN:
+            self._said = time.monotonic()
+            log.warning("descriptors run short; new connections wait", limit=_limit())
+
+
+def descriptors_left() -> int:
+    """How many more this process may open, without those that are kept back; negative if there are fewer."""
+    limit = _limit()
+    try:
+        used = psutil.Process().num_fds()
+    except (psutil.Error, OSError):
+        return -1  # there is none to count them with
+    return limit - used - min(MAX_KEPT, limit // 4)
+
+
+def _limit() -> int:
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return limit if limit != resource.RLIM_INFINITY else 2**20
