@@ -1,222 +1,185 @@
-"""How many tokens to draft in the next round: as many as are expected to pay. Pure.
+"""How to go on: which source drafts, and how many tokens. Pure.
 
-Theory of operation. Drafting is worth what it yields in the time that it takes. `Prices` knows the seconds of each
-pass on this machine; `Habits` knows how often draft tokens were kept lately, by their position in the round and
-by the probability that the draft model itself gave them. Let the *rate* be the tokens per second to beat: those
-without drafting, or those of the recent rounds if they are more. Then, as in a problem of optimal stopping,
+Theory of operation. A round is worth the tokens that it is expected to yield in the time that it takes. Of all
+sources and lengths the one with the best rate is chosen; going on without a draft is one of them. Chances and times
+are learnt from the rounds (`estimates`). What is uncertain is tried by three rules:
 
-1. as many tokens are drafted, at one go, as promise the most beyond what the rate would give in the time that
-   they cost;
-2. then their probabilities may be looked at: perhaps some more are drafted, and of all as many are verified as
-   promise the most in the same sense. A look has a price as well, since the target model's pass is put together
-   only afterwards instead of while the draft is computed. So where there is none, the probabilities of some
-   rounds are learnt afterwards: what looks would have gained there tells whether to look in the next round;
-3. where no draft beats the rate without drafting, the target model goes on alone for a while, in the loop
-   without drafting, which is faster than drafting nothing. Afterwards the draft model reads what came, which
-   tells at once how much of it would have been kept: from that follows whether to draft again.
+1. A length that was timed less than twice is hoped to take no longer than the next shorter one: it is tried if that
+   would make it the best.
+2. Every PROBE rounds the neighbour of the chosen length is taken, once the shorter and once the longer one.
+3. Where no draft pays, the target model goes on alone, for twice as many tokens each time. Then the draft model
+   reads them, which tells what it would have proposed in the place of the last of them: that is the review.
+
+Lookups cost nothing to find, so they are judged in every round, whether they were verified or not.
 """
 
-from collections.abc import Iterable, Sequence
-from itertools import accumulate
-from operator import mul
-from typing import Literal, Protocol
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from typing import Protocol
 
-from draftd.engine.generation.cost_model import Extra, Prices
-from draftd.engine.generation.estimates import Habits, Share
+from draftd.engine.generation.estimates import ALONE, MIN_TIMES, AcceptanceEstimate, CostModel, RoundTimes
 
-ROUNDS_DECAY = 0.97  # weight of what was known against one new round
-FEW_ROUNDS = 8.0  # as much weight as rounds must have before their rate is believed
-FIRST_ALONE, MOST_ALONE = 16, 256  # tokens that the target model generates alone before the next look
-MARGIN = 1.02  # drafting must promise so much more than no drafting to be taken up again
-LEAST_GAIN = 0.1  # tokens per round that looks must gain
-UNSEEN = 4  # of so many rounds without a look the confidences of one become known
+MODEL, LOOKUP, REVIEW = "model", "lookup", "review"
+MATCH_CLASSES = (3, 5, 9, 17)  # tokens of the shortest match of each class
+GUESSES = {MODEL: 0.85, "lookup3": 0.5, "lookup5": 0.65, "lookup9": 0.8, "lookup17": 0.9}
+LENGTHS = (*range(1, 9), 10, 12, 16, 24, 32, 48, 64)  # in draft tokens; no others are weighed
+PROBE = 32  # rounds
+FIRST_TIMES = 4  # tokens of the very first request that go alone
+FIRST_ALONE, MAX_ALONE = 16, 256  # tokens
+MIN_CHANCE = 0.02  # of being kept that a token must have to be weighed
+MARGIN = 1.02  # a draft must promise so much more than going on alone to be taken up again
+MIN_LOOKUP = 5  # tokens of a match that a policy of a fixed length takes
+MAX_FIXED_LOOKUP = 16  # tokens that it then proposes
 
-Look = Literal["before", "after", "never"]
 
-
-class Plan(Protocol):
-    """What decides about the length of each draft.
-
-    Confidences are the draft model's own probabilities of the tokens that it proposed.
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """A source of drafts and a length. ALONE is one token without a draft; REVIEW has the draft model read what it has
+    not read, so that the next choice can be made.
     """
+
+    source: str
+    length: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Situation:
+    """What a choice is made for: the depth of the context and the tokens that may still come; the match that a lookup
+    found and what it could propose at most; whether there is a draft model, and its longest draft.
+    """
+
+    depth: int
+    left: int
+    match: int = 0
+    lookup: int = 0
+    model: int = 0
+
+
+class DraftPolicy(Protocol):
+    """What decides about each round."""
 
     def begin(self) -> None:
         """Another request begins."""
 
-    def alone(self) -> int:
-        """How many tokens to generate without drafting before the next round; 0 for none."""
+    def choose(self, now: Situation) -> Choice:
+        """Return how to go on."""
 
-    def looks(self) -> Look:
-        """Whether it wants to know the next round's confidences before its verification, which has to wait for
-        them then, or after it, or not at all.
-        """
+    def judged(self, source: str, match: int, length: int, kept: int) -> None:
+        """Of a draft so many tokens were kept: it was verified, or compared with what came without it."""
 
-    def more(self, confidences: Sequence[float]) -> int:
-        """How many tokens to draft after these, before the next look if there is one."""
+    def would_have_kept(self, shares: Iterable[float]) -> None:
+        """How likely each of some tokens, generated alone, was to be kept, had the draft model proposed it."""
 
-    def verified(self, confidences: Sequence[float]) -> int:
-        """How many of the drafted tokens to verify."""
-
-    def judged(self, confidences: Sequence[float], verified: int, kept: int) -> None:
-        """Of the drafted tokens so many were verified, and of these so many kept.
-
-        Without a look all were verified, and there may be no confidences.
-        """
-
-    def would_have_kept(self, shares: Sequence[float]) -> None:
-        """How likely each of the last tokens generated alone was to be kept, had it been drafted."""
-
-    def took(self, tokens: int, seconds: float) -> None:
-        """So many tokens came of the round, or alone, and so long it took until the next one could begin."""
+    def took(self, choice: Choice, depth: int, seconds: float) -> None:
+        """How long a choice took, until the next one could be made."""
 
 
-class Fixed:
-    """Always the same length."""
+def account_of(source: str, match: int) -> str:
+    """Return under which name drafts of a source are judged: lookups by the length of their match."""
+    if source != LOOKUP:
+        return source
+    return LOOKUP + str(max(bound for bound in MATCH_CLASSES if bound <= max(match, MATCH_CLASSES[0])))
 
-    def __init__(self, length: int, look: Look = "never") -> None:
-        self._length = length
-        self._look: Look = look
+
+@dataclass(slots=True)
+class FixedLength:
+    """The draft model always proposes as many tokens; in its place a lookup with a long match.
+
+    It goes by nothing that was measured, so that the same request is drafted in the same way again.
+    """
+
+    length: int
 
     def begin(self) -> None:
         pass
 
-    def alone(self) -> int:
-        return 0
+    def choose(self, now: Situation) -> Choice:
+        if now.match >= MIN_LOOKUP and now.lookup:
+            return Choice(LOOKUP, min(MAX_FIXED_LOOKUP, now.match, now.lookup, now.left))
+        length = min(self.length, now.model, now.left)
+        return Choice(MODEL, length) if length else Choice(ALONE)
 
-    def looks(self) -> Look:
-        return self._look
-
-    def more(self, confidences: Sequence[float]) -> int:
-        return self._length - len(confidences)
-
-    def verified(self, confidences: Sequence[float]) -> int:
-        return len(confidences)
-
-    def judged(self, confidences: Sequence[float], verified: int, kept: int) -> None:
+    def judged(self, source: str, match: int, length: int, kept: int) -> None:
         pass
 
-    def would_have_kept(self, shares: Sequence[float]) -> None:
+    def would_have_kept(self, shares: Iterable[float]) -> None:
         pass
 
-    def took(self, tokens: int, seconds: float) -> None:
+    def took(self, choice: Choice, depth: int, seconds: float) -> None:
         pass
 
 
-class Tuned:
-    """The length that is expected to pay, see the module. One for all requests that sample in the same way."""
+@dataclass(slots=True)
+class AdaptiveLength:
+    """The source and the length that are expected to pay, see the module. For all requests that sample alike."""
 
-    def __init__(self, prices: Prices) -> None:
-        self.prices = prices
-        self._habits = Habits(prices.most)
-        self._stretch = FIRST_ALONE
-        self._extra = Extra()
-        self._gain_of_looks = Share(0.0)  # in tokens per round
-        self._looked = False
-        self._unseen = 0  # rounds since one whose confidences became known
-        self._burst = 1  # what was drafted before the first look
-        self._round: float | None = None  # the price of the round that goes on; None when alone
-        self._forget_rounds()
-
-    def _forget_rounds(self) -> None:
-        self._rounds = self._tokens = self._seconds = 0.0
-
-    def _plain(self) -> float:
-        """Tokens per second without drafting."""
-        return 1 / (self.prices.single + self._extra.alone)
-
-    def _drafting(self) -> float:
-        """Tokens per second of the recent rounds; before there are enough, what a fixed length would give."""
-        extra = self._extra.drafting
-        if self._rounds < FEW_ROUNDS:
-            return self.prices.best_rate(self._habits.ahead(0), extra)
-        return self._tokens / (self._seconds + self._rounds * extra)
-
-    def _rate(self) -> float:
-        """What a round has to beat, in tokens per second."""
-        return max(self._drafting(), self._plain())
+    costs: CostModel = field(default_factory=CostModel)
+    acceptance: AcceptanceEstimate = field(default_factory=lambda: AcceptanceEstimate(GUESSES.__getitem__))
+    _stretch: int = FIRST_ALONE  # of the next rest
+    _resting: int = 0  # tokens that are still to come without the draft model
+    _rounds: int = 0
 
     def begin(self) -> None:
-        self._stretch = FIRST_ALONE
-        self._habits.another_text()
-        self._gain_of_looks.another_text()
-        self._forget_rounds()
+        self._stretch, self._resting = FIRST_ALONE, 0
+        self.acceptance.another_text()
 
-    def alone(self) -> int:
-        """Whenever drafting loses, twice as long as the last time."""
-        if 0 < self._rounds < FEW_ROUNDS:  # too early to tell
-            return 0
-        if self._drafting() >= self._plain() * (1 if self._rounds else MARGIN):
-            return 0
-        stretch, self._stretch = self._stretch, min(2 * self._stretch, MOST_ALONE)
-        self._forget_rounds()
-        self._round = None
-        return stretch
+    def choose(self, now: Situation) -> Choice:
+        times = self.costs.at(now.depth)
+        alone = times.seconds(ALONE, 0)
+        if alone is None or times.times(ALONE, 0) < FIRST_TIMES:
+            return Choice(ALONE)
+        best, rate = self._best(times, replace(now, model=0) if self._resting else now)
+        if self._resting:
+            self._resting -= 1
+            if rate * alone > MARGIN:
+                return best
+            return Choice(ALONE) if self._resting or not now.model else Choice(REVIEW)
+        if rate * alone > MARGIN:
+            return self._probe(best, times, now)
+        if now.model:
+            self._resting, self._stretch = self._stretch, min(2 * self._stretch, MAX_ALONE)
+        return Choice(ALONE)
 
-    def looks(self) -> Look:
-        """Now and then only, where no look pays: to know how likely tokens were takes time of its own."""
-        self._looked = self._gain_of_looks.value > max(LEAST_GAIN, self._rate() * self.prices.look)
-        if self._looked:
-            return "before"
-        self._unseen = (self._unseen + 1) % UNSEEN
-        return "never" if self._unseen else "after"
+    def _best(self, times: RoundTimes, now: Situation) -> tuple[Choice, float]:
+        """Return the best draft there is, and its rate in tokens per second; 0 if there is none."""
+        best, highest = Choice(ALONE), 0.0
+        for source, limit in ((LOOKUP, now.lookup), (MODEL, now.model)):
+            expected = 1.0
+            chances = self.acceptance.chances(account_of(source, now.match), min(limit, now.left))
+            for length, chance in enumerate(chances, 1):
+                expected += chance
+                if chance < MIN_CHANCE:
+                    break
+                if length in _WEIGHED and expected > highest * (seconds := times.seconds(source, length) or 1e9):
+                    best, highest = Choice(source, length), expected / seconds
+        return best, highest
 
-    def more(self, confidences: Sequence[float]) -> int:
-        if confidences:
-            return _best(self._worth_of_more(self._chances(confidences)))
-        # At least one: whether to draft at all is the question of `alone`.
-        self._burst = max(1, _best(self._worth_of_more([])))
-        return self._burst
+    def _probe(self, best: Choice, times: RoundTimes, now: Situation) -> Choice:
+        self._rounds += 1
+        if self._rounds % PROBE or times.times(best.source, best.length) < MIN_TIMES:
+            return best
+        step = 1 if self._rounds % (2 * PROBE) else -1
+        place = LENGTHS.index(best.length) + step
+        limit = min(now.lookup if best.source == LOOKUP else now.model, now.left)
+        if 0 <= place < len(LENGTHS) and LENGTHS[place] <= limit:
+            return Choice(best.source, LENGTHS[place])
+        return best
 
-    def verified(self, confidences: Sequence[float]) -> int:
-        return _best(self._worth_of_verifying(self._chances(confidences)))
-
-    def _worth_of_more(self, chances: Sequence[float]) -> list[float]:
-        """What 0, 1, 2 ... tokens after these are worth, beyond what the rate gives in the time."""
-        drafted = len(chances)
-        so_far = chances[-1] if drafted else 1.0
-        prices = (n * self.prices.draft + price for n, price in enumerate(self.prices.verify[drafted:]))
-        return self._worth(accumulate(self._habits.ahead(drafted), mul, initial=so_far), prices)
-
-    def _worth_of_verifying(self, chances: Sequence[float]) -> list[float]:
-        """What the first 0, 1, 2 ... of these are worth, once they have been drafted."""
-        return self._worth([0.0, *chances], self.prices.verify)
-
-    def _worth(self, chances: Iterable[float], prices: Iterable[float]) -> list[float]:
-        rate = self._rate()
-        return [gain - rate * price for gain, price in zip(accumulate(chances), prices, strict=False)]
-
-    def judged(self, confidences: Sequence[float], verified: int, kept: int) -> None:
-        if confidences:
-            self._gain_of_looks.add(self._gain(confidences[: self._burst]))
-        self._habits.judged(confidences, verified, kept)
-        seconds = max(verified, len(confidences)) * self.prices.draft + self.prices.verify[verified]
-        seconds += self.prices.look * self._looked
-        self._round = seconds
-        self._rounds = ROUNDS_DECAY * self._rounds + 1
-        self._tokens = ROUNDS_DECAY * self._tokens + kept + 1
-        self._seconds = ROUNDS_DECAY * self._seconds + seconds
-        if self._rounds >= FEW_ROUNDS and self._drafting() > MARGIN * self._plain():
+    def judged(self, source: str, match: int, length: int, kept: int) -> None:
+        self.acceptance.judged(account_of(source, match), length, kept)
+        if source == MODEL and kept == length:
             self._stretch = FIRST_ALONE
 
-    def _gain(self, confidences: Sequence[float]) -> float:
-        """Tokens that a look at these is worth, against verifying them all, whether there was one or not."""
-        chances = self._chances(confidences)
-        fewer, more = self._worth_of_verifying(chances), self._worth_of_more(chances)
-        return max(max(fewer) - fewer[-1], max(more) - more[0])
+    def would_have_kept(self, shares: Iterable[float]) -> None:
+        for share in shares:
+            self.acceptance.would_have_kept(MODEL, share)
 
-    def would_have_kept(self, shares: Sequence[float]) -> None:
-        self._habits.would_have_kept(shares)
-
-    def took(self, tokens: int, seconds: float) -> None:
-        if self._round is None:
-            self._extra.add("alone", seconds, tokens * self.prices.single, passes=tokens)
-        else:
-            self._extra.add("drafting", seconds, self._round)
-
-    def _chances(self, confidences: Sequence[float]) -> list[float]:
-        """How likely each token is to be kept, together with all before it."""
-        return list(accumulate(map(self._habits.chance, confidences), mul))
+    def took(self, choice: Choice, depth: int, seconds: float) -> None:
+        times = self.costs.at(depth)
+        if choice.source == ALONE:
+            times.add(ALONE, 0, seconds)
+        elif choice.source != REVIEW:
+            times.add(choice.source, choice.length, seconds)
 
 
-def _best(worth: Sequence[float]) -> int:
-    return max(range(len(worth)), key=worth.__getitem__)
+_WEIGHED = frozenset(LENGTHS)
