@@ -1,145 +1,78 @@
-"""Counting of draft acceptance, from the one thing that mlx_lm tells about each token: `from_draft`.
+"""Counting of draft tokens, from what the loop says of each token. Pure.
 
-A round of speculative decoding proposes up to `draft_length` tokens by the draft model; the target model
-verifies them in one step, keeps the longest prefix that it agrees with, and adds a token of its own. mlx_lm
-yields the kept ones with `from_draft` true, then the target's token with `from_draft` false. So:
-
-1. A round opens with the first token after a token of the target model, or at the start.
-2. A round proposes `min(max_tokens - tokens so far, draft_length)` tokens: mlx_lm proposes no more than can
-   still be used. In our own loop the steps say themselves how many were proposed, see `RoundStep`. A round that
-   proposes nothing is none.
-3. Each token with `from_draft` is one accepted token, at the next position of its round's proposal.
-4. A round closes with a token of the target model, or because max_tokens is reached.
-5. Generation may end inside a round: end of sequence, a stop word, a client that left. What was proposed
-   counts in full, what was accepted as far as it was emitted. If proposed tokens are left over, nobody knows
-   whether the target model agreed with them: the round is truncated, and `accepted` is a lower bound.
+A round proposes some tokens, keeps those of them that come first, and adds one of the target model. What was proposed
+counts when the first token of its round is given out, what was accepted as far as it was given out: an answer may end
+inside a round (end of sequence, a stop text, a client that left). If proposed tokens are left over then, nobody knows
+any more whether they were kept: the round is truncated, and `accepted` is a lower bound.
 """
 
-import functools
-import inspect
-from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
-from typing import Any, Self
-
-from draftd.engine.generation.policy import Plan
-from draftd.engine.generation.rules import rule_of
-from draftd.protocol import PLAIN_RULE
 
 
-@dataclass
+@dataclass(slots=True)
+class Tally:
+    """Draft tokens that were proposed and accepted."""
+
+    proposed: int = 0
+    accepted: int = 0
+
+
+@dataclass(slots=True)
 class AcceptanceCount:
-    """The count of one request. Pure: fed with each step, in order.
+    """The count of one request, fed with each token in order.
 
-    `draft_length` is None where a `plan` decides about each round anew.
+    `draft_length` is that of each round, None where the policy decides about each one anew; `alone` counts tokens of
+    rounds without a draft.
     """
 
     draft_length: int | None
-    max_tokens: int
-    rule: str = PLAIN_RULE
-    plan: Plan | None = None
+    rule: str
     tokens: int = 0
     rounds: int = 0
-    proposed: int = 0
-    accepted: int = 0
-    alone: int = 0  # tokens of rounds that proposed nothing
+    alone: int = 0
+    drafters: dict[str, Tally] = field(default_factory=dict)
     proposed_by_position: list[int] = field(default_factory=list)
     accepted_by_position: list[int] = field(default_factory=list)
+    _left: int = 0  # proposed tokens of the open round that were not given out
+    _kept: int = 0  # those that were
     _open: bool = False
-    _proposed_now: int = 0
-    _accepted_now: int = 0
 
-    def observe(self, from_draft: bool, proposed: int | None = None) -> None:
-        """Count one emitted token of a round that proposed so many, None if by the draft length.
+    @property
+    def proposed(self) -> int:
+        """By all drafters."""
+        return sum(tally.proposed for tally in self.drafters.values())
 
-        Raises IndexError if more come from the draft than were proposed.
-        """
-        if not self._open:
-            self._open_round(self._most() if proposed is None else proposed)
-        self.tokens += 1
-        self.alone += not self._proposed_now
-        if from_draft:
-            self.accepted_by_position[self._accepted_now] += 1
-            self._accepted_now += 1
-            self.accepted += 1
-        else:
-            self._open = False
+    @property
+    def accepted(self) -> int:
+        """Of all drafters."""
+        return sum(tally.accepted for tally in self.drafters.values())
 
     @property
     def truncated_rounds(self) -> int:
-        """1 if generation ended inside a round with proposed tokens left over, else 0."""
-        return int(self._open and self._accepted_now < self._proposed_now)
+        """1 if the answer ended inside a round with proposed tokens left over, else 0."""
+        return int(self._open and self._left > 0)
 
-    def _most(self) -> int:
-        return max(0, min(self.max_tokens - self.tokens, self.draft_length or 0))
+    def observe(self, drafter: str, proposed: int, *, drafted: bool) -> None:
+        """Count one token of a round in which a drafter proposed so many; `drafted` tells that it is one of them."""
+        self.tokens += 1
+        if not proposed:
+            self.alone += 1
+            return
+        if not self._open:
+            self._open_round(drafter, proposed)
+        if drafted:
+            self.drafters[drafter].accepted += 1
+            self.accepted_by_position[self._kept] += 1
+            self._kept += 1
+            self._left -= 1
+        self._open = drafted
 
-    def _open_round(self, proposed: int) -> None:
-        self._open = True
-        self._accepted_now = 0
-        self._proposed_now = proposed
-        self.rounds += self._proposed_now > 0
-        self.proposed += self._proposed_now
-        missing = self._proposed_now - len(self.proposed_by_position)
+    def _open_round(self, drafter: str, proposed: int) -> None:
+        self._left, self._kept = proposed, 0
+        self.rounds += 1
+        self.drafters.setdefault(drafter, Tally()).proposed += proposed
+        missing = proposed - len(self.proposed_by_position)
         self.proposed_by_position.extend([0] * missing)
         self.accepted_by_position.extend([0] * missing)
-        for position in range(self._proposed_now):
+        for position in range(proposed):
             self.proposed_by_position[position] += 1
-
-
-Step = tuple[Any, Any, bool]
-
-
-class RoundStep(tuple[Any, Any, bool]):
-    """A step that says how many tokens its round proposed to be verified; for mlx_lm it is one like all others."""
-
-    proposed: int
-
-    def __new__(cls, step: Step, *, proposed: int) -> Self:
-        made = super().__new__(cls, step)
-        made.proposed = proposed
-        return made
-
-
-Steps = Callable[..., Generator[Step, None, None]]
-
-
-def counted(steps: Steps, report: Callable[[AcceptanceCount], None]) -> Steps:
-    """Wrap mlx_lm's `speculative_generate_step`: same tokens, and `report` gets the count at the end.
-
-    Whatever ends the generation, the wrapped generator is closed before this one has ended: closing it
-    rewinds the prompt cache, which mlx_lm.server stores right afterwards. A token that cannot be counted ends
-    the counting of its request, never the request; no count is reported then, since none is known.
-    """
-    defaults = inspect.signature(steps).parameters
-
-    @functools.wraps(steps)
-    def speculative_generate_step(*args: Any, **kwargs: Any) -> Generator[Step, None, None]:
-        plan = kwargs.get("plan")
-        length = kwargs.get("num_draft_tokens", defaults["num_draft_tokens"].default)
-        count = AcceptanceCount(
-            draft_length=None if plan else length,
-            max_tokens=kwargs.get("max_tokens", defaults["max_tokens"].default),
-            rule=rule_of(kwargs),
-            plan=plan,
-        )
-        known = True
-        inner = steps(*args, **kwargs)
-        try:
-            for step in inner:
-                known = known and _observed(count, step)
-                yield step
-        finally:
-            try:
-                inner.close()
-            finally:
-                if known:
-                    report(count)
-
-    return speculative_generate_step
-
-
-def _observed(count: AcceptanceCount, step: Step) -> bool:
-    try:
-        count.observe(bool(step[2]), getattr(step, "proposed", None))
-    except Exception:
-        return False
-    return True

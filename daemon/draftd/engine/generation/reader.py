@@ -1,38 +1,64 @@
 """One of the two models, and what it has read of a text."""
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import mlx.core as mx
-from mlx_lm.models.cache import trim_prompt_cache
+
+from draftd.engine.generation.caches.sequence import SequenceCache
+
+Progress = Callable[[int], None]
 
 
 class Reader:
-    """A model with its key-value cache, and how many tokens of a text it has read."""
+    """A model with its cache of one text. Positions count the tokens of the text from its beginning.
 
-    def __init__(self, model: Any, cache: list[Any]) -> None:
+    `step` is how many tokens are read in one pass where many are to be read.
+    """
+
+    def __init__(self, model: Any, cache: SequenceCache, step: int) -> None:
         self._model = model
-        self._cache = cache
-        self.length = 0
+        self._step = step
+        self._marked: int | None = None
+        self.cache = cache
 
-    def prefill(self, tokens: mx.array, step_size: int) -> None:
-        """Read tokens before the text."""
-        for start in range(0, tokens.size, step_size):
-            self._model(tokens[None, start : start + step_size], cache=self._cache)
-            mx.eval([layer.state for layer in self._cache])
-            mx.clear_cache()
+    @property
+    def position(self) -> int:
+        """Tokens of the text that it has read."""
+        return self.cache.position
+
+    def unread(self, text: Sequence[int]) -> int:
+        """Return how many tokens of a text it has not read."""
+        return len(text) - self.position
 
     def read(self, tokens: mx.array) -> mx.array:
-        """Read on; return the logits of what may follow, one row for each token."""
-        self.length += tokens.size
-        logits: mx.array = self._model(tokens[None], cache=self._cache)[0]
+        """Read on; return the logits of what may follow, a row for each token. Nothing is waited for."""
+        logits: mx.array = self._model(tokens[None], cache=self.cache.layers)[0]
+        self.cache.advance(tokens.size)
         return logits
 
-    def unread(self, text: list[int]) -> mx.array:
-        """Return what of the text it has not read."""
-        return mx.array(text[self.length :], mx.uint32)
+    def catch_up(self, text: Sequence[int], progress: Progress = lambda _: None) -> None:
+        """Read the text but for its last token, a step at a time; `progress` is told how many of the step were read.
 
-    def forget(self, length: int) -> None:
-        """Forget what was read beyond `length` tokens of the text."""
-        if self.length > length:
-            trim_prompt_cache(self._cache, self.length - length)
-            self.length = length
+        Whatever `progress` raises ends the reading, with the cache in order.
+        """
+        while (missing := self.unread(text) - 1) > 0:
+            start, count = self.position, min(missing, self._step)
+            self.read(mx.array(text[start : start + count], mx.uint32))
+            mx.eval([layer.state for layer in self.cache.layers])
+            mx.clear_cache()
+            progress(count)
+
+    def begin_round(self, text: Sequence[int]) -> mx.array:
+        """Return what of the text is to be read first; what is read from here on can be forgotten."""
+        if self.cache.rereads:  # it can only come back to where a pass began
+            self.catch_up(text)
+        self.cache.mark()
+        self._marked = self.position
+        return mx.array(text[self.position :], mx.uint32)
+
+    def end_round(self, length: int) -> None:
+        """Forget what was read beyond `length` tokens of the text, if a round has begun."""
+        if self._marked is not None:
+            self.cache.rollback(min(length, self.position) - self._marked)
+            self._marked = None
