@@ -1,0 +1,68 @@
+"""Tiny random models in float32, one for each architecture of mlx_lm."""
+
+import copy
+import importlib
+import inspect
+import pkgutil
+from typing import Any
+
+import mlx.core as mx
+import mlx.nn as nn
+import mlx_lm.models
+from mlx.utils import tree_map_with_path
+
+from tests.engine.architectures.sizes import COMMON, OWN
+
+NO_ARCHITECTURES = frozenset(
+    """activations base bitlinear_layers cache gated_delta mla pipeline rope_utils ssm switch_layers""".split()
+)
+LEFT_OUT = {
+    "bitnet": "its layers are computed by a kernel for Metal only",
+    "muse_spark": "its layers are computed by kernels for Metal only",
+    "olmo": "needs the package ai2-olmo to import, and fails in mlx_lm at any prompt of several tokens",
+    "prism_hadamard_qwen35": "qwen3_5 with weights packed by a manifest, of at least 128 columns in 2 bits",
+}
+
+
+def architectures() -> list[str]:
+    """Return the names of mlx_lm's modules that are architectures."""
+    modules = (module.name for module in pkgutil.iter_modules(mlx_lm.models.__path__))
+    return sorted(name for name in modules if name not in NO_ARCHITECTURES)
+
+
+def made_small() -> list[str]:
+    return [name for name in architectures() if name not in LEFT_OUT]
+
+
+def make(name: str, seed: int = 0) -> Any:
+    """Return a model whose text varies: its weights are larger than those that mlx begins with."""
+    arch = importlib.import_module(f"mlx_lm.models.{name}")
+    known = inspect.signature(arch.ModelArgs).parameters
+    sizes = {key: value for key, value in COMMON.items() if key in known} | OWN.get(name, {})
+    model = arch.Model(arch.ModelArgs.from_dict(copy.deepcopy(sizes | {"model_type": name})))
+    mx.random.seed(seed + sum(map(ord, name)))
+    model.update(tree_map_with_path(_random, model.parameters()))
+    model.eval()
+    mx.eval(model.parameters())
+    return model
+
+
+def noisy(name: str, seed: int = 0, noise: float = 0.05) -> Any:
+    """Return a draft model for `make(name, seed)`: the same weights, and some noise."""
+    model = make(name, seed)
+
+    def blurred(weight: Any) -> Any:
+        return weight + noise * mx.std(weight) * mx.random.normal(weight.shape) if weight.ndim > 1 else weight
+
+    model.update(nn.utils.tree_map(blurred, model.parameters()))
+    mx.eval(model.parameters())
+    return model
+
+
+def _random(path: str, weight: mx.array) -> mx.array:
+    if not mx.issubdtype(weight.dtype, mx.floating):
+        return weight
+    weight = weight.astype(mx.float32)
+    if weight.ndim < 2 or "conv" in path:
+        return weight
+    return mx.random.normal(weight.shape) * (2.0 / weight.shape[-1] ** 0.5)
