@@ -86,7 +86,7 @@ class AcceptanceEstimate:
 LEARNING = 0.05  # weight of a new time against what was known, once there are a few
 STALE = 200  # rounds after which half of what was known is given up for a new time
 MAX_SURPRISE = 1.5  # times as long as expected that one round counts for at most: the rest was something else
-MIN_TIMES = 2  # as often a length must have been timed to be known
+UNKNOWN = 1.0  # seconds of a round before any was timed: all are as good
 SMALLEST_DEPTH = 2048  # tokens of context; there is a table for it and for each doubling
 
 
@@ -119,18 +119,18 @@ class RoundTimes:
         cell = self._cells.get((source, length))
         return cell.times if cell else 0
 
-    def seconds(self, source: str, length: int) -> float | None:
-        """Return how long a round takes; None if neither it nor a shorter one was timed.
+    def seconds(self, source: str, length: int) -> float:
+        """Return how long a round takes.
 
-        One that was not timed is hoped to take as long as the longest shorter one: so it is tried, if that would
-        make it the best, and then it is known. (The cost of rows is a staircase on some devices: no line through
-        the others could tell.)
+        One that was not timed is hoped to take as long as the longest shorter one, or else as the quickest of all: so
+        it is tried, if that would make it the best, and then it is known. (The cost of rows is a staircase on some
+        devices: no line through the others could tell.)
         """
         for shorter in range(length, 0, -1):
             if cell := self._cells.get((source, shorter)):
                 return cell.seconds
         alone = self._cells.get((ALONE, 0))
-        return alone.seconds if alone else None
+        return alone.seconds if alone else min((cell.seconds for cell in self._cells.values()), default=UNKNOWN)
 
     def copy(self) -> "RoundTimes":
         """Return what is known here as a guess for another depth."""

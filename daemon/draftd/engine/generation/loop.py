@@ -52,7 +52,7 @@ class Token:
 
 
 @dataclass(slots=True)
-class Sequence:
+class Generation:
     """One request in generation. `text` begins as the prompt, which is not empty.
 
     `check` is called between the passes over a prompt, with the tokens that were read; what it raises ends the request.
