@@ -14,6 +14,8 @@ from draftd.telemetry.records import (
     EngineStarted,
     GenerationReport,
     Memory,
+    ModelFacts,
+    ModelsLoaded,
     PromptProgress,
     Record,
     parse,
@@ -64,6 +66,30 @@ def engine(**said: object) -> str:
         (
             engine(event="started", accounting=True, mlx_lm="0.32.2", hooks={"a": True, "b": "gone", "c": 1}),
             EngineStarted(True, "0.32.2", {"a": True, "b": "gone", "c": "1"}),
+        ),
+        (
+            engine(
+                event="loaded",
+                target={
+                    "cache": ["KVCache"],
+                    "trimmable": True,
+                    "window": None,
+                    "vocabulary": 9,
+                    "context": 8,
+                },
+                draft=None,
+            ),
+            ModelsLoaded(ModelFacts(("KVCache",), True, None, 9, 8)),
+        ),
+        (
+            engine(
+                event="loaded",
+                target={"cache": ["ArraysCache", "KVCache"], "trimmable": False},
+                draft={"cache": ["RotatingKVCache"], "trimmable": False, "window": 512, "new": [{}]},
+            ),
+            ModelsLoaded(
+                ModelFacts(("ArraysCache", "KVCache"), False), ModelFacts(("RotatingKVCache",), False, 512)
+            ),
         ),
     ],
 )
@@ -120,6 +146,14 @@ def test_lines_with_a_record(line: str, record: Record | None) -> None:
         engine(event="generation", rounds=1, proposed=1, accepted=1, costs={"single": 1, "draft": 1}),
         engine(event="started"),
         engine(event="started", accounting=1),
+        engine(event="loaded"),
+        engine(event="loaded", target=[]),
+        engine(event="loaded", target={"cache": ["KVCache"]}),
+        engine(event="loaded", target={"cache": "KVCache", "trimmable": True}),
+        engine(event="loaded", target={"cache": [1], "trimmable": True}),
+        engine(event="loaded", target={"cache": [], "trimmable": 1}),
+        engine(event="loaded", target={"cache": [], "trimmable": True, "window": -1}),
+        engine(event="loaded", target={"cache": [], "trimmable": True}, draft={}),
         ISSUED[:-9],
     ],
 )
@@ -153,6 +187,8 @@ keys = st.sampled_from(
         "accounting",
         "mlx_lm",
         "hooks",
+        "target",
+        "draft",
         "tokens",
         "rule",
         "costs",
@@ -250,3 +286,16 @@ def test_engine_report_round_trips(
 )
 def test_engine_greeting_round_trips(started: EngineStarted) -> None:
     assert parse(engine(event="started", **asdict(started))) == started
+
+
+facts = st.builds(
+    ModelFacts,
+    st.lists(st.text()).map(tuple),
+    st.booleans(),
+    *[st.none() | st.integers(0, MOST)] * 3,
+)
+
+
+@given(loaded=st.builds(ModelsLoaded, facts, st.none() | facts))
+def test_loaded_models_round_trip(loaded: ModelsLoaded) -> None:
+    assert parse(engine(event="loaded", **asdict(loaded))) == loaded

@@ -95,13 +95,37 @@ class EngineStarted:
 
 
 @dataclass(frozen=True, slots=True)
+class ModelFacts:
+    """What the engine says of one loaded model.
+
+    `cache` names the kinds of its caches, by mlx_lm's classes, each once. `trimmable`: all of them can be rolled
+    back at any length of text. `window`: the length in tokens from which on a rotating cache cannot be, None if
+    there is no such cache. `vocabulary` and `context` are in tokens, None if the model does not say.
+    """
+
+    cache: tuple[str, ...]
+    trimmable: bool
+    window: int | None = None
+    vocabulary: int | None = None
+    context: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ModelsLoaded:
+    """The engine has loaded its models; `draft` is None if there is no draft model. Comes after `EngineStarted`."""
+
+    target: ModelFacts
+    draft: ModelFacts | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class EngineProgress:
     """The engine works on a request: a piece of a prompt or a round is done. Comes at most once a second."""
 
     memory: Memory | None = None
 
 
-Record = DraftAcceptance | GenerationReport | EngineStarted | EngineProgress | PromptProgress
+Record = DraftAcceptance | GenerationReport | EngineStarted | ModelsLoaded | EngineProgress | PromptProgress
 
 
 def parse(line: str) -> Record | None:
@@ -117,7 +141,7 @@ def parse(line: str) -> Record | None:
     return None
 
 
-def _engine(text: str) -> GenerationReport | EngineStarted | EngineProgress | None:
+def _engine(text: str) -> GenerationReport | EngineStarted | ModelsLoaded | EngineProgress | None:
     try:
         said = json.loads(text)
         match said.get("event"):
@@ -125,6 +149,9 @@ def _engine(text: str) -> GenerationReport | EngineStarted | EngineProgress | No
                 return _generation(said)
             case protocol.STARTED:
                 return _started(said)
+            case protocol.LOADED:
+                draft = said.get("draft")
+                return ModelsLoaded(_facts(said.get("target")), None if draft is None else _facts(draft))
             case protocol.PROGRESS:
                 return EngineProgress(_memory(said.get("memory")))
     except (ValueError, RecursionError):  # not JSON, an impossible number, or nested to exhaust the stack
@@ -169,6 +196,19 @@ def _started(said: Mapping[str, object]) -> EngineStarted:
         if isinstance(hooks, dict)
         else {},
     )
+
+
+def _facts(value: object) -> ModelFacts:
+    """Raises ValueError for anything missing or impossible."""
+    if not isinstance(value, dict):
+        raise ValueError("what is said of a model is not an object")
+    cache, trimmable = value.get("cache"), value.get("trimmable")
+    if not isinstance(cache, list) or not all(isinstance(kind, str) for kind in cache):
+        raise ValueError("cache is not a list of names")
+    if not isinstance(trimmable, bool):
+        raise ValueError("trimmable is neither true nor false")
+    window, vocabulary, context = (_optional(value.get(key)) for key in ("window", "vocabulary", "context"))
+    return ModelFacts(tuple(cache), trimmable, window, vocabulary, context)
 
 
 def _count(value: object, most: int = MOST) -> int:

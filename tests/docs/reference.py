@@ -1,9 +1,12 @@
-"""The README's reference of settings and profiles, made from the models. `python -m tests.readme` writes it."""
+"""The parts of the pages that are made from the code. `python -m tests.docs` writes them anew.
+
+A part stands between `<!-- NAME: made by python -m tests.docs -->` and `<!-- end -->`.
+"""
 
 from __future__ import annotations
 
 import re
-from pathlib import Path
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from pydantic import BaseModel
@@ -13,33 +16,43 @@ from pydantic_core import PydanticUndefined
 from draftd.profile_tables import HealthPolicy, Limits, RequestDefaults, RestartPolicy, ServerFlags
 from draftd.profiles import Profile
 from draftd.settings import Settings
+from tests.docs.pairs import pairs_table
 
-README = Path(__file__).parent.parent / "README.md"
 HEAD = "| {} | meaning | default |\n|---|---|---|\n"
+PART = re.compile(
+    r"(?<=<!-- )([\w ]+)(: made by python -m tests\.docs -->\n\n)(.*?)(?=\n<!-- end -->)", re.DOTALL
+)
 
 
-def sections() -> dict[str, str]:
-    """The text of each generated section, by the name in its marks."""
+def with_parts(text: str) -> str:
+    """The text of a page with its generated parts made anew. Raises KeyError for a part that nobody makes."""
+    return PART.sub(lambda found: f"{found[1]}{found[2]}{PARTS[found[1]]()}", text)
+
+
+def parts_in(text: str) -> set[str]:
+    """The names of the generated parts in a page."""
+    return {found[1] for found in PART.finditer(text)}
+
+
+def profile_keys() -> str:
+    """The keys of a profile file, with those of its tables that have a meaning of their own."""
     keys = {name: field for name, field in Profile.model_fields.items() if not _is_table(field)}
     tables: dict[str, type[BaseModel]] = {"limits": Limits, "restart": RestartPolicy, "health": HealthPolicy}
     rows = _rows(keys) + "".join(_rows(model.model_fields, f"[{name}] ") for name, model in tables.items())
     words = f"`[defaults]` takes {_names(RequestDefaults)}. `[server]` takes {_names(ServerFlags)}."
-    return {
-        "profile keys": HEAD.format("key") + rows + "\n" + _wrapped(words),
-        "settings": HEAD.format("setting") + _rows(Settings.model_fields),
-    }
+    return HEAD.format("key") + rows + "\n" + _wrapped(words)
 
 
-def with_sections(text: str) -> str:
-    """The README with its generated sections made anew."""
-    for name, made in sections().items():
-        marks = re.compile(
-            rf"(?<=<!-- {name}: made by python -m tests.readme -->\n\n).*?(?=\n<!-- end -->)", re.DOTALL
-        )
-        text, count = marks.subn(made.replace("\\", r"\\"), text)
-        if count != 1:
-            raise ValueError(f"the README has {count} sections '{name}'")
-    return text
+def settings() -> str:
+    """The daemon's settings."""
+    return HEAD.format("setting") + _rows(Settings.model_fields)
+
+
+PARTS: Mapping[str, Callable[[], str]] = {
+    "profile keys": profile_keys,
+    "settings": settings,
+    "model pairs": pairs_table,
+}
 
 
 def _is_table(field: FieldInfo) -> bool:
@@ -77,7 +90,3 @@ def _wrapped(words: str, width: int = 118) -> str:
             lines.append("")
         lines[-1] += f" {word}" if lines[-1] else word
     return "\n".join(lines) + "\n"
-
-
-if __name__ == "__main__":
-    README.write_text(with_sections(README.read_text("utf-8")), "utf-8")
