@@ -69,6 +69,7 @@ class Generation:
     lookup: LookupDrafter | None = None
     check: Callable[[int], None] = lambda _: None
     prompt_length: int = field(init=False)
+    seconds: float = field(init=False, default=0.0)  # that its rounds have taken
     alone: int = field(init=False, default=0)  # tokens generated alone since the draft model last read
     _rows: list[mx.array] = field(init=False, default_factory=list)  # the last of these, shaped
 
@@ -105,7 +106,9 @@ class Generation:
                 self._compare(match, 1)
             else:
                 yield from self._round(choice, match)
-            self.policy.took(choice, now.depth, time.perf_counter() - started)
+            took = time.perf_counter() - started
+            self.seconds += took
+            self.policy.took(choice, now.depth, took)
 
     def _situation(self, match: Match | None) -> Situation:
         return Situation(

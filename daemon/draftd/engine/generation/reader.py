@@ -13,12 +13,20 @@ Progress = Callable[[int], None]
 class Reader:
     """A model with its cache of one text. Positions count the tokens of the text from its beginning.
 
-    `step` is how many tokens are read in one pass where many are to be read.
+    `step` is how many tokens are read in one pass where many are to be read; `quantize` is given the layers between
+    passes, and may put others in their places.
     """
 
-    def __init__(self, model: Any, cache: SequenceCache, step: int) -> None:
+    def __init__(
+        self,
+        model: Any,
+        cache: SequenceCache,
+        step: int,
+        quantize: Callable[[list[Any]], None] = lambda _: None,
+    ) -> None:
         self._model = model
         self._step = step
+        self._quantize = quantize
         self._marked: int | None = None
         self.cache = cache
 
@@ -35,14 +43,20 @@ class Reader:
         """Read on; return the logits of what may follow, a row for each token. Nothing is waited for."""
         logits: mx.array = self._model(tokens[None], cache=self.cache.layers)[0]
         self.cache.advance(tokens.size)
+        if self._marked is None:
+            self._quantize(self.cache.layers)
         return logits
 
     def catch_up(self, text: Sequence[int], progress: Progress = lambda _: None) -> None:
-        """Read the text but for its last token, a step at a time; `progress` is told how many of the step were read.
+        """Read the text but for its last token, a step at a time; `progress` is told how many each step has read.
 
         Whatever `progress` raises ends the reading, with the cache in order.
         """
-        while (missing := self.unread(text) - 1) > 0:
+        self.read_to(len(text) - 1, text, progress)
+
+    def read_to(self, end: int, text: Sequence[int], progress: Progress = lambda _: None) -> None:
+        """Read the first `end` tokens of the text, as far as they are unread; see `catch_up`."""
+        while (missing := end - self.position) > 0:
             start, count = self.position, min(missing, self._step)
             self.read(mx.array(text[start : start + count], mx.uint32))
             mx.eval([layer.state for layer in self.cache.layers])
@@ -53,6 +67,7 @@ class Reader:
         """Return what of the text is to be read first; what is read from here on can be forgotten."""
         if self.cache.rereads:  # it can only come back to where a pass began
             self.catch_up(text)
+        self._quantize(self.cache.layers)
         self.cache.mark()
         self._marked = self.position
         return mx.array(text[self.position :], mx.uint32)
