@@ -20,6 +20,7 @@ def test_the_wheel_carries_the_demo_pair_and_what_users_edit(tmp_path: Path) -> 
     for model in ("target", "draft"):
         files = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
         assert {f"draftd/demo/{model}/{file}" for file in files} <= names
+    assert "draftd/ops/monitoring/dashboard.json" in names
     for kind in ("profiles", "prompts", "launchd"):
         shipped = {path.name for path in (ROOT / kind).iterdir()}
         assert {f"draftd/shipped/{kind}/{name}" for name in shipped} <= names

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from draftd.profiles import MOST_DRAFTED
+from draftd.profiles import MAX_DRAFT_TOKENS
 from draftd.protocol import Costs
 from draftd.telemetry.metrics import Metrics
 from draftd.telemetry.records import GenerationReport
@@ -83,7 +83,7 @@ def test_a_request_that_drafted_nothing_says_nothing() -> None:
 
 def test_a_worker_cannot_make_series(metrics: Metrics) -> None:
     metrics.record("fast", drafting([1] * 1000, [1] * 1000))
-    assert len(positions(metrics)) == MOST_DRAFTED
+    assert len(positions(metrics)) == MAX_DRAFT_TOKENS
     metrics.retire("fast")
     assert positions(metrics) == []
 
@@ -92,7 +92,7 @@ def positions(metrics: Metrics) -> list[str]:
     return [name for name, _ in scrape(metrics) if name == "draftd_draft_accepted_by_position_total"]
 
 
-@given(lengths=st.lists(st.integers(1, MOST_DRAFTED), max_size=30))
+@given(lengths=st.lists(st.integers(1, MAX_DRAFT_TOKENS), max_size=30))
 def test_the_lengths_of_rounds_are_found_again(lengths: list[int]) -> None:
     proposed = [sum(length >= place for length in lengths) for place in range(1, max(lengths, default=0) + 1)]
     known = Speculation()

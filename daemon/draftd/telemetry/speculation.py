@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 
-from draftd.profiles import MOST_DRAFTED
+from draftd.profiles import MAX_DRAFT_TOKENS
 from draftd.protocol import Costs
 from draftd.telemetry.records import GenerationReport
 
@@ -33,9 +33,9 @@ class Speculation:
         """Count one request; one that drafted nothing says nothing about drafting."""
         if not report.proposed:
             return
-        proposed = report.proposed_by_position[:MOST_DRAFTED]
+        proposed = report.proposed_by_position[:MAX_DRAFT_TOKENS]
         self.proposed.update(dict(enumerate(proposed, 1)))
-        self.accepted.update(dict(enumerate(report.accepted_by_position[:MOST_DRAFTED], 1)))
+        self.accepted.update(dict(enumerate(report.accepted_by_position[:MAX_DRAFT_TOKENS], 1)))
         for length, (rounds, longer) in enumerate(zip(proposed, (*proposed[1:], 0), strict=False), 1):
             if rounds > longer:
                 self.lengths[length] += rounds - longer

@@ -16,7 +16,7 @@ from pydantic import AfterValidator, ConfigDict, Field, ValidationError
 
 from draftd.errors import RequestError
 from draftd.profile_tables import RequestDefaults
-from draftd.profiles import MAX_AUTO_DRAFT, MOST_DRAFTED, Profile
+from draftd.profiles import MAX_AUTO_DRAFT, MAX_DRAFT_TOKENS, Profile
 from draftd.protocol import LOGIT_BIAS_FIELD
 from draftd.web import json_codec, messages
 
@@ -54,7 +54,7 @@ class RequestFields(RequestDefaults):
     stream: bool = False
     stream_options: dict[str, Any] | None = None
     max_completion_tokens: int = Field(1, ge=1)
-    num_draft_tokens: Annotated[int, Field(ge=0, le=MOST_DRAFTED)] | Literal["auto"] = 0
+    num_draft_tokens: Annotated[int, Field(ge=0, le=MAX_DRAFT_TOKENS)] | Literal["auto"] = 0
     repetition_context_size: int = Field(0, ge=0, le=100_000)
     presence_context_size: int = Field(0, ge=0, le=100_000)
     frequency_context_size: int = Field(0, ge=0, le=100_000)

@@ -17,9 +17,10 @@ from typing import assert_never
 
 import structlog
 
+from draftd.hub import are_here
 from draftd.profiles import Profile
 from draftd.sockets import holder_of
-from draftd.workers import command, health, machine, weights
+from draftd.workers import command, health, machine
 from draftd.workers.messages import Close, FromChild, Granted, Message, Reconfigure
 from draftd.workers.monitor import Watched, watch
 from draftd.workers.process import Child
@@ -337,4 +338,4 @@ class Worker:
 
 
 def _environment(profile: Profile, base: Mapping[str, str]) -> dict[str, str]:
-    return command.environment(base, offline=weights.at_hand(profile, base))
+    return command.environment(base, offline=are_here(profile.files, base))

@@ -8,17 +8,27 @@ from typing import Any
 
 import pytest
 
-from draftd.ops.doctor.diagnosis import diagnose
-from draftd.ops.doctor.facts import Daemon, Facts, Model, Port, Process, Versions, Vocabularies
-from draftd.ops.doctor.findings import Finding, Severity, exit_code
+from draftd.hub import ModelConfig, ModelOnDisk
+from draftd.ops.doctor import diagnose, exit_code
+from draftd.ops.doctor.facts import (
+    Download,
+    Facts,
+    Finding,
+    OtherProgram,
+    RunningDaemon,
+    Severity,
+    Versions,
+    Vocabularies,
+    WantedPort,
+)
 from draftd.profiles import Profile
-from draftd.sockets import Holder
 
 GB = 10**9
 FINE, NOTE, WARNING, ERROR = Severity
 MAC = Versions("3.12.4", "arm64", "Darwin", "15.1", "0.32.4", "0.32.2", ">=0.32.2")
-BIG = Model("big", local=False, folder=Path("/big"), size=2 * GB, model_type="qwen2", caches="trimmable")
-SMALL = replace(BIG, name="small", size=GB // 2)
+QWEN = ModelConfig(model_type="qwen2", cache="attention")
+BIG = ModelOnDisk("big", local=False, folder=Path("/big"), weight_bytes=2 * GB, config=QWEN)
+SMALL = replace(BIG, name="small", weight_bytes=GB // 2)
 
 
 def profile(name: str, length: int = 5, **fields: object) -> Profile:
@@ -59,14 +69,14 @@ WELL = Facts(
     version="1.0",
     versions=MAC,
     profiles=(profile("p-fast", 3), profile("p-max", 7, autostart=False)),
-    ports=(Port(8000, "worker", "workers", None), Port(8080, "proxy", "draftd", None)),
+    ports=(WantedPort(8000, "worker", "workers"), WantedPort(8080, "proxy", "draftd")),
     models={"big": BIG, "small": SMALL},
     vocabularies=(Vocabularies("big", "small", 0, 1000),),
     memory_total=16 * GB,
     memory_free=8 * GB,
     disk_free=100 * GB,
     state_dir=Path("/state"),
-    daemon=Daemon(4, "http://127.0.0.1:8080", "1.0", (row("p-fast"),)),
+    daemon=RunningDaemon(4, "http://127.0.0.1:8080", "1.0", (row("p-fast"),)),
     bench=bench(d3=1.5, d7=1.2),
 )
 
@@ -88,15 +98,15 @@ def test_where_all_is_well_the_doctor_says_what_it_looked_at_and_nothing_else() 
         "big is here, 2.0 GB",
         "small is here, 500 MB",
         "small and big have one vocabulary of 1000 tokens",
-        "1 workers start by themselves, with 2.5 GB of weights; the memory is 16.0 GB",
+        "1 worker starts by itself, with 2.5 GB of weights; the memory is 16.0 GB",
         "p-fast: 80% of the draft tokens are accepted",
         "p-fast: 1.50x the speed of no drafting (bench of 2026-11-23)",
         "p-max: 1.20x the speed of no drafting (bench of 2026-11-23)",
     ]
 
 
-HUB: dict[str, Any] = {"local": False, "folder": None}
-NODE = Holder(8080, 77, "node")
+AT_HUB = {"big": ModelOnDisk("big", local=False), "small": SMALL}
+NODE: tuple[str, int] = ("port 8080 is held by node (pid 77)", 77)
 TABLE: list[tuple[str, dict[str, Any], Severity, str, str]] = [
     # what differs, and the finding's severity, what, and do
     ("old Python", {"versions": replace(MAC, python="3.10.1")}, ERROR, "Python 3.10.1 is too old", "install"),
@@ -120,15 +130,21 @@ TABLE: list[tuple[str, dict[str, Any], Severity, str, str]] = [
     ("new mlx-lm", {"versions": replace(MAC, mlx_lm="0.33.0")}, WARNING, "0.33.0 is not a 0.32", "<0.33"),
     ("Linux", {"versions": replace(MAC, system="Linux")}, NOTE, "mlx computes on the CPU", "Mac"),
     ("bad profile", {"config_error": "a.toml:3: no"}, ERROR, "a.toml:3: no", "draftd check"),
-    ("no daemon", {"daemon": None}, NOTE, "no daemon runs", "draftd up"),
+    ("no daemon", {"daemon": None}, NOTE, "no daemon is running", "draftd up"),
     ("stale note", {"stale_note": True}, NOTE, "left its note in /state", "--fix"),
     ("no cache", {"hub_cache": Path("/h"), "hub_cache_exists": False}, NOTE, "there is no /h", "--fix"),
-    ("mute", {"daemon": Daemon(4, "http://d", "1.0", None)}, ERROR, "(pid 4) does not answer", "kill 4"),
+    (
+        "mute",
+        {"daemon": RunningDaemon(4, "http://d", "1.0", None)},
+        ERROR,
+        "(pid 4) does not answer",
+        "kill 4",
+    ),
     ("old code", {"version": "2.0"}, WARNING, "the daemon is draftd 1.0, installed is 2.0", "draftd down"),
     (
         "failed worker",
         {
-            "daemon": Daemon(
+            "daemon": RunningDaemon(
                 4,
                 "http://d",
                 "1.0",
@@ -141,85 +157,92 @@ TABLE: list[tuple[str, dict[str, Any], Severity, str, str]] = [
     ),
     (
         "backing off",
-        {"daemon": Daemon(4, "http://d", "1.0", (row("w", state="backoff"),))},
+        {"daemon": RunningDaemon(4, "http://d", "1.0", (row("w", state="backoff"),))},
         WARNING,
         "w is backoff",
         "draftd restart w",
     ),
     (
         "other models",
-        {"daemon": Daemon(4, "http://d", "1.0", (row("p-fast", model="demo"),))},
+        {"daemon": RunningDaemon(4, "http://d", "1.0", (row("p-fast", model="demo"),))},
         NOTE,
         "other models than the profile files name: p-fast",
-        "nothing, if that is meant",
+        "nothing, if you meant that",
     ),
     (
         "proxy port",
-        {"ports": (Port(8080, "proxy", "draftd", NODE),), "daemon": None},
+        {"ports": (WantedPort(8080, "proxy", "draftd", *NODE),), "daemon": None},
         ERROR,
         "port 8080 is held by node (pid 77)",
         "kill 77   or: draftd up --port 8081",
     ),
     (
         "proxy port of a stranger while the daemon is elsewhere",
-        {"ports": (Port(8080, "proxy", "draftd", NODE),)},
+        {"ports": (WantedPort(8080, "proxy", "draftd", *NODE),)},
         NOTE,
         "port 8080 is held by node (pid 77)",
         "kill 77",
     ),
     (
         "nameless holder on a Mac",
-        {"ports": (Port(8080, "proxy", "draftd", Holder(8080, None, None)),), "daemon": None},
+        {
+            "ports": (
+                WantedPort(
+                    8080, "proxy", "draftd", "port 8080 is held by a process that the system does not name"
+                ),
+            ),
+            "daemon": None,
+        },
         ERROR,
         "does not name",
         "sudo lsof -nP -iTCP:8080 -sTCP:LISTEN",
     ),
     (
         "worker port",
-        {"ports": (Port(8000, "worker", "workers", Holder(8000, 5, "x")),)},
+        {"ports": (WantedPort(8000, "worker", "workers", "port 8000 is held by x (pid 5)", 5),)},
         NOTE,
         "port 8000 is held by x (pid 5)",
         "nothing, or: kill 5",
     ),
     (
         "fixed port",
-        {"ports": (Port(9000, "fixed", "p-max", Holder(9000, 5, "x")),)},
+        {"ports": (WantedPort(9000, "fixed", "p-max", "port 9000 is held by x (pid 5)", 5),)},
         WARNING,
         "port 9000 is held by x (pid 5)",
         "kill 5",
     ),
     (
         "busy program",
-        {"processes": (Process(9, "ollama", 250.0, GB),)},
+        {"programs": (OtherProgram(9, "ollama", 250.0, GB),)},
         NOTE,
         "ollama (pid 9) uses 250 % of a processor and 1.0 GB",
         "end it",
     ),
-    ("large program", {"processes": (Process(9, "chrome", 1.0, 4 * GB),)}, NOTE, "4.0 GB", "end it"),
+    ("large program", {"programs": (OtherProgram(9, "chrome", 1.0, 4 * GB),)}, NOTE, "4.0 GB", "end it"),
     (
         "to download",
-        {"models": {"big": replace(BIG, **HUB, size=3 * GB), "small": SMALL}},
+        {"models": AT_HUB, "downloads": {"big": Download(3 * GB)}},
         NOTE,
         "big is not downloaded (3.0 GB)",
         "draftd pull p-fast",
     ),
     (
         "to download, size unknown",
-        {"models": {"big": replace(BIG, **HUB, size=None), "small": SMALL}},
+        {"models": AT_HUB, "downloads": {"big": Download()}},
         NOTE,
         "size unknown",
         "draftd pull p-fast",
     ),
     (
         "disk full",
-        {"models": {"big": replace(BIG, **HUB), "small": SMALL}, "disk_free": GB},
+        {"models": AT_HUB, "downloads": {"big": Download(2 * GB)}, "disk_free": GB},
         ERROR,
         "the models to download take 2.0 GB, the disk has 1.0 GB left",
         "free some",
     ),
     (
         "unknown to the hub",
-        {"models": {"big": Model("big", local=False, refused="the hub has no such model")}},
+        {"models": AT_HUB, "downloads": {"big": Download(refused="the hub has no such model")}},
         ERROR,
         "big: the hub has no such model",
         "correct the name in the profile p-fast",
@@ -233,7 +256,7 @@ TABLE: list[tuple[str, dict[str, Any], Severity, str, str]] = [
     ),
     (
         "no such folder",
-        {"models": {"big": Model("big", local=True), "small": SMALL}},
+        {"models": {"big": ModelOnDisk("big", local=True), "small": SMALL}},
         ERROR,
         "there is no big",
         "correct the path in the profile p-fast",
@@ -247,23 +270,31 @@ TABLE: list[tuple[str, dict[str, Any], Severity, str, str]] = [
     ),
     (
         "a state for a cache",
-        {"models": {"big": replace(BIG, caches="state", model_type="qwen3_5"), "small": SMALL}},
+        {"models": {"big": replace(BIG, config=ModelConfig("qwen3_5", cache="state")), "small": SMALL}},
         ERROR,
         "big (qwen3_5) cannot draft",
         "remove draft_model from p-fast, p-max",
     ),
     (
         "unknown type",
-        {"models": {"big": BIG, "small": replace(SMALL, caches="unsupported", model_type="odd")}},
+        {
+            "models": {"big": BIG, "small": replace(SMALL, config=ModelConfig("odd"))},
+            "unsupported": frozenset({"odd"}),
+        },
         ERROR,
         "knows no model type odd (small)",
         "update mlx-lm",
     ),
     (
         "sliding window",
-        {"models": {"big": replace(BIG, window=1024, model_type="gemma3"), "small": SMALL}},
+        {
+            "models": {
+                "big": replace(BIG, config=ModelConfig("gemma3", cache="window", window=1024)),
+                "small": SMALL,
+            }
+        },
         WARNING,
-        "big (gemma3) remembers the last 1024 tokens only",
+        "some layers of big (gemma3) remember the last 1024 tokens only",
         "remove draft_model from p-fast, p-max",
     ),
     (
@@ -287,7 +318,7 @@ TABLE: list[tuple[str, dict[str, Any], Severity, str, str]] = [
         "the tokenizers of small and big cannot be compared",
         "draftd test",
     ),
-    ("no room", {"memory_total": 2 * GB}, ERROR, "1 workers start by themselves", "draftd up PROFILE"),
+    ("no room", {"memory_total": 2 * GB}, ERROR, "1 worker starts by itself", "draftd up PROFILE"),
     ("little room", {"memory_total": 3 * GB}, WARNING, "with 2.5 GB of weights", "autostart = false"),
     (
         "memory in use",
@@ -324,7 +355,7 @@ TABLE: list[tuple[str, dict[str, Any], Severity, str, str]] = [
     (
         "low acceptance, with a shorter draft at hand",
         {
-            "daemon": Daemon(
+            "daemon": RunningDaemon(
                 4, "http://d", "1.0", (low("p-max", 7), row("p-mid"), row("p-fast", num_draft_tokens=3))
             )
         },
@@ -334,7 +365,7 @@ TABLE: list[tuple[str, dict[str, Any], Severity, str, str]] = [
     ),
     (
         "low acceptance with the shortest draft",
-        {"daemon": Daemon(4, "http://d", "1.0", (low("p-fast", 3), row("p-max", num_draft_tokens=7)))},
+        {"daemon": RunningDaemon(4, "http://d", "1.0", (low("p-fast", 3), row("p-max", num_draft_tokens=7)))},
         WARNING,
         "p-fast: 40% of the draft tokens are accepted",
         "try no draft_model",
@@ -399,14 +430,16 @@ def test_when_no_length_is_faster_than_none_the_draft_model_is_to_go() -> None:
 @pytest.mark.parametrize(
     "facts",
     [
-        {"ports": (Port(8080, "proxy", "draftd", NODE, ours=True),)},
-        {"daemon": Daemon(4, "http://d", "1.0", (low("p-fast", 3, proposed=50),))},  # too few to judge by
-        {"daemon": Daemon(4, "http://d", "1.0", (low("plain", 0),))},
+        {"ports": (WantedPort(8080, "proxy", "draftd", *NODE, ours=True),)},
+        {
+            "daemon": RunningDaemon(4, "http://d", "1.0", (low("p-fast", 3, proposed=50),))
+        },  # too few to judge by
+        {"daemon": RunningDaemon(4, "http://d", "1.0", (low("plain", 0),))},
         {"memory_total": 1000 * GB, "profiles": (profile("p-fast", 3), profile("b", 7))},  # little to save
         {"profiles": (profile("p-fast", 3), profile("p-max", 7)), "share": True},
         {"profiles": (profile("p-fast", 3), profile("p-max", 7, share_engine=False)), "share": True},
         {"memory_free": GB},  # while the daemon runs, what is not free is its own
-        {"processes": (Process(9, "idle", 5.0, GB),)},
+        {"programs": (OtherProgram(9, "idle", 5.0, GB),)},
         {"models": {"big": replace(BIG, local=True), "small": SMALL}},
     ],
 )
