@@ -116,9 +116,9 @@ class Engine:
         assert response.readline()
         return response
 
-    def ask(self, path: str, **body: Any) -> dict[str, Any]:
+    def ask(self, path: str, headers: Mapping[str, str] | None = None, **body: Any) -> dict[str, Any]:
         """Send a request, and return the answer's JSON."""
-        with self.open(path, **body) as response:
+        with self.open(path, headers, **body) as response:
             answer: dict[str, Any] = json.loads(response.read())
         assert response.status == 200, answer
         return answer

@@ -6,6 +6,7 @@ from typing import Any
 import mlx_lm
 import pytest
 
+from draftd.protocol import DRAFTERS_HEADER, MODEL_DRAFTER
 from tests.engine.served import Engine, turn
 
 pytestmark = pytest.mark.real
@@ -15,6 +16,8 @@ PROMPTS = [
 ]
 LENGTHS = [3, 5, 7]
 MAX_TOKENS = 50
+
+BY_MODEL = {DRAFTERS_HEADER: MODEL_DRAFTER}
 
 
 class Reference:
@@ -60,7 +63,7 @@ def proposed(from_draft: list[bool], draft_length: int, max_tokens: int) -> int:
 def counts(engine: Engine, prompt: str, draft_length: int, **body: Any) -> tuple[str, dict[str, Any], int]:
     """Return the line for people, the record, and how many tokens the answer is said to have."""
     answer, lines = engine.generation(
-        lambda: engine.ask("/v1/completions", prompt=prompt, num_draft_tokens=draft_length, **body)
+        lambda: engine.ask("/v1/completions", BY_MODEL, prompt=prompt, num_draft_tokens=draft_length, **body)
     )
     record = engine.records("generation")[-1]
     human = lines[next(n for n, line in enumerate(lines) if '"generation"' in line) - 1]

@@ -4,15 +4,15 @@ Written for mlx-lm 0.32.2. Before a hook replaces something it looks for it by n
 uses, and whether mlx_lm looks it up by that name when it runs, since a replacement that nobody calls would be
 worse than none. A hook that finds something else changes nothing, and the worker serves without it.
 
-mlx_lm's function for speculative decoding is wrapped once, by `generation.entry`. Three hooks have a part in the
-wrapper, and each looks for what its part needs: without `loop` tokens are still counted, and without `acceptance`
-progress is still reported.
+Requests that are not batched, all of a worker that drafts, are served by `serving` in our own loop. mlx_lm's function
+for speculative decoding is not used any more; a worker where `serving` does not fit serves as mlx_lm does, and counts
+nothing.
 """
 
 import functools
 import importlib
 import inspect
-from collections.abc import Callable, Set
+from collections.abc import Callable
 from typing import Any
 
 from draftd.engine import records, request_context
@@ -26,8 +26,6 @@ from draftd.engine.watchdog import exit_on_death, watch
 from draftd.protocol import STARTED
 
 PLACED = "placed"
-STEP = "speculative_generate_step"
-STEP_PARTS = ("loop", "acceptance", "progress")  # hooks with a part in the wrapper around it
 
 _tick = at_most_every(INTERVAL, records.report_progress)
 
@@ -38,10 +36,7 @@ class UnfitError(Exception):
 
 def place_all() -> dict[str, str]:
     """Place the hooks that fit. Return, by name, PLACED or the reason why not."""
-    placed = {name: _attempt(place) for name, (place, _) in HOOKS.items()}
-    if parts := {name for name in STEP_PARTS if placed.get(name) == PLACED}:
-        placed |= dict.fromkeys(parts, _attempt(functools.partial(_wrap_step, parts)))
-    return placed
+    return {name: _attempt(place) for name, (place, _) in HOOKS.items()}
 
 
 def announce(placed: dict[str, str]) -> None:
@@ -50,7 +45,7 @@ def announce(placed: dict[str, str]) -> None:
     for name, reason in missing.items():
         records.say(f"{HOOKS[name][1]}: {reason}")
     version = importlib.import_module("mlx_lm").__version__
-    accounting = "acceptance" not in missing
+    accounting = "serving" not in missing
     records.write(records.record(STARTED, accounting=accounting, mlx_lm=version, hooks=placed))
 
 
@@ -64,45 +59,29 @@ def _attempt(place: Callable[[], None]) -> str:
     return PLACED
 
 
-def _wrap_step(parts: Set[str]) -> None:
-    """Put our wrapper in the place of mlx_lm's function, with the parts that fit."""
-    from draftd.engine.generation.entry import SpeculativeStep
-
-    module = _generate_module()
-    module.speculative_generate_step = SpeculativeStep(
-        module.speculative_generate_step,
-        tick=_tick if "progress" in parts else None,
-        report=records.report_generation if "acceptance" in parts else None,
-        own_loop="loop" in parts,
-        wants_adaptive=lambda: request_context.current().auto,
-        on_error=lambda error: records.say(f"what drafting costs could not be measured: {describe(error)}"),
-    )
-
-
-def _generate_module() -> Any:
-    # The package exports a function of the same name as this module, so an import statement will not do.
-    return importlib.import_module("mlx_lm.generate")
-
-
-def _place_loop() -> None:
-    """Our loop needs all that a request may ask of mlx_lm's, and samplers that say what they draw from."""
+def _place_serving() -> None:
     server: Any = importlib.import_module("mlx_lm.server")
-    parameters = ("prompt", "model", "draft_model", "stream", "num_draft_tokens", "max_tokens", "sampler")
-    others = ("logits_processors", "prompt_cache", "prefill_step_size", "kv_bits")
-    expect(_generate_module(), STEP, *parameters, *others, caller="stream_generate")
-    shaping = ("temp", "top_p", "min_p", "top_k")
-    make_sampler = expect(server, "make_sampler", *shaping, "xtc_probability", caller="_make_sampler")
-    from draftd.engine.generation.sampling import with_distribution
+    generator = expect(server, "ResponseGenerator", caller="run")
+    expect(generator, "_serve_single", "request", "stream", caller="_generate")
+    expect(generator, "_tokenize", "tokenizer", "request", "args")
+    expect(generator, "_make_state_machine", "model_key", "tokenizer", "stop_words")
+    expect(server, "_make_logits_processors", "args")
+    expect(server, "_format_top_logprobs", "logprobs", "top_n", "tokenizer")
+    expect(server, "Response", "text", "token", "logprob", "finish_reason", "top_tokens")
+    expect(server, "GenerationContext", "text_sm", "initial_state", "prompt", "tool_parser")
+    expect(server, "GenerationArguments", "sampling", "logits", "max_tokens", "num_draft_tokens", "seed")
+    _model_provider(server)
+    from draftd.engine.serving import Serving
 
-    server.make_sampler = with_distribution(make_sampler)
+    serving = Serving(_tick)
 
+    def serve_single(self: Any, request: Any, stream: Any) -> None:
+        serving.serve(self, request, stream)
 
-def _place_acceptance() -> None:
-    expect(_generate_module(), STEP, "num_draft_tokens", "max_tokens", caller="stream_generate")
+    generator._serve_single = serve_single
 
 
 def _place_progress() -> None:
-    expect(_generate_module(), STEP, "model", "draft_model", caller="stream_generate")
     server: Any = importlib.import_module("mlx_lm.server")
     generator = expect(server, "ResponseGenerator", caller="run")
     generate = expect(generator, "generate", "request", "generation_args", "progress_callback")
@@ -205,11 +184,10 @@ def _place_startup_checks() -> None:
 
 
 HOOKS: dict[str, tuple[Callable[[], None], str]] = {
-    "loop": (
-        _place_loop,
-        "fewer draft tokens are kept where the temperature is above 0, and no draft length adapts",
+    "serving": (
+        _place_serving,
+        "nothing is drafted but in mlx_lm's own way, and draft acceptance is not counted",
     ),
-    "acceptance": (_place_acceptance, "draft acceptance is not counted"),
     "progress": (_place_progress, "a slow request may be taken for a stalled one"),
     "quiet_health": (_place_quiet_health, "the log is full of health checks"),
     "logit_bias": (_place_logit_bias, "logit_bias is ignored"),

@@ -1,6 +1,6 @@
 """What the daemon says of a request in headers, carried from the thread that reads it to the one that generates.
 
-mlx_lm.server reads each request in a thread of its own, and generates in another. The context stands in two
+mlx_lm.server reads each request in a thread of its own, and generates in another. The context stands in
 headers: it is current in the first thread once they are read, travels with the request's arguments, and is
 current in the second thread while that one serves the request. Requests that are batched, which are never
 drafted, are served side by side: there none is current.
@@ -13,17 +13,29 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
-from draftd.protocol import AUTO_DRAFT, DRAFT_HEADER, PROFILE_HEADER, PROFILE_NAME
+from draftd.protocol import (
+    AUTO_DRAFT,
+    DRAFT_HEADER,
+    DRAFTERS_HEADER,
+    LOOKUP_DRAFTER,
+    MODEL_DRAFTER,
+    PROFILE_HEADER,
+    PROFILE_NAME,
+)
 
+ALL_DRAFTERS = frozenset({MODEL_DRAFTER, LOOKUP_DRAFTER})
 CONTEXT_ATTRIBUTE = "draftd_context"  # of mlx_lm's GenerationArguments
 
 
 @dataclass(frozen=True, slots=True)
 class RequestContext:
-    """`profile` says whose request it is; with `auto` the draft length may be less than what the body says."""
+    """`profile` says whose request it is; with `auto` the draft length may be less than what the body says; only
+    `drafters` may draft.
+    """
 
     profile: str | None = None
     auto: bool = False
+    drafters: frozenset[str] = ALL_DRAFTERS
 
 
 NO_CONTEXT = RequestContext()
@@ -38,8 +50,11 @@ def current() -> RequestContext:
 def read(headers: Mapping[str, str]) -> RequestContext:
     """Return the context that a request's headers give; a name that no profile can have is ignored."""
     name = headers.get(PROFILE_HEADER, "")
+    drafters = headers.get(DRAFTERS_HEADER)
     return RequestContext(
-        name if PROFILE_NAME.fullmatch(name) else None, headers.get(DRAFT_HEADER) == AUTO_DRAFT
+        name if PROFILE_NAME.fullmatch(name) else None,
+        headers.get(DRAFT_HEADER) == AUTO_DRAFT,
+        ALL_DRAFTERS if drafters is None else ALL_DRAFTERS & set(drafters.split(",")),
     )
 
 

@@ -10,6 +10,8 @@ the queue of answers, the templates, the prompt cache. A request goes through th
 4. However it ends, what was read goes to the prompt cache, and what was drafted is counted and reported.
 """
 
+from __future__ import annotations
+
 import functools
 import random
 from collections.abc import Callable, Iterator
@@ -23,15 +25,17 @@ from mlx_lm.models.cache import KVCache
 
 from draftd.engine import records, request_context
 from draftd.engine.generation.acceptance import AcceptanceCount
+from draftd.engine.generation.caches.sequence import SequenceCache
 from draftd.engine.generation.calibration import costs_of, measure
 from draftd.engine.generation.drafters.lookup import LookupDrafter
 from draftd.engine.generation.drafters.model import ModelDrafter
 from draftd.engine.generation.estimates import ALONE
-from draftd.engine.generation.loop import Generation, Token
+from draftd.engine.generation.loop import Generation, Token, plain
 from draftd.engine.generation.models import LoadedModels
 from draftd.engine.generation.reader import Reader
 from draftd.engine.generation.sampling import Greedy, Logits, Rule, Seeded, Shape, Speculative
 from draftd.engine.model_facts import vocabulary_size
+from draftd.protocol import LOOKUP_DRAFTER, MODEL_DRAFTER
 
 CONTEXT_SIZES = ("repetition_context_size", "presence_context_size", "frequency_context_size")
 
@@ -62,7 +66,13 @@ def rule_of(arguments: Any, special_tokens: tuple[int, ...]) -> Rule:
 def way_of(arguments: Any) -> tuple[Any, ...]:
     """Return what requests have in common whose drafts are kept about as often."""
     sampling, logits = arguments.sampling, arguments.logits
-    shaped = (sampling.top_p, sampling.min_p, sampling.top_k, sampling.xtc_probability, arguments.seed is None)
+    shaped = (
+        sampling.top_p,
+        sampling.min_p,
+        sampling.top_k,
+        sampling.xtc_probability,
+        arguments.seed is None,
+    )
     penalties = (logits.repetition_penalty, logits.presence_penalty, logits.frequency_penalty)
     return (sampling.temperature, *(shaped if sampling.temperature else ()), *penalties)
 
@@ -83,7 +93,7 @@ class Serving:
     def __init__(self, tick: Callable[[], None]) -> None:
         self._tick = tick
         self._models: LoadedModels | None = None
-        self._draft_seconds: dict[LoadedModels, float] = {}
+        self._measured: tuple[float, float] | None = None
 
     def serve(self, generator: Any, request: tuple[Any, Any, Any], stream: Any) -> None:
         """Serve one request of mlx_lm's ResponseGenerator; whatever goes wrong is told in the queue of its answer."""
@@ -91,8 +101,6 @@ class Serving:
         try:
             with mx.stream(stream):
                 self._answer(generator, queue.put, wanted, arguments)
-        except LeftError:
-            queue.put(None)
         except Exception as error:
             queue.put(error)
 
@@ -100,26 +108,33 @@ class Serving:
         prompt = _prompt(generator, told, wanted, arguments)
         told(prompt.context)
         models = self._loaded(generator.model_provider)
-        generation = self._generation(models, generator, prompt, arguments)
+        generation, store = self._begin(models, generator, prompt, arguments)
         count = AcceptanceCount(generation.policy.fixed if generation.draft else None, generation.rule.name)
         try:
-            self._read_prompt(generation, generator, prompt)
-            for response in self._responses(generation, count, generator, prompt, arguments):
+            self._read_prompt(generation, prompt, store)
+            for response in self._responses(
+                generation, count, generator.model_provider.tokenizer, prompt, arguments
+            ):
                 told(response)
             told(None)
+        except LeftError:
+            told(None)
         finally:
-            if generation.lookup:
-                generation.lookup.close()
-            _store(generation, generator, generation.text)
-            self._report(models, generation, count)
+            self._report(generation, count)
+        store(generation.text)
+        if generation.lookup:
+            generation.lookup.close()
 
     def _loaded(self, provider: Any) -> LoadedModels:
         known = self._models
         if known is None or known.target is not provider.model or known.draft is not provider.draft_model:
             self._models = known = LoadedModels(provider.model, provider.draft_model, records.say)
+            self._measured = None
         return known
 
-    def _generation(self, models: LoadedModels, generator: Any, prompt: Prompt, arguments: Any) -> Generation:
+    def _begin(
+        self, models: LoadedModels, generator: Any, prompt: Prompt, arguments: Any
+    ) -> tuple[Generation, _Store]:
         provider, flags = generator.model_provider, generator.cli_args
         cached, rest = generator.prompt_cache.fetch_nearest_cache(provider.model_key, prompt.tokens)
         prompt.context.prompt_cache_count = len(prompt.tokens) - len(rest)
@@ -131,24 +146,31 @@ class Serving:
         logits = _logits(provider.model, arguments)
         context = request_context.current()
         length = max(0, arguments.num_draft_tokens)
-        drafts = models.can_draft and length > 0
-        fixed = None if context.auto or not models.has_drafter else length
-        return Generation(
+        drafters = context.drafters if models.can_draft and length > 0 else frozenset()
+        by_model = models.has_drafter and MODEL_DRAFTER in drafters
+        generation = Generation(
             text=list(prompt.tokens),
             max_tokens=arguments.max_tokens,
             target=reader(provider.model, target),
             rule=rule,
             logits=logits,
-            policy=models.policy(way_of(arguments), fixed=fixed, draws=bool(arguments.sampling.temperature)),
+            policy=models.policy(
+                way_of(arguments),
+                fixed=length if by_model and not context.auto else None,
+                draws=bool(arguments.sampling.temperature),
+            ),
             draft=ModelDrafter(reader(provider.draft_model, draft), logits, rule)
-            if drafts and draft is not None and models.has_drafter
+            if by_model and draft is not None
             else None,
             max_draft=length,
-            lookup=LookupDrafter(prompt.tokens, models.answers(context.profile)) if drafts else None,
+            lookup=LookupDrafter(prompt.tokens, models.answers(context.profile))
+            if LOOKUP_DRAFTER in drafters
+            else None,
             check=functools.partial(_check, prompt, self._tick),
         )
+        return generation, _Store(generator, target, draft)
 
-    def _read_prompt(self, generation: Generation, generator: Any, prompt: Prompt) -> None:
+    def _read_prompt(self, generation: Generation, prompt: Prompt, store: _Store) -> None:
         """Read the prompt; where layers cannot be cut to a shorter text, store what ends with a message by itself."""
         total = len(prompt.tokens)
 
@@ -160,14 +182,13 @@ class Serving:
             if generation.target.position < end < total:
                 generation.target.read_to(end, prompt.tokens, progress)
                 if not generation.target.cache.can_cut(end - 1):
-                    _store(generation, generator, prompt.tokens[:end], kind)
+                    store(prompt.tokens, kind, copied=True)
         generation.target.catch_up(prompt.tokens, progress)
 
     def _responses(
-        self, generation: Generation, count: AcceptanceCount, generator: Any, prompt: Prompt, arguments: Any
+        self, generation: Generation, count: AcceptanceCount, tokenizer: Any, prompt: Prompt, arguments: Any
     ) -> Iterator[Any]:
         """Yield mlx_lm's responses, one for each token; the last one has a reason to finish."""
-        tokenizer = generator.model_provider.tokenizer
         detokenizer = tokenizer.detokenizer
         with closing(generation.generate()) as tokens:
             for token in tokens:
@@ -185,16 +206,15 @@ class Serving:
                 if reason or prompt.context._should_stop:
                     return
 
-    def _report(self, models: LoadedModels, generation: Generation, count: AcceptanceCount) -> None:
+    def _report(self, generation: Generation, count: AcceptanceCount) -> None:
         """Report what was drafted, with what it cost and was worth; what goes wrong here disturbs nobody."""
         costs = None
         try:
-            if generation.draft and count.proposed:
-                if models not in self._draft_seconds:
-                    self._draft_seconds = {models: measure(generation.draft, generation.text)}
-                depth = len(generation.text)
-                seconds = self._draft_seconds[models]
-                costs = costs_of(generation.policy.costs, depth, count.proposed_by_position, seconds)
+            if generation.draft and MODEL_DRAFTER in count.drafters:
+                if self._measured is None:
+                    self._measured = measure(generation)
+                times = generation.policy.costs.at(len(generation.text))
+                costs = costs_of(times, count.drafters[MODEL_DRAFTER], self._measured)
         except Exception as error:
             records.say(f"what drafting costs could not be measured: {records.describe(error)}")
         records.report_generation(count, costs, generation.seconds)
@@ -249,15 +269,22 @@ def _response(token: Token, text: str, reason: str | None, arguments: Any, token
     logprob = 0.0
     if arguments.logprobs or arguments.top_logprobs > 0:
         logprobs = token.logprobs()
-        logprob = logprobs[token.token].item()
+        logprob = plain(logprobs[token.token])
         likeliest = server._format_top_logprobs(logprobs, arguments.top_logprobs, tokenizer)
     return server.Response(text, token.token, logprob, reason, likeliest)
 
 
-def _store(generation: Generation, generator: Any, text: list[int], kind: str = "assistant") -> None:
-    """Give what was read of a text to the prompt cache: a copy, unless the generation has ended."""
-    length = generation.target.position
-    layers = list(generation.target.cache.layers)
-    if generation.draft:
-        layers += generation.draft.reader.cache.layers
-    generator.prompt_cache.insert_cache(generator.model_provider.model_key, text[:length], layers, cache_type=kind)
+@dataclass(frozen=True, slots=True)
+class _Store:
+    """Gives what both models have read of a text to the prompt cache."""
+
+    generator: Any
+    target: SequenceCache
+    draft: SequenceCache | None
+
+    def __call__(self, text: list[int], kind: str = "assistant", *, copied: bool = False) -> None:
+        """Store what was read of a text; a copy of it, if the caches are to read on."""
+        caches = [cache for cache in (self.target, self.draft) if cache is not None]
+        layers = [layer for cache in caches for layer in (cache.copy() if copied else cache).layers]
+        key = self.generator.model_provider.model_key
+        self.generator.prompt_cache.insert_cache(key, text[: self.target.position], layers, cache_type=kind)

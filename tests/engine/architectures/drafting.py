@@ -1,14 +1,14 @@
 """A text that is generated token by token by mlx_lm's own caches, and the same by drafts that are verified and taken back."""
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 import mlx.core as mx
 from mlx_lm.models.cache import make_prompt_cache
 
-from draftd.engine.generation.caches.sequence import ModelCaches, SequenceCache
+from draftd.engine.generation.caches.sequence import SequenceCache
 
 PREFILL = 24  # tokens of a prompt that are read in one pass: more than a window
 MAX_DRAFT = 8

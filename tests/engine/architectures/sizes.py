@@ -85,7 +85,13 @@ def _text(model_type: str, **own: Any) -> dict[str, Any]:
     return COMMON | OWN.get(model_type, {}) | {"model_type": model_type} | own
 
 
-_KDA = {"num_heads": 2, "head_dim": 32, "short_conv_kernel_size": 4, "kda_layers": [1, 3], "full_attn_layers": [2, 4]}
+_KDA = {
+    "num_heads": 2,
+    "head_dim": 32,
+    "short_conv_kernel_size": 4,
+    "kda_layers": [1, 3],
+    "full_attn_layers": [2, 4],
+}
 _LONGCAT = {
     "ffn_hidden_size": 64,
     "moe_topk": 2,
@@ -176,7 +182,13 @@ OWN: dict[str, dict[str, Any]] = {
     "exaone": {"num_layers": 4},
     "exaone4": {"sliding_window_pattern": "LG"},
     "exaone_moe": {"layer_types": SLIDING, "is_moe_layer": [False, True] * 2, "routed_scaling_factor": 1.0},
-    "falcon_h1": {"mamba_d_head": 16, "mamba_d_ssm": 64, "mamba_d_state": 16, "mamba_n_heads": 4, "lm_head_multiplier": 1.0},
+    "falcon_h1": {
+        "mamba_d_head": 16,
+        "mamba_d_ssm": 64,
+        "mamba_d_state": 16,
+        "mamba_n_heads": 4,
+        "lm_head_multiplier": 1.0,
+    },
     "gear": {"layer_types": ["full_attention", "sliding_attention", "conv_mixer", "conv_mixer"]},
     "gemma3": {"text_config": {}, "vocab_size": VOCABULARY},
     "gemma3_text": {"sliding_window_pattern": 2, "query_pre_attn_scalar": 16},
@@ -204,7 +216,14 @@ OWN: dict[str, dict[str, Any]] = {
         "mamba_conv_bias": True,
         "position_embedding_type": "nope",
     },
-    "hunyuan": {"rope_scaling": {"alpha": 1.0, "factor": 1.0, "type": "dynamic"}, "moe_topk": 2, "num_shared_expert": 1, "use_mixed_mlp_moe": True, "use_cla": True, "cla_share_factor": 2},
+    "hunyuan": {
+        "rope_scaling": {"alpha": 1.0, "factor": 1.0, "type": "dynamic"},
+        "moe_topk": 2,
+        "num_shared_expert": 1,
+        "use_mixed_mlp_moe": True,
+        "use_cla": True,
+        "cla_share_factor": 2,
+    },
     "jamba": {
         "attn_layer_offset": 1,
         "attn_layer_period": 2,
@@ -275,7 +294,12 @@ OWN: dict[str, dict[str, Any]] = {
         "partial_rotary_factor": 0.5,
     },
     "minicpm": {"dim_model_base": 64, "scale_depth": 1.4, "scale_emb": 1.0},
-    "minicpm3": {"rope_scaling": {"original_max_position_embeddings": 4096, "type": "longrope"}, "dim_model_base": 64, "scale_depth": 1.4, "scale_emb": 1.0},
+    "minicpm3": {
+        "rope_scaling": {"original_max_position_embeddings": 4096, "type": "longrope"},
+        "dim_model_base": 64,
+        "scale_depth": 1.4,
+        "scale_emb": 1.0,
+    },
     "minimax": {"rotary_dim": 8},
     "minimax_m3_vl": {"text_config": {}},
     "ministral3": {"layer_types": SLIDING, "rope_parameters": _LLAMA_4_SCALING},
@@ -302,8 +326,17 @@ OWN: dict[str, dict[str, Any]] = {
         "moe_shared_expert_intermediate_size": 32,
     },
     "olmo3": {"layer_types": SLIDING},
-    "olmo_hybrid": {"linear_allow_neg_eigval": True, "layer_types": ["linear_attention", "full_attention"] * 2},
-    "olmo": {"d_model": 64, "n_layers": 3, "mlp_hidden_size": 128, "n_heads": 4, "embedding_size": VOCABULARY},
+    "olmo_hybrid": {
+        "linear_allow_neg_eigval": True,
+        "layer_types": ["linear_attention", "full_attention"] * 2,
+    },
+    "olmo": {
+        "d_model": 64,
+        "n_layers": 3,
+        "mlp_hidden_size": 128,
+        "n_heads": 4,
+        "embedding_size": VOCABULARY,
+    },
     "openelm": {
         "num_transformer_layers": 3,
         "model_dim": 64,

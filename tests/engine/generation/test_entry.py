@@ -7,12 +7,12 @@ from typing import Any
 
 import mlx.core as mx
 import pytest
+from draftd.engine.generation.entry import FIRST_LENGTH, MAX_KNOWN, SpeculativeStep, distribution_of
 from mlx_lm.sample_utils import make_sampler
 
 from draftd.engine.generation import entry
 from draftd.engine.generation.acceptance import AcceptanceCount, Steps
 from draftd.engine.generation.calibration import Calibration
-from draftd.engine.generation.entry import FIRST_LENGTH, MAX_KNOWN, SpeculativeStep, distribution_of
 from draftd.engine.generation.estimates import CostModel
 from draftd.engine.generation.policy import AdaptiveLength, DraftPolicy, FixedLength
 from draftd.engine.generation.sampling import (

@@ -1,9 +1,9 @@
 """Counting of draft tokens, from what the loop says of each token. Pure.
 
-A round proposes some tokens, keeps those of them that come first, and adds one of the target model. What was proposed
-counts when the first token of its round is given out, what was accepted as far as it was given out: an answer may end
-inside a round (end of sequence, a stop text, a client that left). If proposed tokens are left over then, nobody knows
-any more whether they were kept: the round is truncated, and `accepted` is a lower bound.
+A round proposes some tokens, keeps those of them that come first, and adds one of the target model. What was
+proposed counts when the first token of its round is given out, what was accepted as far as it was given out: an answer
+may end inside a round (end of sequence, a stop text, a client that left). If proposed tokens are left over then, nobody
+knows any more whether they were kept: the round is truncated, and `accepted` is a lower bound.
 """
 
 from dataclasses import dataclass, field
@@ -11,8 +11,9 @@ from dataclasses import dataclass, field
 
 @dataclass(slots=True)
 class Tally:
-    """Draft tokens that were proposed and accepted."""
+    """Rounds of one drafter, and the draft tokens that were proposed and accepted in them."""
 
+    rounds: int = 0
     proposed: int = 0
     accepted: int = 0
 
@@ -28,7 +29,6 @@ class AcceptanceCount:
     draft_length: int | None
     rule: str
     tokens: int = 0
-    rounds: int = 0
     alone: int = 0
     drafters: dict[str, Tally] = field(default_factory=dict)
     proposed_by_position: list[int] = field(default_factory=list)
@@ -36,6 +36,11 @@ class AcceptanceCount:
     _left: int = 0  # proposed tokens of the open round that were not given out
     _kept: int = 0  # those that were
     _open: bool = False
+
+    @property
+    def rounds(self) -> int:
+        """With a draft."""
+        return sum(tally.rounds for tally in self.drafters.values())
 
     @property
     def proposed(self) -> int:
@@ -69,8 +74,9 @@ class AcceptanceCount:
 
     def _open_round(self, drafter: str, proposed: int) -> None:
         self._left, self._kept = proposed, 0
-        self.rounds += 1
-        self.drafters.setdefault(drafter, Tally()).proposed += proposed
+        tally = self.drafters.setdefault(drafter, Tally())
+        tally.rounds += 1
+        tally.proposed += proposed
         missing = proposed - len(self.proposed_by_position)
         self.proposed_by_position.extend([0] * missing)
         self.accepted_by_position.extend([0] * missing)

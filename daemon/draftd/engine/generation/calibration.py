@@ -1,38 +1,58 @@
-"""What a draft token costs, which the times of whole rounds do not show: the draft model is timed by itself, once."""
+"""What single tokens cost, which the times of whole rounds do not show: both models are timed by themselves, once."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable
 
 import mlx.core as mx
 
-from draftd.engine.generation.drafters.model import ModelDrafter
-from draftd.engine.generation.estimates import ALONE, CostModel
-from draftd.engine.generation.policy import MODEL
-from draftd.protocol import Costs
+from draftd.engine.generation.acceptance import Tally
+from draftd.engine.generation.estimates import ALONE, RoundTimes
+from draftd.engine.generation.loop import Generation
+from draftd.engine.generation.reader import Reader
+from draftd.protocol import MODEL_DRAFTER, Costs
 
-TIMED = 4  # draft tokens
-
-
-def measure(draft: ModelDrafter, text: Sequence[int]) -> float:
-    """Return the seconds of a draft token after this text: about as long as one token of an answer takes in all."""
-    draft.reader.catch_up(text)
-    seconds = []
-    for _ in range(2):  # the first pass may have something to compile
-        started = time.perf_counter()
-        mx.eval(draft.propose(text, TIMED, 0).tokens)
-        seconds.append(time.perf_counter() - started)
-        draft.reader.end_round(len(text))
-    return seconds[-1] / TIMED
+TIMED = 4  # tokens
 
 
-def costs_of(model: CostModel, depth: int, proposed_by_position: Sequence[int], draft: float) -> Costs | None:
-    """Return what drafting costs at a depth of context, for rounds as long as those that proposed so many tokens.
+def measure(generation: Generation) -> tuple[float, float]:
+    """Return the seconds of a token without a draft, and of a draft token, at the end of a text.
 
-    `draft` is in seconds, see `measure`. None while nothing was timed without a draft.
+    It takes about as long as a dozen tokens of an answer. Both models are afterwards where they were.
     """
-    times = model.at(depth)
-    if not times.times(ALONE, 0) or not proposed_by_position:
-        return None
-    length = max(1, round(sum(proposed_by_position) / proposed_by_position[0]))
-    verify = max(times.seconds(MODEL, length) - length * draft, draft)
-    return Costs(times.seconds(ALONE, 0), draft, verify)
+    draft = generation.draft
+    if draft is None:
+        raise ValueError("there is no draft model to measure")
+    draft.reader.catch_up(generation.text)
+    text = [*generation.text, generation.text[-1]]  # so that there is something to read in any case
+
+    def alone() -> list[mx.array]:
+        token = generation.target.begin_round(text)
+        for _ in range(TIMED):
+            token = mx.argmax(generation.target.read(token)[-1:], axis=-1)
+            mx.async_eval(token)  # type: ignore[no-untyped-call]
+        return [token]
+
+    single = _seconds(alone, generation.target)
+    return single / TIMED, _seconds(lambda: draft.propose(text, TIMED, 0).tokens, draft.reader) / TIMED
+
+
+def _seconds(tokens: Callable[[], list[mx.array]], reader: Reader) -> float:
+    """Return how long it takes to compute some tokens; what was read for them is forgotten."""
+    position = reader.position
+    for _ in range(2):  # the first time there may be something to compile
+        started = time.perf_counter()
+        mx.eval(tokens())
+        seconds = time.perf_counter() - started
+        reader.end_round(position)
+    return seconds
+
+
+def costs_of(times: RoundTimes, tally: Tally, measured: tuple[float, float]) -> Costs:
+    """Return what drafting costs in rounds as long as those that were counted, of which there is one at least.
+
+    What was seen without a draft is preferred to what was `measured`.
+    """
+    single, draft = measured
+    length = round(tally.proposed / tally.rounds)
+    verify = max(times.seconds(MODEL_DRAFTER, length) - length * draft, draft)
+    return Costs(times.seconds(ALONE, 0) if times.times(ALONE, 0) else single, draft, verify)

@@ -130,7 +130,9 @@ class RoundTimes:
             if cell := self._cells.get((source, shorter)):
                 return cell.seconds
         alone = self._cells.get((ALONE, 0))
-        return alone.seconds if alone else min((cell.seconds for cell in self._cells.values()), default=UNKNOWN)
+        return (
+            alone.seconds if alone else min((cell.seconds for cell in self._cells.values()), default=UNKNOWN)
+        )
 
     def copy(self) -> "RoundTimes":
         """Return what is known here as a guess for another depth."""

@@ -25,9 +25,10 @@ import mlx.core as mx
 from draftd.engine.generation.drafters.lookup import LookupDrafter, Match
 from draftd.engine.generation.drafters.model import Draft, ModelDrafter
 from draftd.engine.generation.estimates import ALONE
-from draftd.engine.generation.policy import LENGTHS, LOOKUP, MODEL, REVIEW, Choice, DraftPolicy, Situation
+from draftd.engine.generation.policy import LENGTHS, REVIEW, Choice, DraftPolicy, Situation
 from draftd.engine.generation.reader import Reader
 from draftd.engine.generation.sampling import Logits, Rule
+from draftd.protocol import LOOKUP_DRAFTER, MODEL_DRAFTER
 
 LOOK_BACK = 32  # tokens generated alone that are compared with what the draft model would have proposed
 MAX_LATE = 16  # unread tokens that a draft model reads within a round; more than that it reads before
@@ -98,7 +99,7 @@ class Generation:
             if choice.source == REVIEW:
                 self._review()
                 continue
-            if choice.source == MODEL:
+            if choice.source == MODEL_DRAFTER:
                 self._let_draft_catch_up()
             started = time.perf_counter()
             if choice.source == ALONE or ahead is not None:
@@ -132,7 +133,7 @@ class Generation:
         """Give out one token; return what is computed of the next one, if it goes on."""
         token, row, logits = ahead or self._next(mx.array(self.text[self.target.position :], mx.uint32), 0)
         following = self._next(token, 1) if goes_on and self.left > 1 else None
-        self._take(int(token.item()))
+        self._take(plain(token)[0])
         self.alone += 1
         self._rows = [*self._rows[1 - LOOK_BACK :], row]
         yield Token(self.text[-1], logits, ALONE, ALONE, 0)
@@ -154,7 +155,7 @@ class Generation:
         if match:
             pairs = zip(match.draft(count), self.text[-count:], strict=True)
             kept = sum(takewhile(bool, (proposed == came for proposed, came in pairs)))
-            self.policy.judged(LOOKUP, match.length, count, kept)
+            self.policy.judged(LOOKUP_DRAFTER, match.length, count, kept)
 
     # --- with a draft ----------------------------------------------------------------------------------------
 
@@ -174,13 +175,16 @@ class Generation:
                 mx.array(self.text[-count:], mx.uint32),
                 position,
             )
-            self.policy.would_have_kept(shares.tolist())
+            self.policy.would_have_kept(plain(shares))
         self._let_draft_catch_up()
 
     def _round(self, choice: Choice, match: Match | None) -> Generator[Token, None, None]:
         """Give out what is kept of one draft, and the token after it."""
         length, position = min(choice.length, self.left), self.position
-        readers = [self.target, *([self.draft.reader] if self.draft and choice.source == MODEL else [])]
+        readers = [
+            self.target,
+            *([self.draft.reader] if self.draft and choice.source == MODEL_DRAFTER else []),
+        ]
         try:
             draft = self._propose(choice, match, length)
             unread = self.target.begin_round(self.text)
@@ -190,7 +194,7 @@ class Generation:
             q = mx.concatenate(draft.rows) if draft.rows else None
             kept, token = self.rule.verify(self.rule.shape(logits, position), q, drafted, position)
             mx.eval(kept, token, drafted, logits)
-            accepted, after, proposals = int(kept.item()), int(token.item()), drafted.tolist()
+            accepted, after, proposals = plain(kept), plain(token), plain(drafted)
             self.policy.judged(choice.source, match.length if match else 0, length, accepted)
             for place, proposal in enumerate(proposals[:accepted]):
                 self._take(proposal)
@@ -201,12 +205,17 @@ class Generation:
         if self.left > 0:
             self._take(after)
             yield Token(after, logits[accepted], ALONE, choice.source, length)
-        if choice.source == MODEL and match:
+        if choice.source == MODEL_DRAFTER and match:
             self._compare(match, min(accepted + 1, self.position - position))
 
     def _propose(self, choice: Choice, match: Match | None, length: int) -> Draft:
-        if choice.source == MODEL and self.draft:
+        if choice.source == MODEL_DRAFTER and self.draft:
             return self.draft.propose(self.text, length, self.position)
         if match is None:
             raise ValueError("a lookup that found nothing cannot draft")
         return Draft([mx.array([token], mx.uint32) for token in match.draft(length)], [])
+
+
+def plain(numbers: mx.array) -> Any:
+    """Return an array as Python numbers, once it has been computed."""
+    return numbers.tolist()

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from draftd.engine.generation.caches.layers import leaves
 from draftd.engine.generation.caches.sequence import ModelCaches, SequenceCache
 from draftd.engine.generation.drafters.lookup import AnswerStore
 from draftd.engine.generation.estimates import CostModel
@@ -58,16 +59,21 @@ class LoadedModels:
         A draft model may have read fewer, and reads the rest when it is asked. No layers are a new sequence.
         """
         split = self.target_caches.number
-        target = self.target_caches.adopt(list(layers[:split]), cached) if layers else self.target_caches.make()
+        target = (
+            self.target_caches.adopt(list(layers[:split]), cached) if layers else self.target_caches.make()
+        )
         if self.draft_caches is None:
             return target, None
         drafts = list(layers[split:])
-        return target, self.draft_caches.adopt(drafts, read_by(drafts)) if drafts else self.draft_caches.make()
+        return target, self.draft_caches.adopt(
+            drafts, read_by(drafts)
+        ) if drafts else self.draft_caches.make()
 
 
 def read_by(layers: Sequence[Any]) -> int:
-    """Return how many tokens the layers of one model have read."""
-    return 0
+    """Return how many tokens the layers of one model have read; 0 for none."""
+    offsets = (getattr(leaf, "offset", None) for leaf in leaves(list(layers)))
+    return next((offset for offset in offsets if isinstance(offset, int)), 0)
 
 
 def _forget_oldest(known: dict[Any, Any]) -> None:

@@ -17,10 +17,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
 from draftd.engine.generation.estimates import ALONE, AcceptanceEstimate, CostModel, RoundTimes
+from draftd.protocol import LOOKUP_DRAFTER, MODEL_DRAFTER
 
-MODEL, LOOKUP, REVIEW = "model", "lookup", "review"
+REVIEW = "review"
 MATCH_CLASSES = (3, 5, 9, 17)  # tokens of the shortest match of each class
-GUESSES = {MODEL: 0.85, "lookup3": 0.5, "lookup5": 0.65, "lookup9": 0.8, "lookup17": 0.9}
+GUESSES = {MODEL_DRAFTER: 0.85, "lookup3": 0.5, "lookup5": 0.65, "lookup9": 0.8, "lookup17": 0.9}
 LENGTHS = (*range(1, 9), 10, 12, 16, 24, 32, 48, 64)  # in draft tokens; of others only a fixed one is weighed
 PROBE = 32  # rounds
 FIRST_TIMES = 4  # tokens that go alone before anything is compared with them
@@ -54,9 +55,11 @@ class Situation:
 
 def account_of(source: str, match: int) -> str:
     """Return under which name drafts of a source are judged: lookups by the length of their match."""
-    if source != LOOKUP:
+    if source != LOOKUP_DRAFTER:
         return source
-    return LOOKUP + str(max(bound for bound in MATCH_CLASSES if bound <= max(match, MATCH_CLASSES[0])))
+    return LOOKUP_DRAFTER + str(
+        max(bound for bound in MATCH_CLASSES if bound <= max(match, MATCH_CLASSES[0]))
+    )
 
 
 @dataclass(slots=True)
@@ -100,8 +103,8 @@ class DraftPolicy:
     def _best(self, times: RoundTimes, now: Situation, fixed: int | None = None) -> tuple[Choice, float]:
         """Return the draft with the best rate, and the rate in tokens per second; 0 if there is none."""
         best, highest = Choice(ALONE), 0.0
-        for source, limit in ((MODEL, fixed or now.model), (LOOKUP, now.lookup)):
-            weighed = (fixed,) if fixed and source == MODEL else LENGTHS
+        for source, limit in ((MODEL_DRAFTER, fixed or now.model), (LOOKUP_DRAFTER, now.lookup)):
+            weighed = (fixed,) if fixed and source == MODEL_DRAFTER else LENGTHS
             expected = 1.0
             chances = self.acceptance.chances(account_of(source, now.match), min(limit, now.left))
             for length, chance in enumerate(chances, 1):
@@ -117,20 +120,20 @@ class DraftPolicy:
         if self._rounds % PROBE:
             return best
         place = LENGTHS.index(best.length) + (1 if self._rounds % (2 * PROBE) else -1)
-        limit = min(now.lookup if best.source == LOOKUP else now.model, now.left)
+        limit = min(now.lookup if best.source == LOOKUP_DRAFTER else now.model, now.left)
         fits = 0 <= place < len(LENGTHS) and LENGTHS[place] <= limit
         return Choice(best.source, LENGTHS[place]) if fits else best
 
     def judged(self, source: str, match: int, length: int, kept: int) -> None:
         """Of a draft so many tokens were kept: it was verified, or compared with what came without it."""
         self.acceptance.judged(account_of(source, match), length, kept)
-        if source == MODEL and kept == length:
+        if source == MODEL_DRAFTER and kept == length:
             self._rest = FIRST_REST
 
     def would_have_kept(self, shares: Iterable[float]) -> None:
         """How likely each of some tokens, generated alone, was to be kept, had the draft model proposed it."""
         for share in shares:
-            self.acceptance.would_have_kept(MODEL, share)
+            self.acceptance.would_have_kept(MODEL_DRAFTER, share)
 
     def took(self, choice: Choice, depth: int, seconds: float) -> None:
         """How long a choice took, until the next one could be made."""

@@ -58,7 +58,7 @@ class Reader:
         """Read the first `end` tokens of the text, as far as they are unread; see `catch_up`."""
         while (missing := end - self.position) > 0:
             start, count = self.position, min(missing, self._step)
-            self.read(mx.array(text[start : start + count], mx.uint32))
+            self.read(mx.array(list(text[start : start + count]), mx.uint32))
             mx.eval([layer.state for layer in self.cache.layers])
             mx.clear_cache()
             progress(count)
@@ -70,7 +70,7 @@ class Reader:
         self._quantize(self.cache.layers)
         self.cache.mark()
         self._marked = self.position
-        return mx.array(text[self.position :], mx.uint32)
+        return mx.array(list(text[self.position :]), mx.uint32)
 
     def end_round(self, length: int) -> None:
         """Forget what was read beyond `length` tokens of the text, if a round has begun."""

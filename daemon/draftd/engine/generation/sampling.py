@@ -42,7 +42,9 @@ class Rule(Protocol):
     def draw(self, row: mx.array, position: int) -> mx.array:
         """Draw one token, (1,), from one row of shaped logits."""
 
-    def verify(self, p: mx.array, q: mx.array | None, drafted: mx.array, position: int) -> tuple[mx.array, mx.array]:
+    def verify(
+        self, p: mx.array, q: mx.array | None, drafted: mx.array, position: int
+    ) -> tuple[mx.array, mx.array]:
         """Return how many of the n drafted tokens are kept, and the token after them.
 
         `p` has n + 1 rows, `q` the n that the tokens were drawn from; None for tokens that were not drawn. n is at
@@ -65,7 +67,9 @@ class Greedy:
     def draw(self, row: mx.array, position: int) -> mx.array:
         return mx.argmax(row, axis=-1)
 
-    def verify(self, p: mx.array, q: mx.array | None, drafted: mx.array, position: int) -> tuple[mx.array, mx.array]:
+    def verify(
+        self, p: mx.array, q: mx.array | None, drafted: mx.array, position: int
+    ) -> tuple[mx.array, mx.array]:
         return _equal_to(mx.argmax(p, axis=-1), drafted)
 
     def agreement(self, p: mx.array, q: mx.array, tokens: mx.array, position: int) -> mx.array:
@@ -105,7 +109,9 @@ class Shape:
         excluded = probabilities > likely.min(axis=-1, keepdims=True)
         if self.xtc_special_tokens:
             excluded[..., list(self.xtc_special_tokens)] = False
-        coins = mx.stack([mx.random.uniform(key=_key(self.coins, position + row)) for row in range(len(logits))])
+        coins = mx.stack(
+            [mx.random.uniform(key=_key(self.coins, position + row)) for row in range(len(logits))]
+        )
         return mx.where(excluded & (coins[:, None] <= self.xtc_probability), -mx.inf, logits)
 
 
@@ -122,10 +128,18 @@ class Speculative:
     def draw(self, row: mx.array, position: int) -> mx.array:
         return mx.random.categorical(row)
 
-    def verify(self, p: mx.array, q: mx.array | None, drafted: mx.array, position: int) -> tuple[mx.array, mx.array]:
+    def verify(
+        self, p: mx.array, q: mx.array | None, drafted: mx.array, position: int
+    ) -> tuple[mx.array, mx.array]:
         p = mx.softmax(p, axis=-1)
-        q = (mx.arange(p.shape[-1]) == drafted[:, None]).astype(p.dtype) if q is None else mx.softmax(q, axis=-1)
-        p_drafted, q_drafted = (mx.take_along_axis(rows, drafted[:, None], axis=-1)[:, 0] for rows in (p[:-1], q))
+        q = (
+            (mx.arange(p.shape[-1]) == drafted[:, None]).astype(p.dtype)
+            if q is None
+            else mx.softmax(q, axis=-1)
+        )
+        p_drafted, q_drafted = (
+            mx.take_along_axis(rows, drafted[:, None], axis=-1)[:, 0] for rows in (p[:-1], q)
+        )
         keep = mx.random.uniform(shape=drafted.shape) * q_drafted < p_drafted
         kept = mx.cumprod(keep.astype(mx.int32)).sum()
         return kept, mx.random.categorical(mx.log(_after(kept, p, q)))
@@ -144,13 +158,18 @@ class Seeded:
     seed: int
 
     def shape(self, logits: mx.array, position: int) -> mx.array:
-        noise = [mx.random.gumbel(logits.shape[1:], key=_key(self.seed, position + row)) for row in range(len(logits))]
+        noise = [
+            mx.random.gumbel(logits.shape[1:], key=_key(self.seed, position + row))
+            for row in range(len(logits))
+        ]
         return self.shaping(logits, position) + mx.stack(noise)
 
     def draw(self, row: mx.array, position: int) -> mx.array:
         return mx.argmax(row, axis=-1)
 
-    def verify(self, p: mx.array, q: mx.array | None, drafted: mx.array, position: int) -> tuple[mx.array, mx.array]:
+    def verify(
+        self, p: mx.array, q: mx.array | None, drafted: mx.array, position: int
+    ) -> tuple[mx.array, mx.array]:
         return _equal_to(mx.argmax(p, axis=-1), drafted)
 
     def agreement(self, p: mx.array, q: mx.array, tokens: mx.array, position: int) -> mx.array:
@@ -205,7 +224,7 @@ class Logits:
         """Return the row that comes after `text` and all of `drafted`."""
         row = self._fitted(row)
         if self.processors:
-            tokens = mx.array(text[-self.context :] if self.context else [], mx.uint32)
+            tokens = mx.array(list(text[-self.context :]) if self.context else [], mx.uint32)
             before = mx.concatenate([tokens, *drafted])
             for processor in self.processors:
                 row = processor(before, row)

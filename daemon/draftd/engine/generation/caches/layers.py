@@ -3,7 +3,14 @@
 from collections.abc import Iterator
 from typing import Any
 
-from mlx_lm.models.cache import ArraysCache, CacheList, ChunkedKVCache, KVCache, QuantizedKVCache, RotatingKVCache
+from mlx_lm.models.cache import (
+    ArraysCache,
+    CacheList,
+    ChunkedKVCache,
+    KVCache,
+    QuantizedKVCache,
+    RotatingKVCache,
+)
 
 from draftd.engine.generation.caches.chunked import RewindableChunkedKVCache
 from draftd.engine.generation.caches.recurrent import RecordingArraysCache

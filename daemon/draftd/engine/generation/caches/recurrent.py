@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 import mlx.core as mx
-import mlx.nn as nn
+from mlx import nn
 from mlx_lm.models.cache import ArraysCache
 
 

@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 import mlx.core as mx
-import mlx.nn as nn
+from mlx import nn
 from mlx_lm.models.cache import make_prompt_cache
 
 from draftd.engine.generation.caches.layers import (
@@ -41,8 +41,16 @@ from draftd.engine.generation.caches.layers import (
 )
 from draftd.engine.generation.caches.recurrent import Call, RecordingArraysCache, observe
 
-TRIED = [1, 2, 3, 4, 5]  # tokens that a model reads when it is found out whether its recurrent layers can read again
-MAX_DIFFERENCE = 0.05  # of the largest number in a state: what the shape of a pass may change, in low precision
+TRIED = [
+    1,
+    2,
+    3,
+    4,
+    5,
+]  # tokens that a model reads when it is found out whether its recurrent layers can read again
+MAX_DIFFERENCE = (
+    0.05  # of the largest number in a state: what the shape of a pass may change, in low precision
+)
 
 
 @dataclass
@@ -149,7 +157,9 @@ class ModelCaches:
     def __init__(self, model: nn.Module) -> None:
         self._model = model
         layers = make_prompt_cache(model)
-        self.number = len(layers)  # of layers with a cache, which may be fewer or more than the model has layers
+        self.number = len(
+            layers
+        )  # of layers with a cache, which may be fewer or more than the model has layers
         self.unknown = unknown_kinds(layers)
         self.supported = not self.unknown
         self.rereads = any(is_state(leaf) for leaf in leaves(layers)) and not self._reads_again()
@@ -168,7 +178,11 @@ class ModelCaches:
     def _reads_again(self) -> bool:
         """Find out whether the model's recurrent layers come to the right state by reading a part of a pass again."""
         self.rereads = False
-        if any(is_state(leaf) for leaf in leaves(self.make().layers) if not isinstance(leaf, RecordingArraysCache)):
+        if any(
+            is_state(leaf)
+            for leaf in leaves(self.make().layers)
+            if not isinstance(leaf, RecordingArraysCache)
+        ):
             return False
         observe(self._model)
         kept = len(TRIED) // 2

@@ -23,7 +23,9 @@ class SlidingKVCache(RotatingKVCache):  # type: ignore[misc]  # mlx_lm has no ty
     def __init__(self, max_size: int, keep: int = 0) -> None:
         super().__init__(max_size, keep)
         self._start = 0  # the position in the text of the first row
-        self._kept: tuple[mx.array, mx.array] | None = None  # the first `keep` rows, once they have left the buffer
+        self._kept: tuple[mx.array, mx.array] | None = (
+            None  # the first `keep` rows, once they have left the buffer
+        )
         self._width = 0  # of the last pass
         self._mark: int | None = None
 

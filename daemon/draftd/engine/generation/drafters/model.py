@@ -48,7 +48,7 @@ class ModelDrafter:
         """
         text = text[:-1]
         self.reader.catch_up(text[: len(text) - count + 1])
-        rows = self.reader.read(mx.array(text[self.reader.position :], mx.uint32))[-count:]
+        rows = self.reader.read(mx.array(list(text[self.reader.position :]), mx.uint32))[-count:]
         shaped = []
         for place in range(count):
             before = text[: len(text) - count + place + 1]
