@@ -11,7 +11,7 @@ from draftd.protocol import Costs
 from draftd.telemetry.metrics import Metrics
 from draftd.telemetry.records import GenerationReport
 from draftd.telemetry.speculation import WINDOW, Speculation
-from draftd.web import describe
+from draftd.web import status_report
 from tests.telemetry.scraping import scrape, value
 
 COSTS = Costs(0.02, 0.004, 0.03)
@@ -51,7 +51,7 @@ def test_positions_and_lengths_are_counted(metrics: Metrics) -> None:
 
 def test_status_tells_the_same(metrics: Metrics) -> None:
     metrics.record("fast", REPORT)
-    assert json.loads(json.dumps(describe.speculation(metrics.speculation("fast")))) == {
+    assert json.loads(json.dumps(status_report.speculation(metrics.speculation("fast")))) == {
         "proposed_by_position": [3, 2, 2],
         "accepted_by_position": [2, 1, 1],
         "rounds_by_draft_length": [1, 0, 2],

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import shutil
 import sys
 from collections.abc import Callable, Iterable, Iterator
@@ -51,7 +50,7 @@ def up(
     """
     import uvloop
 
-    from draftd.app import Daemon
+    from draftd.app import handle_signals, run
     from draftd.telemetry.rotating_file import RotatedStream
     from draftd.telemetry.worker_log import configure
 
@@ -67,15 +66,17 @@ def up(
     watched = (
         () if demo else tuple(d for d in (settings.profiles_dir(), *settings.prompt_dirs()) if d.is_dir())
     )
-    daemon = Daemon(settings, load, watched=watched)
     live = not plain and err.is_terminal
     level = "warning" if live and settings.log_level == "info" else settings.log_level
     configure(settings.log_format, level, RotatedStream(settings.log_file) if settings.log_file else None)
     savings = [*what_sharing_saves(load().profiles.values(), share=settings.share_engine)]
-    try:
-        import uvloop
 
-        uvloop.run(_serve(daemon, savings, live=live))
+    async def beside(daemon: Daemon) -> None:
+        handle_signals(daemon)
+        await _show_start(daemon, savings, live=live)
+
+    try:
+        uvloop.run(run(settings, load, beside, watched=watched))
     except* DraftdError as group:
         raise group.exceptions[0] from None
 
@@ -106,18 +107,6 @@ def what_sharing_saves(profiles: Iterable[Profile], *, share: bool) -> Iterator[
         )
 
 
-async def _serve(daemon: Daemon, savings: list[str], *, live: bool) -> None:
-    from draftd.app import handle_signals
-
-    handle_signals(daemon)
-    async with asyncio.TaskGroup() as tasks:
-        showing = tasks.create_task(_show_start(daemon, savings, live=live))
-        try:
-            await daemon.run()
-        finally:
-            showing.cancel()
-
-
 async def _show_start(daemon: Daemon, savings: list[str], *, live: bool) -> None:
     """A live table until every worker has settled, then what could be saved, and what to try next."""
     if live:
@@ -141,7 +130,6 @@ async def _show_start(daemon: Daemon, savings: list[str], *, live: bool) -> None
 
 
 async def _until_settled(daemon: Daemon) -> None:
-    await daemon.until_serving()
     while any(row["state"] not in SETTLED for row in daemon.workers()):
         await daemon.until_changed()
 

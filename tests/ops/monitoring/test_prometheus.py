@@ -210,7 +210,7 @@ async def test_a_real_prometheus_has_an_answer_for_every_panel_and_alert(tmp_pat
                 body = chat(model="good", stream=True)
                 assert (await served.post("/v1/chat/completions", body, headers=headers)).status == 200
                 report = GenerationReport(1, 2, 1, 0, 2, (1, 0), (1, 1), tokens=2, speedup=1.1)
-                served.daemon._metrics.record("good", report)  # the scripted server tells none
+                served.daemon.metrics.record("good", report)  # the scripted server tells none
             for panel in json.loads(dashboard())["panels"]:
                 for target in panel["targets"]:
                     expression = (

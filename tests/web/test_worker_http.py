@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
 
-from draftd.web import exchange as exchanges
-from draftd.web.exchange import MANY, MAX_BUFFERED, connect
+from draftd.errors import WorkerError
+from draftd.web import worker_http
+from draftd.web.worker_http import BURST, MAX_BUFFERED, NotSentError, WorkerConnection, connect
 from tests.harness import free_ports
 
 HEAD = b"HTTP/1.1 200 OK\r\n"
-HEADERS = {"X-Further": "told"}
+HEADERS = {"X-More": "told"}
 
 
 @asynccontextmanager
@@ -37,15 +39,15 @@ async def answering(*pieces: bytes) -> AsyncIterator[tuple[int, list[bytes]]]:
 
 async def answer_of(*pieces: bytes, payload: bytes = b"{}") -> tuple[int, bytes, list[bytes]]:
     async with asyncio.timeout(10), answering(*pieces) as (port, read):
-        exchange = await connect(port)
+        connection = await connect(port)
         try:
-            await exchange.ask(port, "/v1/x", payload, HEADERS)
+            await connection.send(port, "/v1/x", payload, HEADERS)
             body = b""
-            while piece := await exchange.read():
+            while piece := await connection.read():
                 body += piece
-            return exchange.status, body, read
+            return connection.status, body, read
         finally:
-            exchange.close()
+            connection.close()
 
 
 @pytest.mark.parametrize(
@@ -66,42 +68,58 @@ async def test_a_request_larger_than_the_kernel_takes_at_once_arrives_whole() ->
     payload = b"x" * 20_000_000
     status, _, read = await answer_of(b"HTTP/1.0 400 Bad\r\n\r\nno", payload=payload)
     assert status == 400
-    assert read[0].endswith(b"\r\nX-Further: told\r\n\r\n" + payload)
+    assert read[0].endswith(b"\r\nX-More: told\r\n\r\n" + payload)
 
 
-async def test_no_answer_is_no_end_of_one() -> None:
-    with pytest.raises(EOFError):
-        await answer_of()
-    with pytest.raises(OSError, match="no HTTP"):
-        await answer_of(b"hello there\r\n\r\n")
+@pytest.mark.parametrize(
+    ("pieces", "cause"), [((), "no answer"), ((b"hello there\r\n\r\n",), "not speak HTTP")]
+)
+async def test_a_missing_answer_is_not_taken_for_an_empty_one(pieces: tuple[bytes, ...], cause: str) -> None:
+    with pytest.raises(WorkerError, match="before it answered") as caught:
+        await answer_of(*pieces)
+    assert cause in str(caught.value.__cause__)
 
 
-async def test_nobody_there_is_told_at_once() -> None:
-    with pytest.raises(OSError, match="no connection"):
+async def test_an_answer_that_breaks_off_is_an_error() -> None:
+    with pytest.raises(WorkerError, match="in the middle of its answer"):
+        await answer_of(HEAD + b"Transfer-Encoding: chunked\r\n\r\n3\r\none\r\n", b"nonsense\r\n")
+
+
+async def test_a_worker_that_does_not_listen_is_known_at_once_and_was_sent_nothing() -> None:
+    with pytest.raises(NotSentError):
         await connect(free_ports())
+
+
+async def test_without_a_free_file_descriptor_nothing_was_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    def none_left(self: WorkerConnection) -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(WorkerConnection, "__init__", none_left)
+    with pytest.raises(NotSentError):
+        await connect(1)
 
 
 async def test_what_is_not_read_waits_with_the_worker() -> None:
     size = 40 * MAX_BUFFERED
     async with asyncio.timeout(10), answering(b"HTTP/1.0 200 OK\r\n\r\n", b"x" * size) as (port, _):
-        exchange = await connect(port)
+        connection = await connect(port)
         try:
-            await exchange.ask(port, "/v1/x", b"{}", HEADERS)
-            while exchange._reading or exchange._pause:  # noqa: ASYNC110 - until it had enough
+            await connection.send(port, "/v1/x", b"{}", HEADERS)
+            while connection._reading or connection._pause:  # noqa: ASYNC110 - until it had enough
                 await asyncio.sleep(0)
-            assert exchange._buffered < 3 * MAX_BUFFERED
+            assert connection._buffered < 3 * MAX_BUFFERED
             total = 0
-            while piece := await exchange.read():
+            while piece := await connection.read():
                 total += len(piece)
             assert total == size
         finally:
-            exchange.close()
+            connection.close()
 
 
 async def test_what_comes_faster_than_it_is_read_is_read_together(monkeypatch: pytest.MonkeyPatch) -> None:
     """After a read of many tokens the next ones are let gather, so that they cost one wake-up and not ten."""
-    monkeypatch.setattr(exchanges, "PAUSE", 0.5)
-    head, many, few = b"HTTP/1.0 200 OK\r\n\r\n", b"x" * MANY, b"y"
+    monkeypatch.setattr(worker_http, "BURST_PAUSE", 0.5)
+    head, many, few = b"HTTP/1.0 200 OK\r\n\r\n", b"x" * BURST, b"y"
     first_was_read = asyncio.Event()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -115,11 +133,11 @@ async def test_what_comes_faster_than_it_is_read_is_read_together(monkeypatch: p
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
     async with asyncio.timeout(10), server:
         port = server.sockets[0].getsockname()[1]
-        exchange = await connect(port)
+        connection = await connect(port)
         try:
-            await exchange.ask(port, "/v1/x", b"{}", HEADERS)
-            assert await exchange.read() == many
+            await connection.send(port, "/v1/x", b"{}", HEADERS)
+            assert await connection.read() == many
             first_was_read.set()
-            assert await exchange.read() == few * 10
+            assert await connection.read() == few * 10
         finally:
-            exchange.close()
+            connection.close()

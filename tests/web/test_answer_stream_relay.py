@@ -10,8 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from draftd.web.answer_stream import Answer, EventSplitter, is_usage_only, to_event
-from draftd.web.relay import Relay
+from draftd.web.answer_stream import Answer, EventSplitter, Relay, is_usage_only, to_event
 
 TEXTS = st.text(max_size=8) | st.sampled_from(
     ['"', "\\", '"content": "x"', "\n\n", "data: {", "\x00", "é🎈", "\ud83d"]

@@ -9,10 +9,10 @@ from draftd.errors import RequestError
 
 
 def checked(fields: dict[str, Any], *, parts: bool) -> list[dict[str, Any]]:
-    """The messages; `parts` tells that a content with more than text in it may stay as it is."""
+    """The messages, checked. With `parts`, a content that holds more than text stays as it is."""
     messages = fields.get("messages")
     if not isinstance(messages, list) or not messages:
-        raise RequestError(400, "messages must be a list that is not empty", param="messages")
+        raise RequestError(400, "messages must be a list with at least one message", param="messages")
     return [_message(message, f"messages[{index}]", parts) for index, message in enumerate(messages)]
 
 
@@ -23,7 +23,7 @@ def _message(message: Any, place: str, parts: bool) -> dict[str, Any]:
     if made["role"] == "developer":  # the newer name of `system`, unknown to chat templates
         made["role"] = "system"
     content = made.get("content")
-    # The profile's system prompt may be joined with another, so that one is a text in any case.
+    # The profile's system prompt may be joined with the client's, so that has to be a text in any case.
     if not parts or made["role"] == "system" or not _holds_more_than_text(content):
         made["content"] = _content(content, f"{place}.content")
     if made.get("tool_calls") is None:
@@ -59,7 +59,7 @@ def _part_text(part: Any, place: str) -> str:
 
 
 def _tool_calls(calls: Any, place: str) -> list[dict[str, Any]]:
-    """mlx_lm.server parses the arguments of past calls; those that are no JSON are passed on as one JSON text."""
+    """mlx_lm.server parses the arguments of past calls; where they are not JSON, they become one JSON string."""
     if not isinstance(calls, list):
         raise RequestError(400, f"{place} must be a list", param=place)
     made = []
@@ -83,8 +83,9 @@ def _json_text(arguments: Any) -> str:
 
 
 def with_system_prompt(messages: list[dict[str, Any]], prompt: str, mode: str) -> list[dict[str, Any]]:
-    """The profile's system prompt and the client's own: `default` fills in if there is none, `prepend` stands
-    before it in one message (many templates take only one), `replace` takes its place, `off` does nothing.
+    """The messages with the profile's system prompt. It depends on the mode what becomes of the client's own:
+    `default` leaves it, and adds the prompt only where there is none; `prepend` puts the prompt in front of it, in
+    one message (many templates take only one); `replace` drops it; `off` adds nothing.
     """
     if not prompt or mode == "off":
         return messages

@@ -7,7 +7,7 @@ import pytest
 
 from draftd.telemetry.metrics import Metrics
 from draftd.telemetry.records import DraftAcceptance
-from draftd.web import describe
+from draftd.web import status_report
 from draftd.workers.status import LastExit, WorkerStatus
 from tests.web.given import profile
 
@@ -40,7 +40,7 @@ def metrics() -> Metrics:
 
 
 def test_a_worker_that_has_done_nothing_is_told_with_zeros_and_nulls(metrics: Metrics) -> None:
-    assert describe.worker(READY, 3, metrics) == {
+    assert status_report.worker(READY, 3, metrics) == {
         "name": "small",
         "worker": "little",
         "shares_with": ["little"],
@@ -76,7 +76,7 @@ def test_a_worker_is_told_with_what_was_measured(metrics: Metrics) -> None:
     metrics.record("small", DraftAcceptance(accepted=4, proposed=5))
     metrics.generation("small", prompt_tokens=7, completion_tokens=11, seconds=2.0)
     metrics.request("small", "chat.completions", 200, 2.0)
-    told = describe.worker(READY, 0, metrics)
+    told = status_report.worker(READY, 0, metrics)
     assert told["acceptance"] == {"proposed": 5, "accepted": 4, "ratio": 0.8}
     assert told["tokens_per_second"] == 5.0
     assert told["requests"] == 1
@@ -90,13 +90,13 @@ def test_the_last_exit_is_told_in_words_that_json_can_carry(
     metrics: Metrics, code: int | None, meaning: str
 ) -> None:
     status = replace(READY, last_exit=LastExit(code, "exit", 1700000000.0, ("a", "b")))
-    told = json.loads(json.dumps(describe.worker(status, 0, metrics)))["last_exit"]
+    told = json.loads(json.dumps(status_report.worker(status, 0, metrics)))["last_exit"]
     assert meaning in told.pop("meaning")
     assert told == {"code": code, "reason": "exit", "at": "2023-11-14T22:13:20+00:00", "lines": ["a", "b"]}
 
 
 def test_models_are_listed_by_name_in_the_order_given() -> None:
-    listed = describe.models([profile("b", aliases=["gpt-4o"]), profile("a")], 1700000000)
+    listed = status_report.models([profile("b", aliases=["gpt-4o"]), profile("a")], 1700000000)
     assert listed == {
         "object": "list",
         "data": [
