@@ -60,7 +60,7 @@ class Memory:
 class GenerationReport:
     """The engine's account of one request.
 
-    `proposed` and `accepted` repeat the human line: read them, never add them to a counter. The tuples
+    `proposed` and `accepted` are of all drafters together, `drafters` has them for each by its name. The tuples
     `_by_position` count draft tokens by their place in the round, first place first. `rule` is "paper" or
     "plain"; `speedup` is estimated, against no drafting; `profile` is whose request it was, where several share
     the engine. What the engine did not say is None.

@@ -1,4 +1,6 @@
-"""What is known of the loaded models: how their caches are taken back, and what requests have taught about drafting."""
+"""What is known of the loaded models: how their caches are taken back, and what requests have taught about
+drafting.
+"""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -9,7 +11,8 @@ from draftd.engine.generation.drafters.lookup import AnswerStore
 from draftd.engine.generation.estimates import CostModel
 from draftd.engine.generation.policy import DraftPolicy
 
-MAX_KNOWN = 64  # ways of sampling, and profiles, that are remembered: a client may ask for another temperature each time
+# Ways of sampling, and profiles, that are remembered: a client may ask for another temperature each time.
+MAX_KNOWN = 64
 
 
 class LoadedModels:
