@@ -76,7 +76,7 @@ class Profile(Table):
     drafters: tuple[Literal["lookup", "model"], ...] | None = Field(
         None,
         strict=False,
-        description="what may draft: `lookup` (what followed the same words in the prompt or an earlier answer) and "
+        description="what may draft: `lookup` (what followed the same words in the prompt or an old answer) and "
         "`model`; both if left out; without a `draft_model` none, unless `lookup` is named",
     )
     adapter_path: ModelName | None = Field(None, description="folder of adapter weights")

@@ -55,6 +55,16 @@ def engine(**said: object) -> str:
         (engine(event="generation", rounds=0, proposed=0, accepted=0), GenerationReport(0, 0, 0)),
         (engine(event="generation", rounds=1, proposed=1, accepted=1, new=[{}]), GenerationReport(1, 1, 1)),
         (
+            engine(
+                event="generation",
+                rounds=1,
+                proposed=5,
+                accepted=2,
+                drafters={"lookup": {"proposed": 5, "accepted": 2}, "eagle": {"proposed": 1, "accepted": 1}},
+            ),
+            GenerationReport(1, 5, 2, drafters={"lookup": DraftAcceptance(2, 5)}),
+        ),
+        (
             engine(event="generation", rounds=1, proposed=1, accepted=1, rule="nobody's"),
             GenerationReport(1, 1, 1),
         ),
@@ -135,6 +145,15 @@ def test_lines_with_a_record(line: str, record: Record | None) -> None:
         engine(event="generation", rounds=1, proposed=1, accepted=1, accepted_by_position=[1]),
         engine(event="generation", rounds=1, proposed=1, accepted=1, proposed_by_position=[-1]),
         engine(event="generation", rounds=1, proposed=1, accepted=1, proposed_by_position=7),
+        engine(event="generation", rounds=1, proposed=1, accepted=1, drafters=[]),
+        engine(event="generation", rounds=1, proposed=1, accepted=1, drafters={"model": {"proposed": 1}}),
+        engine(
+            event="generation",
+            rounds=1,
+            proposed=1,
+            accepted=1,
+            drafters={"model": {"proposed": 1, "accepted": 2}},
+        ),
         engine(event="generation", rounds=1, proposed=1, accepted=1, proposed_by_position=[0] * 2000),
         engine(event="generation", rounds=1, proposed=1, accepted=1, memory=[]),
         engine(event="generation", rounds=1, proposed=1, accepted=1, memory={"active": -1}),

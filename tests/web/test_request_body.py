@@ -8,8 +8,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from draftd.errors import RequestError
-from draftd.protocol import AUTO_DRAFT, DRAFT_HEADER, DRAFTERS_HEADER
 from draftd.profiles import Profile
+from draftd.protocol import AUTO_DRAFT, DRAFT_HEADER, DRAFTERS_HEADER
 from draftd.web.request_body import Endpoint, Forward, parse_body, prepare
 from tests.web.given import junk, profile, refused, taken_by_mlx
 
@@ -303,7 +303,8 @@ def test_the_engine_is_told_what_may_draft_unless_it_is_all_that_there_is(
 
 
 @pytest.mark.parametrize(
-    ("profile", "drafters"), [(PLAIN, ["model"]), (DRAFTING, ["eagle"]), (DRAFTING, "model"), (FOREIGN, ["lookup"])]
+    ("profile", "drafters"),
+    [(PLAIN, ["model"]), (DRAFTING, ["eagle"]), (DRAFTING, "model"), (FOREIGN, ["lookup"])],
 )
 def test_drafters_that_there_are_not_are_refused(profile: Profile, drafters: Any) -> None:
     with pytest.raises(RequestError) as caught:

@@ -102,8 +102,7 @@ class Serving:
         self._measured: tuple[float, float] | None = None
 
     def serve(self, generator: Any, request: tuple[Any, Any, Any], stream: Any) -> None:
-        """Serve one request of mlx_lm's ResponseGenerator; whatever goes wrong is told in the queue of its answer.
-        """
+        """Serve one request of mlx_lm's ResponseGenerator; what goes wrong is put into the queue of its answer."""
         queue, wanted, arguments = request
         try:
             with mx.stream(stream):
@@ -179,8 +178,7 @@ class Serving:
         return generation, _Store(generator, target, draft)
 
     def _read_prompt(self, generation: Generation, prompt: Prompt, store: _Store) -> None:
-        """Read the prompt; where layers cannot be cut to a shorter text, store what ends with a message by itself.
-        """
+        """Read the prompt; where caches cannot be cut, store a copy at the end of each message."""
         total = len(prompt.tokens)
 
         def progress(read: int) -> None:

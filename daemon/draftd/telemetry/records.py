@@ -20,12 +20,21 @@ from dataclasses import dataclass, field
 from itertools import zip_longest
 
 from draftd import protocol
-from draftd.protocol import ACCEPTANCE_LINE, PAPER_RULE, PLAIN_RULE, RECORD_PREFIX, Costs
+from draftd.protocol import (
+    ACCEPTANCE_LINE,
+    LOOKUP_DRAFTER,
+    MODEL_DRAFTER,
+    PAPER_RULE,
+    PLAIN_RULE,
+    RECORD_PREFIX,
+    Costs,
+)
 
 # More than any request or prompt can have. A number beyond it is damage, and would spoil a counter for good.
 MAX_COUNT = 10**9
 MAX_BYTES = 2**50
 MAX_POSITIONS = 1024
+DRAFTERS = (LOOKUP_DRAFTER, MODEL_DRAFTER)
 
 _PROGRESS = re.compile(r"Prompt processing progress: ([0-9]{1,12})/([0-9]{1,12})")
 
@@ -60,10 +69,10 @@ class Memory:
 class GenerationReport:
     """The engine's account of one request.
 
-    `proposed` and `accepted` are of all drafters together, `drafters` has them for each by its name. The tuples
-    `_by_position` count draft tokens by their place in the round, first place first. `rule` is "paper" or
-    "plain"; `speedup` is estimated, against no drafting; `profile` is whose request it was, where several share
-    the engine. What the engine did not say is None.
+    `proposed` and `accepted` repeat the human line: read them, never add them to a counter; `drafters` has them
+    for each drafter, by its name. The tuples `_by_position` count draft tokens by their place in the round, first
+    place first. `rule` is "paper" or "plain"; `speedup` is estimated, against no drafting; `profile` is whose
+    request it was, where several share the engine. What the engine did not say is None.
     """
 
     rounds: int
@@ -79,6 +88,7 @@ class GenerationReport:
     costs: Costs | None = None
     speedup: float | None = None
     profile: str | None = None
+    drafters: Mapping[str, DraftAcceptance] = field(default_factory=dict, hash=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,6 +185,7 @@ def _generation(said: Mapping[str, object]) -> GenerationReport:
         costs=_costs(said.get("costs")),
         speedup=None if said.get("speedup") is None else _positive(said.get("speedup")),
         profile=name if isinstance(name := said.get("profile"), str) else None,
+        drafters=_drafters(said.get("drafters")),
     )
     places = zip_longest(report.accepted_by_position, report.proposed_by_position, fillvalue=0)
     if report.accepted > report.proposed or any(kept > offered for kept, offered in places):
@@ -182,6 +193,22 @@ def _generation(said: Mapping[str, object]) -> GenerationReport:
     if report.truncated_rounds > report.rounds:
         raise ValueError("more truncated rounds than rounds")
     return report
+
+
+def _drafters(value: object) -> dict[str, DraftAcceptance]:
+    """Raises ValueError for anything impossible; a drafter that is new to us is left out."""
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise ValueError("drafters is not an object")
+    found = {name: counts for name, counts in value.items() if name in DRAFTERS and isinstance(counts, dict)}
+    made = {
+        name: DraftAcceptance(_count(counts.get("accepted")), _count(counts.get("proposed")))
+        for name, counts in found.items()
+    }
+    if any(counts.accepted > counts.proposed for counts in made.values()):
+        raise ValueError("more accepted than proposed")
+    return made
 
 
 def _started(said: Mapping[str, object]) -> EngineStarted:

@@ -193,7 +193,9 @@ def _drafting(fields: dict[str, Any], profile: Profile) -> dict[str, str]:
         fields["num_draft_tokens"] = profile.draft_length if profile.auto_draft else MAX_AUTO_DRAFT
     drafters = fields.pop("drafters", profile.all_drafters)
     if drafters and profile.command:
-        raise RequestError(400, f"'{profile.name}' is served by another server, which drafts by itself", param="drafters")
+        raise RequestError(
+            400, f"'{profile.name}' is served by another server, which drafts by itself", param="drafters"
+        )
     if MODEL_DRAFTER in drafters and profile.draft_model is None:
         raise RequestError(400, f"'{profile.name}' has no draft model to draft with", param="drafters")
     if set(drafters) != ({LOOKUP_DRAFTER, MODEL_DRAFTER} if profile.draft_model else set()):

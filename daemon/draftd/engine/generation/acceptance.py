@@ -58,8 +58,7 @@ class AcceptanceCount:
         return int(self._open and self._left > 0)
 
     def observe(self, drafter: str, proposed: int, *, drafted: bool) -> None:
-        """Count one token of a round in which a drafter proposed so many; `drafted` tells that it is one of them.
-        """
+        """Count one token of a round in which a drafter proposed so many; `drafted`: it is one of them."""
         self.tokens += 1
         if not proposed:
             self.alone += 1

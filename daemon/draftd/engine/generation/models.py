@@ -1,6 +1,4 @@
-"""What is known of the loaded models: how their caches are taken back, and what requests have taught about
-drafting.
-"""
+"""What is known of the loaded models: how their caches are rolled back, and what requests have taught."""
 
 from collections.abc import Callable, Sequence
 from typing import Any

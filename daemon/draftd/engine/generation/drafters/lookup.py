@@ -126,8 +126,7 @@ class LookupDrafter:
         self._index.extend(self._text, tokens)
 
     def find(self) -> Match | None:
-        """Return where the end of the text stood before: in the text itself, unless a past answer agrees further.
-        """
+        """Return where the end of the text stood before: in the text, unless a past answer agrees further."""
         found = [match for index in (self._index, self._store) if (match := index.find(self._text))]
         return max(found, key=lambda match: match.length, default=None)
 
