@@ -1,14 +1,14 @@
-"""A text that is generated token by token by mlx_lm's own caches, and the same by drafts that are verified and taken back."""
+"""A text token by token with mlx_lm's own caches, and the same by drafts that are verified and taken back."""
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 import mlx.core as mx
 from mlx_lm.models.cache import make_prompt_cache
 
-from draftd.engine.generation.caches.sequence import ModelCaches, SequenceCache
+from draftd.engine.generation.caches.sequence import SequenceCache
 
 PREFILL = 24  # tokens of a prompt that are read in one pass: more than a window
 MAX_DRAFT = 8
@@ -32,9 +32,10 @@ def plain_text(model: Any, prompt: list[int], tokens: int) -> list[int]:
     """Return what mlx_lm generates without a draft."""
     layers = make_prompt_cache(model)
     prefill(model, layers, prompt[:-1])
-    text, last = [], prompt[-1]
+    text: list[int] = []
+    last = prompt[-1]
     for _ in range(tokens):
-        last = int(mx.argmax(model(mx.array([[last]]), cache=layers)[0, -1]).item())
+        last = _tokens(model(mx.array([[last]]), cache=layers)[0])[0]
         text.append(last)
     return text
 
@@ -84,8 +85,8 @@ def drafted_text(
         length = rng.randint(1, MAX_DRAFT)
         draft = propose(done.text, length)[: tokens - len(done.text)]
         cache.mark()
-        row = _read(model, cache, [everything[-1], *draft])
-        chosen = mx.argmax(row, axis=-1).tolist()
+        rows = _read(model, cache, [everything[-1], *draft])
+        chosen = _tokens(rows)
         done.passes += 1
         done.rows += len(draft) + 1
         kept = next((i for i, token in enumerate(draft) if token != chosen[i]), len(draft))
@@ -98,6 +99,10 @@ def drafted_text(
 
 
 def _read(model: Any, cache: SequenceCache, tokens: list[int]) -> mx.array:
-    logits = model(mx.array([tokens]), cache=cache.layers)[0]
+    logits: mx.array = model(mx.array([tokens]), cache=cache.layers)[0]
     cache.advance(len(tokens))
     return logits
+
+
+def _tokens(rows: mx.array) -> Any:
+    return mx.argmax(rows, axis=-1).tolist()

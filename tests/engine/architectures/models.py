@@ -14,7 +14,10 @@ from mlx.utils import tree_map_with_path
 from tests.engine.architectures.sizes import COMMON, OWN
 
 NO_ARCHITECTURES = frozenset(
-    """activations base bitlinear_layers cache gated_delta mla pipeline rope_utils ssm switch_layers""".split()
+    [
+        *("activations", "base", "bitlinear_layers", "cache", "gated_delta"),
+        *("mla", "pipeline", "rope_utils", "ssm", "switch_layers"),
+    ]
 )
 LEFT_OUT = {
     "bitnet": "its layers are computed by a kernel for Metal only",
@@ -24,7 +27,7 @@ LEFT_OUT = {
 }
 
 # Their output is their embedding turned round, so that each token asks for itself, unless that is small.
-REPEATING = frozenset("gemma gemma2 gemma3n phi3small".split())
+REPEATING = frozenset(["gemma", "gemma2", "gemma3n", "phi3small"])
 
 
 def architectures() -> list[str]:

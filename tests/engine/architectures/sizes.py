@@ -1,7 +1,7 @@
 """The configurations: what makes each architecture of mlx_lm small.
 
-`COMMON` holds what is called alike almost everywhere; an architecture takes of it what its `ModelArgs` knows. `OWN` holds
-what it wants besides, or differently. Windows and chunks are 16 tokens, so that texts of 60 go far beyond.
+`COMMON` holds what is called alike almost everywhere; an architecture takes of it what its `ModelArgs` knows. `OWN`
+holds what it wants besides, or differently. Windows and chunks are 16 tokens, so that texts of 60 go far beyond.
 """
 
 from typing import Any
