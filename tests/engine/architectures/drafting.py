@@ -8,7 +8,7 @@ from typing import Any
 import mlx.core as mx
 from mlx_lm.models.cache import make_prompt_cache
 
-from draftd.engine.generation.caches.sequence import SequenceCache
+from draftd.engine.generation.caches.sequence import ModelCaches, SequenceCache
 
 PREFILL = 24  # tokens of a prompt that are read in one pass: more than a window
 MAX_DRAFT = 8
@@ -51,11 +51,38 @@ def scripted(truth: list[int], right: Callable[[int], float], seed: int) -> Prop
     return propose
 
 
+class DraftModel:
+    """Proposes what a draft model would generate; takes back what it has read beyond the text."""
+
+    def __init__(self, model: Any, prompt: list[int]) -> None:
+        self._model = model
+        self._prompt = prompt
+        self._cache = ModelCaches(model).make()
+        _read(model, self._cache, prompt[:-1])
+        self._cache.mark()
+        self._seen: list[int] = []  # what was read since the mark
+
+    def __call__(self, text: list[int], length: int) -> list[int]:
+        everything = self._prompt + text
+        start = self._cache.position - len(self._seen)
+        same = [a == b for a, b in zip(self._seen, everything[start:], strict=False)]
+        self._cache.rollback(min([i for i, agree in enumerate(same) if not agree], default=len(same)))
+        unread = everything[self._cache.position :]
+        self._cache.mark()
+        self._seen = list(unread)
+        draft = _tokens(_read(self._model, self._cache, unread))[-1:]
+        while len(draft) < length:
+            self._seen.append(draft[-1])
+            draft += _tokens(_read(self._model, self._cache, draft[-1:]))
+        return list(draft)
+
+
 @dataclass
 class Drafted:
     """A text, and what it took."""
 
     text: list[int] = field(default_factory=list)
+    rounds: int = 0
     passes: int = 0
     rows: int = 0
     refused: int = 0
@@ -87,6 +114,7 @@ def drafted_text(
         cache.mark()
         rows = _read(model, cache, [everything[-1], *draft])
         chosen = _tokens(rows)
+        done.rounds += 1
         done.passes += 1
         done.rows += len(draft) + 1
         kept = next((i for i, token in enumerate(draft) if token != chosen[i]), len(draft))

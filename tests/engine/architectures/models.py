@@ -7,9 +7,8 @@ import pkgutil
 from typing import Any
 
 import mlx.core as mx
-import mlx.nn as nn
 import mlx_lm.models
-from mlx.utils import tree_map_with_path
+from mlx.utils import tree_map, tree_map_with_path
 
 from tests.engine.architectures.sizes import COMMON, OWN
 
@@ -40,13 +39,16 @@ def made_small() -> list[str]:
     return [name for name in architectures() if name not in LEFT_OUT]
 
 
-def make(name: str, seed: int = 0) -> Any:
-    """Return a model whose text varies: its weights are larger than those that mlx begins with."""
+def make(name: str, **other: Any) -> Any:
+    """Return a model whose text varies: its weights are larger than those that mlx begins with.
+
+    `other` are sizes besides, or in the place of, those of the architecture.
+    """
     arch = importlib.import_module(f"mlx_lm.models.{name}")
     known = inspect.signature(arch.ModelArgs).parameters
-    sizes = {key: value for key, value in COMMON.items() if key in known} | OWN.get(name, {})
+    sizes = {key: value for key, value in COMMON.items() if key in known} | OWN.get(name, {}) | other
     model = arch.Model(arch.ModelArgs.from_dict(copy.deepcopy(sizes | {"model_type": name})))
-    mx.random.seed(seed + sum(map(ord, name)))
+    mx.random.seed(sum(map(ord, name)))
     model.update(tree_map_with_path(_random, model.parameters()))
     if name in REPEATING:
         embedding = next(module for path, module in model.named_modules() if path.endswith("embed_tokens"))
@@ -58,14 +60,14 @@ def make(name: str, seed: int = 0) -> Any:
     return model
 
 
-def noisy(name: str, seed: int = 0, noise: float = 0.05) -> Any:
-    """Return a draft model for `make(name, seed)`: the same weights, and some noise."""
-    model = make(name, seed)
+def noisy(name: str, noise: float = 0.01) -> Any:
+    """Return a draft model for `make(name)`: the same weights, and some noise."""
+    model = make(name)
 
     def blurred(weight: Any) -> Any:
         return weight + noise * mx.std(weight) * mx.random.normal(weight.shape) if weight.ndim > 1 else weight
 
-    model.update(nn.utils.tree_map(blurred, model.parameters()))
+    model.update(tree_map(blurred, model.parameters()))
     mx.eval(model.parameters())
     return model
 

@@ -114,8 +114,8 @@ def header(tokens: int) -> str:
 Written by `python -m tests.engine.architectures`; `test_architectures.py` holds it against reality. Each is a model
 with random weights in float32, windows and chunks of 16 tokens.
 
-- *Exact*: the text of {tokens} tokens is the one that mlx_lm generates without a draft, for a prompt shorter and one
-  longer than the window, with drafts of 1 to 8 tokens that are right, half right and wrong.
+- *Exact*: the text of {tokens} tokens is the one that mlx_lm generates without a draft, for a prompt shorter and
+  one longer than the window, with drafts of 1 to 8 tokens that are right, half right and wrong.
 - *Passes* of the target model for these {2 * tokens} tokens, in that order. Each round is one, and one more where
   whole passes are taken back and something was refused.
 - *Reads again*: the recurrent layers alone read again what stays of a pass.

@@ -184,6 +184,7 @@ OWN: dict[str, dict[str, Any]] = {
         "index_n_heads": 2,
         "index_topk": 4,
         "hc_mult": 2,
+        "hc_sinkhorn_iters": 2,
         "rms_norm_eps": 1e-6,
     },
     "exaone": {"num_layers": 4},
