@@ -62,7 +62,7 @@ def test_a_draft_model_proposes_what_it_would_without_rollback(name: str) -> Non
     drafter, proposed = DraftModel(draft_model, prompt), []
 
     def propose(text: list[int], length: int) -> list[int]:
-        proposed.append((text, drafter(text, length)))
+        proposed.append((list(text), drafter(text, length)))
         return proposed[-1][1]
 
     drafted = drafted_text(model, ModelCaches(model).make(), prompt, 40, propose)

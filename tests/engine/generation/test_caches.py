@@ -186,7 +186,7 @@ def passes(model: Any, cache: SequenceCache, tokens: list[int], *widths: int) ->
     """Read tokens in passes of these widths; return the logits after the last."""
     assert sum(widths) == len(tokens)
     for width in widths:
-        logits = model(mx.array([tokens[:width]]), cache=cache.layers)[0, -1]
+        logits: mx.array = model(mx.array([tokens[:width]]), cache=cache.layers)[0, -1]
         cache.advance(width)
         tokens = tokens[width:]
     return logits
