@@ -1,7 +1,7 @@
 """The state of a recurrent layer, and how its modules read a part of a pass again.
 
-A module that is called with a `RecordingArraysCache` leaves there what it was called with. When several such modules
-call each other (a decoder layer and its mixer), only the innermost count: they are the ones that replace the state.
+A module that is called with a `RecordingArraysCache` leaves there what it was called with. When several such
+modules call each other (a decoder layer and its mixer), the innermost count: they are those that replace the state.
 """
 
 import functools
@@ -57,7 +57,7 @@ class RecordingArraysCache(ArraysCache):  # type: ignore[misc]  # mlx_lm has no 
 def observe(model: nn.Module) -> None:
     """Have all modules that take a cache say what they are called with, where it is a recurrent layer's."""
     for module in model.modules():
-        kind = type(module)
+        kind: Any = type(module)
         if not issubclass(kind, _Observed) and _takes_cache(kind):
             module.__class__ = _observed(kind)
 
@@ -71,7 +71,7 @@ def _takes_cache(kind: type[Any]) -> bool:
 
 
 @functools.cache
-def _observed(kind: type[Any]) -> type[Any]:
+def _observed(kind: Any) -> Any:
     """Return a class of modules that behave as those of `kind`, and are observed."""
 
     def call(self: Any, *args: Any, **kwargs: Any) -> Any:
