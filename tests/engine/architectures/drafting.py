@@ -8,7 +8,7 @@ from typing import Any
 import mlx.core as mx
 from mlx_lm.models.cache import make_prompt_cache
 
-from draftd.engine.generation.caches.sequence import SequenceCache
+from draftd.engine.generation.caches.sequence import ModelCaches, SequenceCache
 
 PREFILL = 24  # tokens of a prompt that are read in one pass: more than a window
 MAX_DRAFT = 8

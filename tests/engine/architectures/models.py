@@ -14,21 +14,8 @@ from tests.engine.architectures.sizes import COMMON, OWN
 
 NO_ARCHITECTURES = frozenset(
     [
-<<<<<<< HEAD
-        "activations",
-        "base",
-        "bitlinear_layers",
-        "cache",
-        "gated_delta",
-        "mla",
-        "pipeline",
-        "rope_utils",
-        "ssm",
-        "switch_layers",
-=======
         *("activations", "base", "bitlinear_layers", "cache", "gated_delta"),
         *("mla", "pipeline", "rope_utils", "ssm", "switch_layers"),
->>>>>>> caches
     ]
 )
 LEFT_OUT = {

@@ -43,22 +43,12 @@ from draftd.engine.generation.caches.layers import (
 )
 from draftd.engine.generation.caches.recurrent import Call, RecordingArraysCache, observe
 
-<<<<<<< HEAD
-TRIED = [
-    1,
-    2,
-    3,
-    4,
-    5,
-]  # tokens that a model reads when it is found out whether its recurrent layers can read again
-=======
 INEXACT = {
     # It adds its mask of booleans to the scores, so that tokens see those after them.
     "mlx_lm.models.phi3small": "mlx_lm's phi3small reads several tokens at once otherwise than one by one",
 }
 # With these tokens it is found out whether recurrent layers can read again.
 TRIED = [1, 2, 3, 4, 5]
->>>>>>> caches
 MAX_DIFFERENCE = (
     0.05  # of the largest number in a state: what the shape of a pass may change, in low precision
 )
@@ -149,7 +139,7 @@ class SequenceCache:
         if reached == begun.start:
             return
         for leaf, calls in zip(self._recording(), begun.calls, strict=True):
-            leaf.calls, leaf.offset = None, reached
+            leaf.offset = reached
             for call in calls:
                 call.again(width, reached - begun.start)
 
@@ -172,20 +162,11 @@ class ModelCaches:
     def __init__(self, model: nn.Module) -> None:
         self._model = model
         layers = make_prompt_cache(model)
-<<<<<<< HEAD
-        self.number = len(
-            layers
-        )  # of layers with a cache, which may be fewer or more than the model has layers
-        self.unknown = unknown_kinds(layers)
-        self.supported = not self.unknown
-        self.rereads = any(is_state(leaf) for leaf in leaves(layers)) and not self._reads_again()
-=======
         self.number = len(layers)  # of layers with a cache: not always that of the model's layers
         self.refusal = _refusal(model, layers)  # why nothing may be drafted with this model; None if it may
         self.rereads = False
         if self.refusal is None and any(map(is_state, leaves(layers))):
             self.rereads = not self._reads_again()
->>>>>>> caches
 
     def make(self) -> SequenceCache:
         """Return the cache of a sequence of which nothing was read."""
@@ -199,19 +180,7 @@ class ModelCaches:
         return SequenceCache([adopted(layer, position) for layer in layers], position, rereads=self.rereads)
 
     def _reads_again(self) -> bool:
-<<<<<<< HEAD
-        """Find out whether the model's recurrent layers come to the right state by reading a part of a pass again."""
-        self.rereads = False
-        if any(
-            is_state(leaf)
-            for leaf in leaves(self.make().layers)
-            if not isinstance(leaf, RecordingArraysCache)
-        ):
-            return False
-        observe(self._model)
-=======
         """Find out whether the recurrent layers come to the right state by reading a part of a pass again."""
->>>>>>> caches
         kept = len(TRIED) // 2
         taken_back, read = self.make(), self.make()
         if len(taken_back._recording()) < len(taken_back._states()):
