@@ -191,6 +191,8 @@ class Serving:
                 if not generation.target.cache.can_cut(end - 1):
                     store(prompt.tokens, kind, copied=True)
         generation.target.catch_up(prompt.tokens, progress)
+        if total > 1 and not generation.target.cache.can_cut(generation.target.position - 1):
+            store(prompt.tokens, copied=True)  # for the same prompt again, and for an answer that is edited
 
     def _responses(
         self, generation: Generation, count: AcceptanceCount, tokenizer: Any, prompt: Prompt, arguments: Any
