@@ -97,7 +97,13 @@ def test_a_cache_of_mlx_lm_is_taken_over_wherever_it_stands(keep: int, widths: l
     for width in widths:
         read(stock, width)
     ours = SlidingKVCache.of(copy.deepcopy(stock))
-    assert alone(stock, 20) == alone(ours, 20)
+    truth = alone(RotatingKVCache(WINDOW, keep), stock.offset) + alone(stock, 20)
+    for position in range(ours.offset + 1):
+        if ours.can_rewind(position):
+            taken_back = copy.deepcopy(ours)
+            taken_back.rewind(position)
+            assert alone(taken_back, 20) == truth[position : position + 20]
+    assert alone(ours, 20) == truth[-20:]
 
 
 def test_mlx_lm_can_take_a_window_into_a_batch() -> None:
@@ -119,6 +125,24 @@ def test_a_window_does_not_grow_with_the_text() -> None:
         cache.unmark()
     rows_kept = cache.nbytes / (2 * 4)
     assert rows_kept <= WINDOW + MARGIN + 2 * cache.step
+
+
+def test_after_a_round_a_prompt_is_read_as_before_it() -> None:
+    """What a round needs is neither kept nor shown any more."""
+    stock, ours = RotatingKVCache(WINDOW, keep=3), SlidingKVCache(WINDOW, keep=3)
+    chunks = RewindableChunkedKVCache(WINDOW)
+    cache = SequenceCache([ours, chunks], 0, rereads=False)
+    cache.mark()
+    read(ours, 30)
+    seen_in_chunks(chunks, 30)
+    cache.advance(30)
+    cache.rollback(30)
+    read(stock, 30)
+    for _ in range(20):
+        assert read(ours, 100) == read(stock, 100)
+        seen_in_chunks(chunks, 100)
+    for layer in cache.layers:
+        assert layer.nbytes < 2 * 4 * 2 * (ours.step + 100)
 
 
 @pytest.mark.parametrize("keep", [0, 3])
@@ -346,7 +370,10 @@ def test_models_are_observed_only_where_layers_are_recurrent() -> None:
 
 
 def observed(model: Any) -> int:
-    return sum("_Observed" in (kind.__name__ for kind in type(module).__mro__) for module in model.modules())
+    """Return how many modules are observed, each of them once."""
+    names = [[kind.__name__ for kind in type(module).__mro__] for module in model.modules()]
+    assert all(len(of_one) - len(set(of_one)) == ("_Observed" in of_one) for of_one in names)
+    return sum("_Observed" in of_one for of_one in names)
 
 
 class Summing(nn.Module):  # type: ignore[misc]

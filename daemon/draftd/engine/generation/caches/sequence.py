@@ -139,7 +139,7 @@ class SequenceCache:
         if reached == begun.start:
             return
         for leaf, calls in zip(self._recording(), begun.calls, strict=True):
-            leaf.calls, leaf.offset = None, reached
+            leaf.offset = reached
             for call in calls:
                 call.again(width, reached - begun.start)
 
