@@ -17,7 +17,7 @@ from typing import Any
 import aiohttp
 import psutil
 
-from draftd.app import Daemon
+from draftd.app import Daemon, run
 from draftd.profile_files import load_dir
 from draftd.settings import Settings
 
@@ -108,6 +108,13 @@ class Served:
     async def until_state(self, name: str, *states: str, limit: float = LIMIT) -> None:
         await self.until(lambda: self.state(name) in states, limit)
 
+    async def until_queue(self, name: str, *, active: int = 1, waiting: int = 0) -> None:
+        """Wait until so many requests hold a place at the worker, and so many wait for one."""
+        admission = self.daemon.proxy.admission(name)
+        async with asyncio.timeout(LIMIT):
+            while (admission.active, admission.depth) != (active, waiting):  # noqa: ASYNC110 - one turn of the loop
+                await asyncio.sleep(0)
+
     async def post(self, path: str, body: Any = None, **options: Any) -> Answer:
         return await self.request("POST", path, json=body, **options)
 
@@ -131,9 +138,9 @@ class Served:
                 cut = True
             return Answer(response.status, response.headers, b"".join(parts).decode(), cut)
 
-    async def metrics(self) -> dict[str, float]:
+    async def metrics(self, **options: Any) -> dict[str, float]:
         """Every sample of /metrics: 'name{labels}' -> value."""
-        text = (await self.get("/metrics")).text
+        text = (await self.get("/metrics", **options)).text
         lines = (line.rpartition(" ") for line in text.splitlines() if not line.startswith("#"))
         return {name: float(value) for name, _, value in lines}
 
@@ -157,12 +164,16 @@ async def serving(
         (folder / f"{name}.toml").write_text(text)
     given = {"port": free_ports(), "base_port": free_ports(len(profiles) + 2), "stop_grace": 1.0} | settings
     made = Settings(profiles=folder, state_dir=tmp_path / "state", **given)
-    daemon = Daemon(made, lambda: load_dir(folder, made.prompt_dirs()))
+    started: asyncio.Future[Daemon] = asyncio.get_running_loop().create_future()
+
+    async def beside(daemon: Daemon) -> None:
+        started.set_result(daemon)
+
     async with aiohttp.ClientSession() as http, asyncio.TaskGroup() as tasks:
-        running = tasks.create_task(daemon.run())
+        running = tasks.create_task(run(made, lambda: load_dir(folder, made.prompt_dirs()), beside))
+        daemon = await started
         served = Served(daemon, http, folder)
         try:
-            await daemon.until_serving()
             if ready:
                 await served.until(
                     lambda: all(row["state"] in {"ready", "stopped"} for row in daemon.workers()), ready_limit

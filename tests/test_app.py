@@ -14,10 +14,10 @@ import aiohttp
 import psutil
 import pytest
 
-from draftd.app import Daemon
+from draftd.app import Daemon, run
 from draftd.errors import AlreadyRunningError, ConfigError, DraftdError
 from draftd.workers.states import Backoff
-from tests.harness import FAKE_SERVER, QUICK, Served, alive, chat, fake, free_ports, kill, serving, until_gone
+from tests.harness import FAKE_SERVER, QUICK, alive, chat, fake, free_ports, kill, serving, until_gone
 
 
 async def test_three_workers_stand_on_consecutive_ports_and_answer_by_name(tmp_path: Path) -> None:
@@ -155,8 +155,7 @@ async def test_a_crash_loop_ends_as_failed_and_leaves_others_alone(tmp_path: Pat
     profiles = {"a": fake("--exit-file", str(broken), tables=tables), "b": fake()}
     async with serving(tmp_path, profiles, ready=False) as served:
         delays: dict[float, float] = {}
-        assert served.daemon._supervisor is not None
-        worker = served.daemon._supervisor.worker("a")
+        worker = served.daemon.supervisor.worker("a")
 
         def given_up() -> bool:
             if isinstance(worker.state, Backoff):
@@ -219,24 +218,16 @@ async def test_requests_are_served_in_order_one_at_a_time_and_the_queue_shows(tm
             assert (await served.ask("a")).status == 200
             done.append(number)
 
-        await _until_queue(served, "a", active=1)
+        await served.until_queue("a", active=1)
         for number in range(2):
             tasks.create_task(later(number))
-            await _until_queue(served, "a", waiting=number + 1)
+            await served.until_queue("a", waiting=number + 1)
         assert (await served.metrics())['draftd_queue_depth{profile="a"}'] == 2
         full = await served.ask("a")
         assert (full.status, full.json["error"]["code"]) == (429, "queue_full")
         assert int(full.headers["Retry-After"]) > 0
         assert (await first).status == 200
     assert done == [0, 1]
-
-
-async def _until_queue(served: Served, name: str, *, active: int = 1, waiting: int = 0) -> None:
-    assert served.daemon._proxy is not None
-    admission = served.daemon._proxy.admission(name)
-    async with asyncio.timeout(5):
-        while (admission.active, admission.depth) != (active, waiting):  # noqa: ASYNC110 - one turn of the loop
-            await asyncio.sleep(0)
 
 
 @pytest.mark.fault(30)
@@ -247,11 +238,11 @@ async def test_a_client_that_leaves_frees_the_worker(tmp_path: Path, stream: boo
         body = chat("[[slow 0.2]]", model="a", stream=stream, max_tokens=10)
         leaving = asyncio.create_task(served.post("/v1/chat/completions", body))
         waiting = asyncio.create_task(served.post("/v1/chat/completions", body))
-        await _until_queue(served, "a", waiting=1)
+        await served.until_queue("a", waiting=1)
         waiting.cancel()
-        await _until_queue(served, "a")
+        await served.until_queue("a")
         leaving.cancel()
-        await _until_queue(served, "a", active=0)
+        await served.until_queue("a", active=0)
         began = time.monotonic()
         assert (await served.ask("a")).status == 200
         assert time.monotonic() - began < 1.0
@@ -324,7 +315,7 @@ async def test_a_removed_profile_finishes_its_stream_and_is_gone(tmp_path: Path)
     async with serving(tmp_path, {"a": fake(), "b": fake()}) as served:
         pid = served.row("a")["pid"]
         streaming = asyncio.create_task(served.ask("a", "[[slow 0.05]]", stream=True))
-        await _until_queue(served, "a")
+        await served.until_queue("a")
         (served.profiles / "a.toml").unlink()
         assert (await served.post("/api/reload")).json == {"changed": ["a"]}
         assert (await served.ask("a")).status == 404
@@ -346,7 +337,7 @@ async def test_a_removed_profile_takes_its_series_along_and_may_come_back(tmp_pa
         (served.profiles / "b.toml").unlink()
         await served.post("/api/reload")
         await served.until(lambda: not alive(pid))
-        await served.until(lambda: b'profile="b"' not in served.daemon._metrics.render()[0])
+        await served.until(lambda: b'profile="b"' not in served.daemon.metrics.render()[0])
 
 
 async def test_a_changed_profile_does_not_revive_what_an_operator_stopped(tmp_path: Path) -> None:
@@ -473,9 +464,13 @@ async def test_workers_load_one_after_the_other(tmp_path: Path) -> None:
 @pytest.mark.fault(21)
 async def test_only_one_daemon_per_state_folder(tmp_path: Path) -> None:
     async with serving(tmp_path, {"a": fake()}) as served:
-        second = Daemon(served.daemon.settings.model_copy(update={"port": free_ports()}), served.daemon._load)
+        settings = served.daemon.settings.model_copy(update={"port": free_ports()})
+
+        async def beside(daemon: Daemon) -> None:
+            raise AssertionError("the second daemon serves")
+
         with pytest.raises(AlreadyRunningError, match=served.url):
-            await second.run()
+            await run(settings, lambda: served.daemon.router.table.profiles, beside)
         assert (await served.ask("a")).status == 200
 
 
@@ -519,7 +514,7 @@ async def test_a_key_is_asked_of_everybody_but_the_health_check(tmp_path: Path) 
 async def test_open_streams_may_finish_when_the_daemon_stops(tmp_path: Path) -> None:
     async with serving(tmp_path, {"a": fake()}) as served:
         streaming = asyncio.create_task(served.ask("a", "[[slow 0.1]]", stream=True))
-        await _until_queue(served, "a")
+        await served.until_queue("a")
         served.daemon.stop()
         refused = False
         while not refused and not streaming.done():
@@ -535,7 +530,7 @@ async def test_open_streams_may_finish_when_the_daemon_stops(tmp_path: Path) -> 
 async def test_streams_that_do_not_finish_in_time_end_as_errors(tmp_path: Path) -> None:
     async with serving(tmp_path, {"a": fake()}, drain_timeout=0.2) as served:
         streaming = asyncio.create_task(served.ask("a", "[[slow 30]]", stream=True))
-        await _until_queue(served, "a")
+        await served.until_queue("a")
         pid = served.row("a")["pid"]
         served.daemon.stop()
         answer = await streaming

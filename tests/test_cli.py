@@ -308,8 +308,8 @@ def test_a_second_sigterm_does_not_wait_for_open_requests(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("words", "code", "message"),
     [
-        (["status"], 3, "no daemon runs"),
-        (["down"], 3, "no daemon runs"),
+        (["status"], 3, "no daemon is running"),
+        (["down"], 3, "no daemon is running"),
         (["check", "--profiles", "/nowhere"], 2, "/nowhere does not exist"),
         (["up", "--port", "99999"], 2, "--port: port: Input should be less than or equal to 65535"),
         (["up", "--demo", "speculative"], 2, "'speculative' fits several profiles"),
@@ -334,3 +334,12 @@ def test_every_verb_has_help_with_an_example() -> None:
     for verb in ("up", "status", "logs", "restart", "start", "stop", "reload", "down", "check"):
         assert f" {verb} " in shown
         assert f"Example: draftd {verb}" in runner.invoke(app, [verb, "--help"]).stdout
+
+
+@pytest.mark.parametrize(
+    "command", [[sys.executable, "-m", "draftd"], [str(Path(sys.executable).parent / "draftd")]]
+)
+def test_it_has_one_name_however_it_is_started(command: list[str]) -> None:
+    done = subprocess.run([*command, "--help"], capture_output=True, text=True, timeout=LIMIT, check=False)
+    assert done.returncode == 0
+    assert "Usage: draftd [OPTIONS] COMMAND" in done.stdout

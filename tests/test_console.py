@@ -53,7 +53,7 @@ def test_profiles_that_share_a_worker_have_a_row_each_and_its_notes_once() -> No
     )
     assert text.count("8000") == 3
     assert text.count("312 MB") == 2
-    assert "a, b share one worker; its memory stands with b" in text
+    assert "a, b share one worker; its memory is shown with b" in text
     assert text.count("port 7999 was busy") == text.count("exit code 1") == 1
 
 

@@ -17,7 +17,7 @@ import pytest
 
 from draftd import instance
 from draftd.errors import AlreadyRunningError, ConfigError, NotRunningError
-from draftd.instance import LOCK, NOTE, Instance, find
+from draftd.instance import LOCK, NOTE, Instance, find_daemon
 
 URL = "http://127.0.0.1:8080"
 
@@ -33,7 +33,7 @@ def write_note(folder: Path, text: str) -> None:
 
 def no_daemon(folder: Path) -> str:
     with pytest.raises(NotRunningError) as caught:
-        find(folder)
+        find_daemon(folder)
     return str(caught.value)
 
 
@@ -74,7 +74,7 @@ def test_a_second_daemon_in_the_same_process_is_refused(tmp_path: Path) -> None:
         first.announce(URL, "1.2")
         with pytest.raises(AlreadyRunningError), Instance(tmp_path):
             pass
-        assert find(tmp_path).url == URL  # the first is untouched
+        assert find_daemon(tmp_path).url == URL  # the first is untouched
 
 
 def test_a_second_daemon_in_another_process_is_told_who_runs(tmp_path: Path) -> None:
@@ -101,16 +101,16 @@ def test_a_killed_daemon_leaves_nothing_in_the_way_of_the_next(tmp_path: Path) -
         other.kill()
         other.wait()
     assert (tmp_path / NOTE).exists()
-    assert "no daemon runs" in no_daemon(tmp_path)
+    assert "no daemon is running" in no_daemon(tmp_path)
     with Instance(tmp_path) as held:
         held.announce(URL, "1.3")
-        assert find(tmp_path).version == "1.3"
+        assert find_daemon(tmp_path).version == "1.3"
 
 
 def test_two_folders_hold_two_daemons(tmp_path: Path) -> None:
     with Instance(tmp_path / "a"), Instance(tmp_path / "b") as second:
         second.announce(URL, "1.2")
-        assert find(tmp_path / "b").pid == os.getpid()
+        assert find_daemon(tmp_path / "b").pid == os.getpid()
         assert "does not answer yet" in no_daemon(tmp_path / "a")
 
 
@@ -119,7 +119,7 @@ def test_a_folder_is_free_again_after_the_block(tmp_path: Path) -> None:
         with Instance(tmp_path) as held:
             held.announce(URL, "1.2")
         assert not (tmp_path / NOTE).exists()
-        assert "no daemon runs" in no_daemon(tmp_path)
+        assert "no daemon is running" in no_daemon(tmp_path)
 
 
 def test_a_look_at_the_lock_does_not_keep_a_daemon_from_starting(
@@ -147,7 +147,7 @@ def test_a_state_folder_that_cannot_be_used_is_the_users_fault(tmp_path: Path, b
     with pytest.raises(ConfigError, match="cannot be used") as caught, Instance(folder):
         pass
     assert str(folder) in str(caught.value)
-    assert "no daemon runs" in no_daemon(folder)
+    assert "no daemon is running" in no_daemon(folder)
 
 
 def test_a_state_folder_is_made_for_its_owner_only(tmp_path: Path) -> None:
@@ -171,7 +171,7 @@ def test_a_state_folder_that_is_gone_at_the_end_does_no_harm(tmp_path: Path) -> 
         folder.rmdir()
     with Instance(folder) as held:
         held.announce(URL, "1.2")
-        assert find(folder).url == URL
+        assert find_daemon(folder).url == URL
 
 
 # --- the note -----------------------------------------------------------------------------------------------
@@ -179,19 +179,19 @@ def test_a_state_folder_that_is_gone_at_the_end_does_no_harm(tmp_path: Path) -> 
 
 def test_a_daemon_is_found_from_another_process(tmp_path: Path) -> None:
     with daemon_elsewhere(tmp_path, "announce") as other:
-        found = find(tmp_path)
+        found = find_daemon(tmp_path)
     assert (found.pid, found.url, found.version) == (other.pid, URL, "1.2")
 
 
 def test_no_daemon_is_found_where_none_ever_ran(tmp_path: Path) -> None:
-    assert no_daemon(tmp_path) == f"no daemon runs (state folder {tmp_path}); 'draftd up' starts one"
-    assert "no daemon runs" in no_daemon(tmp_path / "missing")
+    assert no_daemon(tmp_path) == f"no daemon is running (state folder {tmp_path}); 'draftd up' starts one"
+    assert "no daemon is running" in no_daemon(tmp_path / "missing")
     assert list(tmp_path.iterdir()) == []  # looking leaves nothing behind
 
 
 def test_a_note_without_a_held_lock_is_not_believed(tmp_path: Path) -> None:
     write_note(tmp_path, json.dumps(own_note()))
-    assert "no daemon runs" in no_daemon(tmp_path)
+    assert "no daemon is running" in no_daemon(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -204,7 +204,7 @@ def test_a_note_that_names_no_process_or_a_later_one_of_its_pid_is_not_believed(
 ) -> None:
     with Instance(tmp_path):
         write_note(tmp_path, json.dumps(own_note()))
-        assert find(tmp_path).pid == os.getpid()
+        assert find_daemon(tmp_path).pid == os.getpid()
         write_note(tmp_path, json.dumps(own_note() | changes))
         assert "does not answer yet" in no_daemon(tmp_path)
 
@@ -234,6 +234,6 @@ def test_a_daemon_is_still_found_after_the_wall_clock_was_set(
         held.announce(URL, "1.2")
         monkeypatch.setattr(psutil, "boot_time", lambda: boot + 86_400)
         monkeypatch.setattr(psutil.Process, "create_time", lambda self: real(self) + 86_400)
-        assert find(tmp_path).url == URL
+        assert find_daemon(tmp_path).url == URL
         monkeypatch.setattr(psutil.Process, "create_time", lambda self: real(self) + 86_400 + 60)
         assert "does not answer yet" in no_daemon(tmp_path)

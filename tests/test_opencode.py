@@ -19,7 +19,8 @@ from typing import Any
 import pytest
 
 from draftd.demo import DRAFT, TARGET
-from draftd.ops.connect.opencode import Model, change, render, write
+from draftd.ops.connect.offer import Offer, OfferedModel
+from draftd.ops.connect.opencode import change, opencode_config, write
 from tests.harness import Served, serving
 
 INSTALLED = Path(__file__).parents[1] / "build" / "opencode" / "node_modules" / ".bin" / "opencode"
@@ -41,14 +42,14 @@ pytestmark = [
 class OpenCode:
     """OpenCode in a folder of its own, which sees nothing of whoever runs the test."""
 
-    def __init__(self, folder: Path, served: Served, models: list[Model]) -> None:
+    def __init__(self, folder: Path, served: Served, models: list[OfferedModel]) -> None:
         self.project = folder / "project"
         self.project.mkdir(parents=True)
         self._home = folder / "home"
         self._home.mkdir()
         self._config = folder / "opencode.jsonc"
         self._config.write_text('{\n  "share": "disabled" // mine\n}\n')
-        config = render(models, models[0].name, f"{served.url}/v1")
+        config = opencode_config(Offer(models, models[0].name, f"{served.url}/v1"))
         for entry in config["provider"]["speculative"]["models"].values():
             entry["limit"]["output"] = 24  # the demo pair has no end in it for prompts like OpenCode's
         write(change(self._config, config), datetime.now())
@@ -100,7 +101,7 @@ async def scripted(tmp_path: Path) -> AsyncIterator[tuple[OpenCode, Path]]:
     (tmp_path / "daemon").mkdir()
     async with serving(tmp_path / "daemon", {"caller": profile}) as served:
         log.write_text("")  # without the readiness check
-        yield OpenCode(tmp_path / "client", served, [Model("caller", 0, 32768)]), log
+        yield OpenCode(tmp_path / "client", served, [OfferedModel("caller", 0, 32768)]), log
 
 
 def requests(log: Path) -> list[dict[str, Any]]:
@@ -134,7 +135,7 @@ async def test_a_call_that_could_not_be_parsed_ends_the_turn(scripted: tuple[Ope
 async def test_each_preset_answers_by_its_name(tmp_path: Path) -> None:
     pair = f'model = "{TARGET}"\ndraft_model = "{DRAFT}"\n'
     profiles = {name: f"{pair}num_draft_tokens = {length}\n" for name, length in PRESETS.items()}
-    models = [Model(name, length, 32768) for name, length in PRESETS.items()]
+    models = [OfferedModel(name, length, 32768) for name, length in PRESETS.items()]
     (tmp_path / "daemon").mkdir()
     async with serving(tmp_path / "daemon", profiles, ready_limit=120.0, stop_grace=5.0) as served:
         for name in ASKED:

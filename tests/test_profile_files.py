@@ -59,6 +59,29 @@ def test_a_path_is_taken_from_the_folder_of_the_profile(folder: Folder) -> None:
     assert profile.draft_model == str(folder.profiles.parent / "draft")
 
 
+@pytest.mark.parametrize("key", ["model", "draft_model", "adapter_path"])
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [
+        ("mlx-community/Qwen2.5-3B-Instruct-4bit", "mlx-community/Qwen2.5-3B-Instruct-4bit"),
+        ("/models/qwen", "/models/qwen"),
+        ("models/qwen", "models/qwen"),
+        ("./qwen", "/srv/profiles/qwen"),
+        ("../models/qwen", "/srv/models/qwen"),
+        ("..", "/srv"),
+        (".", "/srv/profiles"),
+        ("~/qwen", "/home/somebody/qwen"),
+    ],
+)
+def test_a_path_is_made_absolute_and_a_hub_name_is_left_alone(
+    monkeypatch: pytest.MonkeyPatch, key: str, written: str, meant: str
+) -> None:
+    monkeypatch.setenv("HOME", "/home/somebody")
+    text = (MODEL if key != "model" else "") + f'{key} = "{written}"\n'
+    found = parse(Path("/srv/profiles/fast.toml"), text)
+    assert getattr(found, key) == meant
+
+
 def test_files_of_other_kinds_and_what_editors_leave_are_not_read(folder: Folder) -> None:
     folder.write(a=MODEL)
     (folder.profiles / "notes.txt").write_text("not a profile")
@@ -137,6 +160,11 @@ def test_all_faults_of_all_files_are_told_at_once(folder: Folder) -> None:
         ("b.toml", 1),
         ("d.toml", 2),
     ]
+
+
+def test_a_home_of_nobody_hides_no_other_fault(folder: Folder) -> None:
+    folder.write(a='model = "~no-such-user-here/x"\nport = 0\n')
+    assert [(name, line) for name, line, _ in folder.problems()] == [("a.toml", 1), ("a.toml", 2)]
 
 
 def test_the_message_reads_as_file_line_and_reason(folder: Folder) -> None:

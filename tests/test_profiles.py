@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,14 +9,12 @@ from pydantic import ValidationError
 
 from draftd.errors import ConfigError
 from draftd.profile_tables import HealthPolicy, Limits, RequestDefaults, RestartPolicy, ServerFlags
-from draftd.profiles import Profile, ProfileSet, find, select
-
-FOLDER = Path("/srv/profiles")
+from draftd.profiles import Profile, ProfileSet, find_profile, select
 
 
 def profile(**keys: Any) -> Profile:
-    """A profile as it is read from a file in FOLDER."""
-    return Profile.model_validate({"name": "fast", "model": "org/target"} | keys, context={"folder": FOLDER})
+    """A profile with these keys."""
+    return Profile.model_validate({"name": "fast", "model": "org/target"} | keys)
 
 
 def refusal(**keys: Any) -> tuple[str, str]:
@@ -312,34 +309,6 @@ def test_kv_bits_without_a_draft_is_fine() -> None:
     assert profile(server={"kv_bits": 4}).server.kv_bits == 4
 
 
-# --- models -------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("key", ["model", "draft_model", "adapter_path"])
-@pytest.mark.parametrize(
-    ("written", "meant"),
-    [
-        ("mlx-community/Qwen2.5-3B-Instruct-4bit", "mlx-community/Qwen2.5-3B-Instruct-4bit"),
-        ("/models/qwen", "/models/qwen"),
-        ("models/qwen", "models/qwen"),
-        ("./qwen", "/srv/profiles/qwen"),
-        ("../models/qwen", "/srv/models/qwen"),
-        ("..", "/srv"),
-        (".", "/srv/profiles"),
-        ("~/qwen", "/home/somebody/qwen"),
-    ],
-)
-def test_a_path_is_made_absolute_and_a_hub_name_is_left_alone(
-    monkeypatch: pytest.MonkeyPatch, key: str, written: str, meant: str
-) -> None:
-    monkeypatch.setenv("HOME", "/home/somebody")
-    assert getattr(profile(**{key: written}), key) == meant
-
-
-def test_the_home_of_nobody_is_refused() -> None:
-    assert refusal(model="~no-such-user-here/qwen") == ("model", "there is no user ~no-such-user-here")
-
-
 # --- what follows from the keys -----------------------------------------------------------------------------
 
 
@@ -381,7 +350,7 @@ ALL = ProfileSet({p.name: p for p in (QWEN, FAST, MAX)}, {"terse": "Be terse."})
     [("qwen-fast", FAST), ("quick", FAST), ("fast", FAST), ("max", MAX), ("qwen", QWEN)],
 )
 def test_a_word_finds_the_profile_it_names_or_is_an_unambiguous_part_of(word: str, found: Profile) -> None:
-    assert find(ALL, word) is found
+    assert find_profile(ALL, word) is found
 
 
 @pytest.mark.parametrize(
@@ -394,7 +363,7 @@ def test_a_word_finds_the_profile_it_names_or_is_an_unambiguous_part_of(word: st
 )
 def test_a_word_that_names_no_single_profile_is_answered_with_the_candidates(word: str, message: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        find(ALL, word)
+        find_profile(ALL, word)
     assert str(caught.value) == message
 
 
@@ -410,3 +379,11 @@ def test_words_select_their_profiles_in_the_order_of_names_and_keep_the_prompts(
 def test_the_prompt_of_a_profile_is_its_own_or_none() -> None:
     assert ALL.prompt_of(profile(system_prompt="terse")) == "Be terse."
     assert ALL.prompt_of(profile()) == ""
+
+
+def test_what_a_profile_loads_is_its_models_and_its_adapter() -> None:
+    assert profile().models == profile().files == ("org/target",)
+    drafting = profile(draft_model="org/draft", adapter_path="/adapter")
+    assert drafting.models == ("org/target", "org/draft")
+    assert drafting.files == ("org/target", "org/draft", "/adapter")
+    assert profile(command=["serve", "{port}"]).files == ()  # nobody here knows what it loads

@@ -28,15 +28,6 @@ async def reload(served: Served) -> list[str]:
     return changed
 
 
-async def until_queue(served: Served, name: str, active: int, waiting: int) -> None:
-    """Return when so many requests are served by the worker of `name`, and so many wait for it."""
-    assert served.daemon._proxy is not None
-    admission = served.daemon._proxy.admission(name)
-    async with asyncio.timeout(10):
-        while (admission.active, admission.depth) != (active, waiting):  # noqa: ASYNC110 - one turn of the loop
-            await asyncio.sleep(0)
-
-
 async def test_each_is_a_model_of_its_own_with_its_own_defaults_and_figures(tmp_path: Path) -> None:
     asked = tmp_path / "asked"
     tokens = {"a": 2, "b": 3, "c": 4}
@@ -123,15 +114,15 @@ async def test_profiles_that_go_together_are_forgotten_when_their_worker_has_end
     async with serving(tmp_path, {"a": sharing(), "b": sharing(), "c": fake()}) as served:
         [pid] = pids(served, "a", "b")
         streaming = asyncio.create_task(served.ask("b", "[[slow 0.05]]", stream=True))
-        await until_queue(served, "b", 1, 0)
+        await served.until_queue("b")
         for name in "ab":
             (served.profiles / f"{name}.toml").unlink()
         assert await reload(served) == ["a", "b"]
         assert series("prompt_tokens_total", "b") in await served.metrics()
         assert (await streaming).events[-1] == "[DONE]"
         await served.until(lambda: not alive(pid))
-        await served.until(lambda: b'profile="b"' not in served.daemon._metrics.render()[0])
-        assert b'profile="a"' not in served.daemon._metrics.render()[0]
+        await served.until(lambda: b'profile="b"' not in served.daemon.metrics.render()[0])
+        assert b'profile="a"' not in served.daemon.metrics.render()[0]
 
 
 async def test_the_setting_is_for_those_that_do_not_say(tmp_path: Path) -> None:
@@ -152,7 +143,7 @@ async def test_they_stand_in_one_line_first_come_first_served(tmp_path: Path) ->
         async with asyncio.TaskGroup() as tasks:
             for number, name in enumerate("bcab"):
                 tasks.create_task(ask(served, name))
-                await until_queue(served, "a", 1, number)
+                await served.until_queue("a", waiting=number)
             assert {served.row(name)["queue"] for name in "abc"} == {3}
             metrics = await served.metrics()
             assert {key: metrics[key] for key in metrics if key.startswith("draftd_queue_depth")} == {
@@ -169,7 +160,7 @@ async def test_who_joins_leaves_or_changes_its_defaults_restarts_nothing(tmp_pat
         assert await reload(served) == ["c", "d"]
         assert pids(served, "a", "b", "c", "d") == {pid}
         streaming = asyncio.create_task(served.ask("b", "[[slow 0.05]]", stream=True))
-        await until_queue(served, "a", 1, 0)
+        await served.until_queue("a")
         (served.profiles / "a.toml").unlink()  # the first, under whose name the worker ran
         assert await reload(served) == ["a"]
         assert (await served.ask("a")).status == 404
@@ -210,9 +201,9 @@ async def test_a_request_that_waits_when_its_profile_moves_is_answered_by_the_ne
     profiles = {"a": sharing(tables=ONE_AT_A_TIME), "b": fake(tables=ONE_AT_A_TIME)}
     async with serving(tmp_path, profiles) as served:
         first = asyncio.create_task(served.ask("b", "[[slow 0.05]]", stream=True))
-        await until_queue(served, "b", 1, 0)
+        await served.until_queue("b")
         second = asyncio.create_task(served.ask("b"))
-        await until_queue(served, "b", 1, 1)
+        await served.until_queue("b", waiting=1)
         served.write("b", sharing(tables=ONE_AT_A_TIME))
         await reload(served)
         assert (await first).events[-1] == "[DONE]"

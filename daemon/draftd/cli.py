@@ -1,4 +1,4 @@
-"""The command line: its verbs, and exit codes: 0 well, 1 refused or failed, 2 bad input, 3 no daemon runs."""
+"""The command line. Exit codes: 0 success, 1 refused or failed, 2 bad input, 3 no daemon is running."""
 
 from __future__ import annotations
 
@@ -44,9 +44,9 @@ app.command(rich_help_panel=CONNECT)(observe.grafana)
 
 
 def main() -> None:
-    """Entry point: errors of ours are told without a traceback."""
+    """Entry point: our own errors are shown without a traceback."""
     try:
-        app()
+        app(prog_name="draftd")
     except DraftdError as error:
         err.print(f"draftd: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
         codes = {ConfigError: EXIT_INPUT, NotRunningError: EXIT_NOT_RUNNING}
@@ -66,7 +66,7 @@ def _version(wanted: bool) -> None:
 def _root(
     context: typer.Context,
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Say the version.")
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
     ] = False,
 ) -> None:
     """Speculative decoding on your machine: mlx_lm.server workers behind one OpenAI address."""

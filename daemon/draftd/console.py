@@ -12,6 +12,8 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
+from draftd.profiles import MIN_PAYING_ACCEPTANCE
+
 Row = Mapping[str, Any]
 
 STYLES = {
@@ -22,9 +24,6 @@ STYLES = {
     "failed": "bold red",
     "stopped": "dim",
 }
-LOW = 0.6  # acceptance below this rarely pays
-
-
 NARROW = ("model", "state", "port", "draft", "accepted", "tok/s")
 WIDE = (*NARROW, "memory", "requests", "queue", "restarts", "for")
 ROOM_FOR_WIDE = 118  # columns of the terminal
@@ -42,7 +41,7 @@ def status_view(body: Mapping[str, Any], width: int) -> RenderableType:
 
 
 def workers_table(rows: Iterable[Row], width: int) -> RenderableType:
-    """One line a worker, and below the table what went wrong last. `width` is the terminal's, in columns."""
+    """One line per worker, and below the table what went wrong last. `width` is the terminal's, in columns."""
     rows = list(rows)
     titles = WIDE if width >= ROOM_FOR_WIDE else NARROW
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
@@ -63,7 +62,7 @@ def workers_table(rows: Iterable[Row], width: int) -> RenderableType:
 
 def _sharing(row: Row) -> str:
     names = ", ".join(sorted([row["name"], *row["shares_with"]]))
-    return f"{names} share one worker; its memory stands with {row['worker']}"
+    return f"{names} share one worker; its memory is shown with {row['worker']}"
 
 
 def _cells(row: Row) -> dict[str, RenderableType]:
@@ -90,7 +89,7 @@ def _cells(row: Row) -> dict[str, RenderableType]:
 def _acceptance(ratio: float | None) -> Text:
     if ratio is None:
         return Text("–")
-    return Text(f"{ratio:.0%}", style="green" if ratio >= LOW else "yellow")
+    return Text(f"{ratio:.0%}", style="green" if ratio >= MIN_PAYING_ACCEPTANCE else "yellow")
 
 
 def _trouble(row: Row) -> Text:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 class DraftdError(Exception):
-    """Base of every error that is reported to a person without a traceback."""
+    """Base of every error that a person is shown without a traceback."""
 
 
 @dataclass(frozen=True, slots=True)

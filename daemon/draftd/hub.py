@@ -1,38 +1,237 @@
-"""Models as files: a folder of the user's, or what the hub's cache holds of a name."""
+"""Models on this machine: whether one is here, what it weighs, and what its config says. One answer for everybody.
+
+A model is named as in a profile: a folder, or a repository of the model hub whose download lies in the hub's cache.
+The cache is read here as its documentation lays it out (refs/main names the folder in snapshots/), since importing
+huggingface_hub would cost the daemon most of a second and 20 MB. Asking the hub itself is for `draftd.ops.pull`.
+"""
 
 from __future__ import annotations
 
 import json
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Literal
 
-CONTEXT = 32768  # tokens, where a model's own config is not at hand: what the presets' models have
+# What a model's cache holds of the tokens it has read, in the layer that is hardest to take back:
+# every token's keys and values; those of the last tokens only; one state that stands for all of them.
+Cache = Literal["attention", "window", "state", "unknown"]
+
+# Models that are written for mlx_lm 0.32 with a recurrent state, whatever their config says of it.
+STATE_TYPES = frozenset({
+    "baichuan_m1", "bailing_hybrid", "bailing_moe_linear", "bailing_moe_v3", "falcon_h1", "falcon_mamba", "gear",
+    "granitemoehybrid", "jamba", "kimi_k3", "kimi_linear", "lfm2", "lfm2-vl", "lfm2_moe", "longcat_flash_ngram",
+    "mamba", "mamba2", "nemotron_h", "olmo_hybrid", "plamo2", "qwen3_5", "qwen3_5_moe", "qwen3_next",
+    "recurrent_gemma", "rwkv7",
+})  # fmt: skip
+# Models whose layers slide by a rule of their own where their config has no `layer_types`.
+WINDOW_TYPES = frozenset({
+    "afmoe", "cohere2", "exaone4", "exaone_moe", "gemma3", "gemma3_text", "gemma3n", "gemma4", "gemma4_text",
+    "gemma4_unified", "gpt_oss", "iquestloopcoder", "laguna", "mellum", "mimo_v2_flash", "muse_glimmer",
+    "muse_spark", "olmo3", "plamo3", "spark2_5", "step3p5",
+})  # fmt: skip
+_ATTENTION_LAYERS = {"attention", "full_attention", "sliding_attention", "chunked_attention"}
+_STATE_KEYS = (
+    "linear_attn_config",
+    "linear_num_",
+    "mamba_",
+    "ssm_",
+    "conv_L_cache",
+    "hybrid_override_pattern",
+)
+_WINDOW_KEYS = ("sliding_window", "sliding_window_size", "window_size", "loop_window_size")
+_PATTERN_KEYS = (
+    "sliding_window_pattern",
+    "_sliding_window_pattern",
+    "hybrid_layer_pattern",
+    "sliding_window_layers",
+)
 
 
-def is_local(model: str) -> bool:
-    """Whether mlx_lm takes `model` for a folder; else it asks the hub for that name."""
-    return Path(model).exists() or model.startswith(("/", "./", "../", "~"))
+@dataclass(frozen=True, slots=True)
+class ModelConfig:
+    """What config.json says; None for what it does not. Counts are per model, sizes in elements, lengths in tokens.
+
+    Of a model that takes pictures too, all but `model_type` is that of its text model. `vocabulary_size` counts the
+    rows of the embedding, which are often padded to more than the tokenizer has tokens. `cache` is the kind that
+    mlx_lm makes as far as a config can tell; `window` the length of a sliding one.
+    """
+
+    model_type: str | None = None
+    context_length: int | None = None
+    layers: int | None = None
+    attention_heads: int | None = None
+    kv_heads: int | None = None
+    head_size: int | None = None
+    vocabulary_size: int | None = None
+    cache: Cache = "unknown"
+    window: int | None = None
 
 
-def context_length(model: str) -> int:
-    """Tokens that `model` can attend to, by its config.json; CONTEXT if that is neither local nor downloaded."""
-    path = _config_file(model)
+@dataclass(frozen=True, slots=True)
+class ModelOnDisk:
+    """A model as this machine has it.
+
+    `local` if mlx_lm takes the name for a folder, and does not ask the hub. `folder` is None for one that is not
+    there; `missing` names the files that it lacks; `weight_bytes` is the size of the weights that it has.
+    """
+
+    name: str
+    local: bool
+    folder: Path | None = None
+    missing: tuple[str, ...] = ()
+    weight_bytes: int = 0
+    config: ModelConfig = ModelConfig()
+
+    @property
+    def is_here(self) -> bool:
+        """Whether a worker can load it without asking the hub. What a folder lacks, the hub would not bring."""
+        return self.folder is not None and (self.local or not self.missing)
+
+
+def read_model(name: str, environ: Mapping[str, str] = os.environ) -> ModelOnDisk:
+    """Look at the files of a model; `environ` says where the hub's cache is. Raises nothing: what cannot be read is
+    not there.
+    """
+    local = is_local(name)
+    folder = Path(name) if local else _snapshot(name, environ)
+    if not os.path.isdir(folder):
+        return ModelOnDisk(name, local)
+    return ModelOnDisk(
+        name,
+        local,
+        folder,
+        missing=_missing(folder) if local else _missing_of_download(folder),
+        weight_bytes=sum(path.stat().st_size for path in folder.glob("model*.safetensors") if path.exists()),
+        config=parse_config(_read_object(folder / "config.json")),
+    )
+
+
+def is_local(name: str) -> bool:
+    """Whether mlx_lm takes `name` for a folder; else it asks the hub for that name."""
+    return os.path.exists(name) or name.startswith(("/", "./", "../", "~"))
+
+
+def are_here(names: Iterable[str], environ: Mapping[str, str]) -> bool:
+    """Whether there are names, and each is a folder or a finished download: the hub need not be asked."""
+    models = [read_model(name, environ) for name in names]
+    return bool(models) and all(model.is_here for model in models)
+
+
+def weight_bytes(names: Iterable[str], environ: Mapping[str, str] = os.environ) -> int | None:
+    """Size of the weights of all these models together; None unless each is on this machine."""
+    sizes = [read_model(name, environ).weight_bytes for name in names]
+    return sum(sizes) if all(sizes) else None
+
+
+def cache_dir(environ: Mapping[str, str] = os.environ) -> Path:
+    """Where huggingface_hub keeps downloads, by the same variables that it reads."""
+    home = environ.get("HF_HOME") or os.path.join(environ.get("XDG_CACHE_HOME") or "~/.cache", "huggingface")
+    found = environ.get("HF_HUB_CACHE") or environ.get("HUGGINGFACE_HUB_CACHE") or os.path.join(home, "hub")
+    return Path(os.path.expandvars(os.path.expanduser(found)))
+
+
+def read_vocabulary(folder: Path) -> dict[int, str]:
+    """Token ids and their texts, from tokenizer.json; empty if that cannot be read. Slow: it has megabytes."""
+    tokenizer = _read_object(folder / "tokenizer.json")
+    vocabulary = (tokenizer.get("model") or {}).get("vocab") or {}
+    if isinstance(vocabulary, list):  # unigram models: [text, score], in order
+        tokens = {number: str(entry[0]) for number, entry in enumerate(vocabulary)}
+    else:
+        tokens = {number: text for text, number in vocabulary.items()}
+    return tokens | {token["id"]: token["content"] for token in tokenizer.get("added_tokens") or ()}
+
+
+# --- files --------------------------------------------------------------------------------------------------
+
+
+def _snapshot(name: str, environ: Mapping[str, str]) -> Path:
+    """Where the download is, or would be."""
+    repository = cache_dir(environ) / f"models--{name.replace('/', '--')}"
     try:
-        config = json.loads(path.read_text("utf-8")) if path else {}
-        text = config.get("text_config") or {}  # of models that see pictures too
-        found = config.get("max_position_embeddings") or text.get("max_position_embeddings")
-    except (OSError, ValueError, AttributeError):
-        return CONTEXT
-    return found if isinstance(found, int) and found > 0 else CONTEXT
+        return repository / "snapshots" / (repository / "refs" / "main").read_text("utf-8").strip()
+    except (OSError, ValueError):
+        return repository / "snapshots" / "none"
 
 
-def _config_file(model: str) -> Path | None:
-    if is_local(model):
-        return Path(model) / "config.json"
-    from huggingface_hub import try_to_load_from_cache  # late: it takes most of a second
-    from huggingface_hub.errors import HFValidationError
+def _missing(folder: Path) -> tuple[str, ...]:
+    """The files without which mlx_lm cannot load the model."""
+    index = _read_object(folder / "model.safetensors.index.json").get("weight_map")
+    parts = set(index.values()) if isinstance(index, dict) else set()
+    if not parts and not any(folder.glob("model*.safetensors")):
+        parts = {"model.safetensors"}
+    return tuple(part for part in ("config.json", *sorted(parts)) if not (folder / part).exists())
 
+
+def _missing_of_download(folder: Path) -> tuple[str, ...]:
+    """The same, told more strictly: what is in doubt, the hub is asked for."""
+    missing = [*_missing(folder)]
+    if not (folder / "tokenizer_config.json").exists():
+        missing.append("tokenizer_config.json")
+    index = folder / "model.safetensors.index.json"
+    if index.exists() and not _read_object(index).get("weight_map"):
+        missing.append(index.name)
+    elif not index.exists() and not (folder / "model.safetensors").exists():
+        missing.append("model.safetensors")
+    if any(folder.parents[1].glob("blobs/*.incomplete")):
+        missing.append("a file that is still on its way")
+    return tuple(dict.fromkeys(missing))
+
+
+def _read_object(path: Path) -> dict[str, Any]:
+    """A JSON object from a file; empty for whatever is none."""
     try:
-        found = try_to_load_from_cache(model, "config.json")
-    except HFValidationError:  # no name that the hub could have
-        return None
-    return Path(found) if isinstance(found, str) else None
+        found = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+# --- config.json --------------------------------------------------------------------------------------------
+
+
+def parse_config(config: Mapping[str, Any]) -> ModelConfig:
+    """The facts of a config. What its `text_config` says counts before what it says itself."""
+    text = config.get("text_config")
+    own = {**config, **text} if isinstance(text, dict) else config
+    heads = _count(own, "num_attention_heads", "n_heads", "n_head")
+    hidden = _count(own, "hidden_size", "n_embd", "d_model")
+    types = {each for each in (config.get("model_type"), own.get("model_type")) if isinstance(each, str)}
+    cache, window = _cache(types, own)
+    return ModelConfig(
+        model_type=config["model_type"] if isinstance(config.get("model_type"), str) else None,
+        context_length=_count(
+            own, "max_position_embeddings", "n_positions", "max_sequence_length", "max_seq_len"
+        ),
+        layers=_count(own, "num_hidden_layers", "n_layers", "n_layer", "num_layers"),
+        attention_heads=heads,
+        kv_heads=_count(own, "num_key_value_heads", "num_kv_heads") or heads,
+        head_size=_count(own, "head_dim") or (hidden // heads if hidden and heads else None),
+        vocabulary_size=_count(own, "vocab_size"),
+        cache=cache,
+        window=window,
+    )
+
+
+def _count(config: Mapping[str, Any], *names: str) -> int | None:
+    """The first of these that is a whole number above 0: models name the same thing differently."""
+    values = (config.get(name) for name in names)
+    return next((value for value in values if type(value) is int and value > 0), None)
+
+
+def _cache(types: set[str], config: Mapping[str, Any]) -> tuple[Cache, int | None]:
+    """The kind of cache, and the length of its window. What a config says of each layer is believed first."""
+    if not types:
+        return "unknown", None
+    layers = config.get("layer_types")
+    if isinstance(layers, list) and layers and all(isinstance(layer, str) for layer in layers):
+        state = not _ATTENTION_LAYERS.issuperset(layers)
+        slides = "sliding_attention" in layers
+    else:
+        state = bool(types & STATE_TYPES) or any(key.startswith(_STATE_KEYS) for key in config)
+        slides = bool(types & WINDOW_TYPES) or any(config.get(key) for key in _PATTERN_KEYS)
+    if state:
+        return "state", None
+    window = _count(config, *_WINDOW_KEYS) if slides else None
+    return ("window", window) if window else ("attention", None)

@@ -29,8 +29,8 @@ TRIES = 5
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """A running daemon. `created` (see `_created`) tells its process from a later one with the same pid; `agent` is
-    the label of the launchd agent that it runs as, if it does.
+    """A running daemon. `created` (see `_created`) distinguishes its process from a later one with the same pid;
+    `agent` is the label of the launchd agent that it runs as, if it does.
     """
 
     pid: int
@@ -78,10 +78,10 @@ class Instance:
             self._lock.close()
 
 
-def find(state_dir: Path) -> Running:
+def find_daemon(state_dir: Path) -> Running:
     """The daemon that holds `state_dir`. Raises NotRunningError."""
     if not _is_held(state_dir):
-        raise NotRunningError(f"no daemon runs (state folder {state_dir}); 'draftd up' starts one")
+        raise NotRunningError(f"no daemon is running (state folder {state_dir}); 'draftd up' starts one")
     note = _read(state_dir)
     if note is None or not _is_same_process(note):
         raise NotRunningError(f"a daemon holds {state_dir}, but does not answer yet; try again in a moment")
@@ -89,7 +89,7 @@ def find(state_dir: Path) -> Running:
 
 
 def _take(lock: IO[str]) -> bool:
-    """`find` holds the lock shared for an instant: only a lock that stays held is a daemon's."""
+    """`find_daemon` holds the lock shared for an instant: only a lock that stays held is a daemon's."""
     for _ in range(TRIES):
         with suppress(BlockingIOError):
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -119,7 +119,7 @@ def _read(state_dir: Path) -> Running | None:
 
 def _is_same_process(note: Running) -> bool:
     try:
-        return abs(_created(note.pid) - note.created) < 2  # the boot time is told in whole seconds
+        return abs(_created(note.pid) - note.created) < 2  # the boot time is reported in whole seconds
     except (psutil.Error, TypeError, ValueError):  # gone, or a note of somebody else's making
         return False
 
@@ -134,7 +134,7 @@ def _created(pid: int) -> float:
 
 
 def _agent() -> str:
-    """launchd names its job in the environment; a terminal's own name there is another."""
+    """launchd puts its job's name into the environment, where a terminal may put its own."""
     return AGENT if os.environ.get("XPC_SERVICE_NAME") == AGENT else ""
 
 
@@ -146,7 +146,7 @@ def _who(state_dir: Path) -> str:
 
 
 def how_to_stop(note: Running) -> str:
-    """Who started the daemon, as far as it can be told, and what stops it."""
+    """Who started the daemon, as far as is known, and what stops it."""
     if note.agent:
         return "launchd started it; 'draftd down' stops it for now, 'draftd launchd uninstall' for good"
     return "'draftd down' stops it"

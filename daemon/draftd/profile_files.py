@@ -13,6 +13,8 @@ from draftd.errors import ConfigError, Problem
 from draftd.profiles import Profile, ProfileSet
 from draftd.toml_lines import fault_of, line_of, reason_of
 
+PATH_KEYS = ("model", "draft_model", "adapter_path")  # where a value may be a path
+
 
 def load_dir(folder: Path, prompt_dirs: Sequence[Path]) -> ProfileSet:
     """Read every *.toml of `folder`. Raises ConfigError with every problem found, and then takes none."""
@@ -46,11 +48,31 @@ def parse(path: Path, text: str) -> Profile:
         data = tomllib.loads(text)
     except (ValueError, RecursionError) as error:
         raise ConfigError("a profile is not valid", (Problem(path, *fault_of(text, error)),)) from error
+    problems = []
+    for key in (key for key in PATH_KEYS if key in data):
+        try:
+            data[key] = _absolute(data[key], path.parent)
+        except RuntimeError:
+            reason = f"{key}: there is no user {Path(data[key]).parts[0]}"
+            problems.append(Problem(path, line_of(text, (key,)), reason))
     try:
-        return Profile.model_validate({"name": path.stem, **data}, context={"folder": path.parent})
+        profile = Profile.model_validate({"name": path.stem, **data})
     except ValidationError as error:
-        problems = tuple(_problem(path, text, dict(detail)) for detail in error.errors())
-        raise ConfigError("a profile is not valid", problems) from error
+        problems += [_problem(path, text, dict(detail)) for detail in error.errors()]
+    if problems:
+        raise ConfigError("a profile is not valid", tuple(problems))
+    return profile
+
+
+def _absolute(value: object, folder: Path) -> object:
+    """A path of the user's, './' and '../' from the profile's folder; what is no path, as a hub's name, stays."""
+    if not isinstance(value, str) or "\0" in value:
+        return value
+    if value.startswith("~"):
+        return str(Path(value).expanduser())
+    if value in (".", "..") or value.startswith(("./", "../")):
+        return str((folder / value).resolve())
+    return value
 
 
 def _problem(path: Path, text: str, detail: dict[str, Any]) -> Problem:

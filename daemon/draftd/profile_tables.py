@@ -11,7 +11,7 @@ Duration = Annotated[float, Field(gt=0)]
 
 
 class Table(BaseModel):
-    """What all tables of a profile have in common: unknown keys are refused, and a text is no number."""
+    """What all tables of a profile have in common: unknown keys are refused, and text is not taken for a number."""
 
     model_config = ConfigDict(
         extra="forbid",

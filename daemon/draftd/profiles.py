@@ -1,6 +1,6 @@
-"""Profiles: one TOML file each says under which name a model is asked for, and how it is served.
+"""Profiles: each says under which name clients ask for a model, and how it is served. `profile_files` reads them.
 
-Pure: profile_files.py reads them.
+Pure.
 """
 
 from __future__ import annotations
@@ -8,17 +8,17 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from draftd.errors import ConfigError
 from draftd.profile_tables import HealthPolicy, Limits, RequestDefaults, RestartPolicy, ServerFlags, Table
 from draftd.protocol import PROFILE_NAME
 
-MAX_AUTO_DRAFT = 8
-MOST_DRAFTED = 64  # tokens per round that a profile or a request may ask for
+MAX_AUTO_DRAFT = 8  # tokens per round that "auto" proposes at most, where a profile does not say
+MIN_PAYING_ACCEPTANCE = 0.6  # below this acceptance rate drafting rarely pays
+MAX_DRAFT_TOKENS = 64  # tokens per round that a profile or a request may ask for
 _ALIAS = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]{0,99}")
 
 
@@ -40,48 +40,40 @@ def _alias(value: str) -> str:
     return value
 
 
-def _model(value: str, info: ValidationInfo) -> str:
-    """A hub name stays as it is; '~' is expanded, and './' and '../' are taken from the profile's folder."""
+def _model(value: str) -> str:
     if not value.strip() or "\0" in value or value.startswith("-"):
         raise ValueError("a model is a folder or a name like 'mlx-community/Qwen2.5-3B-Instruct-4bit'")
-    if value.startswith("~"):
-        try:
-            return str(Path(value).expanduser())
-        except RuntimeError:
-            raise ValueError(f"there is no user {Path(value).parts[0]}") from None
-    if (value in (".", "..") or value.startswith(("./", "../"))) and info.context:
-        return str((info.context["folder"] / value).resolve())
     return value
 
 
 def _draft_length(value: object) -> object:
-    # In the place of a union's own checks, which would tell two faults for one value.
-    if value != "auto" and not (type(value) is int and 1 <= value <= MOST_DRAFTED):
-        raise ValueError(f"must be a whole number from 1 to {MOST_DRAFTED}, or 'auto'")
+    # In place of a union's own checks, which would report two faults for one value.
+    if value != "auto" and not (type(value) is int and 1 <= value <= MAX_DRAFT_TOKENS):
+        raise ValueError(f"must be a whole number from 1 to {MAX_DRAFT_TOKENS}, or 'auto'")
     return value
 
 
 DraftLength = Annotated[int | Literal["auto"], BeforeValidator(_draft_length)]
-Name = Annotated[str, AfterValidator(_name)]
+PlainName = Annotated[str, AfterValidator(_name)]
 Alias = Annotated[str, AfterValidator(_alias)]
-Model = Annotated[str, AfterValidator(_model)]
+ModelName = Annotated[str, AfterValidator(_model)]
 
 
 class Profile(Table):
     """One profile file."""
 
-    name: Name = Field(description="the model name that clients ask for")
-    model: Model = Field(
+    name: PlainName = Field(description="the model name that clients ask for")
+    model: ModelName = Field(
         description="hub name or folder of the target model (`~`; `./` is beside the profile)"
     )
-    draft_model: Model | None = Field(None, description="the same of the draft model")
+    draft_model: ModelName | None = Field(None, description="the same of the draft model")
     num_draft_tokens: DraftLength | None = Field(
         None, description="tokens proposed per round; `auto` tunes itself; mlx_lm's own 3 if left out"
     )
     max_draft_tokens: int | None = Field(
-        None, ge=1, le=MOST_DRAFTED, description="the most that `auto` proposes per round; 8 if left out"
+        None, ge=1, le=MAX_DRAFT_TOKENS, description="the most that `auto` proposes per round; 8 if left out"
     )
-    adapter_path: Model | None = Field(None, description="folder of adapter weights")
+    adapter_path: ModelName | None = Field(None, description="folder of adapter weights")
     aliases: tuple[Alias, ...] = Field((), strict=False, description="further names")
     port: int | None = Field(None, ge=1, le=65535, description="a fixed port; else the next free one")
     autostart: bool = Field(True, description="start with the daemon, not with the first request")
@@ -92,7 +84,7 @@ class Profile(Table):
         None,
         description="one worker for the profiles that say so and differ per request only; else as the setting says",
     )
-    system_prompt: Name | None = Field(None, description="a file of `prompts/`, without `.txt`")
+    system_prompt: PlainName | None = Field(None, description="a file of `prompts/`, without `.txt`")
     system_prompt_mode: Literal["default", "prepend", "replace", "off"] = Field(
         "default", description="`default`: if the client sends none; `prepend`; `replace`; `off`"
     )
@@ -125,6 +117,18 @@ class Profile(Table):
             raise ValueError(
                 f"command replaces mlx_lm.server: {', '.join(sorted(taken))} would have no effect"
             )
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """The target model, and the draft model if there is one."""
+        return (self.model, self.draft_model) if self.draft_model else (self.model,)
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """All that mlx_lm loads, models and adapter; nothing for a `command`, whose files nobody here knows."""
+        if self.command:
+            return ()
+        return (*self.models, self.adapter_path) if self.adapter_path else self.models
 
     @property
     def auto_draft(self) -> bool:
@@ -172,11 +176,11 @@ def select(profiles: ProfileSet, words: Sequence[str]) -> ProfileSet:
     """
     if not words:
         return profiles
-    chosen = {find(profiles, word).name for word in words}
+    chosen = {find_profile(profiles, word).name for word in words}
     return replace(profiles, profiles={n: p for n, p in profiles.profiles.items() if n in chosen})
 
 
-def find(profiles: ProfileSet, word: str) -> Profile:
+def find_profile(profiles: ProfileSet, word: str) -> Profile:
     """The one profile that `word` names (see `select`)."""
     everything = list(profiles.profiles.values())
     for profile in everything:

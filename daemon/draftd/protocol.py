@@ -29,8 +29,8 @@ PROFILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 # --- lines on stderr --------------------------------------------------------------------------------------------
 
-RECORD_PREFIX = "draftd-engine "  # before a JSON object whose "event" is one of the next three
-STARTED, GENERATION, PROGRESS = "started", "generation", "progress"
+RECORD_PREFIX = "draftd-engine "  # before a JSON object whose "event" is one of the next four
+STARTED, LOADED, GENERATION, PROGRESS = "started", "loaded", "generation", "progress"
 PLAIN_RULE = "plain"  # draft tokens are kept where they equal a sample of the target model
 PAPER_RULE = "paper"  # they are kept by the rule of arXiv 2211.17192
 # The percentage is asked for: a line cut within the numbers ("1/1" of "1/15") must not be taken for whole.

@@ -16,7 +16,7 @@ from draftd.toml_lines import fault_of, line_of, reason_of
 
 
 def _absolute(path: Path) -> Path:
-    """'~' and '..' are resolved by their letters; a link keeps its name, and so its neighbours."""
+    """'~' and '..' are resolved as text: a link keeps its name, and so its neighbours."""
     try:
         return Path(os.path.abspath(path.expanduser()))
     except RuntimeError:
@@ -25,14 +25,14 @@ def _absolute(path: Path) -> Path:
 
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 UserPath = Annotated[Path, AfterValidator(_absolute)]
-Names = Annotated[
+Words = Annotated[
     tuple[str, ...],
     NoDecode,  # "a,b" in a variable, a list in the file
     BeforeValidator(
         lambda value: tuple(value.replace(",", " ").split()) if isinstance(value, str) else value
     ),
 ]
-Port = Annotated[int, Field(ge=1, le=65535)]
+PortNumber = Annotated[int, Field(ge=1, le=65535)]
 
 
 def config_dir() -> Path:
@@ -54,15 +54,15 @@ def shipped_dir(kind: str) -> Path:
 
 
 class Settings(BaseSettings):
-    """What the daemon as a whole is told. Times are in seconds, sizes in bytes."""
+    """The settings of the daemon as a whole. Times are in seconds, sizes in bytes."""
 
     model_config = SettingsConfigDict(
         env_prefix="DRAFTD_", extra="forbid", frozen=True, hide_input_in_errors=True
     )
 
     host: str = Field("127.0.0.1", description="address that the proxy listens on")
-    port: Port = Field(8080, description="port that the proxy listens on")
-    base_port: Port = Field(8000, description="first port for workers; busy ones are skipped")
+    port: PortNumber = Field(8080, description="port that the proxy listens on")
+    base_port: PortNumber = Field(8000, description="first port for workers; busy ones are skipped")
     profiles: UserPath | None = Field(None, description="folder of profile files")
     state_dir: UserPath = Field(
         default_factory=lambda: platformdirs.user_state_path("draftd"),
@@ -91,8 +91,8 @@ class Settings(BaseSettings):
     body_timeout: Seconds = Field(30.0, description="time for the body of a request to come")
     write_timeout: Seconds = Field(60.0, description="time for a client to take what it is sent")
     api_key: SecretStr | None = Field(None, description="bearer token that clients must send, if set")
-    allowed_hosts: Names = Field((), description="further names in the Host header to accept")
-    allowed_origins: Names = Field((), description="web origins that may call the proxy")
+    allowed_hosts: Words = Field((), description="further names in the Host header to accept")
+    allowed_origins: Words = Field((), description="web origins that may call the proxy")
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="the daemon's own log"
     )

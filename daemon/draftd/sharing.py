@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from draftd.profiles import Profile
 
-# What the daemon does with a request, or only when it starts; the rest is the child's, or decides about it.
+# These say what the daemon does with a request, or at its own start. All others are about the child.
 PER_REQUEST = frozenset({
     "name", "aliases", "num_draft_tokens", "max_draft_tokens", "system_prompt", "system_prompt_mode", "defaults",
     "autostart", "share_engine",
@@ -21,8 +21,8 @@ PER_REQUEST = frozenset({
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """The profiles of one worker, in the order of their names. The `host` lends the worker its name: for its log,
-    for its messages, and for what is told once of a worker.
+    """The profiles of one worker, in the order of their names. The `host` gives the worker its name: for its log,
+    for its messages, and for what is reported once per worker.
     """
 
     host: Profile
@@ -55,7 +55,7 @@ class Group:
 
 
 def groups(profiles: Mapping[str, Profile], *, share: bool) -> list[Group]:
-    """The profiles by worker; `share` is for those that do not say themselves whether they share."""
+    """The profiles by worker; `share` is for those that do not say whether they share."""
     found: dict[str, list[Profile]] = {}
     for name in sorted(profiles):
         profile = profiles[name]

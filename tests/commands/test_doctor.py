@@ -64,7 +64,7 @@ def test_on_a_machine_in_order_each_thing_looked_at_is_told(machine: Machine) ->
     assert f"✓ models    {TARGET} is here" in done.stdout
     assert "have one vocabulary of" in done.stdout
     assert f"✓ ports     {machine.port}, {machine.port + 1}: free" in done.stdout
-    assert "no daemon runs" in done.stdout
+    assert "no daemon is running" in done.stdout
 
 
 def test_a_taken_port_and_a_model_that_is_not_here_are_told(machine: Machine) -> None:

@@ -51,7 +51,7 @@ def test_each_launchd_verb_has_help_with_an_example(verb: str) -> None:
 
 def test_draftd_alone_says_that_nothing_runs_and_what_to_type() -> None:
     shown = said()
-    assert "no daemon runs" in shown
+    assert "no daemon is running" in shown
     assert [line.split("   ")[0].strip() for line in shown.splitlines() if line.startswith("  draftd")] == [
         "draftd up --demo",
         "draftd up balanced",
@@ -105,7 +105,7 @@ def test_pull_takes_the_models_of_the_named_profiles(monkeypatch: pytest.MonkeyP
         asked.append(name)
         return f"/cache/{name}"
 
-    monkeypatch.setattr("draftd.ops.pull.pull", pull)
+    monkeypatch.setattr("draftd.commands.setup.download", pull)
     shown = said("pull", "fast")
     assert [name.split("-Qwen2.5-")[1][:4] for name in asked] == ["3B-I", "0.5B"]
     assert f"is in /cache/{asked[0]}" in shown

@@ -40,13 +40,13 @@ def test_any_address_can_be_tested_and_its_acceptance_is_unknown() -> None:
         done = draftd("test", "--url", f"{url}/v1", "--max-tokens", "3")
     assert (done.returncode, done.stderr) == (0, "")
     assert "one two three\n" in done.stdout
-    assert "acceptance   unknown: only a draftd daemon tells it" in done.stdout
+    assert "acceptance   unknown: only a draftd daemon reports it" in done.stdout
 
 
 @pytest.mark.parametrize(
     ("words", "code", "message"),
     [
-        ((), 3, "no daemon runs"),
+        ((), 3, "no daemon is running"),
         (("--url", "http://127.0.0.1:1"), 1, "nobody answers at http://127.0.0.1:1: Connection refused"),
     ],
 )

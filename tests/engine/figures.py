@@ -1,4 +1,4 @@
-"""The figures of README's section "Speculation": `python -m tests.engine.figures`, some minutes on an idle machine.
+"""The figures of docs/measurements.md, "The two rules": `python -m tests.engine.figures`. Takes minutes, and quiet.
 
 Everything is measured through running engines on the demo pair, side by side: each prompt goes to both in turn,
 and a run is one pass over all prompts.
@@ -40,7 +40,7 @@ DRAFT_LENGTH = 5
 PLAIN = (
     sys.executable,
     "-c",
-    "from draftd.engine import hooks; del hooks.HOOKS['sampling']; from draftd.engine.__main__ import main; main()",
+    "from draftd.engine import hooks; del hooks.HOOKS['loop']; from draftd.engine.__main__ import main; main()",
 )
 
 

@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from draftd.engine import hooks
+from draftd.engine.generation import entry
 from draftd.engine.hooks import UnfitError, expect
 
 
@@ -45,10 +47,62 @@ def test_what_differs_is_named(module: ModuleType, reason: str) -> None:
         expect(module, "helper", "first", "second", caller="caller")
 
 
+def unfit() -> None:
+    raise UnfitError("not what it was")
+
+
+@pytest.mark.parametrize(
+    ("fit", "parts"),
+    [
+        ({"loop", "acceptance", "progress"}, {"tick", "report", "own_loop"}),
+        ({"acceptance", "progress"}, {"tick", "report"}),
+        ({"progress"}, {"tick"}),
+        (set(), None),
+    ],
+)
+def test_speculative_decoding_is_wrapped_once_with_the_parts_that_fit(
+    monkeypatch: pytest.MonkeyPatch, fit: set[str], parts: set[str] | None
+) -> None:
+    placing = {name: ((lambda: None) if name in fit else unfit, "something") for name in hooks.STEP_PARTS}
+    monkeypatch.setattr(hooks, "HOOKS", placing)
+    wrapped = Wrapped(monkeypatch)
+    assert hooks.place_all() == {
+        name: hooks.PLACED if name in fit else "not what it was" for name in hooks.STEP_PARTS
+    }
+    assert wrapped.parts == ([] if parts is None else [parts])
+
+
+def test_if_it_cannot_be_wrapped_every_part_of_it_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    placing = {name: (lambda: None, "something") for name in ("guard", *hooks.STEP_PARTS)}
+    monkeypatch.setattr(hooks, "HOOKS", placing)
+    Wrapped(monkeypatch, by=helper)
+    reasons = hooks.place_all()
+    assert reasons.pop("guard") == hooks.PLACED
+    assert set(reasons) == set(hooks.STEP_PARTS)
+    assert all(reason.startswith("TypeError: ") for reason in reasons.values())
+
+
+class Wrapped:
+    """Stands for the wrapper around mlx_lm's function, and notes with which parts it was made."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, by: Any = None) -> None:
+        self.parts: list[set[str]] = []
+        module = stand_in(speculative_generate_step=helper)
+        monkeypatch.setattr(hooks, "_generate_module", lambda: module)
+        monkeypatch.setattr(entry, "SpeculativeStep", by or self.wrap)
+
+    def wrap(self, step: Any, *, tick: Any, report: Any, own_loop: bool, **_: Any) -> Any:
+        assert step is helper
+        self.parts.append(
+            {name for name, part in {"tick": tick, "report": report, "own_loop": own_loop}.items() if part}
+        )
+        return step
+
+
 def test_importing_the_package_imports_no_mlx() -> None:
-    modules = ", ".join(
-        f"draftd.engine.{name}" for name in ("generation.acceptance", "exits", "lifeline", "records")
-    )
+    generation = [f"generation.{name}" for name in ("acceptance", "estimates", "policy")]
+    others = ("exits", "guard", "lifeline", "model_facts", "progress", "records", "request_context")
+    modules = ", ".join(f"draftd.engine.{name}" for name in (*generation, *others))
     code = f"import sys, {modules}; print([name for name in sys.modules if name.startswith('mlx')])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

@@ -140,6 +140,8 @@ def test_without_a_descriptor_there_is_no_lifeline(environ: dict[str, str]) -> N
 
 @pytest.mark.parametrize("number", ["none", "-1", "99999", "9" * 30])
 def test_a_descriptor_that_is_not_open_is_refused(number: str) -> None:
-    with pytest.raises(EngineError, match=f"{LIFELINE_VARIABLE}={number} is no open descriptor") as caught:
+    with pytest.raises(
+        EngineError, match=f"{LIFELINE_VARIABLE}={number} is not an open descriptor"
+    ) as caught:
         lifeline.hold({LIFELINE_VARIABLE: number})
     assert caught.value.code == EXIT_REFUSED

@@ -1,5 +1,7 @@
 """The engine as a process: how it starts, and every way in which it ends."""
 
+import functools
+import json
 import os
 import signal
 import socket
@@ -12,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from draftd.demo import TARGET
 from draftd.protocol import EXIT_GENERATION_DIED, EXIT_PORT_TAKEN, EXIT_REFUSED, LIFELINE_VARIABLE
 from tests.engine.served import ENGINE, Engine, turn
 
@@ -23,11 +26,16 @@ OTHER_VERSION = """
 import importlib, runpy
 module = importlib.import_module("mlx_lm.generate")
 step = module.speculative_generate_step
-def other(prompt, model, draft_model, *args, draft_length=2, **kwargs):
-    yield from step(prompt, model, draft_model, *args, **kwargs)
+def other(prompt, model, draft_model, *args, {parameters}, **kwargs):
+    yield from step(prompt, model, draft_model, *args, {passed}, **kwargs)
 module.speculative_generate_step = other
 runpy.run_module("draftd.engine", run_name="__main__")
 """
+OTHER_NAMES = OTHER_VERSION.format(parameters="draft_length=2", passed="**{}")
+FEWER_NAMES = OTHER_VERSION.format(
+    parameters="num_draft_tokens=2, max_tokens=256",
+    passed="num_draft_tokens=num_draft_tokens, max_tokens=max_tokens",
+)
 
 
 class Engines(list[Engine]):
@@ -49,6 +57,17 @@ def test_it_says_once_how_it_started(drafted: Engine) -> None:
     assert started["accounting"] is True
     assert set(started["hooks"].values()) == {"placed"}
     assert started["mlx_lm"]
+
+
+def test_it_says_what_the_models_are_like_when_they_have_loaded(drafted: Engine, plain: Engine) -> None:
+    (loaded,) = drafted.records("loaded")
+    assert loaded["target"]["cache"] == loaded["draft"]["cache"] == ["KVCache"]
+    assert loaded["target"]["trimmable"] is loaded["draft"]["trimmable"] is True
+    config = json.loads((TARGET / "config.json").read_text())
+    assert loaded["target"]["vocabulary"] == loaded["draft"]["vocabulary"] == config["vocab_size"]
+    assert loaded["target"]["context"] == config["max_position_embeddings"]
+    (loaded,) = plain.records("loaded")
+    assert loaded["draft"] is None
 
 
 def test_help_is_that_of_mlx_lm_server() -> None:
@@ -110,24 +129,38 @@ def test_a_hook_that_does_not_fit_is_told_once_and_the_worker_serves(
     engines_of_mine: Engines, pair: tuple[Path, Path], drafted: Engine
 ) -> None:
     engine = engines_of_mine.start(
-        "--model", pair[0], "--draft-model", pair[1], start=(sys.executable, "-c", OTHER_VERSION)
+        "--model", pair[0], "--draft-model", pair[1], start=(sys.executable, "-c", OTHER_NAMES)
     ).listening()
     texts = {one.complete(QUESTION, max_tokens=20) for one in (engine, drafted) for _ in range(2)}
     assert len(texts) == 1
     (started,) = engine.records("started")
     reason = "mlx_lm.generate.speculative_generate_step takes no num_draft_tokens, max_tokens"
     assert (started["accounting"], started["hooks"]["acceptance"]) == (False, reason)
-    sampling = started["hooks"]["sampling"]
-    assert "takes no stream, num_draft_tokens" in sampling
-    assert started["hooks"]["prompt_cache"] == "placed"
+    loop = started["hooks"]["loop"]
+    assert "takes no stream, num_draft_tokens" in loop
+    assert started["hooks"]["prompt_cache"] == started["hooks"]["progress"] == "placed"
     said = [line for line in engine.lines if line.startswith("draftd-engine: ")]
     assert said == [
-        f"draftd-engine: fewer draft tokens are kept where the temperature is above 0: {sampling}",
+        "draftd-engine: fewer draft tokens are kept where the temperature is above 0, and no draft length "
+        f"adapts: {loop}",
         f"draftd-engine: draft acceptance is not counted: {reason}",
-        "draftd-engine: a draft length that should tune itself stays as long as it may be: "
-        + started["hooks"]["draft_length"],
     ]
     assert engine.records("generation") == []
+
+
+def test_acceptance_is_counted_without_our_loop(engines_of_mine: Engines, pair: tuple[Path, Path]) -> None:
+    engine = engines_of_mine.start(
+        "--model", pair[0], "--draft-model", pair[1], start=(sys.executable, "-c", FEWER_NAMES)
+    ).listening()
+    (started,) = engine.records("started")
+    assert started["accounting"] is True
+    assert {name for name, state in started["hooks"].items() if state != "placed"} == {"loop"}
+    body = {"prompt": QUESTION, "max_tokens": 20, "temperature": 0.7, "num_draft_tokens": 5}
+    for headers, length in (({}, 5), ({"X-Draftd-Draft": "auto"}, 3)):
+        engine.generation(functools.partial(engine.ask, "/v1/completions", headers=headers, **body))
+        record = engine.records("generation")[-1]
+        assert (record["draft_length"], record["rule"], record["tokens"]) == (length, "plain", 20)
+        assert record["proposed"] > 0
 
 
 def test_sigterm_ends_it_at_once_while_generating(engines_of_mine: Engines, pair: tuple[Path, Path]) -> None:

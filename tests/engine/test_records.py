@@ -10,7 +10,8 @@ import pytest
 
 from draftd.engine import records
 from draftd.engine.generation.acceptance import AcceptanceCount
-from draftd.engine.hooks import generation_record, report_generation
+from draftd.engine.generation.estimates import CostModel
+from draftd.engine.records import generation_record, report_generation
 from draftd.protocol import RECORD_PREFIX, acceptance_line
 
 
@@ -39,7 +40,7 @@ def test_generation_record_has_the_agreed_keys() -> None:
     count = AcceptanceCount(draft_length=2, max_tokens=4)
     for from_draft in (True, False, True):
         count.observe(from_draft)
-    line = generation_record(count, {"active": 1, "cache": 2, "peak": 3})
+    line = generation_record(count, None, memory={"active": 1, "cache": 2, "peak": 3})
     assert json.loads(line.removeprefix(RECORD_PREFIX)) == {
         "event": "generation",
         "rounds": 2,
@@ -55,10 +56,21 @@ def test_generation_record_has_the_agreed_keys() -> None:
     }
 
 
+def test_costs_and_speedup_stand_in_it_where_something_was_drafted() -> None:
+    cost_model = CostModel(10.0, 1.0, (10.0, 11.0, 12.0))
+    count = AcceptanceCount(draft_length=2, max_tokens=9)
+    count.observe(False, proposed=0)
+    assert "costs" not in generation_record(count, cost_model)
+    count.observe(True)
+    said = json.loads(generation_record(count, cost_model).removeprefix(RECORD_PREFIX))
+    assert said["costs"] == {"single": 10.0, "draft": 1.0, "verify": 12.0}
+    assert said["speedup"] == pytest.approx(2 * 10 / (2 + 12 + 10))
+
+
 def test_the_line_for_people_comes_first(capfd: pytest.CaptureFixture[str]) -> None:
     count = AcceptanceCount(draft_length=1, max_tokens=9)
     count.observe(True)
-    report_generation(count)
+    report_generation(count, None)
     human, record = capfd.readouterr().err.splitlines()
     assert human == "Draft tokens accepted: 1/1 (100%)"
     assert record.startswith('draftd-engine {"event": "generation", "rounds": 1,')
@@ -67,7 +79,7 @@ def test_the_line_for_people_comes_first(capfd: pytest.CaptureFixture[str]) -> N
 def test_a_request_without_drafting_has_a_record_and_no_line(capfd: pytest.CaptureFixture[str]) -> None:
     count = AcceptanceCount(draft_length=0, max_tokens=9)
     count.observe(False)
-    report_generation(count)
+    report_generation(count, None)
     (record,) = capfd.readouterr().err.splitlines()
     assert json.loads(record.removeprefix(RECORD_PREFIX))["tokens"] == 1
 

@@ -7,23 +7,23 @@ from typing import Any
 
 import pytest
 
-from draftd.engine.request_context import Asked, carry, current, read
+from draftd.engine.request_context import RequestContext, carry, current, read
 from tests.engine.served import Engine, turn
 
 
 @pytest.mark.parametrize(
-    ("headers", "asked"),
+    ("headers", "context"),
     [
-        ({}, Asked()),
-        ({"X-Draftd-Profile": "qwen2.5-3b_fast"}, Asked("qwen2.5-3b_fast")),
-        ({"X-Draftd-Profile": "a] Draft tokens accepted: 1/1 (100%)"}, Asked()),
-        ({"X-Draftd-Profile": ""}, Asked()),
-        ({"X-Draftd-Profile": "a", "X-Draftd-Draft": "auto"}, Asked("a", auto=True)),
-        ({"X-Draftd-Draft": "manual"}, Asked()),
+        ({}, RequestContext()),
+        ({"X-Draftd-Profile": "qwen2.5-3b_fast"}, RequestContext("qwen2.5-3b_fast")),
+        ({"X-Draftd-Profile": "a] Draft tokens accepted: 1/1 (100%)"}, RequestContext()),
+        ({"X-Draftd-Profile": ""}, RequestContext()),
+        ({"X-Draftd-Profile": "a", "X-Draftd-Draft": "auto"}, RequestContext("a", auto=True)),
+        ({"X-Draftd-Draft": "manual"}, RequestContext()),
     ],
 )
-def test_headers(headers: dict[str, str], asked: Asked) -> None:
-    assert read(headers) == asked
+def test_headers(headers: dict[str, str], context: RequestContext) -> None:
+    assert read(headers) == context
 
 
 @dataclass
@@ -36,7 +36,7 @@ class Generator:
 
     def __init__(self) -> None:
         self.requests: queue.Queue[Any] = queue.Queue()
-        self.seen: list[Asked] = []
+        self.seen: list[RequestContext] = []
 
     def generate(self, request: str, generation_args: Arguments, progress_callback: Any = None) -> None:
         self.requests.put((None, request, generation_args))
@@ -72,11 +72,11 @@ def test_it_is_current_for_as_long_as_the_request_is_served() -> None:
     asking = [MyHandler({"X-Draftd-Profile": name}, generator) for name in ("a", "b")]
     for handler in (*asking, MyHandler({}, generator)):
         handler.do_POST()
-    assert current() == Asked()
+    assert current() == RequestContext()
     serving = threading.Thread(target=generator.serve_all)
     serving.start()
     serving.join()
-    assert generator.seen == [Asked("a"), Asked("b"), Asked(), Asked()]
+    assert generator.seen == [RequestContext("a"), RequestContext("b"), RequestContext(), RequestContext()]
 
 
 def test_a_request_that_fails_leaves_nothing_behind() -> None:
@@ -89,7 +89,7 @@ def test_a_request_that_fails_leaves_nothing_behind() -> None:
     MyHandler({"X-Draftd-Profile": "a"}, generator, "bad").do_POST()
     with pytest.raises(RuntimeError):
         generator.serve_all()
-    assert current() == Asked()
+    assert current() == RequestContext()
 
 
 @pytest.mark.real

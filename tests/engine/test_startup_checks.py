@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from draftd.engine.exits import EngineError
-from draftd.engine.startup_checks import guarded_run
+from draftd.engine.startup_checks import checked_run
 from draftd.protocol import EXIT_FAILED, EXIT_PORT_TAKEN, EXIT_REFUSED
 
 
@@ -23,7 +23,7 @@ def run(error: Exception | None = None, **flags: Any) -> tuple[list[Any], list[i
 
     defaults = {"draft_model": None, "kv_bits": None, "prompt_cache_bytes": None}
     provider = SimpleNamespace(cli_args=SimpleNamespace(**(defaults | flags)))
-    guarded_run(server_run, limits.append)("127.0.0.1", 8000, provider)
+    checked_run(server_run, limits.append)("127.0.0.1", 8000, provider)
     return calls, limits
 
 

@@ -8,15 +8,15 @@ from typing import Any
 import pytest
 
 from draftd.errors import DraftdError
-from draftd.ops.generation import Drafted, Generation, OpenAI
+from draftd.ops.generation import Drafted, Generation, OpenAIServer
 from tests.harness import chat, free_ports
 from tests.ops.servers import scripted
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[OpenAI]:
+def server() -> Iterator[OpenAIServer]:
     with scripted() as url:
-        yield OpenAI(url)
+        yield OpenAIServer(url)
 
 
 @pytest.mark.parametrize(
@@ -29,10 +29,10 @@ def server() -> Iterator[OpenAI]:
     ],
 )
 def test_an_address_is_taken_with_and_without_its_usual_end(url: str, root: str) -> None:
-    assert OpenAI(url).root == root
+    assert OpenAIServer(url).root == root
 
 
-def test_a_generation_is_shown_as_it_comes_and_counted(server: OpenAI) -> None:
+def test_a_generation_is_shown_as_it_comes_and_counted(server: OpenAIServer) -> None:
     shown: list[str] = []
     made = server.generate(chat("[[tokens 4]]", max_tokens=4), shown.append)
     assert shown == ["one", " two", " three", " four"]
@@ -44,7 +44,7 @@ def test_a_generation_is_shown_as_it_comes_and_counted(server: OpenAI) -> None:
     )
 
 
-def test_times_are_taken_from_the_request_to_the_first_and_the_last_token(server: OpenAI) -> None:
+def test_times_are_taken_from_the_request_to_the_first_and_the_last_token(server: OpenAIServer) -> None:
     waited = server.generate(chat("[[wait 0.3]]", max_tokens=4))
     assert 0.3 < waited.first_token <= waited.seconds
     slow = server.generate(chat("[[slow 0.1]]", max_tokens=4))
@@ -56,7 +56,7 @@ def test_times_are_taken_from_the_request_to_the_first_and_the_last_token(server
     ("order", "message"),
     [
         ("no-done", "without its end mark"),
-        ("half-event", "an event that is no JSON"),
+        ("half-event", "an event that is not JSON"),
         ("error-event", "ended in an error: broken inside"),
         ("tokens 0", "the answer has no text"),
         ("status 503", "answers with status 503: asked for status 503"),
@@ -64,22 +64,22 @@ def test_times_are_taken_from_the_request_to_the_first_and_the_last_token(server
 )
 def test_what_is_not_a_whole_answer_is_an_error_that_says_so(order: str, message: str) -> None:
     with scripted() as url, pytest.raises(DraftdError, match=message):
-        OpenAI(url).generate(chat(f"[[{order}]]", max_tokens=5))
+        OpenAIServer(url).generate(chat(f"[[{order}]]", max_tokens=5))
 
 
 def test_a_server_that_dies_in_the_middle_of_its_answer_is_noticed() -> None:
     with scripted() as url, pytest.raises(DraftdError, match=r"cut short|broke off"):
-        OpenAI(url).generate(chat("[[die-mid-stream]]", max_tokens=5))
+        OpenAIServer(url).generate(chat("[[die-mid-stream]]", max_tokens=5))
 
 
 def test_nobody_at_the_address_is_an_error_with_the_reason() -> None:
-    nobody = OpenAI(f"http://127.0.0.1:{free_ports()}")
+    nobody = OpenAIServer(f"http://127.0.0.1:{free_ports()}")
     for ask in (nobody.models, lambda: nobody.worker("a"), lambda: nobody.generate(chat())):
         with pytest.raises(DraftdError, match=r"nobody answers at http.*: Connection refused"):
             ask()
 
 
-def test_a_server_that_is_no_draftd_tells_neither_models_nor_workers(server: OpenAI) -> None:
+def test_a_server_that_is_no_draftd_tells_neither_models_nor_workers(server: OpenAIServer) -> None:
     assert server.models() is None
     assert server.worker("a") is None
 
@@ -89,7 +89,7 @@ def test_a_server_that_is_no_draftd_tells_neither_models_nor_workers(server: Ope
 MADE = Generation("text", 10, True, 0.1, 1.0, "stop")
 
 
-class Telling(OpenAI):
+class Telling(OpenAIServer):
     """Tells of its worker as scripted; the last word stays."""
 
     def __init__(self, *rows: Mapping[str, Any] | None) -> None:
@@ -118,5 +118,5 @@ def test_where_nobody_drafts_or_tells_nothing_is_waited_for(told: dict[str, Any]
 
 
 def test_a_worker_that_never_reports_is_not_waited_for_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("draftd.ops.generation.COUNTED_WITHIN", 0.05)
+    monkeypatch.setattr("draftd.ops.generation.MAX_COUNT_DELAY", 0.05)
     assert Telling(row(7, 3)).drafted("a", lambda: MADE) == (MADE, None)

@@ -1,4 +1,4 @@
-"""prompts, init and pull: what is there before anything runs."""
+"""prompts, init and pull: what is set up before anything runs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 
 from draftd.errors import ConfigError, DraftdError
 from draftd.ops import init, pull
-from draftd.ops.prompts import find_all
+from draftd.ops.prompts import find_prompts
 from draftd.profiles import Profile
 from draftd.settings import shipped_dir
 
@@ -28,7 +28,7 @@ def profile(**fields: Any) -> Profile:
 
 
 def test_the_prompts_that_came_with_draftd() -> None:
-    found = {prompt.name: prompt for prompt in find_all([SHIPPED["prompts"]], [])}
+    found = {prompt.name: prompt for prompt in find_prompts([SHIPPED["prompts"]], [])}
     assert sorted(found) == ["anti-refusal", "empty", "expert"]
     assert found["empty"].text == ""
     assert 20 < len(found["expert"].text.split()) < 100
@@ -42,7 +42,7 @@ def test_the_first_folders_prompt_counts_and_tells_who_uses_it(tmp_path: Path) -
         profile(name="b"),
         profile(name="c", system_prompt="expert", system_prompt_mode="prepend"),
     ]
-    found = {prompt.name: prompt for prompt in find_all([tmp_path, SHIPPED["prompts"]], users)}
+    found = {prompt.name: prompt for prompt in find_prompts([tmp_path, SHIPPED["prompts"]], users)}
     assert found["expert"].text == "mine"
     assert found["expert"].file == tmp_path / "expert.txt"
     assert found["expert"].used_by == ("a (default)", "c (prepend)")
@@ -52,14 +52,14 @@ def test_the_first_folders_prompt_counts_and_tells_who_uses_it(tmp_path: Path) -
 def test_a_prompt_that_is_no_text_is_told(tmp_path: Path) -> None:
     (tmp_path / "bad.txt").write_bytes(b"\xff")
     with pytest.raises(ConfigError, match=r"bad.txt cannot be read"):
-        find_all([tmp_path, tmp_path / "missing"], [])
+        find_prompts([tmp_path, tmp_path / "missing"], [])
 
 
 # --- init ---------------------------------------------------------------------------------------------------
 
 
 def carried_out(config: Path, *, force: bool = False) -> dict[str, str]:
-    return {c.target.name: init.carry_out(c, force=force) for c in init.plan(SHIPPED, config)}
+    return {c.target.name: init.carry_out(c, force=force) for c in init.plan_copies(SHIPPED, config)}
 
 
 def test_init_copies_everything_once(tmp_path: Path) -> None:
@@ -86,7 +86,7 @@ def test_init_replaces_an_edited_file_only_by_force_and_keeps_it(tmp_path: Path)
 
 def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    copy = init.plan(SHIPPED, tmp_path / "file")[0]
+    copy = init.plan_copies(SHIPPED, tmp_path / "file")[0]
     with pytest.raises(ConfigError, match="cannot be written: Not a directory"):
         init.carry_out(copy, force=False)
 
@@ -101,7 +101,7 @@ def test_each_model_of_the_hub_is_wanted_once(tmp_path: Path) -> None:
         profile(name="local", model=str(tmp_path)),
         profile(name="foreign", model="gguf-something", command=["server", "{port}"]),
     ]
-    assert pull.names(profiles) == ["org/target", "org/draft"]
+    assert pull.names_at_hub(profiles) == ["org/target", "org/draft"]
 
 
 def test_the_files_are_those_that_mlx_lm_fetches() -> None:
@@ -118,7 +118,7 @@ class Hub(BaseHTTPRequestHandler):
     """As much of a model hub as a download needs."""
 
     def do_GET(self) -> None:
-        if "/none/" in self.path:
+        if "/none" in self.path:
             self._answer(404, b"", {"X-Error-Code": "RepoNotFound"})
         elif "/gated/" in self.path:
             self._answer(403, b"", {"X-Error-Code": "GatedRepo"})
@@ -129,7 +129,7 @@ class Hub(BaseHTTPRequestHandler):
             rows = [{"type": "file", "path": k, "size": len(v), "oid": str(len(v))} for k, v in FILES.items()]
             self._answer(200, json.dumps(rows).encode(), {})
         else:
-            names = [{"rfilename": name} for name in FILES]
+            names = [{"rfilename": name, "size": len(data)} for name, data in FILES.items()]
             self._answer(200, json.dumps({"id": "m", "sha": COMMIT, "siblings": names}).encode(), {})
 
     def do_HEAD(self) -> None:
@@ -167,7 +167,7 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 def test_pull_downloads_what_mlx_lm_needs(hub: Path) -> None:
-    folder = Path(pull.pull("org/target"))
+    folder = Path(pull.download("org/target"))
     assert folder.is_relative_to(hub)
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == {
         "config.json": b"{}",
@@ -185,7 +185,7 @@ def test_pull_downloads_what_mlx_lm_needs(hub: Path) -> None:
 )
 def test_what_the_hub_refuses_is_told_in_a_sentence(hub: Path, name: str, said: str) -> None:
     with pytest.raises(DraftdError, match=said):
-        pull.pull(name)
+        pull.download(name)
 
 
 def test_a_hub_out_of_reach_is_told(hub: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -193,7 +193,7 @@ def test_a_hub_out_of_reach_is_told(hub: Path, monkeypatch: pytest.MonkeyPatch) 
     with pytest.raises(
         DraftdError, match=r"the hub cannot be reached .* 'draftd up --demo' needs no download"
     ):
-        pull.pull("org/target")
+        pull.download("org/target")
 
 
 def test_a_full_disk_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -202,4 +202,18 @@ def test_a_full_disk_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", download)
     with pytest.raises(DraftdError, match=r"cannot be downloaded: .*No space left on device"):
-        pull.pull("org/target")
+        pull.download("org/target")
+
+
+def test_a_name_that_the_hub_cannot_have_is_refused_without_asking() -> None:
+    assert pull.size_at_hub("not a name") == (None, "the hub has no such model, or it is private")
+
+
+def test_a_hub_that_does_not_answer_tells_no_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
+    assert pull.size_at_hub("org/target") == (None, "")
+
+
+def test_a_hub_that_answers_tells_the_size_of_the_weights_or_that_it_has_none(hub: Path) -> None:
+    assert pull.size_at_hub("org/target") == (len(b"weights"), "")
+    assert pull.size_at_hub("org/none") == (None, "the hub has no such model, or it is private")

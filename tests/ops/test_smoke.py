@@ -8,7 +8,7 @@ import pytest
 
 from draftd.errors import DraftdError
 from draftd.ops.generation import Drafted, Generation
-from draftd.ops.smoke import Request, Smoked, acceptance, choose, describe
+from draftd.ops.smoke import ChatRequest, SmokeResult, choose, describe_acceptance, describe_model
 
 MADE = Generation("text", 10, True, 0.1, 1.0, "stop")
 ROW = {
@@ -36,7 +36,7 @@ PLAIN = ROW | {"num_draft_tokens": 0, "draft_model": None, "state": "stopped", "
 )
 def test_the_model_that_is_asked(word: str, models: list[str] | None, chosen: str) -> None:
     assert choose(word, models) == chosen
-    assert Request(chosen, "?", 5, 0.0).body("hi", 5).get("model", "") == chosen
+    assert ChatRequest(chosen, "?", 5, 0.0).body("hi", 5).get("model", "") == chosen
 
 
 @pytest.mark.parametrize(
@@ -66,17 +66,17 @@ def test_a_word_that_names_no_one_model_is_refused(word: str, models: list[str],
 def test_what_is_said_of_the_model(
     models: list[str] | None, name: str, row: dict[str, Any] | None, text: str
 ) -> None:
-    assert describe(models, name, row) == text
+    assert describe_model(models, name, row) == text
 
 
 @pytest.mark.parametrize(
     ("drafted", "row", "text"),
     [
         (Drafted(40, 30), ROW, "75% (30 of 40 draft tokens accepted)"),
-        (None, None, "unknown: only a draftd daemon tells it"),
+        (None, None, "unknown: only a draftd daemon reports it"),
         (None, PLAIN, "none: this profile has no draft model"),
         (None, ROW, "unknown: the worker reported no drafting ('draftd logs' may say why)"),
     ],
 )
 def test_what_is_said_of_drafting(drafted: Drafted | None, row: dict[str, Any] | None, text: str) -> None:
-    assert acceptance(Smoked(MADE, drafted, row)) == text
+    assert describe_acceptance(SmokeResult(MADE, drafted, row)) == text

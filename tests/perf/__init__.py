@@ -1,1 +1,1 @@
-"""`make perf`: what the proxy costs, beside nginx, in one run."""
+"""`make perf`: what the proxy costs, over each of its transports and beside nginx, in one run."""

@@ -1,4 +1,8 @@
-"""Measure, print, and say which goals are reached. `--rounds N`: more rounds, steadier medians."""
+"""Measure, print, and say which goals are reached. `--rounds N`: more rounds, steadier medians.
+
+The same requests go to the daemon over both of its transports: which one has them is decided by a header that only
+one of them takes.
+"""
 
 from __future__ import annotations
 
@@ -19,12 +23,14 @@ import uvloop
 
 from tests.perf import servers
 from tests.perf.load import Reply, run
+from tests.web.raw_http import NOT_FAST
 
 MESSAGES = [{"role": "user", "content": "What is speculative decoding?"}]
 SHORT: dict[str, Any] = {"model": "stub", "messages": MESSAGES, "max_tokens": 16}
 LONG_STREAM = SHORT | {"stream": True, "max_tokens": 2000, "stream_options": {"include_usage": True}}
 IDLE = 10.0  # seconds of rest in which the idle daemon's CPU time is taken
 REQUESTS = 10_000  # after which the daemon's memory is read
+MIN_SHARE = 0.2  # of what draftd adds that the fast transport has to save
 
 
 def opencode() -> dict[str, Any]:
@@ -88,17 +94,26 @@ CASES = (
 )
 
 
-async def measure(ports: dict[str, int], rounds: int) -> dict[tuple[str, str], dict[str, float]]:
+@dataclass(frozen=True)
+class Variant:
+    """Who is asked, at which port, and with which headers beside the usual ones."""
+
+    name: str
+    port: int
+    headers: tuple[str, ...] = ()
+
+
+async def measure(variants: Sequence[Variant], rounds: int) -> dict[tuple[str, str], dict[str, float]]:
     """The medians over the rounds of each (case, figure), by variant. In a round the variants take turns."""
     taken: dict[tuple[str, str], dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     for number in range(rounds + 1):  # the first is to warm up
         for case in CASES:
             body = json.dumps(case.body).encode()
-            for variant, port in ports.items():
-                replies, seconds = await run(port, body, case.clients, case.each)
+            for one in variants:
+                replies, seconds = await run(one.port, body, case.clients, case.each, *one.headers)
                 for figure, value in case.figures(replies, seconds).items():
                     if number:
-                        taken[case.name, figure][variant].append(value)
+                        taken[case.name, figure][one.name].append(value)
     return {key: {v: statistics.median(values) for v, values in row.items()} for key, row in taken.items()}
 
 
@@ -116,16 +131,31 @@ def idle_cpu(pid: int) -> float:
     return (after.user + after.system - before.user - before.system) / IDLE * 100
 
 
-def show(table: dict[tuple[str, str], dict[str, float]], variants: Sequence[str]) -> None:
-    print(
-        f"{'':38}" + "".join(f"{variant:>12}" for variant in variants) + "   draftd / nginx, added to direct"
-    )
+def show(table: dict[tuple[str, str], dict[str, float]], variants: Sequence[Variant]) -> None:
+    titles = "".join(f"{one.name:>16}" for one in variants)
+    print(f"{'':38}{titles}   draftd / nginx, added to direct")
     for (case, figure), row in table.items():
-        line = f"{case + ', ' + figure:38}" + "".join(f"{row[variant]:12.2f}" for variant in variants)
+        line = f"{case + ', ' + figure:38}" + "".join(f"{row[one.name]:16.2f}" for one in variants)
         if figure.endswith("p50 ms") and "nginx" in row:
             ours, floor = row["draftd"] - row["direct"], row["nginx"] - row["direct"]
             line += f"   +{ours:.2f} / +{floor:.2f} ms = {ours / floor:.1f}"
         print(line)
+
+
+def weigh_transports(table: dict[tuple[str, str], dict[str, float]]) -> None:
+    """Say what the fast transport saves, as a share of what draftd adds to the stub with it."""
+    print(
+        f"\n{'added to the stub, median':38}{'fast (ms)':>16}{'aiohttp (ms)':>16}{'saved (ms)':>16}{'share':>8}"
+    )
+    for (case, figure), row in table.items():
+        if not figure.endswith("p50 ms"):
+            continue
+        fast, other = row["draftd"] - row["direct"], row["draftd/aiohttp"] - row["direct"]
+        share = (other - fast) / fast
+        verdict = "" if share >= MIN_SHARE else f"   under {MIN_SHARE:.0%}: not worth its lines here"
+        name = f"{case}, {figure}"
+        print(f"{name:38}{fast:16.3f}{other:16.3f}{other - fast:16.3f}{share:8.0%}{verdict}")
+    print()
 
 
 def judge(table: dict[tuple[str, str], dict[str, float]], cpu: float, rss: float) -> None:
@@ -156,17 +186,21 @@ def main() -> None:
         folder = Path(name)
         folder.chmod(0o755)  # nginx's worker is another user when we are root
         with servers.draftd(folder) as (pid, port, stub), servers.nginx(folder, stub) as floor:
-            ports = {"direct": stub} | ({"nginx": floor} if floor else {}) | {"draftd": port}
+            variants = [Variant("direct", stub)]
             if floor is None:
                 print("nginx is not installed (Debian: nginx-light): no floor to compare with")
+            else:
+                variants.append(Variant("nginx", floor))
+            variants += [Variant("draftd", port), Variant("draftd/aiohttp", port, (NOT_FAST,))]
             cpu = idle_cpu(pid)
-            table = uvloop.run(measure(ports, rounds))
+            table = uvloop.run(measure(variants, rounds))
             uvloop.run(fill(port, REQUESTS))
             rss = psutil.Process(pid).memory_info().rss / 1e6
             print(
                 f"{time.strftime('%Y-%m-%d')}, {psutil.cpu_count()} cores, {platform.machine()}, {rounds} rounds"
             )
-            show(table, list(ports))
+            show(table, variants)
+            weigh_transports(table)
             judge(table, cpu, rss)
 
 

@@ -95,18 +95,21 @@ class Connection(asyncio.Protocol):
             self._transport.close()
 
 
-def request(port: int, body: bytes) -> bytes:
+def request(port: int, body: bytes, *headers: str) -> bytes:
+    more = "".join(f"{header}\r\n" for header in headers)
     head = (
         f"POST /v1/chat/completions HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nContent-Type: application/json\r\n"
         "Authorization: Bearer local\r\nAccept: */*\r\nUser-Agent: opencode/1.18\r\n"
-        f"Content-Length: {len(body)}\r\n\r\n"
+        f"Content-Length: {len(body)}\r\n{more}\r\n"
     )
     return head.encode() + body
 
 
-async def run(port: int, body: bytes, clients: int, each: int) -> tuple[Sequence[Reply], float]:
-    """`clients` at once, `each` with so many requests one after the other; the answers, and the seconds taken."""
-    sent = request(port, body)
+async def run(
+    port: int, body: bytes, clients: int, each: int, *headers: str
+) -> tuple[Sequence[Reply], float]:
+    """`clients` at once, each with so many requests one after the other; the answers, and the seconds taken."""
+    sent = request(port, body, *headers)
 
     async def one() -> list[Reply]:
         connection = Connection()

@@ -6,12 +6,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from draftd.profiles import MOST_DRAFTED
+from draftd.profiles import MAX_DRAFT_TOKENS
 from draftd.protocol import Costs
 from draftd.telemetry.metrics import Metrics
 from draftd.telemetry.records import GenerationReport
 from draftd.telemetry.speculation import WINDOW, Speculation
-from draftd.web import describe
+from draftd.web import status_report
 from tests.telemetry.scraping import scrape, value
 
 COSTS = Costs(0.02, 0.004, 0.03)
@@ -51,7 +51,7 @@ def test_positions_and_lengths_are_counted(metrics: Metrics) -> None:
 
 def test_status_tells_the_same(metrics: Metrics) -> None:
     metrics.record("fast", REPORT)
-    assert json.loads(json.dumps(describe.speculation(metrics.speculation("fast")))) == {
+    assert json.loads(json.dumps(status_report.speculation(metrics.speculation("fast")))) == {
         "proposed_by_position": [3, 2, 2],
         "accepted_by_position": [2, 1, 1],
         "rounds_by_draft_length": [1, 0, 2],
@@ -83,7 +83,7 @@ def test_a_request_that_drafted_nothing_says_nothing() -> None:
 
 def test_a_worker_cannot_make_series(metrics: Metrics) -> None:
     metrics.record("fast", drafting([1] * 1000, [1] * 1000))
-    assert len(positions(metrics)) == MOST_DRAFTED
+    assert len(positions(metrics)) == MAX_DRAFT_TOKENS
     metrics.retire("fast")
     assert positions(metrics) == []
 
@@ -92,7 +92,7 @@ def positions(metrics: Metrics) -> list[str]:
     return [name for name, _ in scrape(metrics) if name == "draftd_draft_accepted_by_position_total"]
 
 
-@given(lengths=st.lists(st.integers(1, MOST_DRAFTED), max_size=30))
+@given(lengths=st.lists(st.integers(1, MAX_DRAFT_TOKENS), max_size=30))
 def test_the_lengths_of_rounds_are_found_again(lengths: list[int]) -> None:
     proposed = [sum(length >= place for length in lengths) for place in range(1, max(lengths, default=0) + 1)]
     known = Speculation()

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from draftd.errors import WorkerError
-from draftd.web.admission import RETRY_AFTER, Admission
+from draftd.web.admission import FIRST_RETRY_AFTER, Admission
 
 
 class Room:
@@ -94,11 +94,11 @@ async def test_a_newcomer_does_not_pass_those_who_wait() -> None:
 async def test_one_too_many_is_sent_away_and_told_when_to_come_again() -> None:
     room = await room_with(4, slots=1, longest=2)
     error = room.refused[3]
-    assert "2 requests wait" in str(error)
+    assert "2 requests are waiting" in str(error)
     assert (error.status, error.code, error.retry_after, error.retry) == (
         429,
         "queue_full",
-        RETRY_AFTER,
+        FIRST_RETRY_AFTER,
         True,
     )
     assert (room.admission.active, room.admission.depth) == (1, 2)

@@ -158,7 +158,7 @@ async def test_how_drafting_went_by_position_and_what_it_costs_is_shown(
         await expect(drafts).to_be_hidden()
         costs = Costs(single=0.02, draft=0.0015, verify=0.0256)
         report = GenerationReport(3, 9, 4, 0, 3, (3, 1, 0), (3, 3, 3), tokens=7, costs=costs, speedup=1.1)
-        served.daemon._metrics.record("a", report)
+        served.daemon.metrics.record("a", report)
         await served.ask("a")
         await expect(drafts.locator(".bar-good title")).to_have_text(["position 1: 3 of 3"])
         await expect(drafts.locator(".bar-low title")).to_have_text(

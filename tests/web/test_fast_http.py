@@ -1,118 +1,128 @@
-"""One connection, two readers: plain requests, and aiohttp for all others, in any order and cut anywhere."""
+"""The fast transport: which requests it reads and what it reads of them, and when aiohttp gets the connection."""
 
 from __future__ import annotations
 
 import asyncio
-import json
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from draftd.web import fast_http as connection
-from draftd.web.relay import Relay
-from tests.harness import Served, chat, fake, serving
-from tests.web.test_aiohttp_app import raw, request, status
+from draftd.web import fast_http
+from tests.harness import fake, serving
+from tests.web.raw_http import Wire
 
-BODY = json.dumps(chat("hi", model="a")).encode()
-PLAIN = request(BODY, f"Content-Length: {len(BODY)}", close=False)
-CHUNKED = request(b"%x\r\n%b\r\n0\r\n\r\n" % (len(BODY), BODY), "Transfer-Encoding: chunked", close=False)
-LAST = b"GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n"
-
-
-@pytest.fixture
-async def served(tmp_path: Path) -> AsyncIterator[Served]:
-    async with serving(tmp_path, {"a": fake()}) as running:
-        yield running
+HEAD = (
+    b"POST /v1/chat/completions HTTP/1.1\r\nhost: 127.0.0.1:8080\r\n"
+    b"Content-Type:application/json  \r\nContent-Length: 12\r\n\r\n"
+)
 
 
-async def test_requests_of_both_kinds_are_answered_in_order_on_one_connection(served: Served) -> None:
-    stream = json.dumps(chat("hi", model="a", stream=True)).encode()
-    unknown = json.dumps(chat("hi", model="nope")).encode()
-    asked = [
-        PLAIN,
-        request(stream, f"Content-Length: {len(stream)}", close=False),
-        request(unknown, f"Content-Length: {len(unknown)}", close=False),
-        CHUNKED,
-        PLAIN,
-        LAST,
-    ]
-    answers = (await raw(served, b"".join(asked))).split(b"HTTP/1.1 ")[1:]
-    assert [int(answer[:3]) for answer in answers] == [200, 200, 404, 200, 200, 200]
-    heads, bodies = zip(*(answer.split(b"\r\n\r\n", 1) for answer in answers), strict=True)
-    assert [b"chunked" in head for head in heads] == [False, True, False, False, False, False]
-    assert all(b"\r\nDate: " in head for head in heads)
-    assert bodies[1].endswith(b"data: [DONE]\n\n\r\n0\r\n\r\n")
-    whole = [json.loads(body)["choices"][0]["message"] for body in (bodies[0], bodies[3], bodies[4])]
-    assert whole[0] == whole[1] == whole[2]
-
-
-@pytest.mark.parametrize("cut", [1, 20, PLAIN.index(b"\r\n\r\n") + 4, len(PLAIN) - 1])
-async def test_a_request_may_come_in_pieces(served: Served, cut: int) -> None:
-    reader, writer = await asyncio.open_connection("127.0.0.1", served.daemon.settings.port)
-    writer.write(PLAIN[:cut])
-    before = await served.get("/healthz")  # by now the first piece was read
-    assert before.status == 200
-    writer.write(PLAIN[cut:] + LAST)
-    async with asyncio.timeout(10):
-        answers = (await reader.read()).split(b"HTTP/1.1 ")[1:]
-    assert [answer[:3] for answer in answers] == [b"200", b"200"]
-    writer.close()
-
-
-async def test_a_body_that_is_late_is_still_taken(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
-    handed = asyncio.Event()
-    others = connection.Connection._hand_over
-
-    def hand_over(self: connection.Connection) -> None:
-        handed.set()
-        others(self)
-
-    monkeypatch.setattr(connection, "PATIENCE", 0.01)
-    monkeypatch.setattr(connection.Connection, "_hand_over", hand_over)
-    reader, writer = await asyncio.open_connection("127.0.0.1", served.daemon.settings.port)
-    writer.write(PLAIN[:-5])
-    async with asyncio.timeout(10):
-        await handed.wait()
-        writer.write(PLAIN[-5:] + LAST)
-        assert (await reader.read()).count(b"HTTP/1.1 200 OK") == 2
-    writer.close()
+def test_a_plain_request_is_read_whatever_follows() -> None:
+    for data in (HEAD, HEAD + b"{}", bytearray(HEAD + b"x" * 100_000)):
+        found = fast_http.read_head(data)
+        assert found is not None
+        head, size = found
+        assert (head.method, head.path, head.target) == (
+            "POST",
+            "/v1/chat/completions",
+            "/v1/chat/completions",
+        )
+        assert (size, head.length) == (len(HEAD), 12)
+        assert head.headers == {
+            "Host": "127.0.0.1:8080",
+            "Content-Type": "application/json",
+            "Content-Length": "12",
+        }
 
 
 @pytest.mark.parametrize(
-    "data", [b"\x16\x03\x01\x02\x00\x01\x00", b"hello there\r\n\r\n", b"GET / HTTP/9.9\r\n\r\n"]
+    "field", [b"Connection: Keep-Alive", b"X-Empty:", b"Accept: */*", b"!#$%&'*+.^_`|~: x"]
 )
-async def test_what_is_no_http_gets_an_error_in_the_usual_shape(served: Served, data: bytes) -> None:
-    answer = await raw(served, data + b"canary")
-    assert status(answer) == 400
-    assert json.loads(answer.partition(b"\r\n\r\n")[2])["error"]["type"] == "invalid_request_error"
-    assert b"canary" not in answer
+def test_headers_that_change_nothing_are_plain(field: bytes) -> None:
+    assert fast_http.read_head(HEAD.replace(b"\r\n", b"\r\n" + field + b"\r\n", 1)) is not None
 
 
-@pytest.mark.parametrize("chunked", [False, True])
-async def test_a_fault_of_ours_is_a_500_or_cuts_the_stream_that_has_begun(
-    served: Served, monkeypatch: pytest.MonkeyPatch, chunked: bool
-) -> None:
-    """Whichever of the two readers has the request."""
-    feed, fed = Relay.feed, []
+@pytest.mark.parametrize(
+    "field",
+    [
+        b"Transfer-Encoding: chunked",
+        b"Content-Encoding: gzip",
+        b"Expect: 100-continue",
+        b"Upgrade: websocket",
+        b"Trailer: x",
+        b"Origin: http://a",
+        b"Connection: close",
+        b"Connection: keep-alive, Authorization",
+        b"Content-Length: 12",
+        b"CONTENT-LENGTH: 13",
+        b"Host: other",
+        b"X-Folded: a\r\n b",
+        b"X-Bare: a\nHost: b",
+        b"X-Carriage: a\rb",
+        b"X-Nul: a\0b",
+        b"X-Tab: a\tb",
+        b"X-Latin: \xe9",
+        b"X-Space : a",
+        b" X: a",
+        b": a",
+        b"no colon",
+        b"X-Long: " + b"a" * fast_http.MAX_HEAD,
+    ],
+)
+def test_a_field_with_any_doubt_is_not_plain(field: bytes) -> None:
+    assert fast_http.read_head(HEAD.replace(b"\r\n", b"\r\n" + field + b"\r\n", 1)) is None
 
-    def broken(self: Relay, data: bytes) -> bytes:
-        fed.append(data)
-        if len(fed) > fine:
-            raise RuntimeError("canary")
-        return feed(self, data)
 
-    monkeypatch.setattr(Relay, "feed", broken)
-    for fine in (0, 1):
-        fed.clear()
-        body = json.dumps(chat("[[slow 0.05]]", model="a", stream=True)).encode()
-        sent = (
-            request(b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body), "Transfer-Encoding: chunked")
-            if chunked
-            else request(body, f"Content-Length: {len(body)}", close=False)
-        )
-        answer = await raw(served, sent if fine or chunked else sent + LAST)
-        assert answer.count(b"HTTP/1.1 ") == (1 if fine or chunked else 2)
-        assert status(answer) == (200 if fine else 500)
-        assert b"canary" not in answer
-        assert not answer.endswith(b"0\r\n\r\n")
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (b"POST", b"GET"),
+        (b"POST", b"post"),
+        (b"POST", b"\r\nPOST"),
+        (b" /v1", b"  /v1"),
+        (b"/v1/chat", b"http://127.0.0.1/v1/chat"),
+        (b"completions", b"completions?a=b"),
+        (b"completions", b"%63ompletions"),
+        (b"1.1", b"1.0"),
+        (b"1.1\r\n", b"1.1\n"),
+        (b"Length: 12", b"Length: +12"),
+        (b"Length: 12", b"Length: 1 2"),
+        (b"Length: 12", b"Length: 0x12"),
+        (b"Length: 12", b"Length: -1"),
+        (b"Length: 12", b"Length: "),
+        (b"Length: 12", b"Length: " + b"9" * 20),
+        (b"Content-Length", b"Content-Lengths"),
+        (b"\r\n\r\n", b"\r\n"),
+        (b"\r\n\r\n", b"\n\n"),
+    ],
+)
+def test_a_head_with_any_doubt_is_not_plain(old: bytes, new: bytes) -> None:
+    assert old in HEAD
+    assert fast_http.read_head(HEAD.replace(old, new, 1)) is None
+
+
+@given(st.integers(0, len(HEAD) - 1), st.binary(max_size=3))
+def test_what_is_not_all_there_is_not_plain_and_odd_bytes_do_no_harm(cut: int, odd: bytes) -> None:
+    assert fast_http.read_head(HEAD[:cut]) is None
+    found = fast_http.read_head(HEAD[:cut] + odd + HEAD[cut:])
+    assert found is None or found[0].length >= 0
+
+
+async def test_a_body_that_is_late_is_still_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fell_back = asyncio.Event()
+    fall_back = fast_http.FastConnection._fall_back
+
+    def watched(self: fast_http.FastConnection) -> None:
+        fell_back.set()
+        fall_back(self)
+
+    monkeypatch.setattr(fast_http.FastConnection, "_fall_back", watched)
+    sent = Wire("fast").chat()
+    async with serving(tmp_path, {"a": fake()}) as served, Wire("fast").connect(served) as connection:
+        connection.send(sent[:-5])
+        async with asyncio.timeout(10):
+            await fell_back.wait()
+        connection.send(sent[-5:] + sent)
+        assert [(await connection.answer()).status for _ in range(2)] == [200, 200]

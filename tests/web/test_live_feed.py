@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from draftd.telemetry.worker_log import WorkerLog
-from draftd.web import live_feed as event_stream
-from draftd.web.live_feed import BACKLOG, LINES, EventStream
+from draftd.web import live_feed
+from draftd.web.live_feed import MAX_BACKLOG, MAX_LINES, LiveFeed
 from tests.harness import LIMIT, Served, fake, serving
 
 
@@ -78,7 +78,7 @@ async def reading(served: Served) -> AsyncIterator[Reader]:
 @pytest.fixture(autouse=True)
 def only_what_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     """No look out of mere time: what a reader hears of was told to the stream."""
-    monkeypatch.setattr(event_stream, "LOOK_EVERY", 10 * LIMIT)
+    monkeypatch.setattr(live_feed, "LOOK_EVERY", 10 * LIMIT)
 
 
 async def test_a_reader_has_everything_at_once_and_then_each_change(tmp_path: Path) -> None:
@@ -149,7 +149,8 @@ class Given:
         self.log = WorkerLog(None, ring_lines=1000, on_error=lambda _: None)
         self.looks = 0
         self.requests = 0
-        self.stream = EventStream(self.status, lambda _: self.log, 60.0)
+        self.changed = asyncio.Event()
+        self.stream = LiveFeed(self.status, lambda _: self.log, self.changed)
 
     def status(self) -> dict[str, Any]:
         self.looks += 1
@@ -157,13 +158,13 @@ class Given:
 
     def write(self, *lines: str) -> None:
         self.log.write(lines)
-        self.stream.tell()
+        self.changed.set()
 
 
 @pytest.fixture
 async def given(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Given]:
-    monkeypatch.setattr(event_stream, "SETTLE", 0.0)
-    monkeypatch.setattr(event_stream, "REST", 0.0)
+    monkeypatch.setattr(live_feed, "SETTLE", 0.0)
+    monkeypatch.setattr(live_feed, "MIN_REST", 0.0)
     made = Given()
     running = asyncio.create_task(made.stream.run())
     try:
@@ -202,53 +203,53 @@ async def test_a_line_comes_once_whether_before_or_after_the_snapshot(given: Giv
 async def test_a_line_that_came_since_the_last_look_is_news_and_not_in_a_snapshot(
     given: Given, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(event_stream, "REST", 10.0)
+    monkeypatch.setattr(live_feed, "MIN_REST", 10.0)
     given.write("one")
     async with aclosing(given.stream.read()) as first, aclosing(given.stream.read()) as second:
         await anext(first)
         given.log.write(["two"])
         assert _texts(await anext(second)) == ["one"]
-        given.stream.tell()
+        given.changed.set()
         assert _texts(await anext(first)) == _texts(await anext(second)) == ["two"]
 
 
 async def test_more_lines_than_fit_are_counted_instead(given: Given) -> None:
     async with aclosing(given.stream.read()) as pieces:
         await anext(pieces)
-        given.write(*(f"line {n}" for n in range(LINES + 7)))
+        given.write(*(f"line {n}" for n in range(MAX_LINES + 7)))
         texts = _texts(await anext(pieces))
-        assert texts == ["… 7 lines skipped", *(f"line {n}" for n in range(7, LINES + 7))]
+        assert texts == ["… 7 lines skipped", *(f"line {n}" for n in range(7, MAX_LINES + 7))]
 
 
 async def test_a_reader_that_fell_behind_gets_a_new_snapshot_and_costs_no_memory(given: Given) -> None:
     async with aclosing(given.stream.read()) as slow, aclosing(given.stream.read()) as quick:
         await anext(slow)
         await anext(quick)
-        for given.requests in range(1, BACKLOG + 2):
-            given.stream.tell()
+        for given.requests in range(1, MAX_BACKLOG + 2):
+            given.changed.set()
             assert _kinds(await anext(quick)) == ["status"]
         assert _kinds(await anext(slow)) == ["snapshot"]
         given.requests += 1
-        given.stream.tell()
+        given.changed.set()
         assert _kinds(await anext(slow)) == ["status"]
-    assert len(given.stream._backlog) == BACKLOG
+    assert len(given.stream._backlog) == MAX_BACKLOG
 
 
 async def test_a_silence_is_broken_by_a_comment(given: Given, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(event_stream, "HEARTBEAT", 0.01)
+    monkeypatch.setattr(live_feed, "HEARTBEAT", 0.01)
     async with aclosing(given.stream.read()) as pieces:
         await anext(pieces)
         assert (await anext(pieces)).startswith(b":")
 
 
 async def test_many_readers_share_each_look(given: Given, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(event_stream, "REST", 10.0)
+    monkeypatch.setattr(live_feed, "MIN_REST", 10.0)
     streams = [given.stream.read() for _ in range(200)]
     snapshots = [await anext(stream) for stream in streams]
     assert given.looks == 1
     assert len(set(snapshots)) == 1
     given.requests += 1
-    given.stream.tell()
+    given.changed.set()
     pieces = [await anext(stream) for stream in streams]
     assert given.looks == 2
     assert all(_kinds(piece) == ["status"] for piece in pieces)

@@ -32,7 +32,7 @@ async def test_it_tells_of_every_path_and_what_the_checks_ask_for(tmp_path: Path
         "/metrics",
         "/openapi.json",
     } <= set(made["paths"])
-    assert made["paths"]["/healthz"]["get"]["summary"] == "GET /healthz: the daemon lives"
+    assert made["paths"]["/healthz"]["get"]["summary"] == "GET /healthz: the daemon is alive"
     chat = made["components"]["schemas"]["ChatRequest"]
     assert chat["required"] == ["messages"]
     assert chat["properties"]["num_draft_tokens"]["anyOf"][0]["maximum"] == 64

@@ -5,18 +5,9 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
-from tests.harness import QUICK, Served, chat, fake, serving
+from tests.harness import QUICK, chat, fake, serving
 
 ONE_AT_A_TIME = QUICK + "[limits]\nconcurrency = 1\nqueue = 1\n"
-
-
-async def until_waiting(served: Served, active: int, waiting: int) -> None:
-    """Return when so many hold a slot and so many wait."""
-    assert served.daemon._proxy is not None
-    admission = served.daemon._proxy.admission("a")
-    async with asyncio.timeout(10):
-        while (admission.active, admission.depth) != (active, waiting):  # noqa: ASYNC110 - one turn of the loop
-            await asyncio.sleep(0)
 
 
 async def test_every_answer_says_who_gave_it(tmp_path: Path) -> None:
@@ -46,11 +37,11 @@ async def test_a_waiting_client_learns_its_place_and_one_too_many_when_to_come_a
         await served.ask("a")  # from now on it is known how long a request takes: not long
         async with asyncio.TaskGroup() as tasks:
             first = tasks.create_task(served.ask("a", "[[slow 0.1]]", stream=True))
-            await until_waiting(served, 1, 0)
+            await served.until_queue("a")
             body = chat(model="a", stream=True)
             async with served.http.post(served.url + "/v1/chat/completions", json=body) as second:
                 # Its headers came with a comment, while it still waits.
-                await until_waiting(served, 1, 1)
+                await served.until_queue("a", waiting=1)
                 assert second.headers["x-draftd-queue-position"] == "1"
                 third = await served.ask("a")
                 assert (third.status, third.json["error"]["code"]) == (429, "queue_full")

@@ -44,11 +44,11 @@ def sent(
 @pytest.mark.parametrize(
     ("raw", "says"),
     [
-        (b"", "no JSON"),
-        (b" ", "no JSON"),
-        (b"{'canary': 1}", "no JSON"),
-        (b'{"canary": 1} 2', "no JSON.* at character 14"),
-        (b'{"canary": 1', "no JSON"),
+        (b"", "not JSON"),
+        (b" ", "not JSON"),
+        (b"{'canary': 1}", "not JSON"),
+        (b'{"canary": 1} 2', "not JSON.* at character 14"),
+        (b'{"canary": 1', "not JSON"),
         (b'\xef\xbb\xbf{"canary": 1}', "BOM"),
         (b'{"canary": NaN}', "NaN is not JSON"),
         (b'{"canary": Infinity}', "Infinity is not JSON"),

@@ -4,7 +4,7 @@ import pytest
 
 from draftd.errors import RequestError
 from draftd.profiles import Profile, ProfileSet
-from draftd.web.router import Router
+from draftd.web.router import RoutingTable
 from tests.web.given import profile, refused
 
 FAST = profile("fast", aliases=["gpt-4o", "speculative/odd"], autostart=False)
@@ -12,8 +12,8 @@ MAX = profile("max", aliases=["org/Max:4bit"])
 SLOW = profile("slow")
 
 
-def router(*profiles: Profile, default: str = "") -> Router:
-    return Router(ProfileSet({each.name: each for each in profiles}), default)
+def router(*profiles: Profile, default: str = "") -> RoutingTable:
+    return RoutingTable(ProfileSet({each.name: each for each in profiles}), default)
 
 
 @pytest.mark.parametrize(

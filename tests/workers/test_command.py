@@ -151,3 +151,9 @@ def test_the_fingerprint_of_a_foreign_command_is_that_of_the_command() -> None:
     assert of("serve", "{port}") != of("serve", "-v", "{port}")
     assert of("serve", "{port}", "{model}") != of("serve", "{port}", "{model}", model="org/other")
     assert of("serve", "{port}") == of("serve", "{port}", model="org/other")
+
+
+def test_a_worker_whose_models_are_here_is_kept_from_asking_the_hub() -> None:
+    assert environment({}, offline=True)["HF_HUB_OFFLINE"] == "1"
+    assert "HF_HUB_OFFLINE" not in environment({}, offline=False)
+    assert environment({"HF_HUB_OFFLINE": "1"}, offline=False)["HF_HUB_OFFLINE"] == "1"

@@ -11,17 +11,17 @@ from typing import Annotated
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from draftd.commands.shared import Profiles, StateDir, err, out
+from draftd.commands.shared import ProfilesDir, StateDir, err, out
 from draftd.errors import ConfigError, DraftdError, NotRunningError
-from draftd.instance import find as find_daemon
-from draftd.ops.bench import plan as bench_plan
-from draftd.ops.bench import report as bench_report
-from draftd.ops.bench import run as bench
+from draftd.instance import find_daemon
 from draftd.ops.bench.chart import to_svg
 from draftd.ops.bench.daemon import Rows, private_daemon
-from draftd.ops.generation import OpenAI
+from draftd.ops.bench.plan import Plan, Trial, make_plan, schedule
+from draftd.ops.bench.report import SAVED, Report, summary, table, to_json, to_markdown
+from draftd.ops.bench.run import how_busy, make_report, measure
+from draftd.ops.generation import OpenAIServer
 from draftd.profile_files import load_dir
-from draftd.profiles import Profile, find
+from draftd.profiles import Profile, find_profile
 from draftd.settings import Settings, load_settings
 
 RUNS, QUICK_RUNS = 5, 2
@@ -53,7 +53,7 @@ def run_bench(
     chart: Annotated[
         Path | None, typer.Option(metavar="FILE.svg", help="Draw the speeds into this file.")
     ] = None,
-    profiles: Profiles = None,
+    profiles: ProfilesDir = None,
     state_dir: StateDir = None,
 ) -> None:
     """Measure what drafting is worth here: speed, acceptance and time to first token, with and without a draft.
@@ -63,9 +63,9 @@ def run_bench(
     Example: draftd bench --demo --quick --chart bench.svg
     """
     settings = load_settings(profiles=profiles, state_dir=state_dir)
-    if chart is not None and not chart.absolute().parent.is_dir():  # said now, not after minutes of work
+    if chart is not None and not chart.absolute().parent.is_dir():  # now, not after minutes of work
         raise ConfigError(f"there is no folder {chart.absolute().parent} for the chart")
-    plan = bench_plan.plan(_profiles(settings, names or [], demo=demo), lengths or [3, 5, 7])
+    plan = make_plan(_profiles(settings, names or [], demo=demo), lengths or [3, 5, 7])
     runs = runs or (QUICK_RUNS if quick else RUNS)
     max_tokens = max_tokens or (QUICK_TOKENS if quick else TOKENS)
     _warn_of_daemon(settings)
@@ -74,9 +74,7 @@ def run_bench(
     try:
         if not demo:
             settings.state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-            (settings.state_dir / bench_report.SAVED).write_text(
-                json.dumps(bench_report.to_json(report)), "utf-8"
-            )
+            (settings.state_dir / SAVED).write_text(json.dumps(to_json(report)), "utf-8")
         if chart is not None:
             chart.write_text(to_svg(report), "utf-8")
     except OSError as error:
@@ -93,19 +91,21 @@ def _profiles(settings: Settings, names: Sequence[str], *, demo: bool) -> list[P
     found = load_dir(settings.profiles_dir(), settings.prompt_dirs())
     first = settings.default_profile
     wanted = names or [first if first in found.profiles else next(iter(found.profiles))]
-    return list({profile.name: profile for profile in (find(found, word) for word in wanted)}.values())
+    return list(
+        {profile.name: profile for profile in (find_profile(found, word) for word in wanted)}.values()
+    )
 
 
 def _warn_of_daemon(settings: Settings) -> None:
     with suppress(NotRunningError):
         running = find_daemon(settings.state_dir)
-        text = f"a daemon runs (pid {running.pid}): its workers take memory and, when used, speed from this"
+        text = f"a daemon runs (pid {running.pid}): its workers take memory and, when used, speed from this bench"
         err.print(f"{text}; 'draftd down' ends it", style="yellow", highlight=False, soft_wrap=True)
 
 
-def _measured(plan: bench_plan.Plan, runs: int, max_tokens: int) -> bench.Report:
-    busy = bench.how_busy()
-    trials = bench_plan.schedule(plan.variants, runs)
+def _measured(plan: Plan, runs: int, max_tokens: int) -> Report:
+    busy = how_busy()
+    trials = schedule(plan.variants, runs)
     with _progress() as bar:
         loading = bar.add_task("loading", total=len(plan.workers))
 
@@ -116,12 +116,12 @@ def _measured(plan: bench_plan.Plan, runs: int, max_tokens: int) -> bench.Report
             bar.remove_task(loading)
             going = bar.add_task("warming up", total=len(trials))
 
-            def done(trial: bench_plan.Trial) -> None:
+            def done(trial: Trial) -> None:
                 what = f"run {trial.run + 1}, {trial.kind}, temperature {trial.temperature:g}"
                 bar.update(going, advance=1, description=what)
 
-            samples = bench.measure(OpenAI(url), plan, trials, max_tokens, done)
-    return bench.report(plan, samples, runs, max_tokens, busy)
+            samples = measure(OpenAIServer(url), plan, trials, max_tokens, done)
+    return make_report(plan, samples, runs, max_tokens, busy)
 
 
 def _progress() -> Progress:
@@ -129,14 +129,14 @@ def _progress() -> Progress:
     return Progress(*columns, console=err, transient=True)
 
 
-def _show(report: bench.Report, *, as_json: bool, as_markdown: bool) -> None:
+def _show(report: Report, *, as_json: bool, as_markdown: bool) -> None:
     if as_json:
-        typer.echo(json.dumps(bench_report.to_json(report), indent=2))
+        typer.echo(json.dumps(to_json(report), indent=2))
     elif as_markdown:
-        typer.echo(bench_report.to_markdown(report))
+        typer.echo(to_markdown(report))
     else:
-        for line in bench_report.summary(report):
+        for line in summary(report):
             out.print(line, highlight=False, markup=False)
-        out.print(bench_report.table(report))
+        out.print(table(report))
         for sentence in report.verdict:
             out.print(sentence, highlight=False, markup=False)

@@ -1,4 +1,4 @@
-"""Verbs that ask or order a running daemon, and the check of profiles that needs none."""
+"""Commands for a running daemon: status, logs, restart and so on; and the check of profiles, which needs none."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ import typer
 from rich.live import Live
 
 from draftd.commands.shared import (
-    Name,
-    Profiles,
+    ProfileArgument,
+    ProfilesDir,
     StateDir,
     complete_profile,
     make_client,
@@ -25,8 +25,8 @@ from draftd.commands.shared import (
 )
 from draftd.console import status_view, workers_table
 from draftd.errors import DraftdError, NotRunningError
-from draftd.instance import find as find_daemon
-from draftd.ops.http import Client
+from draftd.instance import find_daemon
+from draftd.ops.http import DaemonClient
 from draftd.profile_files import load_dir
 from draftd.settings import load_settings
 
@@ -61,11 +61,11 @@ def logs(
             metavar="PROFILE", help="Default: the default model.", autocompletion=complete_profile
         ),
     ] = None,
-    follow: Annotated[bool, typer.Option("-f", "--follow", help="Go on with new lines.")] = False,
+    follow: Annotated[bool, typer.Option("-f", "--follow", help="Keep printing new lines.")] = False,
     lines: Annotated[int, typer.Option("-n", "--lines", min=1, help="How many of the newest lines.")] = 100,
     state_dir: StateDir = None,
 ) -> None:
-    """Show what a worker wrote.
+    """Show a worker's log.
 
     Example: draftd logs balanced -f
     """
@@ -75,15 +75,15 @@ def logs(
             typer.echo(line)
 
 
-def restart(name: Name, state_dir: StateDir = None) -> None:
-    """Restart a worker, a failed one too, and wait until it is ready.
+def restart(name: ProfileArgument, state_dir: StateDir = None) -> None:
+    """Restart a worker, even a failed one, and wait until it is ready.
 
     Example: draftd restart balanced
     """
     _order(state_dir, name, "restart", "ready")
 
 
-def start(name: Name, state_dir: StateDir = None) -> None:
+def start(name: ProfileArgument, state_dir: StateDir = None) -> None:
     """Start a worker and wait until it is ready.
 
     Example: draftd start max
@@ -91,7 +91,7 @@ def start(name: Name, state_dir: StateDir = None) -> None:
     _order(state_dir, name, "start", "ready")
 
 
-def stop(name: Name, state_dir: StateDir = None) -> None:
+def stop(name: ProfileArgument, state_dir: StateDir = None) -> None:
     """Stop a worker; it stays stopped until it is started.
 
     Example: draftd stop max
@@ -117,7 +117,7 @@ def _order(state_dir: Path | None, word: str, order: str, wanted: str) -> None:
     out.print(f"{name} is {wanted}{also}", highlight=False, soft_wrap=True)
 
 
-def _row(client: Client, name: str) -> dict[str, Any]:
+def _row(client: DaemonClient, name: str) -> dict[str, Any]:
     rows = client.status()["workers"]
     found: dict[str, Any] = next(
         (row for row in rows if row["name"] == name), {"state": "unknown", "pid": None}
@@ -126,7 +126,7 @@ def _row(client: Client, name: str) -> dict[str, Any]:
 
 
 def reload_profiles(state_dir: StateDir = None) -> None:
-    """Read the profiles again; only changed workers restart.
+    """Read the profiles again; only workers whose profile changed restart.
 
     Example: draftd reload
     """
@@ -155,7 +155,7 @@ def _still_runs(state_dir: Path, pid: int) -> bool:
         return False
 
 
-def check(profiles: Profiles = None) -> None:
+def check(profiles: ProfilesDir = None) -> None:
     """Check the profiles without starting anything.
 
     Example: draftd check --profiles ./profiles
@@ -163,9 +163,9 @@ def check(profiles: Profiles = None) -> None:
     settings = load_settings(profiles=profiles)
     found = load_dir(settings.profiles_dir(), settings.prompt_dirs())
     for profile in found.profiles.values():
-        most = "up to " if profile.auto_draft else ""
+        at_most = "up to " if profile.auto_draft else ""
         drafting = (
-            f"{most}{profile.draft_length} draft tokens from {profile.draft_model}"
+            f"{at_most}{profile.draft_length} draft tokens from {profile.draft_model}"
             if profile.draft_model
             else "no drafting"
         )

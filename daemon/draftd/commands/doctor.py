@@ -10,11 +10,10 @@ from typing import Annotated
 import typer
 from rich.text import Text
 
-from draftd.commands.shared import Profiles, StateDir, err, out, progress
-from draftd.ops.doctor.collect import collect
-from draftd.ops.doctor.diagnosis import diagnose
-from draftd.ops.doctor.findings import Finding, Severity, exit_code
-from draftd.ops.doctor.fix import fix
+from draftd.commands.shared import ProfilesDir, StateDir, err, out, progress
+from draftd.ops.doctor import diagnose, exit_code
+from draftd.ops.doctor.collect import collect, fix
+from draftd.ops.doctor.facts import Finding, Severity
 from draftd.settings import load_settings
 
 MARKS = {
@@ -30,7 +29,7 @@ def doctor(
     mend: Annotated[
         bool, typer.Option("--fix", help="Mend what is safe to mend, say what was done, then look again.")
     ] = False,
-    profiles: Profiles = None,
+    profiles: ProfilesDir = None,
     state_dir: StateDir = None,
 ) -> None:
     """Look for what is wrong: versions, ports, models, memory, the daemon, and whether drafting pays.

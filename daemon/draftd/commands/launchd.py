@@ -12,9 +12,9 @@ from typing import Annotated
 
 import typer
 
-from draftd.commands.shared import Names, out
+from draftd.commands.shared import ProfileArguments, out
 from draftd.errors import DraftdError, NotRunningError
-from draftd.instance import find
+from draftd.instance import find_daemon
 from draftd.ops import launchd
 from draftd.profile_files import load_dir
 from draftd.profiles import select
@@ -25,11 +25,11 @@ app = typer.Typer(
     epilog="Example: draftd launchd install balanced",
     no_args_is_help=True,
 )
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Show every command, and do nothing.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Show the commands, and run none.")]
 
 
 @app.command("print")
-def print_(names: Names = None) -> None:
+def print_(names: ProfileArguments = None) -> None:
     """Print the agent's plist, filled in.
 
     Example: draftd launchd print balanced
@@ -38,7 +38,7 @@ def print_(names: Names = None) -> None:
 
 
 @app.command()
-def install(names: Names = None, dry_run: DryRun = False) -> None:
+def install(names: ProfileArguments = None, dry_run: DryRun = False) -> None:
     """Install the agent and start it, now and at each login; an earlier one is stopped first.
 
     Example: draftd launchd install balanced
@@ -88,10 +88,10 @@ def status() -> None:
 
 @app.command()
 def logs(
-    follow: Annotated[bool, typer.Option("-f", "--follow", help="Go on with new lines.")] = False,
+    follow: Annotated[bool, typer.Option("-f", "--follow", help="Keep printing new lines.")] = False,
     lines: Annotated[int, typer.Option("-n", "--lines", min=1, help="How many of the newest lines.")] = 100,
 ) -> None:
-    """Show the agent's log: the daemon's own, and what was said before it had one.
+    """Show the agent's log: the daemon's own, and what came before it had one.
 
     Example: draftd launchd logs -f
     """
@@ -133,7 +133,7 @@ def _only_on_a_mac() -> None:
 def _no_other(settings: Settings) -> None:
     """A daemon that was started by hand would keep the agent from starting, again and again."""
     try:
-        running = find(settings.state_dir)
+        running = find_daemon(settings.state_dir)
     except NotRunningError:
         return
     if running.agent != launchd.LABEL:

@@ -1,26 +1,25 @@
-"""Verbs for who watches with tools of their own: what to give to Prometheus and to Grafana."""
+"""`draftd prometheus` and `draftd grafana`: what these two need to watch the daemon."""
 
 from __future__ import annotations
 
-import json
 from typing import Annotated
 
 import typer
 
 from draftd.commands.shared import StateDir
 from draftd.errors import NotRunningError
-from draftd.instance import find as find_daemon
-from draftd.ops.monitoring import grafana as grafana_dashboard
-from draftd.ops.monitoring import prometheus as prometheus_files
+from draftd.instance import find_daemon
+from draftd.ops.monitoring import dashboard
+from draftd.ops.monitoring.prometheus import RULES, config
 from draftd.settings import Settings, load_settings
 
 
 def grafana() -> None:
     """Print a Grafana dashboard: acceptance, speed, requests, workers.
 
-    Example: draftd grafana > draftd.json, then Dashboards, New, Import in Grafana
+    Example: draftd grafana > draftd.json; in Grafana: Dashboards, New, Import
     """
-    typer.echo(json.dumps(grafana_dashboard.dashboard(), indent=2))
+    typer.echo(dashboard(), nl=False)
 
 
 def prometheus(
@@ -34,14 +33,14 @@ def prometheus(
     Example: draftd prometheus > prometheus.yml; draftd prometheus --rules > draftd-rules.yml
     """
     if rules:
-        typer.echo(prometheus_files.RULES, nl=False)
+        typer.echo(RULES, nl=False)
         return
     settings = load_settings(state_dir=state_dir)
-    typer.echo(prometheus_files.config(_address(settings), with_key=settings.api_key is not None), nl=False)
+    typer.echo(config(_address(settings), with_key=settings.api_key is not None), nl=False)
 
 
 def _address(settings: Settings) -> str:
-    """Where the daemon is: as it says itself if it runs, else as the settings say that it will be."""
+    """Where the daemon is: as it says itself if it runs, else where the settings will put it."""
     try:
         return find_daemon(settings.state_dir).url
     except NotRunningError:

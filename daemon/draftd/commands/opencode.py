@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated
@@ -11,25 +10,17 @@ from typing import Annotated
 import typer
 from rich.text import Text
 
-from draftd.commands.shared import Profiles, StateDir, make_client, out
+from draftd.commands.shared import ProfilesDir, StateDir, make_client, out
 from draftd.errors import ConfigError, NotRunningError
-from draftd.hub import context_length
-from draftd.ops.connect import clients as known_clients
-from draftd.ops.connect.opencode import KEY_VARIABLE, Model, change, config_file, render, write
+from draftd.hub import read_model
+from draftd.ops.connect.clients import CLIENTS, client_settings
+from draftd.ops.connect.offer import KEY_VARIABLE, Offer, OfferedModel
+from draftd.ops.connect.opencode import change, config_file, opencode_config, write
 from draftd.profile_files import load_dir
 from draftd.settings import Settings, load_settings
 
+DEFAULT_CONTEXT = 32768  # tokens, where a model's own config is not here: what the presets' models have
 DIFF_STYLES = {"+": "green", "-": "red", "@": "cyan"}
-
-
-@dataclass(frozen=True, slots=True)
-class _Offer:
-    """What there is to ask for, and where."""
-
-    models: list[Model]
-    default: str
-    base_url: str
-    needs_key: bool
 
 
 def opencode(
@@ -45,21 +36,21 @@ def opencode(
             "in OpenCode's config folder."
         ),
     ] = None,
-    profiles: Profiles = None,
+    profiles: ProfilesDir = None,
     state_dir: StateDir = None,
 ) -> None:
-    """Show the config that lets OpenCode use the profiles there are, or write it.
+    """Show the configuration with which OpenCode uses your profiles, or write it.
 
     Example: draftd opencode --write
     """
     offer = _offer(profiles, state_dir)
-    config = render(offer.models, offer.default, offer.base_url, needs_key=offer.needs_key)
+    config = opencode_config(offer)
     if not write_it:
         typer.echo(json.dumps(config, indent=2, ensure_ascii=False))
         return
     changed = change(file or config_file(), config)
     if not (diff := changed.diff()):
-        out.print(f"{changed.file} has it all; nothing changed", highlight=False, soft_wrap=True)
+        out.print(f"{changed.file} has all of it; nothing changed", highlight=False, soft_wrap=True)
         return
     for line in diff:
         out.print(Text(line, style=DIFF_STYLES.get(line[:1], "")), soft_wrap=True)
@@ -72,17 +63,17 @@ def opencode(
 
 def clients(
     name: Annotated[
-        str | None, typer.Argument(metavar="CLIENT", help=f"One of {', '.join(known_clients.CLIENTS)}.")
+        str | None, typer.Argument(metavar="CLIENT", help=f"One of {', '.join(CLIENTS)}.")
     ] = None,
-    profiles: Profiles = None,
+    profiles: ProfilesDir = None,
     state_dir: StateDir = None,
 ) -> None:
-    """Show ready lines for curl, the openai SDK, Continue, aider and Zed.
+    """Show what to type or paste for curl, the openai SDK, Continue, aider and Zed.
 
     Example: draftd clients aider
     """
     offer = _offer(profiles, state_dir)
-    shown = known_clients.render(offer.models, offer.default, offer.base_url, needs_key=offer.needs_key)
+    shown = client_settings(offer)
     if name is not None:
         if name not in shown:
             raise ConfigError(f"there is no client '{name}' here; there are: {', '.join(shown)}")
@@ -95,8 +86,8 @@ def clients(
         typer.echo(f"The daemon asks for a key: {KEY_VARIABLE} holds it here.")
 
 
-def _offer(profiles: Path | None, state_dir: Path | None) -> _Offer:
-    """The running daemon's models and address; what the profiles and settings promise if none runs."""
+def _offer(profiles: Path | None, state_dir: Path | None) -> Offer:
+    """The running daemon's models and address, or if there is none what the profiles and settings promise."""
     settings = load_settings(profiles=profiles, state_dir=state_dir)
     needs_key = settings.api_key is not None
     try:
@@ -105,14 +96,18 @@ def _offer(profiles: Path | None, state_dir: Path | None) -> _Offer:
         return _promised(settings, needs_key)
     body = client.status()
     rows = [
-        Model(row["name"], row["num_draft_tokens"], context_length(row["model"]), row["auto_draft"])
+        OfferedModel(row["name"], row["num_draft_tokens"], _context(row["model"]), row["auto_draft"])
         for row in body["workers"]
     ]
-    return _Offer(rows, body["default_model"] or rows[0].name, f"{client.daemon.url}/v1", needs_key)
+    return Offer(rows, body["default_model"] or rows[0].name, f"{client.daemon.url}/v1", needs_key)
 
 
-def _promised(settings: Settings, needs_key: bool) -> _Offer:
+def _context(model: str) -> int:
+    return read_model(model).config.context_length or DEFAULT_CONTEXT
+
+
+def _promised(settings: Settings, needs_key: bool) -> Offer:
     found = load_dir(settings.profiles_dir(), settings.prompt_dirs()).profiles
-    rows = [Model(p.name, p.draft_length, context_length(p.model), p.auto_draft) for p in found.values()]
+    rows = [OfferedModel(p.name, p.draft_length, _context(p.model), p.auto_draft) for p in found.values()]
     default = settings.default_profile if settings.default_profile in found else rows[0].name
-    return _Offer(rows, default, f"{settings.url}/v1", needs_key)
+    return Offer(rows, default, f"{settings.url}/v1", needs_key)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import os
 import shutil
 import sys
 from collections.abc import Callable, Iterable, Iterator
@@ -13,9 +11,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.live import Live
 
-from draftd.commands.shared import Names, Profiles, StateDir, err
+from draftd.commands.shared import ProfileArguments, ProfilesDir, StateDir, err
 from draftd.console import memory, what_next, workers_table
 from draftd.errors import DraftdError
+from draftd.hub import weight_bytes
 from draftd.profile_files import load_dir
 from draftd.profiles import Profile, ProfileSet, select
 from draftd.settings import Settings, load_settings, shipped_dir
@@ -28,18 +27,18 @@ SETTLED = {"ready", "failed", "stopped", "backoff"}
 
 
 def up(
-    names: Names = None,
+    names: ProfileArguments = None,
     demo: Annotated[bool, typer.Option("--demo", help="Serve the built-in demo models.")] = False,
     host: Annotated[str | None, typer.Option(help="Address to listen on. (default: 127.0.0.1)")] = None,
     port: Annotated[int | None, typer.Option(help="Port to listen on. (default: 8080)")] = None,
     base_port: Annotated[int | None, typer.Option(help="First port for workers. (default: 8000)")] = None,
-    profiles: Profiles = None,
+    profiles: ProfilesDir = None,
     state_dir: StateDir = None,
     share_engine: Annotated[
         bool | None,
         typer.Option(
             "--share-engine/--no-share-engine",
-            help="One worker for profiles that differ per request only. (default: no)",
+            help="One worker for all profiles of the same models. (default: no)",
             show_default=False,
         ),
     ] = None,
@@ -51,9 +50,9 @@ def up(
     """
     import uvloop
 
-    from draftd.app import Daemon
+    from draftd.app import handle_signals, run
+    from draftd.telemetry.logging_setup import configure
     from draftd.telemetry.rotating_file import RotatedStream
-    from draftd.telemetry.worker_log import configure
 
     settings = load_settings(
         host=host,
@@ -67,15 +66,17 @@ def up(
     watched = (
         () if demo else tuple(d for d in (settings.profiles_dir(), *settings.prompt_dirs()) if d.is_dir())
     )
-    daemon = Daemon(settings, load, watched=watched)
     live = not plain and err.is_terminal
     level = "warning" if live and settings.log_level == "info" else settings.log_level
     configure(settings.log_format, level, RotatedStream(settings.log_file) if settings.log_file else None)
     savings = [*what_sharing_saves(load().profiles.values(), share=settings.share_engine)]
-    try:
-        import uvloop
 
-        uvloop.run(_serve(daemon, savings, live=live))
+    async def beside(daemon: Daemon) -> None:
+        handle_signals(daemon)
+        await _show_start(daemon, savings, live=live)
+
+    try:
+        uvloop.run(run(settings, load, beside, watched=watched))
     except* DraftdError as group:
         raise group.exceptions[0] from None
 
@@ -96,28 +97,14 @@ def _demo_loader(names: list[str]) -> Callable[[], ProfileSet]:
 
 def what_sharing_saves(profiles: Iterable[Profile], *, share: bool) -> Iterator[str]:
     """A line for each set of workers that hold the same weights and could be one."""
-    from draftd.workers import weights
-
     for apart in could_share(profiles, share=share):
         names = ", ".join(name for group in apart for name in group.names)
-        size = weights.size(apart[0].host, os.environ)
-        saved = f" and saves {memory((len(apart) - 1) * size)} of weights" if size else ""
+        size = weight_bytes(apart[0].host.models)
+        saved = f", and saves {memory((len(apart) - 1) * size)} of weights" if size else ""
         yield (
-            f"{len(apart)} workers hold the same weights: share_engine = true (--share-engine) serves {names} "
-            f"by one of them, in one queue{saved}\n"
+            f"{len(apart)} workers hold the same weights: with share_engine = true (--share-engine) one worker "
+            f"serves {names} in one queue{saved}\n"
         )
-
-
-async def _serve(daemon: Daemon, savings: list[str], *, live: bool) -> None:
-    from draftd.app import handle_signals
-
-    handle_signals(daemon)
-    async with asyncio.TaskGroup() as tasks:
-        showing = tasks.create_task(_show_start(daemon, savings, live=live))
-        try:
-            await daemon.run()
-        finally:
-            showing.cancel()
 
 
 async def _show_start(daemon: Daemon, savings: list[str], *, live: bool) -> None:
@@ -143,11 +130,12 @@ async def _show_start(daemon: Daemon, savings: list[str], *, live: bool) -> None
 
 
 async def _until_settled(daemon: Daemon) -> None:
-    await daemon.until_serving()
     while any(row["state"] not in SETTLED for row in daemon.workers()):
         await daemon.until_changed()
 
 
 def _command() -> str:
-    """'draftd', or the path it was started by where the shell would not find it, as after `make demo`."""
-    return "draftd" if shutil.which("draftd") else sys.argv[0]
+    """'draftd', or how it was started where the shell would not find that, as after `make demo`."""
+    if shutil.which("draftd"):
+        return "draftd"
+    return f"{sys.executable} -m draftd" if sys.argv[0].endswith("__main__.py") else sys.argv[0]

@@ -1,4 +1,4 @@
-"""Verbs for what is there before anything runs: prompts, the user's own copies, the models."""
+"""`draftd prompts`, `draftd init` and `draftd pull`: what to set up before anything runs."""
 
 from __future__ import annotations
 
@@ -9,29 +9,29 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from draftd.commands.shared import Names, Profiles, out
+from draftd.commands.shared import ProfileArguments, ProfilesDir, out
 from draftd.errors import ConfigError
-from draftd.ops import init as copies
-from draftd.ops import prompts as prompt_files
-from draftd.ops import pull as hub
+from draftd.ops.init import KINDS, carry_out, plan_copies
+from draftd.ops.prompts import Prompt, find_prompts
+from draftd.ops.pull import download, names_at_hub
 from draftd.profile_files import load_dir
 from draftd.profiles import select
 from draftd.settings import config_dir, load_settings, shipped_dir
 
 
 def prompts(
-    name: Annotated[str | None, typer.Argument(metavar="PROMPT", help="Print this one.")] = None,
-    profiles: Profiles = None,
+    name: Annotated[str | None, typer.Argument(metavar="PROMPT", help="Print this prompt.")] = None,
+    profiles: ProfilesDir = None,
 ) -> None:
     """List the system prompts and which profile uses which, or print one.
 
-    A profile names one as `system_prompt`; its `system_prompt_mode` says what becomes of a client's own.
+    A profile names one as `system_prompt`; its `system_prompt_mode` says what happens to a client's own.
 
     Example: draftd prompts expert
     """
     settings = load_settings(profiles=profiles)
     loaded = load_dir(settings.profiles_dir(), settings.prompt_dirs()).profiles.values()
-    found = prompt_files.find_all(settings.prompt_dirs(), loaded)
+    found = find_prompts(settings.prompt_dirs(), loaded)
     if name is None:
         out.print(_prompt_table(found))
         out.print('A profile uses one with: system_prompt = "NAME"', highlight=False)
@@ -43,7 +43,7 @@ def prompts(
     raise ConfigError(f"there is no prompt '{name}'; there are: {', '.join(p.name for p in found)}")
 
 
-def _prompt_table(found: list[prompt_files.Prompt]) -> Table:
+def _prompt_table(found: list[Prompt]) -> Table:
     table = Table("prompt", "words", "used by (mode)", "folder", box=box.SIMPLE_HEAD, pad_edge=False)
     for prompt in found:
         words = str(len(prompt.text.split()))
@@ -65,30 +65,30 @@ def init(
     Example: draftd init
     """
     folder = config_dir()
-    shipped = {kind: shipped_dir(kind) for kind in copies.KINDS}
-    for copy in copies.plan(shipped, folder):
-        done = copies.carry_out(copy, force=force)
+    shipped = {kind: shipped_dir(kind) for kind in KINDS}
+    for copy in plan_copies(shipped, folder):
+        done = carry_out(copy, force=force)
         out.print(f"{copy.target}: {done}", highlight=False, soft_wrap=True)
     out.print(
-        f"'draftd up' reads {folder} from now on, and takes a change there at once",
+        f"'draftd up' reads {folder} from now on, and applies a change there at once",
         highlight=False,
         soft_wrap=True,
     )
 
 
 def pull(
-    names: Names = None,
-    profiles: Profiles = None,
+    names: ProfileArguments = None,
+    profiles: ProfilesDir = None,
 ) -> None:
-    """Download the models of the profiles, so that the first start need not.
+    """Download the models of the profiles before their first start.
 
     Example: draftd pull balanced
     """
     settings = load_settings(profiles=profiles)
     chosen = select(load_dir(settings.profiles_dir(), settings.prompt_dirs()), names or []).profiles.values()
-    wanted = hub.names(chosen)
+    wanted = names_at_hub(chosen)
     for name in wanted:
         out.print(f"{name} …", highlight=False, soft_wrap=True)
-        out.print(f"  is in {hub.pull(name)}", highlight=False, soft_wrap=True)
+        out.print(f"  is in {download(name)}", highlight=False, soft_wrap=True)
     if not wanted:
         out.print("nothing to download: every model is a folder on this machine", highlight=False)

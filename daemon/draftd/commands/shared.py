@@ -1,4 +1,4 @@
-"""What the verbs of the command line share: the terminal, common options, and the way to the running daemon."""
+"""What the commands share: the terminal, common options, and the way to the running daemon."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 
 from draftd.errors import ConfigError, DraftdError, NotRunningError
-from draftd.ops.http import Client
+from draftd.ops.http import DaemonClient
 from draftd.profile_files import load_dir
 from draftd.settings import load_settings
 
@@ -20,20 +20,22 @@ err = Console(stderr=True)
 
 
 def complete_profile(incomplete: str) -> list[str]:
-    """For the shell: names that begin so, else their last words, as in `draftd up fast`."""
+    """For the shell: names that begin like this, else their last words, as in `draftd up fast`."""
     try:
         settings = load_settings()
         names = load_dir(settings.profiles_dir(), settings.prompt_dirs()).profiles
-    except DraftdError:  # a broken file is told by the command itself
+    except DraftdError:  # the command itself reports a broken file
         return []
     last_words = [name.rpartition("-")[2] for name in names]
     fitting = [name for name in names if name.startswith(incomplete)]
     return fitting or [word for word in last_words if word.startswith(incomplete)]
 
 
-StateDir = Annotated[Path | None, typer.Option(help="Folder of the lock, the address and the logs.")]
-Profiles = Annotated[Path | None, typer.Option(help="Folder of profile files (*.toml).")]
-Name = Annotated[
+StateDir = Annotated[
+    Path | None, typer.Option(help="Folder with the lock, the daemon's address and the logs.")
+]
+ProfilesDir = Annotated[Path | None, typer.Option(help="Folder with the profile files (*.toml).")]
+ProfileArgument = Annotated[
     str,
     typer.Argument(
         metavar="PROFILE",
@@ -41,19 +43,19 @@ Name = Annotated[
         autocompletion=complete_profile,
     ),
 ]
-Names = Annotated[
+ProfileArguments = Annotated[
     list[str] | None,
     typer.Argument(metavar="PROFILE", help="Only these profiles.", autocompletion=complete_profile),
 ]
 
 
-def make_client(state_dir: Path | None) -> Client:
+def make_client(state_dir: Path | None) -> DaemonClient:
     """A client of the running daemon. Raises NotRunningError."""
     settings = load_settings(state_dir=state_dir)
-    return Client(settings.state_dir, settings.api_key.get_secret_value() if settings.api_key else "")
+    return DaemonClient(settings.state_dir, settings.api_key.get_secret_value() if settings.api_key else "")
 
 
-def resolve(client: Client, word: str | None) -> str:
+def resolve(client: DaemonClient, word: str | None) -> str:
     """A worker's name from its name, an alias or any unambiguous part of its name; the default model for none.
 
     Raises ConfigError naming the candidates, DraftdError from the daemon if there are none.

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from draftd.commands.shared import StateDir, make_client, out, progress, resolve
 from draftd.ops import smoke
-from draftd.ops.generation import OpenAI
+from draftd.ops.generation import OpenAIServer
 from draftd.settings import load_settings
 
 
@@ -28,41 +28,41 @@ def smoke_test(
     temperature: Annotated[float, typer.Option(min=0, max=5, help="0: the same answer each time.")] = 0.0,
     state_dir: StateDir = None,
 ) -> None:
-    """Test a server: reachable, its model, a generation on the screen, and how fast it was.
+    """Test a server: whether it answers, which model it has, how it generates, and how fast.
 
-    Exit code 0: all went well; 1: it failed; 3: no daemon runs.
+    Exit code 0: all is well; 1: it failed; 3: no daemon is running.
 
     Example: draftd test balanced
     """
-    server = OpenAI(url, os.environ.get("OPENAI_API_KEY", "")) if url else _daemon(state_dir)
+    server = OpenAIServer(url, os.environ.get("OPENAI_API_KEY", "")) if url else _daemon(state_dir)
     with progress(f"asking {server.root}"):
         models = server.models()
     _say("server", f"{server.root} answers")
     model = smoke.choose(name or "", models) if url else server.resolve(resolve(make_client(state_dir), name))
     row = server.worker(model)
-    _say("model", smoke.describe(models, model, row))
-    request = smoke.Request(model, prompt, max_tokens, temperature)
+    _say("model", smoke.describe_model(models, model, row))
+    request = smoke.ChatRequest(model, prompt, max_tokens, temperature)
     with progress("waiting for the first token"):
         smoke.warm_up(server, request)
     _say("prompt", prompt)
     out.print()
-    smoked = smoke.run(server, request, row, _show)
+    result = smoke.run(server, request, row, _show)
     out.print("\n")
-    _report(smoked)
+    _report(result)
 
 
-def _daemon(state_dir: Path | None) -> OpenAI:
+def _daemon(state_dir: Path | None) -> OpenAIServer:
     settings = load_settings(state_dir=state_dir)
     key = settings.api_key.get_secret_value() if settings.api_key else ""
-    return OpenAI(make_client(state_dir).daemon.url, key)
+    return OpenAIServer(make_client(state_dir).daemon.url, key)
 
 
-def _report(smoked: smoke.Smoked) -> None:
-    made = smoked.generation
-    guess = "" if made.counted else " (counted by events: the server does not tell)"
+def _report(result: smoke.SmokeResult) -> None:
+    made = result.generation
+    guess = "" if made.counted else " (counted by events: the server does not say)"
     _say("speed", f"{made.tokens_per_second:.1f} tokens/s: {made.tokens} in {made.seconds:.2f} s{guess}")
     _say("first token", f"after {made.first_token:.2f} s")
-    _say("acceptance", smoke.acceptance(smoked))
+    _say("acceptance", smoke.describe_acceptance(result))
     if made.finish_reason == "length":
         _say("end", "cut at --max-tokens")
 

@@ -7,14 +7,15 @@ import traceback
 from collections.abc import Callable
 
 from draftd.engine import lifeline, records
-from draftd.engine.exits import EngineError, describe, leave
+from draftd.engine.exits import EngineError, leave
+from draftd.engine.records import describe
 from draftd.protocol import EXIT_FAILED
 
 
 def main(until_wanted: Callable[[], None] = lambda: None) -> None:
     """Hold the lifeline, place the hooks, and hand over to mlx_lm.server. Every way out has its exit code.
 
-    `until_wanted` is called when all is imported, and returns when `sys.argv` holds the flags.
+    `until_wanted` is called when everything is imported, and returns when `sys.argv` holds the flags.
     """
     records.keep_lines_whole()
     try:
@@ -25,7 +26,7 @@ def main(until_wanted: Callable[[], None] = lambda: None) -> None:
     except EngineError as error:
         leave(error.code, str(error))
     except SystemExit:
-        raise  # the flags' parser: there is no thread yet that could keep us
+        raise  # by the parser of the flags: there is no thread yet that could keep us
     except BaseException as error:
         traceback.print_exc()
         leave(EXIT_FAILED, f"ended by {describe(error)}")
@@ -35,7 +36,7 @@ def place() -> None:
     """Import mlx_lm, and place the hooks."""
     from draftd.engine import hooks
 
-    gc.disable()  # what is imported stays: to look for garbage in it takes 5 % of the time
+    gc.disable()  # what is imported stays: looking for garbage in it takes 5 % of the time
     hooks.announce(hooks.place_all())
     gc.freeze()
     gc.enable()
@@ -45,7 +46,7 @@ def serve() -> None:
     """Run mlx_lm.server until it ends. SIGTERM ends it at once, as it always did."""
     from mlx_lm import server
 
-    sys.argv[0] = "draftd.engine"  # the name in its help
+    sys.argv[0] = "draftd.engine"  # the name in the help text
     server.main()
 
 

@@ -1,8 +1,8 @@
-"""Why the engine ended, as exit codes, and the one way to end it.
+"""The one way to end the engine, with an exit code that says why.
 
-The codes stand in `protocol`, with what each means; 0 is a stop in order, by SIGINT.
-An end by signal shows as one: -15 after SIGTERM, which is also how a worker that leads its process group ends
-when the daemon is gone.
+The codes stand in `draftd.protocol`, with what each means; 0 is an orderly stop, by SIGINT. An end by signal
+shows as one: -15 after SIGTERM, which is also how a worker that leads its process group ends when the daemon is
+gone.
 """
 
 import contextlib
@@ -14,7 +14,7 @@ from draftd.engine import records
 
 
 class EngineError(Exception):
-    """A reason to end the process that we can name: an exit code, and one line for people."""
+    """A reason to end the process that has a name: an exit code, and one line for people."""
 
     def __init__(self, code: int, reason: str) -> None:
         super().__init__(reason)
@@ -32,9 +32,3 @@ def leave(code: int, reason: str) -> NoReturn:
             stream.flush()
     records.say(reason)
     os._exit(code)
-
-
-def describe(error: BaseException) -> str:
-    """Return an exception as one line: its type, and the first line of what it says."""
-    text = str(error).strip().partition("\n")[0]
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__

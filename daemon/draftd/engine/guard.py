@@ -1,9 +1,9 @@
 """Refuses what a web page could send to a worker's own port, past the daemon and its checks.
 
-Every page that the user opens can post text to 127.0.0.1 without asking the browser first, and mlx_lm.server
-reads any body as JSON: a page could make it load other weights, fetch an image or burn the battery. A name that
-its owner points to 127.0.0.1 could read the answers as well. The daemon names our host, sends no origin, and
-posts JSON; so must everybody.
+Every page that the user opens can post text to 127.0.0.1 without being asked by the browser, and mlx_lm.server
+reads any body as JSON: a page could make it load other weights, fetch an image or drain the battery. A page whose
+host name points to 127.0.0.1 could read the answers as well. The daemon names our host, sends no origin, and
+posts JSON; everybody else must do so too.
 """
 
 import functools
@@ -17,9 +17,9 @@ METHODS = ("do_GET", "do_POST", "do_OPTIONS")
 
 
 def refusal(method: str, headers: Mapping[str, str], host: str, origins: Sequence[str]) -> HTTPStatus | None:
-    """The status to refuse a request with, None to let it in. `host` and `origins` are the flags' values.
+    """Return the status to refuse a request with, None to let it in. `host` and `origins` are the flags' values.
 
-    A server that listens on all addresses was opened by hand, and has names that we do not know.
+    A server that listens on all addresses was opened on purpose, and has names that we do not know.
     """
     name = headers.get("Host", host).lower()
     name = name if name.endswith("]") else name.rpartition(":")[0] or name
@@ -34,15 +34,15 @@ def refusal(method: str, headers: Mapping[str, str], host: str, origins: Sequenc
     return None
 
 
-def guard(handler: Any) -> None:
-    """Wrap the methods of the class `handler` (mlx_lm's APIHandler)."""
+def refuse_web_pages(handler: Any) -> None:
+    """Wrap the methods of the class `handler` (mlx_lm's APIHandler), to refuse before they run."""
     for method in METHODS:
-        setattr(handler, method, _guarded(method, getattr(handler, method)))
+        setattr(handler, method, _refusing(method, getattr(handler, method)))
 
 
-def _guarded(method: str, inner: Callable[[Any], None]) -> Callable[[Any], None]:
+def _refusing(method: str, inner: Callable[[Any], None]) -> Callable[[Any], None]:
     @functools.wraps(inner)
-    def guarded(self: Any) -> None:
+    def refusing(self: Any) -> None:
         flags = self.response_generator.cli_args
         status = refusal(method, self.headers, flags.host, flags.allowed_origins)
         if status is None:
@@ -50,4 +50,4 @@ def _guarded(method: str, inner: Callable[[Any], None]) -> Callable[[Any], None]
         else:
             self.send_error(status)
 
-    return guarded
+    return refusing

@@ -1,8 +1,8 @@
-"""Runs a command that knows nothing of the lifeline, in the place of mlx_lm.server, and ends it with the daemon.
+"""Runs a command that knows nothing of the lifeline in place of mlx_lm.server, and ends it when the daemon is gone.
 
-`python -m draftd.engine.guardian COMMAND...` starts the command in its own process group, waits for it, and
-ends as it ended. SIGTERM reaches the command directly, since the daemon signals the group; the guardian must
-outlive it, or the daemon would take the worker for gone while it still shuts down.
+`python -m draftd.engine.guardian COMMAND...` starts the command in its own process group, waits for it, and ends
+as the command ended. SIGTERM reaches the command directly, since the daemon signals the group; the guardian must
+outlive it, or the daemon would take the worker for gone while it is still shutting down.
 """
 
 import os
@@ -15,7 +15,7 @@ from draftd.protocol import EXIT_REFUSED
 
 
 def main(argv: list[str]) -> int:
-    """Exit code of the command; a command ended by a signal ends the guardian by the same."""
+    """Run the command and return its exit code; a signal that ended it ends the guardian too."""
     lifeline.hold(os.environ)
     signal.signal(signal.SIGTERM, lambda *_: None)
     try:

@@ -1,27 +1,35 @@
 """Every place where the engine touches mlx_lm, each with a check that it is what the hook was written for.
 
-Written for mlx-lm 0.32.2. Before a hook replaces something it looks for it by name, for the parameters that
-it uses, and that mlx_lm looks it up by that name when it runs, since a replacement that nobody calls would
-be worse than none. A hook that finds something else changes nothing, and the worker serves without it.
+Written for mlx-lm 0.32.2. Before a hook replaces something it looks for it by name, for the parameters that it
+uses, and whether mlx_lm looks it up by that name when it runs, since a replacement that nobody calls would be
+worse than none. A hook that finds something else changes nothing, and the worker serves without it.
+
+mlx_lm's function for speculative decoding is wrapped once, by `generation.entry`. Three hooks have a part in the
+wrapper, and each looks for what its part needs: without `loop` tokens are still counted, and without `acceptance`
+progress is still reported.
 """
 
 import functools
 import importlib
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from typing import Any
 
 from draftd.engine import records, request_context
-from draftd.engine.exits import describe
-from draftd.engine.generation.acceptance import AcceptanceCount, counted
-from draftd.engine.guard import METHODS, guard
+from draftd.engine.guard import METHODS, refuse_web_pages
 from draftd.engine.logit_bias import taking_bias
-from draftd.engine.progress import INTERVAL, at_most_every, telling, ticking
-from draftd.engine.startup_checks import guarded_run
+from draftd.engine.model_facts import saying
+from draftd.engine.progress import INTERVAL, at_most_every, with_ticks
+from draftd.engine.records import describe
+from draftd.engine.startup_checks import checked_run
 from draftd.engine.watchdog import exit_on_death, watch
-from draftd.protocol import GENERATION, PROGRESS, STARTED, acceptance_line
+from draftd.protocol import STARTED
 
 PLACED = "placed"
+STEP = "speculative_generate_step"
+STEP_PARTS = ("loop", "acceptance", "progress")  # hooks with a part in the wrapper around it
+
+_tick = at_most_every(INTERVAL, records.report_progress)
 
 
 class UnfitError(Exception):
@@ -30,11 +38,14 @@ class UnfitError(Exception):
 
 def place_all() -> dict[str, str]:
     """Place the hooks that fit. Return, by name, PLACED or the reason why not."""
-    return {name: _attempt(place) for name, (place, _) in HOOKS.items()}
+    placed = {name: _attempt(place) for name, (place, _) in HOOKS.items()}
+    if parts := {name for name in STEP_PARTS if placed.get(name) == PLACED}:
+        placed |= dict.fromkeys(parts, _attempt(functools.partial(_wrap_step, parts)))
+    return placed
 
 
 def announce(placed: dict[str, str]) -> None:
-    """Write the record of the start, and for each hook that is missing what the worker lacks, and why."""
+    """Write the record of the start; for each hook that is missing, say what the worker lacks, and why."""
     missing = {name: reason for name, reason in placed.items() if reason != PLACED}
     for name, reason in missing.items():
         records.say(f"{HOOKS[name][1]}: {reason}")
@@ -53,57 +64,51 @@ def _attempt(place: Callable[[], None]) -> str:
     return PLACED
 
 
-def _place_sampling() -> None:
-    module: Any = importlib.import_module("mlx_lm.generate")
+def _wrap_step(parts: Set[str]) -> None:
+    """Put our wrapper in the place of mlx_lm's function, with the parts that fit."""
+    from draftd.engine.generation.entry import SpeculativeStep
+
+    module = _generate_module()
+    module.speculative_generate_step = SpeculativeStep(
+        module.speculative_generate_step,
+        tick=_tick if "progress" in parts else None,
+        report=records.report_generation if "acceptance" in parts else None,
+        own_loop="loop" in parts,
+        wants_adaptive=lambda: request_context.current().auto,
+        on_error=lambda error: records.say(f"what drafting costs could not be measured: {describe(error)}"),
+    )
+
+
+def _generate_module() -> Any:
+    # The package exports a function of the same name as this module, so an import statement will not do.
+    return importlib.import_module("mlx_lm.generate")
+
+
+def _place_loop() -> None:
+    """Our loop needs all that a request may ask of mlx_lm's, and samplers that say what they draw from."""
     server: Any = importlib.import_module("mlx_lm.server")
     parameters = ("prompt", "model", "draft_model", "stream", "num_draft_tokens", "max_tokens", "sampler")
-    processing = ("logits_processors", "prompt_cache", "prefill_step_size", "kv_bits")
-    step = expect(module, "speculative_generate_step", *parameters, *processing, caller="stream_generate")
+    others = ("logits_processors", "prompt_cache", "prefill_step_size", "kv_bits")
+    expect(_generate_module(), STEP, *parameters, *others, caller="stream_generate")
     shaping = ("temp", "top_p", "min_p", "top_k")
     make_sampler = expect(server, "make_sampler", *shaping, "xtc_probability", caller="_make_sampler")
-    from draftd.engine.generation.loop import by_rule
-    from draftd.engine.generation.sampling import known_samplers
+    from draftd.engine.generation.sampling import with_distribution
 
-    module.speculative_generate_step = by_rule(step)
-    server.make_sampler = known_samplers(make_sampler)
+    server.make_sampler = with_distribution(make_sampler)
 
 
 def _place_acceptance() -> None:
-    # The package exports a function of the same name as this module, so an import statement will not do.
-    module: Any = importlib.import_module("mlx_lm.generate")
-    name = "speculative_generate_step"
-    step = expect(module, name, "num_draft_tokens", "max_tokens", caller="stream_generate")
-    from draftd.engine.generation.costs import Meter
-
-    meter = Meter(lambda error: records.say(f"what drafting costs could not be measured: {describe(error)}"))
-    report = functools.partial(report_generation, figures=meter.figures)
-    module.speculative_generate_step = counted(meter.metered(step), report)
+    expect(_generate_module(), STEP, "num_draft_tokens", "max_tokens", caller="stream_generate")
 
 
 def _place_progress() -> None:
-    module: Any = importlib.import_module("mlx_lm.generate")
-    name = "speculative_generate_step"
-    step = expect(module, name, "prompt", "model", "draft_model", caller="stream_generate")
+    expect(_generate_module(), STEP, "model", "draft_model", caller="stream_generate")
     server: Any = importlib.import_module("mlx_lm.server")
     generator = expect(server, "ResponseGenerator", caller="run")
     generate = expect(generator, "generate", "request", "generation_args", "progress_callback")
     if "generate" not in server.APIHandler.handle_completion.__code__.co_names:
         raise UnfitError("mlx_lm.server.APIHandler.handle_completion does not use generate")
-    tick = at_most_every(INTERVAL, report_progress)
-    module.speculative_generate_step = ticking(step, tick)
-    generator.generate = telling(generate, tick)
-
-
-def _place_draft_length() -> None:
-    module: Any = importlib.import_module("mlx_lm.generate")
-    step = expect(module, "speculative_generate_step", "plan", "num_draft_tokens", caller="stream_generate")
-    from draftd.engine.generation.tuning import Tuning
-
-    tuning = Tuning(
-        lambda: request_context.current().auto,
-        lambda error: records.say(f"the draft length cannot be tuned: {describe(error)}"),
-    )
-    module.speculative_generate_step = tuning.tuned(step)
+    generator.generate = with_ticks(generate, _tick)
 
 
 def _place_quiet_health() -> None:
@@ -127,7 +132,7 @@ def _place_guard() -> None:
     for flag in ("allowed_origins", "cli_args"):
         if flag not in handler._set_cors_headers.__code__.co_names:
             raise UnfitError(f"mlx_lm.server.APIHandler._set_cors_headers does not use {flag}")
-    guard(handler)
+    refuse_web_pages(handler)
 
 
 def _place_logit_bias() -> None:
@@ -137,9 +142,7 @@ def _place_logit_bias() -> None:
     for flag in ("logit_bias", "body"):
         if flag not in handler.do_POST.__code__.co_names:
             raise UnfitError(f"mlx_lm.server.APIHandler.do_POST does not set {flag}")
-    provider = expect(server, "ModelProvider")
-    if not {"model", "draft_model"} <= set(provider.reset.__code__.co_names):
-        raise UnfitError("mlx_lm.server.ModelProvider holds no model and draft_model")
+    _model_provider(server)
     handler.validate_model_parameters = taking_bias(validate)
 
 
@@ -153,7 +156,7 @@ def _place_request_context() -> None:
     if "generate" not in handler.handle_completion.__code__.co_names:
         raise UnfitError("mlx_lm.server.APIHandler.handle_completion does not use generate")
     arguments = expect(server, "GenerationArguments", "num_draft_tokens")
-    setattr(object.__new__(arguments), request_context.ATTRIBUTE, None)  # raises where it takes none
+    setattr(object.__new__(arguments), request_context.CONTEXT_ATTRIBUTE, None)  # raises where it takes none
     request_context.carry(handler, generator)
 
 
@@ -167,7 +170,21 @@ def _place_prompt_cache() -> None:
     server.LRUPromptCache = TruePromptCache
 
 
-def _place_generation_thread() -> None:
+def _place_loaded() -> None:
+    server: Any = importlib.import_module("mlx_lm.server")
+    provider = _model_provider(server)
+    provider._load = saying(expect(provider, "_load", caller="load"))
+
+
+def _model_provider(server: Any) -> Any:
+    """Return the class that holds the models, by the names that we use."""
+    provider = expect(server, "ModelProvider", caller="main")
+    if not {"model", "draft_model"} <= set(provider.reset.__code__.co_names):
+        raise UnfitError("mlx_lm.server.ModelProvider holds no model and draft_model")
+    return provider
+
+
+def _place_watchdog() -> None:
     server: Any = importlib.import_module("mlx_lm.server")
     generator = expect(server, "ResponseGenerator", caller="run")
     expect(generator, "_generate", caller="_run_generate")
@@ -177,34 +194,37 @@ def _place_generation_thread() -> None:
     watch(generator, exit_on_death)
 
 
-def _place_start() -> None:
+def _place_startup_checks() -> None:
     server: Any = importlib.import_module("mlx_lm.server")
     run = expect(server, "run", "host", "port", "model_provider", caller="main")
 
     def limit_cache(max_bytes: int) -> None:
         server.LRUPromptCache = functools.partial(server.LRUPromptCache, max_bytes=max_bytes)
 
-    server.run = guarded_run(run, limit_cache)
+    server.run = checked_run(run, limit_cache)
 
 
 HOOKS: dict[str, tuple[Callable[[], None], str]] = {
-    "sampling": (_place_sampling, "fewer draft tokens are kept where the temperature is above 0"),
+    "loop": (
+        _place_loop,
+        "fewer draft tokens are kept where the temperature is above 0, and no draft length adapts",
+    ),
     "acceptance": (_place_acceptance, "draft acceptance is not counted"),
     "progress": (_place_progress, "a slow request may be taken for a stalled one"),
-    "draft_length": (
-        _place_draft_length,
-        "a draft length that should tune itself stays as long as it may be",
-    ),
     "quiet_health": (_place_quiet_health, "the log is full of health checks"),
     "logit_bias": (_place_logit_bias, "logit_bias is ignored"),
     "request_context": (
         _place_request_context,
-        "drafting counts for one profile where several share the worker",
+        "drafting counts for one profile where several share the worker, and no draft length adapts",
     ),
     "guard": (_place_guard, "web pages can send requests to the worker's port"),
     "prompt_cache": (_place_prompt_cache, "cached prompts may change the answers of drafted requests"),
-    "generation_thread": (_place_generation_thread, "the process outlives its generation thread"),
-    "start": (_place_start, "flags are not checked, and a taken port has no exit code of its own"),
+    "loaded": (_place_loaded, "the models' kinds of cache are not known"),
+    "watchdog": (_place_watchdog, "the process outlives its generation thread"),
+    "startup_checks": (
+        _place_startup_checks,
+        "flags are not checked, and a taken port has no exit code of its own",
+    ),
 }
 
 
@@ -223,57 +243,3 @@ def expect(owner: Any, name: str, *parameters: str, caller: str | None = None) -
 
 
 _NO_CODE = (lambda: None).__code__
-
-
-def report_progress() -> None:
-    """Write that a generation gets on, and what memory it takes. Never raises."""
-    try:
-        records.write(records.record(PROGRESS, memory=_memory()))
-    except Exception as error:
-        records.say(f"progress could not be reported: {describe(error)}")
-
-
-def report_generation(
-    count: AcceptanceCount, figures: Callable[[AcceptanceCount], dict[str, Any]] = lambda _: {}
-) -> None:
-    """Write the lines of one finished, or cut, generation; `figures` adds to its record.
-
-    Called in the generation thread; never raises.
-    """
-    try:
-        profile = request_context.current().profile
-        human = [acceptance_line(count.accepted, count.proposed, profile)] if count.proposed else []
-        whose = {"profile": profile} if profile else {}
-        records.write(*human, generation_record(count, _memory(), {**whose, **figures(count)}))
-    except Exception as error:
-        records.say(f"a generation could not be reported: {describe(error)}")
-
-
-def generation_record(
-    count: AcceptanceCount, memory: dict[str, int], figures: dict[str, Any] | None = None
-) -> str:
-    """Return the record of one generation, with further figures; `memory` in bytes."""
-    return records.record(
-        GENERATION,
-        rounds=count.rounds,
-        proposed=count.proposed,
-        accepted=count.accepted,
-        truncated_rounds=count.truncated_rounds,
-        draft_length=count.draft_length,
-        rule=count.rule,
-        accepted_by_position=count.accepted_by_position,
-        proposed_by_position=count.proposed_by_position,
-        tokens=count.tokens,
-        memory=memory,
-        **(figures or {}),
-    )
-
-
-def _memory() -> dict[str, int]:
-    """Ask mlx itself: the memory that it uses on a GPU is not part of the process's resident size."""
-    mx = importlib.import_module("mlx.core")
-    return {
-        "active": mx.get_active_memory(),
-        "cache": mx.get_cache_memory(),
-        "peak": mx.get_peak_memory(),
-    }

@@ -1,9 +1,9 @@
 """Ends the worker when the daemon is gone, even if the daemon was killed and could tell nobody.
 
-The daemon keeps the write end of a pipe and never writes to it. The worker inherits the read end; its number
-is in DRAFTD_LIFELINE_FD. However the daemon ends, the kernel closes the write end, and a read that has
-blocked since the start returns: end of file. That needs no polling, and no process id that somebody else
-might own by now. Only the daemon may hold the write end: it must not be inheritable.
+The daemon keeps the write end of a pipe and never writes to it. The worker inherits the read end, whose number is
+in DRAFTD_LIFELINE_FD. However the daemon ends, the kernel closes the write end, and a read that has been blocking
+since the start returns: end of file. That needs no polling, and no process id that somebody else might own by
+now. Only the daemon may hold the write end, so it must not be inheritable.
 
 Then, in this order:
 
@@ -14,11 +14,11 @@ Then, in this order:
    memory can leave that memory wired until the next boot.
 3. A process that does handle SIGTERM, as the guardian does, is still there, and exits by EXIT_ORPHANED.
 
-A worker that does not lead its process group shares it with strangers, such as the shell of somebody who
-tries the engine by hand with a lifeline, so it ends only itself.
+A worker that does not lead its process group shares it with strangers, such as the shell of somebody who tries the
+engine by hand, so it ends only itself.
 
-The watching thread needs the interpreter's lock for a moment after the read. mlx gives the lock up while it
-evaluates, so a busy generation delays this by milliseconds, not by the length of a generation.
+The watching thread needs the interpreter's lock for a moment after the read. mlx releases the lock while it
+evaluates, so a busy generation delays this by milliseconds, not until it ends.
 """
 
 import contextlib
@@ -38,9 +38,9 @@ KILL_AFTER_S = 0.5
 def hold(environ: MutableMapping[str, str]) -> threading.Thread | None:
     """Watch the pipe that the environment names. Without one there is no lifeline, and None is returned.
 
-    The variable is removed and the descriptor made non-inheritable, so that no process of ours takes either
-    for its own. Raises EngineError if the descriptor is not open: a worker that was meant to have a lifeline
-    must not run without it.
+    The variable is removed and the descriptor made non-inheritable, so that no process that we start takes either
+    for its own. Raises EngineError if the descriptor is not open: a worker that was meant to have a lifeline must
+    not run without one.
     """
     number = environ.pop(LIFELINE_VARIABLE, None)
     if not number:
@@ -50,7 +50,7 @@ def hold(environ: MutableMapping[str, str]) -> threading.Thread | None:
         os.set_inheritable(fd, False)
     except (ValueError, OverflowError, OSError) as error:
         raise EngineError(
-            EXIT_REFUSED, f"{LIFELINE_VARIABLE}={number} is no open descriptor: {error}"
+            EXIT_REFUSED, f"{LIFELINE_VARIABLE}={number} is not an open descriptor: {error}"
         ) from error
     thread = threading.Thread(target=_watch, args=(fd,), name="lifeline", daemon=True)
     thread.start()

@@ -1,19 +1,20 @@
 """Takes a bias on tokens, and refuses one on tokens that a model does not have.
 
-mlx_lm adds a bias at the token's place in the logits without asking how many there are; beyond their end it
-writes outside its memory. So the daemon sends a bias under a name that mlx_lm does not know, and it becomes
-mlx_lm's own only here, where the sizes of the vocabularies are known. Without this hook it is ignored.
+mlx_lm adds a bias at the token's place in the logits without checking how many there are; beyond their end it
+writes outside its memory. So the daemon sends a bias under a name that mlx_lm does not know, and it gets mlx_lm's
+own name only here, where the sizes of the vocabularies are known. Without this hook it is ignored.
 """
 
 import functools
 from collections.abc import Callable
 from typing import Any
 
+from draftd.engine.model_facts import vocabulary_size
 from draftd.protocol import LOGIT_BIAS_FIELD
 
 
 def checked(bias: Any, size: int) -> dict[int, float]:
-    """Return the bias by token. Raise ValueError if it is none, or names a token that is not below `size`."""
+    """Return the bias by token. Raise ValueError if it is not one, or names a token that is not below `size`."""
     try:
         made = {int(token): float(value) for token, value in bias.items()}
     except (AttributeError, TypeError, ValueError) as error:
@@ -26,23 +27,15 @@ def checked(bias: Any, size: int) -> dict[int, float]:
 
 
 def vocabulary(*models: Any) -> int:
-    """Return how many tokens all the models have; None among them is no model. Raise ValueError if there is none
-    yet, or one does not say.
+    """Return how many tokens all of the models have; None stands for no model. Raise ValueError if there is no
+    model yet, or one does not say.
     """
-    sizes = [_size(model.args) for model in models if model is not None]
+    sizes = [vocabulary_size(model.args) for model in models if model is not None]
     if not sizes:
         raise ValueError("logit_bias cannot be checked before the model is loaded")
     if None in sizes:
         raise ValueError("logit_bias cannot be used: the model does not say how many tokens it has")
     return min(size for size in sizes if size is not None)
-
-
-def _size(args: Any) -> int | None:
-    """The length of a model's logits: mlx_lm builds their layer from this."""
-    size = getattr(args, "vocab_size", None)
-    if size is None:
-        size = (getattr(args, "text_config", None) or {}).get("vocab_size")
-    return size if isinstance(size, int) else None
 
 
 def taking_bias(validate: Callable[[Any], None]) -> Callable[[Any], None]:

@@ -1,22 +1,23 @@
-"""Tells the daemon that a request gets on, so that a slow one is not taken for a wedged one.
+"""Tells the daemon that a request gets on, so that a slow one is not taken for a stalled one.
 
-With a draft model mlx_lm.server says nothing while it reads a prompt, for minutes if the prompt is long. What
-it does do is call the models: once for each piece of the prompt, and at each step of a round. So the models are
-handed to `speculative_generate_step` in a thin wrapper that writes a record at such a call, at most one a second.
-A generation that is wedged inside a call makes no further one, and falls silent. Without a draft model it tells of
-each piece of a prompt and of each token, to the thread that answers the request: there `telling` listens, since an
-answer that is not streamed shows nothing of it.
+With a draft model mlx_lm.server says nothing while it reads a prompt, for minutes if the prompt is long. What it
+does is call the models: once for each piece of the prompt, and in each round. So the models are handed to the
+generation in a thin wrapper that writes a record at such a call, at most one a second. A generation that is stuck
+inside a call makes no further one, and falls silent.
+
+Without a draft model mlx_lm reports each piece of a prompt and each token to the thread that answers the request.
+`with_ticks` listens there, since nothing of it shows in an answer that is not streamed.
 """
 
 import functools
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 INTERVAL = 1.0  # seconds between two records
 
 
-class Ticking:
+class TickingModel:
     """A model that calls `tick` before it is called. Everything else about it is the model's own."""
 
     def __init__(self, model: Any, tick: Callable[[], None]) -> None:
@@ -34,7 +35,7 @@ class Ticking:
 def at_most_every(
     seconds: float, write: Callable[[], None], clock: Callable[[], float] = time.monotonic
 ) -> Callable[[], None]:
-    """Return a function that calls `write`, but no sooner than `seconds` after the last time."""
+    """Return a function that calls `write`, but not within `seconds` of the last time."""
     last = -seconds + clock()
 
     def tick() -> None:
@@ -47,21 +48,7 @@ def at_most_every(
     return tick
 
 
-def ticking(
-    steps: Callable[..., Generator[Any, None, None]], tick: Callable[[], None]
-) -> Callable[..., Generator[Any, None, None]]:
-    """Wrap mlx_lm's `speculative_generate_step`, whose second and third arguments are the two models."""
-
-    @functools.wraps(steps)
-    def speculative_generate_step(
-        prompt: Any, model: Any, draft_model: Any, *args: Any, **kwargs: Any
-    ) -> Generator[Any, None, None]:
-        return steps(prompt, Ticking(model, tick), Ticking(draft_model, tick), *args, **kwargs)
-
-    return speculative_generate_step
-
-
-def telling(generate: Callable[..., Any], tick: Callable[[], None]) -> Callable[..., Any]:
+def with_ticks(generate: Callable[..., Any], tick: Callable[[], None]) -> Callable[..., Any]:
     """Wrap `generate` of mlx_lm's ResponseGenerator: `tick` is called for each piece of a prompt and each token."""
 
     @functools.wraps(generate)

@@ -1,8 +1,8 @@
 """A prompt cache whose entries hold what their keys say, also under speculative decoding.
 
 mlx_lm.server keeps the key-value caches of past requests in an `LRUPromptCache`: a trie from token sequences
-to the layers' caches, those of the target model followed by those of the draft model. It takes for granted
-that every layer has processed the whole key. Speculative decoding breaks this:
+to the layers' caches, the target model's first and then the draft model's. It takes for granted
+that every layer has processed all of the key. Speculative decoding breaks this:
 
 - after a token of the target model, the key ends with that token, and no layer has processed it yet;
 - when all proposed tokens were kept, the draft model has not processed the last of them either;
@@ -11,10 +11,10 @@ that every layer has processed the whole key. Speculative decoding breaks this:
 Taken up again, such layers are a few tokens behind, and the next answer differs. Hence two rules:
 
 1. *What is stored fits.* On insertion, the key and every layer are cut to the shortest of them. Layers that
-   cannot be trimmed and do not fit are not stored. Trimming moves an offset and frees nothing: the size of an
+   do not fit and cannot be trimmed are not stored. Trimming moves an offset and frees nothing: the size of an
    entry in bytes, which mlx_lm takes from the allocated arrays, stays right.
 2. *What is fetched leaves work.* The models need at least one token to continue from, so for a prompt that
-   is equal to a key one token is taken back. Layers that cannot give it back are passed over for the
+   equals a key one token is taken back. Layers from which none can be taken back are passed over for the
    longest proper prefix that is stored.
 
 Layers without an offset (the state of a recurrent model) cannot be checked; mlx_lm never drafts with them.
@@ -23,6 +23,8 @@ Layers without an offset (the state of a recurrent model) cannot be checked; mlx
 from typing import Any
 
 from mlx_lm.models.cache import LRUPromptCache, can_trim_prompt_cache
+
+from draftd.engine.model_facts import leaves
 
 Layers = list[Any]
 
@@ -53,18 +55,9 @@ class TruePromptCache(LRUPromptCache):  # type: ignore[misc]  # mlx_lm has no ty
         return layers, rest
 
 
-def _leaves(layers: Layers) -> Layers:
-    """Return the layers with those that consist of several caches taken apart."""
-    leaves = []
-    for layer in layers:
-        parts = getattr(layer, "caches", None)
-        leaves += [layer] if parts is None else _leaves(list(parts))
-    return leaves
-
-
 def _offsets(layers: Layers) -> list[int]:
-    """Return how many tokens each layer has processed, without those that do not know."""
-    offsets = (getattr(leaf, "offset", None) for leaf in _leaves(layers))
+    """Return how many tokens each layer has processed, but for layers that do not know."""
+    offsets = (getattr(leaf, "offset", None) for leaf in leaves(layers))
     return [offset for offset in offsets if isinstance(offset, int)]
 
 
@@ -75,6 +68,6 @@ def _fits(layers: Layers, length: int) -> bool:
 def _cut(layers: Layers, length: int) -> bool:
     """Trim every layer to `length` tokens, if they can be trimmed; return whether they fit now."""
     if not _fits(layers, length) and can_trim_prompt_cache(layers):
-        for leaf in _leaves(layers):
+        for leaf in leaves(layers):
             leaf.trim(leaf.offset - length)
     return _fits(layers, length)

@@ -1,29 +1,34 @@
-"""What the engine tells, as lines on stderr: for people, and for the daemon that reads the worker's log.
+"""What the engine says, as lines on stderr: for people, and for the daemon, which reads the worker's log.
 
-Three forms, one line each:
+There are three forms, each on one line:
 
-    Draft tokens accepted: 4/5 (80%)            what people were promised, one per drafted request
+    Draft tokens accepted: 4/5 (80%)            what people were promised, one for each drafted request
     draftd-engine {"event": "generation", ...}  the same and more, for the daemon to parse
     draftd-engine: port 8000 on 127.0.0.1 ...   something that a person should know, at most once each
 
 Where several profiles share the engine, the daemon says whose a request is (see `request_context`): then the
-first form begins with the name in brackets, and the record of the generation has a "profile".
+first form begins with the profile's name in brackets, and the record of the generation has a "profile".
 
-The lines of one call leave in one `write`, past the buffers of `sys.stderr`, so that no other thread's line
-comes between them. For none to begin in the middle of another thread's line either, `sys.stderr` must give
-out whole lines only, see `keep_lines_whole`. The call blocks while the pipe is full: whoever reads the log
-must always drain it. A record holds numbers and names, never a word of a prompt or of an answer. Nothing here
-raises: telling must not disturb generating.
+The lines of one call leave in one `write`, past the buffers of `sys.stderr`, so that no line of another thread
+comes between them. For none to begin in the middle of another thread's line either, `sys.stderr` must hand on
+whole lines only, see `keep_lines_whole`. The call blocks while the pipe is full: whoever reads the log must never
+stop draining it. A record holds numbers and names, and never a word of a prompt or of an answer. Nothing that
+writes here raises: reporting must not disturb generating.
 """
 
 import contextlib
+import importlib
 import io
 import json
 import os
 import sys
+from dataclasses import asdict
 from typing import Any
 
-from draftd.protocol import RECORD_PREFIX
+from draftd.engine import request_context
+from draftd.engine.generation.acceptance import AcceptanceCount
+from draftd.engine.generation.estimates import CostModel, speedup
+from draftd.protocol import GENERATION, PROGRESS, RECORD_PREFIX, acceptance_line
 
 _STDERR = 2
 
@@ -39,7 +44,7 @@ def say(text: str) -> None:
 
 
 def write(*lines: str, fd: int = _STDERR) -> None:
-    """Write whole lines, together. A log that nobody holds open any more loses them."""
+    """Write whole lines, together. They are lost if nobody holds the log open any more."""
     data = "".join(f"{line}\n" for line in lines).encode(errors="backslashreplace")
     with contextlib.suppress(OSError):
         while data:
@@ -49,9 +54,70 @@ def write(*lines: str, fd: int = _STDERR) -> None:
 def keep_lines_whole() -> None:
     """Let `sys.stderr` hold text back until its line is complete.
 
-    With PYTHONUNBUFFERED a `print` is two writes, the text and the end of the line, and another thread gets
-    in between: socketserver prints its dashes so when a client has left, which is when a generation is
+    With PYTHONUNBUFFERED a `print` is two writes, the text and the end of the line, and another thread can get in
+    between: this is how socketserver prints its dashes when a client has left, and that is when a generation is
     reported. With the text held back, a `print` is one call that nothing interrupts.
     """
     if isinstance(sys.stderr, io.TextIOWrapper):
         sys.stderr.reconfigure(line_buffering=True, write_through=False)
+
+
+def describe(error: BaseException) -> str:
+    """Return an exception as one line: its type, and the first line of what it says."""
+    text = str(error).strip().partition("\n")[0]
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def report_progress() -> None:
+    """Write that a generation gets on, and how much memory it takes."""
+    try:
+        write(record(PROGRESS, memory=_memory()))
+    except Exception as error:
+        say(f"progress could not be reported: {describe(error)}")
+
+
+def report_generation(count: AcceptanceCount, cost_model: CostModel | None) -> None:
+    """Write the lines of a generation that has ended; to be called in the thread that served the request."""
+    try:
+        profile = request_context.current().profile
+        human = [acceptance_line(count.accepted, count.proposed, profile)] if count.proposed else []
+        whose = {"profile": profile} if profile else {}
+        write(*human, generation_record(count, cost_model, memory=_memory(), **whose))
+    except Exception as error:
+        say(f"a generation could not be reported: {describe(error)}")
+
+
+def generation_record(count: AcceptanceCount, cost_model: CostModel | None, **others: Any) -> str:
+    """Return the record of one generation, with what else is to stand in it."""
+    return record(
+        GENERATION,
+        rounds=count.rounds,
+        proposed=count.proposed,
+        accepted=count.accepted,
+        truncated_rounds=count.truncated_rounds,
+        draft_length=count.draft_length,
+        rule=count.rule,
+        accepted_by_position=count.accepted_by_position,
+        proposed_by_position=count.proposed_by_position,
+        tokens=count.tokens,
+        **_worth(count, cost_model),
+        **others,
+    )
+
+
+def _worth(count: AcceptanceCount, cost_model: CostModel | None) -> dict[str, Any]:
+    """What drafting cost and was worth; empty where nothing was drafted, or the costs are not known."""
+    if cost_model is None or not count.rounds:
+        return {}
+    costs = cost_model.costs_of(count)
+    return {"costs": asdict(costs), "speedup": speedup(costs, count)}
+
+
+def _memory() -> dict[str, int]:
+    """Bytes. mlx itself is asked: the memory that it uses on a GPU is not part of the process's resident size."""
+    mx = importlib.import_module("mlx.core")
+    return {
+        "active": mx.get_active_memory(),
+        "cache": mx.get_cache_memory(),
+        "peak": mx.get_peak_memory(),
+    }

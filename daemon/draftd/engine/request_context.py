@@ -1,9 +1,9 @@
-"""What the daemon asks beside a request's body, carried from the thread that reads it to the one that generates.
+"""What the daemon says of a request in headers, carried from the thread that reads it to the one that generates.
 
-mlx_lm.server reads a request in a thread of its own, and generates in another. What the daemon asks stands in
-two headers: in the first thread it is current from the reading on; it travels with the request's arguments; and
-it is current in the second thread for as long as that one serves the request. Requests that are batched, which
-are never drafted, are served in no order that could be told: there nothing is current.
+mlx_lm.server reads each request in a thread of its own, and generates in another. The context stands in two
+headers: it is current in the first thread once they are read, travels with the request's arguments, and is
+current in the second thread while that one serves the request. Requests that are batched, which are never
+drafted, are served side by side: there none is current.
 """
 
 import functools
@@ -15,30 +15,32 @@ from typing import Any
 
 from draftd.protocol import AUTO_DRAFT, DRAFT_HEADER, PROFILE_HEADER, PROFILE_NAME
 
-ATTRIBUTE = "draftd_asked"  # of mlx_lm's GenerationArguments
+CONTEXT_ATTRIBUTE = "draftd_context"  # of mlx_lm's GenerationArguments
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
-    """`profile`: whose request it is; `auto`: the draft length may be shorter than what the body says."""
+class RequestContext:
+    """`profile` says whose request it is; with `auto` the draft length may be less than what the body says."""
 
     profile: str | None = None
     auto: bool = False
 
 
-NOTHING = Asked()
-_CURRENT = ContextVar("asked", default=NOTHING)
+NO_CONTEXT = RequestContext()
+_CURRENT = ContextVar("request_context", default=NO_CONTEXT)
 
 
-def current() -> Asked:
-    """Return what is asked of the request that this thread works on."""
+def current() -> RequestContext:
+    """Return the context of the request that this thread works on."""
     return _CURRENT.get()
 
 
-def read(headers: Mapping[str, str]) -> Asked:
-    """Return what the headers of a request ask; a name that no profile can have is none."""
+def read(headers: Mapping[str, str]) -> RequestContext:
+    """Return the context that a request's headers give; a name that no profile can have is ignored."""
     name = headers.get(PROFILE_HEADER, "")
-    return Asked(name if PROFILE_NAME.fullmatch(name) else None, headers.get(DRAFT_HEADER) == AUTO_DRAFT)
+    return RequestContext(
+        name if PROFILE_NAME.fullmatch(name) else None, headers.get(DRAFT_HEADER) == AUTO_DRAFT
+    )
 
 
 def carry(handler: Any, generator: Any) -> None:
@@ -52,20 +54,20 @@ def carry(handler: Any, generator: Any) -> None:
 
     @functools.wraps(generate)
     def carrying(self: Any, request: Any, generation_args: Any, *args: Any, **kwargs: Any) -> Any:
-        setattr(generation_args, ATTRIBUTE, current())
+        setattr(generation_args, CONTEXT_ATTRIBUTE, current())
         return generate(self, request, generation_args, *args, **kwargs)
 
     @functools.wraps(serve_single)
     def serving(self: Any, request: Any, stream: Any) -> None:
-        with _during(getattr(request[-1], ATTRIBUTE, NOTHING)):
+        with _during(getattr(request[-1], CONTEXT_ATTRIBUTE, NO_CONTEXT)):
             serve_single(self, request, stream)
 
     handler.do_POST, generator.generate, generator._serve_single = reading, carrying, serving
 
 
 @contextmanager
-def _during(asked: Asked) -> Iterator[None]:
-    token = _CURRENT.set(asked)
+def _during(context: RequestContext) -> Iterator[None]:
+    token = _CURRENT.set(context)
     try:
         yield
     finally:

@@ -1,12 +1,13 @@
-"""`python -m draftd.engine.spare`: an engine that has imported all that it needs, and waits for its flags.
+"""`python -m draftd.engine.spare`: an engine that has imported everything it needs, and waits for its flags.
 
-Its stdin is one end of a socket; the daemon has the other:
+Its stdin is one end of a socket, and the daemon holds the other:
 
-1. We write SPARE_WARM when mlx_lm is imported and the hooks are placed.
+1. The spare writes SPARE_WARM when mlx_lm is imported and the hooks are placed.
 2. The daemon writes the flags, as a JSON list in one line.
-3. We write SPARE_TAKEN, and go on as `python -m draftd.engine <flags>` does: same output, same exit codes.
+3. The spare writes SPARE_TAKEN, and goes on as `python -m draftd.engine <flags>` does: same output, same exit
+   codes.
 
-End of file instead of the flags means that nobody will want us.
+End of file instead of the flags means that the spare is not needed any more.
 """
 
 import json
@@ -20,7 +21,7 @@ _STDIN = 0
 
 
 def until_taken(connection: int) -> None:
-    """Say that we are warm, wait for the flags, and put them into `sys.argv`."""
+    """Say that the spare is warm, wait for the flags, and put them into `sys.argv`."""
     os.write(connection, SPARE_WARM)
     line = b""
     while not line.endswith(b"\n"):
@@ -34,7 +35,7 @@ def until_taken(connection: int) -> None:
 
 
 def take_stdin() -> int:
-    """Return stdin as a descriptor that no process of ours inherits, and leave an empty one in its place."""
+    """Return stdin as a descriptor that no child process inherits, and leave an empty stdin in its place."""
     connection = os.dup(_STDIN)
     empty = os.open(os.devnull, os.O_RDONLY)
     os.dup2(empty, _STDIN)

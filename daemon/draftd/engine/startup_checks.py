@@ -1,7 +1,6 @@
-"""What happens between mlx_lm.server's parsing of its flags and its serving: a wrapper around `server.run`.
+"""What is checked after mlx_lm.server has parsed its flags and before it serves: a wrapper around `server.run`.
 
-`run` is the place where the flags are known as mlx_lm.server itself understood them, and where an OSError
-means that it cannot listen.
+There the flags are known as mlx_lm.server itself understood them, and an OSError means that it cannot listen.
 """
 
 import errno
@@ -13,14 +12,14 @@ from draftd.engine.exits import EngineError
 from draftd.protocol import EXIT_FAILED, EXIT_PORT_TAKEN, EXIT_REFUSED
 
 
-def guarded_run(run: Callable[..., None], limit_cache: Callable[[int], None]) -> Callable[..., None]:
-    """Wrap `mlx_lm.server.run`. `limit_cache` gets the value of `--prompt-cache-bytes`, if there is one.
+def checked_run(run: Callable[..., None], limit_cache: Callable[[int], None]) -> Callable[..., None]:
+    """Wrap `mlx_lm.server.run`. `limit_cache` is called with the value of `--prompt-cache-bytes`, if it is given.
 
-    mlx_lm.server heeds that flag only where it batches requests, which it never does with a draft model.
+    mlx_lm.server itself heeds that flag only where it batches requests, which it never does with a draft model.
     """
 
     @functools.wraps(run)
-    def guarded(host: str, port: int, model_provider: Any, *args: Any, **kwargs: Any) -> None:
+    def checked(host: str, port: int, model_provider: Any, *args: Any, **kwargs: Any) -> None:
         flags = model_provider.cli_args
         refuse_unsound(flags.draft_model, flags.kv_bits)
         if flags.prompt_cache_bytes is not None:
@@ -30,7 +29,7 @@ def guarded_run(run: Callable[..., None], limit_cache: Callable[[int], None]) ->
         except OSError as error:
             raise cannot_listen(host, port, error) from error
 
-    return guarded
+    return checked
 
 
 def refuse_unsound(draft_model: str | None, kv_bits: int | None) -> None:
@@ -43,7 +42,7 @@ def refuse_unsound(draft_model: str | None, kv_bits: int | None) -> None:
 
 
 def cannot_listen(host: str, port: int, error: OSError) -> EngineError:
-    """Return the reason to end for an error in listening on the address."""
+    """Return the reason to end when listening on the address has failed."""
     if error.errno == errno.EADDRINUSE:
         return EngineError(EXIT_PORT_TAKEN, f"port {port} on {host} is taken: {error.strerror}")
     return EngineError(EXIT_FAILED, f"listening on port {port} of {host} failed: {error}")

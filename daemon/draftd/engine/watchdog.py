@@ -1,23 +1,24 @@
 """Ends the process when mlx_lm.server's generation thread has died.
 
-The thread loads the model and then serves every request. When it ends by an exception (no model at the
-path, a crash) mlx_lm.server logs the traceback and stays: it holds the port and answers 404 and 503 for ever.
-A process that has ended with a reason is easier to look after than one that lives and cannot work.
+The thread loads the model and then serves every request. When an exception ends it (no model at the path, a crash),
+mlx_lm.server logs the traceback and stays: it holds the port and answers 404 and 503 for ever. A process that has
+ended with a reason is easier to look after than one that lives and cannot work.
 """
 
 import functools
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-from draftd.engine.exits import describe, leave
+from draftd.engine.exits import leave
+from draftd.engine.records import describe
 from draftd.protocol import EXIT_GENERATION_DIED
 
 
 def watch(generator: Any, on_death: Callable[[str], None]) -> None:
     """Wrap the thread's methods on the class `generator` (mlx_lm's ResponseGenerator).
 
-    `_generate` is where the exception is seen, `_run_generate` where mlx_lm has finished logging it: there
-    `on_death` is called, in the thread, with the exception as one line. A thread told to stop has not
+    `_generate` is where the exception is seen, and `_run_generate` where mlx_lm has finished logging it: there
+    `on_death` is called, in the thread, with the exception as one line. A thread that was told to stop has not
     died.
     """
     generate, run_generate = generator._generate, generator._run_generate

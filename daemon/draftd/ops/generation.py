@@ -1,29 +1,26 @@
-"""One generation, asked for as any OpenAI client asks, and timed; and what a draftd daemon counted of it."""
+"""One generation, timed as any OpenAI client would see it, and what a draftd daemon counted of its drafts."""
 
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from http.client import HTTPException
 from typing import Any
-from urllib.error import HTTPError
 from urllib.parse import quote
-from urllib.request import ProxyHandler, Request, build_opener
 
 from draftd.errors import DraftdError
+from draftd.ops.http import HttpClient, RefusedError, error_message, in_words
 
-ANSWER_TIMEOUT = 10.0  # seconds for what needs no model
-SILENCE = 900.0  # seconds without a byte of a generation; a worker may have to load its model first
-COUNTED_WITHIN = 5.0  # seconds until the figures of a finished generation have reached /api/status
+MAX_SILENCE = 900.0  # seconds without a byte of a generation; a worker may have to load its model first
+MAX_COUNT_DELAY = 5.0  # seconds until the figures of a finished generation have reached /api/status
 
 
 @dataclass(frozen=True, slots=True)
 class Generation:
     """One streamed answer. `first_token` and `seconds` (to the last token) are seconds from the sending of the
-    request; `counted` tells that the server said how many tokens there were, else each event counts as one.
+    request. `counted` if the server said how many tokens there were; otherwise each event counts as one.
     """
 
     text: str
@@ -56,17 +53,16 @@ class Drafted:
         return self.accepted / self.proposed if self.proposed else None
 
 
-class OpenAI:
-    """A server at `url`, with or without /v1 at its end. Raises DraftdError for whatever goes wrong there."""
+class OpenAIServer:
+    """A server at `url`, with or without /v1 at its end. Raises DraftdError for all that goes wrong there."""
 
     def __init__(self, url: str, api_key: str = "") -> None:
         root = url.rstrip("/").removesuffix("/v1")
         self.root = root if "://" in root else f"http://{root}"
-        self._headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
-        self._opener = build_opener(ProxyHandler({}))  # never through a proxy of the environment
+        self._http = HttpClient(self.root, api_key)
 
     def models(self) -> list[str] | None:
-        """The names it serves; None if it answers, but does not tell."""
+        """The names it serves; None if it answers, but has no such list."""
         body = self._get("/v1/models")
         try:
             return [str(model["id"]) for model in body["data"]]
@@ -75,8 +71,7 @@ class OpenAI:
 
     def resolve(self, name: str) -> str:
         """The model that `name`, which may be an alias, stands for. Raises DraftdError for an unknown one."""
-        with self._open(f"/v1/models/{quote(name)}", None, ANSWER_TIMEOUT) as answer:
-            return str(json.load(answer)["id"])
+        return str(self._http.json(f"/v1/models/{quote(name)}")["id"])
 
     def worker(self, name: str) -> dict[str, Any] | None:
         """The row of /api/status that serves `name`; None if this is no draftd daemon, or it has no such row."""
@@ -88,13 +83,15 @@ class OpenAI:
 
     def generate(self, body: Mapping[str, Any], show: Callable[[str], object] = len) -> Generation:
         """Stream the answer to `body`; `show` gets each piece of its text as it comes."""
-        asked = {**body, "stream": True, "stream_options": {"include_usage": True}}
+        streamed = {**body, "stream": True, "stream_options": {"include_usage": True}}
         began = time.monotonic()
-        with self._open("/v1/chat/completions", json.dumps(asked).encode(), SILENCE) as answer:
+        with self._http.open(
+            "/v1/chat/completions", method="POST", body=streamed, timeout=MAX_SILENCE
+        ) as answer:
             return _timed(_events(answer), began, show)
 
     def drafted(self, name: str, generate: Callable[[], Generation]) -> tuple[Generation, Drafted | None]:
-        """A generation, and the draft tokens it made; None where nobody tells.
+        """A generation, and its draft tokens; None where the server does not report them.
 
         The worker reports after its answer has ended, so this waits for the report.
         """
@@ -102,7 +99,7 @@ class OpenAI:
         made = generate()
         if before is None:
             return made, None
-        deadline = time.monotonic() + COUNTED_WITHIN
+        deadline = time.monotonic() + MAX_COUNT_DELAY
         while time.monotonic() < deadline:
             after = _drafted(self.worker(name))
             if after is not None and after.proposed > before.proposed:
@@ -111,27 +108,11 @@ class OpenAI:
         return made, None
 
     def _get(self, path: str) -> Any:
-        """What is at `path`, None for what is no JSON or not there."""
+        """What is at `path`, None for what is not there or not JSON."""
         try:
-            with self._open(path, None, ANSWER_TIMEOUT) as answer:
-                return json.load(answer)
+            return self._http.json(path)
         except (RefusedError, OSError, HTTPException, ValueError):
             return None
-
-    def _open(self, path: str, data: bytes | None, timeout: float) -> Any:
-        headers = {**self._headers, "Content-Type": "application/json"}
-        request = Request(self.root + path, data, headers)
-        try:
-            return self._opener.open(request, timeout=timeout)
-        except HTTPError as error:
-            raise RefusedError(f"{self.root}{path} answers with {_reason(error)}") from error
-        except (OSError, ValueError, HTTPException) as error:
-            reason = getattr(error, "reason", error)
-            raise DraftdError(f"nobody answers at {self.root}: {_words(reason)}") from error
-
-
-class RefusedError(DraftdError):
-    """The server answers, with an error status."""
 
 
 class EmptyAnswerError(DraftdError):
@@ -151,7 +132,7 @@ def _events(answer: Any) -> Iterator[bytes]:
             if line.startswith(b"data:"):
                 yield line[5:].strip()
     except (OSError, HTTPException) as error:
-        raise DraftdError(f"the stream broke off: {_words(error)}") from error
+        raise DraftdError(f"the stream broke off: {in_words(error)}") from error
 
 
 def _timed(events: Iterator[bytes], began: float, show: Callable[[str], object]) -> Generation:
@@ -195,24 +176,7 @@ def _chunk(data: bytes) -> dict[str, Any]:
     except ValueError:
         chunk = None
     if not isinstance(chunk, dict):
-        raise DraftdError("the stream holds an event that is no JSON")
+        raise DraftdError("the stream holds an event that is not JSON")
     if error := chunk.get("error"):
-        raise DraftdError(f"the stream ended in an error: {_message(error)}")
+        raise DraftdError(f"the stream ended in an error: {error_message(error)}")
     return chunk
-
-
-def _reason(error: HTTPError) -> str:
-    try:
-        return f"status {error.code}: {_message(json.load(error)['error'])}"
-    except (ValueError, KeyError, TypeError):
-        return f"status {error.code}"
-
-
-def _message(error: Any) -> str:
-    return str(error.get("message", error)) if isinstance(error, dict) else str(error)
-
-
-def _words(reason: object) -> str:
-    if isinstance(reason, OSError) and reason.errno is not None:
-        return os.strerror(reason.errno)
-    return str(reason)

@@ -1,72 +1,138 @@
-"""The running daemon as the command line sees it: found through the state folder, asked over HTTP."""
+"""HTTP as the command line speaks it: one client for any server, and on it the running daemon's own API."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import os
+from collections.abc import Iterator, Mapping
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
-from urllib.error import HTTPError, URLError
+from urllib.error import HTTPError
 from urllib.parse import quote
 from urllib.request import ProxyHandler, Request, build_opener
 
 from draftd.errors import DraftdError, NotRunningError
-from draftd.instance import find
+from draftd.instance import find_daemon
 
-TIMEOUT = 10.0  # seconds; the daemon answers for itself at once
+ANSWER_TIMEOUT = 10.0  # seconds for what needs no model
 
 
-class Client:
-    """Raises NotRunningError if no daemon holds `state_dir`, DraftdError for what the daemon refuses."""
+class RefusedError(DraftdError):
+    """The server answers with an error status; `reason` is its own message, "" if it has none."""
+
+    def __init__(self, url: str, status: int, reason: str) -> None:
+        super().__init__(f"{url} answers with status {status}{f': {reason}' if reason else ''}")
+        self.status = status
+        self.reason = reason
+
+
+class NoAnswerError(DraftdError):
+    """Nobody answers at the address, or not with HTTP; `reason` says why."""
+
+    def __init__(self, url: str, reason: str) -> None:
+        super().__init__(f"nobody answers at {url}: {reason}")
+        self.reason = reason
+
+
+class HttpClient:
+    """The server at `url`. Never goes through a proxy of the environment. Raises RefusedError, NoAnswerError."""
+
+    def __init__(self, url: str, api_key: str = "") -> None:
+        self.url = url
+        self._headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
+        self._opener = build_opener(ProxyHandler({}))
+
+    def json(self, path: str, *, method: str = "GET") -> Any:
+        """The JSON at `path`. Raises ValueError for an answer that is none, OSError for one that breaks off."""
+        with self.open(path, method=method) as answer:
+            return json.load(answer)
+
+    def open(
+        self,
+        path: str,
+        *,
+        method: str = "GET",
+        body: Mapping[str, Any] | None = None,
+        timeout: float | None = ANSWER_TIMEOUT,
+    ) -> Any:
+        """The answer, as a file to read and to close. `timeout` is for each silence, in seconds; None for ever."""
+        data = None if body is None else json.dumps(body).encode()
+        headers = self._headers if data is None else {**self._headers, "Content-Type": "application/json"}
+        request = Request(self.url + path, data, headers, method=method)
+        try:
+            return self._opener.open(request, timeout=timeout)
+        except HTTPError as error:
+            raise RefusedError(self.url + path, error.code, _message_of(error)) from error
+        except (OSError, ValueError, HTTPException) as error:
+            raise NoAnswerError(self.url, in_words(getattr(error, "reason", error))) from error
+
+
+class DaemonClient:
+    """The running daemon, found through its state folder.
+
+    Raises NotRunningError if none holds `state_dir` or it does not answer, DraftdError for what it refuses.
+    """
 
     def __init__(self, state_dir: Path, api_key: str = "") -> None:
-        self.daemon = find(state_dir)
-        self._headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
-        self._opener = build_opener(ProxyHandler({}))  # never through a proxy of the environment
+        self.daemon = find_daemon(state_dir)
+        self._http = HttpClient(self.daemon.url, api_key)
 
     def status(self) -> dict[str, Any]:
         """The body of /api/status."""
-        body: dict[str, Any] = self._json("GET", "/api/status")
+        with self._open("/api/status") as answer:
+            body: dict[str, Any] = json.load(answer)
         return body
 
     def model(self, word: str) -> str:
         """The name of the profile that has `word` for its name or an alias."""
-        return str(self._json("GET", f"/v1/models/{quote(word, safe='')}")["id"])
+        with self._open(f"/v1/models/{quote(word, safe='')}") as answer:
+            return str(json.load(answer)["id"])
 
     def order(self, name: str, order: str) -> dict[str, Any]:
-        """restart, start or stop a worker."""
-        body: dict[str, Any] = self._json("POST", f"/api/workers/{quote(name, safe='')}/{order}")
+        """Restart, start or stop a worker; the daemon's answer."""
+        with self._open(f"/api/workers/{quote(name, safe='')}/{order}", "POST") as answer:
+            body: dict[str, Any] = json.load(answer)
         return body
 
     def reload(self) -> list[str]:
-        """Reload the profiles; the names of what changed."""
-        changed: list[str] = self._json("POST", "/api/reload")["changed"]
+        """Reload the profiles; the names of those that changed."""
+        with self._open("/api/reload", "POST") as answer:
+            changed: list[str] = json.load(answer)["changed"]
         return changed
 
     def log(self, name: str, lines: int, *, follow: bool) -> Iterator[str]:
         """The newest lines of a worker's log, and with `follow` those to come."""
         path = f"/api/logs/{quote(name, safe='')}?lines={lines}&follow={int(follow)}"
-        with self._open("GET", path, None if follow else TIMEOUT) as answer:
+        with self._open(path, timeout=None if follow else ANSWER_TIMEOUT) as answer:
             for line in answer:
                 yield line.decode("utf-8", "replace").rstrip("\n")
 
-    def _json(self, method: str, path: str) -> Any:
-        with self._open(method, path, TIMEOUT) as answer:
-            return json.load(answer)
-
-    def _open(self, method: str, path: str, timeout: float | None) -> Any:
-        request = Request(self.daemon.url + path, method=method, headers=self._headers)
+    def _open(self, path: str, method: str = "GET", timeout: float | None = ANSWER_TIMEOUT) -> Any:
         try:
-            return self._opener.open(request, timeout=timeout)
-        except HTTPError as error:
-            raise DraftdError(_message(error)) from error
-        except (URLError, OSError) as error:
-            text = f"the daemon (pid {self.daemon.pid}) does not answer at {self.daemon.url}: {error}"
+            return self._http.open(path, method=method, timeout=timeout)
+        except RefusedError as error:
+            raise DraftdError(error.reason or f"the daemon answered with status {error.status}") from error
+        except NoAnswerError as error:
+            text = f"the daemon (pid {self.daemon.pid}) does not answer at {self.daemon.url}: {error.reason}"
             raise NotRunningError(text) from error
 
 
-def _message(error: HTTPError) -> str:
+def _message_of(error: HTTPError) -> str:
+    """OpenAI's form, and mlx_lm.server's, whose error is a text."""
     try:
-        return str(json.load(error)["error"]["message"])
-    except (ValueError, KeyError, TypeError):
-        return f"the daemon answered with status {error.code}"
+        return error_message(json.load(error)["error"])
+    except (OSError, ValueError, KeyError, TypeError, HTTPException):
+        return ""
+
+
+def error_message(error: Any) -> str:
+    """What an `error` in an answer says."""
+    return str(error.get("message", error)) if isinstance(error, dict) else str(error)
+
+
+def in_words(reason: object) -> str:
+    """Why there is no answer, for people."""
+    if isinstance(reason, OSError) and reason.errno is not None:
+        return os.strerror(reason.errno)
+    return str(reason)

@@ -14,14 +14,14 @@ KINDS = {"profiles": "*.toml", "prompts": "*.txt"}
 
 @dataclass(frozen=True, slots=True)
 class Copy:
-    """One file to copy. `outcome` says what stands at its place: nothing, the same text, or another one."""
+    """One file to copy. `outcome` says what is there already: nothing, the same text, or another one."""
 
     source: Path
     target: Path
     outcome: Outcome
 
 
-def plan(shipped: dict[str, Path], config: Path) -> list[Copy]:
+def plan_copies(shipped: dict[str, Path], config: Path) -> list[Copy]:
     """What is to be copied from the `shipped` folder of each kind into `config`. Changes nothing."""
     found = []
     for kind, pattern in KINDS.items():
@@ -38,7 +38,7 @@ def _outcome(source: Path, target: Path) -> Outcome:
 
 
 def carry_out(copy: Copy, *, force: bool) -> str:
-    """Copy a file, an edited one only with `force` and beside a backup; what was done, in words.
+    """Copy a file, an edited one only with `force` and beside a backup; returns in words what was done.
 
     Raises ConfigError.
     """

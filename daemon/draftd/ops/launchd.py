@@ -39,8 +39,8 @@ SLACK = 20  # seconds between the daemon's own longest stop and launchd's SIGKIL
 
 @dataclass(frozen=True, slots=True)
 class Agent:
-    """What the agent runs, and where its files are. `program` starts draftd, `words` are profiles;
-    `longest_stop` is the daemon's own, in seconds.
+    """What the agent runs, and where its files are. `program` starts draftd, `words` name profiles;
+    `longest_stop` is how long the daemon may take to stop, in seconds.
     """
 
     program: tuple[str, ...]
@@ -66,7 +66,7 @@ class Agent:
 
     @property
     def early_log(self) -> Path:
-        """What is said before there is a log: by launchd, Python, or a daemon that could not start."""
+        """What launchd, Python or a daemon that could not start writes before there is a log."""
         return self.log_dir / "launchd.log"
 
     @property
@@ -82,9 +82,9 @@ def program(python: Path) -> tuple[str, ...]:
 
 
 def environment(environ: Mapping[str, str]) -> dict[str, str]:
-    """What the agent needs of the user's environment: where models are, and draftd's settings.
+    """What the agent needs from the user's environment: where models are, and draftd's settings.
 
-    Raises ConfigError for a key in it: the agent would serve without one.
+    Raises ConfigError if it holds the API key, which may not go into the agent: it would serve without one.
     """
     if SECRET in map(str.upper, environ):
         raise ConfigError(
@@ -101,7 +101,7 @@ def environment(environ: Mapping[str, str]) -> dict[str, str]:
 
 
 def render(template: bytes, agent: Agent) -> bytes:
-    """The plist. Raises ConfigError if the template is none, or has no place for what must go in."""
+    """The plist. Raises ConfigError if the template is not a plist, or has no place for what must go in."""
     try:
         job = plistlib.loads(template)
         job["Label"] = LABEL
@@ -115,7 +115,7 @@ def render(template: bytes, agent: Agent) -> bytes:
 
 
 def validate(plist: bytes, file: Path) -> None:
-    """Raise ConfigError for what launchd would refuse, or only tell about in a log."""
+    """Raise ConfigError for what launchd would refuse, or only mention in a log."""
     job: dict[str, Any] = plistlib.loads(plist)
     command = job["ProgramArguments"][0]
     if not os.path.isabs(command) or not os.access(command, os.X_OK):
@@ -156,7 +156,7 @@ def install(
 
 
 def uninstall(agent: Agent, uid: int) -> bool:
-    """Stop the agent and remove its plist; whether there was anything to do. Raises DraftdError."""
+    """Stop the agent and remove its plist; returns whether there was anything to do. Raises DraftdError."""
     loaded = _run(bootout(uid), NOT_LOADED | STILL_LEAVING) not in NOT_LOADED
     installed = agent.plist.exists()
     agent.plist.unlink(missing_ok=True)
@@ -164,7 +164,7 @@ def uninstall(agent: Agent, uid: int) -> bool:
 
 
 def status(uid: int) -> dict[str, str]:
-    """What launchctl tells: state, pid, last exit code. Raises NotRunningError if the agent is not loaded."""
+    """What launchctl says: state, pid, last exit code. Raises NotRunningError if the agent is not loaded."""
     done = _call(["launchctl", "print", f"gui/{uid}/{LABEL}"])
     if done.returncode:
         raise NotRunningError("launchd has no agent of draftd; 'draftd launchd install' loads it")

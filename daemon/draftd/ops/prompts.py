@@ -1,4 +1,4 @@
-"""The prompts there are: where each comes from, and which profile uses it. Reads files, changes none."""
+"""The prompts that profiles can use: where each comes from, and which profile uses it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Prompt:
     used_by: tuple[str, ...]
 
 
-def find_all(dirs: Sequence[Path], profiles: Iterable[Profile]) -> list[Prompt]:
+def find_prompts(dirs: Sequence[Path], profiles: Iterable[Profile]) -> list[Prompt]:
     """Every prompt of `dirs` by name; of equal names the first folder's counts, as when a profile asks for it.
 
     Raises ConfigError for one that cannot be read.

@@ -1,13 +1,18 @@
-"""Downloads the models of profiles before their first use, just the files that mlx_lm would fetch then."""
+"""Asks the model hub: how large a model is; and downloads it before its first use, as mlx_lm would then.
+
+The only module of ours that imports huggingface_hub. The daemon reads what is there by `draftd.hub`.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import PurePath
 
 from draftd.errors import DraftdError
 from draftd.hub import is_local
 from draftd.profiles import Profile
 
+HUB_TIMEOUT = 5.0  # seconds
 # mlx_lm.utils.DEFAULT_ALLOW_PATTERNS of 0.32; importing it would load mlx, which takes seconds.
 PATTERNS = (
     "*.json",
@@ -22,18 +27,32 @@ PATTERNS = (
 )
 
 
-def names(profiles: Iterable[Profile]) -> list[str]:
-    """What must come from the hub: each name once, in order. Pure but for a look whether a folder exists.
+def names_at_hub(profiles: Iterable[Profile]) -> list[str]:
+    """What must come from the hub: each name once, in order.
 
     A profile with a `command` of its own is left out: what its server makes of the model's name is not ours.
     """
-    ours = [profile for profile in profiles if not profile.command]
-    models = [m for p in ours for m in (p.model, p.draft_model, p.adapter_path) if m is not None]
-    return [model for model in dict.fromkeys(models) if not is_local(model)]
+    wanted = dict.fromkeys(name for profile in profiles for name in profile.files)
+    return [name for name in wanted if not is_local(name)]
 
 
-def pull(name: str) -> str:
-    """Download `name`, or what is missing of it, with the hub's progress bars; the folder it is in.
+def size_at_hub(name: str) -> tuple[int | None, str]:
+    """Bytes of weights to download, None if the hub does not answer; and why it has no such model, or ""."""
+    from huggingface_hub import HfApi  # late: it takes most of a second
+    from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError
+
+    try:
+        info = HfApi().model_info(name, files_metadata=True, timeout=HUB_TIMEOUT)
+    except (HFValidationError, RepositoryNotFoundError):
+        return None, "the hub has no such model, or it is private"
+    except Exception:  # whatever goes wrong on the way there only means that we do not know
+        return None, ""
+    files = [file for file in info.siblings or () if PurePath(file.rfilename).match("model*.safetensors")]
+    return sum(file.size or 0 for file in files) or None, ""
+
+
+def download(name: str) -> str:
+    """Download `name`, or what is missing of it, with the hub's progress bars; returns the folder it is in.
 
     Raises DraftdError.
     """

@@ -1,6 +1,6 @@
-"""The test of one server as a client has it: reachable, which models, and whether it writes.
+"""A test of one server as a client sees it: does it answer, which models has it, does it generate.
 
-Each step is told as soon as it is known; the first that fails raises DraftdError, which says what to do.
+Each step can be shown as soon as it is done; the first that fails raises DraftdError, which says what to do.
 """
 
 from __future__ import annotations
@@ -10,14 +10,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from draftd.errors import DraftdError
-from draftd.ops.generation import Drafted, Generation, OpenAI
+from draftd.ops.generation import Drafted, Generation, OpenAIServer
 
 PROMPT = "What is speculative decoding?"
 WARM_UP = "Say hello."
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class ChatRequest:
     """What to ask: `model` empty for the server's own choice; `max_tokens` bounds the answer."""
 
     model: str
@@ -36,8 +36,8 @@ class Request:
 
 
 @dataclass(frozen=True, slots=True)
-class Smoked:
-    """What the test found. `drafted` is None where nobody tells or nothing is drafted."""
+class SmokeResult:
+    """What the test found. `drafted` is None where nothing is drafted, or nobody reports it."""
 
     generation: Generation
     drafted: Drafted | None
@@ -63,12 +63,12 @@ def choose(word: str, models: Sequence[str] | None) -> str:
     )
 
 
-def describe(models: Sequence[str] | None, name: str, row: Mapping[str, Any] | None) -> str:
-    """The line on the model: what a draftd daemon tells of its worker, or else what the list of models says."""
+def describe_model(models: Sequence[str] | None, name: str, row: Mapping[str, Any] | None) -> str:
+    """The line about the model: what a draftd daemon says of its worker, or else what the list of models says."""
     if row is not None:
-        most = "up to " if row["auto_draft"] else ""
+        at_most = "up to " if row["auto_draft"] else ""
         drafting = (
-            f"{most}{row['num_draft_tokens']} draft tokens from {row['draft_model']}"
+            f"{at_most}{row['num_draft_tokens']} draft tokens from {row['draft_model']}"
             if row["num_draft_tokens"]
             else "without a draft model"
         )
@@ -79,27 +79,27 @@ def describe(models: Sequence[str] | None, name: str, row: Mapping[str, Any] | N
     return f"{name}" if [name] == list(models) else f"{name or 'the server’s own choice'} ({listed})"
 
 
-def acceptance(smoked: Smoked) -> str:
-    """The line on drafting."""
-    drafted = smoked.drafted
+def describe_acceptance(result: SmokeResult) -> str:
+    """The line about drafting."""
+    drafted = result.drafted
     if drafted is not None and drafted.ratio is not None:
         return f"{drafted.ratio:.0%} ({drafted.accepted} of {drafted.proposed} draft tokens accepted)"
-    if smoked.row is None:
-        return "unknown: only a draftd daemon tells it"
-    if not smoked.row["num_draft_tokens"]:
+    if result.row is None:
+        return "unknown: only a draftd daemon reports it"
+    if not result.row["num_draft_tokens"]:
         return "none: this profile has no draft model"
     return "unknown: the worker reported no drafting ('draftd logs' may say why)"
 
 
-def warm_up(server: OpenAI, request: Request) -> None:
-    """One token, so that what must be loaded is loaded before anything is measured."""
+def warm_up(server: OpenAIServer, request: ChatRequest) -> None:
+    """Generate one token, so that everything is loaded before anything is measured."""
     server.generate(request.body(WARM_UP, 1))
 
 
 def run(
-    server: OpenAI, request: Request, row: Mapping[str, Any] | None, show: Callable[[str], object]
-) -> Smoked:
+    server: OpenAIServer, request: ChatRequest, row: Mapping[str, Any] | None, show: Callable[[str], object]
+) -> SmokeResult:
     """The generation that is measured; `show` gets each piece of its text."""
     body = request.body(request.prompt, request.max_tokens)
     generation, drafted = server.drafted(request.model, lambda: server.generate(body, show))
-    return Smoked(generation, drafted, row)
+    return SmokeResult(generation, drafted, row)

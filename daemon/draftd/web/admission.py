@@ -1,7 +1,7 @@
-"""Who may use a worker now: first come, first served, a bounded queue that a client who leaves also leaves.
+"""Who may use a worker now: first come, first served, in a bounded queue that a client leaves when it goes.
 
-A drafting mlx_lm.server takes one request at a time and has a queue of its own that nobody can leave; so the
-queue is kept here, and the worker never has more than it works on.
+A drafting mlx_lm.server takes one request at a time, and its own queue is one that nobody can leave. So the queue
+is kept here, and the worker never has more requests than it works on.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from contextlib import asynccontextmanager, suppress
 
 from draftd.errors import WorkerError
 
-RETRY_AFTER = 5.0  # seconds; a guess as long as no request has been served
-LONGEST_RETRY_AFTER = 60.0  # seconds
-NEWEST = 0.2  # weight of the newest request in the mean of how long they take
+FIRST_RETRY_AFTER = 5.0  # seconds; a guess as long as no request has been served
+MAX_RETRY_AFTER = 60.0  # seconds
+NEWEST_WEIGHT = 0.2  # of the newest request in the mean of how long they take
 
 
 class Admission:
-    """The slots of one worker. `limits()` gives (slots, longest queue), and may change with a reload."""
+    """The slots of one worker. `limits()` returns (slots, length of the queue), and may change with a reload."""
 
     def __init__(self, limits: Callable[[], tuple[int, int]]) -> None:
         self._limits = limits
@@ -40,13 +40,13 @@ class Admission:
 
     @property
     def ahead(self) -> int:
-        """How many would have to leave the queue or a slot before a request that came now is served."""
+        """How many requests have to leave the queue or a slot before a request that comes now is served."""
         slots, _ = self._limits()
         return 0 if self._active < slots and not self._queue else len(self._queue) + 1
 
     @asynccontextmanager
     async def slot(self) -> AsyncIterator[float]:
-        """Wait for a slot and hold it; gives the seconds waited. Raises WorkerError (429) if the queue is full."""
+        """Wait for a slot and hold it; yields the seconds waited. Raises WorkerError (429) if the queue is full."""
         began = time.monotonic()
         await self._acquire()
         admitted = time.monotonic()
@@ -59,22 +59,22 @@ class Admission:
 
     def _note(self, seconds: float) -> None:
         mean = seconds if self._mean is None else self._mean
-        self._mean = mean + NEWEST * (seconds - mean)
+        self._mean = mean + NEWEST_WEIGHT * (seconds - mean)
 
     def _retry_after(self, slots: int) -> float:
-        """Seconds until a place in a full queue may be free: when one of those served now has left."""
+        """Seconds until there may be a place in a full queue: until one of the requests being served has ended."""
         if self._mean is None:
-            return RETRY_AFTER
-        return min(max(1.0, self._mean / max(1, slots)), LONGEST_RETRY_AFTER)
+            return FIRST_RETRY_AFTER
+        return min(max(1.0, self._mean / max(1, slots)), MAX_RETRY_AFTER)
 
     async def _acquire(self) -> None:
         self.refresh()  # a reload may have changed the limits; now nobody waits while a slot is free
-        slots, longest = self._limits()
+        slots, max_queue = self._limits()
         if self._active < slots:
             self._active += 1
             return
-        if len(self._queue) >= longest:
-            text = f"{len(self._queue)} requests wait already, and no more may"
+        if len(self._queue) >= max_queue:
+            text = f"{len(self._queue)} requests are waiting already, and no more can"
             raise WorkerError(text, status=429, code="queue_full", retry_after=self._retry_after(slots))
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._queue.append(turn)
@@ -89,7 +89,7 @@ class Admission:
             raise
 
     def refresh(self) -> None:
-        """Let in as many as the limits allow; to be called when a reload has raised them."""
+        """Let in as many as the limits allow; call it when a reload may have raised them."""
         slots, _ = self._limits()
         while self._queue and self._active < slots:
             turn = self._queue.popleft()

@@ -1,44 +1,37 @@
-"""Everything that is answered by the daemon itself: models, status, logs, orders, metrics, health."""
+"""What the daemon answers by itself: models, status, logs, orders to workers, metrics, health."""
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from aiohttp import web
 
-from draftd import __version__
 from draftd.errors import RequestError
 from draftd.telemetry.metrics import Metrics
 from draftd.telemetry.worker_log import LogLine, WorkerLog
-from draftd.web import dashboard, describe
-from draftd.web.live_feed import EventStream
-from draftd.web.proxy import Proxy
+from draftd.web import status_report
+from draftd.web.aiohttp_app import EXCHANGE, json_response
 from draftd.web.router import Router
-from draftd.workers.spare import SpareStatus
+from draftd.web.status_report import StatusReport
 from draftd.workers.states import Event, Restart, Start, Stop
 from draftd.workers.supervisor import Supervisor
 
 ORDERS: Mapping[str, Event] = {"restart": Restart("operator"), "start": Start(), "stop": Stop("operator")}
-LINES = 100  # of a log that are shown if nothing else is asked for
+DEFAULT_LINES = 100  # of a log
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Api:
-    """The handlers, and the parts of the daemon that they ask."""
+    """The handlers, and the parts of the daemon that they ask. `reload` returns the names of what changed."""
 
+    report: StatusReport
+    router: Router
     supervisor: Supervisor
-    router: Callable[[], Router]
-    proxy: Proxy
     metrics: Metrics
     logs: Callable[[str], WorkerLog]
     reload: Callable[[], list[str]]
-    events: EventStream
-    started: float  # epoch seconds
-    spare: Callable[[], SpareStatus | None]
 
     def routes(self) -> list[web.RouteDef]:
         """Paths and handlers."""
@@ -52,18 +45,17 @@ class Api:
             web.post("/api/workers/{name}/{order}", self.order),
             web.post("/api/reload", self.reload_profiles),
             web.get("/api/logs/{name}", self.log),
-            web.get("/api/events", self.events.handle),
-            *dashboard.routes(),
         ]
 
     async def models(self, request: web.Request) -> web.Response:
         """GET /v1/models."""
-        return web.json_response(describe.models(self.router().profiles.profiles.values(), int(self.started)))
+        profiles = self.router.table.profiles.profiles.values()
+        return json_response(status_report.models(profiles, int(self.report.started)))
 
     async def model(self, request: web.Request) -> web.Response:
         """GET /v1/models/{id}."""
-        profile = self.router().resolve(request.match_info["id"])
-        return web.json_response(describe.model(profile, int(self.started)))
+        profile = self.router.table.resolve(request.match_info["id"])
+        return json_response(status_report.model(profile, int(self.report.started)))
 
     async def prometheus(self, request: web.Request) -> web.Response:
         """GET /metrics."""
@@ -71,92 +63,59 @@ class Api:
         return web.Response(body=body, headers={"Content-Type": kind})
 
     async def healthz(self, request: web.Request) -> web.Response:
-        """GET /healthz: the daemon lives."""
-        return web.json_response({"status": "ok"})
+        """GET /healthz: the daemon is alive."""
+        return json_response({"status": "ok"})
 
     async def readyz(self, request: web.Request) -> web.Response:
         """GET /readyz: 503 until every worker that starts by itself is ready."""
-        profiles = self.router().profiles.profiles
+        profiles = self.router.table.profiles.profiles
         waiting = {
             worker.name: worker.state
             for worker in self.supervisor.snapshot()
             if worker.state != "ready" and profiles[worker.name].autostart
         }
-        status = 503 if waiting else 200
-        return web.json_response(
-            {"status": "waiting" if waiting else "ok", "waiting": waiting}, status=status
-        )
+        body = {"status": "waiting" if waiting else "ok", "waiting": waiting}
+        return json_response(body, status=503 if waiting else 200)
 
     async def status(self, request: web.Request) -> web.Response:
         """GET /api/status."""
-        return web.json_response(self._status())
-
-    def _status(self) -> dict[str, Any]:
-        router = self.router()
-        return {
-            "version": __version__,
-            "pid": os.getpid(),
-            "started": describe.iso(self.started),
-            "default_model": router.default.name if router.default else None,
-            "workers": self.workers(),
-            "warm_spare": describe.spare(self.spare()),
-        }
-
-    def live(self) -> dict[str, Any]:
-        """The status with what /api/events tells beside it."""
-        status = self._status()
-        for row in status["workers"]:
-            name = row["name"]
-            row.update(describe.live(self.proxy.admission(name).active, self.metrics.recent(name)))
-        return status
-
-    def workers(self) -> list[dict[str, Any]]:
-        """Every worker as /api/status tells it."""
-        return [
-            describe.worker(worker, self.proxy.admission(worker.name).depth, self.metrics)
-            for worker in self.supervisor.snapshot()
-        ]
+        return json_response(self.report.status())
 
     async def order(self, request: web.Request) -> web.Response:
-        """POST /api/workers/{name}/restart|start|stop: takes the order; status shows how it goes.
+        """POST /api/workers/{name}/restart|start|stop: takes the order; the status shows what becomes of it.
 
-        It is for the profile's worker, and so for the profiles in `shares_with` as well.
+        It goes to the profile's worker, and so concerns the profiles in `shares_with` as well.
         """
         event = ORDERS.get(request.match_info["order"])
         if event is None:
             raise RequestError(404, "the orders are restart, start and stop", code="unknown_order")
-        profile = self.router().resolve(request.match_info["name"])
+        profile = self.router.table.resolve(request.match_info["name"])
         self.supervisor.worker(profile.name).post(event)
-        return web.json_response(
-            {
-                "name": profile.name,
-                "order": request.match_info["order"],
-                "shares_with": self.supervisor.shares_with(profile.name),
-            },
-            status=202,
-        )
+        shares_with = self.supervisor.shares_with(profile.name)
+        body = {"name": profile.name, "order": request.match_info["order"], "shares_with": shares_with}
+        return json_response(body, status=202)
 
     async def reload_profiles(self, request: web.Request) -> web.Response:
-        """POST /api/reload: all profiles or none; answers with the names of what changed."""
-        return web.json_response({"changed": self.reload()})
+        """POST /api/reload: takes all profiles or none; answers with the names of those that changed."""
+        return json_response({"changed": self.reload()})
 
     async def log(self, request: web.Request) -> web.StreamResponse:
-        """GET /api/logs/{name}?follow=1&lines=N: the newest lines as text; with `follow`, those to come."""
-        profile = self.router().resolve(request.match_info["name"])
+        """GET /api/logs/{name}?follow=1&lines=N: the newest lines as text; with `follow`, new ones as they come."""
+        profile = self.router.table.resolve(request.match_info["name"])
         source = self.logs(self.supervisor.worker(profile.name).name)
         newest = source.tail(max(1, _lines(request)))
         if request.query.get("follow", "0") in {"0", ""}:
             return web.Response(text="".join(_shown(line) for line in newest))
-        response = web.StreamResponse(headers={"Content-Type": "text/plain; charset=utf-8"})
-        await response.prepare(request)
-        await response.write("".join(_shown(line) for line in newest).encode())
+        exchange = request[EXCHANGE]
+        exchange.stream_type = "text/plain; charset=utf-8"
+        await exchange.write("".join(_shown(line) for line in newest).encode())
         async for line in source.follow(newest[-1].seq if newest else -1):
-            await response.write(_shown(line).encode())
-        return response
+            await exchange.write(_shown(line).encode())
+        return exchange.response
 
 
 def _lines(request: web.Request) -> int:
-    text = request.query.get("lines", str(LINES))
+    text = request.query.get("lines", str(DEFAULT_LINES))
     if not text.isdecimal() or len(text) > 6:
         raise RequestError(400, "lines must be a number", param="lines")
     return int(text)

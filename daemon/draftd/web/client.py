@@ -1,98 +1,135 @@
-"""Who asked for a completion: what came, and the ways to answer. `WebClient` is one that came through aiohttp."""
+"""The seam between the transports and the proxy: one request of a client, and how it can be answered."""
 
 from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-from aiohttp import web
-
-from draftd.errors import RequestError
-
-EVENT_STREAM = {"Content-Type": "text/event-stream", "Cache-Control": "no-cache"}
+JSON = "application/json"
+EVENT_STREAM = "text/event-stream"
+KEEPALIVE = b": keepalive\n\n"
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Seconds: for a body to come, for a client to read what is sent, of silence before a comment is sent."""
-
-    body: float
-    write: float
-    keepalive: float
-
-
-class Client(ABC):
-    """`told` are headers of the answer, whatever it will be; `profile` is None as long as none is found.
-
-    `status` is the one that a stream would have had, had its error come before its headers; else None. Writing
-    raises OSError if the client left, TimeoutError if it does not read.
+    """What a client may take: bytes of a body; seconds for the body to come, for the client to read what is sent,
+    and for a connection without a request.
     """
 
-    def __init__(self, told: dict[str, str]) -> None:
-        self.told = told
+    max_body: int
+    body: float
+    write: float
+    idle: float
+
+
+@dataclass(slots=True)
+class RequestHead:
+    """A request without its body. `target` is what stood in the request line, `path` the same without its query and
+    its percent signs. `headers` are looked up by names in title case. `length` is the promised size of the body in
+    bytes, 0 if nothing was promised.
+    """
+
+    method: str
+    target: str
+    path: str
+    headers: Mapping[str, str]
+    length: int
+
+
+class ClientExchange(ABC):
+    """A request and its answer, which is either one piece (`answer`) or a stream (`write`, then `finish` or `cut`).
+
+    `headers` will be part of the answer, whatever it is; `status` is the answer's. `profile` is None as long as the
+    request has not been routed to one. Sending raises ConnectionError if the client has left, TimeoutError if it
+    does not read.
+    """
+
+    stream_type = EVENT_STREAM  # the content type of a stream
+
+    def __init__(self, head: RequestHead) -> None:
+        self.head = head
+        self.headers: dict[str, str] = {}
+        self.status = 200
         self.profile: str | None = None
-        self.status: int | None = None
 
     @property
     @abstractmethod
     def begun(self) -> bool:
-        """Whether the client has been sent anything."""
+        """Whether anything has been sent."""
 
     @abstractmethod
     async def body(self) -> bytes:
-        """What came. Raises RequestError (408, 413)."""
+        """The body of the request. Raises RequestError (408, 413)."""
+
+    @abstractmethod
+    async def answer(self, status: int, body: bytes, content_type: str = JSON) -> None:
+        """Send the whole answer."""
 
     @abstractmethod
     async def write(self, data: bytes) -> None:
-        """A part of a stream, after its headers."""
+        """Send a part of a stream, after its headers if it is the first."""
 
     @abstractmethod
     async def finish(self, data: bytes) -> None:
-        """The last part of a stream, and its regular end."""
+        """Send the last part of a stream, and its regular end."""
 
     @abstractmethod
     def cut(self) -> None:
-        """End a stream without its end mark."""
+        """End a stream without its end mark, so that no client takes it for complete: close the connection when
+        everything written has been sent.
+        """
+
+    @abstractmethod
+    def abort(self) -> None:
+        """Close the connection now; what has not been sent is lost."""
 
 
-class WebClient(Client):
-    """One whose request aiohttp has read; `response` is for a stream."""
+class StreamReply:
+    """Writes one stream to a client: the headers as late as possible, so that an error can still have an honest
+    status, and comments while there is nothing else to send.
+    """
 
-    def __init__(self, request: web.Request, told: dict[str, str], limits: Limits) -> None:
-        super().__init__(told)
-        self._request = request
-        self._limits = limits
-        self.response = web.StreamResponse(headers=EVENT_STREAM)
+    def __init__(self, exchange: ClientExchange, keepalive: float) -> None:
+        self._exchange = exchange
+        self._keepalive = keepalive
+        self._quiet = True
+        self._writing = asyncio.Lock()
 
-    @property
-    def begun(self) -> bool:
-        return self.response.prepared
-
-    async def body(self) -> bytes:
+    @asynccontextmanager
+    async def kept_alive(self) -> AsyncIterator[None]:
+        """Send a comment after each `keepalive` seconds of silence while the block runs."""
+        ticking: list[asyncio.Task[None]] = []  # most answers come before there is need for one
+        timer = asyncio.get_running_loop().call_later(
+            self._keepalive, lambda: ticking.append(asyncio.create_task(self._tick()))
+        )
         try:
-            async with asyncio.timeout(self._limits.body):
-                return await self._request.read()
-        except TimeoutError as error:
-            raise RequestError(408, f"the body did not come within {self._limits.body:.0f} s") from error
-        except web.HTTPRequestEntityTooLarge as error:
-            raise RequestError(413, "the body is too large (see max_body_bytes)") from error
+            yield
+        finally:
+            timer.cancel()
+            for task in ticking:
+                task.cancel()
+                await asyncio.wait([task])
 
-    async def write(self, data: bytes) -> None:
-        async with asyncio.timeout(self._limits.write):
-            await self._begin()
-            await self.response.write(data)
+    async def _tick(self) -> None:
+        while True:
+            if self._quiet:
+                try:
+                    await self.send(KEEPALIVE)
+                except OSError:  # the client has left: the transport tells whoever answers it
+                    return
+            self._quiet = True
+            await asyncio.sleep(self._keepalive)
+
+    async def send(self, data: bytes) -> None:
+        """Raises as ClientExchange says."""
+        async with self._writing:
+            self._quiet = False
+            await self._exchange.write(data)
 
     async def finish(self, data: bytes) -> None:
-        async with asyncio.timeout(self._limits.write):
-            await self._begin()
-            await self.response.write_eof(data)
-
-    async def _begin(self) -> None:
-        if not self.response.prepared:
-            await self.response.prepare(self._request)
-
-    def cut(self) -> None:
-        self.response.force_close()
-        if self._request.transport is not None:
-            self._request.transport.close()
+        """The regular end, with the last of the data."""
+        async with self._writing:
+            await self._exchange.finish(data)

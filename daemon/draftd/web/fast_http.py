@@ -1,56 +1,76 @@
-"""A client's connection, with a quick way for plain requests.
+"""The transport for requests in the one form that nearly all have; any other request is aiohttp's to read.
 
-Theory of operation. Most requests are completions in one plain form (see `plain`). Those are read and answered
-here, one after the other. At the first bytes that are anything else, a request that is to be refused among them,
-the connection becomes aiohttp's with all that was not answered yet, and stays so. So there is one place that
-refuses, and nothing here needs to know how.
+Theory of operation. Most requests are completions in a plain form: HTTP/1.1 with each header once, in ASCII and on
+one line, a body with a length, and nothing that changes how either is read. They are read here, at a glance, and
+answered one after the other. At the first bytes that leave any doubt, or that are to be refused, the connection
+becomes aiohttp's together with all that was not answered yet, and stays so. So nothing here has to know how
+anything is refused, and no policy stands here: that is `pipeline`.
 """
 
 from __future__ import annotations
 
 import asyncio
 import functools
+import re
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from email.utils import formatdate
 from http import HTTPStatus
 from typing import cast
 
-from draftd.web import plain
-from draftd.web.client import EVENT_STREAM, Client
-from draftd.web.plain import PlainRequest
+from draftd.web.client import JSON, ClientExchange, Limits, RequestHead
+from draftd.web.pipeline import Pipeline
 
-PATIENCE = 1.0  # seconds that a body may be late; then its request is aiohttp's, with its own limit
-MOST_AHEAD = 256 * 1024  # bytes of later requests that are read while one is answered
-JSON = {"Content-Type": "application/json"}
+MAX_HEAD = 8192  # bytes
+MAX_READ_AHEAD = 256 * 1024  # bytes of later requests that are read while one is answered
+# Seconds that a body may come after its head. Then the request is aiohttp's, with the limit that the settings give:
+# a slow client does not notice the difference, and a timeout is in one place.
+PATIENCE = 0.1
+_NAME = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]++"
+_HEAD = re.compile(rb"POST (/[a-z0-9/]++) HTTP/1\.1\r\n((?:" + _NAME + rb":[ -~]*+\r\n)++)\r\n")
+_FIELD = re.compile(r"([^:]++): *+([^\r]*+)\r\n")
+_LENGTH = re.compile(r"[0-9]{1,12}")
+_ODD = frozenset({"Transfer-Encoding", "Content-Encoding", "Expect", "Upgrade", "Trailer", "Origin"})
+
+
+def read_head(data: bytes | bytearray) -> tuple[RequestHead, int] | None:
+    """The head that `data` begins with, and its size in bytes; None unless it is all there and plain."""
+    match = _HEAD.match(data)
+    if match is None or match.end() > MAX_HEAD:
+        return None
+    fields = _FIELD.findall(match[2].decode("ascii"))
+    headers = {name.title(): value.rstrip(" ") for name, value in fields}
+    length = headers.get("Content-Length", "")
+    plain = len(headers) == len(fields) and headers.keys().isdisjoint(_ODD) and _LENGTH.fullmatch(length)
+    if not plain or headers.get("Connection", "keep-alive").lower() != "keep-alive":
+        return None
+    path = match[1].decode("ascii")
+    return RequestHead("POST", path, path, headers, int(length)), match.end()
 
 
 @dataclass(frozen=True, slots=True)
-class Ways:
-    """What a connection is given: whether a request is let in, how it is answered, who takes all others.
-
-    `idle` and `write` are seconds: of a connection without a request, and for a client to read what is sent.
+class FastServer:
+    """What all connections share. `fallback` makes aiohttp's side of a connection; `connections` are those that are
+    still ours.
     """
 
-    admits: Callable[[PlainRequest], bool]
-    answer: Callable[[PlainClient, str], Awaitable[None]]
-    others: Callable[[], asyncio.Protocol]
-    idle: float
-    write: float
-    open: set[Connection] = field(default_factory=set)
+    pipeline: Pipeline
+    limits: Limits
+    fallback: Callable[[], asyncio.Protocol]
+    connections: set[FastConnection] = field(default_factory=set)
 
 
-class Connection(asyncio.Protocol):
-    """See the module. `call` is the request that is answered now."""
+class FastConnection(asyncio.Protocol):
+    """See the module. `call` answers the current request."""
 
-    def __init__(self, ways: Ways) -> None:
-        self._ways = ways
+    def __init__(self, server: FastServer) -> None:
+        self._server = server
         self._loop = asyncio.get_running_loop()
         self._received = bytearray()
-        self._request: PlainRequest | None = None  # whose body is not here yet
+        self._request: tuple[RequestHead, int] | None = None  # whose body has not come yet
         self._late: asyncio.TimerHandle | None = None
-        self._rested = self._loop.time()  # when the last answer ended
+        self._idle_since = self._loop.time()
         self._writable = asyncio.Event()
         self._writable.set()
         self.call: asyncio.Task[None] | None = None
@@ -58,75 +78,77 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Wait for the first request."""
         self._transport = cast(asyncio.Transport, transport)  # uvloop's is one by its methods only
-        self._ways.open.add(self)
-        self._resting = self._loop.call_later(self._ways.idle, self._look)
+        self._server.connections.add(self)
+        self._idle_timer = self._loop.call_later(self._server.limits.idle, self._close_if_idle)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """The client left."""
+        """The client has left."""
         self._let_go()
         self._writable.set()
         if self.call is not None:
             self.call.cancel()
 
     def _let_go(self) -> None:
-        self._ways.open.discard(self)
-        self._resting.cancel()
+        self._server.connections.discard(self)
+        self._idle_timer.cancel()
         if self._late is not None:
             self._late.cancel()
 
-    def _look(self) -> None:
-        """Close a connection that nobody uses."""
-        rest = self._rested + self._ways.idle - self._loop.time()
+    def _close_if_idle(self) -> None:
+        limit = self._server.limits.idle
+        left = self._idle_since + limit - self._loop.time()
         busy = self.call is not None or self._request is not None
-        if rest <= 0 and not busy:
+        if left <= 0 and not busy:
             self._transport.close()
         else:
-            self._resting = self._loop.call_later(self._ways.idle if busy else rest, self._look)
+            self._idle_timer = self._loop.call_later(limit if busy else left, self._close_if_idle)
 
     # --- reading ---------------------------------------------------------------------------------------------
 
     def data_received(self, data: bytes) -> None:
-        """Something of a request, or of one that is to come after the one that is answered now."""
+        """A part of a request, or of those that are to be answered after the current one."""
         self._received += data
         if self.call is None:
             self._next()
-        elif len(self._received) > MOST_AHEAD:
+        elif len(self._received) > MAX_READ_AHEAD:
             self._transport.pause_reading()
 
     def _next(self) -> None:
-        request = self._request or plain.read(self._received)
-        if request is None or not (self._request or self._ways.admits(request)):
-            self._hand_over()
+        request = self._request or read_head(self._received)
+        if request is None or not (self._request or self._server.pipeline.takes_completion(request[0])):
+            self._fall_back()
             return
-        end = request.size + request.length
+        head, size = request
+        end = size + head.length
         if len(self._received) < end:
             if self._request is None:
                 self._request = request
-                self._late = self._loop.call_later(PATIENCE, self._hand_over)
+                self._late = self._loop.call_later(PATIENCE, self._fall_back)
             return
         if self._late is not None:
             self._late.cancel()
         self._request = self._late = None
-        body = bytes(self._received[request.size : end])
+        body = bytes(self._received[size:end])
         del self._received[:end]
-        self.call = self._loop.create_task(self._answer(request.path, body))
+        self.call = self._loop.create_task(self._answer(FastExchange(self, head, body)))
 
-    def _hand_over(self) -> None:
-        """Let aiohttp have the connection, and what came."""
+    def _fall_back(self) -> None:
+        """Let aiohttp have the connection, and what has come."""
         self._let_go()
-        protocol = self._ways.others()
+        protocol = self._server.fallback()
         self._transport.set_protocol(protocol)
         protocol.connection_made(self._transport)
         protocol.data_received(bytes(self._received))
 
-    async def _answer(self, path: str, body: bytes) -> None:
+    async def _answer(self, exchange: FastExchange) -> None:
+        pipeline = self._server.pipeline
         try:
-            await self._ways.answer(PlainClient(self, body), path)
+            await pipeline.run(exchange, pipeline.complete)
         finally:
             self.call = None
         if self._transport.is_closing():
             return
-        self._rested = self._loop.time()
+        self._idle_since = self._loop.time()
         if self._received:
             self._transport.resume_reading()
             self._next()
@@ -142,16 +164,16 @@ class Connection(asyncio.Protocol):
         self._writable.set()
 
     async def write(self, data: bytes) -> None:
-        """Raises OSError if the client left, TimeoutError if it does not read."""
+        """Raises ConnectionError if the client has left, TimeoutError if it does not read."""
         if self._transport.is_closing():
-            raise ConnectionResetError("the client left")
+            raise ConnectionResetError("the client has left")
         self._transport.write(data)
         if not self._writable.is_set():
-            async with asyncio.timeout(self._ways.write):
+            async with asyncio.timeout(self._server.limits.write):
                 await self._writable.wait()
 
     def close(self) -> None:
-        """Close, after what was written has been sent."""
+        """Close when everything written has been sent."""
         self._transport.close()
 
     def abort(self) -> None:
@@ -159,11 +181,11 @@ class Connection(asyncio.Protocol):
         self._transport.abort()
 
 
-class PlainClient(Client):
-    """One whose request a `Connection` has read."""
+class FastExchange(ClientExchange):
+    """One whose request a FastConnection has read."""
 
-    def __init__(self, connection: Connection, body: bytes) -> None:
-        super().__init__({})
+    def __init__(self, connection: FastConnection, head: RequestHead, body: bytes) -> None:
+        super().__init__(head)
         self._connection = connection
         self._body = body
         self._begun = False
@@ -175,10 +197,11 @@ class PlainClient(Client):
     async def body(self) -> bytes:
         return self._body
 
-    async def answer(self, status: int, body: bytes, headers: Mapping[str, str] | None = None) -> None:
-        """An answer in one piece, of JSON."""
-        own = {**JSON, "Content-Length": str(len(body)), **(headers or {})}
-        await self._connection.write(self._head(status, own) + body)
+    async def answer(self, status: int, body: bytes, content_type: str = JSON) -> None:
+        self.status = status
+        self._begun = True
+        head = self._head(f"Content-Type: {content_type}\r\nContent-Length: {len(body)}\r\n")
+        await self._connection.write(head + body)
 
     async def write(self, data: bytes) -> None:
         await self._connection.write(self._framed(data))
@@ -187,22 +210,22 @@ class PlainClient(Client):
         await self._connection.write(self._framed(data) + b"0\r\n\r\n")
 
     def _framed(self, data: bytes) -> bytes:
-        chunk = b"%x\r\n%b\r\n" % (len(data), data) if data else b""  # an empty one is the end
+        chunk = b"%x\r\n%b\r\n" % (len(data), data) if data else b""  # an empty chunk is the end
         if self._begun:
             return chunk
         self._begun = True
-        return self._head(200, {**EVENT_STREAM, "Transfer-Encoding": "chunked"}) + chunk
+        own = f"Content-Type: {self.stream_type}\r\nCache-Control: no-cache\r\nTransfer-Encoding: chunked\r\n"
+        return self._head(own) + chunk
 
-    def _head(self, status: int, headers: dict[str, str]) -> bytes:
-        fields = headers | self.told | {"Date": _date(int(time.time()))}
-        lines = "".join([f"{name}: {value}\r\n" for name, value in fields.items()])
-        return f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\n{lines}\r\n".encode()
+    def _head(self, own: str) -> bytes:
+        lines = "".join([f"{name}: {value}\r\n" for name, value in self.headers.items()])
+        phrase, date = HTTPStatus(self.status).phrase, _date(int(time.time()))
+        return f"HTTP/1.1 {self.status} {phrase}\r\n{own}{lines}Date: {date}\r\n\r\n".encode()
 
     def cut(self) -> None:
         self._connection.close()
 
     def abort(self) -> None:
-        """Break off the connection: the client left or does not read."""
         self._connection.abort()
 
 

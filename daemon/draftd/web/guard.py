@@ -1,8 +1,8 @@
 """Who may talk to the proxy: checks of Host, Origin, token and content type. Pure.
 
-A daemon on loopback is within reach of every web page that the user opens: a page can post to 127.0.0.1, and a
-name that its owner points to 127.0.0.1 lets it read the answers too. So a request must name a host that is
-ours, and must not come from a foreign origin.
+A daemon on loopback is within reach of every web page that the user opens: a page can post to 127.0.0.1, and if its
+owner points the page's own host name to 127.0.0.1, it can read the answers too. So a request must name a host that
+is ours, and must not come from a foreign origin.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 
 @dataclass(frozen=True, slots=True)
 class Guard:
-    """What is let in. `api_key` empty means that no token is asked for."""
+    """Lets requests in or not. With an empty `api_key` no token is needed."""
 
     hosts: frozenset[str]
     origins: frozenset[str]
@@ -31,7 +31,7 @@ class Guard:
         """Raises RequestError: 403 for a foreign host or origin, 401 without the token, 415 for a form."""
         host = headers.get("Host", "")
         if host_name(host) not in self.hosts:
-            raise RequestError(403, "the Host header names no host of this daemon (see allowed_hosts)")
+            raise RequestError(403, "the Host header does not name this daemon (see allowed_hosts)")
         origin = headers.get("Origin")
         if origin is not None and origin not in self.origins and not _same_origin(origin, host):
             raise RequestError(403, "requests from this web origin are not allowed (see allowed_origins)")

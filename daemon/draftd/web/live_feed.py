@@ -1,13 +1,13 @@
 """GET /api/events: what happens in the daemon, as server-sent events for any number of readers.
 
-Theory of operation. One task makes the news, and only while somebody reads: when something was told to have
-changed, and every few seconds for what changes by itself (memory), it looks once for all readers and appends
-one piece of bytes to a short backlog. A reader holds nothing but its place in that backlog. One that has fallen
-out of it gets a new snapshot in the place of what it missed, so a slow reader costs no memory and holds nobody up.
+Theory of operation. One task makes the news, and only while somebody reads: after a change, and every few seconds
+for what changes without notice (memory), it looks once for all readers and appends one piece of bytes to a short
+backlog. A reader holds nothing but its place in that backlog. One that has fallen so far behind that its place is
+gone gets a new snapshot instead of what it missed, so a slow reader costs no memory and holds nobody up.
 
-Events: `snapshot` first, with the status and the newest lines of every worker's log; then `status` when it has
-changed, and `log` with new lines by worker. A snapshot has the lines up to the last look and the next piece of
-news those after it, so that no line comes twice.
+Events: first a `snapshot` with the status and the newest lines of every worker's log; then a `status` whenever it
+has changed, and a `log` with the new lines of each worker. A snapshot has the lines up to the last look, and the
+next piece of news those after it, so that no line comes twice.
 """
 
 from __future__ import annotations
@@ -25,45 +25,45 @@ from aiohttp import web
 
 from draftd.errors import WorkerError
 from draftd.telemetry.worker_log import LogLine, WorkerLog
+from draftd.web.aiohttp_app import EXCHANGE
 
-SETTLE = 0.05  # seconds between a change and the look: what comes together is told together
-REST = 0.4  # seconds from one look to the next: a look reads every worker's memory from the process table
+SETTLE = 0.05  # seconds between a change and the look: what happens together is sent together
+MIN_REST = 0.4  # seconds between two looks: each reads every worker's memory from the process table
 LOOK_EVERY = 5.0  # seconds without a change until the next look
 HEARTBEAT = 10.0  # seconds of silence until a comment is sent
-BACKLOG = 32  # pieces of news that a reader may be behind
-LINES = 100  # of each worker's log, in a snapshot and in one piece of news
+MAX_BACKLOG = 32  # pieces of news that a reader may be behind
+MAX_LINES = 100  # of each worker's log, in a snapshot and in one piece of news
 
 Status = dict[str, Any]
 Lines = list[dict[str, Any]]
 
 
-class EventStream:
-    """`status` gives the body of /api/status with the figures of the last requests, `logs` a worker's log.
+class LiveFeed:
+    """`status` returns the body of /api/status with the figures of the last requests, `logs` a worker's log.
 
-    `write_timeout` is how long a reader may refuse to take anything, in seconds. News are made while `run` runs;
-    when it is cancelled every stream ends, and no new one begins.
+    Set `changed` when the status or a log may have changed. There is news while `run` runs; when it is cancelled
+    every stream ends, and no new one begins.
     """
 
     def __init__(
-        self, status: Callable[[], Status], logs: Callable[[str], WorkerLog], write_timeout: float
+        self, status: Callable[[], Status], logs: Callable[[str], WorkerLog], changed: asyncio.Event
     ) -> None:
         self._status = status
         self._logs = logs
-        self._write_timeout = write_timeout
+        self._changed = changed
         self._readers = 0
         self._wanted = asyncio.Event()
-        self._changed = asyncio.Event()
         self._news = asyncio.Event()
-        self._backlog: deque[bytes] = deque(maxlen=BACKLOG)
+        self._backlog: deque[bytes] = deque(maxlen=MAX_BACKLOG)
         self._made = 0  # pieces of news, those that left the backlog included
-        self._told: Status = {}
-        self._seen: dict[str, int] = {}  # number of the last line told, by worker
-        self._looked = -REST  # monotonic seconds
+        self._sent: Status = {}  # the newest in the backlog
+        self._seen: dict[str, int] = {}  # number of the last line that was sent, by worker
+        self._looked = -MIN_REST  # monotonic seconds
         self._closed = False
 
-    def tell(self) -> None:
-        """Something has changed that the status or a log would show."""
-        self._changed.set()
+    def routes(self) -> list[web.RouteDef]:
+        """The path and its handler."""
+        return [web.get("/api/events", self.handle)]
 
     async def run(self) -> None:
         """Make the news until cancelled."""
@@ -76,7 +76,7 @@ class EventStream:
                 await asyncio.sleep(SETTLE)
                 if self._readers:
                     self._look()
-                await asyncio.sleep(REST)
+                await asyncio.sleep(MIN_REST)
         finally:
             self._closed = True
             self._wake()
@@ -85,15 +85,12 @@ class EventStream:
         """GET /api/events. Raises WorkerError (503) when the daemon stops."""
         if self._closed:
             raise WorkerError("draftd is stopping", code="stopping")
-        response = web.StreamResponse(
-            headers={"Content-Type": "text/event-stream", "Cache-Control": "no-cache"}
-        )
+        exchange = request[EXCHANGE]
         async with aclosing(self.read()) as pieces:
-            await response.prepare(request)
             async for piece in pieces:
-                async with asyncio.timeout(self._write_timeout):
-                    await response.write(piece)
-        return response
+                await exchange.write(piece)
+        await exchange.finish(b"")
+        return exchange.response
 
     async def read(self) -> AsyncGenerator[bytes, None]:
         """The stream of one reader, with a comment after each silence; ends when `run` has ended."""
@@ -127,13 +124,13 @@ class EventStream:
         return False
 
     def _snapshot(self) -> bytes:
-        if time.monotonic() - self._looked > REST:  # many who come together share one look
+        if time.monotonic() - self._looked > MIN_REST:  # many who come together share one look
             self._look()
         logs = {
-            name: _shown(line for line in self._logs(name).tail(LINES) if line.seq <= last)
+            name: _shown(line for line in self._logs(name).tail(MAX_LINES) if line.seq <= last)
             for name, last in self._seen.items()
         }
-        return _event("snapshot", {"status": self._told, "logs": logs})
+        return _event("snapshot", {"status": self._sent, "logs": logs})
 
     def _look(self) -> None:
         """Add what is new to the backlog."""
@@ -143,8 +140,8 @@ class EventStream:
         names = dict.fromkeys(row["worker"] for row in status["workers"])
         new = {name: lines for name in names if (lines := self._new_lines(name))}
         news = b""
-        if status != self._told:
-            self._told = status
+        if status != self._sent:
+            self._sent = status
             news += _event("status", status)
         if new:
             news += _event("log", new)
@@ -155,7 +152,7 @@ class EventStream:
             self._wake()
 
     def _new_lines(self, name: str) -> Lines:
-        newest = self._logs(name).tail(LINES)
+        newest = self._logs(name).tail(MAX_LINES)
         last = newest[-1].seq if newest else -1
         seen = self._seen.get(name, -1)
         if seen > last:  # the log is a new one: its profile was removed and came back

@@ -1,6 +1,6 @@
 """The OpenAPI 3.1 document at /openapi.json, made from the route table, the handlers' docstrings and the checks.
 
-Pure. A route that is not named in BODIES or ANSWERS stands in it with its path, its method and its first line.
+Pure. Of a route that is not in BODIES or ANSWERS it has the path, the method and the first line of the docstring.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Message(BaseModel):
 
 
 class ChatRequest(RequestFields):
-    """The body of a chat request. `model` names a profile or one of its aliases; without it the default answers."""
+    """The body of a chat request. `model` is a profile or one of its aliases, by default the default one."""
 
     model: str | None = None
     messages: list[Message] = Field(min_length=1)
@@ -156,7 +156,7 @@ def _operation(route: Route) -> dict[str, Any]:
             for name in _PARAMETER.findall(route.path)
         ],
         "responses": {
-            "2XX": {"description": "Well", **answer},
+            "2XX": {"description": "Success", **answer},
             "default": {"description": "An error", **_json(Error)},
         },
     }

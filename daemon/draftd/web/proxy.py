@@ -1,4 +1,4 @@
-"""The streaming reverse proxy: one handler from a client's request to the end of its answer."""
+"""The streaming reverse proxy: from a client's request for a completion to the end of its answer."""
 
 from __future__ import annotations
 
@@ -9,20 +9,16 @@ from dataclasses import dataclass, field
 
 import structlog
 
-from draftd.errors import DraftdError, WorkerError
-from draftd.profiles import Profile
+from draftd.errors import WorkerError
 from draftd.protocol import AUTO_DRAFT, DRAFT_HEADER, PROFILE_HEADER
 from draftd.telemetry.metrics import Metrics
 from draftd.web import json_codec, worker_http
 from draftd.web.admission import Admission
-from draftd.web.answer_stream import DONE, Answer, BrokenAnswerError
-from draftd.web.client import Client
-from draftd.web.error_bodies import status_of
-from draftd.web.exchange import Exchange
-from draftd.web.relay import Relay
+from draftd.web.answer_stream import DONE, Answer, BrokenAnswerError, Relay
+from draftd.web.client import ClientExchange, StreamReply
 from draftd.web.request_body import Endpoint, Forward, parse_body, prepare
 from draftd.web.router import Router
-from draftd.web.streaming_reply import StreamReply
+from draftd.web.worker_http import WorkerConnection
 from draftd.workers.command import HOST, upstream_model
 from draftd.workers.supervisor import Supervisor
 from draftd.workers.usage import Lease
@@ -31,20 +27,20 @@ from draftd.workers.worker import Worker
 log = structlog.get_logger("proxy")
 
 PATHS: dict[Endpoint, str] = {"chat.completions": "/v1/chat/completions", "completions": "/v1/completions"}
-NOTICE = 1.0  # seconds that the death of a worker may take to be noticed
+MAX_NOTICE = 1.0  # seconds until the death of a worker is noticed
 
 
 @dataclass(slots=True)
 class Call:
-    """One request on its way: whose it is, what is sent, where the answer goes, and when its tokens came.
+    """One request on its way: its profile, what is sent, where the answer goes, and when its tokens came.
 
-    `told` are the headers that the answer will have. `reply` is None for a client that wants its answer in one
-    piece. Times are monotonic seconds.
+    `headers` are those of the answer. `reply` is None for a client that wants its answer in one piece. Times are
+    monotonic seconds.
     """
 
     name: str
     forward: Forward
-    told: dict[str, str]
+    headers: dict[str, str]
     reply: StreamReply | None = None
     began: float = field(default_factory=time.monotonic)
     first_token: float | None = None
@@ -58,14 +54,13 @@ class Call:
 
 
 class Proxy:
-    """`router` is replaced by a reload; a request keeps the one that it began with.
-
-    `keepalive` is in seconds (see Limits); `on_change` is told when a request has come or gone.
+    """Sends requests to workers. A stream gets a comment after `keepalive` seconds of silence. `on_change` is
+    called when a request has come or gone.
     """
 
     def __init__(
         self,
-        router: Callable[[], Router],
+        router: Router,
         supervisor: Supervisor,
         metrics: Metrics,
         keepalive: float,
@@ -90,14 +85,14 @@ class Proxy:
         return self._admissions[worker]
 
     def _capacity(self, worker: Worker) -> tuple[int, int]:
-        profile = self._router().profiles.profiles.get(worker.name)
+        profile = self._router.table.profiles.profiles.get(worker.name)
         return (profile.concurrency, profile.limits.queue) if profile else (1, 0)
 
     def refresh(self) -> None:
         """After a reload: let in as many as the limits allow now, and forget the queues of workers that end."""
         for admission in self._admissions.values():
             admission.refresh()
-        kept = {self._supervisor.worker(name) for name in self._router().profiles.profiles}
+        kept = {self._supervisor.worker(name) for name in self._router.table.profiles.profiles}
         self._admissions = {worker: one for worker, one in self._admissions.items() if worker in kept}
 
     def refuse_new(self) -> None:
@@ -108,51 +103,40 @@ class Proxy:
         """Return when no request is open."""
         await self._idle.wait()
 
-    async def handle(self, client: Client, endpoint: Endpoint) -> bytes | None:
-        """Answer one request: gives the answer, None if it was streamed.
-
-        Raises DraftdError as long as nothing has been sent.
-        """
+    async def handle(self, exchange: ClientExchange, endpoint: Endpoint) -> None:
+        """Answer one request. Raises DraftdError, also when a part of a stream has been sent."""
         if self._refusing:
             raise WorkerError("draftd is stopping", code="stopping", retry_after=5)
         self.open_requests += 1
         self._idle.clear()
         self._on_change()
         try:
-            return await self._handle(client, endpoint)
+            await self._handle(exchange, endpoint)
         finally:
             self.open_requests -= 1
             self._on_change()
             if not self.open_requests:
                 self._idle.set()
 
-    async def _handle(self, client: Client, endpoint: Endpoint) -> bytes | None:
-        body = parse_body(await client.body())
-        router = self._router()
-        profile = router.resolve(body.get("model"))
-        client.profile = client.told["x-draftd-profile"] = profile.name
+    async def _handle(self, exchange: ClientExchange, endpoint: Endpoint) -> None:
+        body = parse_body(await exchange.body())
+        table = self._router.table
+        profile = table.resolve(body.get("model"))
+        exchange.profile = exchange.headers["x-draftd-profile"] = profile.name
         client_model = body.get("model") or profile.name
-        prompt = router.profiles.prompt_of(profile)
+        prompt = table.profiles.prompt_of(profile)
         forward = prepare(body, endpoint, profile, prompt, upstream_model(profile), client_model)
+        call = Call(profile.name, forward, exchange.headers)
         if not forward.stream:
-            return await self._relay(Call(profile.name, forward, client.told))
-        await self._stream(client, forward, profile)
-        return None
-
-    async def _stream(self, client: Client, forward: Forward, profile: Profile) -> None:
-        reply = StreamReply(client, self._keepalive)
-        try:
-            async with reply.kept_alive():
-                rest = await self._relay(Call(profile.name, forward, client.told, reply))
-            await reply.finish(rest)
-        except DraftdError as error:
-            if not client.begun:
-                raise
-            client.status = status_of(error)
-            await reply.fail(error)
+            await exchange.answer(200, await self._relay(call))
+            return
+        reply = call.reply = StreamReply(exchange, self._keepalive)
+        async with reply.kept_alive():
+            rest = await self._relay(call)
+        await reply.finish(rest)
 
     async def _relay(self, call: Call) -> bytes:
-        """Wait for a slot and the worker, send the request, pass the answer on; returns what is left to send."""
+        """Wait for a slot and the worker, send the request, pass the answer on. Returns what is left to send."""
         while True:
             worker = self._supervisor.worker(call.name)
             try:
@@ -164,41 +148,41 @@ class Proxy:
 
     async def _in_turn(self, worker: Worker, call: Call) -> bytes:
         admission = self.admission(call.name)
-        call.told["x-draftd-queue-position"] = str(admission.ahead)
+        call.headers["x-draftd-queue-position"] = str(admission.ahead)
         async with admission.slot() as waited:
             self._metrics.queue_wait(call.name, waited)
             try:
                 return await self._attempt(worker, call)
             except worker_http.NotSentError:
                 # The worker died a moment ago, and we asked before its own task had heard of it.
-                await worker.until_changed(NOTICE)
+                await worker.until_changed(MAX_NOTICE)
                 return await self._attempt(worker, call)
 
     async def _attempt(self, worker: Worker, call: Call) -> bytes:
         forward = call.forward
         async with worker.lease(call.name) as lease:
-            call.told["x-draftd-worker"] = f"{HOST}:{lease.port}"
+            call.headers["x-draftd-worker"] = f"{HOST}:{lease.port}"
             path, headers = PATHS[forward.endpoint], self._headers(call)
-            exchange = await worker_http.post(lease.port, path, forward.payload, headers)
+            connection = await worker_http.post(lease.port, path, forward.payload, headers)
             try:
                 if forward.streamed:
-                    return await self._take_stream(exchange, lease, call)
-                return self._take_whole(await worker_http.whole(exchange), call)
+                    return await self._take_stream(connection, lease, call)
+                return self._take_whole(await connection.read_whole(), call)
             except BrokenAnswerError as error:
                 raise worker_http.broken(error) from error
             finally:
-                exchange.close()
+                connection.close()
 
     def _headers(self, call: Call) -> dict[str, str]:
-        """What the engine is told beside the body."""
+        """What the engine has to know beside the body."""
         shared = {PROFILE_HEADER: call.name} if self._supervisor.shares_with(call.name) else {}
         return shared | {DRAFT_HEADER: AUTO_DRAFT} if call.forward.auto_draft else shared
 
-    async def _take_stream(self, exchange: Exchange, lease: Lease, call: Call) -> bytes:
+    async def _take_stream(self, connection: WorkerConnection, lease: Lease, call: Call) -> bytes:
         answer = Answer(call.forward.endpoint, call.forward.model)
         relay = Relay(answer, streams=call.reply is not None, wants_usage=call.forward.wants_usage)
         events = b""
-        while piece := await worker_http.piece(exchange):
+        while piece := await connection.read():
             lease.progress()
             events = relay.feed(piece)
             if relay.tokens:
@@ -219,7 +203,7 @@ class Proxy:
             body = json_codec.loads(raw)
             usage = body["usage"]
         except (ValueError, KeyError, TypeError) as error:
-            raise BrokenAnswerError("no JSON, or without usage") from error
+            raise BrokenAnswerError("not JSON, or without usage") from error
         self._count(call, usage)
         return json_codec.dumps({**body, "model": call.forward.model})
 

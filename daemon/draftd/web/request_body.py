@@ -1,7 +1,7 @@
-"""From the body a client sent to the body a worker takes. Pure.
+"""From the body that a client sent to the body that a worker gets. Pure.
 
-mlx_lm.server answers some bodies that OpenAI's API allows with a reload of other weights, a fetch from the
-network, or a broken stream; each function here says which one it prevents. The client's body is parsed once and
+To some bodies that OpenAI's API allows, mlx_lm.server reacts by loading other weights, fetching something from the
+network, or breaking its stream; each function here says what it prevents. The client's body is parsed once and
 written anew, so that what was routed is what is forwarded.
 """
 
@@ -16,9 +16,9 @@ from pydantic import AfterValidator, ConfigDict, Field, ValidationError
 
 from draftd.errors import RequestError
 from draftd.profile_tables import RequestDefaults
-from draftd.profiles import MAX_AUTO_DRAFT, MOST_DRAFTED, Profile
+from draftd.profiles import MAX_AUTO_DRAFT, MAX_DRAFT_TOKENS, Profile
 from draftd.protocol import LOGIT_BIAS_FIELD
-from draftd.web import json_codec, messages
+from draftd.web import chat_messages, json_codec
 
 Endpoint = Literal["chat.completions", "completions"]
 
@@ -46,7 +46,7 @@ def _for_the_template(value: dict[str, Any]) -> dict[str, Any]:
 
 
 class RequestFields(RequestDefaults):
-    """What is checked of a request, beyond what a profile's defaults may say; other fields pass as they are."""
+    """The fields that are checked, beside those that a profile's defaults may have; others pass as they are."""
 
     model_config = ConfigDict(extra="ignore")
 
@@ -54,7 +54,7 @@ class RequestFields(RequestDefaults):
     stream: bool = False
     stream_options: dict[str, Any] | None = None
     max_completion_tokens: int = Field(1, ge=1)
-    num_draft_tokens: Annotated[int, Field(ge=0, le=MOST_DRAFTED)] | Literal["auto"] = 0
+    num_draft_tokens: Annotated[int, Field(ge=0, le=MAX_DRAFT_TOKENS)] | Literal["auto"] = 0
     repetition_context_size: int = Field(0, ge=0, le=100_000)
     presence_context_size: int = Field(0, ge=0, le=100_000)
     frequency_context_size: int = Field(0, ge=0, le=100_000)
@@ -67,10 +67,10 @@ class RequestFields(RequestDefaults):
 
 @dataclass(frozen=True, slots=True)
 class Forward:
-    """What to send to the worker, and what the client is to get back.
+    """What to send to the worker, and what the client wants back.
 
-    `streamed` tells how the worker answers, `stream` how the client wants it: an answer is asked for as a stream
-    whenever possible, since only of a stream does mlx_lm.server notice that its reader has left.
+    `streamed` is how the worker answers, `stream` how the client wants the answer. The worker streams whenever
+    possible, since only while it streams does mlx_lm.server notice that its reader has left.
     """
 
     payload: bytes
@@ -94,7 +94,7 @@ def parse_body(raw: bytes) -> dict[str, Any]:
 
 
 def _fault(raw: bytes) -> str:
-    """What is wrong with a body that was refused, in the words of json, which tells more."""
+    """What is wrong with a body that was refused, in the words of the json module, which says more."""
     try:
         json.loads(raw.decode("utf-8"), parse_constant=_no_constant)
     except UnicodeDecodeError:
@@ -102,7 +102,7 @@ def _fault(raw: bytes) -> str:
     except RecursionError:
         return "is nested too deeply"
     except json.JSONDecodeError as error:
-        return f"is no JSON: {error.msg} at character {error.pos}"
+        return f"is not JSON: {error.msg} at character {error.pos}"
     except ValueError:
         return "holds a number that cannot be represented"
     return "holds half of a surrogate pair or a number that cannot be represented"
@@ -128,8 +128,8 @@ def prepare(
     if not profile.command:
         _suit_mlx(fields)
     if endpoint == "chat.completions":
-        fields["messages"] = messages.with_system_prompt(
-            messages.checked(fields, parts=bool(profile.command)), prompt, profile.system_prompt_mode
+        fields["messages"] = chat_messages.with_system_prompt(
+            chat_messages.checked(fields, parts=bool(profile.command)), prompt, profile.system_prompt_mode
         )
     else:
         fields["prompt"] = _text_prompt(fields)
@@ -175,10 +175,10 @@ def _fill_in(fields: dict[str, Any], profile: Profile) -> None:
 
 
 def _settle_draft_length(fields: dict[str, Any], profile: Profile) -> bool:
-    """Put a number in the place of `auto`; tell whether it is the longest draft of a length that tunes itself.
+    """Replace `auto` by a number; returns whether that is only the limit of a length that adapts itself.
 
-    The length follows measurements, and chance is used up differently for each: so a request with a seed, which
-    wants the same choices again, gets a fixed one.
+    An adaptive length follows measurements, and each length uses up random numbers differently. So a request with a
+    seed, which wants the same choices again, gets a fixed one.
     """
     if fields.get("num_draft_tokens") != "auto":
         return False
@@ -189,7 +189,7 @@ def _settle_draft_length(fields: dict[str, Any], profile: Profile) -> bool:
 
 
 def _suit_mlx(fields: dict[str, Any]) -> None:
-    """What OpenAI's API allows and mlx_lm.server refuses, ignores, or dies of."""
+    """Change what OpenAI's API allows and mlx_lm.server refuses, ignores, or dies of."""
     if bias := fields.pop("logit_bias", None):
         fields[LOGIT_BIAS_FIELD] = bias
     if fields.get("tool_choice") == "none":
@@ -212,7 +212,7 @@ def _text_prompt(fields: dict[str, Any]) -> str:
     if isinstance(prompt, list) and len(prompt) == 1:
         prompt = prompt[0]
     if not isinstance(prompt, str) or not prompt:
-        raise RequestError(400, "prompt must be a text that is not empty", param="prompt")
+        raise RequestError(400, "prompt must be a text, and not empty", param="prompt")
     return prompt
 
 

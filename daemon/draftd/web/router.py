@@ -1,4 +1,4 @@
-"""From the model name of a request to a profile. Pure; a reload replaces the whole table in one assignment."""
+"""From the model name of a request to a profile. Pure."""
 
 from __future__ import annotations
 
@@ -8,31 +8,45 @@ from types import MappingProxyType
 from draftd.errors import RequestError
 from draftd.profiles import Profile, ProfileSet
 
-PREFIX = "speculative/"  # OpenCode's provider name, which some clients leave in front of the model
+PREFIX = "speculative/"  # the name of our provider in OpenCode, which some clients leave before the model's
 
 
 class Router:
-    """An immutable table of names and aliases."""
+    """Holds the current table. A reload replaces it in one assignment; a request keeps the one it began with."""
+
+    def __init__(self, profiles: ProfileSet, default: str) -> None:
+        self._default = default
+        self.table = RoutingTable(profiles, default)
+
+    def replace(self, profiles: ProfileSet) -> None:
+        """Route to these profiles from now on."""
+        self.table = RoutingTable(profiles, self._default)
+
+
+class RoutingTable:
+    """Names and aliases of profiles; it never changes. `default` answers requests that name no model."""
 
     def __init__(self, profiles: ProfileSet, default: str) -> None:
         self.profiles = profiles
         table = {alias: profile for profile in profiles.profiles.values() for alias in profile.aliases}
         self._table: Mapping[str, Profile] = MappingProxyType(table | dict(profiles.profiles))
-        self.default = self._default(default)
+        self.default = self._default_of(default)
 
-    def _default(self, name: str) -> Profile | None:
+    def _default_of(self, name: str) -> Profile | None:
         """The profile `name`, else the first that starts by itself."""
         starters = (profile for profile in self.profiles.profiles.values() if profile.autostart)
         return self._table.get(name) or next(starters, None)
 
     def resolve(self, model: object) -> Profile:
-        """The profile for a request's `model`; None means that the request has none.
+        """The profile for a request's `model`, which is None if the request does not name one.
 
-        Raises RequestError: 400 for what is no name, 404 for an unknown one.
+        Raises RequestError: 400 for anything but a name, 404 for an unknown one.
         """
         if model is None:
             if self.default is None:
-                raise RequestError(400, "the request names no model, and there is no default", param="model")
+                raise RequestError(
+                    400, "the request does not name a model, and there is no default one", param="model"
+                )
             return self.default
         if not isinstance(model, str):
             raise RequestError(400, "model must be a string", param="model")

@@ -1,93 +1,244 @@
-"""The worker's side of one request: send it, read the answer, and say honestly what went wrong."""
+"""One request to a worker and its answer: send it, read it, and say honestly what went wrong.
+
+Theory of operation. Each request has a connection of its own, as mlx_lm.server closes it after the answer. Only
+what a worker on this machine needs is done here: a connection over loopback stands as soon as it is asked for,
+and a request fits into the kernel's buffer. So usually there is nothing to wait for but the answer.
+"""
 
 from __future__ import annotations
 
+import asyncio
+import errno
 import json
+import select
+import socket
 from collections.abc import Mapping
-from contextlib import suppress
+
+import httptools
 
 from draftd.errors import DraftdError, RequestError, WorkerError
 from draftd.web.answer_stream import MAX_EVENT, BrokenAnswerError
-from draftd.web.exchange import Exchange, connect
+from draftd.workers.command import HOST
 
-MAX_ERROR = 64 * 1024  # bytes of an error body that are read
-_LEFT_THE_WORKER = "the worker ended in the middle of its answer"
+MAX_READ = 64 * 1024  # bytes
+# A read this large holds several tokens: the stream is much faster than we read it. The next read waits a little,
+# so that one wake-up (ours, the worker's, the client's) serves many tokens: 1.4 times the events per second.
+BURST = 2048  # bytes
+BURST_PAUSE = 0.002  # seconds
+MAX_BUFFERED = 4 * MAX_READ  # bytes of an answer that wait here for a client that reads slowly
+MAX_ERROR = 64 * 1024  # bytes of an error's body that are read
+CONNECT_TIMEOUT = 5.0  # seconds
+_HEAD = (
+    "POST {path} HTTP/1.1\r\nHost: {host}:{port}\r\nContent-Type: application/json\r\n"
+    "Content-Length: {length}\r\nConnection: close\r\n{more}\r\n"
+)
 
 
 class NotSentError(WorkerError):
     """Nobody took the connection: nothing was sent, so the request may be sent again."""
 
 
-async def post(port: int, path: str, payload: bytes, headers: Mapping[str, str]) -> Exchange:
-    """The worker's answer with status 200, to be closed. Raises NotSentError, RequestError or WorkerError.
+async def post(port: int, path: str, payload: bytes, headers: Mapping[str, str]) -> WorkerConnection:
+    """Send a request; returns its connection once the worker has answered with status 200. Close it in the end.
 
-    `headers` go to the worker beside those that every request has.
+    `headers` are added to those that every request has. Raises NotSentError, RequestError or WorkerError.
     """
+    connection = await connect(port)
     try:
-        exchange = await connect(port)
+        await connection.send(port, path, payload, headers)
+        if connection.status != 200:
+            raise _refusal(connection.status, await connection.read_error())
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+async def connect(port: int) -> WorkerConnection:
+    """A connection to a worker. Raises NotSentError if nobody takes it, or no file descriptor is left for it."""
+    try:
+        connection = WorkerConnection()
+        try:
+            await connection.connect(port)
+        except BaseException:
+            connection.close()
+            raise
     except OSError as error:
         raise NotSentError("the worker has just ended", code="worker_lost", retry_after=1) from error
-    try:
-        await _ask(exchange, port, path, payload, headers)
-        if exchange.status != 200:
-            raise _refused(exchange.status, await _error_body(exchange))
-    except BaseException:
-        exchange.close()
-        raise
-    return exchange
+    return connection
 
 
-async def _ask(exchange: Exchange, port: int, path: str, payload: bytes, headers: Mapping[str, str]) -> None:
-    try:
-        await exchange.ask(port, path, payload, headers)
-    except (OSError, EOFError) as error:
-        raise WorkerError("the worker ended before it answered", status=502, code="worker_lost") from error
+class WorkerConnection:
+    """Made by `connect`. Call `send` once, then `read` the answer; `close` it whatever happens."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._parser = httptools.HttpResponseParser(self)
+        self._socket = socket.socket()
+        self._reading = False
+        self._pause: asyncio.TimerHandle | None = None
+        self._chunks: list[bytes] = []
+        self._buffered = 0
+        self._ended = False
+        self._error: OSError | None = None
+        self._news: asyncio.Future[None] | None = None
+        self.status = 0  # until the headers have come
+
+    async def connect(self, port: int) -> None:
+        """Raises OSError."""
+        self._socket.setblocking(False)
+        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        error = self._socket.connect_ex((HOST, port))
+        if error == errno.EINPROGRESS:
+            if not _writable_now(self._socket):
+                await self._until_writable()
+            error = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if error:
+            raise OSError(error, "no connection")
+
+    async def _until_writable(self) -> None:
+        writable: asyncio.Future[None] = self._loop.create_future()
+        self._loop.add_writer(self._socket.fileno(), _set, writable)
+        try:
+            async with asyncio.timeout(CONNECT_TIMEOUT):
+                await writable
+        finally:
+            self._loop.remove_writer(self._socket.fileno())
+
+    async def send(self, port: int, path: str, payload: bytes, headers: Mapping[str, str]) -> None:
+        """Send the request and wait for the headers of the answer. Raises WorkerError if they do not come."""
+        more = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+        head = _HEAD.format(path=path, host=HOST, port=port, length=len(payload), more=more)
+        data = head.encode() + payload
+        try:
+            sent = self._socket.send(data)
+            self._read_on()
+            if sent < len(data):
+                await self._loop.sock_sendall(self._socket, memoryview(data)[sent:])
+            while not self.status and not self._ended:
+                await self._until_news()
+            if not self.status:
+                raise self._error or ConnectionResetError("no answer")
+        except OSError as error:
+            text = "the worker ended before it answered"
+            raise WorkerError(text, status=502, code="worker_lost") from error
+
+    async def read(self) -> bytes:
+        """What has come since the last call, or comes next; b"" at the end. Raises WorkerError if it breaks off."""
+        while not self._chunks and not self._ended:
+            await self._until_news()
+        if not self._chunks and self._error is not None:
+            raise truncated() from self._error
+        data = self._chunks[0] if len(self._chunks) == 1 else b"".join(self._chunks)
+        self._chunks.clear()
+        self._buffered = 0
+        self._read_on()
+        return data
+
+    async def read_whole(self) -> bytes:
+        """The body of an answer that is not streamed. Raises WorkerError if it breaks off.
+
+        Nothing here shows whether the worker makes progress with such an answer: our engine reports it.
+        """
+        body = bytearray()
+        while len(body) < MAX_EVENT and (piece := await self.read()):
+            body += piece
+        return bytes(body)
+
+    async def read_error(self) -> bytes:
+        """The body of an error, or what comes of it."""
+        body = bytearray()
+        try:
+            while len(body) < MAX_ERROR and (piece := await self.read()):
+                body += piece
+        except WorkerError:
+            return b""
+        return bytes(body)
+
+    def close(self) -> None:
+        """Break the connection off, if it still stands."""
+        self._stop_reading()
+        if self._pause is not None:
+            self._pause.cancel()
+        self._loop.call_soon(self._socket.close)  # nobody waits for it: the answer's last bytes go first
+
+    async def _until_news(self) -> None:
+        self._news = self._loop.create_future()
+        await self._news
+
+    def _read_on(self) -> None:
+        waits = self._pause is not None or self._buffered > MAX_BUFFERED
+        if not self._reading and not self._ended and not waits:
+            self._loop.add_reader(self._socket.fileno(), self._on_readable)
+            self._reading = True
+
+    def _stop_reading(self) -> None:
+        if self._reading:
+            self._loop.remove_reader(self._socket.fileno())
+            self._reading = False
+
+    def _after_pause(self) -> None:
+        self._pause = None
+        self._read_on()
+
+    def _on_readable(self) -> None:
+        try:
+            if data := self._socket.recv(MAX_READ):
+                self._parser.feed_data(data)
+                if len(data) >= BURST:
+                    self._pause = self._loop.call_later(BURST_PAUSE, self._after_pause)
+            else:
+                self._ended = True  # perhaps the worker's end too: whoever reads can tell whether this is all
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError as error:
+            self._error, self._ended = error, True
+        except httptools.HttpParserError as error:
+            if not self._ended:
+                self._error, self._ended = OSError(f"the worker does not speak HTTP: {error}"), True
+        if self._ended or self._pause is not None or self._buffered > MAX_BUFFERED:
+            self._stop_reading()
+        if self._news is not None:
+            _set(self._news)
+
+    # --- called by the parser -------------------------------------------------------------------------------
+
+    def on_headers_complete(self) -> None:
+        """The status is known."""
+        self.status = self._parser.get_status_code()
+
+    def on_body(self, data: bytes) -> None:
+        """A piece of the body, without the marks of its chunks."""
+        self._chunks.append(data)
+        self._buffered += len(data)
+
+    def on_message_complete(self) -> None:
+        """The end of an answer with a length."""
+        self._ended = True
 
 
-async def piece(exchange: Exchange) -> bytes:
-    """What comes next of a stream, b"" at its end. Raises WorkerError if the connection breaks."""
-    try:
-        return await exchange.read()
-    except OSError as error:
-        raise WorkerError(_LEFT_THE_WORKER, status=502, code="worker_lost") from error
+def _writable_now(sock: socket.socket) -> bool:
+    poll = select.poll()
+    poll.register(sock, select.POLLOUT)
+    return bool(poll.poll(0))
 
 
-async def whole(exchange: Exchange) -> bytes:
-    """The body of an answer that is not streamed. Raises WorkerError if the connection breaks.
-
-    Nothing shows here whether such an answer gets on: our engine says it by itself.
-    """
-    try:
-        return await _some(exchange, MAX_EVENT)
-    except OSError as error:
-        raise WorkerError(_LEFT_THE_WORKER, status=502, code="worker_lost") from error
-
-
-async def _some(exchange: Exchange, most: int) -> bytes:
-    """The body, or what of it comes until there are `most` bytes. Raises OSError."""
-    body = bytearray()
-    while len(body) < most and (piece := await exchange.read()):
-        body += piece
-    return bytes(body)
+def _set(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
 
 
 def truncated() -> WorkerError:
-    """For a stream that ended without its end mark."""
-    return WorkerError(_LEFT_THE_WORKER, status=502, code="worker_lost")
+    """The error for an answer that breaks off, or ends without its end mark."""
+    return WorkerError("the worker ended in the middle of its answer", status=502, code="worker_lost")
 
 
 def broken(error: BrokenAnswerError) -> WorkerError:
-    """For an answer that is not what it should be."""
+    """The error for an answer that is not what it should be."""
     return WorkerError(f"the worker's answer was broken: {error}", status=502, code="bad_answer")
 
 
-async def _error_body(exchange: Exchange) -> bytes:
-    with suppress(OSError):
-        return await _some(exchange, MAX_ERROR)
-    return b""
-
-
-def _refused(status: int, raw: bytes) -> DraftdError:
+def _refusal(status: int, raw: bytes) -> DraftdError:
     """mlx_lm.server says 404 for whatever goes wrong while it reads a request; only some of it is the client's."""
     message = _message(raw) or f"the worker answered with status {status}"
     if "generation thread died" in message:

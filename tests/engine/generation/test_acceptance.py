@@ -1,13 +1,12 @@
-"""The count of a request against a table and against a model of mlx_lm's loop; the wrapper of that loop."""
+"""The count of a request against a table, and against a model of mlx_lm's loop."""
 
-from collections.abc import Generator, Iterator
-from typing import Any
+from collections.abc import Iterator
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from draftd.engine.generation.acceptance import AcceptanceCount, counted
+from draftd.engine.generation.acceptance import AcceptanceCount
 
 D, T = True, False  # a token of the draft model, of the target model
 
@@ -117,74 +116,3 @@ def test_equals_a_model_of_the_loop(history: tuple[int, int, list[tuple[int, int
     assert got.accepted_by_position == [
         sum(kept[number] > position for number in begun) for position in range(len(got.proposed_by_position))
     ]
-
-
-class Loop:
-    """Stands for mlx_lm's generator, and notes when it is closed."""
-
-    def __init__(self, tokens: list[Any]) -> None:
-        self.tokens = tokens
-        self.events: list[str] = []
-        self.counts: list[AcceptanceCount] = []
-        self.step = counted(self._step, self._report)
-
-    def _step(
-        self, *args: Any, num_draft_tokens: int = 2, max_tokens: int = 256
-    ) -> Generator[Any, None, None]:
-        try:
-            for token in self.tokens:
-                if isinstance(token, Exception):
-                    raise token
-                yield token
-        finally:
-            self.events.append("closed")
-
-    def _report(self, result: AcceptanceCount) -> None:
-        self.events.append("reported")
-        self.counts.append(result)
-
-
-def steps(*origins: bool) -> list[Any]:
-    return [(number, None, origin) for number, origin in enumerate(origins)]
-
-
-def test_wrapper_passes_tokens_and_arguments_through() -> None:
-    loop = Loop(steps(D, T))
-    assert list(loop.step("prompt", "model", num_draft_tokens=5, max_tokens=9)) == loop.tokens
-    (result,) = loop.counts
-    assert (result.draft_length, result.max_tokens, result.proposed, result.accepted) == (5, 9, 5, 1)
-
-
-def test_wrapper_knows_the_defaults() -> None:
-    loop = Loop(steps(T))
-    list(loop.step("prompt"))
-    assert (loop.counts[0].draft_length, loop.counts[0].max_tokens) == (2, 256)
-
-
-def test_a_cut_generation_is_closed_first_and_then_reported() -> None:
-    loop = Loop(steps(D, D, D, T))
-    running = loop.step(num_draft_tokens=3)
-    next(running)
-    running.close()
-    assert loop.events == ["closed", "reported"]
-    assert (loop.counts[0].accepted, loop.counts[0].truncated_rounds) == (1, 1)
-
-
-def test_an_error_in_generation_passes_and_what_was_counted_is_reported() -> None:
-    loop = Loop([*steps(T, T), RuntimeError("out of memory")])
-    with pytest.raises(RuntimeError, match="out of memory"):
-        list(loop.step(num_draft_tokens=3))
-    assert loop.counts[0].proposed == 6
-
-
-@pytest.mark.parametrize(
-    "odd",
-    [
-        pytest.param([("token", "logprobs")], id="a step of another shape"),
-        pytest.param(steps(D, D, D), id="more drafted than proposed"),
-    ],
-)
-def test_what_cannot_be_counted_is_generated_and_not_reported(odd: list[Any]) -> None:
-    loop = Loop(odd)
-    assert list(loop.step(num_draft_tokens=1)) == odd
-    assert loop.events == ["closed"]

@@ -14,8 +14,8 @@ import pytest
 from mlx_lm.generate import generate_step
 from mlx_lm.models.cache import make_prompt_cache
 
-from draftd.engine.generation.loop import our_steps
-from draftd.engine.generation.policy import Fixed, Look, Plan
+from draftd.engine.generation.loop import generate
+from draftd.engine.generation.policy import DraftPolicy, FixedLength, Look
 from draftd.engine.generation.sampling import Distribution, Greedy
 from draftd.protocol import PAPER_RULE, PLAIN_RULE
 from tests.engine.chance import chi_square, most_by_chance
@@ -39,34 +39,39 @@ class Pair:
         return mx.array(self.tokenizer.encode(turn(question)))
 
     def steps(
-        self, prompt: mx.array, plan: Plan, tokens: int, by: Distribution | Greedy = FLAT, **others: Any
+        self,
+        prompt: mx.array,
+        policy: DraftPolicy,
+        tokens: int,
+        by: Distribution | Greedy = FLAT,
+        **others: Any,
     ) -> Any:
         stream = mx.default_stream(mx.default_device())
-        return our_steps(by, plan, prompt, self.target, self.draft, stream, max_tokens=tokens, **others)
+        return generate(by, policy, prompt, self.target, self.draft, stream, max_tokens=tokens, **others)
 
 
-class Changing(Fixed):
-    """Goes through everything that a plan may decide, over and over."""
+class Changing(FixedLength):
+    """Goes through everything that a policy may decide, over and over."""
 
     def __init__(self) -> None:
         super().__init__(3)
         self.turn = 0
         self.shares: list[float] = []
 
-    def alone(self) -> int:
+    def undrafted_tokens(self) -> int:
         self.turn += 1
         return (0, 0, 3, 0, 1)[self.turn % 5]
 
-    def looks(self) -> Look:
+    def look(self) -> Look:
         return "after" if self.turn % 2 else "before"
 
-    def more(self, confidences: Sequence[float]) -> int:
+    def tokens_to_draft(self, confidences: Sequence[float]) -> int:
         return 2 if len(confidences) < 4 else 0
 
-    def verified(self, confidences: Sequence[float]) -> int:
+    def tokens_to_verify(self, confidences: Sequence[float]) -> int:
         return (len(confidences), 1, 0)[self.turn % 3]
 
-    def would_have_kept(self, shares: Sequence[float]) -> None:
+    def observe_undrafted(self, shares: Sequence[float]) -> None:
         self.shares += shares
 
 
@@ -107,7 +112,7 @@ def runs(models: Pair) -> list[list[tuple[int, bool]]]:
     found = []
     for seed in range(RUNS):
         mx.random.seed(seed)
-        steps = models.steps(models.encode(QUESTION), Fixed(2), tokens=2)
+        steps = models.steps(models.encode(QUESTION), FixedLength(2), tokens=2)
         found.append([(token, from_draft) for token, _, from_draft in steps])
     return found
 
@@ -134,16 +139,16 @@ def test_as_many_are_kept_as_the_models_have_in_common(
     assert sum(from_draft for (_, from_draft), _ in runs) / RUNS == pytest.approx(common, abs=within)
 
 
-@pytest.mark.parametrize("plan", [functools.partial(Fixed, 3), Changing], ids=["fixed", "changing"])
+@pytest.mark.parametrize("policy", [functools.partial(FixedLength, 3), Changing], ids=["fixed", "changing"])
 def test_whenever_it_is_left_the_caches_hold_the_text_and_no_more(
-    models: Pair, plan: Callable[[], Plan]
+    models: Pair, policy: Callable[[], DraftPolicy]
 ) -> None:
     prompt = models.encode("What is draftd?")
     seen = Counter[bool]()
     for stop in range(1, 10):
         mx.random.seed(stop)
         layers = make_prompt_cache(models.target), make_prompt_cache(models.draft)
-        steps = models.steps(prompt, plan(), tokens=20, prompt_cache=[*layers[0], *layers[1]])
+        steps = models.steps(prompt, policy(), tokens=20, prompt_cache=[*layers[0], *layers[1]])
         run = [next(steps) for _ in range(stop)]
         steps.close()
         seen[run[-1][2]] += 1
@@ -158,28 +163,30 @@ def test_whenever_it_is_left_the_caches_hold_the_text_and_no_more(
     assert min(seen[True], seen[False]) > 0, "never left inside a round, or never at its end"
 
 
-@pytest.mark.parametrize("plan", [functools.partial(Fixed, 3), Changing], ids=["fixed", "changing"])
+@pytest.mark.parametrize("policy", [functools.partial(FixedLength, 3), Changing], ids=["fixed", "changing"])
 @pytest.mark.parametrize("tokens", [1, 2, 3, 8])
-def test_no_more_tokens_come_than_were_asked_for(models: Pair, tokens: int, plan: Callable[[], Plan]) -> None:
-    assert len(list(models.steps(models.encode("Hello!"), plan(), tokens=tokens))) == tokens
+def test_no_more_tokens_come_than_were_asked_for(
+    models: Pair, tokens: int, policy: Callable[[], DraftPolicy]
+) -> None:
+    assert len(list(models.steps(models.encode("Hello!"), policy(), tokens=tokens))) == tokens
 
 
-def test_whatever_the_plan_decides_the_greedy_text_is_that_of_the_target_model(models: Pair) -> None:
+def test_whatever_the_policy_decides_the_greedy_text_is_that_of_the_target_model(models: Pair) -> None:
     prompt = models.encode("Tell me a story")
     alone = [token for token, _ in generate_step(prompt, models.target, max_tokens=120)]
-    plan = Changing()
-    assert [token for token, _, _ in models.steps(prompt, plan, tokens=120, by=Greedy())] == alone
-    assert set(plan.shares) == {0, 1}
+    policy = Changing()
+    assert [token for token, _, _ in models.steps(prompt, policy, tokens=120, by=Greedy())] == alone
+    assert set(policy.shares) == {0, 1}
 
 
-def test_whatever_the_plan_decides_tokens_are_distributed_as_the_target_models_own(models: Pair) -> None:
+def test_whatever_the_policy_decides_tokens_are_distributed_as_the_target_models_own(models: Pair) -> None:
     prompt = models.encode(QUESTION)
     texts = []
     for seed in range(RUNS):
         mx.random.seed(seed)
-        plan = Changing()
-        plan.turn = seed
-        texts.append([token for token, _, _ in models.steps(prompt, plan, tokens=2)])
+        policy = Changing()
+        policy.turn = seed
+        texts.append([token for token, _, _ in models.steps(prompt, policy, tokens=2)])
     assert fits([first for first, _ in texts], shares(models.target, prompt))
     first, often = Counter(first for first, _ in texts).most_common(1)[0]
     assert often >= 12
@@ -189,17 +196,17 @@ def test_whatever_the_plan_decides_tokens_are_distributed_as_the_target_models_o
 
 def test_alone_it_tells_how_much_a_draft_has_in_common_with_the_target_model(models: Pair) -> None:
     class Alone(Changing):
-        def alone(self) -> int:
+        def undrafted_tokens(self) -> int:
             return 1
 
     prompt = models.encode(QUESTION)
     p, q = (shares(model, prompt) for model in (models.target, models.draft))
-    plan = Alone()
+    policy = Alone()
     for seed in range(RUNS):
         mx.random.seed(seed)
-        list(models.steps(prompt, plan, tokens=1))
+        list(models.steps(prompt, policy, tokens=1))
     within = 4 * math.sqrt(0.25 / RUNS)
-    assert sum(plan.shares) / RUNS == pytest.approx(sum(map(min, p, q)), abs=within)
+    assert sum(policy.shares) / RUNS == pytest.approx(sum(map(min, p, q)), abs=within)
 
 
 def test_the_same_seed_gives_the_same_text_by_the_papers_rule(drafted: Engine) -> None:

@@ -9,9 +9,13 @@ import mlx.core as mx
 import pytest
 from mlx_lm.sample_utils import make_sampler
 
-from draftd.engine.generation.rules import ATTRIBUTE, rule_of
-from draftd.engine.generation.sampling import Distribution, Greedy, known_samplers, verify
-from draftd.protocol import PAPER_RULE, PLAIN_RULE
+from draftd.engine.generation.sampling import (
+    DISTRIBUTION_ATTRIBUTE,
+    Distribution,
+    Greedy,
+    verify,
+    with_distribution,
+)
 from tests.engine.chance import chi_square, most_by_chance
 
 DRAWS = 600
@@ -74,8 +78,8 @@ def test_nothing_is_kept_after_the_first_that_is_not() -> None:
 @pytest.mark.parametrize("shaping", [{}, {"top_p": 0.9, "min_p": 0.3, "top_k": 2}])
 def test_the_distribution_is_that_of_mlx_lms_sampler(shaping: dict[str, Any]) -> None:
     logprobs = logits([0.4, 0.3, 0.15, 0.1, 0.05])
-    sampler = known_samplers(make_sampler)(0.7, **shaping)
-    shares: Any = mx.softmax(getattr(sampler, ATTRIBUTE).logits(logprobs)[0]).tolist()
+    sampler = with_distribution(make_sampler)(0.7, **shaping)
+    shares: Any = mx.softmax(getattr(sampler, DISTRIBUTION_ATTRIBUTE).logits(logprobs)[0]).tolist()
     mx.random.seed(3)
     drawn: Any = sampler(mx.broadcast_to(logprobs, (20 * DRAWS, 5))).tolist()
     assert chi_square(drawn, shares) < most_by_chance(sum(share > 0 for share in shares) - 1)
@@ -88,7 +92,7 @@ def test_what_is_filtered_out_cannot_be_drawn(shaping: dict[str, Any], left: int
 
 
 def distribution(temp: float, **others: Any) -> Distribution | Greedy | None:
-    return getattr(known_samplers(make_sampler)(temp, **others), ATTRIBUTE, None)
+    return getattr(with_distribution(make_sampler)(temp, **others), DISTRIBUTION_ATTRIBUTE, None)
 
 
 def test_a_sampler_says_what_it_draws_from_where_nothing_else_shapes_it() -> None:
@@ -97,29 +101,3 @@ def test_a_sampler_says_what_it_draws_from_where_nothing_else_shapes_it() -> Non
     assert distribution(0.0, top_p=0.9) == Greedy()
     assert distribution(0.7, xtc_probability=0.5) is None
     assert distribution(0.7, min_tokens_to_keep=2) is None
-
-
-SAMPLER = known_samplers(make_sampler)(0.7)
-
-
-@pytest.mark.parametrize(
-    ("changes", "rule"),
-    [
-        ({}, PAPER_RULE),
-        ({"kv_bits": None, "kv_group_size": 64, "logits_processors": []}, PAPER_RULE),
-        ({"logits_processors": [print]}, PLAIN_RULE),
-        ({"kv_bits": 4}, PLAIN_RULE),
-        ({"num_draft_tokens": 0}, PLAIN_RULE),
-        ({"sampler": mx.argmax}, PLAIN_RULE),
-        ({"sampler": None}, PLAIN_RULE),
-        ({"new_in_a_later_version": True}, PLAIN_RULE),
-    ],
-)
-def test_the_papers_rule_is_for_requests_that_it_can_handle(changes: dict[str, Any], rule: str) -> None:
-    request = {
-        "num_draft_tokens": 3,
-        "max_tokens": 9,
-        "sampler": SAMPLER,
-        "prompt_cache": [],
-    }
-    assert rule_of({**request, **changes}) == rule

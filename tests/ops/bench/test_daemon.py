@@ -13,7 +13,7 @@ import pytest
 
 from draftd.errors import DraftdError
 from draftd.ops.bench.daemon import private_daemon, to_toml
-from draftd.ops.generation import OpenAI
+from draftd.ops.generation import OpenAIServer
 from draftd.profile_files import parse
 from draftd.profiles import Profile
 from tests.harness import FAKE_SERVER, LIMIT, chat
@@ -53,7 +53,7 @@ def test_it_serves_its_profiles_whatever_the_settings_of_the_user_say(
     states: list[str] = []
     profiles = {"one": scripted("one"), "two": scripted("two")}
     with private_daemon(profiles, lambda rows: states.extend(row["state"] for row in rows)) as url:
-        server = OpenAI(url)
+        server = OpenAIServer(url)
         assert server.models() == ["one", "two"]
         assert server.generate(chat(model="two", max_tokens=2)).text == "one two"
         family = _workers(url)
@@ -63,7 +63,7 @@ def test_it_serves_its_profiles_whatever_the_settings_of_the_user_say(
 
 
 def _workers(url: str) -> list[psutil.Process]:
-    rows = [OpenAI(url).worker(name) for name in ("one", "two")]
+    rows = [OpenAIServer(url).worker(name) for name in ("one", "two")]
     return [psutil.Process(row["pid"]) for row in rows if row is not None]
 
 
@@ -79,7 +79,7 @@ def test_a_worker_that_cannot_be_loaded_is_named_with_its_last_words() -> None:
 def test_a_worker_that_dies_at_work_is_named_with_how_it_ended() -> None:
     words = r"answers with status 50[23](.|\n)*the worker 'one' of fake ended: exit \(exit code 9\)"
     with pytest.raises(DraftdError, match=words), private_daemon({"one": scripted("one")}, len) as url:
-        OpenAI(url).generate(chat("[[die-before-headers]]", model="one"))
+        OpenAIServer(url).generate(chat("[[die-before-headers]]", model="one"))
 
 
 def test_a_daemon_that_does_not_come_up_says_why() -> None:
@@ -93,7 +93,7 @@ SCRIPT = """
 import signal
 import psutil
 from draftd.ops.bench.daemon import private_daemon
-from tests.ops.test_bench_daemon import _workers, scripted
+from tests.ops.bench.test_daemon import _workers, scripted
 profiles = {"one": scripted("one"), "two": scripted("two")}
 with private_daemon(profiles, len) as url:
     pids = [process.pid for process in _workers(url)]
@@ -104,7 +104,7 @@ with private_daemon(profiles, len) as url:
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_nothing_is_left_of_it_however_the_bench_ends(number: int, tmp_path: Path) -> None:
-    env = {**os.environ, "TMPDIR": str(tmp_path), "PYTHONPATH": str(Path(__file__).parents[2])}
+    env = {**os.environ, "TMPDIR": str(tmp_path), "PYTHONPATH": str(Path(__file__).parents[3])}
     command = [sys.executable, "-c", SCRIPT]
     with subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as bench:
         assert bench.stdout is not None

@@ -7,7 +7,7 @@ from collections import Counter
 import pytest
 
 from draftd.errors import ConfigError
-from draftd.ops.bench.plan import PROMPTS, TEMPERATURES, plan, schedule
+from draftd.ops.bench.plan import PROMPTS, TEMPERATURES, make_plan, schedule
 from draftd.profiles import Profile
 
 PAIR = {"model": "big", "draft_model": "small"}
@@ -18,7 +18,7 @@ def profile(name: str = "p", **fields: object) -> Profile:
 
 
 def test_two_workers_serve_every_draft_length_and_the_baseline_has_no_draft_model() -> None:
-    made = plan([profile(num_draft_tokens=5, server={"prefill_step_size": 512})], [3, 5, 7])
+    made = make_plan([profile(num_draft_tokens=5, server={"prefill_step_size": 512})], [3, 5, 7])
     assert list(made.workers) == ["baseline", "drafting"]
     baseline, drafting = made.workers.values()
     assert (baseline.draft_model, baseline.draft_length) == (None, 0)
@@ -38,12 +38,12 @@ def test_two_workers_serve_every_draft_length_and_the_baseline_has_no_draft_mode
 
 
 def test_a_profiles_own_draft_length_is_compared_too() -> None:
-    labels = [variant.label for variant in plan([profile(num_draft_tokens=4)], [3, 5]).variants]
+    labels = [variant.label for variant in make_plan([profile(num_draft_tokens=4)], [3, 5]).variants]
     assert labels == ["no drafting", "3 (fast)", "4", "5 (balanced)", "auto"]
 
 
 def test_a_profile_that_tunes_itself_adds_no_fixed_length() -> None:
-    made = plan(
+    made = make_plan(
         [profile(num_draft_tokens="auto", max_draft_tokens=6), profile("again", num_draft_tokens="auto")], [3]
     )
     assert [variant.label for variant in made.variants] == ["no drafting", "3 (fast)", "auto"]
@@ -54,7 +54,7 @@ def test_a_profile_with_other_weights_gets_a_worker_and_one_with_the_same_shares
     other = profile("other", draft_model="tiny", num_draft_tokens=2)
     same = profile("same", num_draft_tokens=6, aliases=("alias",), idle_timeout=9, port=4000)
     again = profile("again", num_draft_tokens=3)  # measured already
-    made = plan([profile(), other, same, again], [3])
+    made = make_plan([profile(), other, same, again], [3])
     assert [(w, p.draft_model) for w, p in made.workers.items()] == [
         ("baseline", None),
         ("drafting", "small"),
@@ -86,12 +86,12 @@ def test_a_profile_with_other_weights_gets_a_worker_and_one_with_the_same_shares
 )
 def test_what_cannot_be_compared_is_refused(profiles: list[Profile], message: str) -> None:
     with pytest.raises(ConfigError) as refused:
-        plan(profiles, [3])
+        make_plan(profiles, [3])
     assert str(refused.value) == message
 
 
 def test_every_variant_gets_the_same_prompts_and_no_place_in_the_order_is_anyones() -> None:
-    variants = plan([profile()], [3, 5, 7]).variants
+    variants = make_plan([profile()], [3, 5, 7]).variants
     trials = schedule(variants, runs=5)
     assert len(trials) == len(set(trials)) == 5 * len(PROMPTS) * len(TEMPERATURES) * len(variants)
     groups = [trials[at : at + len(variants)] for at in range(0, len(trials), len(variants))]

@@ -11,8 +11,7 @@ import pytest
 from rich.console import Console
 
 from draftd.ops.bench.chart import nice_step, to_svg
-from draftd.ops.bench.report import TITLES, short, summary, table, to_json, to_markdown
-from draftd.ops.bench.run import Report
+from draftd.ops.bench.report import TITLES, Report, short, summary, table, to_json, to_markdown
 from draftd.ops.bench.stats import Sample, Spread, cells, standings, verdict
 from draftd.ops.doctor.drafting import measured
 from draftd.ops.doctor.facts import Facts, Versions

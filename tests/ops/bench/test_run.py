@@ -8,16 +8,16 @@ from typing import Any
 import pytest
 
 from draftd.errors import DraftdError
-from draftd.ops.bench.plan import TEMPERATURES, Trial, plan, schedule
-from draftd.ops.bench.run import measure, report
-from draftd.ops.generation import Drafted, EmptyAnswerError, Generation, OpenAI
+from draftd.ops.bench.plan import TEMPERATURES, Trial, make_plan, schedule
+from draftd.ops.bench.run import make_report, measure
+from draftd.ops.generation import Drafted, EmptyAnswerError, Generation, OpenAIServer
 from draftd.profiles import Profile
 
-PLAN = plan([Profile(name="p", model="big", draft_model="small", num_draft_tokens=5)], [3])
+PLAN = make_plan([Profile(name="p", model="big", draft_model="small", num_draft_tokens=5)], [3])
 SPEEDS = {0: 100.0, 3: 200.0, 5: 50.0, "auto": 150.0}  # tokens per second, by draft length
 
 
-class Scripted(OpenAI):
+class Scripted(OpenAIServer):
     """Answers at the speed of the draft length that is asked for."""
 
     def __init__(self) -> None:
@@ -55,7 +55,7 @@ def test_every_trial_asks_its_own_worker_with_its_own_draft_length() -> None:
 
 def test_the_report_is_made_of_the_measured_speeds() -> None:
     trials = schedule(PLAN.variants, 3)
-    made = report(PLAN, measure(Scripted(), PLAN, trials, 100, len_of), 3, 100, busy=1.0)
+    made = make_report(PLAN, measure(Scripted(), PLAN, trials, 100, len_of), 3, 100, busy=1.0)
     assert (made.model, made.draft_model) == ("big", "small")
     assert [standing.variant for standing in made.overall] == ["3 (fast)", "auto", "5 (balanced)"]
     assert [standing.speed_up for standing in made.overall] == pytest.approx([2, 1.5, 0.5])

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import json
 import shlex
+from dataclasses import replace
 
 import pytest
 
-from draftd.ops.connect.clients import CLIENTS, render
-from draftd.ops.connect.opencode import Model
+from draftd.ops.connect.clients import CLIENTS, client_settings
+from draftd.ops.connect.offer import Offer, OfferedModel
 
-MODELS = [Model("balanced", 5, 32768), Model("fast", 3, 4096)]
+MODELS = [OfferedModel("balanced", 5, 32768), OfferedModel("fast", 3, 4096)]
 URL = "http://127.0.0.1:8080/v1"
+OFFER = Offer(MODELS, "balanced", URL)
 
 
 @pytest.fixture(params=[False, True], ids=["open", "with a key"])
 def shown(request: pytest.FixtureRequest) -> dict[str, str]:
-    return render(MODELS, "balanced", URL, needs_key=request.param)
+    return client_settings(replace(OFFER, needs_key=request.param))
 
 
 def test_every_client_is_told_the_address(shown: dict[str, str]) -> None:
@@ -54,6 +56,6 @@ def test_zed_is_a_key_of_its_settings(shown: dict[str, str]) -> None:
 
 
 def test_a_key_is_taken_from_its_variable() -> None:
-    shown = render(MODELS, "balanced", URL, needs_key=True)
+    shown = client_settings(replace(OFFER, needs_key=True))
     assert all("DRAFTD_API_KEY" in text for text in shown.values())
     assert not any("local" in text for name, text in shown.items())

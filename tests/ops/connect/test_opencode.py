@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
@@ -10,15 +11,17 @@ import pytest
 
 from draftd.errors import ConfigError
 from draftd.ops.connect.jsonc import parse
-from draftd.ops.connect.opencode import Model, change, config_file, render, write
+from draftd.ops.connect.offer import Offer, OfferedModel
+from draftd.ops.connect.opencode import change, config_file, opencode_config, write
 
 MODELS = [
-    Model("balanced", 5, 32768),
-    Model("fast", 3, 32768),
-    Model("max", 7, 4096),
-    Model("plain", 0, 8192),
+    OfferedModel("balanced", 5, 32768),
+    OfferedModel("fast", 3, 32768),
+    OfferedModel("max", 7, 4096),
+    OfferedModel("plain", 0, 8192),
 ]
 URL = "http://127.0.0.1:8080/v1"
+OFFER = Offer(MODELS, "balanced", URL)
 NOW = datetime(2026, 11, 23, 17, 0, 0)
 
 OWN = """\
@@ -43,7 +46,7 @@ OWN = """\
 
 
 def test_the_config_names_every_model_with_its_limits() -> None:
-    made = render(MODELS, "balanced", URL)
+    made = opencode_config(OFFER)
     provider = made["provider"]["speculative"]
     assert made["model"] == "speculative/balanced"
     assert made["small_model"] == "speculative/fast"
@@ -58,12 +61,12 @@ def test_the_config_names_every_model_with_its_limits() -> None:
 
 
 def test_a_key_is_named_and_not_written_out() -> None:
-    options = render(MODELS, "balanced", URL, needs_key=True)["provider"]["speculative"]["options"]
+    options = opencode_config(replace(OFFER, needs_key=True))["provider"]["speculative"]["options"]
     assert options["apiKey"] == "{env:DRAFTD_API_KEY}"
 
 
 def test_without_drafting_the_small_model_is_still_one_of_them() -> None:
-    assert render([MODELS[3]], "plain", URL)["small_model"] == "speculative/plain"
+    assert opencode_config(Offer([MODELS[3]], "plain", URL))["small_model"] == "speculative/plain"
 
 
 def test_the_file_is_the_one_that_opencode_reads_last(tmp_path: Path) -> None:
@@ -82,7 +85,7 @@ def test_the_file_is_the_one_that_opencode_reads_last(tmp_path: Path) -> None:
 def test_a_merge_keeps_what_is_the_users(tmp_path: Path) -> None:
     file = tmp_path / "opencode.jsonc"
     file.write_text(OWN)
-    config = render(MODELS, "balanced", URL)
+    config = opencode_config(OFFER)
     changed = change(file, config)
     backup = write(changed, NOW)
     text = file.read_text()
@@ -107,7 +110,7 @@ def test_a_merge_keeps_what_is_the_users(tmp_path: Path) -> None:
 def test_the_diff_shows_what_changes_and_nothing_else(tmp_path: Path) -> None:
     file = tmp_path / "opencode.jsonc"
     file.write_text(OWN)
-    diff = change(file, render(MODELS, "balanced", URL)).diff()
+    diff = change(file, opencode_config(OFFER)).diff()
     removed = [line for line in diff[2:] if line.startswith("-")]
     assert removed == ['-  "model": "other/one",', '-        "baseURL": "http://127.0.0.1:1/v1", // old']
     assert diff[0] == f"--- {file}"
@@ -115,7 +118,7 @@ def test_the_diff_shows_what_changes_and_nothing_else(tmp_path: Path) -> None:
 
 def test_a_missing_file_is_made_with_its_folders(tmp_path: Path) -> None:
     file = tmp_path / "a" / "opencode.json"
-    config = render(MODELS, "balanced", URL)
+    config = opencode_config(OFFER)
     assert write(change(file, config), NOW) is None
     assert json.loads(file.read_text()) == config
     assert [path.name for path in file.parent.iterdir()] == ["opencode.json"]

@@ -16,7 +16,7 @@ import pytest
 from typer.testing import CliRunner
 
 from draftd.cli import app
-from draftd.ops.monitoring.grafana import dashboard
+from draftd.ops.monitoring import dashboard
 from draftd.ops.monitoring.prometheus import KEY_FILE, RULES, RULES_FILE, config
 from draftd.telemetry.records import GenerationReport
 from tests.harness import LIMIT, Served, chat, fake, free_ports, serving
@@ -195,6 +195,7 @@ async def _is_ready(http: aiohttp.ClientSession, url: str) -> bool:
         return False
 
 
+@pytest.mark.real
 async def test_a_real_prometheus_has_an_answer_for_every_panel_and_alert(tmp_path: Path) -> None:
     profiles = {
         "good": fake("--accepted", "0.8"),
@@ -210,8 +211,8 @@ async def test_a_real_prometheus_has_an_answer_for_every_panel_and_alert(tmp_pat
                 body = chat(model="good", stream=True)
                 assert (await served.post("/v1/chat/completions", body, headers=headers)).status == 200
                 report = GenerationReport(1, 2, 1, 0, 2, (1, 0), (1, 1), tokens=2, speedup=1.1)
-                served.daemon._metrics.record("good", report)  # the scripted server tells none
-            for panel in dashboard()["panels"]:
+                served.daemon.metrics.record("good", report)  # the scripted server tells none
+            for panel in json.loads(dashboard())["panels"]:
                 for target in panel["targets"]:
                     expression = (
                         target["expr"].replace("$__rate_interval", "30s").replace("$profile", "good|bad")

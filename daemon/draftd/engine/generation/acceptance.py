@@ -1,47 +1,58 @@
-"""Counting of draft acceptance, from the one thing that mlx_lm tells about each token: `from_draft`.
+"""Counts how many draft tokens of a request were kept. Pure.
 
-A round of speculative decoding proposes up to `draft_length` tokens by the draft model; the target model
-verifies them in one step, keeps the longest prefix that it agrees with, and adds a token of its own. mlx_lm
-yields the kept ones with `from_draft` true, then the target's token with `from_draft` false. So:
+All that mlx_lm says about a token is `from_draft`. A round of speculative decoding proposes up to `draft_length`
+tokens by the draft model; the target model verifies them in one pass, keeps the longest prefix that it agrees with,
+and adds a token of its own. mlx_lm yields the kept ones with `from_draft` true, then the target model's token with
+`from_draft` false. So:
 
 1. A round opens with the first token after a token of the target model, or at the start.
-2. A round proposes `min(max_tokens - tokens so far, draft_length)` tokens: mlx_lm proposes no more than can
-   still be used. In our own loop the steps say themselves how many were proposed, see `RoundStep`. A round that
-   proposes nothing is none.
-3. Each token with `from_draft` is one accepted token, at the next position of its round's proposal.
+2. A round proposes `min(max_tokens - tokens so far, draft_length)` tokens: mlx_lm proposes no more than can still
+   be used. The steps of our own loop say themselves how many were proposed, see `RoundStep`. A round that
+   proposes nothing does not count as one.
+3. Each token with `from_draft` is an accepted token, at the next position of its round's proposal.
 4. A round closes with a token of the target model, or because max_tokens is reached.
-5. Generation may end inside a round: end of sequence, a stop word, a client that left. What was proposed
-   counts in full, what was accepted as far as it was emitted. If proposed tokens are left over, nobody knows
-   whether the target model agreed with them: the round is truncated, and `accepted` is a lower bound.
+5. Generation may end inside a round: at the end of the sequence, at a stop word, when the client leaves. What was
+   proposed counts in full, what was accepted only as far as it was emitted. If proposed tokens are left over,
+   nobody knows whether the target model agreed with them: the round is truncated, and `accepted` is a lower
+   bound.
 """
 
-import functools
-import inspect
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from dataclasses import dataclass, field
 from typing import Any, Self
 
-from draftd.engine.generation.policy import Plan
-from draftd.engine.generation.rules import rule_of
 from draftd.protocol import PLAIN_RULE
+
+Step = tuple[Any, Any, bool]  # a token, its log-probabilities, and whether it came from the draft
+Steps = Generator[Step, None, None]
+
+
+class RoundStep(tuple[Any, Any, bool]):
+    """A step that also says how many tokens of its round were verified. To mlx_lm it is a step like any other."""
+
+    proposed: int
+
+    def __new__(cls, step: Step, *, proposed: int) -> Self:
+        made = super().__new__(cls, step)
+        made.proposed = proposed
+        return made
 
 
 @dataclass
 class AcceptanceCount:
-    """The count of one request. Pure: fed with each step, in order.
+    """The count of one request, to be told of each step in order.
 
-    `draft_length` is None where a `plan` decides about each round anew.
+    `draft_length` is None where each round may have another; `rule` is the one that keeps draft tokens.
     """
 
     draft_length: int | None
     max_tokens: int
     rule: str = PLAIN_RULE
-    plan: Plan | None = None
     tokens: int = 0
     rounds: int = 0
     proposed: int = 0
     accepted: int = 0
-    alone: int = 0  # tokens of rounds that proposed nothing
+    undrafted: int = 0  # tokens of rounds that proposed nothing
     proposed_by_position: list[int] = field(default_factory=list)
     accepted_by_position: list[int] = field(default_factory=list)
     _open: bool = False
@@ -49,14 +60,15 @@ class AcceptanceCount:
     _accepted_now: int = 0
 
     def observe(self, from_draft: bool, proposed: int | None = None) -> None:
-        """Count one emitted token of a round that proposed so many, None if by the draft length.
+        """Count one emitted token. `proposed` is how many its round proposed; None: as many as the draft length
+        says.
 
-        Raises IndexError if more come from the draft than were proposed.
+        Raises IndexError if more tokens come from the draft than were proposed.
         """
         if not self._open:
-            self._open_round(self._most() if proposed is None else proposed)
+            self._open_round(self._usual_proposal() if proposed is None else proposed)
         self.tokens += 1
-        self.alone += not self._proposed_now
+        self.undrafted += not self._proposed_now
         if from_draft:
             self.accepted_by_position[self._accepted_now] += 1
             self._accepted_now += 1
@@ -69,7 +81,7 @@ class AcceptanceCount:
         """1 if generation ended inside a round with proposed tokens left over, else 0."""
         return int(self._open and self._accepted_now < self._proposed_now)
 
-    def _most(self) -> int:
+    def _usual_proposal(self) -> int:
         return max(0, min(self.max_tokens - self.tokens, self.draft_length or 0))
 
     def _open_round(self, proposed: int) -> None:
@@ -83,63 +95,3 @@ class AcceptanceCount:
         self.accepted_by_position.extend([0] * missing)
         for position in range(self._proposed_now):
             self.proposed_by_position[position] += 1
-
-
-Step = tuple[Any, Any, bool]
-
-
-class RoundStep(tuple[Any, Any, bool]):
-    """A step that says how many tokens its round proposed to be verified; for mlx_lm it is one like all others."""
-
-    proposed: int
-
-    def __new__(cls, step: Step, *, proposed: int) -> Self:
-        made = super().__new__(cls, step)
-        made.proposed = proposed
-        return made
-
-
-Steps = Callable[..., Generator[Step, None, None]]
-
-
-def counted(steps: Steps, report: Callable[[AcceptanceCount], None]) -> Steps:
-    """Wrap mlx_lm's `speculative_generate_step`: same tokens, and `report` gets the count at the end.
-
-    Whatever ends the generation, the wrapped generator is closed before this one has ended: closing it
-    rewinds the prompt cache, which mlx_lm.server stores right afterwards. A token that cannot be counted ends
-    the counting of its request, never the request; no count is reported then, since none is known.
-    """
-    defaults = inspect.signature(steps).parameters
-
-    @functools.wraps(steps)
-    def speculative_generate_step(*args: Any, **kwargs: Any) -> Generator[Step, None, None]:
-        plan = kwargs.get("plan")
-        length = kwargs.get("num_draft_tokens", defaults["num_draft_tokens"].default)
-        count = AcceptanceCount(
-            draft_length=None if plan else length,
-            max_tokens=kwargs.get("max_tokens", defaults["max_tokens"].default),
-            rule=rule_of(kwargs),
-            plan=plan,
-        )
-        known = True
-        inner = steps(*args, **kwargs)
-        try:
-            for step in inner:
-                known = known and _observed(count, step)
-                yield step
-        finally:
-            try:
-                inner.close()
-            finally:
-                if known:
-                    report(count)
-
-    return speculative_generate_step
-
-
-def _observed(count: AcceptanceCount, step: Step) -> bool:
-    try:
-        count.observe(bool(step[2]), getattr(step, "proposed", None))
-    except Exception:
-        return False
-    return True

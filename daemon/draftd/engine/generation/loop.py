@@ -1,41 +1,73 @@
-"""Speculative decoding in a loop of our own: by the paper's rule, and with drafts of changing length.
+"""Speculative decoding in a loop of our own: by the paper's rule, and with a draft length that may change each
+round.
 
-`text` is the last token of the prompt and what was generated since. Each model has read a part of it:
+`text` is the last token of the prompt and what has been generated since. Each model has read a part of it:
 
-1. A round begins with the draft model reading what it has not read, and proposing as many tokens as the plan
-   wants; every proposal but the last it has read then.
-2. The target model reads what it has not read and the proposals to be verified, in one step: there is one pass
-   of the target model, and one wait for the device, for each round.
-3. What is kept goes to `text` as it is given out. Whatever ends the round, also a consumer that leaves in the
-   middle of it, both models forget what they have read beyond `text`.
+1. A round begins with the draft model reading what it has not read yet, and proposing as many tokens as the policy
+   wants; it has then read every proposal but the last.
+2. The target model reads what it has not read yet, and the proposals that are to be verified, in one pass: there is
+   one pass of the target model, and one wait for the device, in each round.
+3. What is kept goes to `text` as it is given out. Whatever ends the round, even a consumer that leaves in the
+   middle of it, both models are rolled back to the end of `text`.
 4. Then the token after the kept ones goes to `text`; nobody has read it yet.
 
-Where drafting does not pay, the target model goes on alone for some tokens, always one step ahead of what is
-given out. The draft model reads them afterwards, and what it would have proposed tells whether to draft again.
+Where drafting does not pay, the target model goes on without a draft for some tokens, always one step ahead of
+what is given out. The draft model reads them afterwards; how likely its drafts would have been kept tells whether
+to draft again.
 """
 
-import functools
-import inspect
 import time
-from collections.abc import Generator
 from typing import Any
 
 import mlx.core as mx
-from mlx_lm.models.cache import can_trim_prompt_cache, make_prompt_cache
+from mlx_lm.models.cache import can_trim_prompt_cache, make_prompt_cache, trim_prompt_cache
 
-from draftd.engine.generation.acceptance import RoundStep, Step, Steps
-from draftd.engine.generation.policy import Fixed, Look, Plan
-from draftd.engine.generation.reader import Reader
-from draftd.engine.generation.rules import distribution_of, for_our_loop
+from draftd.engine.generation.acceptance import RoundStep, Steps
+from draftd.engine.generation.policy import DraftPolicy, Look
 from draftd.engine.generation.sampling import Distribution, Greedy, probability
-from draftd.protocol import PLAIN_RULE
 
-LOOK_BACK = 32  # tokens generated alone that are compared with what the draft model would have proposed
+MAX_COMPARED = (
+    32  # the latest tokens without a draft that are compared with what the draft model would have drafted
+)
+
+Rows = list[mx.array]
 
 
-def our_steps(
+class CachedModel:
+    """One of the two models with its cache, which has read the first `length` tokens of a text."""
+
+    def __init__(self, model: Any, cache: list[Any]) -> None:
+        self._model = model
+        self._cache = cache
+        self.length = 0
+
+    def prefill(self, tokens: mx.array, step_size: int) -> None:
+        """Read tokens that stand before the text."""
+        for start in range(0, tokens.size, step_size):
+            self._model(tokens[None, start : start + step_size], cache=self._cache)
+            mx.eval([layer.state for layer in self._cache])
+            mx.clear_cache()
+
+    def read(self, tokens: mx.array) -> mx.array:
+        """Read on, and return the logits of what may follow: a row for each token, not computed yet."""
+        self.length += tokens.size
+        logits: mx.array = self._model(tokens[None], cache=self._cache)[0]
+        return logits
+
+    def unread(self, text: list[int]) -> mx.array:
+        """Return the tokens of the text that it has not read."""
+        return mx.array(text[self.length :], mx.uint32)
+
+    def roll_back(self, length: int) -> None:
+        """Take back what it has read beyond the first `length` tokens of the text."""
+        if self.length > length:
+            trim_prompt_cache(self._cache, self.length - length)
+            self.length = length
+
+
+def generate(
     distribution: Distribution | Greedy,
-    plan: Plan,
+    policy: DraftPolicy,
     prompt: mx.array,
     model: Any,
     draft_model: Any,
@@ -44,7 +76,7 @@ def our_steps(
     max_tokens: int,
     prompt_cache: list[Any] | None = None,
     prefill_step_size: int = 512,
-) -> Generator[Step, None, None]:
+) -> Steps:
     """Yield what mlx_lm's `speculative_generate_step` yields, for the same arguments.
 
     Raises ValueError for a cache that cannot be trimmed.
@@ -52,70 +84,72 @@ def our_steps(
     layers = prompt_cache or make_prompt_cache(model) + make_prompt_cache(draft_model)
     if not can_trim_prompt_cache(layers):
         raise ValueError("speculative decoding requires a prompt cache that can be trimmed")
-    target = Reader(model, layers[: len(model.layers)])
-    draft = Reader(draft_model, layers[len(model.layers) :])
+    target = CachedModel(model, layers[: len(model.layers)])
+    draft = CachedModel(draft_model, layers[len(model.layers) :])
     prompt = prompt.astype(mx.uint32)
-    text: list[int] = plain(prompt[-1:])
+    text: list[int] = computed(prompt[-1:])
     with mx.stream(stream):
-        for reader in (draft, target):
-            reader.prefill(prompt[:-1], prefill_step_size)
-        plan.begin()
+        for each in (draft, target):
+            each.prefill(prompt[:-1], prefill_step_size)
+        policy.begin_request()
         while (left := max_tokens - (len(text) - 1)) > 0:
             started, length = time.perf_counter(), len(text)
-            if alone := plan.alone():
-                yield from _alone(target, draft, text, distribution, plan, min(alone, left))
+            if undrafted := policy.undrafted_tokens():
+                yield from _undrafted(target, draft, text, distribution, policy, min(undrafted, left))
             else:
-                yield from one_round(target, draft, text, distribution, plan, left)
-            plan.took(len(text) - length, time.perf_counter() - started)
+                yield from one_round(target, draft, text, distribution, policy, left)
+            policy.observe_time(len(text) - length, time.perf_counter() - started)
 
 
 def one_round(
-    target: Reader, draft: Reader, text: list[int], distribution: Distribution | Greedy, plan: Plan, left: int
-) -> Generator[Step, None, None]:
-    """One round that gives out at most `left` tokens, and so proposes no more."""
+    target: CachedModel,
+    draft: CachedModel,
+    text: list[int],
+    distribution: Distribution | Greedy,
+    policy: DraftPolicy,
+    left: int,
+) -> Steps:
+    """One round, which gives out at most `left` tokens, and so proposes no more."""
     kept = 0
-    look = plan.looks()
+    look = policy.look()
     try:
-        drafted, q, confidences = propose(draft, draft.unread(text), distribution, plan, left, look)
-        verified = plan.verified(confidences) if look == "before" else len(drafted)
+        drafted, q, confidences = propose(draft, draft.unread(text), distribution, policy, left, look)
+        verified = policy.tokens_to_verify(confidences) if look == "before" else len(drafted)
         drafted, q = drafted[:verified], q[:verified]
         logits = target.read(mx.concatenate([target.unread(text), *drafted]))
         learns = look == "after" and drafted
         likely = [probability(mx.concatenate(q), mx.concatenate(drafted))] if learns else []
-        count, token, proposals = judge(distribution, logits, q, drafted, likely)
-        plan.judged(plain(likely[0]) if likely else confidences, verified, count)
+        count, token, proposals = _verify(distribution, logits, q, drafted, likely)
+        policy.observe_round(computed(likely[0]) if likely else confidences, verified, count)
         for proposal in proposals[:count]:
             text.append(proposal)
             kept += 1
             yield RoundStep((proposal, _logprobs(logits[kept - 1]), True), proposed=verified)
     finally:
-        for reader in (target, draft):
-            reader.forget(len(text))
+        for each in (target, draft):
+            each.roll_back(len(text))
     if kept < left:
         text.append(token)
         yield RoundStep((token, _logprobs(logits[kept]), False), proposed=verified)
 
 
-Rows = list[mx.array]
-
-
 def propose(
-    draft: Reader,
+    draft: CachedModel,
     token: mx.array,
     distribution: Distribution | Greedy,
-    plan: Plan,
-    most: int,
+    policy: DraftPolicy,
+    max_length: int,
     look: Look,
 ) -> tuple[Rows, Rows, list[float]]:
     """Return the drafted tokens, the logits that each was drawn from, and how likely each was by them.
 
-    Without a look before the verification nothing is waited for: all is still being computed, and how likely the
-    tokens were is not told.
+    Without a look before the verification nothing is waited for: all is still being computed, and the list of how
+    likely the tokens were is empty.
     """
     tokens: Rows = []
     rows: Rows = []
     confidences: list[float] = []
-    while (burst := min(plan.more(confidences), most - len(tokens))) > 0:
+    while (burst := min(policy.tokens_to_draft(confidences), max_length - len(tokens))) > 0:
         for _ in range(burst):
             row = distribution.logits(draft.read(token)[-1:])
             token = distribution.draw(row)
@@ -124,35 +158,35 @@ def propose(
             rows.append(row)
         if look != "before":
             break
-        confidences += plain(probability(mx.concatenate(rows[-burst:]), mx.concatenate(tokens[-burst:])))
+        confidences += computed(probability(mx.concatenate(rows[-burst:]), mx.concatenate(tokens[-burst:])))
     return tokens, rows, confidences
 
 
-def judge(
+def _verify(
     distribution: Distribution | Greedy, logits: mx.array, q: Rows, drafted: Rows, along: Rows
 ) -> tuple[int, int, list[int]]:
     """Return how many of the drafted tokens are kept, the token after them, and the drafted ones as numbers.
 
-    What is to be computed `along` is waited for as well.
+    What is in `along` is computed in the same wait.
     """
     p = distribution.logits(logits)
     if not drafted:
-        return 0, plain(distribution.draw(p[-1:]))[0], []
+        return 0, computed(distribution.draw(p[-1:]))[0], []
     proposals = mx.concatenate(drafted)
     kept, token = distribution.verify(p, mx.concatenate(q), proposals)
     mx.eval(kept, token, proposals, logits, along)
-    return plain(kept), plain(token), plain(proposals)
+    return computed(kept), computed(token), computed(proposals)
 
 
-def _alone(
-    target: Reader,
-    draft: Reader,
+def _undrafted(
+    target: CachedModel,
+    draft: CachedModel,
     text: list[int],
     distribution: Distribution | Greedy,
-    plan: Plan,
+    policy: DraftPolicy,
     tokens: int,
-) -> Generator[Step, None, None]:
-    """Generate some tokens without drafting; then let the plan know what drafting would have come to."""
+) -> Steps:
+    """Generate some tokens without drafting; then let the policy know what drafting would have come to."""
     rows: Rows = []
     try:
         ahead = next_token(target, target.unread(text), distribution)
@@ -160,24 +194,24 @@ def _alone(
             token, row, logits = ahead
             if left:
                 ahead = next_token(target, token, distribution)
-            text += plain(token)
-            rows = [*rows[1 - LOOK_BACK :], row]
+            text += computed(token)
+            rows = [*rows[1 - MAX_COMPARED :], row]
             yield RoundStep((text[-1], _logprobs(logits), False), proposed=0)
     finally:
-        target.forget(len(text))
+        target.roll_back(len(text))
         unread = draft.unread(text)
-        # Also for a consumer that leaves: what the draft model has not read is lost to the prompt cache.
+        # Even if the consumer has left: what the draft model has not read is lost to the prompt cache.
         logits = draft.read(unread[:-1])[-len(rows) :]
-        shares = distribution.would_keep(
+        chances = distribution.would_keep(
             mx.concatenate(rows), distribution.logits(logits), unread[-len(rows) :]
         )
-        plan.would_have_kept(plain(shares))
+        policy.observe_undrafted(computed(chances))
 
 
 def next_token(
-    target: Reader, unread: mx.array, distribution: Distribution | Greedy
+    target: CachedModel, unread: mx.array, distribution: Distribution | Greedy
 ) -> tuple[mx.array, mx.array, mx.array]:
-    """Return the token after the unread ones and the logits that it is drawn from, shaped and unshaped.
+    """Return the token after the unread ones, and the logits that it is drawn from, shaped and unshaped.
 
     All are still being computed.
     """
@@ -193,31 +227,6 @@ def _logprobs(row: mx.array) -> mx.array:
     return row - mx.logsumexp(row, axis=-1, keepdims=True)
 
 
-def plain(numbers: mx.array) -> Any:
-    """Return an array as Python numbers, once it has been computed."""
-    return numbers.tolist()
-
-
-def by_rule(steps: Steps) -> Steps:
-    """Wrap mlx_lm's `speculative_generate_step`: our loop where a `plan` is given or the paper's rule applies."""
-    signature = inspect.signature(steps)
-    default_stream = signature.parameters["stream"].default
-
-    @functools.wraps(steps)
-    def speculative_generate_step(
-        prompt: Any,
-        model: Any,
-        draft_model: Any,
-        stream: Any = default_stream,
-        plan: Plan | None = None,
-        **kwargs: Any,
-    ) -> Generator[Step, None, None]:
-        distribution = distribution_of(kwargs)
-        if distribution is None or (plan is None and distribution.rule == PLAIN_RULE):
-            return steps(prompt, model, draft_model, stream, **kwargs)
-        plan = plan or Fixed(kwargs["num_draft_tokens"])
-        return our_steps(distribution, plan, prompt, model, draft_model, stream, **for_our_loop(kwargs))
-
-    taken = [*signature.parameters.values(), inspect.Parameter("plan", inspect.Parameter.KEYWORD_ONLY)]
-    setattr(speculative_generate_step, "__signature__", signature.replace(parameters=taken))  # noqa: B010
-    return speculative_generate_step
+def computed(array: mx.array) -> Any:
+    """Wait for an array, and return it as Python numbers."""
+    return array.tolist()

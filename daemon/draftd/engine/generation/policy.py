@@ -1,19 +1,21 @@
 """How many tokens to draft in the next round: as many as are expected to pay. Pure.
 
-Theory of operation. Drafting is worth what it yields in the time that it takes. `Prices` knows the seconds of each
-pass on this machine; `Habits` knows how often draft tokens were kept lately, by their position in the round and
-by the probability that the draft model itself gave them. Let the *rate* be the tokens per second to beat: those
-without drafting, or those of the recent rounds if they are more. Then, as in a problem of optimal stopping,
+Theory of operation. Drafting is worth what it yields in the time that it takes. A `CostModel` knows the seconds
+of each pass on this machine; an `AcceptanceEstimate` knows how often draft tokens were kept lately, by their
+position in the round and by the probability that the draft model itself gave them. Let the *rate* be the tokens
+per second to beat: those without drafting, or those of the recent rounds if they are more. Then, as in a problem
+of optimal stopping,
 
-1. as many tokens are drafted, at one go, as promise the most beyond what the rate would give in the time that
-   they cost;
-2. then their probabilities may be looked at: perhaps some more are drafted, and of all as many are verified as
-   promise the most in the same sense. A look has a price as well, since the target model's pass is put together
-   only afterwards instead of while the draft is computed. So where there is none, the probabilities of some
-   rounds are learnt afterwards: what looks would have gained there tells whether to look in the next round;
-3. where no draft beats the rate without drafting, the target model goes on alone for a while, in the loop
-   without drafting, which is faster than drafting nothing. Afterwards the draft model reads what came, which
-   tells at once how much of it would have been kept: from that follows whether to draft again.
+1. as many tokens are drafted, in one go, as promise the most beyond what the rate would give in the time that they
+   cost;
+2. then their probabilities may be looked at: perhaps some more tokens are drafted, and of all of them as many are
+   verified as promise the most in the same sense. A look has a cost of its own, since the target model's pass is
+   put together only afterwards instead of while the draft is computed. So where none is taken, the probabilities
+   of some rounds are read afterwards: what looks would have gained there tells whether to take one in the next
+   round;
+3. where no draft beats the rate without drafting, the target model goes on alone for a while, in the loop without
+   drafting, which is faster than drafting nothing. Afterwards the draft model reads what came, and from how much of
+   it would have been kept follows whether to draft again.
 """
 
 from collections.abc import Iterable, Sequence
@@ -21,201 +23,206 @@ from itertools import accumulate
 from operator import mul
 from typing import Literal, Protocol
 
-from draftd.engine.generation.cost_model import Extra, Prices
-from draftd.engine.generation.estimates import Habits, Share
+from draftd.engine.generation.estimates import AcceptanceEstimate, CostModel, DecayingMean, Overhead
 
 ROUNDS_DECAY = 0.97  # weight of what was known against one new round
-FEW_ROUNDS = 8.0  # as much weight as rounds must have before their rate is believed
-FIRST_ALONE, MOST_ALONE = 16, 256  # tokens that the target model generates alone before the next look
+MIN_ROUNDS = 8.0  # the weight of rounds from which on their rate is believed
+FIRST_UNDRAFTED, MAX_UNDRAFTED = (
+    16,
+    256,
+)  # tokens that the target model generates alone before drafting is judged anew
 MARGIN = 1.02  # drafting must promise so much more than no drafting to be taken up again
-LEAST_GAIN = 0.1  # tokens per round that looks must gain
-UNSEEN = 4  # of so many rounds without a look the confidences of one become known
+MIN_GAIN = 0.1  # tokens per round that looks must gain
+LOOK_AFTER_EVERY = 4  # of so many rounds without a look, the confidences of one are read afterwards
 
 Look = Literal["before", "after", "never"]
 
 
-class Plan(Protocol):
+class DraftPolicy(Protocol):
     """What decides about the length of each draft.
 
     Confidences are the draft model's own probabilities of the tokens that it proposed.
     """
 
-    def begin(self) -> None:
+    def begin_request(self) -> None:
         """Another request begins."""
 
-    def alone(self) -> int:
+    def undrafted_tokens(self) -> int:
         """How many tokens to generate without drafting before the next round; 0 for none."""
 
-    def looks(self) -> Look:
-        """Whether it wants to know the next round's confidences before its verification, which has to wait for
-        them then, or after it, or not at all.
+    def look(self) -> Look:
+        """When to read the next round's confidences: before its verification, which then has to wait for them, or
+        after it, or never.
         """
 
-    def more(self, confidences: Sequence[float]) -> int:
-        """How many tokens to draft after these, before the next look if there is one."""
+    def tokens_to_draft(self, confidences: Sequence[float]) -> int:
+        """How many tokens to draft after the ones with these confidences; asked again after each look."""
 
-    def verified(self, confidences: Sequence[float]) -> int:
-        """How many of the drafted tokens to verify."""
+    def tokens_to_verify(self, confidences: Sequence[float]) -> int:
+        """How many of the drafted tokens to verify, after the last look."""
 
-    def judged(self, confidences: Sequence[float], verified: int, kept: int) -> None:
-        """Of the drafted tokens so many were verified, and of these so many kept.
+    def observe_round(self, confidences: Sequence[float], verified: int, kept: int) -> None:
+        """So many of the drafted tokens were verified, and so many of these kept.
 
-        Without a look all were verified, and there may be no confidences.
+        Without a look before verification all were verified, and there may be no confidences.
         """
 
-    def would_have_kept(self, shares: Sequence[float]) -> None:
-        """How likely each of the last tokens generated alone was to be kept, had it been drafted."""
+    def observe_undrafted(self, chances: Sequence[float]) -> None:
+        """So likely would each of the latest tokens have been kept that were generated without drafting."""
 
-    def took(self, tokens: int, seconds: float) -> None:
-        """So many tokens came of the round, or alone, and so long it took until the next one could begin."""
+    def observe_time(self, tokens: int, seconds: float) -> None:
+        """A round, or going on without drafting, gave so many tokens, and took so long until the next could
+        begin.
+        """
 
 
-class Fixed:
-    """Always the same length."""
+class FixedLength:
+    """Always the same draft length."""
 
     def __init__(self, length: int, look: Look = "never") -> None:
         self._length = length
         self._look: Look = look
 
-    def begin(self) -> None:
+    def begin_request(self) -> None:
         pass
 
-    def alone(self) -> int:
+    def undrafted_tokens(self) -> int:
         return 0
 
-    def looks(self) -> Look:
+    def look(self) -> Look:
         return self._look
 
-    def more(self, confidences: Sequence[float]) -> int:
+    def tokens_to_draft(self, confidences: Sequence[float]) -> int:
         return self._length - len(confidences)
 
-    def verified(self, confidences: Sequence[float]) -> int:
+    def tokens_to_verify(self, confidences: Sequence[float]) -> int:
         return len(confidences)
 
-    def judged(self, confidences: Sequence[float], verified: int, kept: int) -> None:
+    def observe_round(self, confidences: Sequence[float], verified: int, kept: int) -> None:
         pass
 
-    def would_have_kept(self, shares: Sequence[float]) -> None:
+    def observe_undrafted(self, chances: Sequence[float]) -> None:
         pass
 
-    def took(self, tokens: int, seconds: float) -> None:
+    def observe_time(self, tokens: int, seconds: float) -> None:
         pass
 
 
-class Tuned:
-    """The length that is expected to pay, see the module. One for all requests that sample in the same way."""
+class AdaptiveLength:
+    """The draft length that is expected to pay, see the module. One for all requests that sample alike."""
 
-    def __init__(self, prices: Prices) -> None:
-        self.prices = prices
-        self._habits = Habits(prices.most)
-        self._stretch = FIRST_ALONE
-        self._extra = Extra()
-        self._gain_of_looks = Share(0.0)  # in tokens per round
+    def __init__(self, cost_model: CostModel) -> None:
+        self.cost_model = cost_model
+        self._acceptance_estimate = AcceptanceEstimate(cost_model.max_length)
+        self._stretch = FIRST_UNDRAFTED
+        self._overhead = Overhead()
+        self._gain_of_looks = DecayingMean(0.0)  # in tokens per round
         self._looked = False
-        self._unseen = 0  # rounds since one whose confidences became known
-        self._burst = 1  # what was drafted before the first look
-        self._round: float | None = None  # the price of the round that goes on; None when alone
+        self._since_look = 0  # rounds since the last one whose confidences were read
+        self._burst = 1  # tokens drafted before the first look
+        self._round: float | None = None  # the cost of the present round; None without drafting
         self._forget_rounds()
 
     def _forget_rounds(self) -> None:
         self._rounds = self._tokens = self._seconds = 0.0
 
-    def _plain(self) -> float:
+    def _undrafted_rate(self) -> float:
         """Tokens per second without drafting."""
-        return 1 / (self.prices.single + self._extra.alone)
+        return 1 / (self.cost_model.single + self._overhead.undrafted)
 
-    def _drafting(self) -> float:
+    def _drafted_rate(self) -> float:
         """Tokens per second of the recent rounds; before there are enough, what a fixed length would give."""
-        extra = self._extra.drafting
-        if self._rounds < FEW_ROUNDS:
-            return self.prices.best_rate(self._habits.ahead(0), extra)
-        return self._tokens / (self._seconds + self._rounds * extra)
+        overhead = self._overhead.drafted
+        if self._rounds < MIN_ROUNDS:
+            return self.cost_model.best_rate(self._acceptance_estimate.by_position(0), overhead)
+        return self._tokens / (self._seconds + self._rounds * overhead)
 
     def _rate(self) -> float:
         """What a round has to beat, in tokens per second."""
-        return max(self._drafting(), self._plain())
+        return max(self._drafted_rate(), self._undrafted_rate())
 
-    def begin(self) -> None:
-        self._stretch = FIRST_ALONE
-        self._habits.another_text()
-        self._gain_of_looks.another_text()
+    def begin_request(self) -> None:
+        self._stretch = FIRST_UNDRAFTED
+        self._acceptance_estimate.begin_text()
+        self._gain_of_looks.begin_text()
         self._forget_rounds()
 
-    def alone(self) -> int:
-        """Whenever drafting loses, twice as long as the last time."""
-        if 0 < self._rounds < FEW_ROUNDS:  # too early to tell
+    def undrafted_tokens(self) -> int:
+        """Whenever drafting loses, twice as many as the last time."""
+        if 0 < self._rounds < MIN_ROUNDS:  # too early to tell
             return 0
-        if self._drafting() >= self._plain() * (1 if self._rounds else MARGIN):
+        if self._drafted_rate() >= self._undrafted_rate() * (1 if self._rounds else MARGIN):
             return 0
-        stretch, self._stretch = self._stretch, min(2 * self._stretch, MOST_ALONE)
+        stretch, self._stretch = self._stretch, min(2 * self._stretch, MAX_UNDRAFTED)
         self._forget_rounds()
         self._round = None
         return stretch
 
-    def looks(self) -> Look:
-        """Now and then only, where no look pays: to know how likely tokens were takes time of its own."""
-        self._looked = self._gain_of_looks.value > max(LEAST_GAIN, self._rate() * self.prices.look)
+    def look(self) -> Look:
+        """Where no look pays, only now and then: to read how likely tokens were takes time of its own."""
+        self._looked = self._gain_of_looks.value > max(MIN_GAIN, self._rate() * self.cost_model.look)
         if self._looked:
             return "before"
-        self._unseen = (self._unseen + 1) % UNSEEN
-        return "never" if self._unseen else "after"
+        self._since_look = (self._since_look + 1) % LOOK_AFTER_EVERY
+        return "never" if self._since_look else "after"
 
-    def more(self, confidences: Sequence[float]) -> int:
+    def tokens_to_draft(self, confidences: Sequence[float]) -> int:
         if confidences:
             return _best(self._worth_of_more(self._chances(confidences)))
-        # At least one: whether to draft at all is the question of `alone`.
+        # At least one: whether to draft at all is decided by `undrafted_tokens`.
         self._burst = max(1, _best(self._worth_of_more([])))
         return self._burst
 
-    def verified(self, confidences: Sequence[float]) -> int:
+    def tokens_to_verify(self, confidences: Sequence[float]) -> int:
         return _best(self._worth_of_verifying(self._chances(confidences)))
 
     def _worth_of_more(self, chances: Sequence[float]) -> list[float]:
-        """What 0, 1, 2 ... tokens after these are worth, beyond what the rate gives in the time."""
+        """What 0, 1, 2 ... further tokens are worth: what they yield, less what the rate gives in the time."""
         drafted = len(chances)
         so_far = chances[-1] if drafted else 1.0
-        prices = (n * self.prices.draft + price for n, price in enumerate(self.prices.verify[drafted:]))
-        return self._worth(accumulate(self._habits.ahead(drafted), mul, initial=so_far), prices)
+        ahead = accumulate(self._acceptance_estimate.by_position(drafted), mul, initial=so_far)
+        verify = self.cost_model.verify[drafted:]
+        return self._worth(ahead, (n * self.cost_model.draft + cost for n, cost in enumerate(verify)))
 
     def _worth_of_verifying(self, chances: Sequence[float]) -> list[float]:
         """What the first 0, 1, 2 ... of these are worth, once they have been drafted."""
-        return self._worth([0.0, *chances], self.prices.verify)
+        return self._worth([0.0, *chances], self.cost_model.verify)
 
-    def _worth(self, chances: Iterable[float], prices: Iterable[float]) -> list[float]:
+    def _worth(self, chances: Iterable[float], costs: Iterable[float]) -> list[float]:
         rate = self._rate()
-        return [gain - rate * price for gain, price in zip(accumulate(chances), prices, strict=False)]
+        return [gain - rate * cost for gain, cost in zip(accumulate(chances), costs, strict=False)]
 
-    def judged(self, confidences: Sequence[float], verified: int, kept: int) -> None:
+    def observe_round(self, confidences: Sequence[float], verified: int, kept: int) -> None:
         if confidences:
             self._gain_of_looks.add(self._gain(confidences[: self._burst]))
-        self._habits.judged(confidences, verified, kept)
-        seconds = max(verified, len(confidences)) * self.prices.draft + self.prices.verify[verified]
-        seconds += self.prices.look * self._looked
+        self._acceptance_estimate.observe_round(confidences, verified, kept)
+        seconds = max(verified, len(confidences)) * self.cost_model.draft + self.cost_model.verify[verified]
+        seconds += self.cost_model.look * self._looked
         self._round = seconds
         self._rounds = ROUNDS_DECAY * self._rounds + 1
         self._tokens = ROUNDS_DECAY * self._tokens + kept + 1
         self._seconds = ROUNDS_DECAY * self._seconds + seconds
-        if self._rounds >= FEW_ROUNDS and self._drafting() > MARGIN * self._plain():
-            self._stretch = FIRST_ALONE
+        if self._rounds >= MIN_ROUNDS and self._drafted_rate() > MARGIN * self._undrafted_rate():
+            self._stretch = FIRST_UNDRAFTED
 
     def _gain(self, confidences: Sequence[float]) -> float:
-        """Tokens that a look at these is worth, against verifying them all, whether there was one or not."""
+        """How many tokens a look at these is worth, against verifying them all; whether there was a look or not."""
         chances = self._chances(confidences)
         fewer, more = self._worth_of_verifying(chances), self._worth_of_more(chances)
         return max(max(fewer) - fewer[-1], max(more) - more[0])
 
-    def would_have_kept(self, shares: Sequence[float]) -> None:
-        self._habits.would_have_kept(shares)
+    def observe_undrafted(self, chances: Sequence[float]) -> None:
+        self._acceptance_estimate.observe_undrafted(chances)
 
-    def took(self, tokens: int, seconds: float) -> None:
+    def observe_time(self, tokens: int, seconds: float) -> None:
         if self._round is None:
-            self._extra.add("alone", seconds, tokens * self.prices.single, passes=tokens)
+            self._overhead.add("undrafted", seconds, tokens * self.cost_model.single, passes=tokens)
         else:
-            self._extra.add("drafting", seconds, self._round)
+            self._overhead.add("drafted", seconds, self._round)
 
     def _chances(self, confidences: Sequence[float]) -> list[float]:
-        """How likely each token is to be kept, together with all before it."""
-        return list(accumulate(map(self._habits.chance, confidences), mul))
+        """How likely each token is to be kept together with all before it."""
+        return list(accumulate(map(self._acceptance_estimate.by_confidence, confidences), mul))
 
 
 def _best(worth: Sequence[float]) -> int:

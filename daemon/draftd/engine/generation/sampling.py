@@ -2,14 +2,17 @@
 
 The rule is that of Leviathan et al., arXiv 2211.17192. Let p be the target model's distribution at a position
 and q the draft model's, both after top-p, min-p, top-k and temperature, as the request asks. A draft token x,
-drawn from q, is kept with probability min(1, p(x)/q(x)). At the first one that is not kept, the token is drawn
-from max(0, p - q), normalised, instead; if all are kept, one more comes from p. What comes out is distributed
-as p, whatever q is: the draft model decides about speed only. mlx_lm's own rule keeps a draft token if it
-equals a token drawn from p. That is right as well, but keeps x with probability p(x) only: less, the flatter
-p is.
+drawn from q, is kept with probability min(1, p(x)/q(x)). In place of the first one that is not kept, a token is
+drawn from max(0, p - q), normalised; if all are kept, one more comes from p. What comes out is distributed as p,
+whatever q is: the draft model decides about speed only. mlx_lm's own rule keeps a draft token if it equals a token
+drawn from p. That is right as well, but keeps x with probability p(x) only, which is less the flatter p is.
 
-Positions are rows. Functions on mlx arrays, without state of their own; chance comes from `mx.random`, so that
-the same seed gives the same tokens.
+The paper's rule needs the distributions that tokens are drawn from. They are known where nothing but temperature,
+top_p, min_p and top_k shapes them: there the samplers that mlx_lm makes say what they draw from, see
+`with_distribution`.
+
+Positions are rows. The functions work on mlx arrays and keep no state; chance comes from `mx.random`, so that the
+same seed gives the same tokens.
 """
 
 import functools
@@ -21,17 +24,17 @@ from typing import Any, ClassVar
 import mlx.core as mx
 from mlx_lm.sample_utils import apply_min_p, apply_top_k, apply_top_p
 
-from draftd.engine.generation.rules import ATTRIBUTE
 from draftd.protocol import PAPER_RULE, PLAIN_RULE
 
 Sampler = Callable[[mx.array], mx.array]
+DISTRIBUTION_ATTRIBUTE = "distribution"  # of a sampler
 
 
 @dataclass(frozen=True, slots=True)
 class Distribution:
-    """What shapes the distribution that tokens are drawn from. 0 switches any but the temperature off."""
+    """What shapes the distribution that tokens are drawn from. 0 switches each but the temperature off."""
 
-    rule: ClassVar = PAPER_RULE
+    rule: ClassVar[str] = PAPER_RULE
     temperature: float
     top_p: float = 0.0
     min_p: float = 0.0
@@ -53,25 +56,25 @@ class Distribution:
         return mx.random.categorical(row)
 
     def verify(self, p: mx.array, q: mx.array, drafted: mx.array) -> tuple[mx.array, mx.array]:
-        """Judge by the paper's rule, see `verify`."""
+        """Verify by the paper's rule, see the function `verify`."""
         return verify(p, q, drafted)
 
     def would_keep(self, p: mx.array, q: mx.array, tokens: mx.array) -> mx.array:
-        """Return how likely a draft from `q` was to be kept in the places of `tokens`, which were drawn from `p`.
+        """Return how likely a draft from `q` would have been kept in place of each of `tokens`, drawn from `p`.
 
-        The mean of min(1, q/p) over tokens drawn from p is the sum of min(p, q), which is that likelihood.
+        The mean of min(1, q/p) over tokens drawn from p is the sum of min(p, q), and that is this likelihood.
         """
         return mx.minimum(1, probability(q, tokens) / probability(p, tokens))
 
 
 @dataclass(frozen=True, slots=True)
 class Greedy:
-    """No chance: the likeliest token is taken, and a draft token kept if it is that one."""
+    """No chance at all: the likeliest token is taken, and a draft token is kept if it is that one."""
 
-    rule: ClassVar = PLAIN_RULE
+    rule: ClassVar[str] = PLAIN_RULE
 
     def logits(self, logits: mx.array) -> mx.array:
-        """Rows of logits as they are."""
+        """Return rows of logits as they are."""
         return logits
 
     def draw(self, row: mx.array) -> mx.array:
@@ -85,7 +88,7 @@ class Greedy:
         return kept, best[kept]
 
     def would_keep(self, p: mx.array, q: mx.array, tokens: mx.array) -> mx.array:
-        """Return 1 where the draft was to be kept in the place of a token, else 0."""
+        """Return 1 where a draft would have been kept in place of a token, else 0."""
         return self.draw(q) == tokens
 
 
@@ -112,14 +115,16 @@ def verify(p: mx.array, q: mx.array, drafted: mx.array) -> tuple[mx.array, mx.ar
 def _after(kept: mx.array, p: mx.array, q: mx.array) -> mx.array:
     """Return the probabilities of the token after the kept ones, not normalised."""
     row = p[kept]
-    refused = q[mx.minimum(kept, len(q) - 1)] * (kept < len(q))  # nothing was, if all are kept
+    refused = q[mx.minimum(kept, len(q) - 1)] * (kept < len(q))  # nothing was refused if all are kept
     rest = mx.maximum(row - refused, 0)
-    # Where p and q are equal but for rounding, nothing may be left over: then p is as good.
+    # Where p and q are equal but for rounding, nothing may be left over; then p does as well.
     return mx.where(rest.sum() > 0, rest, row)
 
 
-def known_samplers(make_sampler: Callable[..., Sampler]) -> Callable[..., Sampler]:
-    """Wrap mlx_lm's `make_sampler`: where nothing unknown shapes the distribution, the sampler says what it is."""
+def with_distribution(make_sampler: Callable[..., Sampler]) -> Callable[..., Sampler]:
+    """Wrap mlx_lm's `make_sampler`: a sampler says what it draws from, unless something unknown to us shapes
+    that.
+    """
     signature = inspect.signature(make_sampler)
 
     @functools.wraps(make_sampler)
@@ -127,7 +132,7 @@ def known_samplers(make_sampler: Callable[..., Sampler]) -> Callable[..., Sample
         sampler = make_sampler(*args, **kwargs)
         distribution = _distribution(signature.bind(*args, **kwargs).arguments)
         if distribution is not None:
-            setattr(sampler, ATTRIBUTE, distribution)
+            setattr(sampler, DISTRIBUTION_ATTRIBUTE, distribution)
         return sampler
 
     return made
@@ -138,7 +143,7 @@ _XTC = ("xtc_probability", "xtc_threshold", "xtc_special_tokens")
 
 
 def _distribution(arguments: Mapping[str, Any]) -> Distribution | Greedy | None:
-    """None for what could be shaped by something else."""
+    """None where something else could shape what is drawn from."""
     if not arguments.get("temp"):
         return Greedy()
     if arguments.get("xtc_probability"):

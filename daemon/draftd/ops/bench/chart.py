@@ -8,8 +8,7 @@ import math
 from collections.abc import Sequence
 from xml.sax.saxutils import escape
 
-from draftd.ops.bench.report import short
-from draftd.ops.bench.run import Report
+from draftd.ops.bench.report import Report, short
 from draftd.ops.bench.stats import Cell
 
 WIDTH, HEIGHT = 960, 420

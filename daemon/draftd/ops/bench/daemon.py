@@ -20,14 +20,14 @@ from pathlib import Path
 from typing import Any
 
 from draftd.errors import DraftdError, NotRunningError
-from draftd.ops.http import Client
+from draftd.ops.http import DaemonClient
 from draftd.profiles import Profile
 
 # The shell becomes the daemon; the part of it that stays behind waits for the pipe to close.
 _TETHER = 'exec 3<&0 </dev/null; { cat <&3; kill $$; } >/dev/null 2>&1 & exec 3<&-; exec "$@"'
 _POLL = 0.2  # seconds between looks at workers that load
-_TOLD_WITHIN = 2.0  # seconds until the end of a worker that a request met is known
-_STOP_WITHIN = 60.0  # seconds; the daemon drains and kills its workers within less
+_MAX_EXIT_DELAY = 2.0  # seconds until the daemon reports that a worker ended under a request
+_MAX_STOP = 60.0  # seconds; the daemon drains and kills its workers within less
 
 Rows = list[dict[str, Any]]
 
@@ -91,7 +91,7 @@ def _until_ready(folder: Path, process: subprocess.Popen[bytes], show: Callable[
             last = (folder / "log").read_text("utf-8", "replace").strip().splitlines()[-1:]
             raise DraftdError(f"the bench's own daemon ended: {' '.join(last) or 'without a word'}")
         with suppress(NotRunningError):
-            client = Client(folder / "state")
+            client = DaemonClient(folder / "state")
             rows: Rows = client.status()["workers"]
             show(rows)
             for row in rows:
@@ -104,10 +104,10 @@ def _until_ready(folder: Path, process: subprocess.Popen[bytes], show: Callable[
 
 def _last_words(folder: Path) -> str:
     """Why workers ended, for an error that only saw them gone: on a Mac too little memory ends a process."""
-    deadline = time.monotonic() + _TOLD_WITHIN
+    deadline = time.monotonic() + _MAX_EXIT_DELAY
     with suppress(DraftdError):
         while time.monotonic() < deadline:
-            rows = Client(folder / "state").status()["workers"]
+            rows = DaemonClient(folder / "state").status()["workers"]
             if ended := [row for row in rows if row["last_exit"]]:
                 return "".join(f"\n{_ended(row)}" for row in ended)
             time.sleep(_POLL)
@@ -127,7 +127,7 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
             os.killpg(process.pid, signal.SIGKILL)
     process.stdin.close()
     try:
-        process.wait(_STOP_WITHIN)
+        process.wait(_MAX_STOP)
     except subprocess.TimeoutExpired:
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()

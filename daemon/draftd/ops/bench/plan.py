@@ -1,8 +1,8 @@
 """What a bench measures, and in which order. Pure.
 
-One worker without a draft model is the baseline: the loop of mlx_lm that drafts is another one than the loop
-that does not, so that a draft length of 0 on a drafting worker would not be "no drafting". The draft lengths
-share one drafting worker, since a request may name its own: two models' memory, whatever is compared.
+One worker without a draft model is the baseline: mlx_lm drafts in one loop and generates plainly in another, so a
+draft length of 0 on a drafting worker would not be "no drafting". All draft lengths share one drafting worker,
+since a request may name its own: however many are compared, the target model is loaded twice.
 """
 
 from __future__ import annotations
@@ -13,11 +13,10 @@ from typing import Literal
 
 from draftd.errors import ConfigError
 from draftd.profile_tables import RestartPolicy
-from draftd.profiles import Profile
+from draftd.profiles import DraftLength, Profile
 
 BASELINE = "no drafting"
 AUTO: Literal["auto"] = "auto"
-DraftLength = int | Literal["auto"]
 PRESETS = {3: "fast", 5: "balanced", 7: "max"}
 # Asked of real models and of the demo pair alike; a run takes the next one of each kind.
 PROMPTS: Mapping[str, tuple[str, ...]] = {
@@ -74,8 +73,8 @@ class Trial:
         return prompts[self.run % len(prompts)]
 
 
-def plan(profiles: Sequence[Profile], lengths: Sequence[int]) -> Plan:
-    """Compare `lengths` and the one that tunes itself on the first profile's models; other profiles as they are.
+def make_plan(profiles: Sequence[Profile], lengths: Sequence[int]) -> Plan:
+    """Compare `lengths` and "auto" on the first profile's models, and the other profiles as they are.
 
     Raises ConfigError for profiles that cannot be compared.
     """

@@ -1,9 +1,9 @@
-"""A report as a table for the terminal, as Markdown, and as JSON. Pure."""
+"""What a bench found, and the same as a table for the terminal, as Markdown and as JSON. Pure."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import PurePath
 from typing import Any
 
@@ -11,12 +11,31 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from draftd.ops.bench.run import Report
-from draftd.ops.bench.stats import MATTERS, Cell, Spread
+from draftd.ops.bench.stats import MATTERS, Cell, Sample, Spread, Standing
 
 SAVED = "bench.json"  # the last report, in the state folder: the doctor reads it
-BUSY = 25.0  # percent of the CPUs taken by others, from which the figures cannot be trusted
+MAX_BUSY = 25.0  # percent of the CPUs taken by others; beyond it the figures cannot be trusted
 TITLES = ("prompts", "temp", "draft tokens", "tokens/s", "quartiles", "speed-up", "accepted", "first")
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What was measured, on what, and what it means. `busy` is the share of the CPUs that others took just
+    before, in percent.
+    """
+
+    at: str
+    machine: str
+    versions: dict[str, str]
+    model: str
+    draft_model: str
+    runs: int
+    max_tokens: int
+    busy: float
+    samples: tuple[Sample, ...]
+    cells: tuple[Cell, ...]
+    overall: tuple[Standing, ...]
+    verdict: tuple[str, ...]
 
 
 def to_json(report: Report) -> dict[str, Any]:
@@ -32,7 +51,7 @@ def summary(report: Report) -> list[str]:
         f"Medians of {report.runs} interleaved runs of up to {report.max_tokens} tokens; tokens/s over the whole "
         "answer, the reading of the prompt included; 'first' is the time to the first token; no prompt was cached.",
     ]
-    if report.busy > BUSY:
+    if report.busy > MAX_BUSY:
         lines.append(
             f"Other programs used {report.busy:.0f} % of the processors when this began: the figures are less "
             "certain than they look."

@@ -8,7 +8,6 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -17,44 +16,28 @@ import psutil
 
 from draftd import __version__
 from draftd.errors import DraftdError
-from draftd.ops.bench import plan as bench_plan
-from draftd.ops.bench.plan import AUTO, Plan, Trial, Variant
-from draftd.ops.bench.stats import Cell, Sample, Standing, cells, standings, verdict
-from draftd.ops.generation import EmptyAnswerError, OpenAI
+from draftd.ops.bench.plan import AUTO, TEMPERATURES, WARM_UP, Plan, Trial, Variant
+from draftd.ops.bench.report import Report
+from draftd.ops.bench.stats import Sample, cells, standings, verdict
+from draftd.ops.generation import EmptyAnswerError, OpenAIServer
 
 WARM_UP_TOKENS = 16
 
 
-@dataclass(frozen=True, slots=True)
-class Report:
-    """What was measured, on what, and what it means. `busy` is the share of the CPUs that others took just
-    before, in percent.
-    """
-
-    at: str
-    machine: str
-    versions: dict[str, str]
-    model: str
-    draft_model: str
-    runs: int
-    max_tokens: int
-    busy: float
-    samples: tuple[Sample, ...]
-    cells: tuple[Cell, ...]
-    overall: tuple[Standing, ...]
-    verdict: tuple[str, ...]
-
-
 def measure(
-    server: OpenAI, plan: Plan, trials: Sequence[Trial], max_tokens: int, done: Callable[[Trial], object]
+    server: OpenAIServer,
+    plan: Plan,
+    trials: Sequence[Trial],
+    max_tokens: int,
+    done: Callable[[Trial], object],
 ) -> list[Sample]:
     """Warm every variant up, then measure the trials in their order; `done` is called after each.
 
     An answer without text is left out. Raises DraftdError for anything else that goes wrong.
     """
     for variant in plan.variants:
-        for temperature in bench_plan.TEMPERATURES:  # at each, one that tunes itself learns its prices anew
-            server.generate(_body(variant, bench_plan.WARM_UP, WARM_UP_TOKENS, temperature, 0))
+        for temperature in TEMPERATURES:  # at each, an adaptive length learns its costs anew
+            server.generate(_body(variant, WARM_UP, WARM_UP_TOKENS, temperature, 0))
     samples = []
     for trial in trials:
         with suppress(EmptyAnswerError):
@@ -65,7 +48,7 @@ def measure(
     return samples
 
 
-def _sample(server: OpenAI, trial: Trial, max_tokens: int) -> Sample:
+def _sample(server: OpenAIServer, trial: Trial, max_tokens: int) -> Sample:
     variant = trial.variant
     body = _body(variant, trial.prompt, max_tokens, trial.temperature, trial.run + 1)
     made, drafted = server.drafted(variant.worker, lambda: server.generate(body))
@@ -94,7 +77,7 @@ def _body(variant: Variant, prompt: str, max_tokens: int, temperature: float, se
     return body | ({"num_draft_tokens": variant.draft_length} if variant.draft_length else {})
 
 
-def report(plan: Plan, samples: Sequence[Sample], runs: int, max_tokens: int, busy: float) -> Report:
+def make_report(plan: Plan, samples: Sequence[Sample], runs: int, max_tokens: int, busy: float) -> Report:
     """The figures of `samples`, with what they were measured on."""
     labels = [variant.label for variant in plan.variants]
     drafting = plan.workers[plan.variants[1].worker]

@@ -1,4 +1,4 @@
-"""Ready lines for the clients that people use, with the address and the models of this daemon filled in. Pure.
+"""What to type or to paste for the clients that people use, with this daemon's address and models filled in. Pure.
 
 The forms are those of each project's documentation in November 2026.
 """
@@ -6,62 +6,60 @@ The forms are those of each project's documentation in November 2026.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 
-from draftd.ops.connect.opencode import KEY_VARIABLE, Model
+from draftd.ops.connect.offer import KEY_VARIABLE, Offer
 
-Render = Callable[[Sequence[Model], str, str, str], str]
-
-
-def render(
-    models: Sequence[Model], default: str, base_url: str, *, needs_key: bool = False
-) -> dict[str, str]:
-    """Client -> what to type or to put into its config. `default` names one of `models`."""
-    key = f"${KEY_VARIABLE}" if needs_key else "local"
-    return {name: show(models, default, base_url, key) for name, show in CLIENTS.items()}
+Render = Callable[[Offer, str], str]
 
 
-def _curl(models: Sequence[Model], default: str, base_url: str, key: str) -> str:
-    body = {"model": default, "stream": True, "messages": [{"role": "user", "content": "Hello!"}]}
+def client_settings(offer: Offer) -> dict[str, str]:
+    """By client: what to type, or what to put into its config."""
+    key = f"${KEY_VARIABLE}" if offer.needs_key else "local"
+    return {name: show(offer, key) for name, show in CLIENTS.items()}
+
+
+def _curl(offer: Offer, key: str) -> str:
+    body = {"model": offer.default, "stream": True, "messages": [{"role": "user", "content": "Hello!"}]}
     bearer = f'-H "Authorization: Bearer {key}" ' if key.startswith("$") else ""
     return (
-        f"curl -N {base_url}/chat/completions -H 'Content-Type: application/json' {bearer}\\\n"
+        f"curl -N {offer.base_url}/chat/completions -H 'Content-Type: application/json' {bearer}\\\n"
         f"  -d '{json.dumps(body)}'"
     )
 
 
-def _openai(models: Sequence[Model], default: str, base_url: str, key: str) -> str:
+def _openai(offer: Offer, key: str) -> str:
     shown = f'os.environ["{key[1:]}"]' if key.startswith("$") else f'"{key}"'
     first = "import os\n\n" if key.startswith("$") else ""
     return (
         f"# pip install openai\n{first}from openai import OpenAI\n\n"
-        f'client = OpenAI(base_url="{base_url}", api_key={shown})\n'
+        f'client = OpenAI(base_url="{offer.base_url}", api_key={shown})\n'
         "answer = client.chat.completions.create(\n"
-        f'    model="{default}", messages=[{{"role": "user", "content": "Hello!"}}]\n'
+        f'    model="{offer.default}", messages=[{{"role": "user", "content": "Hello!"}}]\n'
         ")\n"
         "print(answer.choices[0].message.content)"
     )
 
 
-def _continue(models: Sequence[Model], default: str, base_url: str, key: str) -> str:
+def _continue(offer: Offer, key: str) -> str:
     shown = f"${{{{ secrets.{key[1:]} }}}}" if key.startswith("$") else key
     entries = "".join(
         f"\n  - name: {model.name}\n    provider: openai\n    model: {model.name}\n"
-        f"    apiBase: {base_url}\n    apiKey: {shown}\n    roles: [chat, edit, apply]\n"
+        f"    apiBase: {offer.base_url}\n    apiKey: {shown}\n    roles: [chat, edit, apply]\n"
         f"    capabilities: [tool_use]\n    defaultCompletionOptions:\n      contextLength: {model.context}"
-        for model in models
+        for model in offer.models
     )
     return f"# ~/.continue/config.yaml\nname: draftd\nversion: 1.0.0\nschema: v1\nmodels:{entries}"
 
 
-def _aider(models: Sequence[Model], default: str, base_url: str, key: str) -> str:
+def _aider(offer: Offer, key: str) -> str:
     return (
-        f"export OPENAI_API_BASE={base_url} OPENAI_API_KEY={key}\n"
-        f"aider --model openai/{default} --no-show-model-warnings"
+        f"export OPENAI_API_BASE={offer.base_url} OPENAI_API_KEY={key}\n"
+        f"aider --model openai/{offer.default} --no-show-model-warnings"
     )
 
 
-def _zed(models: Sequence[Model], default: str, base_url: str, key: str) -> str:
+def _zed(offer: Offer, key: str) -> str:
     available = [
         {
             "name": model.name,
@@ -69,10 +67,10 @@ def _zed(models: Sequence[Model], default: str, base_url: str, key: str) -> str:
             "max_tokens": model.context,
             "capabilities": {"tools": True, "images": False},
         }
-        for model in models
+        for model in offer.models
     ]
     value = "" if key.startswith("$") else f"={key}"
-    config = {"openai_compatible": {"draftd": {"api_url": base_url, "available_models": available}}}
+    config = {"openai_compatible": {"draftd": {"api_url": offer.base_url, "available_models": available}}}
     # Zed takes the key from a variable named after the provider.
     first = f"// ~/.config/zed/settings.json; and in Zed's environment {KEY_VARIABLE}{value}\n"
     return f'{first}"language_models": {json.dumps(config, indent=2)}'

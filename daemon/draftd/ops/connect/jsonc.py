@@ -1,8 +1,8 @@
 """JSON with comments and trailing commas, edited in its text: what is not set stays as it is, to the letter.
 
 Pure. A text is read into a tree of values that know where they stand; setting a key replaces the text of one value
-or inserts one member. No library that is kept up does this in Python; Microsoft's jsonc-parser, which OpenCode
-reads its config with, is the model for what is allowed.
+or inserts one member. No maintained Python library does this; what is allowed is what Microsoft's jsonc-parser
+takes, which OpenCode reads its config with.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _SCALAR = re.compile(r"-?(?:0|[1-9]\d*)(?:\.\d+)?(?:[eE][+-]?\d+)?|true|false|nu
 
 
 class JsoncError(ValueError):
-    """The text is no JSON, not even with comments. `line` counts from 1."""
+    """The text is not JSON, even where comments are allowed. `line` counts from 1."""
 
     def __init__(self, reason: str, line: int) -> None:
         super().__init__(reason)
@@ -29,7 +29,7 @@ class JsoncError(ValueError):
 
 @dataclass(slots=True)
 class _Node:
-    """A value and its place in the text. `members` is None for what is no object; of equal keys the last counts."""
+    """A value and its place in the text. `members` is None if it is no object; of equal keys the last counts."""
 
     value: Any
     start: int
@@ -157,7 +157,7 @@ class _Reader:
         return JsoncError(reason, self._text.count("\n", 0, self._at) + 1)
 
     def _skip(self) -> str:
-        """Pass blanks and comments; the character that follows, empty at the end."""
+        """Skip blanks and comments; returns the character that follows, "" at the end."""
         found = _SPACE.match(self._text, self._at)
         assert found is not None
         self._at = found.end()
@@ -211,7 +211,7 @@ class _Reader:
         return node
 
     def _comma(self, end: str) -> int | None:
-        """Pass the comma behind a value; where it ends, None if the value is the last and has none."""
+        """Skip the comma behind a value; returns where it ends, None if the value is the last and has none."""
         if (found := self._skip()) == ",":
             self._at += 1
             return self._at

@@ -1,7 +1,7 @@
-"""OpenCode's config for the profiles there are: made, compared with the user's file, and merged into it.
+"""The part of OpenCode's config that makes it use draftd: written, compared with the user's file, merged into it.
 
-What OpenCode makes of each key was measured with its version 1.18: `limit.output` becomes `max_tokens` of every
-request, and the model's name goes out without the provider's in front.
+What OpenCode does with each key was measured with its version 1.18: `limit.output` becomes `max_tokens` of every
+request, and the model's name is sent without the provider's in front.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -17,61 +17,49 @@ from typing import Any
 
 from draftd.errors import ConfigError, Problem
 from draftd.ops.connect.jsonc import JsoncError, merge
+from draftd.ops.connect.offer import KEY_VARIABLE, Offer, OfferedModel
 
 PROVIDER = "speculative"
-KEY_VARIABLE = "DRAFTD_API_KEY"
-MOST_OUTPUT = 8192  # tokens; OpenCode takes them off the context that it may fill
+MAX_OUTPUT = 8192  # tokens; OpenCode takes them off the context that it may fill
 
 
-@dataclass(frozen=True, slots=True)
-class Model:
-    """A profile as a client sees it. `context` is in tokens."""
-
-    name: str
-    draft_length: int
-    context: int
-    auto_draft: bool = False
-
-
-def render(
-    models: Sequence[Model], default: str, base_url: str, *, needs_key: bool = False
-) -> dict[str, Any]:
-    """The keys that OpenCode needs to talk to the daemon at `base_url`. `default` names one of `models`.
+def opencode_config(offer: Offer) -> dict[str, Any]:
+    """The part of OpenCode's config that it needs to talk to the daemon.
 
     The model for titles is the one with the shortest drafts. A key is named, never written out.
     """
-    small = min(models, key=lambda model: (model.draft_length or 99, model.name))
+    small = min(offer.models, key=lambda model: (model.draft_length or 99, model.name))
     return {
         "$schema": "https://opencode.ai/config.json",
-        "model": f"{PROVIDER}/{default}",
+        "model": f"{PROVIDER}/{offer.default}",
         "small_model": f"{PROVIDER}/{small.name}",
         "provider": {
             PROVIDER: {
                 "npm": "@ai-sdk/openai-compatible",
                 "name": "draftd",
                 "options": {
-                    "baseURL": base_url,
-                    "apiKey": f"{{env:{KEY_VARIABLE}}}" if needs_key else "local",
+                    "baseURL": offer.base_url,
+                    "apiKey": f"{{env:{KEY_VARIABLE}}}" if offer.needs_key else "local",
                 },
-                "models": {model.name: _entry(model) for model in models},
+                "models": {model.name: _entry(model) for model in offer.models},
             }
         },
     }
 
 
-def _entry(model: Model) -> dict[str, Any]:
-    most = "up to " if model.auto_draft else ""
-    drafts = f"{most}{model.draft_length} draft tokens" if model.draft_length else "no drafting"
+def _entry(model: OfferedModel) -> dict[str, Any]:
+    at_most = "up to " if model.auto_draft else ""
+    drafts = f"{at_most}{model.draft_length} draft tokens" if model.draft_length else "no drafting"
     return {
         "name": f"{model.name} ({drafts})",
         "tool_call": True,
         "temperature": True,
-        "limit": {"context": model.context, "output": min(MOST_OUTPUT, model.context // 4)},
+        "limit": {"context": model.context, "output": min(MAX_OUTPUT, model.context // 4)},
     }
 
 
 def config_file(environ: Mapping[str, str] = os.environ) -> Path:
-    """The file of the user's that OpenCode reads last: OPENCODE_CONFIG, else opencode.jsonc, else opencode.json."""
+    """The user's file that OpenCode reads last: OPENCODE_CONFIG, else opencode.jsonc, else opencode.json."""
     if named := environ.get("OPENCODE_CONFIG"):
         return Path(named).expanduser()
     home = environ.get("XDG_CONFIG_HOME") or Path.home() / ".config"
@@ -82,7 +70,7 @@ def config_file(environ: Mapping[str, str] = os.environ) -> Path:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What would become of the user's file."""
+    """The user's file as it is, and as it would be."""
 
     file: Path
     before: str
@@ -111,9 +99,9 @@ def _refused(file: Path, line: int | None, reason: str) -> ConfigError:
 
 
 def write(change: Change, now: datetime) -> Path | None:
-    """Write the change, whole or not at all; the backup of the old file, None if there was none.
+    """Write the change, whole or not at all; returns the backup of the old file, None if there was no file.
 
-    A link stays a link: the file that it points at is written. Raises ConfigError.
+    A link stays a link: the file that it points to is written. Raises ConfigError.
     """
     file = change.file.resolve()
     made = file.with_name(f"{file.name}.draftd-new")

@@ -1,8 +1,12 @@
-"""Collects what the doctor judges, from the system, the model files and the running daemon. Blocking: seconds."""
+"""Collects what the doctor judges, from the system, the model files and the running daemon; and mends what it may.
+
+Blocking: seconds.
+"""
 
 from __future__ import annotations
 
 import importlib.metadata
+import importlib.util
 import json
 import os
 import platform
@@ -17,29 +21,54 @@ import psutil
 from packaging.requirements import InvalidRequirement, Requirement
 
 from draftd import __version__
-from draftd.errors import ConfigError, DraftdError, NotRunningError
-from draftd.instance import NOTE, find
+from draftd.errors import AlreadyRunningError, ConfigError, DraftdError, NotRunningError
+from draftd.hub import ModelOnDisk, cache_dir, read_model, read_vocabulary
+from draftd.instance import NOTE, Instance, find_daemon
 from draftd.ops.bench.report import SAVED
-from draftd.ops.doctor.facts import Daemon, Facts, Model, Port, Process, Purpose, Versions, Vocabularies
-from draftd.ops.doctor.files import compare, read_model
-from draftd.ops.http import Client
+from draftd.ops.doctor.facts import (
+    Download,
+    Facts,
+    OtherProgram,
+    Purpose,
+    RunningDaemon,
+    Versions,
+    Vocabularies,
+    WantedPort,
+)
+from draftd.ops.http import DaemonClient
+from draftd.ops.pull import size_at_hub
 from draftd.profile_files import load_dir
 from draftd.profiles import Profile
 from draftd.settings import Settings
 from draftd.sharing import groups
 from draftd.sockets import holder_of, is_free_port
 
-WATCHED = 0.3  # seconds over which the use of the processors is measured
+WATCHED = 0.3  # seconds over which processor use is measured
+# mlx_lm.utils.MODEL_REMAPPING of 0.32: model types that are served by the file of another.
+OTHER_NAMES = {
+    "mistral": "llama",
+    "llava": "mistral3",
+    "phi-msft": "phixtral",
+    "falcon_mamba": "mamba",
+    "joyai_llm_flash": "deepseek_v3",
+    "kimi_k2": "deepseek_v3",
+    "qwen2_5_vl": "qwen2_vl",
+    "minimax_m2": "minimax",
+    "iquestcoder": "llama",
+    "xverse": "llama",
+    "gemma4_unified": "gemma4",
+    "deepseek_v41_text": "deepseek_v41",
+}
 
 
 def collect(settings: Settings) -> Facts:
-    """Everything. Raises nothing for what is broken: that is a fact too."""
+    """Collect everything. What is broken raises nothing: it is a fact too."""
     profiles, config_error = _profiles(settings)
     running = _daemon(settings)
     share = settings.share_engine or _shares(running)
-    models = {name: read_model(name) for name in _model_names(profiles)}
+    models = _read_models(profiles)
     memory = psutil.virtual_memory()
-    hub_cache = _hub_cache()
+    hub_cache = cache_dir()
     return Facts(
         version=__version__,
         versions=_versions(),
@@ -48,6 +77,8 @@ def collect(settings: Settings) -> Facts:
         share=share,
         ports=tuple(_ports(settings, profiles, running, share=share)),
         models=models,
+        downloads=_downloads(models.values()),
+        unsupported=frozenset(_unsupported(model.config.model_type for model in models.values())),
         vocabularies=tuple(_vocabularies(profiles, models)),
         memory_total=memory.total,
         memory_free=memory.available,
@@ -57,7 +88,7 @@ def collect(settings: Settings) -> Facts:
         hub_cache=hub_cache,
         hub_cache_exists=hub_cache.is_dir(),
         daemon=running,
-        processes=tuple(_processes(running)),
+        programs=tuple(_other_programs(running)),
         bench=_bench(settings.state_dir),
     )
 
@@ -70,16 +101,32 @@ def _profiles(settings: Settings) -> tuple[tuple[Profile, ...], str]:
     return tuple(found.profiles.values()), ""
 
 
-def _model_names(profiles: Iterable[Profile]) -> list[str]:
+def _read_models(profiles: Iterable[Profile]) -> dict[str, ModelOnDisk]:
     ours = [profile for profile in profiles if not profile.command]
-    return list(dict.fromkeys(name for p in ours for name in (p.model, p.draft_model) if name))
+    return {name: read_model(name) for profile in ours for name in profile.models}
 
 
-def _vocabularies(profiles: Iterable[Profile], models: Mapping[str, Model]) -> Iterator[Vocabularies]:
-    pairs = dict.fromkeys((p.model, p.draft_model) for p in profiles if p.draft_model)
+def _downloads(models: Iterable[ModelOnDisk]) -> dict[str, Download]:
+    absent = [model.name for model in models if not model.local and model.folder is None]
+    return {name: Download(*size_at_hub(name)) for name in absent}
+
+
+def _vocabularies(profiles: Iterable[Profile], models: Mapping[str, ModelOnDisk]) -> Iterator[Vocabularies]:
+    pairs = dict.fromkeys((p.model, p.draft_model) for p in profiles if p.draft_model and not p.command)
     for target, draft in pairs:
         if draft and models[target].folder and models[draft].folder:
             yield compare(models[target], models[draft])
+
+
+def compare(target: ModelOnDisk, draft: ModelOnDisk) -> Vocabularies:
+    """Two vocabularies, token id by token id."""
+    rows = target.config.vocabulary_size, draft.config.vocabulary_size
+    one, other = (read_vocabulary(model.folder) if model.folder else {} for model in (target, draft))
+    if not one or not other:
+        return Vocabularies(target.name, draft.name, None, rows=rows)
+    ids = one.keys() | other.keys()
+    differing = sum(one.get(number) != other.get(number) for number in ids)
+    return Vocabularies(target.name, draft.name, differing, len(ids), rows)
 
 
 def _versions() -> Versions:
@@ -112,32 +159,43 @@ def _mlx_wanted() -> str:
     return ""
 
 
+def _unsupported(types: Iterable[str | None]) -> Iterator[str]:
+    """The model types that the installed mlx_lm has no file for. Importing mlx_lm would load mlx: seconds."""
+    spec = importlib.util.find_spec("mlx_lm")
+    if spec is None or spec.origin is None:
+        return
+    folder = Path(spec.origin).parent / "models"
+    for name in {name for name in types if name}:
+        if not (folder / f"{OTHER_NAMES.get(name, name)}.py").is_file():
+            yield name
+
+
 # --- the daemon and its ports -------------------------------------------------------------------------------
 
 
-def _daemon(settings: Settings) -> Daemon | None:
+def _daemon(settings: Settings) -> RunningDaemon | None:
     try:
-        running = find(settings.state_dir)
+        running = find_daemon(settings.state_dir)
     except NotRunningError:
         return None
     key = settings.api_key.get_secret_value() if settings.api_key else ""
     try:
         rows: tuple[Mapping[str, Any], ...] | None = tuple(
-            Client(settings.state_dir, key).status()["workers"]
+            DaemonClient(settings.state_dir, key).status()["workers"]
         )
     except DraftdError:
         rows = None
-    return Daemon(running.pid, running.url, running.version, rows)
+    return RunningDaemon(running.pid, running.url, running.version, rows)
 
 
-def _shares(running: Daemon | None) -> bool:
+def _shares(running: RunningDaemon | None) -> bool:
     """Whether the running daemon was told to share engines, as by `draftd up --share-engine`."""
     return any(row.get("shares_with") for row in (running.rows if running else None) or ())
 
 
 def _ports(
-    settings: Settings, profiles: Iterable[Profile], running: Daemon | None, *, share: bool
-) -> Iterator[Port]:
+    settings: Settings, profiles: Iterable[Profile], running: RunningDaemon | None, *, share: bool
+) -> Iterator[WantedPort]:
     family = _family(running)
     wanted: dict[int, tuple[Purpose, str]] = {settings.port: ("proxy", "draftd")}
     profiles = list(profiles)
@@ -147,12 +205,14 @@ def _ports(
     for number in range(settings.base_port, min(settings.base_port + floating, 65536)):
         wanted.setdefault(number, ("worker", "workers"))
     for number, (purpose, owner) in sorted(wanted.items()):
-        holder = None if is_free_port(number) else holder_of(number)
-        ours = holder is not None and holder.pid in family
-        yield Port(number, purpose, owner, holder, ours)
+        if is_free_port(number):
+            yield WantedPort(number, purpose, owner)
+            continue
+        holder = holder_of(number)
+        yield WantedPort(number, purpose, owner, str(holder), holder.pid, ours=holder.pid in family)
 
 
-def _family(running: Daemon | None) -> set[int]:
+def _family(running: RunningDaemon | None) -> set[int]:
     """The daemon and everything that it started."""
     if running is None:
         return set()
@@ -173,21 +233,15 @@ def _bench(folder: Path) -> dict[str, Any] | None:
 # --- the machine --------------------------------------------------------------------------------------------
 
 
-def _hub_cache() -> Path:
-    from huggingface_hub.constants import HF_HUB_CACHE  # late: it takes most of a second
-
-    return Path(HF_HUB_CACHE)
-
-
 def _disk_free(folder: Path) -> int:
-    """Where `folder` is, or will be."""
+    """Free bytes on the disk where `folder` is or will be."""
     while not folder.exists():
         folder = folder.parent
     return shutil.disk_usage(folder).free
 
 
-def _processes(running: Daemon | None) -> list[Process]:
-    """Those that can be seen and are neither us nor draftd's, the largest first."""
+def _other_programs(running: RunningDaemon | None) -> list[OtherProgram]:
+    """Programs that are neither this one nor draftd's, as far as they can be seen; the largest first."""
     own = _family(running) | {os.getpid(), os.getppid()}
     seen = [process for process in psutil.process_iter() if process.pid not in own]
     for process in seen:
@@ -198,6 +252,21 @@ def _processes(running: Daemon | None) -> list[Process]:
     for process in seen:
         with suppress(psutil.Error):
             found.append(
-                Process(process.pid, process.name(), process.cpu_percent(), process.memory_info().rss)
+                OtherProgram(process.pid, process.name(), process.cpu_percent(), process.memory_info().rss)
             )
     return sorted(found, key=lambda process: -process.memory)
+
+
+# --- what may be mended -------------------------------------------------------------------------------------
+
+
+def fix(facts: Facts) -> Iterator[str]:
+    """Mend what is safe to mend: nothing that a person wrote or that runs. A sentence for each thing done."""
+    folder = facts.state_dir
+    if facts.stale_note:
+        # Holding the folder as a daemon does, so that no daemon can be starting; leaving removes the note.
+        with suppress(AlreadyRunningError), Instance(folder):
+            yield f"removed {folder / NOTE}, which an ended daemon had left"
+    if not facts.hub_cache_exists:
+        facts.hub_cache.mkdir(parents=True, exist_ok=True)
+        yield f"created {facts.hub_cache}"

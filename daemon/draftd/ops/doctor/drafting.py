@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from draftd.ops.doctor.facts import Facts
-from draftd.ops.doctor.findings import Check, Finding, Severity
-from draftd.profiles import Profile
+from draftd.ops.doctor.facts import Check, Facts, Finding, Severity
+from draftd.profiles import MIN_PAYING_ACCEPTANCE, Profile
 
-LOW = 0.6  # acceptance below this rarely pays
-ENOUGH = 200  # proposed tokens, below which an acceptance rate says little
+MIN_PROPOSED = 200  # proposed tokens, below which an acceptance rate says little
 FASTER, SLOWER = 1.05, 0.95  # measured speed-ups beyond these, in three of four comparisons, are clear
 
 
@@ -23,11 +21,11 @@ def acceptance(facts: Facts) -> Iterator[Finding]:
             not row["num_draft_tokens"]
             or row["auto_draft"]
             or figures["ratio"] is None
-            or figures["proposed"] < ENOUGH
+            or figures["proposed"] < MIN_PROPOSED
         ):
             continue
         what = f"{row['name']}: {figures['ratio']:.0%} of the draft tokens are accepted"
-        if figures["ratio"] >= LOW:
+        if figures["ratio"] >= MIN_PAYING_ACCEPTANCE:
             yield Finding(Severity.FINE, "drafting", what)
         else:
             why = "below 60 % drafting rarely pays, and longer drafts lose more"
@@ -73,7 +71,7 @@ def _judged(profile: Profile, bench: Mapping[str, Any] | None) -> Finding | None
     if own["speed_up"] > FASTER and own["low"] > 1:
         return Finding(Severity.FINE, "drafting", what)
     if own["speed_up"] > SLOWER or own["high"] > 1:
-        why = f"no clear gain: single comparisons lie within {own['low']:.2f} and {own['high']:.2f}"
+        why = f"no clear gain: single comparisons lie between {own['low']:.2f} and {own['high']:.2f}"
         do = "draftd bench --runs 9 on a quiet machine; without a gain, drafting only takes memory"
         return Finding(Severity.NOTE, "drafting", what, why, do)
     why = "drafting makes it slower than the target model alone"

@@ -1,21 +1,22 @@
-"""What the doctor knows before it judges: plain values, collected by doctor_collect. Sizes are bytes."""
+"""What the doctor knows before it judges, and the findings it comes to: plain values. Sizes are in bytes. Pure."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from enum import IntEnum
 from pathlib import Path
 from typing import Any, Literal
 
+from draftd.hub import ModelOnDisk
 from draftd.profiles import Profile
-from draftd.sockets import Holder
 
 
 @dataclass(frozen=True, slots=True)
 class Versions:
-    """`mlx` and `mlx_lm` are None where not installed; `mlx_wanted` is mlx_lm's own requirement, as '>=0.32.2'.
+    """`mlx` and `mlx_lm` are None where not installed; `mlx_wanted` is what mlx_lm requires of mlx, as '>=0.32.2'.
 
-    `system` is platform.system(), `system_version` that of macOS or "".
+    `system` is platform.system(); `system_version` is that of macOS, and "" elsewhere.
     """
 
     python: str
@@ -31,49 +32,47 @@ Purpose = Literal["proxy", "fixed", "worker"]
 
 
 @dataclass(frozen=True, slots=True)
-class Port:
-    """A port that draftd wants. `ours` tells that the running daemon or one of its workers holds it."""
+class WantedPort:
+    """A port that draftd wants for the proxy or for the profile `owner`.
+
+    `held` says in words who holds it, "" if it is free; `pid` is the holder's where the system tells. `ours` if the
+    running daemon or one of its workers is the holder.
+    """
 
     number: int
     purpose: Purpose
     owner: str
-    holder: Holder | None
+    held: str = ""
+    pid: int | None = None
     ours: bool = False
 
 
 @dataclass(frozen=True, slots=True)
-class Model:
-    """A model as it is on this machine.
+class Download:
+    """A model that is not on this machine: its size, None if the hub does not answer; and why the hub has none."""
 
-    `folder` is None for a hub model that is not downloaded; then `size` is what the hub says, None for unknown,
-    and `refused` why the hub has none. `caches`: how its cache can be taken back, by the installed mlx_lm;
-    `window` is the length of its sliding window in tokens, if it has one that rotates.
-    """
-
-    name: str
-    local: bool
-    folder: Path | None = None
     size: int | None = None
-    missing: tuple[str, ...] = ()
     refused: str = ""
-    model_type: str | None = None
-    caches: Literal["trimmable", "state", "unsupported", "unknown"] = "unknown"
-    window: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Vocabularies:
-    """Two tokenizers compared: how many of `size` token numbers mean different texts; None if not to be read."""
+    """Two models' vocabularies compared.
+
+    `differing` of `size` token ids mean different texts to them; None if a tokenizer cannot be read. `rows` are the
+    sizes of their embeddings, padding included; None where a config does not say.
+    """
 
     target: str
     draft: str
     differing: int | None
     size: int = 0
+    rows: tuple[int | None, int | None] = (None, None)
 
 
 @dataclass(frozen=True, slots=True)
-class Process:
-    """Another process. `cpu` in percent of one processor."""
+class OtherProgram:
+    """A process that is not ours. `cpu` in percent of one processor."""
 
     pid: int
     name: str
@@ -82,8 +81,8 @@ class Process:
 
 
 @dataclass(frozen=True, slots=True)
-class Daemon:
-    """The running daemon, as its note and /api/status tell; `rows` is None if it does not answer."""
+class RunningDaemon:
+    """The daemon, as its note and /api/status describe it; `rows` is None if it does not answer."""
 
     pid: int
     url: str
@@ -93,8 +92,11 @@ class Daemon:
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """Everything there is to judge. `bench` is the report of the last `draftd bench`, None for none; `share` tells
-    whether profiles that do not say otherwise share an engine.
+    """Everything there is to judge.
+
+    `models` has every model of the profiles, `downloads` those that are not here. `unsupported` are the model types
+    among them that the installed mlx_lm does not know. `share` tells whether profiles that do not say otherwise
+    share an engine. `bench` is the report of the last `draftd bench`, None if there is none.
     """
 
     version: str
@@ -102,8 +104,10 @@ class Facts:
     config_error: str = ""
     profiles: tuple[Profile, ...] = ()
     share: bool = False
-    ports: tuple[Port, ...] = ()
-    models: Mapping[str, Model] = field(default_factory=dict)
+    ports: tuple[WantedPort, ...] = ()
+    models: Mapping[str, ModelOnDisk] = field(default_factory=dict)
+    downloads: Mapping[str, Download] = field(default_factory=dict)
+    unsupported: frozenset[str] = frozenset()
     vocabularies: tuple[Vocabularies, ...] = ()
     memory_total: int = 0
     memory_free: int = 0
@@ -112,6 +116,29 @@ class Facts:
     stale_note: bool = False
     hub_cache: Path = Path()
     hub_cache_exists: bool = True
-    daemon: Daemon | None = None
-    processes: tuple[Process, ...] = ()
+    daemon: RunningDaemon | None = None
+    programs: tuple[OtherProgram, ...] = ()
     bench: Mapping[str, Any] | None = None
+
+
+class Severity(IntEnum):
+    """FINE says what was looked at and found well; a NOTE needs nothing done; what is an ERROR cannot work."""
+
+    FINE = 0
+    NOTE = 1
+    WARNING = 2
+    ERROR = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What was found, why it matters and what to do. `topic` groups; `why` and `do` are empty where all is well."""
+
+    severity: Severity
+    topic: str
+    what: str
+    why: str = ""
+    do: str = ""
+
+
+Check = Callable[[Facts], Iterable[Finding]]

@@ -1,92 +1,91 @@
-"""Checks of the models: there, complete, able to draft, of one vocabulary, and small enough. Pure."""
+"""Checks of the models: here and whole, able to draft, of one vocabulary, and small enough. Pure."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from draftd.ops.doctor.facts import Facts, Model, Vocabularies
-from draftd.ops.doctor.findings import Check, Finding, Severity
+from draftd.hub import ModelOnDisk
+from draftd.ops.doctor.facts import Check, Facts, Finding, Severity, Vocabularies
 from draftd.profiles import Profile
 from draftd.sharing import could_share, groups
 
 GPU_SHARE = 0.75  # of the memory: about what macOS lets the GPU have
-WORTH_SAVING = 0.02  # of the memory
-FEW = 0.005  # of a vocabulary: added tokens that hardly occur
+MIN_SAVING = 0.02  # of the memory; less is not worth a note
+MAX_DIFFERING = 0.005  # of a vocabulary: added tokens that hardly occur
 
 
 def present(facts: Facts) -> Iterator[Finding]:
     """Every model is here, or can be had, and there is room for it."""
-    absent = [model for model in facts.models.values() if not model.local and model.folder is None]
     for model in facts.models.values():
-        yield _presence(model, _first_user(facts.profiles, model.name))
-    needed = sum(model.size or 0 for model in absent)
+        yield _presence(model, _first_user(facts.profiles, model.name), facts)
+    needed = sum(download.size or 0 for download in facts.downloads.values())
     if needed > facts.disk_free:
         what = f"the models to download take {_size(needed)}, the disk has {_size(facts.disk_free)} left"
-        yield Finding(Severity.ERROR, "models", what, "the download would fail", "free some of the disk")
+        yield Finding(Severity.ERROR, "models", what, "the download would fail", "free some disk space")
     elif needed:
         what = f"{_size(needed)} to download, {_size(facts.disk_free)} free on the disk"
         yield Finding(Severity.FINE, "models", what)
 
 
-def _presence(model: Model, user: str) -> Finding:
-    pull = f"draftd pull {user}"
+def _presence(model: ModelOnDisk, user: str, facts: Facts) -> Finding:
     if model.folder is not None and not model.missing:
-        return Finding(Severity.FINE, "models", f"{model.name} is here, {_size(model.size)}")
+        return Finding(Severity.FINE, "models", f"{model.name} is here, {_size(model.weight_bytes)}")
     if model.local:
-        what = (
-            f"{model.name} lacks {', '.join(model.missing)}" if model.folder else f"there is no {model.name}"
-        )
+        lacks = f"{model.name} lacks {', '.join(model.missing)}"
+        what = lacks if model.folder else f"there is no {model.name}"
         do = f"correct the path in the profile {user}, or put the model there"
         return Finding(Severity.ERROR, "models", what, f"the worker of {user} fails at its start", do)
-    if model.refused:
-        do = f"correct the name in the profile {user}"
-        return Finding(
-            Severity.ERROR, "models", f"{model.name}: {model.refused}", "it cannot be downloaded", do
-        )
     if model.folder is not None:
         what = f"{model.name} is downloaded in part: {', '.join(model.missing)} is missing"
-        return Finding(
-            Severity.WARNING, "models", what, "the first start downloads the rest and takes longer", pull
-        )
-    size = _size(model.size) if model.size else "size unknown, as the hub does not answer"
+        why = "the first start downloads the rest and takes longer"
+        return Finding(Severity.WARNING, "models", what, why, f"draftd pull {user}")
+    return _absence(model, user, facts)
+
+
+def _absence(model: ModelOnDisk, user: str, facts: Facts) -> Finding:
+    download = facts.downloads[model.name]
+    if download.refused:
+        what = f"{model.name}: {download.refused}"
+        do = f"correct the name in the profile {user}"
+        return Finding(Severity.ERROR, "models", what, "it cannot be downloaded", do)
+    size = _size(download.size) if download.size else "size unknown, as the hub does not answer"
+    what = f"{model.name} is not downloaded ({size})"
     why = f"the first start of {user} downloads it, while requests wait"
-    return Finding(Severity.NOTE, "models", f"{model.name} is not downloaded ({size})", why, pull)
+    return Finding(Severity.NOTE, "models", what, why, f"draftd pull {user}")
 
 
 def _first_user(profiles: Iterable[Profile], model: str) -> str:
-    return next((p.name for p in profiles if model in (p.model, p.draft_model, p.adapter_path)), "")
+    return next((profile.name for profile in profiles if model in profile.files), "")
 
 
 def able_to_draft(facts: Facts) -> Iterator[Finding]:
     """mlx_lm takes refused tokens back out of the cache, which not every kind of cache can do."""
     for model in facts.models.values():
-        users = [p.name for p in facts.profiles if p.draft_model and model.name in (p.model, p.draft_model)]
+        users = [p.name for p in facts.profiles if p.draft_model and model.name in p.models]
         if users:
-            yield from _drafting(model, ", ".join(users))
+            yield from _drafting(model, ", ".join(users), facts)
 
 
-def _drafting(model: Model, users: str) -> Iterator[Finding]:
-    if model.caches == "unsupported":
-        what = f"the installed mlx-lm knows no model type {model.model_type} ({model.name})"
+def _drafting(model: ModelOnDisk, users: str, facts: Facts) -> Iterator[Finding]:
+    config = model.config
+    if config.model_type in facts.unsupported:
+        what = f"the installed mlx-lm knows no model type {config.model_type} ({model.name})"
         do = "update mlx-lm within 0.32, or choose another model"
         yield Finding(Severity.ERROR, "drafting", what, f"workers fail at their start: {users}", do)
-    if model.caches == "state":
-        what = f"{model.name} ({model.model_type}) cannot draft: it keeps a state that cannot be taken back"
+    elif config.cache == "state":
+        what = f"{model.name} ({config.model_type}) cannot draft: it keeps a state that cannot be taken back"
         do = f"remove draft_model from {users}, or choose a model with attention only"
         yield Finding(Severity.ERROR, "drafting", what, "every request ends in an error", do)
-    if model.window:
-        what = (
-            f"{model.name} ({model.model_type}) remembers the last {model.window} tokens only, in some layers"
-        )
-        why = (
-            "from there on mlx_lm cannot take refused draft tokens back: long answers may go wrong, unnoticed"
-        )
+    elif config.cache == "window":
+        kind = f"{model.name} ({config.model_type})"
+        what = f"some layers of {kind} remember the last {config.window} tokens only"
+        why = "beyond that mlx_lm cannot take refused draft tokens back: long answers may go wrong, unnoticed"
         do = f"for long chats remove draft_model from {users}"
         yield Finding(Severity.WARNING, "drafting", what, why, do)
 
 
 def one_vocabulary(facts: Facts) -> Iterator[Finding]:
-    """Target and draft model mean the same by the same token numbers."""
+    """Target and draft model mean the same by the same token ids."""
     for pair in facts.vocabularies:
         yield _compared(pair)
 
@@ -94,13 +93,15 @@ def one_vocabulary(facts: Facts) -> Iterator[Finding]:
 def _compared(pair: Vocabularies) -> Finding:
     both = f"{pair.draft} and {pair.target}"
     if pair.differing is None:
+        target_rows, draft_rows = pair.rows
+        sizes = f"; their sizes are {draft_rows} and {target_rows}" if draft_rows != target_rows else ""
+        what = f"the tokenizers of {both} cannot be compared{sizes}"
         why = "drafts of another vocabulary are all refused"
-        do = "draftd test shows the acceptance"
-        return Finding(Severity.NOTE, "drafting", f"the tokenizers of {both} cannot be compared", why, do)
+        return Finding(Severity.NOTE, "drafting", what, why, "draftd test shows the acceptance")
     if pair.differing == 0:
         return Finding(Severity.FINE, "drafting", f"{both} have one vocabulary of {pair.size} tokens")
     what = f"{pair.differing} of {pair.size} tokens mean something else to {both}"
-    if pair.differing <= FEW * pair.size:
+    if pair.differing <= MAX_DIFFERING * pair.size:
         return Finding(Severity.NOTE, "drafting", what, "drafts with these few tokens are refused", "nothing")
     why = "nearly every draft is refused: slower than no drafting"
     return Finding(Severity.ERROR, "drafting", what, why, "choose a draft model of the target's own family")
@@ -114,10 +115,8 @@ def memory(facts: Facts) -> Iterator[Finding]:
     if not known:
         return
     total = sum(known)
-    what = (
-        f"{len(known)} workers start by themselves, with {_size(total)} of weights; "
-        f"the memory is {_size(facts.memory_total)}"
-    )
+    many = "1 worker starts by itself" if len(known) == 1 else f"{len(known)} workers start by themselves"
+    what = f"{many}, with {_size(total)} of weights; the memory is {_size(facts.memory_total)}"
     saved, shared = _sharing(facts)
     one = "'draftd up PROFILE' starts one only, or set autostart = false in the others"
     do = f"{shared}; or {one}" if saved else one
@@ -129,7 +128,7 @@ def memory(facts: Facts) -> Iterator[Finding]:
     elif facts.daemon is None and total > facts.memory_free:
         why = f"only {_size(facts.memory_free)} is free now: other programs would be swapped out"
         yield Finding(Severity.WARNING, "memory", what, why, do)
-    elif saved > WORTH_SAVING * facts.memory_total:
+    elif saved > MIN_SAVING * facts.memory_total:
         why = f"they hold the same weights several times over: sharing would save {_size(saved)}"
         yield Finding(Severity.NOTE, "memory", what, why, do)
     else:
@@ -138,8 +137,11 @@ def memory(facts: Facts) -> Iterator[Finding]:
 
 
 def _weights(profile: Profile, facts: Facts) -> int | None:
-    names = [name for name in (profile.model, profile.draft_model) if name]
-    sizes = [facts.models[name].size if name in facts.models else None for name in names]
+    """What the worker of a profile loads; of a model that is not here, what the hub says. None if nobody knows."""
+    sizes = []
+    for name in profile.models:
+        download = facts.downloads.get(name)
+        sizes.append(download.size if download else facts.models[name].weight_bytes or None)
     return None if None in sizes else sum(size or 0 for size in sizes)
 
 
@@ -151,9 +153,7 @@ def _sharing(facts: Facts) -> tuple[int, str]:
     return saved, f"share_engine = true in draftd.toml: one worker for {names} (saves {_size(saved)})"
 
 
-def _size(size: int | None) -> str:
-    if size is None:
-        return "of unknown size"
+def _size(size: int) -> str:
     return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.0f} MB"
 
 

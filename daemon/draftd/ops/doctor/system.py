@@ -6,15 +6,23 @@ from collections.abc import Iterator
 
 from packaging.specifiers import SpecifierSet
 
-from draftd.ops.doctor.facts import Daemon, Facts, Port, Process, Versions
-from draftd.ops.doctor.findings import Check, Finding, Severity
+from draftd.ops.doctor.facts import (
+    Check,
+    Facts,
+    Finding,
+    OtherProgram,
+    RunningDaemon,
+    Severity,
+    Versions,
+    WantedPort,
+)
 
 ENGINE_FITS = SpecifierSet(">=0.32.2,<0.33")  # what the engine's hooks were written for
-LEAST_PYTHON = SpecifierSet(">=3.11")
-LEAST_MACOS = SpecifierSet(">=14.0")  # what mlx is built for
-HEAVY_CPU = 80.0  # percent of one processor
-HEAVY_SHARE = 0.1  # of the machine's memory
-MOST = 5  # programs that are named
+MIN_PYTHON = SpecifierSet(">=3.11")
+MIN_MACOS = SpecifierSet(">=14.0")  # what mlx is built for
+MIN_CPU = 80.0  # percent of one processor
+MIN_MEMORY_SHARE = 0.1  # of the machine's memory
+MAX_NAMED = 5  # programs that a report names
 
 
 def versions(facts: Facts) -> Iterator[Finding]:
@@ -36,15 +44,15 @@ def versions(facts: Facts) -> Iterator[Finding]:
 
 
 def _version_problems(found: Versions) -> Iterator[Finding]:
-    if not LEAST_PYTHON.contains(found.python, prereleases=True):
+    if not MIN_PYTHON.contains(found.python, prereleases=True):
         what = f"Python {found.python} is too old"
         yield _broken(what, "draftd needs 3.11 or newer", "install Python 3.12, then draftd again with it")
     if found.system == "Darwin" and found.processor != "arm64":
-        why = "mlx runs on Apple silicon only, and Rosetta is none"
+        why = "mlx runs on Apple silicon only, and not under Rosetta"
         yield _broken(
             "this Python is built for Intel", why, "install a Python for arm64, then draftd with it"
         )
-    if found.system == "Darwin" and not LEAST_MACOS.contains(found.system_version or "0"):
+    if found.system == "Darwin" and not MIN_MACOS.contains(found.system_version or "0"):
         what = f"macOS {found.system_version} is too old"
         yield _broken(what, "mlx is built for macOS 14 and newer", "update macOS")
     again = "uv pip install 'mlx>=0.32' 'mlx-lm>=0.32.2,<0.33'  (in draftd's environment)"
@@ -73,20 +81,24 @@ def configuration(facts: Facts) -> Iterator[Finding]:
     if facts.config_error:
         why = "'draftd up' refuses to start, and a reload keeps the old profiles"
         yield Finding(
-            Severity.ERROR, "profiles", facts.config_error, why, "correct the file; 'draftd check' tells"
+            Severity.ERROR,
+            "profiles",
+            facts.config_error,
+            why,
+            "correct the file; 'draftd check' reads it again",
         )
     else:
         yield Finding(Severity.FINE, "profiles", f"{len(facts.profiles)} profiles are valid")
 
 
 def daemon(facts: Facts) -> Iterator[Finding]:
-    """It runs, answers, and is the version that is installed; what an earlier one left behind."""
+    """It runs, answers, and is the installed version; and an earlier one left nothing behind."""
     if facts.daemon is None:
         yield Finding(
             Severity.NOTE,
             "daemon",
-            "no daemon runs",
-            "nobody serves",
+            "no daemon is running",
+            "there is nobody to answer requests",
             "draftd up, or without any download: draftd up --demo",
         )
     else:
@@ -97,7 +109,7 @@ def daemon(facts: Facts) -> Iterator[Finding]:
             Severity.NOTE,
             "daemon",
             f"an ended daemon left its note in {facts.state_dir}",
-            "it was killed, or the machine lost power; the note is not believed",
+            "it was killed, or the machine lost power; nothing relies on the note",
             "draftd doctor --fix removes it",
         )
     if not facts.hub_cache_exists:
@@ -105,12 +117,12 @@ def daemon(facts: Facts) -> Iterator[Finding]:
             Severity.NOTE,
             "daemon",
             f"there is no {facts.hub_cache}",
-            "without it mlx_lm.server answers /v1/models with nothing, for clients that ask a worker directly",
+            "without it a worker that is asked directly answers /v1/models with an empty body",
             "draftd doctor --fix creates it; so does the first download",
         )
 
 
-def _running(found: Daemon, installed: str) -> Iterator[Finding]:
+def _running(found: RunningDaemon, installed: str) -> Iterator[Finding]:
     if found.rows is None:
         what = f"the daemon (pid {found.pid}) does not answer at {found.url}"
         yield Finding(Severity.ERROR, "daemon", what, "no client is served", f"kill {found.pid}; draftd up")
@@ -135,15 +147,19 @@ def _other_models(facts: Facts) -> Iterator[Finding]:
     other = [row["name"] for row in rows if files.get(row["name"], row["model"]) != row["model"]]
     if other:
         what = f"the daemon serves other models than the profile files name: {', '.join(other)}"
-        why = "it was started with --demo or other profiles; what is said of models here is of the files"
+        why = "it was started with --demo or other profiles; this report is about the models in the files"
         yield Finding(
-            Severity.NOTE, "daemon", what, why, "nothing, if that is meant; else draftd down; draftd up"
+            Severity.NOTE,
+            "daemon",
+            what,
+            why,
+            "nothing, if you meant that; otherwise: draftd down; draftd up",
         )
 
 
 def ports(facts: Facts) -> Iterator[Finding]:
     """The ports that draftd wants are free, or held by itself."""
-    strangers = [port for port in facts.ports if port.holder is not None and not port.ours]
+    strangers = [port for port in facts.ports if port.held and not port.ours]
     for port in strangers:
         yield _busy(port, facts.versions.system, running=facts.daemon is not None)
     if facts.ports and not strangers:
@@ -152,39 +168,35 @@ def ports(facts: Facts) -> Iterator[Finding]:
         yield Finding(Severity.FINE, "ports", f"{numbers}: {state}")
 
 
-def _busy(port: Port, system: str, *, running: bool) -> Finding:
-    holder = port.holder
-    assert holder is not None
+def _busy(port: WantedPort, system: str, *, running: bool) -> Finding:
     who = "lsof -nP" if system == "Darwin" else "ss -ltnp"
     find = f"sudo {who} {f'-iTCP:{port.number} -sTCP:LISTEN' if system == 'Darwin' else f'sport = :{port.number}'}"
-    free = f"kill {holder.pid}" if holder.pid else f"find out with: {find}"
+    free = f"kill {port.pid}" if port.pid else f"find out who with: {find}"
     if port.purpose == "worker":
-        why = "workers skip it and take the next free port; nothing is lost but the number"
-        return Finding(Severity.NOTE, "ports", str(holder), why, f"nothing, or: {free}")
+        why = "workers skip it and take the next free port"
+        return Finding(Severity.NOTE, "ports", port.held, why, f"nothing, or: {free}")
     if port.purpose == "fixed":
         why = f"{port.owner} asks for just this port, and gets another"
-        return Finding(
-            Severity.WARNING, "ports", str(holder), why, f"{free}   or change 'port' in the profile"
-        )
+        return Finding(Severity.WARNING, "ports", port.held, why, f"{free}   or change 'port' in the profile")
     if running:
-        why = "the running daemon listens elsewhere, so that clients set to this port reach somebody else"
-        return Finding(Severity.NOTE, "ports", str(holder), why, f"nothing, or: {free}")
+        why = "the running daemon listens elsewhere, so clients that use this port reach another program"
+        return Finding(Severity.NOTE, "ports", port.held, why, f"nothing, or: {free}")
     why = "the proxy cannot listen: 'draftd up' ends at once"
     return Finding(
-        Severity.ERROR, "ports", str(holder), why, f"{free}   or: draftd up --port {port.number + 1}"
+        Severity.ERROR, "ports", port.held, why, f"{free}   or: draftd up --port {port.number + 1}"
     )
 
 
 def other_programs(facts: Facts) -> Iterator[Finding]:
-    """Who else takes much of the processors or of the memory."""
-    least = HEAVY_SHARE * facts.memory_total
-    heavy = [process for process in facts.processes if process.cpu >= HEAVY_CPU or process.memory >= least]
-    yield from map(_heavy, heavy[:MOST])
+    """Other programs that take much processor time or memory."""
+    least = MIN_MEMORY_SHARE * facts.memory_total
+    heavy = [p for p in facts.programs if p.cpu >= MIN_CPU or p.memory >= least]
+    yield from map(_heavy, heavy[:MAX_NAMED])
 
 
-def _heavy(process: Process) -> Finding:
-    used = f"{process.cpu:.0f} % of a processor and {process.memory / 1e9:.1f} GB"
-    what = f"{process.name} (pid {process.pid}) uses {used}"
+def _heavy(program: OtherProgram) -> Finding:
+    used = f"{program.cpu:.0f} % of a processor and {program.memory / 1e9:.1f} GB"
+    what = f"{program.name} (pid {program.pid}) uses {used}"
     why = "generation slows down with it, and models may not fit beside it"
     return Finding(Severity.NOTE, "machine", what, why, "end it, if it is not needed")
 

@@ -1,4 +1,4 @@
-"""What Prometheus needs to know: the scrape job, and two alert rules. Pure."""
+"""What Prometheus needs: the scrape job, and two alert rules. Pure."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ KEY_FILE = "draftd-api-key"
 
 _CONFIG = """\
 # Save as prometheus.yml, with the alert rules beside it:  draftd prometheus --rules > {rules_file}
-# Where a Prometheus runs already, take over the job and the line under rule_files.
+# If you have a Prometheus already, copy the job and the line under rule_files.
 global:
   scrape_interval: 15s
   evaluation_interval: 15s

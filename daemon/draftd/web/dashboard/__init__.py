@@ -1,4 +1,4 @@
-"""The dashboard: one static page and its two files. It holds no data, so it is given out without the API key."""
+"""The dashboard: a static page and the files it loads. They hold no data, so they need no API key."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ FILES = {
     "/dashboard/icon.svg": ("icon.svg", "image/svg+xml"),
 }
 HEADERS = {
-    # Nothing from elsewhere, nothing inline, and no page of others around ours: its buttons stop workers.
+    # Nothing from other sites, nothing inline, and no frame of another page around ours: its buttons stop workers.
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self';"
     " connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
     "X-Content-Type-Options": "nosniff",
@@ -29,13 +29,13 @@ HEADERS = {
 def routes() -> list[web.RouteDef]:
     """Paths and handlers."""
     folder = Path(__file__).parent
-    return [web.get(path, _giving(folder / name, kind)) for path, (name, kind) in FILES.items()]
+    return [web.get(path, _serving(folder / name, kind)) for path, (name, kind) in FILES.items()]
 
 
-def _giving(file: Path, kind: str) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+def _serving(file: Path, kind: str) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
     text = file.read_text("utf-8")
 
-    async def give(request: web.Request) -> web.StreamResponse:
+    async def serve(request: web.Request) -> web.StreamResponse:
         return web.Response(text=text, content_type=kind, headers=HEADERS)
 
-    return give
+    return serve

@@ -1,0 +1,79 @@
+"""What the loaded models are like, said once they are loaded: the record `loaded`.
+
+For each model it has the kinds of its caches, whether they can be rolled back, its vocabulary and its context.
+Nobody else needs to know how mlx_lm makes a model's cache.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+from draftd.engine import records
+from draftd.protocol import LOADED
+
+
+def saying(load: Callable[..., Any]) -> Callable[..., Any]:
+    """Wrap `_load` of mlx_lm's ModelProvider: after it, the record is written. An error in that disturbs nobody."""
+
+    @functools.wraps(load)
+    def loading(self: Any, *args: Any, **kwargs: Any) -> Any:
+        result = load(self, *args, **kwargs)
+        try:
+            records.write(loaded_record(self.model, self.draft_model))
+        except Exception as error:
+            records.say(f"what the models are like could not be said: {records.describe(error)}")
+        return result
+
+    return loading
+
+
+def loaded_record(model: Any, draft_model: Any) -> str:
+    """Return the record for the target model and the draft model, which may be None."""
+    draft = None if draft_model is None else facts(draft_model)
+    return records.record(LOADED, target=facts(model), draft=draft)
+
+
+def facts(model: Any) -> dict[str, Any]:
+    """Return what there is to say about one model.
+
+    `cache`: the kinds, as mlx_lm's classes are called, in the order of the layers and each once. `trimmable`:
+    whether all of them can be rolled back at any length of text. `window`: the length in tokens, of the smallest
+    one, from which on rotating caches cannot; None if there are none. `vocabulary` and `context`: in tokens, None
+    if unknown.
+    """
+    from mlx_lm.models.cache import make_prompt_cache
+
+    layers = leaves(make_prompt_cache(model))
+    windows = [size for layer in layers if isinstance(size := getattr(layer, "max_size", None), int)]
+    args = getattr(model, "args", None)
+    return {
+        "cache": list(dict.fromkeys(type(layer).__name__ for layer in layers)),
+        "trimmable": not windows and all(layer.is_trimmable() for layer in layers),
+        "window": min(windows, default=None),
+        "vocabulary": vocabulary_size(args),
+        "context": _argument(args, "max_position_embeddings"),
+    }
+
+
+def leaves(layers: list[Any]) -> list[Any]:
+    """Return a model's caches, with those that consist of several caches taken apart."""
+    found = []
+    for layer in layers:
+        parts = getattr(layer, "caches", None)
+        found += [layer] if parts is None else leaves(list(parts))
+    return found
+
+
+def vocabulary_size(args: Any) -> int | None:
+    """Return how many logits a model gives, by the arguments that mlx_lm built it from; None if they do not say."""
+    return _argument(args, "vocab_size")
+
+
+def _argument(args: Any, name: str) -> int | None:
+    """Models that read more than text have the arguments of their text model one level deeper, as in their
+    config.
+    """
+    text = getattr(args, "text_config", None)
+    deeper = text.get(name) if isinstance(text, dict) else getattr(text, name, None)
+    value = getattr(args, name, None) or deeper
+    return value if isinstance(value, int) else None

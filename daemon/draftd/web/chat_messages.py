@@ -1,0 +1,99 @@
+"""The messages of a request, as chat templates and mlx_lm.server take them. Pure."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from draftd.errors import RequestError
+
+
+def checked(fields: dict[str, Any], *, parts: bool) -> list[dict[str, Any]]:
+    """The messages, checked. With `parts`, a content that holds more than text stays as it is."""
+    messages = fields.get("messages")
+    if not isinstance(messages, list) or not messages:
+        raise RequestError(400, "messages must be a list with at least one message", param="messages")
+    return [_message(message, f"messages[{index}]", parts) for index, message in enumerate(messages)]
+
+
+def _message(message: Any, place: str, parts: bool) -> dict[str, Any]:
+    if not isinstance(message, dict) or not isinstance(message.get("role"), str):
+        raise RequestError(400, f"{place} must be an object with a role", param=place)
+    made = dict(message)
+    if made["role"] == "developer":  # the newer name of `system`, unknown to chat templates
+        made["role"] = "system"
+    content = made.get("content")
+    # The profile's system prompt may be joined with the client's, so that has to be a text in any case.
+    if not parts or made["role"] == "system" or not _holds_more_than_text(content):
+        made["content"] = _content(content, f"{place}.content")
+    if made.get("tool_calls") is None:
+        made.pop("tool_calls", None)
+    else:
+        made["tool_calls"] = _tool_calls(made["tool_calls"], f"{place}.tool_calls")
+    return made
+
+
+def _holds_more_than_text(content: Any) -> bool:
+    kinds = (
+        [part.get("type") for part in content if isinstance(part, dict)] if isinstance(content, list) else []
+    )
+    return any(kind != "text" for kind in kinds)
+
+
+def _content(content: Any, place: str) -> str:
+    """Text, or text parts joined. Images are refused: mlx_lm.server would fetch remote ones, even for a text
+    model, and cannot draft with any. (Another server, started by a `command`, gets them as they are.)
+    """
+    if content is None or isinstance(content, str):
+        return content or ""
+    if not isinstance(content, list):
+        raise RequestError(400, f"{place} must be a text or a list of text parts", param=place)
+    return "".join(_part_text(part, place) for part in content)
+
+
+def _part_text(part: Any, place: str) -> str:
+    text = part.get("text") if isinstance(part, dict) and part.get("type") == "text" else None
+    if not isinstance(text, str):
+        raise RequestError(400, f"{place}: only text parts are supported, no images or audio", param=place)
+    return text
+
+
+def _tool_calls(calls: Any, place: str) -> list[dict[str, Any]]:
+    """mlx_lm.server parses the arguments of past calls; where they are not JSON, they become one JSON string."""
+    if not isinstance(calls, list):
+        raise RequestError(400, f"{place} must be a list", param=place)
+    made = []
+    for call in calls:
+        function = call.get("function") if isinstance(call, dict) else None
+        if not isinstance(function, dict) or not isinstance(function.get("name"), str):
+            raise RequestError(400, f"{place}: each call needs a function with a name", param=place)
+        arguments = _json_text(function.get("arguments") or "{}")
+        made.append({**call, "function": {**function, "arguments": arguments}})
+    return made
+
+
+def _json_text(arguments: Any) -> str:
+    if not isinstance(arguments, str):
+        return json.dumps(arguments)
+    try:
+        json.loads(arguments)
+    except (ValueError, RecursionError):
+        return json.dumps(arguments)
+    return arguments
+
+
+def with_system_prompt(messages: list[dict[str, Any]], prompt: str, mode: str) -> list[dict[str, Any]]:
+    """The messages with the profile's system prompt. It depends on the mode what becomes of the client's own:
+    `default` leaves it, and adds the prompt only where there is none; `prepend` puts the prompt in front of it, in
+    one message (many templates take only one); `replace` drops it; `off` adds nothing.
+    """
+    if not prompt or mode == "off":
+        return messages
+    own = [message for message in messages if message["role"] == "system"]
+    rest = [message for message in messages if message["role"] != "system"]
+    if not own or mode == "replace":
+        return [{"role": "system", "content": prompt}, *rest]
+    if mode == "prepend":
+        text = "\n\n".join([prompt, *(message["content"] for message in own)])
+        return [{"role": "system", "content": text}, *rest]
+    return messages

@@ -1,0 +1,144 @@
+"""What happens to every request: it gets an id, is let in or refused, is answered, and is counted.
+
+Theory of operation. A transport (`fast_http`, `aiohttp_app`) reads the head of a request, makes a ClientExchange of
+it and calls `run` with whatever is to handle it. All that two transports could do differently stands here and only
+here: who is let in (`check`), the headers that every answer has, how an error is worded, what a client is sent when
+the fault is ours, and what is counted under which status.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import secrets
+import time
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+import structlog
+
+from draftd.errors import DraftdError, RequestError
+from draftd.telemetry.metrics import CLIENT_LEFT, Metrics
+from draftd.web.client import ClientExchange, Limits, RequestHead
+from draftd.web.error_bodies import error_body, error_event, error_headers, status_of
+from draftd.web.guard import Guard
+from draftd.web.proxy import Proxy
+from draftd.web.request_body import Endpoint
+
+log = structlog.get_logger("web")
+
+COMPLETIONS: dict[str, Endpoint] = {
+    "/v1/chat/completions": "chat.completions",
+    "/chat/completions": "chat.completions",
+    "/v1/completions": "completions",
+}
+SERVER = "draftd"
+REQUEST_ID = "x-request-id"
+
+Exchange = TypeVar("Exchange", bound=ClientExchange)
+
+
+class Pipeline:
+    """The way of every request; see the module."""
+
+    def __init__(self, proxy: Proxy, guard: Guard, metrics: Metrics, limits: Limits) -> None:
+        self._proxy = proxy
+        self._guard = guard
+        self._metrics = metrics
+        self._limits = limits
+
+    def check(self, head: RequestHead) -> None:
+        """Refuse what can be refused before the body is read. Raises RequestError."""
+        if not head.target.startswith("/"):
+            raise RequestError(403, "draftd is not a forward proxy: ask for a path, not for a URL")
+        self._guard.check(head.method, head.path, head.headers)
+        if head.length > self._limits.max_body:
+            raise too_large(self._limits)
+        if head.headers.get("Content-Encoding", "identity").lower() != "identity":
+            raise RequestError(415, "compressed bodies are not accepted")
+        if head.headers.get("Expect", "100-continue").lower() != "100-continue":
+            raise RequestError(417, "the only expectation that draftd can meet is 100-continue")
+
+    def takes_completion(self, head: RequestHead) -> bool:
+        """Whether this is a request for a completion whose body may be read."""
+        try:
+            self.check(head)
+        except RequestError:
+            return False
+        return head.path in COMPLETIONS
+
+    def complete(self, exchange: ClientExchange) -> Awaitable[None]:
+        """Handle a request for a completion."""
+        return self._proxy.handle(exchange, COMPLETIONS[exchange.head.path])
+
+    async def run(self, exchange: Exchange, handle: Callable[[Exchange], Awaitable[None]]) -> None:
+        """Answer one request by `handle`, which may raise.
+
+        Raises CancelledError if the client has left or does not read: then nobody is there to be answered.
+        """
+        began = time.monotonic()
+        exchange.headers |= identity()
+        self._allow_origin(exchange)
+        status = CLIENT_LEFT
+        try:
+            status = await self._status_of(exchange, handle)
+        except (ConnectionError, TimeoutError):
+            exchange.abort()
+            raise asyncio.CancelledError from None
+        finally:
+            self._count(exchange, status, time.monotonic() - began)
+
+    async def _status_of(self, exchange: Exchange, handle: Callable[[Exchange], Awaitable[None]]) -> int:
+        try:
+            await handle(exchange)
+        except DraftdError as error:
+            return await _fail(exchange, error)
+        except (ConnectionError, TimeoutError):
+            raise
+        except Exception:
+            request_id = exchange.headers[REQUEST_ID]
+            log.exception(
+                "a request failed by a fault of draftd", path=exchange.head.path, request_id=request_id
+            )
+            return await _fail(exchange, DraftdError("a fault in draftd; its log has the details"))
+        return exchange.status
+
+    def _allow_origin(self, exchange: ClientExchange) -> None:
+        """Let pages of the origins that the settings name read the answer; by default there are none."""
+        origin = exchange.head.headers.get("Origin")
+        if origin is None or origin not in self._guard.origins:
+            return
+        exchange.headers |= {"Access-Control-Allow-Origin": origin, "Vary": "Origin"}
+        if exchange.head.method == "OPTIONS":
+            exchange.headers |= {
+                "Access-Control-Allow-Methods": "GET, POST",
+                "Access-Control-Allow-Headers": "Authorization, Content-Type",
+            }
+
+    def _count(self, exchange: ClientExchange, status: int, seconds: float) -> None:
+        path = exchange.head.path
+        if path in COMPLETIONS:
+            self._metrics.request(exchange.profile, COMPLETIONS[path], status, seconds)
+        elif path.startswith("/v1/models"):
+            self._metrics.request(None, "models", status, seconds)
+
+
+def identity() -> dict[str, str]:
+    """The headers that every answer has: who answers, and a new id for the request."""
+    return {"Server": SERVER, REQUEST_ID: secrets.token_hex(16)}
+
+
+def too_large(limits: Limits) -> RequestError:
+    """The error for a body beyond the limit, whether it was promised or only came."""
+    return RequestError(413, f"the body is larger than {limits.max_body} bytes (see max_body_bytes)")
+
+
+async def _fail(exchange: ClientExchange, error: DraftdError) -> int:
+    """Answer with an error: with its status as long as nothing was sent, else with an event and no end mark."""
+    if exchange.begun:
+        await exchange.write(error_event(error))
+        exchange.cut()
+    else:
+        exchange.headers |= error_headers(error)
+        await exchange.answer(status_of(error), json.dumps(error_body(error)).encode())
+    return status_of(error)

@@ -1,0 +1,151 @@
+"""What the daemon says of itself: the bodies of /v1/models, /api/status and /api/events, and gauges."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from draftd import __version__
+from draftd.profiles import Profile
+from draftd.telemetry.metrics import Metrics, Recent, WorkerSample
+from draftd.telemetry.speculation import Speculation
+from draftd.web.proxy import Proxy
+from draftd.web.router import Router
+from draftd.workers.status import SpareStatus, WorkerStatus, describe_code
+from draftd.workers.supervisor import Supervisor
+from draftd.workers.warm_spare import Starter
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StatusReport:
+    """Asks the parts of the daemon when it is asked itself. `started`: when the daemon did, in epoch seconds."""
+
+    supervisor: Supervisor
+    router: Router
+    proxy: Proxy
+    metrics: Metrics
+    starter: Starter
+    started: float
+
+    def status(self) -> dict[str, Any]:
+        """The body of /api/status."""
+        default = self.router.table.default
+        return {
+            "version": __version__,
+            "pid": os.getpid(),
+            "started": iso(self.started),
+            "default_model": default.name if default else None,
+            "workers": self.workers(),
+            "warm_spare": spare(self.starter.status()),
+        }
+
+    def live(self) -> dict[str, Any]:
+        """The status as /api/events has it, with the figures of the last requests."""
+        status = self.status()
+        for row in status["workers"]:
+            name = row["name"]
+            row.update(live(self.proxy.admission(name).active, self.metrics.recent(name)))
+        return status
+
+    def workers(self) -> list[dict[str, Any]]:
+        """Every profile's worker as /api/status has it."""
+        return [
+            worker(one, self.proxy.admission(one.name).depth, self.metrics)
+            for one in self.supervisor.snapshot()
+        ]
+
+    def samples(self) -> list[WorkerSample]:
+        """Every profile's worker for a scrape of /metrics."""
+        return [
+            WorkerSample(
+                one.name,
+                one.state,
+                one.memory_bytes,
+                self.proxy.admission(one.name).depth if one.name == one.worker else None,
+                one.start_seconds,
+                one.accounting,
+            )
+            for one in self.supervisor.snapshot()
+        ]
+
+    def spare_memory(self) -> int:
+        """Bytes of the warm spare; 0 without one."""
+        spare = self.starter.status()
+        return (spare.memory_bytes or 0) if spare else 0
+
+
+def worker(status: WorkerStatus, queue: int, metrics: Metrics) -> dict[str, Any]:
+    """One profile's worker in /api/status. Times are ISO 8601 in UTC."""
+    acceptance = metrics.acceptance(status.name)
+    last = status.last_exit
+    return {
+        "name": status.name,
+        "worker": status.worker,
+        "shares_with": list(status.shares_with),
+        "state": status.state,
+        "pid": status.pid,
+        "port": status.port,
+        "model": status.model,
+        "draft_model": status.draft_model,
+        "num_draft_tokens": status.num_draft_tokens,
+        "auto_draft": status.auto_draft,
+        "since": iso(status.since),
+        "restarts": status.restarts,
+        "last_exit": last
+        and {
+            "code": last.code,
+            "reason": last.reason,
+            "meaning": describe_code(last.code),
+            "at": iso(last.at),
+            "lines": list(last.lines),
+        },
+        "memory_bytes": status.memory_bytes,
+        "start_seconds": status.start_seconds,
+        "queue": queue,
+        "requests": metrics.requests(status.name),
+        "acceptance": asdict(acceptance),
+        "speculation": speculation(metrics.speculation(status.name)),
+        "tokens_per_second": metrics.tokens_per_second(status.name),
+        "notes": list(status.notes),
+    }
+
+
+def speculation(known: Speculation) -> dict[str, Any]:
+    """How drafting went: by position and by draft length, in lists that begin at 1. Costs are in seconds."""
+    positions = range(1, max(known.proposed, default=0) + 1)
+    return {
+        "proposed_by_position": [known.proposed[position] for position in positions],
+        "accepted_by_position": [known.accepted[position] for position in positions],
+        "rounds_by_draft_length": [known.lengths[length] for length in positions],
+        "requests_by_rule": dict(known.rules),
+        "costs": known.costs and asdict(known.costs),
+        "speedup_estimate": known.speedup(),
+    }
+
+
+def spare(status: SpareStatus | None) -> dict[str, Any] | None:
+    """The warm spare in /api/status; None if there is none."""
+    return asdict(status) if status else None
+
+
+def live(active: int, recent: Recent) -> dict[str, Any]:
+    """What /api/events adds to a worker's status: how many requests it works on, and figures of the last ones."""
+    return {"active": active, "recent": asdict(recent)}
+
+
+def model(profile: Profile, created: int) -> dict[str, Any]:
+    """One entry of /v1/models. `created` is epoch seconds."""
+    return {"id": profile.name, "object": "model", "created": created, "owned_by": "draftd"}
+
+
+def models(profiles: Iterable[Profile], created: int) -> dict[str, Any]:
+    """The body of /v1/models."""
+    return {"object": "list", "data": [model(profile, created) for profile in profiles]}
+
+
+def iso(epoch: float) -> str:
+    """Epoch seconds as ISO 8601 in UTC, to the second."""
+    return datetime.fromtimestamp(epoch, UTC).isoformat(timespec="seconds")

@@ -1,0 +1,92 @@
+"""The parts of the pages that are made from the code. `python -m tests.docs` writes them anew.
+
+A part stands between `<!-- NAME: made by python -m tests.docs -->` and `<!-- end -->`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticUndefined
+
+from draftd.profile_tables import HealthPolicy, Limits, RequestDefaults, RestartPolicy, ServerFlags
+from draftd.profiles import Profile
+from draftd.settings import Settings
+from tests.docs.pairs import pairs_table
+
+HEAD = "| {} | meaning | default |\n|---|---|---|\n"
+PART = re.compile(
+    r"(?<=<!-- )([\w ]+)(: made by python -m tests\.docs -->\n\n)(.*?)(?=\n<!-- end -->)", re.DOTALL
+)
+
+
+def with_parts(text: str) -> str:
+    """The text of a page with its generated parts made anew. Raises KeyError for a part that nobody makes."""
+    return PART.sub(lambda found: f"{found[1]}{found[2]}{PARTS[found[1]]()}", text)
+
+
+def parts_in(text: str) -> set[str]:
+    """The names of the generated parts in a page."""
+    return {found[1] for found in PART.finditer(text)}
+
+
+def profile_keys() -> str:
+    """The keys of a profile file, with those of its tables that have a meaning of their own."""
+    keys = {name: field for name, field in Profile.model_fields.items() if not _is_table(field)}
+    tables: dict[str, type[BaseModel]] = {"limits": Limits, "restart": RestartPolicy, "health": HealthPolicy}
+    rows = _rows(keys) + "".join(_rows(model.model_fields, f"[{name}] ") for name, model in tables.items())
+    words = f"`[defaults]` takes {_names(RequestDefaults)}. `[server]` takes {_names(ServerFlags)}."
+    return HEAD.format("key") + rows + "\n" + _wrapped(words)
+
+
+def settings() -> str:
+    """The daemon's settings."""
+    return HEAD.format("setting") + _rows(Settings.model_fields)
+
+
+PARTS: Mapping[str, Callable[[], str]] = {
+    "profile keys": profile_keys,
+    "settings": settings,
+    "model pairs": pairs_table,
+}
+
+
+def _is_table(field: FieldInfo) -> bool:
+    return isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)
+
+
+def _rows(fields: dict[str, FieldInfo], prefix: str = "") -> str:
+    return "".join(
+        f"| `{prefix}{name}` | {field.description} | {_default(name, field)} |\n"
+        for name, field in fields.items()
+    )
+
+
+def _default(name: str, field: FieldInfo) -> str:
+    if name == "name":  # the loader fills it in
+        return "the file's stem"
+    value: Any = field.default
+    if value is PydanticUndefined:
+        return "the platform's" if field.default_factory else "required"
+    if value is None or value == ():
+        return ""
+    if isinstance(value, bool):
+        return f"`{str(value).lower()}`"
+    return f"{value:g}" if isinstance(value, float) else f"{value}"
+
+
+def _names(model: type[BaseModel]) -> str:
+    return ", ".join(f"`{name}`" for name in model.model_fields)
+
+
+def _wrapped(words: str, width: int = 118) -> str:
+    lines = [""]
+    for word in words.split():
+        if len(lines[-1]) + len(word) >= width:
+            lines.append("")
+        lines[-1] += f" {word}" if lines[-1] else word
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,115 @@
+"""The quick way through a stream gives what parsing and writing each event gives."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from draftd.web.answer_stream import Answer, EventSplitter, Relay, is_usage_only, to_event
+
+TEXTS = st.text(max_size=8) | st.sampled_from(
+    ['"', "\\", '"content": "x"', "\n\n", "data: {", "\x00", "é🎈", "\ud83d"]
+)
+
+
+def chunk(delta: dict[str, Any], **more: Any) -> dict[str, Any]:
+    choice = {"index": 0, "finish_reason": None, "delta": {"role": "assistant"} | delta}
+    return {"id": "x", "model": "default_model", "created": 1, "choices": [choice]} | more
+
+
+def text_chunk(text: str) -> dict[str, Any]:
+    return {
+        "id": "x",
+        "model": "default_model",
+        "choices": [{"index": 0, "finish_reason": None, "text": text}],
+    }
+
+
+CALL = {"index": 0, "id": "c", "function": {"name": "f", "arguments": "{}"}}
+CHUNKS = st.one_of(
+    TEXTS.map(lambda text: chunk({"content": text})),
+    TEXTS.map(lambda text: chunk({"reasoning": text})),
+    TEXTS.map(lambda text: chunk({"content": text, "tool_calls": [CALL]})),
+    TEXTS.map(text_chunk),
+    st.just(chunk({})),
+    st.just(chunk({}, choices=[], usage={"total_tokens": 1})),
+)
+END = {**chunk({}), "choices": [{"index": 0, "finish_reason": "stop", "delta": {}}]}
+
+
+def wire(chunks: list[dict[str, Any]], *, ascii_only: bool) -> bytes:
+    made = [json.dumps(c, ensure_ascii=ascii_only).encode("utf-8", "replace") for c in chunks]
+    return b"".join(b"data: " + data + b"\n\n" for data in [*made, json.dumps(END).encode(), b"[DONE]"])
+
+
+def slowly(stream: bytes, *, wants_usage: bool) -> tuple[bytes, Answer]:
+    answer = Answer("chat.completions", "mine")
+    taken = [answer.take(data) for data in EventSplitter().feed(stream)]
+    sent = [c for c in taken if c is not None and (wants_usage or not is_usage_only(c))]
+    return b"".join(to_event(c) for c in sent), answer
+
+
+@given(
+    st.lists(CHUNKS, max_size=12), st.booleans(), st.booleans(), st.lists(st.integers(0, 3000), max_size=4)
+)
+def test_however_it_is_cut_a_stream_becomes_what_parsing_makes_of_it(
+    chunks: list[dict[str, Any]], ascii_only: bool, wants_usage: bool, cuts: list[int]
+) -> None:
+    stream = wire(chunks, ascii_only=ascii_only)
+    expected, answer = slowly(stream, wants_usage=wants_usage)
+    edges = [0, *sorted(cut for cut in cuts if cut < len(stream)), len(stream)]
+    pieces = [stream[a:b] for a, b in itertools.pairwise(edges)]
+    streaming = Relay(Answer("chat.completions", "mine"), streams=True, wants_usage=wants_usage)
+    assert b"".join(map(streaming.feed, pieces)) == expected
+    assert streaming.answer.complete
+    joining = Relay(Answer("chat.completions", "mine"), streams=False, wants_usage=wants_usage)
+    assert b"".join(map(joining.feed, pieces)) == b""
+    assert joining.answer.whole() == answer.whole()
+
+
+def test_tokens_in_one_frame_are_parsed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    parsed = []
+    take = Answer.take
+
+    def counted(self: Answer, data: bytes) -> dict[str, Any] | None:
+        parsed.append(data)
+        return take(self, data)
+
+    monkeypatch.setattr(Answer, "take", counted)
+    relay = Relay(Answer("chat.completions", "mine"), streams=True, wants_usage=False)
+    words = [chunk({"content": f' word{number} \\"é'}) for number in range(1000)]
+    relay.feed(wire(words, ascii_only=True))
+    assert len(parsed) == 4  # with a role, without one, the finish reason, the end mark
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        b'data: {"error": {"message": "x"}}\n\n',
+        b"data: [1]\n\n",
+        b"data: {]\n\n",
+        b'data: {"choices": 1}\n\n',
+    ],
+)
+def test_what_came_before_a_break_is_still_sent(odd: bytes) -> None:
+    good = [to_event(chunk({"content": text})) for text in ("one", "two")]
+    relay = Relay(Answer("chat.completions", "mine"), streams=True, wants_usage=False)
+    sent = relay.feed(b"".join([*good, odd]))
+    assert sent.count(b"data: ") == 2
+    assert relay.broken is not None
+    assert not relay.answer.complete
+
+
+@pytest.mark.parametrize("text", [b"\x00", b"\x01", b"\n", b"\xff", b"\\x", b"\\u12g4", b'"', b"\\"])
+def test_what_is_no_json_string_does_not_slip_through_in_a_frame(text: bytes) -> None:
+    relay = Relay(Answer("chat.completions", "mine"), streams=True, wants_usage=False)
+    mark = b"MARK"
+    events = [b"data: " + json.dumps(chunk({"content": "MARK"})).encode() + b"\n\n"] * 3
+    assert relay.feed(events[0] + events[1]).count(mark) == 2
+    assert relay.feed(events[2].replace(mark, text)) == b""
+    assert relay.broken is not None

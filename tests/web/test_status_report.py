@@ -1,0 +1,106 @@
+"""The bodies of /v1/models and /api/status."""
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from draftd.telemetry.metrics import Metrics
+from draftd.telemetry.records import DraftAcceptance
+from draftd.web import status_report
+from draftd.workers.status import LastExit, WorkerStatus
+from tests.web.given import profile
+
+READY = WorkerStatus(
+    name="small",
+    worker="little",
+    shares_with=("little",),
+    state="ready",
+    pid=42,
+    port=8001,
+    model="org/model",
+    draft_model="org/draft",
+    num_draft_tokens=5,
+    auto_draft=False,
+    since=1700000000.9,
+    restarts=2,
+    last_exit=None,
+    memory_bytes=1024,
+    start_seconds=1.5,
+    accounting=True,
+    notes=("port 8000 was busy",),
+)
+
+
+@pytest.fixture
+def metrics() -> Metrics:
+    made = Metrics("1", "0.32.2")
+    made.declare("small")
+    return made
+
+
+def test_a_worker_that_has_done_nothing_is_told_with_zeros_and_nulls(metrics: Metrics) -> None:
+    assert status_report.worker(READY, 3, metrics) == {
+        "name": "small",
+        "worker": "little",
+        "shares_with": ["little"],
+        "state": "ready",
+        "pid": 42,
+        "port": 8001,
+        "model": "org/model",
+        "draft_model": "org/draft",
+        "num_draft_tokens": 5,
+        "auto_draft": False,
+        "since": "2023-11-14T22:13:20+00:00",
+        "restarts": 2,
+        "last_exit": None,
+        "memory_bytes": 1024,
+        "start_seconds": 1.5,
+        "queue": 3,
+        "requests": 0,
+        "acceptance": {"proposed": 0, "accepted": 0, "ratio": None},
+        "speculation": {
+            "proposed_by_position": [],
+            "accepted_by_position": [],
+            "rounds_by_draft_length": [],
+            "requests_by_rule": {},
+            "costs": None,
+            "speedup_estimate": None,
+        },
+        "tokens_per_second": None,
+        "notes": ["port 8000 was busy"],
+    }
+
+
+def test_a_worker_is_told_with_what_was_measured(metrics: Metrics) -> None:
+    metrics.record("small", DraftAcceptance(accepted=4, proposed=5))
+    metrics.generation("small", prompt_tokens=7, completion_tokens=11, seconds=2.0)
+    metrics.request("small", "chat.completions", 200, 2.0)
+    told = status_report.worker(READY, 0, metrics)
+    assert told["acceptance"] == {"proposed": 5, "accepted": 4, "ratio": 0.8}
+    assert told["tokens_per_second"] == 5.0
+    assert told["requests"] == 1
+
+
+@pytest.mark.parametrize(
+    ("code", "meaning"),
+    [(None, "never started"), (-9, "SIGKILL"), (1, "exit code 1"), (98, "port was taken")],
+)
+def test_the_last_exit_is_told_in_words_that_json_can_carry(
+    metrics: Metrics, code: int | None, meaning: str
+) -> None:
+    status = replace(READY, last_exit=LastExit(code, "exit", 1700000000.0, ("a", "b")))
+    told = json.loads(json.dumps(status_report.worker(status, 0, metrics)))["last_exit"]
+    assert meaning in told.pop("meaning")
+    assert told == {"code": code, "reason": "exit", "at": "2023-11-14T22:13:20+00:00", "lines": ["a", "b"]}
+
+
+def test_models_are_listed_by_name_in_the_order_given() -> None:
+    listed = status_report.models([profile("b", aliases=["gpt-4o"]), profile("a")], 1700000000)
+    assert listed == {
+        "object": "list",
+        "data": [
+            {"id": name, "object": "model", "created": 1700000000, "owned_by": "draftd"}
+            for name in ("b", "a")
+        ],
+    }

@@ -1,0 +1,143 @@
+"""What a worker may answer, byte for byte, and how it may fail to."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+
+from draftd.errors import WorkerError
+from draftd.web import worker_http
+from draftd.web.worker_http import BURST, MAX_BUFFERED, NotSentError, WorkerConnection, connect
+from tests.harness import free_ports
+
+HEAD = b"HTTP/1.1 200 OK\r\n"
+HEADERS = {"X-More": "told"}
+
+
+@asynccontextmanager
+async def answering(*pieces: bytes) -> AsyncIterator[tuple[int, list[bytes]]]:
+    """A server that reads one request, writes the pieces and closes; its port, and what it read."""
+    read: list[bytes] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = await reader.readuntil(b"\r\n\r\n")
+        length = int(head.lower().split(b"content-length: ")[1].split(b"\r\n")[0])
+        read.append(head + await reader.readexactly(length))
+        for piece in pieces:
+            writer.write(piece)
+            await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    async with server:
+        yield server.sockets[0].getsockname()[1], read
+
+
+async def answer_of(*pieces: bytes, payload: bytes = b"{}") -> tuple[int, bytes, list[bytes]]:
+    async with asyncio.timeout(10), answering(*pieces) as (port, read):
+        connection = await connect(port)
+        try:
+            await connection.send(port, "/v1/x", payload, HEADERS)
+            body = b""
+            while piece := await connection.read():
+                body += piece
+            return connection.status, body, read
+        finally:
+            connection.close()
+
+
+@pytest.mark.parametrize(
+    "pieces",
+    [
+        (b"HTTP/1.0 200 OK\r\n\r\n", b"one", b"two"),
+        (HEAD + b"Content-Length: 6\r\n\r\n", b"onetwo"),
+        (HEAD + b"Transfer-Encoding: chunked\r\n\r\n3\r\none\r\n", b"3\r\ntwo\r\n0\r\n\r\n"),
+        (b"HTTP/1.1 200 ", b"OK\r\nContent-Length: 6\r", b"\n\r\nonetwo and more"),
+    ],
+    ids=["until closed", "length", "chunked", "in pieces"],
+)
+async def test_every_way_to_mark_the_end_of_a_body_is_read(pieces: tuple[bytes, ...]) -> None:
+    assert (await answer_of(*pieces))[:2] == (200, b"onetwo")
+
+
+async def test_a_request_larger_than_the_kernel_takes_at_once_arrives_whole() -> None:
+    payload = b"x" * 20_000_000
+    status, _, read = await answer_of(b"HTTP/1.0 400 Bad\r\n\r\nno", payload=payload)
+    assert status == 400
+    assert read[0].endswith(b"\r\nX-More: told\r\n\r\n" + payload)
+
+
+@pytest.mark.parametrize(
+    ("pieces", "cause"), [((), "no answer"), ((b"hello there\r\n\r\n",), "not speak HTTP")]
+)
+async def test_a_missing_answer_is_not_taken_for_an_empty_one(pieces: tuple[bytes, ...], cause: str) -> None:
+    with pytest.raises(WorkerError, match="before it answered") as caught:
+        await answer_of(*pieces)
+    assert cause in str(caught.value.__cause__)
+
+
+async def test_an_answer_that_breaks_off_is_an_error() -> None:
+    with pytest.raises(WorkerError, match="in the middle of its answer"):
+        await answer_of(HEAD + b"Transfer-Encoding: chunked\r\n\r\n3\r\none\r\n", b"nonsense\r\n")
+
+
+async def test_a_worker_that_does_not_listen_is_known_at_once_and_was_sent_nothing() -> None:
+    with pytest.raises(NotSentError):
+        await connect(free_ports())
+
+
+async def test_without_a_free_file_descriptor_nothing_was_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    def none_left(self: WorkerConnection) -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(WorkerConnection, "__init__", none_left)
+    with pytest.raises(NotSentError):
+        await connect(1)
+
+
+async def test_what_is_not_read_waits_with_the_worker() -> None:
+    size = 40 * MAX_BUFFERED
+    async with asyncio.timeout(10), answering(b"HTTP/1.0 200 OK\r\n\r\n", b"x" * size) as (port, _):
+        connection = await connect(port)
+        try:
+            await connection.send(port, "/v1/x", b"{}", HEADERS)
+            while connection._reading or connection._pause:  # noqa: ASYNC110 - until it had enough
+                await asyncio.sleep(0)
+            assert connection._buffered < 3 * MAX_BUFFERED
+            total = 0
+            while piece := await connection.read():
+                total += len(piece)
+            assert total == size
+        finally:
+            connection.close()
+
+
+async def test_what_comes_faster_than_it_is_read_is_read_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a read of many tokens the next ones are let gather, so that they cost one wake-up and not ten."""
+    monkeypatch.setattr(worker_http, "BURST_PAUSE", 0.5)
+    head, many, few = b"HTTP/1.0 200 OK\r\n\r\n", b"x" * BURST, b"y"
+    first_was_read = asyncio.Event()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(head + many)
+        await first_was_read.wait()
+        for _ in range(10):
+            writer.write(few)
+            await asyncio.sleep(0)
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    async with asyncio.timeout(10), server:
+        port = server.sockets[0].getsockname()[1]
+        connection = await connect(port)
+        try:
+            await connection.send(port, "/v1/x", b"{}", HEADERS)
+            assert await connection.read() == many
+            first_was_read.set()
+            assert await connection.read() == few * 10
+        finally:
+            connection.close()
