@@ -190,12 +190,13 @@ class ModelCaches:
             taken_back.mark()
             self._read(taken_back, TRIED)
             taken_back.rollback(kept)
-        except Exception:  # whatever a module raises that cannot be called with a part of a pass
+            self._read(read, TRIED[:kept])
+            pairs = zip(taken_back._states(), read._states(), strict=True)
+            return all(_alike(a.cache, b.cache) for a, b in pairs)
+        except (
+            Exception
+        ):  # whatever a module raises that cannot be called with a part of a pass, also when computed
             return False
-        self._read(read, TRIED[:kept])
-        return all(
-            _alike(a.cache, b.cache) for a, b in zip(taken_back._states(), read._states(), strict=True)
-        )
 
     def _read(self, cache: SequenceCache, tokens: list[int]) -> None:
         self._model(mx.array([tokens]), cache=cache.layers)
