@@ -82,24 +82,22 @@ def engine(**said: object) -> str:
                 event="loaded",
                 target={
                     "cache": ["KVCache"],
-                    "trimmable": True,
+                    "refusal": None,
                     "window": None,
                     "vocabulary": 9,
                     "context": 8,
                 },
                 draft=None,
             ),
-            ModelsLoaded(ModelFacts(("KVCache",), True, None, 9, 8)),
+            ModelsLoaded(ModelFacts(("KVCache",), None, 9, 8)),
         ),
         (
             engine(
                 event="loaded",
-                target={"cache": ["ArraysCache", "KVCache"], "trimmable": False},
-                draft={"cache": ["RotatingKVCache"], "trimmable": False, "window": 512, "new": [{}]},
+                target={"cache": ["ArraysCache", "KVCache"], "refusal": "no"},
+                draft={"cache": ["RotatingKVCache"], "refusal": None, "new": [{}]},
             ),
-            ModelsLoaded(
-                ModelFacts(("ArraysCache", "KVCache"), False), ModelFacts(("RotatingKVCache",), False, 512)
-            ),
+            ModelsLoaded(ModelFacts(("ArraysCache", "KVCache"), "no"), ModelFacts(("RotatingKVCache",))),
         ),
     ],
 )
@@ -168,11 +166,11 @@ def test_lines_with_a_record(line: str, record: Record | None) -> None:
         engine(event="loaded"),
         engine(event="loaded", target=[]),
         engine(event="loaded", target={"cache": ["KVCache"]}),
-        engine(event="loaded", target={"cache": "KVCache", "trimmable": True}),
-        engine(event="loaded", target={"cache": [1], "trimmable": True}),
-        engine(event="loaded", target={"cache": [], "trimmable": 1}),
-        engine(event="loaded", target={"cache": [], "trimmable": True, "window": -1}),
-        engine(event="loaded", target={"cache": [], "trimmable": True}, draft={}),
+        engine(event="loaded", target={"cache": "KVCache"}),
+        engine(event="loaded", target={"cache": [1]}),
+        engine(event="loaded", target={"cache": [], "refusal": 1}),
+        engine(event="loaded", target={"cache": [], "context": -1}),
+        engine(event="loaded", target={"cache": []}, draft={}),
         ISSUED[:-9],
     ],
 )

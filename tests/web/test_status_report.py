@@ -27,6 +27,7 @@ READY = WorkerStatus(
     last_exit=None,
     memory_bytes=1024,
     start_seconds=1.5,
+    draft_refusal=None,
     accounting=True,
     notes=("port 8000 was busy",),
 )
@@ -51,6 +52,7 @@ def test_a_worker_that_has_done_nothing_is_told_with_zeros_and_nulls(metrics: Me
         "draft_model": "org/draft",
         "num_draft_tokens": 5,
         "auto_draft": False,
+        "draft_refusal": None,
         "since": "2023-11-14T22:13:20+00:00",
         "restarts": 2,
         "last_exit": None,

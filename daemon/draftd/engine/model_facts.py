@@ -1,6 +1,6 @@
 """What the loaded models are like, said once they are loaded: the record `loaded`.
 
-For each model it has the kinds of its caches, whether they can be rolled back, its vocabulary and its context.
+For each model it has the kinds of its caches, why nothing may be drafted if so, its vocabulary and its context.
 Nobody else needs to know how mlx_lm makes a model's cache.
 """
 
@@ -36,32 +36,22 @@ def loaded_record(model: Any, draft_model: Any) -> str:
 def facts(model: Any) -> dict[str, Any]:
     """Return what there is to say about one model.
 
-    `cache`: the kinds, as mlx_lm's classes are called, in the order of the layers and each once. `trimmable`:
-    whether all of them can be rolled back at any length of text. `window`: the length in tokens, of the smallest
-    one, from which on rotating caches cannot; None if there are none. `vocabulary` and `context`: in tokens, None
-    if unknown.
+    `cache`: the kinds, as mlx_lm's classes are called, in the order of the layers and each once. `refusal`: why
+    nothing may be drafted with it; None if it may. `vocabulary` and `context`: in tokens, None if unknown.
     """
     from mlx_lm.models.cache import make_prompt_cache
 
-    layers = leaves(make_prompt_cache(model))
-    windows = [size for layer in layers if isinstance(size := getattr(layer, "max_size", None), int)]
+    from draftd.engine.generation.caches.layers import leaves
+    from draftd.engine.generation.caches.sequence import refusal_of
+
+    layers = make_prompt_cache(model)
     args = getattr(model, "args", None)
     return {
-        "cache": list(dict.fromkeys(type(layer).__name__ for layer in layers)),
-        "trimmable": not windows and all(layer.is_trimmable() for layer in layers),
-        "window": min(windows, default=None),
+        "cache": list(dict.fromkeys(type(leaf).__name__ for leaf in leaves(layers))),
+        "refusal": refusal_of(model, layers),
         "vocabulary": vocabulary_size(args),
         "context": _argument(args, "max_position_embeddings"),
     }
-
-
-def leaves(layers: list[Any]) -> list[Any]:
-    """Return a model's caches, with those that consist of several caches taken apart."""
-    found = []
-    for layer in layers:
-        parts = getattr(layer, "caches", None)
-        found += [layer] if parts is None else leaves(list(parts))
-    return found
 
 
 def vocabulary_size(args: Any) -> int | None:

@@ -34,6 +34,7 @@ from draftd.protocol import (
 MAX_COUNT = 10**9
 MAX_BYTES = 2**50
 MAX_POSITIONS = 1024
+MAX_TEXT = 500  # characters
 DRAFTERS = (LOOKUP_DRAFTER, MODEL_DRAFTER)
 
 _PROGRESS = re.compile(r"Prompt processing progress: ([0-9]{1,12})/([0-9]{1,12})")
@@ -108,14 +109,12 @@ class EngineStarted:
 class ModelFacts:
     """What the engine says of one loaded model.
 
-    `cache` names the kinds of its caches, by mlx_lm's classes, each once. `trimmable`: all of them can be rolled
-    back at any length of text. `window`: the length in tokens from which on a rotating cache cannot be, None if
-    there is no such cache. `vocabulary` and `context` are in tokens, None if the model does not say.
+    `cache` names the kinds of its caches, by mlx_lm's classes, each once. `refusal` says why nothing may be drafted
+    with it, None if it may. `vocabulary` and `context` are in tokens, None if the model does not say.
     """
 
     cache: tuple[str, ...]
-    trimmable: bool
-    window: int | None = None
+    refusal: str | None = None
     vocabulary: int | None = None
     context: int | None = None
 
@@ -126,6 +125,11 @@ class ModelsLoaded:
 
     target: ModelFacts
     draft: ModelFacts | None = None
+
+    @property
+    def refusal(self) -> str | None:
+        """Why nothing may be drafted with these models; None if it may."""
+        return self.target.refusal or (self.draft.refusal if self.draft else None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,13 +233,13 @@ def _facts(value: object) -> ModelFacts:
     """Raises ValueError for anything missing or impossible."""
     if not isinstance(value, dict):
         raise ValueError("what is said of a model is not an object")
-    cache, trimmable = value.get("cache"), value.get("trimmable")
+    cache, refusal = value.get("cache"), value.get("refusal")
     if not isinstance(cache, list) or not all(isinstance(kind, str) for kind in cache):
         raise ValueError("cache is not a list of names")
-    if not isinstance(trimmable, bool):
-        raise ValueError("trimmable is neither true nor false")
-    window, vocabulary, context = (_optional(value.get(key)) for key in ("window", "vocabulary", "context"))
-    return ModelFacts(tuple(cache), trimmable, window, vocabulary, context)
+    if refusal is not None and not isinstance(refusal, str):
+        raise ValueError("refusal is not a text")
+    vocabulary, context = (_optional(value.get(key)) for key in ("vocabulary", "context"))
+    return ModelFacts(tuple(cache), refusal and refusal[:MAX_TEXT], vocabulary, context)
 
 
 def _count(value: object, maximum: int = MAX_COUNT) -> int:

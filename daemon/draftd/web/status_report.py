@@ -67,6 +67,7 @@ class StatusReport:
                 self.proxy.admission(one.name).depth if one.name == one.worker else None,
                 one.start_seconds,
                 one.accounting,
+                one.draft_refusal is not None,
             )
             for one in self.supervisor.snapshot()
         ]
@@ -92,6 +93,7 @@ def worker(status: WorkerStatus, queue: int, metrics: Metrics) -> dict[str, Any]
         "draft_model": status.draft_model,
         "num_draft_tokens": status.num_draft_tokens,
         "auto_draft": status.auto_draft,
+        "draft_refusal": status.draft_refusal,
         "since": iso(status.since),
         "restarts": status.restarts,
         "last_exit": last

@@ -47,6 +47,7 @@ class WorkerStatus:
     memory_bytes: int | None
     start_seconds: float | None
     accounting: bool
+    draft_refusal: str | None
     notes: tuple[str, ...]
 
 

@@ -81,6 +81,7 @@ class Worker:
         self._restarts = 0
         self._last_exit: LastExit | None = None
         self._accounting = False
+        self._draft_refusal: str | None = None
         self._told_memory = 0  # bytes, by the word of the engine; 0 if it has not said
         self._notes: tuple[str, ...] = ()
         services.ports.reserve(self, profile.port)
@@ -145,12 +146,17 @@ class Worker:
             memory_bytes=self._memory(),
             start_seconds=self._start_seconds,
             accounting=self._accounting,
+            draft_refusal=self._draft_refusal,
             notes=self._notes,
         )
 
     def engine_started(self, *, accounting: bool) -> None:
         """The engine is up; `accounting` says whether it counts draft tokens."""
         self._accounting = accounting
+
+    def models_loaded(self, draft_refusal: str | None) -> None:
+        """The engine has loaded its models; `draft_refusal` says why nothing may be drafted with them, if so."""
+        self._draft_refusal = draft_refusal
 
     def engine_progress(self, used: int | None) -> None:
         """The engine gets on with a request; `used` is its memory in bytes, if it said."""
@@ -290,6 +296,7 @@ class Worker:
         """The child is gone: keep its last words, and let go of what it had."""
         child, self._child = self._child, None
         self._accounting = False
+        self._draft_refusal = None
         self._child_number += 1  # what its monitor said and is still in the inbox is void
         if self._monitor:
             self._monitor.cancel()

@@ -163,7 +163,7 @@ class ModelCaches:
         self._model = model
         layers = make_prompt_cache(model)
         self.number = len(layers)  # of layers with a cache: not always that of the model's layers
-        self.refusal = _refusal(model, layers)  # why nothing may be drafted with this model; None if it may
+        self.refusal = refusal_of(model, layers)  # why nothing may be drafted with this model; None if it may
         self.rereads = False
         if self.refusal is None and any(map(is_state, leaves(layers))):
             self.rereads = not self._reads_again()
@@ -203,7 +203,7 @@ class ModelCaches:
         cache.advance(len(tokens))
 
 
-def _refusal(model: nn.Module, layers: Layers) -> str | None:
+def refusal_of(model: nn.Module, layers: Layers) -> str | None:
     """Say why drafting with a model would change its text, if it would."""
     if unknown := unknown_kinds(layers):
         return f"nothing is drafted: the model's layers keep {', '.join(unknown)}, which cannot be taken back"
