@@ -49,9 +49,8 @@ INEXACT = {
 }
 # With these tokens it is found out whether recurrent layers can read again.
 TRIED = [1, 2, 3, 4, 5]
-MAX_DIFFERENCE = (
-    0.05  # of the largest number in a state: what the shape of a pass may change, in low precision
-)
+# What the shape of a pass may change in a state, as a part of its largest number, also in low precision.
+MAX_DIFFERENCE = 0.05
 
 
 @dataclass
