@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from draftd.protocol import PAPER_RULE, PLAIN_RULE, Costs
 from draftd.telemetry.records import (
     MAX_COUNT,
+    MAX_TEXT,
     DraftAcceptance,
     EngineStarted,
     GenerationReport,
@@ -165,7 +166,7 @@ def test_lines_with_a_record(line: str, record: Record | None) -> None:
         engine(event="started", accounting=1),
         engine(event="loaded"),
         engine(event="loaded", target=[]),
-        engine(event="loaded", target={"cache": ["KVCache"]}),
+        engine(event="loaded", target={"cache": ["KVCache"], "refusal": ["no"]}),
         engine(event="loaded", target={"cache": "KVCache"}),
         engine(event="loaded", target={"cache": [1]}),
         engine(event="loaded", target={"cache": [], "refusal": 1}),
@@ -308,8 +309,8 @@ def test_engine_greeting_round_trips(started: EngineStarted) -> None:
 facts = st.builds(
     ModelFacts,
     st.lists(st.text()).map(tuple),
-    st.booleans(),
-    *[st.none() | st.integers(0, MAX_COUNT)] * 3,
+    st.none() | st.text(max_size=MAX_TEXT),
+    *[st.none() | st.integers(0, MAX_COUNT)] * 2,
 )
 
 
