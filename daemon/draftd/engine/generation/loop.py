@@ -71,7 +71,9 @@ class Generation:
     check: Callable[[int], None] = lambda _: None
     prompt_length: int = field(init=False)
     seconds: float = field(init=False, default=0.0)  # that its rounds have taken
-    _rows: list[mx.array] = field(init=False, default_factory=list)  # shaped, of the last tokens, if they came alone
+    _rows: list[mx.array] = field(
+        init=False, default_factory=list
+    )  # shaped, of the last tokens that came alone
 
     def __post_init__(self) -> None:
         self.prompt_length = len(self.text)
