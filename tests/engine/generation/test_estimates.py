@@ -168,6 +168,7 @@ def test_what_was_not_timed_is_hoped_to_be_as_quick_as_the_next_shorter_or_as_a_
     times.add("a", 2, 2.0)
     hoped = [times.seconds("a", length) for length in range(1, 7)]
     assert hoped == [1.0, 2.0, 2.0, 3.0, 3.0, 3.0]
+    times.add("c", 1, 0.5)
     assert times.seconds("b", 9) == 1.0
     assert times.seconds(ALONE, 0) == 1.0
 

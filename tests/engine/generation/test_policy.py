@@ -213,6 +213,23 @@ def test_after_a_review_that_promises_much_it_drafts_at_once() -> None:
     assert policy.choose(HERE).source == MODEL_DRAFTER
 
 
+def test_until_the_review_the_draft_model_is_not_asked() -> None:
+    policy = taught()
+    hopeless(policy)
+    choices = [policy.choose(HERE)]
+    policy.would_have_kept([0.95] * 200)
+    choices += [policy.choose(HERE) for _ in range(FIRST_REST)]
+    assert choices == [Choice(ALONE)] * FIRST_REST + [Choice(REVIEW)]
+
+
+def test_a_rest_from_a_draft_model_that_is_not_there_any_more_ends_without_a_review() -> None:
+    policy = taught()
+    hopeless(policy)
+    policy.choose(HERE)
+    gone = Situation(depth=100, left=1000)
+    assert {policy.choose(gone) for _ in range(2 * MAX_REST)} == {Choice(ALONE)}
+
+
 @pytest.mark.parametrize("why", ["a draft that was kept as a whole", "another request"])
 def test_the_next_rest_is_short_again_after(why: str) -> None:
     policy = taught()
