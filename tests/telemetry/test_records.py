@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from draftd.protocol import PAPER_RULE, PLAIN_RULE, Costs
 from draftd.telemetry.records import (
-    MOST,
+    MAX_COUNT,
     DraftAcceptance,
     EngineStarted,
     GenerationReport,
@@ -54,6 +54,16 @@ def engine(**said: object) -> str:
         ("INFO " + ISSUED + "  ", parse(ISSUED)),
         (engine(event="generation", rounds=0, proposed=0, accepted=0), GenerationReport(0, 0, 0)),
         (engine(event="generation", rounds=1, proposed=1, accepted=1, new=[{}]), GenerationReport(1, 1, 1)),
+        (
+            engine(
+                event="generation",
+                rounds=1,
+                proposed=5,
+                accepted=2,
+                drafters={"lookup": {"proposed": 5, "accepted": 2}, "eagle": {"proposed": 1, "accepted": 1}},
+            ),
+            GenerationReport(1, 5, 2, drafters={"lookup": DraftAcceptance(2, 5)}),
+        ),
         (
             engine(event="generation", rounds=1, proposed=1, accepted=1, rule="nobody's"),
             GenerationReport(1, 1, 1),
@@ -110,10 +120,10 @@ def test_lines_with_a_record(line: str, record: Record | None) -> None:
         "Draft tokens accepted: 1/1",  # cut from 1/15 (7%)
         "Draft tokens accepted: 1/1… [cut]",
         "Draft tokens accepted: ４/５ (80%)",
-        f"Draft tokens accepted: 1/{MOST + 1} (0%)",
+        f"Draft tokens accepted: 1/{MAX_COUNT + 1} (0%)",
         "Draft tokens accepted: 1/" + "9" * 5000 + " (0%)",
         "Prompt processing progress: 5/4",
-        f"Prompt processing progress: 5/{MOST + 1}",
+        f"Prompt processing progress: 5/{MAX_COUNT + 1}",
         "Prompt processing progress: 5/" + "9" * 13,
         "draftd-engine {",
         "draftd-engine {}",
@@ -130,11 +140,20 @@ def test_lines_with_a_record(line: str, record: Record | None) -> None:
         engine(event="generation", rounds=1.0, proposed=1, accepted=1),
         engine(event="generation", rounds=True, proposed=1, accepted=1),
         engine(event="generation", rounds="1", proposed=1, accepted=1),
-        engine(event="generation", rounds=1, proposed=MOST + 1, accepted=1),
+        engine(event="generation", rounds=1, proposed=MAX_COUNT + 1, accepted=1),
         engine(event="generation", rounds=1, proposed=1, accepted=1, truncated_rounds=2),
         engine(event="generation", rounds=1, proposed=1, accepted=1, accepted_by_position=[1]),
         engine(event="generation", rounds=1, proposed=1, accepted=1, proposed_by_position=[-1]),
         engine(event="generation", rounds=1, proposed=1, accepted=1, proposed_by_position=7),
+        engine(event="generation", rounds=1, proposed=1, accepted=1, drafters=[]),
+        engine(event="generation", rounds=1, proposed=1, accepted=1, drafters={"model": {"proposed": 1}}),
+        engine(
+            event="generation",
+            rounds=1,
+            proposed=1,
+            accepted=1,
+            drafters={"model": {"proposed": 1, "accepted": 2}},
+        ),
         engine(event="generation", rounds=1, proposed=1, accepted=1, proposed_by_position=[0] * 2000),
         engine(event="generation", rounds=1, proposed=1, accepted=1, memory=[]),
         engine(event="generation", rounds=1, proposed=1, accepted=1, memory={"active": -1}),
@@ -216,10 +235,10 @@ def test_a_damaged_line_never_raises_nor_lies_about_order(line: str, data: st.Da
     end = data.draw(st.integers(start, len(line)))
     record = parse(line[:start] + data.draw(st.text(max_size=3)) + line[end:])
     if isinstance(record, DraftAcceptance | GenerationReport):
-        assert 0 <= record.accepted <= record.proposed <= MOST
+        assert 0 <= record.accepted <= record.proposed <= MAX_COUNT
 
 
-counts = st.integers(0, MOST)
+counts = st.integers(0, MAX_COUNT)
 
 
 @given(
@@ -238,7 +257,7 @@ pairs = st.tuples(counts, counts).map(lambda pair: (max(pair), min(pair)))
 memories = st.none() | st.builds(Memory, counts, counts, counts)
 
 
-seconds = st.floats(1 / MOST, MOST)
+seconds = st.floats(1 / MAX_COUNT, MAX_COUNT)
 
 
 @given(
@@ -292,7 +311,7 @@ facts = st.builds(
     ModelFacts,
     st.lists(st.text()).map(tuple),
     st.booleans(),
-    *[st.none() | st.integers(0, MOST)] * 3,
+    *[st.none() | st.integers(0, MAX_COUNT)] * 3,
 )
 
 

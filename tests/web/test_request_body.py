@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from draftd.errors import RequestError
 from draftd.profiles import Profile
+from draftd.protocol import AUTO_DRAFT, DRAFT_HEADER, DRAFTERS_HEADER
 from draftd.web.request_body import Endpoint, Forward, parse_body, prepare
 from tests.web.given import junk, profile, refused, taken_by_mlx
 
@@ -263,10 +264,10 @@ def test_the_draft_length_is_forwarded_only_to_a_worker_that_drafts(length: int)
         (AUTO, {}, 6, True),
         (AUTO, {"temperature": 0.7}, 6, True),
         (AUTO, {"num_draft_tokens": 3}, 3, False),
-        (AUTO, {"seed": 1, "temperature": 0.7}, 5, False),  # the same seed is to give the same text
+        (AUTO, {"seed": 1, "temperature": 0.7}, 6, True),  # the engine gives the same text for the same seed
         (AUTO, {"seed": 1, "temperature": 0}, 6, True),
         (DRAFTING, {"num_draft_tokens": "auto"}, 8, True),
-        (DRAFTING, {"num_draft_tokens": "auto", "seed": 1, "temperature": 1}, 5, False),
+        (DRAFTING, {"num_draft_tokens": "auto", "seed": 1, "temperature": 1}, 8, True),
         (PLAIN, {"num_draft_tokens": "auto"}, None, False),
     ],
 )
@@ -274,7 +275,41 @@ def test_a_draft_length_that_tunes_itself_is_told_as_the_longest(
     profile: Profile, asked: dict[str, Any], longest: int | None, auto: bool
 ) -> None:
     made = forward(asked, to=profile)
-    assert (json.loads(made.payload).get("num_draft_tokens"), made.auto_draft) == (longest, auto)
+    assert json.loads(made.payload).get("num_draft_tokens") == longest
+    assert made.headers.get(DRAFT_HEADER) == (AUTO_DRAFT if auto else None)
+
+
+@pytest.mark.parametrize(
+    ("profile", "asked", "told"),
+    [
+        (DRAFTING, {}, None),
+        (DRAFTING, {"drafters": None}, None),
+        (DRAFTING, {"drafters": ["model", "lookup"]}, None),
+        (DRAFTING, {"drafters": ["lookup"]}, "lookup"),
+        (DRAFTING, {"drafters": []}, ""),
+        (DRAFTING.model_copy(update={"drafters": ("model",)}), {}, "model"),
+        (PLAIN, {}, None),
+        (PLAIN, {"drafters": ["lookup"]}, "lookup"),
+        (PLAIN.model_copy(update={"drafters": ("lookup",)}), {}, "lookup"),
+        (PLAIN.model_copy(update={"drafters": ("lookup",)}), {"drafters": []}, None),
+    ],
+)
+def test_the_engine_is_told_what_may_draft_unless_it_is_all_that_there_is(
+    profile: Profile, asked: dict[str, Any], told: str | None
+) -> None:
+    made = forward(asked, to=profile)
+    assert made.headers.get(DRAFTERS_HEADER) == told
+    assert "drafters" not in json.loads(made.payload)
+
+
+@pytest.mark.parametrize(
+    ("profile", "drafters"),
+    [(PLAIN, ["model"]), (DRAFTING, ["eagle"]), (DRAFTING, "model"), (FOREIGN, ["lookup"])],
+)
+def test_drafters_that_there_are_not_are_refused(profile: Profile, drafters: Any) -> None:
+    with pytest.raises(RequestError) as caught:
+        forward({"drafters": drafters}, to=profile)
+    assert (caught.value.status, caught.value.param) == (400, "drafters")
 
 
 @pytest.mark.parametrize("asked", [{}, {"num_draft_tokens": None}])

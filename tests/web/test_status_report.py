@@ -64,6 +64,7 @@ def test_a_worker_that_has_done_nothing_is_told_with_zeros_and_nulls(metrics: Me
             "accepted_by_position": [],
             "rounds_by_draft_length": [],
             "requests_by_rule": {},
+            "by_drafter": {},
             "costs": None,
             "speedup_estimate": None,
         },

@@ -4,9 +4,9 @@ Written for mlx-lm 0.32.2. Before a hook replaces something it looks for it by n
 uses, and whether mlx_lm looks it up by that name when it runs, since a replacement that nobody calls would be
 worse than none. A hook that finds something else changes nothing, and the worker serves without it.
 
-Requests that are not batched, all of a worker that drafts, are served by `serving` in our own loop. mlx_lm's function
-for speculative decoding is not used any more; a worker where `serving` does not fit serves as mlx_lm does, and counts
-nothing.
+Requests that are not batched, all of a worker that drafts, are served by `serving` in our own loop. mlx_lm's
+function for speculative decoding is not used any more; a worker where `serving` does not fit serves as mlx_lm
+does, and counts nothing.
 """
 
 import functools
@@ -71,14 +71,18 @@ def _place_serving() -> None:
     expect(server, "GenerationContext", "text_sm", "initial_state", "prompt", "tool_parser")
     expect(server, "GenerationArguments", "sampling", "logits", "max_tokens", "num_draft_tokens", "seed")
     _model_provider(server)
-    from draftd.engine.serving import Serving
+    batchable = expect(generator, "_is_batchable", "args", caller="_generate")
+    from draftd.engine.serving import Serving, wants_lookup
 
     serving = Serving(_tick)
+
+    def is_batchable(self: Any, args: Any) -> bool:
+        return bool(batchable(self, args)) and not wants_lookup(args)
 
     def serve_single(self: Any, request: Any, stream: Any) -> None:
         serving.serve(self, request, stream)
 
-    generator._serve_single = serve_single
+    generator._serve_single, generator._is_batchable = serve_single, is_batchable
 
 
 def _place_progress() -> None:

@@ -3,8 +3,8 @@
 A record is written at each pass over a prompt and at each token, at most one a second. A generation that is stuck
 inside a pass makes no further one, and falls silent.
 
-What is batched reports to the thread that answers the request. `with_ticks` listens there, since nothing of it shows
-in an answer that is not streamed.
+What is batched reports to the thread that answers the request. `with_ticks` listens there, since nothing of it
+shows in an answer that is not streamed.
 """
 
 import functools

@@ -1,10 +1,9 @@
 """A prompt cache whose entries hold what their keys say, for every kind of cache and under speculative decoding.
 
-mlx_lm.server keeps the key-value caches of past requests in an `LRUPromptCache`: a trie from token sequences
-to the layers' caches, the target model's first and then the draft model's. It takes for granted
-that every layer has processed all of the key, and that layers can be trimmed or not once and for all. Neither is so:
-a draft model may have read less than the target model, and a window can be cut by some tokens, but not by many. Hence
-two rules:
+mlx_lm.server keeps the key-value caches of past requests in an `LRUPromptCache`: a trie from token sequences to
+the layers' caches, the target model's first and then the draft model's. It takes for granted that every layer has
+processed all of the key, and that layers can be trimmed or not once and for all. Neither is so: a draft model may
+have read less than the target model, and a window can be cut by some tokens, but not by many. Hence two rules:
 
 1. *What is stored fits.* A layer that is ahead of the key is cut to it; entries with a layer that cannot be are not
    stored. Layers may be behind the key only if those before them, the target model's, are not.

@@ -29,13 +29,14 @@ CONTEXT_ATTRIBUTE = "draftd_context"  # of mlx_lm's GenerationArguments
 
 @dataclass(frozen=True, slots=True)
 class RequestContext:
-    """`profile` says whose request it is; with `auto` the draft length may be less than what the body says; only
-    `drafters` may draft.
+    """`profile` says whose request it is; with `auto` the draft length may be less than what the body says.
+
+    Only `drafters` may draft; None: all that there are may, where nothing is lost by it.
     """
 
     profile: str | None = None
     auto: bool = False
-    drafters: frozenset[str] = ALL_DRAFTERS
+    drafters: frozenset[str] | None = None
 
 
 NO_CONTEXT = RequestContext()
@@ -54,7 +55,7 @@ def read(headers: Mapping[str, str]) -> RequestContext:
     return RequestContext(
         name if PROFILE_NAME.fullmatch(name) else None,
         headers.get(DRAFT_HEADER) == AUTO_DRAFT,
-        ALL_DRAFTERS if drafters is None else ALL_DRAFTERS & set(drafters.split(",")),
+        None if drafters is None else ALL_DRAFTERS & set(drafters.split(",")),
     )
 
 

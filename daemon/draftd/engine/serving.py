@@ -1,7 +1,7 @@
 """Serves the requests that mlx_lm.server does not batch: all of a worker that drafts, in our own loop.
 
-It takes the place of `ResponseGenerator._serve_single`, in mlx_lm's generation thread, and uses what stands around that:
-the queue of answers, the templates, the prompt cache. A request goes through these steps:
+It takes the place of `ResponseGenerator._serve_single`, in mlx_lm's generation thread, and uses what stands
+around that: the queue of answers, the templates, the prompt cache. A request goes through these steps:
 
 1. Its prompt is tokenized; what of it an earlier request has read is taken from the prompt cache.
 2. The loop reads the rest and generates. After each pass over the prompt the client is told how far it is, and the
@@ -38,6 +38,12 @@ from draftd.engine.model_facts import vocabulary_size
 from draftd.protocol import LOOKUP_DRAFTER, MODEL_DRAFTER
 
 CONTEXT_SIZES = ("repetition_context_size", "presence_context_size", "frequency_context_size")
+
+
+def wants_lookup(arguments: Any) -> bool:
+    """Whether a request that could be batched is to be served by our loop, for the lookup that it asks for."""
+    context = getattr(arguments, request_context.CONTEXT_ATTRIBUTE, request_context.NO_CONTEXT)
+    return bool(context.drafters)
 
 
 class LeftError(Exception):
@@ -96,7 +102,7 @@ class Serving:
         self._measured: tuple[float, float] | None = None
 
     def serve(self, generator: Any, request: tuple[Any, Any, Any], stream: Any) -> None:
-        """Serve one request of mlx_lm's ResponseGenerator; whatever goes wrong is told in the queue of its answer."""
+        """Serve one request of mlx_lm's ResponseGenerator; what goes wrong is put into the queue of its answer."""
         queue, wanted, arguments = request
         try:
             with mx.stream(stream):
@@ -146,7 +152,8 @@ class Serving:
         logits = _logits(provider.model, arguments)
         context = request_context.current()
         length = max(0, arguments.num_draft_tokens)
-        drafters = context.drafters if models.can_draft and length > 0 else frozenset()
+        wanted = request_context.ALL_DRAFTERS if context.drafters is None else context.drafters
+        drafters = wanted if models.can_draft and length > 0 else frozenset()
         by_model = models.has_drafter and MODEL_DRAFTER in drafters
         generation = Generation(
             text=list(prompt.tokens),
@@ -171,7 +178,7 @@ class Serving:
         return generation, _Store(generator, target, draft)
 
     def _read_prompt(self, generation: Generation, prompt: Prompt, store: _Store) -> None:
-        """Read the prompt; where layers cannot be cut to a shorter text, store what ends with a message by itself."""
+        """Read the prompt; where caches cannot be cut, store a copy at the end of each message."""
         total = len(prompt.tokens)
 
         def progress(read: int) -> None:
@@ -184,6 +191,8 @@ class Serving:
                 if not generation.target.cache.can_cut(end - 1):
                     store(prompt.tokens, kind, copied=True)
         generation.target.catch_up(prompt.tokens, progress)
+        if total > 1 and not generation.target.cache.can_cut(generation.target.position - 1):
+            store(prompt.tokens, copied=True)  # for the same prompt again, and for an answer that is edited
 
     def _responses(
         self, generation: Generation, count: AcceptanceCount, tokenizer: Any, prompt: Prompt, arguments: Any

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import structlog
 
 from draftd.errors import WorkerError
-from draftd.protocol import AUTO_DRAFT, DRAFT_HEADER, PROFILE_HEADER
+from draftd.protocol import PROFILE_HEADER
 from draftd.telemetry.metrics import Metrics
 from draftd.web import json_codec, worker_http
 from draftd.web.admission import Admission
@@ -176,7 +176,7 @@ class Proxy:
     def _headers(self, call: Call) -> dict[str, str]:
         """What the engine has to know beside the body."""
         shared = {PROFILE_HEADER: call.name} if self._supervisor.shares_with(call.name) else {}
-        return shared | {DRAFT_HEADER: AUTO_DRAFT} if call.forward.auto_draft else shared
+        return {**shared, **call.forward.headers}
 
     async def _take_stream(self, connection: WorkerConnection, lease: Lease, call: Call) -> bytes:
         answer = Answer(call.forward.endpoint, call.forward.model)

@@ -17,7 +17,14 @@ from pydantic import AfterValidator, ConfigDict, Field, ValidationError
 from draftd.errors import RequestError
 from draftd.profile_tables import RequestDefaults
 from draftd.profiles import MAX_AUTO_DRAFT, MAX_DRAFT_TOKENS, Profile
-from draftd.protocol import LOGIT_BIAS_FIELD
+from draftd.protocol import (
+    AUTO_DRAFT,
+    DRAFT_HEADER,
+    DRAFTERS_HEADER,
+    LOGIT_BIAS_FIELD,
+    LOOKUP_DRAFTER,
+    MODEL_DRAFTER,
+)
 from draftd.web import chat_messages, json_codec
 
 Endpoint = Literal["chat.completions", "completions"]
@@ -34,7 +41,6 @@ _TEMPLATE_ARGUMENTS = frozenset({
 # A top_k of the vocabulary's size or more ends the generation thread; as large as this it has no effect.
 _MAX_TOP_K = 1000
 _MAX_TOP_LOGPROBS = 11
-SEEDED_DRAFT = 5  # draft tokens of a request with a seed where the length would tune itself
 # mlx_lm.server writes outside its memory for a token that it does not have. Our engine, which knows the tokens,
 # takes a bias under this name and refuses what is unknown; mlx_lm.server by itself ignores the name.
 
@@ -55,6 +61,7 @@ class RequestFields(RequestDefaults):
     stream_options: dict[str, Any] | None = None
     max_completion_tokens: int = Field(1, ge=1)
     num_draft_tokens: Annotated[int, Field(ge=0, le=MAX_DRAFT_TOKENS)] | Literal["auto"] = 0
+    drafters: list[Literal["lookup", "model"]] | None = None
     repetition_context_size: int = Field(0, ge=0, le=100_000)
     presence_context_size: int = Field(0, ge=0, le=100_000)
     frequency_context_size: int = Field(0, ge=0, le=100_000)
@@ -70,7 +77,8 @@ class Forward:
     """What to send to the worker, and what the client wants back.
 
     `streamed` is how the worker answers, `stream` how the client wants the answer. The worker streams whenever
-    possible, since only while it streams does mlx_lm.server notice that its reader has left.
+    possible, since only while it streams does mlx_lm.server notice that its reader has left. `headers` are for our
+    engine.
     """
 
     payload: bytes
@@ -79,7 +87,7 @@ class Forward:
     stream: bool
     streamed: bool
     wants_usage: bool
-    auto_draft: bool
+    headers: Mapping[str, str]
 
 
 def parse_body(raw: bytes) -> dict[str, Any]:
@@ -124,7 +132,7 @@ def prepare(
     fields = {k: _whole(v) for k, v in body.items() if v is not None and k not in _LOADERS}
     asked = _check(fields)
     _fill_in(fields, profile)
-    auto_draft = _settle_draft_length(fields, profile)
+    headers = _drafting(fields, profile)
     if not profile.command:
         _suit_mlx(fields)
     if endpoint == "chat.completions":
@@ -140,7 +148,7 @@ def prepare(
     if streamed:
         fields["stream_options"] = {"include_usage": True}
     wants_usage = bool((asked.stream_options or {}).get("include_usage"))
-    return Forward(_encode(fields), endpoint, client_model, asked.stream, streamed, wants_usage, auto_draft)
+    return Forward(_encode(fields), endpoint, client_model, asked.stream, streamed, wants_usage, headers)
 
 
 def _whole(value: Any) -> Any:
@@ -174,18 +182,25 @@ def _fill_in(fields: dict[str, Any], profile: Profile) -> None:
         fields.setdefault("num_draft_tokens", "auto" if profile.auto_draft else profile.draft_length)
 
 
-def _settle_draft_length(fields: dict[str, Any], profile: Profile) -> bool:
-    """Replace `auto` by a number; returns whether that is only the limit of a length that adapts itself.
+def _drafting(fields: dict[str, Any], profile: Profile) -> dict[str, str]:
+    """Take out of the fields what only our engine understands; returns it as headers.
 
-    An adaptive length follows measurements, and each length uses up random numbers differently. So a request with a
-    seed, which wants the same choices again, gets a fixed one.
+    `auto` becomes a number in the fields, which is the longest draft then.
     """
-    if fields.get("num_draft_tokens") != "auto":
-        return False
-    longest = profile.draft_length if profile.auto_draft else MAX_AUTO_DRAFT
-    fixed = "seed" in fields and fields.get("temperature", 0) > 0
-    fields["num_draft_tokens"] = min(SEEDED_DRAFT, longest) if fixed else longest
-    return not fixed
+    headers: dict[str, str] = {}
+    if fields.get("num_draft_tokens") == "auto":
+        headers[DRAFT_HEADER] = AUTO_DRAFT
+        fields["num_draft_tokens"] = profile.draft_length if profile.auto_draft else MAX_AUTO_DRAFT
+    drafters = fields.pop("drafters", profile.all_drafters)
+    if drafters and profile.command:
+        raise RequestError(
+            400, f"'{profile.name}' is served by another server, which drafts by itself", param="drafters"
+        )
+    if MODEL_DRAFTER in drafters and profile.draft_model is None:
+        raise RequestError(400, f"'{profile.name}' has no draft model to draft with", param="drafters")
+    if set(drafters) != ({LOOKUP_DRAFTER, MODEL_DRAFTER} if profile.draft_model else set()):
+        headers[DRAFTERS_HEADER] = ",".join(drafters)
+    return headers
 
 
 def _suit_mlx(fields: dict[str, Any]) -> None:

@@ -14,8 +14,7 @@ from draftd.telemetry.metrics import Metrics, Recent, WorkerSample
 from draftd.telemetry.speculation import Speculation
 from draftd.web.proxy import Proxy
 from draftd.web.router import Router
-from draftd.workers.spare import SpareStatus
-from draftd.workers.status import WorkerStatus, describe_code
+from draftd.workers.status import SpareStatus, WorkerStatus, describe_code
 from draftd.workers.supervisor import Supervisor
 from draftd.workers.warm_spare import Starter
 
@@ -122,6 +121,10 @@ def speculation(known: Speculation) -> dict[str, Any]:
         "accepted_by_position": [known.accepted[position] for position in positions],
         "rounds_by_draft_length": [known.lengths[length] for length in positions],
         "requests_by_rule": dict(known.rules),
+        "by_drafter": {
+            name: {"proposed": known.proposed_by[name], "accepted": known.accepted_by[name]}
+            for name in sorted(known.proposed_by)
+        },
         "costs": known.costs and asdict(known.costs),
         "speedup_estimate": known.speedup(),
     }

@@ -1,4 +1,4 @@
-"""A text that is generated token by token by mlx_lm's own caches, and the same by drafts that are verified and taken back."""
+"""A text token by token with mlx_lm's own caches, and the same by drafts that are verified and taken back."""
 
 import random
 from collections.abc import Callable
@@ -8,7 +8,7 @@ from typing import Any
 import mlx.core as mx
 from mlx_lm.models.cache import make_prompt_cache
 
-from draftd.engine.generation.caches.sequence import SequenceCache
+from draftd.engine.generation.caches.sequence import ModelCaches, SequenceCache
 
 PREFILL = 24  # tokens of a prompt that are read in one pass: more than a window
 MAX_DRAFT = 8
@@ -32,9 +32,10 @@ def plain_text(model: Any, prompt: list[int], tokens: int) -> list[int]:
     """Return what mlx_lm generates without a draft."""
     layers = make_prompt_cache(model)
     prefill(model, layers, prompt[:-1])
-    text, last = [], prompt[-1]
+    text: list[int] = []
+    last = prompt[-1]
     for _ in range(tokens):
-        last = int(mx.argmax(model(mx.array([[last]]), cache=layers)[0, -1]).item())
+        last = _tokens(model(mx.array([[last]]), cache=layers)[0])[0]
         text.append(last)
     return text
 
@@ -50,11 +51,38 @@ def scripted(truth: list[int], right: Callable[[int], float], seed: int) -> Prop
     return propose
 
 
+class DraftModel:
+    """Proposes what a draft model would generate; takes back what it has read beyond the text."""
+
+    def __init__(self, model: Any, prompt: list[int]) -> None:
+        self._model = model
+        self._prompt = prompt
+        self._cache = ModelCaches(model).make()
+        _read(model, self._cache, prompt[:-1])
+        self._cache.mark()
+        self._seen: list[int] = []  # what was read since the mark
+
+    def __call__(self, text: list[int], length: int) -> list[int]:
+        everything = self._prompt + text
+        start = self._cache.position - len(self._seen)
+        same = [a == b for a, b in zip(self._seen, everything[start:], strict=False)]
+        self._cache.rollback(min([i for i, agree in enumerate(same) if not agree], default=len(same)))
+        unread = everything[self._cache.position :]
+        self._cache.mark()
+        self._seen = list(unread)
+        draft = _tokens(_read(self._model, self._cache, unread))[-1:]
+        while len(draft) < length:
+            self._seen.append(draft[-1])
+            draft += _tokens(_read(self._model, self._cache, draft[-1:]))
+        return list(draft)
+
+
 @dataclass
 class Drafted:
     """A text, and what it took."""
 
     text: list[int] = field(default_factory=list)
+    rounds: int = 0
     passes: int = 0
     rows: int = 0
     refused: int = 0
@@ -84,8 +112,9 @@ def drafted_text(
         length = rng.randint(1, MAX_DRAFT)
         draft = propose(done.text, length)[: tokens - len(done.text)]
         cache.mark()
-        row = _read(model, cache, [everything[-1], *draft])
-        chosen = mx.argmax(row, axis=-1).tolist()
+        rows = _read(model, cache, [everything[-1], *draft])
+        chosen = _tokens(rows)
+        done.rounds += 1
         done.passes += 1
         done.rows += len(draft) + 1
         kept = next((i for i, token in enumerate(draft) if token != chosen[i]), len(draft))
@@ -98,6 +127,10 @@ def drafted_text(
 
 
 def _read(model: Any, cache: SequenceCache, tokens: list[int]) -> mx.array:
-    logits = model(mx.array([tokens]), cache=cache.layers)[0]
+    logits: mx.array = model(mx.array([tokens]), cache=cache.layers)[0]
     cache.advance(len(tokens))
     return logits
+
+
+def _tokens(rows: mx.array) -> Any:
+    return mx.argmax(rows, axis=-1).tolist()

@@ -1,14 +1,15 @@
 """The configurations: what makes each architecture of mlx_lm small.
 
-`COMMON` holds what is called alike almost everywhere; an architecture takes of it what its `ModelArgs` knows. `OWN` holds
-what it wants besides, or differently. Windows and chunks are 16 tokens, so that texts of 60 go far beyond.
+`COMMON` holds what is called alike almost everywhere; an architecture takes of it what its `ModelArgs` knows. `OWN`
+holds what it wants besides, or differently. Windows and chunks are 16 tokens, so that texts of 60 go far beyond.
 """
 
 from typing import Any
 
 VOCABULARY = 256
 WINDOW = 16
-SLIDING = ["sliding_attention", "full_attention"] * 2
+FOUR = {"num_hidden_layers": 4}
+SLIDING = FOUR | {"layer_types": ["sliding_attention", "full_attention"] * 2}
 YARN = {
     "rope_type": "yarn",
     "factor": 32.0,
@@ -21,7 +22,7 @@ COMMON: dict[str, Any] = {
     "vocab_size": VOCABULARY,
     "hidden_size": 64,
     "intermediate_size": 64,
-    "num_hidden_layers": 4,
+    "num_hidden_layers": 2,
     "num_attention_heads": 4,
     "num_key_value_heads": 2,
     "head_dim": 16,
@@ -33,7 +34,7 @@ COMMON: dict[str, Any] = {
     "max_position_embeddings": 4096,
     "rope_theta": 10000.0,
     "rope_scaling": None,
-    "tie_word_embeddings": True,
+    "tie_word_embeddings": False,
     "attention_bias": False,
     "mlp_bias": False,
     "use_bias": False,
@@ -102,7 +103,7 @@ _LONGCAT = {
     "mla_scale_kv_lora": True,
     "zero_expert_type": "identity",
 }
-_LFM2 = {
+_LFM2 = FOUR | {
     "conv_bias": False,
     "conv_L_cache": 3,
     "layer_types": ["conv", "full_attention"] * 2,
@@ -150,14 +151,19 @@ _GEMMA_3N = {
 
 OWN: dict[str, dict[str, Any]] = {
     "afm7": {"hidden_dim": 64, "num_layers": 4, "num_kv_reuse_layers": 2, "num_heads": 4, "num_kv_heads": 2},
-    "afmoe": {"layer_types": SLIDING, "num_dense_layers": 1, "route_scale": 1.0},
+    "afmoe": {**SLIDING, "num_dense_layers": 1, "route_scale": 1.0},
     "apertus": {"post_norm": False, "qk_norm": True},
-    "baichuan_m1": {"tie_word_embeddings": False, "sliding_window_layers": [0, 2], "conv_window": 2},
-    "bailing_hybrid": {"layer_group_size": 2, "group_norm_size": 2, "num_key_value_heads": 4},
-    "bailing_moe_linear": {"layer_group_size": 2, "group_norm_size": 2, "num_key_value_heads": 4},
-    "bailing_moe_v3": {"moe_shared_expert_intermediate_size": 32, "layer_group_size": 2, "head_dim": 32},
+    "baichuan_m1": {**FOUR, "tie_word_embeddings": False, "sliding_window_layers": [0, 2], "conv_window": 2},
+    "bailing_hybrid": {**FOUR, "layer_group_size": 2, "group_norm_size": 2, "num_key_value_heads": 4},
+    "bailing_moe_linear": {**FOUR, "layer_group_size": 2, "group_norm_size": 2, "num_key_value_heads": 4},
+    "bailing_moe_v3": {
+        **FOUR,
+        "moe_shared_expert_intermediate_size": 32,
+        "layer_group_size": 2,
+        "head_dim": 32,
+    },
     "cohere": {"logit_scale": 1.0},
-    "cohere2": {"sliding_window_pattern": 2, "logit_scale": 1.0},
+    "cohere2": {**FOUR, "sliding_window_pattern": 2, "logit_scale": 1.0},
     "dbrx": {
         "d_model": 64,
         "n_layers": 3,
@@ -168,6 +174,7 @@ OWN: dict[str, dict[str, Any]] = {
     "deepseek_v2": {"rope_scaling": YARN | {"type": "yarn", "mscale": 1.0, "mscale_all_dim": 0.0}},
     "deepseek_v32": _INDEXER | {"num_key_value_heads": 4},
     "deepseek_v41": {
+        **FOUR,
         "o_groups": 2,
         "o_lora_rank": 16,
         "compress_ratios": [0, 4, 8, 4],
@@ -177,11 +184,12 @@ OWN: dict[str, dict[str, Any]] = {
         "index_n_heads": 2,
         "index_topk": 4,
         "hc_mult": 2,
+        "hc_sinkhorn_iters": 2,
         "rms_norm_eps": 1e-6,
     },
     "exaone": {"num_layers": 4},
-    "exaone4": {"sliding_window_pattern": "LG"},
-    "exaone_moe": {"layer_types": SLIDING, "is_moe_layer": [False, True] * 2, "routed_scaling_factor": 1.0},
+    "exaone4": {**FOUR, "sliding_window_pattern": "LG"},
+    "exaone_moe": {**SLIDING, "is_moe_layer": [False, True] * 2, "routed_scaling_factor": 1.0},
     "falcon_h1": {
         "mamba_d_head": 16,
         "mamba_d_ssm": 64,
@@ -189,9 +197,9 @@ OWN: dict[str, dict[str, Any]] = {
         "mamba_n_heads": 4,
         "lm_head_multiplier": 1.0,
     },
-    "gear": {"layer_types": ["full_attention", "sliding_attention", "conv_mixer", "conv_mixer"]},
+    "gear": {**FOUR, "layer_types": ["full_attention", "sliding_attention", "conv_mixer", "conv_mixer"]},
     "gemma3": {"text_config": {}, "vocab_size": VOCABULARY},
-    "gemma3_text": {"sliding_window_pattern": 2, "query_pre_attn_scalar": 16},
+    "gemma3_text": {**FOUR, "sliding_window_pattern": 2, "query_pre_attn_scalar": 16},
     "gemma4_text": _GEMMA_4,
     "glm_moe_dsa": _INDEXER
     | {
@@ -203,9 +211,10 @@ OWN: dict[str, dict[str, Any]] = {
     "gpt2": {"n_ctx": 1024, "n_embd": 64, "n_head": 4, "n_layer": 3, "n_positions": 1024},
     "gpt_bigcode": {"n_embd": 64, "n_layer": 3, "n_inner": 64, "n_head": 4, "n_positions": 1024},
     "gpt_neox": {"rotary_emb_base": 10000, "rotary_pct": 0.5},
-    "gpt_oss": {"layer_types": SLIDING, "rope_scaling": YARN},
+    "gpt_oss": {**SLIDING, "rope_scaling": YARN},
     "gptj": {"n_embd": 64, "n_positions": 1024, "n_head": 4, "rotary_dim": 8, "n_layer": 3},
     "granitemoehybrid": {
+        **FOUR,
         "layer_types": ["mamba", "attention"] * 2,
         "mamba_n_heads": 8,
         "mamba_d_head": 16,
@@ -217,6 +226,7 @@ OWN: dict[str, dict[str, Any]] = {
         "position_embedding_type": "nope",
     },
     "hunyuan": {
+        **FOUR,
         "rope_scaling": {"alpha": 1.0, "factor": 1.0, "type": "dynamic"},
         "moe_topk": 2,
         "num_shared_expert": 1,
@@ -225,6 +235,7 @@ OWN: dict[str, dict[str, Any]] = {
         "cla_share_factor": 2,
     },
     "jamba": {
+        **FOUR,
         "attn_layer_offset": 1,
         "attn_layer_period": 2,
         "expert_layer_offset": 1,
@@ -235,6 +246,7 @@ OWN: dict[str, dict[str, Any]] = {
     },
     "kimi_k25": {"text_config": {}},
     "kimi_k3": {
+        **FOUR,
         "linear_attn_config": _KDA,
         "num_experts": 4,
         "num_experts_per_token": 2,
@@ -242,9 +254,9 @@ OWN: dict[str, dict[str, Any]] = {
         "activation_situ_beta": 1.0,
         "activation_situ_linear_beta": 1.0,
     },
-    "kimi_linear": {"linear_attn_config": _KDA, "model_max_length": 4096, "num_experts_per_token": 2},
+    "kimi_linear": {**FOUR, "linear_attn_config": _KDA, "model_max_length": 4096, "num_experts_per_token": 2},
     "kimi_vl": {"text_config": {}},
-    "laguna": {"layer_types": SLIDING, "num_attention_heads_per_layer": [4] * 4},
+    "laguna": {**SLIDING, "num_attention_heads_per_layer": [4] * 4},
     "lfm2-vl": {"text_config": {}},
     "lfm2": _LFM2
     | {
@@ -256,9 +268,9 @@ OWN: dict[str, dict[str, Any]] = {
     },
     "lfm2_moe": _LFM2 | {"use_expert_bias": True, "num_dense_layers": 1},
     "lille-130m": {"block_size": 1024, "n_embd": 64, "n_head": 4, "n_kv_heads": 2, "n_layer": 3},
-    "llama": {"layer_types": SLIDING},
+    "llama": {**SLIDING},
     "llama4": {"text_config": {}},
-    "llama4_text": {"intermediate_size_mlp": 64, "no_rope_layers": [1, 1, 1, 0]},
+    "llama4_text": {**FOUR, "intermediate_size_mlp": 64, "no_rope_layers": [1, 1, 1, 0]},
     "longcat_flash": _LONGCAT | {"attention_method": "MLA"},
     "longcat_flash_ngram": _LONGCAT | {"ngram_vocab_size_ratio": 2},
     "mamba": {
@@ -277,8 +289,9 @@ OWN: dict[str, dict[str, Any]] = {
         "time_step_limit": [0.0, 100.0],
         "time_step_rank": "auto",
     },
-    "mellum": {"layer_types": SLIDING, "rope_parameters": _ROPE_BY_TYPE},
+    "mellum": {**SLIDING, "rope_parameters": _ROPE_BY_TYPE},
     "mimo_v2_flash": {
+        **FOUR,
         "hybrid_layer_pattern": [1, 0, 1, 0],
         "moe_layer_freq": [0, 1, 1, 1],
         "add_swa_attention_sink_bias": True,
@@ -302,17 +315,18 @@ OWN: dict[str, dict[str, Any]] = {
     },
     "minimax": {"rotary_dim": 8},
     "minimax_m3_vl": {"text_config": {}},
-    "ministral3": {"layer_types": SLIDING, "rope_parameters": _LLAMA_4_SCALING},
+    "ministral3": {**SLIDING, "rope_parameters": _LLAMA_4_SCALING},
     "mistral3": {"text_config": {}},
     "mistral4": {"rope_parameters": _LLAMA_4_SCALING, "rope_scaling": None},
     "nemotron": {"hidden_act": "relu2"},
     "nemotron-nas": {
+        **FOUR,
         "block_configs": [
             {"attention": {"n_heads_in_group": 2}, "ffn": {"ffn_mult": 1.0}},
             {"attention": {"no_op": True}, "ffn": {"ffn_mult": 1.0}},
             {"attention": {"replace_with_linear": True}, "ffn": {"ffn_mult": 1.0}},
             {"attention": {"n_heads_in_group": 4}, "ffn": {"no_op": True}},
-        ]
+        ],
     },
     "nemotron_h": {
         "mamba_num_heads": 8,
@@ -325,8 +339,9 @@ OWN: dict[str, dict[str, Any]] = {
         "hybrid_override_pattern": ["M", "*", "-", "M", "*", "E"],
         "moe_shared_expert_intermediate_size": 32,
     },
-    "olmo3": {"layer_types": SLIDING},
+    "olmo3": {**SLIDING},
     "olmo_hybrid": {
+        **FOUR,
         "linear_allow_neg_eigval": True,
         "layer_types": ["linear_attention", "full_attention"] * 2,
     },
@@ -345,21 +360,24 @@ OWN: dict[str, dict[str, Any]] = {
         "num_kv_heads": [2] * 3,
         "ffn_multipliers": [1.0] * 3,
     },
+    "muse_glimmer": FOUR,
+    "iquestloopcoder": {"loop_window_size": WINDOW},
     "phi3small": {"dense_attention_every_n_layers": 1, "ff_intermediate_size": 64, "gegelu_limit": 20.0},
     "phixtral": {"num_vocab": VOCABULARY, "model_dim": 64, "num_heads": 4, "num_layers": 3, "rotary_dim": 8},
     "pixtral": {"text_config": {}},
     "plamo": {"n_shared_head": 2},
-    "plamo2": {"hidden_size_per_head": 16, "mamba_d_state": 16, "mamba_num_heads": 4},
-    "plamo3": {"window_size": WINDOW, "sliding_window_pattern": 2},
+    "plamo2": {**FOUR, "hidden_size_per_head": 16, "mamba_d_state": 16, "mamba_num_heads": 4},
+    "plamo3": {**FOUR, "window_size": WINDOW, "sliding_window_pattern": 2},
     "qwen": {"kv_channels": 16},
     "qwen2_vl": {"text_config": {}},
     "qwen3_vl": {"text_config": {}},
     "qwen3_vl_moe": {"text_config": {}},
     "qwen3_5": {"text_config": {}},
     "qwen3_5_moe": {"text_config": {}},
-    "qwen3_5_text": {"full_attention_interval": 2, "num_experts": 0},
-    "qwen3_next": {"full_attention_interval": 2},
+    "qwen3_5_text": {**FOUR, "full_attention_interval": 2, "num_experts": 0},
+    "qwen3_next": {**FOUR, "full_attention_interval": 2},
     "recurrent_gemma": {
+        **FOUR,
         "conv1d_width": 4,
         "logits_soft_cap": 30.0,
         "attention_window_size": WINDOW,
@@ -373,10 +391,10 @@ OWN: dict[str, dict[str, Any]] = {
         "decay_low_rank_dim": 16,
         "head_dim": 32,
     },
-    "spark2_5": {"rope_parameters": _ROPE_BY_TYPE, "layer_types": SLIDING},
+    "spark2_5": {"rope_parameters": _ROPE_BY_TYPE, **SLIDING},
     "step3p5": {
         "num_attention_groups": 2,
-        "layer_types": SLIDING,
+        **SLIDING,
         "attention_other_setting": {"num_attention_heads": 4, "num_attention_groups": 2},
         "moe_top_k": 2,
         "share_expert_dim": 32,
@@ -397,6 +415,7 @@ OWN["llama4"]["text_config"] = _text(
 )
 OWN["minimax_m3_vl"]["text_config"] = _text(
     "minimax_m3",
+    **FOUR,
     dense_intermediate_size=64,
     moe_layer_freq=[0, 1, 1, 1],
     index_n_heads=2,

@@ -1,9 +1,9 @@
 """Counting of draft tokens, from what the loop says of each token. Pure.
 
 A round proposes some tokens, keeps those of them that come first, and adds one of the target model. What was
-proposed counts when the first token of its round is given out, what was accepted as far as it was given out: an answer
-may end inside a round (end of sequence, a stop text, a client that left). If proposed tokens are left over then, nobody
-knows any more whether they were kept: the round is truncated, and `accepted` is a lower bound.
+proposed counts when the first token of its round is given out, what was accepted as far as it was given out: an
+answer may end inside a round (end of sequence, a stop text, a client that left). If proposed tokens are left over
+then, nobody knows any more whether they were kept: the round is truncated, and `accepted` is a lower bound.
 """
 
 from dataclasses import dataclass, field
@@ -22,8 +22,8 @@ class Tally:
 class AcceptanceCount:
     """The count of one request, fed with each token in order.
 
-    `draft_length` is that of each round, None where the policy decides about each one anew; `alone` counts tokens of
-    rounds without a draft.
+    `draft_length` is that of each round, None where the policy decides about each one anew; `alone` counts tokens
+    of rounds without a draft.
     """
 
     draft_length: int | None
@@ -58,7 +58,7 @@ class AcceptanceCount:
         return int(self._open and self._left > 0)
 
     def observe(self, drafter: str, proposed: int, *, drafted: bool) -> None:
-        """Count one token of a round in which a drafter proposed so many; `drafted` tells that it is one of them."""
+        """Count one token of a round in which a drafter proposed so many; `drafted`: it is one of them."""
         self.tokens += 1
         if not proposed:
             self.alone += 1

@@ -1,4 +1,4 @@
-"""What single tokens cost, which the times of whole rounds do not show: both models are timed by themselves, once."""
+"""What single tokens cost, which the times of whole rounds do not show: each model is timed alone, once."""
 
 import time
 from collections.abc import Callable

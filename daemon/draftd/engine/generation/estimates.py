@@ -1,7 +1,7 @@
 """What is known about drafting so far: how often draft tokens are kept, and how long rounds take. Pure.
 
-Both are learnt from the rounds themselves, as they come, so no request waits for a measurement. A *source* of drafts
-is a name: a draft model, or lookups with matches of one class. Lengths are in draft tokens.
+Both are learnt from the rounds themselves, as they come, so no request waits for a measurement. A *source* of
+drafts is a name: a draft model, or lookups with matches of one class. Lengths are in draft tokens.
 """
 
 from collections.abc import Callable, Iterator
@@ -122,9 +122,9 @@ class RoundTimes:
     def seconds(self, source: str, length: int) -> float:
         """Return how long a round takes.
 
-        One that was not timed is hoped to take as long as the longest shorter one, or else as the quickest of all: so
-        it is tried, if that would make it the best, and then it is known. (The cost of rows is a staircase on some
-        devices: no line through the others could tell.)
+        One that was not timed is hoped to take as long as the longest shorter one, or else as the quickest of
+        all: so it is tried, if that would make it the best, and then it is known. (The cost of rows is a
+        staircase on some devices: no line through the others could tell.)
         """
         for shorter in range(length, 0, -1):
             if cell := self._cells.get((source, shorter)):

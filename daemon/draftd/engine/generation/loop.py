@@ -1,4 +1,5 @@
-"""Generation in rounds: a draft, one pass of the target model that verifies it, what is kept, and the rest forgotten.
+"""Generation in rounds: a draft, one pass of the target model that verifies it, what is kept, and the rest
+forgotten.
 
 Theory of operation. The text is the prompt and what was generated since. Each model has read a part of it, and the
 target model always all but the last token, or (on its own) all of it:
@@ -7,8 +8,8 @@ target model always all but the last token, or (on its own) all of it:
 2. A draft model reads what it has not read, and proposes; a lookup has its proposal ready.
 3. The target model reads what it has not read and the whole draft in one pass. The rule says how many draft tokens
    are kept, and which token comes after them. The device is waited for once in a round, here.
-4. What is kept goes to the text as it is given out. Whatever ends the round, also a consumer that leaves in the middle
-   of it, both models forget what they have read beyond the text.
+4. What is kept goes to the text as it is given out. Whatever ends the round, also a consumer that leaves in the
+   middle of it, both models forget what they have read beyond the text.
 
 Alone, the next token is being computed while the last one is given out, so that the device never waits. A draft
 model reads nothing meanwhile, the prompt included: it catches up when it is asked again, outside of what is timed.
@@ -36,9 +37,11 @@ MAX_LATE = 16  # unread tokens that a draft model reads within a round; more tha
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """One token of an answer. `logits` are those of the target model at its place, before they were shaped, (vocabulary,).
+    """One token of an answer. `logits` are those of the target model at its place, before they were shaped,
+    (vocabulary,).
 
-    `source` drafted it, ALONE means that the target model chose it; `drafter` and `proposed` are those of its round.
+    `source` drafted it, ALONE means that the target model chose it; `drafter` and `proposed` are those of its
+    round.
     """
 
     token: int
@@ -56,7 +59,8 @@ class Token:
 class Generation:
     """One request in generation. `text` begins as the prompt, which is not empty.
 
-    `check` is called between the passes over a prompt, with the tokens that were read; what it raises ends the request.
+    `check` is called between the passes over a prompt, with the tokens that were read; what it raises ends the
+    request.
     """
 
     text: list[int]

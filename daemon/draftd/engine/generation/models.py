@@ -1,4 +1,4 @@
-"""What is known of the loaded models: how their caches are taken back, and what requests have taught about drafting."""
+"""What is known of the loaded models: how their caches are rolled back, and what requests have taught."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -9,7 +9,8 @@ from draftd.engine.generation.drafters.lookup import AnswerStore
 from draftd.engine.generation.estimates import CostModel
 from draftd.engine.generation.policy import DraftPolicy
 
-MAX_KNOWN = 64  # ways of sampling, and profiles, that are remembered: a client may ask for another temperature each time
+# Ways of sampling, and profiles, that are remembered: a client may ask for another temperature each time.
+MAX_KNOWN = 64
 
 
 class LoadedModels:
@@ -22,20 +23,21 @@ class LoadedModels:
         self._policies: dict[tuple[Any, ...], DraftPolicy] = {}
         self._costs: dict[bool, CostModel] = {}
         self._answers: dict[str | None, AnswerStore] = {}
-        for which, caches in (("target", self.target_caches), ("draft", self.draft_caches)):
-            if caches is not None and not caches.supported:
-                kinds = ", ".join(caches.unknown)
-                say(f"nothing is drafted: the {which} model has caches that cannot be taken back ({kinds})")
+        refusals = {
+            caches.refusal for caches in (self.target_caches, self.draft_caches) if caches and caches.refusal
+        }
+        for refusal in sorted(refusals):
+            say(refusal)
 
     @property
     def can_draft(self) -> bool:
         """Whether what was read of refused tokens can be taken back, at least in the target model."""
-        return self.target_caches.supported
+        return self.target_caches.refusal is None
 
     @property
     def has_drafter(self) -> bool:
         """Whether there is a draft model that can be used."""
-        return self.can_draft and self.draft_caches is not None and self.draft_caches.supported
+        return self.can_draft and self.draft_caches is not None and self.draft_caches.refusal is None
 
     def policy(self, way: tuple[Any, ...], *, fixed: int | None, draws: bool) -> DraftPolicy:
         """Return the policy of all requests that sample in the same way; `draws` tells whether they do at all."""

@@ -1,11 +1,12 @@
 """How to go on: which source drafts, and how many tokens. Pure.
 
-Theory of operation. A round is worth the tokens that it is expected to yield in the time that it takes. Of all sources
-and lengths the one with the best rate is chosen; going on without a draft is one of them, unless the length is fixed.
-Chances and times are learnt from the rounds (`estimates`). What is uncertain is tried by three rules:
+Theory of operation. A round is worth the tokens that it is expected to yield in the time that it takes. Of all
+sources and lengths the one with the best rate is chosen; going on without a draft is one of them, unless the
+length is fixed. Chances and times are learnt from the rounds (`estimates`). What is uncertain is tried by three
+rules:
 
-1. A length that was never timed is hoped to take no longer than the next shorter one: it is tried if that would make
-   it the best.
+1. A length that was never timed is hoped to take no longer than the next shorter one: it is tried if that would
+   make it the best.
 2. Every PROBE rounds the neighbour of the chosen length is taken, once the longer and once the shorter one.
 3. Where no draft pays, the target model rests from the draft model, for twice as many tokens each time. Then the
    draft model reads them, which tells what it would have proposed for the last of them: that is the review.
@@ -32,8 +33,8 @@ MARGIN = 1.02  # a draft must promise so much more than going on alone
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """A source of drafts and a length. ALONE is one token without a draft; REVIEW has the draft model read what it has
-    not read, so that the next choice can be made.
+    """A source of drafts and a length. ALONE is one token without a draft; REVIEW has the draft model read what
+    it has not read, so that the next choice can be made.
     """
 
     source: str
@@ -42,8 +43,8 @@ class Choice:
 
 @dataclass(frozen=True, slots=True)
 class Situation:
-    """What a choice is made for: the depth of the context and the tokens that may still come; the match that a lookup
-    found and what it could propose at most; the longest draft of the draft model, 0 without one.
+    """What a choice is made for: the depth of the context and the tokens that may still come; the match that a
+    lookup found and what it could propose at most; the longest draft of the draft model, 0 without one.
     """
 
     depth: int
@@ -66,8 +67,8 @@ def account_of(source: str, match: int) -> str:
 class DraftPolicy:
     """See the module. One for all requests that sample alike.
 
-    `fixed` is the length of each draft of the draft model, which then always drafts unless a lookup promises more; None
-    lets the length adapt itself.
+    `fixed` is the length of each draft of the draft model, which then always drafts unless a lookup promises
+    more; None lets the length adapt itself.
     """
 
     costs: CostModel = field(default_factory=CostModel)

@@ -1,14 +1,14 @@
 """How tokens are chosen, and which draft tokens are kept.
 
-Let p be the target model's distribution at a position, after penalties, top-p, min-p, XTC, top-k and temperature, as the
-request asks, and q the same of whatever proposed a token. What comes out is distributed as p, whatever q is: drafts
-decide about speed only. There are three rules.
+Let p be the target model's distribution at a position, after penalties, top-p, min-p, XTC, top-k and temperature,
+as the request asks, and q the same of whatever proposed a token. What comes out is distributed as p, whatever q
+is: drafts decide about speed only. There are three rules.
 
 `Greedy` (temperature 0): the likeliest token is taken; a draft token is kept if it is that one.
 
-`Speculative`, the rule of Leviathan et al., arXiv 2211.17192: a draft token x is kept with probability min(1, p(x)/q(x)).
-At the first one that is not kept, the token is drawn from max(0, p - q), normalised, instead; if all are kept, one more
-comes from p. A lookup draws nothing: its q is 1 for its token.
+`Speculative`, the rule of Leviathan et al., arXiv 2211.17192: a draft token x is kept with probability min(1,
+p(x)/q(x)). At the first one that is not kept, the token is drawn from max(0, p - q), normalised, instead; if all
+are kept, one more comes from p. A lookup draws nothing: its q is 1 for its token.
 
 `Seeded`: a request with a seed gets the same text again, however it was drafted. At each position the same noise,
 made from the seed and the position, is added to log p, and the largest sum is taken, which is a draw from p (the

@@ -3,7 +3,7 @@
 mlx_lm's keeps the last `chunk_size` tokens, and so cannot go back over the border of a chunk, though it says so.
 """
 
-from typing import Self
+from typing import Any, Self
 
 from mlx_lm.models.cache import ChunkedKVCache
 
@@ -15,6 +15,10 @@ class RewindableChunkedKVCache(ChunkedKVCache):  # type: ignore[misc]  # mlx_lm 
 
     The model masks by position, and asks the first of its layers where its rows begin: all drop the same.
     """
+
+    keys: Any
+    values: Any
+    start_position: int
 
     def __init__(self, chunk_size: int) -> None:
         super().__init__(chunk_size)
@@ -31,14 +35,17 @@ class RewindableChunkedKVCache(ChunkedKVCache):  # type: ignore[misc]  # mlx_lm 
         """From here on keep what is needed to come back to this position."""
         self._mark = self.offset
 
+    def unmark(self) -> None:
+        """Keep only what is needed to read on, and `MARGIN` tokens more."""
+        self._mark = None
+
     def can_rewind(self, position: int) -> bool:
         """Whether the chunk of the token at `position` is here from its beginning."""
         return position <= self.offset and self.start_position <= self._chunk(position)
 
     def rewind(self, position: int) -> None:
-        """Forget what was read from `position` on, and the mark."""
+        """Forget what was read from `position` on."""
         self.offset = position
-        self._mark = None
 
     def is_trimmable(self) -> bool:
         """Whether any number of tokens can be taken back, which is what mlx_lm takes it for."""

@@ -60,7 +60,7 @@ def adopted(layer: Any, position: int) -> Any:
 def can_rewind(leaf: Any, position: int) -> bool:
     """Whether a cache can be taken back to `position` without a state that was put aside."""
     if isinstance(leaf, _BY_WINDOW):
-        return leaf.can_rewind(position)
+        return bool(leaf.can_rewind(position))
     if isinstance(leaf, _BY_OFFSET):
         return position <= int(leaf.offset)
     return position == int(leaf.offset)
@@ -70,7 +70,7 @@ def rewind(leaf: Any, position: int) -> None:
     """Take a cache back to `position`, as `can_rewind` says that it can be."""
     if isinstance(leaf, _BY_WINDOW):
         leaf.rewind(position)
-    elif isinstance(leaf, _BY_OFFSET):
+    elif isinstance(leaf, _BY_OFFSET) and leaf.offset > position:
         leaf.trim(leaf.offset - position)
 
 
@@ -78,6 +78,12 @@ def mark(leaf: Any) -> None:
     """Have a cache keep what it needs to come back to where it is."""
     if isinstance(leaf, _BY_WINDOW):
         leaf.mark()
+
+
+def unmark(leaf: Any) -> None:
+    """End that."""
+    if isinstance(leaf, _BY_WINDOW):
+        leaf.unmark()
 
 
 def state_of(leaf: Any) -> dict[str, Any]:

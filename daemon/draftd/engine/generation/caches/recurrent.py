@@ -1,7 +1,7 @@
 """The state of a recurrent layer, and how its modules read a part of a pass again.
 
-A module that is called with a `RecordingArraysCache` leaves there what it was called with. When several such modules
-call each other (a decoder layer and its mixer), only the innermost count: they are the ones that replace the state.
+A module that is called with a `RecordingArraysCache` leaves there what it was called with. When several such
+modules call each other (a decoder layer and its mixer), the innermost count: they are those that replace the state.
 """
 
 import functools
@@ -57,13 +57,9 @@ class RecordingArraysCache(ArraysCache):  # type: ignore[misc]  # mlx_lm has no 
 def observe(model: nn.Module) -> None:
     """Have all modules that take a cache say what they are called with, where it is a recurrent layer's."""
     for module in model.modules():
-        kind = type(module)
-        if not issubclass(kind, _Observed) and _takes_cache(kind):
+        kind: Any = type(module)
+        if _takes_cache(kind):  # an observed one takes whatever comes, and so is not observed twice
             module.__class__ = _observed(kind)
-
-
-class _Observed:
-    """Marks the classes that `observe` has made."""
 
 
 def _takes_cache(kind: type[Any]) -> bool:
@@ -71,7 +67,7 @@ def _takes_cache(kind: type[Any]) -> bool:
 
 
 @functools.cache
-def _observed(kind: type[Any]) -> type[Any]:
+def _observed(kind: Any) -> Any:
     """Return a class of modules that behave as those of `kind`, and are observed."""
 
     def call(self: Any, *args: Any, **kwargs: Any) -> Any:
@@ -84,7 +80,7 @@ def _observed(kind: type[Any]) -> type[Any]:
             calls.append(Call(self, args, kwargs))
         return result
 
-    return type(kind.__name__, (kind, _Observed), {"__call__": call, "__module__": kind.__module__})
+    return type(kind.__name__, (kind,), {"__call__": call, "__module__": kind.__module__})
 
 
 def _calls(arguments: tuple[Any, ...]) -> list[Call] | None:

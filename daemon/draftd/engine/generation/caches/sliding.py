@@ -1,11 +1,12 @@
 """The cache of a layer that sees a window of the text: the counterpart of mlx_lm's `RotatingKVCache`.
 
-Rows stand in the order of the text, and a pass is given those that its tokens may see: the `max_size - 1` before it and
-its own. So a mask by position is right for a pass of any width and after any rollback. What is older is
-dropped when the buffer is full, except what a rollback to the mark would need, and `MARGIN` rows more.
+Rows stand in the order of the text, and a pass is given those that its tokens may see: the `max_size - 1` before it
+and its own. So a mask by position is right for a pass of any width and after any rollback. What is older is dropped
+when the buffer is full, except what a rollback to the mark would need, and `MARGIN` rows more.
 
-With `keep`, the first rows of the text stay visible to every token. mlx_lm's mask for a pass of several tokens hides them
-one by one, which is so for a prompt; in a round, several tokens must see what each of them alone would see.
+mlx_lm lets the tokens of a pass of several see otherwise than one alone in two cases: with `keep`, the first rows
+of the text are hidden one by one, and a model may ask for a window larger than the cache (plamo3). A prompt is read
+so here as well. In a round, between `mark` and `unmark`, each token sees what it would see alone.
 """
 
 from typing import Any, Self
@@ -19,6 +20,9 @@ MARGIN = 64  # tokens that a stored cache can be cut by, beyond what a round nee
 
 class SlidingKVCache(RotatingKVCache):  # type: ignore[misc]  # mlx_lm has no types
     """Keys and values of a window of `max_size` tokens, of which the text's first `keep` never leave."""
+
+    keys: Any
+    values: Any
 
     def __init__(self, max_size: int, keep: int = 0) -> None:
         super().__init__(max_size, keep)
@@ -48,14 +52,17 @@ class SlidingKVCache(RotatingKVCache):  # type: ignore[misc]  # mlx_lm has no ty
         """From here on keep what is needed to come back to this position."""
         self._mark = self.offset
 
+    def unmark(self) -> None:
+        """Keep only what is needed to read on, and `MARGIN` tokens more."""
+        self._mark = None
+
     def can_rewind(self, position: int) -> bool:
         """Whether all that the token at `position` may see is here."""
         return position <= self.offset and (not self._start or position - self._before >= self._start)
 
     def rewind(self, position: int) -> None:
-        """Forget what was read from `position` on, and the mark."""
+        """Forget what was read from `position` on."""
         self.offset = position
-        self._mark = None
 
     def is_trimmable(self) -> bool:
         """Whether any number of tokens can be taken back, which is what mlx_lm takes it for."""
@@ -90,7 +97,7 @@ class SlidingKVCache(RotatingKVCache):  # type: ignore[misc]  # mlx_lm has no ty
         keys, values = self.keys[..., row:end, :], self.values[..., row:end, :]
         if self.keep:
             kept = self._kept or self._first_rows()
-            keys, values = (mx.concatenate(pair, axis=2) for pair in zip(kept, (keys, values), strict=True))
+            keys, values = mx.concatenate([kept[0], keys], axis=2), mx.concatenate([kept[1], values], axis=2)
         return keys, values
 
     def make_mask(self, N: int, window_size: int | None = None, return_array: bool = False) -> Any:  # noqa: N803
@@ -101,6 +108,10 @@ class SlidingKVCache(RotatingKVCache):  # type: ignore[misc]  # mlx_lm has no ty
                 return None
             return mx.arange(before + 1) > before - window_size
         window = window_size or self.max_size
+        if (
+            self._mark is not None
+        ):  # what each token would see alone, which is never more than the cache holds
+            window = min(window, self.max_size)
         if before + N <= window and not return_array:
             return "causal"
         if self.keep and self._mark is not None:
