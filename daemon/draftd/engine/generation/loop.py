@@ -75,8 +75,9 @@ class Generation:
     check: Callable[[int], None] = lambda _: None
     prompt_length: int = field(init=False)
     seconds: float = field(init=False, default=0.0)  # that its rounds have taken
-    alone: int = field(init=False, default=0)  # tokens generated alone since the draft model last read
-    _rows: list[mx.array] = field(init=False, default_factory=list)  # the last of these, shaped
+    _rows: list[mx.array] = field(
+        init=False, default_factory=list
+    )  # shaped, of the last tokens that came alone
 
     def __post_init__(self) -> None:
         self.prompt_length = len(self.text)
@@ -138,8 +139,8 @@ class Generation:
         token, row, logits = ahead or self._next(mx.array(self.text[self.target.position :], mx.uint32), 0)
         following = self._next(token, 1) if goes_on and self.left > 1 else None
         self._take(plain(token)[0])
-        self.alone += 1
-        self._rows = [*self._rows[1 - LOOK_BACK :], row]
+        if self.draft:
+            self._rows = [*self._rows[1 - LOOK_BACK :], row]
         yield Token(self.text[-1], logits, ALONE, ALONE, 0)
         return following
 
@@ -166,16 +167,16 @@ class Generation:
     def _let_draft_catch_up(self) -> None:
         if self.draft and self.draft.reader.unread(self.text) > MAX_LATE:
             self.draft.reader.catch_up(self.text, self.check)
-        self.alone, self._rows = 0, []
+        self._rows = []
 
     def _review(self) -> None:
         """Let the draft model read what came alone, and the policy know what it would have proposed for it."""
-        count = min(self.alone, len(self._rows))
+        count = len(self._rows)
         if self.draft and count and self.draft.reader.unread(self.text) > count:
             position = self.position - count
             shares = self.rule.agreement(
-                mx.concatenate(self._rows[-count:]),
-                self.draft.would_propose(self.text, count, position),
+                mx.concatenate(self._rows),
+                self.draft.would_propose(self.text, count, position, self.check),
                 mx.array(self.text[-count:], mx.uint32),
                 position,
             )
@@ -189,6 +190,7 @@ class Generation:
             self.target,
             *([self.draft.reader] if self.draft and choice.source == MODEL_DRAFTER else []),
         ]
+        self._rows = []
         try:
             draft = self._propose(choice, match, length)
             unread = self.target.begin_round(self.text)
