@@ -122,14 +122,15 @@ class Serving:
                 generation, count, generator.model_provider.tokenizer, prompt, arguments
             ):
                 told(response)
-            told(None)
         except LeftError:
-            told(None)
+            pass
         finally:
             self._report(generation, count)
-        store(generation.text)
+        told(None)
         if generation.lookup:
             generation.lookup.close()
+        self._measure(generation, count)
+        store(generation.text)
 
     def _loaded(self, provider: Any) -> LoadedModels:
         known = self._models
@@ -216,17 +217,20 @@ class Serving:
                     return
 
     def _report(self, generation: Generation, count: AcceptanceCount) -> None:
-        """Report what was drafted, with what it cost and was worth; what goes wrong here disturbs nobody."""
+        """Report what was drafted, with what it cost and was worth as soon as that is known."""
         costs = None
-        try:
-            if generation.draft and MODEL_DRAFTER in count.drafters:
-                if self._measured is None:
-                    self._measured = measure(generation)
-                times = generation.policy.costs.at(len(generation.text))
-                costs = costs_of(times, count.drafters[MODEL_DRAFTER], self._measured)
-        except Exception as error:
-            records.say(f"what drafting costs could not be measured: {records.describe(error)}")
+        if self._measured is not None and MODEL_DRAFTER in count.drafters:
+            times = generation.policy.costs.at(len(generation.text))
+            costs = costs_of(times, count.drafters[MODEL_DRAFTER], self._measured)
         records.report_generation(count, costs, generation.seconds)
+
+    def _measure(self, generation: Generation, count: AcceptanceCount) -> None:
+        """Measure what tokens cost, once the first drafted answer is out; what goes wrong here disturbs nobody."""
+        if self._measured is None and MODEL_DRAFTER in count.drafters:
+            try:
+                self._measured = measure(generation)
+            except Exception as error:
+                records.say(f"what drafting costs could not be measured: {records.describe(error)}")
 
 
 def _prompt(generator: Any, told: Callable[[Any], None], wanted: Any, arguments: Any) -> Prompt:
