@@ -90,7 +90,7 @@ class Prompt:
     tokens: list[int]
     ends: list[tuple[int, str]]  # position and mlx_lm's name for the kind of what ends there
     context: Any  # mlx_lm's GenerationContext
-    told: Callable[[Any], None]  # puts something into the queue of its answer
+    put: Callable[[Any], None]  # puts something into the queue of its answer
 
 
 class Serving:
@@ -110,9 +110,9 @@ class Serving:
         except Exception as error:
             queue.put(error)
 
-    def _answer(self, generator: Any, told: Callable[[Any], None], wanted: Any, arguments: Any) -> None:
-        prompt = _prompt(generator, told, wanted, arguments)
-        told(prompt.context)
+    def _answer(self, generator: Any, put: Callable[[Any], None], wanted: Any, arguments: Any) -> None:
+        prompt = _prompt(generator, put, wanted, arguments)
+        put(prompt.context)
         models = self._loaded(generator.model_provider)
         generation, store = self._begin(models, generator, prompt, arguments)
         count = AcceptanceCount(generation.policy.fixed if generation.draft else None, generation.rule.name)
@@ -121,12 +121,12 @@ class Serving:
             for response in self._responses(
                 generation, count, generator.model_provider.tokenizer, prompt, arguments
             ):
-                told(response)
+                put(response)
         except LeftError:
             pass
         finally:
             self._report(generation, count)
-        told(None)
+        put(None)
         if generation.lookup:
             generation.lookup.close()
         self._measure(generation, count)
@@ -183,7 +183,7 @@ class Serving:
         total = len(prompt.tokens)
 
         def progress(read: int) -> None:
-            prompt.told((generation.target.position, total))
+            prompt.put((generation.target.position, total))
             _check(prompt, self._tick, read)
 
         for end, kind in prompt.ends:
@@ -233,7 +233,7 @@ class Serving:
                 records.say(f"what drafting costs could not be measured: {records.describe(error)}")
 
 
-def _prompt(generator: Any, told: Callable[[Any], None], wanted: Any, arguments: Any) -> Prompt:
+def _prompt(generator: Any, put: Callable[[Any], None], wanted: Any, arguments: Any) -> Prompt:
     provider = generator.model_provider
     tokenizer = provider.tokenizer
     tokens, segments, kinds, state, vision = generator._tokenize(tokenizer, wanted, arguments)
@@ -252,7 +252,7 @@ def _prompt(generator: Any, told: Callable[[Any], None], wanted: Any, arguments:
         initial_state=state,
         prompt=tokens,
     )
-    return Prompt(tokens, ends, context, told)
+    return Prompt(tokens, ends, context, put)
 
 
 def _check(prompt: Prompt, tick: Callable[[], None], read: int) -> None:
