@@ -160,6 +160,35 @@ def _place_request_context() -> None:
     request_context.carry(handler, generator)
 
 
+def _place_answers() -> None:
+    """Our answers replace mlx_lm's at three places that need each other: what writes them, what waits for them, and
+    what reads the prompt.
+    """
+    server: Any = importlib.import_module("mlx_lm.server")
+    handler, generator = expect(server, "APIHandler"), expect(server, "ResponseGenerator", caller="run")
+    expect(handler, "handle_completion", "request", "stop_words", caller="do_POST")
+    validate = expect(handler, "validate_model_parameters", caller="do_POST")
+    expect(generator, "generate", "request", "generation_args", "progress_callback")
+    expect(generator, "_await_response", "response_queue", caller="generate")
+    tokenize = expect(generator, "_tokenize", "tokenizer", "request", "args", caller="_generate")
+    expect(generator, "_make_state_machine", "stop_words", caller="_generate")
+    for method in ("_set_stream_headers", "_set_completion_headers"):
+        expect(handler, method, "status_code", caller="handle_completion")
+    from draftd.engine.answers import completion, presence
+    from draftd.engine.context_limit import tokenizing
+
+    expect(server, "SamplingArguments", *completion.SAMPLING)
+    expect(server, "LogitsProcessorArguments", *completion.LOGITS)
+    expect(server, "GenerationArguments", "stop_words", *completion.OTHERS)
+    expect(server, "ModelDescription", *completion.MODEL)
+    expect(server, "GenerationContext", "text_sm", "initial_state", "tool_parser", "prompt")
+    expect(server, "Response", "text", "token", "logprob", "finish_reason", "top_tokens")
+    _model_provider(server)
+    handler.handle_completion = completion.handle_completion
+    handler.validate_model_parameters = completion.taking_top_logprobs(validate)
+    generator._await_response, generator._tokenize = presence.await_response, tokenizing(tokenize)
+
+
 def _place_prompt_cache() -> None:
     server: Any = importlib.import_module("mlx_lm.server")
     cache = expect(server, "LRUPromptCache", "max_size", "max_bytes", caller="run")
@@ -205,6 +234,10 @@ def _place_startup_checks() -> None:
 
 
 HOOKS: dict[str, tuple[Callable[[], None], str]] = {
+    "answers": (
+        _place_answers,
+        "stop texts, log-probabilities and malformed tool calls are answered as mlx_lm does, and no prompt is too long",
+    ),
     "loop": (
         _place_loop,
         "fewer draft tokens are kept where the temperature is above 0, and no draft length adapts",
