@@ -35,7 +35,7 @@ def tokenizing(tokenize: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def tokens_left(prompt_tokens: int, max_tokens: int, context: int | None) -> int:
-    """Return how many tokens an answer may have. `context` is in tokens, None if the model has no limit that we know.
+    """Return how many tokens an answer may have. `context` is in tokens, None if no limit is known.
 
     Raise RefusedRequestError if there is no room for one.
     """

@@ -174,7 +174,11 @@ def _place_answers() -> None:
     expect(generator, "_make_state_machine", "stop_words", caller="_generate")
     for method in ("_set_stream_headers", "_set_completion_headers"):
         expect(handler, method, "status_code", caller="handle_completion")
+    batch_generator = expect(server, "BatchGenerator", "model")
+    if "BatchGenerator" not in generator._generate.__code__.co_names:
+        raise UnfitError("mlx_lm.server.ResponseGenerator._generate does not use BatchGenerator")
     from draftd.engine.answers import completion, presence
+    from draftd.engine.answers.exact_logits import on_exact_logits
     from draftd.engine.context_limit import tokenizing
 
     expect(server, "SamplingArguments", *completion.SAMPLING)
@@ -184,6 +188,7 @@ def _place_answers() -> None:
     expect(server, "GenerationContext", "text_sm", "initial_state", "tool_parser", "prompt")
     expect(server, "Response", "text", "token", "logprob", "finish_reason", "top_tokens")
     _model_provider(server)
+    server.BatchGenerator = on_exact_logits(batch_generator)
     handler.handle_completion = completion.handle_completion
     handler.validate_model_parameters = completion.taking_top_logprobs(validate)
     generator._await_response, generator._tokenize = presence.await_response, tokenizing(tokenize)
@@ -236,7 +241,7 @@ def _place_startup_checks() -> None:
 HOOKS: dict[str, tuple[Callable[[], None], str]] = {
     "answers": (
         _place_answers,
-        "stop texts, log-probabilities and malformed tool calls are answered as mlx_lm does, and no prompt is too long",
+        "stop texts are matched as tokens, log-probabilities have mlx_lm's form, and no prompt is too long",
     ),
     "loop": (
         _place_loop,

@@ -1,9 +1,9 @@
 """Puts an answer's text together, token by token: content, reasoning and tool calls, up to a stop text. Pure.
 
-A stop text ends an answer where it stands in the content, the text that the client shows and stores. It has no effect
-in reasoning, where models weigh the very words that are to end the answer (`"stop": ["Question:"]` would end most
-before they begin), nor in a tool call, of which a half is of use to nobody. OpenAI's own reasoning models take no
-`stop` at all. /v1/completions continues a text: there all is content, marks too.
+A stop text ends an answer where it stands in the content, the text that the client shows and stores. It has no
+effect in reasoning, where models weigh the very words that are to end the answer: `"stop": ["Question:"]` would end
+most of them before they begin. Nor has it any in a tool call, of which a half is of use to nobody. OpenAI's own
+reasoning models take no `stop` at all. /v1/completions continues a text: there all is content, marks too.
 
 A tool call that cannot be parsed is content: the client gets what the model wrote, with the marks around it.
 """
@@ -19,7 +19,7 @@ from draftd.engine.answers.token_spans import TokenSpans
 
 @dataclass(slots=True)
 class Part:
-    """What there is of an answer since the last part. `tokens` are those of the content, with their places in it."""
+    """What there is of an answer since the last part. `tokens` are those of the content, each with its place."""
 
     content: str = ""
     reasoning: str = ""
@@ -37,7 +37,7 @@ class _OpenCall:
 
 
 class AnswerText:
-    """`parse` returns the calls in a tool call's text, None if it is malformed. With `spans`, tokens are kept track of."""
+    """`parse` returns the calls in a tool call's text, None if it is malformed. `spans` keeps track of tokens."""
 
     def __init__(
         self,

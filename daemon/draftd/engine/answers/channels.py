@@ -1,23 +1,20 @@
 """Splits a model's text into what it says, what it thinks, and the tools that it calls. Pure.
 
-mlx_lm knows for each model the marks between these, and its `TextStateMachine` finds them; but it drops the marks. A
-call that turns out to be none is text, marks and all, and where a token's text stands is counted in characters. So
-here each character of the text comes out again, in order.
+mlx_lm knows for each model the marks between these, and its `TextStateMachine` finds them; but it drops the marks.
+A call that turns out to be none is text, marks and all, and where a token's text stands is counted in characters.
+So here each character of the text comes out again, in order.
 """
 
 from dataclasses import dataclass
 from typing import Any
 
-NORMAL, REASONING, TOOL = (
-    "normal",
-    "reasoning",
-    "tool",
-)  # mlx_lm's names; in its other states nothing is for a client
+# mlx_lm's names; what stands in its other states is for no client.
+NORMAL, REASONING, TOOL = "normal", "reasoning", "tool"
 
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """Some text and the channel that it belongs to. A `mark` is not of the text itself: it says that `channel` begins."""
+    """Some text and the channel that it belongs to. A `mark` is no text of its own: with it `channel` begins."""
 
     channel: str
     text: str

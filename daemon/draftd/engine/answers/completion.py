@@ -2,12 +2,12 @@
 
 1. The request goes into the queue of the generating thread. If its client leaves while it waits, it is marked, and
    skipped when its turn comes.
-2. Each token is put to the answer's text. A stream gets what is certain of it; between, comments show that something
-   goes on. A client that has gone ends the generation, at the next token or the next piece of its prompt.
+2. Each token is put to the answer's text. A stream gets what is certain of it; between, comments show that
+   something goes on. A client that has gone ends the generation, at the next token or the next piece of its prompt.
 3. The generation ends by itself or at a stop text. mlx_lm knows nothing of those: it would look for their tokens.
 
-What goes wrong is told in OpenAI's form: 400 if the request is at fault, else 500, and in a stream that has begun an
-event in place of its end.
+What goes wrong is told in OpenAI's form: 400 if the request is at fault, else 500, and in a stream that has begun
+an event in place of its end.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ MODEL = {"model": "requested_model", "draft": "requested_draft_model", "adapter"
 
 
 def handle_completion(self: Any, request: Any, stop_words: Any) -> None:
-    """Answer `request`, mlx_lm's CompletionRequest. `self` is its APIHandler; `stop_words` are what it made of `stop`."""
+    """Answer `request`, mlx_lm's CompletionRequest. `self` is its APIHandler; its `stop_words` are not used."""
     client = Client(self)
     with suppress(LeftError):
         try:

@@ -1,6 +1,6 @@
 """The log-probabilities of an answer's tokens, in the forms of both of OpenAI's endpoints. Pure.
 
-They are natural logarithms. A token's text is that of its own bytes, with a replacement character for each part of a
+They are natural logarithms. A token's text is that of its own bytes, with a replacement character for a part of a
 character; `bytes` are exact, so that those of several tokens give the character.
 """
 

@@ -4,8 +4,8 @@ The thread that answers a request waits for what the generating thread puts into
 of its prompt, tokens. Each time, and each second that nothing comes, it looks whether the client is still there. A
 client that closes its side of the connection counts as gone, as in nginx; a write that fails says so as well.
 
-Comments go to a stream only when something came: the daemon takes a worker that says nothing for stuck, and a comment
-must not hide that.
+Comments go to a stream only when something came: the daemon takes a worker that says nothing for stuck, and a
+comment must not hide that.
 """
 
 from __future__ import annotations

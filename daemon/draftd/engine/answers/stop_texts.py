@@ -12,7 +12,7 @@ from draftd.protocol import MAX_STOP_LENGTH, MAX_STOP_TEXTS
 
 
 def checked(stop: Any) -> tuple[str, ...]:
-    """Return the texts of a request's `stop`: a text, a list of them, or None. Raise ValueError for anything else."""
+    """Return the texts of a request's `stop`: a text, a list of them, or None. Raise ValueError for all else."""
     texts = [] if stop is None else [stop] if isinstance(stop, str) else stop
     if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
         raise ValueError("stop must be a text or a list of texts")
@@ -24,7 +24,7 @@ def checked(stop: Any) -> tuple[str, ...]:
 
 
 class StopTexts:
-    """Takes a text in pieces, and gives what the client may have of it; `stopped` says whether a stop text ended it."""
+    """Takes a text in pieces, and gives what the client may have of it; `stopped`: a stop text has ended it."""
 
     def __init__(self, texts: Sequence[str]) -> None:
         self._texts = tuple(texts)

@@ -1,7 +1,7 @@
 """Which tokens an answer's content consists of, and where in it each begins. Pure.
 
 The text of a token is not always the client's: it may be a mark, a thought, part of a tool call, or stand behind a
-stop text. And it may be known late, as text is held back. So tokens wait here until their text is known to be shown.
+stop text. And that may be known late, as text is held back. So tokens wait here until their text is shown.
 A character can take several tokens: all but the last bring no text, and go where the last one goes.
 """
 
