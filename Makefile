@@ -4,13 +4,20 @@ PYTHON ?= python3
 BIN := .venv/bin
 PINS := -c .ci/constraints.txt
 
-.PHONY: demo test check faults soak recovery perf opencode opencode-installed format clean
+# Compiled tests are kept: a run that compiles them all, once in each process, takes twice as long.
+unexport PYTHONDONTWRITEBYTECODE
+
+.PHONY: demo test quick check faults soak recovery perf opencode opencode-installed format clean
 
 demo: .venv/demo-ready
 	$(BIN)/draftd up --demo
 
 test: check
 	$(BIN)/python -m pytest
+
+# All tests that need no model and no program of others, two or more at a time.
+quick: .venv/test-ready
+	$(BIN)/python -m pytest -m "not real" -n 4 --dist worksteal --hypothesis-profile quick
 
 check: .venv/test-ready
 	$(BIN)/ruff check .

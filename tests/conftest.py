@@ -21,7 +21,17 @@ from tests.fault_table import (  # noqa: F401 - pytest finds hooks and fixtures 
 )
 
 settings.register_profile("draftd", deadline=None)  # machines that run tests are busy
+settings.register_profile("quick", settings.get_profile("draftd"), max_examples=25)
 settings.load_profile("draftd")
+
+REAL = {"browser", "demo", "engines", "pair"}  # fixtures that run or load what `real` stands for
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """A test that uses such a fixture is `real`, whether it says so or not."""
+    for item in items:
+        if REAL.intersection(getattr(item, "fixturenames", ())):
+            item.add_marker("real")
 
 
 @pytest.fixture(autouse=True)

@@ -46,8 +46,7 @@ from draftd.web.pipeline import Pipeline
 from draftd.web.proxy import Proxy
 from draftd.web.router import Router
 from draftd.web.status_report import StatusReport
-from draftd.workers.ports import PortBook
-from draftd.workers.resources import LoadGate
+from draftd.workers.resources import LoadGate, PortBook
 from draftd.workers.services import Services
 from draftd.workers.supervisor import Supervisor
 from draftd.workers.warm_spare import Starter

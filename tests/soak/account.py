@@ -10,7 +10,7 @@ from typing import Any
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.soak.clients import MOST_TOKENS, End, Outcome
+from tests.soak.clients import MAX_TOKENS, End, Outcome
 
 MEMORY_SLACK = 8 * 2**20  # bytes that the daemon may have grown by: an allocator does not give all back
 ACCEPTED = re.compile(r"Draft tokens accepted: (\d+)/(\d+) \(")
@@ -105,7 +105,7 @@ def _statuses(story: Story, samples: Samples) -> list[Check]:
     figure = f"{_words(counted)} counted; {_words(known)} and {left} left by the clients' count"
     tokens = _total(samples, "draftd_completion_tokens_total")
     seen = sum(outcome.completion_tokens for outcome in story.outcomes)
-    unseen = left * MOST_TOKENS  # generated to the end for who left before the last of it was sent
+    unseen = left * MAX_TOKENS  # generated to the end for who left before the last of it was sent
     return [
         Check("requests_total by status", figure, well),
         Check("completion tokens", f"{tokens} counted, {seen} received", seen <= tokens <= seen + unseen),

@@ -13,7 +13,7 @@ import aiohttp
 
 from tests.harness import Answer
 
-MOST_TOKENS = 60  # that a request asks for
+MAX_TOKENS = 60  # that a request asks for
 LIMIT = 90.0  # seconds; a request that is open longer counts as lost
 PROMPTS = (
     "What is speculative decoding?",
@@ -63,7 +63,7 @@ def _body(models: tuple[str, ...], random: Random) -> dict[str, Any]:
     body: dict[str, Any] = {
         "model": random.choice(models),
         "messages": [{"role": "user", "content": f"{random.choice(PROMPTS)} ({marker})"}],
-        "max_tokens": random.randint(1, MOST_TOKENS),
+        "max_tokens": random.randint(1, MAX_TOKENS),
         "stream": random.random() < 0.6,
     }
     return body | {"stream_options": {"include_usage": True}} if body["stream"] else body

@@ -9,9 +9,8 @@ from pathlib import Path
 import pytest
 import structlog
 
-from draftd.telemetry.logging_setup import REDACTED, Format
+from draftd.telemetry.logging_setup import REDACTED, Format, configure
 from draftd.telemetry.rotating_file import RotatedStream
-from draftd.telemetry.worker_log import configure
 
 CANARY = "canary-7f3a"
 

@@ -10,7 +10,8 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families
 
 from draftd.protocol import Costs
-from draftd.telemetry.metrics import CLIENT_LEFT, STATES, UNKNOWN, Acceptance, Metrics, WorkerSample
+from draftd.telemetry.instruments import UNKNOWN
+from draftd.telemetry.metrics import CLIENT_LEFT, STATES, Acceptance, Metrics, WorkerSample
 from draftd.telemetry.records import DraftAcceptance, EngineStarted, GenerationReport, PromptProgress, Record
 from tests.telemetry.scraping import scrape, value
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from draftd.protocol import PAPER_RULE, PLAIN_RULE, Costs
 from draftd.telemetry.records import (
-    MOST,
+    MAX_COUNT,
     DraftAcceptance,
     EngineStarted,
     GenerationReport,
@@ -110,10 +110,10 @@ def test_lines_with_a_record(line: str, record: Record | None) -> None:
         "Draft tokens accepted: 1/1",  # cut from 1/15 (7%)
         "Draft tokens accepted: 1/1… [cut]",
         "Draft tokens accepted: ４/５ (80%)",
-        f"Draft tokens accepted: 1/{MOST + 1} (0%)",
+        f"Draft tokens accepted: 1/{MAX_COUNT + 1} (0%)",
         "Draft tokens accepted: 1/" + "9" * 5000 + " (0%)",
         "Prompt processing progress: 5/4",
-        f"Prompt processing progress: 5/{MOST + 1}",
+        f"Prompt processing progress: 5/{MAX_COUNT + 1}",
         "Prompt processing progress: 5/" + "9" * 13,
         "draftd-engine {",
         "draftd-engine {}",
@@ -130,7 +130,7 @@ def test_lines_with_a_record(line: str, record: Record | None) -> None:
         engine(event="generation", rounds=1.0, proposed=1, accepted=1),
         engine(event="generation", rounds=True, proposed=1, accepted=1),
         engine(event="generation", rounds="1", proposed=1, accepted=1),
-        engine(event="generation", rounds=1, proposed=MOST + 1, accepted=1),
+        engine(event="generation", rounds=1, proposed=MAX_COUNT + 1, accepted=1),
         engine(event="generation", rounds=1, proposed=1, accepted=1, truncated_rounds=2),
         engine(event="generation", rounds=1, proposed=1, accepted=1, accepted_by_position=[1]),
         engine(event="generation", rounds=1, proposed=1, accepted=1, proposed_by_position=[-1]),
@@ -216,10 +216,10 @@ def test_a_damaged_line_never_raises_nor_lies_about_order(line: str, data: st.Da
     end = data.draw(st.integers(start, len(line)))
     record = parse(line[:start] + data.draw(st.text(max_size=3)) + line[end:])
     if isinstance(record, DraftAcceptance | GenerationReport):
-        assert 0 <= record.accepted <= record.proposed <= MOST
+        assert 0 <= record.accepted <= record.proposed <= MAX_COUNT
 
 
-counts = st.integers(0, MOST)
+counts = st.integers(0, MAX_COUNT)
 
 
 @given(
@@ -238,7 +238,7 @@ pairs = st.tuples(counts, counts).map(lambda pair: (max(pair), min(pair)))
 memories = st.none() | st.builds(Memory, counts, counts, counts)
 
 
-seconds = st.floats(1 / MOST, MOST)
+seconds = st.floats(1 / MAX_COUNT, MAX_COUNT)
 
 
 @given(
@@ -292,7 +292,7 @@ facts = st.builds(
     ModelFacts,
     st.lists(st.text()).map(tuple),
     st.booleans(),
-    *[st.none() | st.integers(0, MOST)] * 3,
+    *[st.none() | st.integers(0, MAX_COUNT)] * 3,
 )
 
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from draftd.profile_tables import RestartPolicy
+from draftd.profile_tables import HealthPolicy, RestartPolicy
 from draftd.workers import machine
 from draftd.workers.machine import (
     JITTER,
@@ -54,7 +54,7 @@ from draftd.workers.states import (
 
 NOW = 1000.0
 BEGAN = 990.0  # since when the states of the table last; too short to count as stable
-POLICY = Policy(RestartPolicy(), health_failures=3, start_timeout=900.0, stop_grace=10.0)
+POLICY = Policy(RestartPolicy(), HealthPolicy(), stop_grace=10.0)
 EARLIER = (985.0,)  # a failure inside the window
 GONE = (Effect.KILL_GROUP, Effect.RELEASE_LOAD)
 ASK = (Effect.ACQUIRE_LOAD,)
@@ -367,7 +367,11 @@ OUTSIDE: list[Event] = [  # what people, clients and reloads do
     Drained(),
 ]
 PAUSES = [0.1, 25.0, 200.0]
-SHORT = Policy(RestartPolicy(max_failures=2, window=100, stable_after=20), 2, start_timeout=50, stop_grace=5)
+SHORT = Policy(
+    RestartPolicy(max_failures=2, window=100, stable_after=20),
+    HealthPolicy(failures=2, start_timeout=50),
+    stop_grace=5,
+)
 
 
 class World:
@@ -456,7 +460,7 @@ class World:
 
     def check_deadline(self, before: State, event: Event) -> None:
         limits = {
-            Starting: SHORT.start_timeout,
+            Starting: SHORT.health.start_timeout,
             Draining: 30.0,
             Stopping: SHORT.stop_grace,
             Backoff: SHORT.restart.max_delay * (1 + JITTER),

@@ -1,8 +1,9 @@
-"""lease: what a request is told that cannot wait for its worker."""
+"""usage: what a request is told that cannot wait for its worker."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from unittest.mock import Mock, patch
 
 import pytest
@@ -20,7 +21,7 @@ from draftd.workers.states import (
     Then,
 )
 from draftd.workers.status import LastExit
-from draftd.workers.usage import MAX_BACKOFF_WAIT, Use, refusal
+from draftd.workers.usage import MAX_BACKOFF_WAIT, Usage, refusal
 
 NOW = 100.0
 LAST = LastExit(-9, "exit", 1.0, ("loading", "Killed"))
@@ -100,30 +101,39 @@ def clock() -> Iterator[Mock]:
 
 
 def test_a_worker_is_idle_since_the_last_request_came_or_went(clock: Mock) -> None:
-    use = Use(_last=10.0, _progress=10.0)
-    clock.return_value = 25.0
-    assert use.idle_seconds() == 15.0
-    use.touch()
-    use.progress()
-    clock.return_value = 26.0
-    assert use.idle_seconds() == 1.0
+    clock.return_value = 10.0
+    usage = Usage(_last=10.0)
+    for uses in (usage.waits, usage.serves):
+        clock.return_value += 15.0
+        assert usage.idle_seconds() == 15.0
+        with uses():
+            clock.return_value += 5.0
+            assert usage.idle_seconds() == 0.0
+        clock.return_value += 1.0
+        assert usage.idle_seconds() == 1.0
+        clock.return_value -= 1.0
 
 
-def test_a_worker_in_use_is_not_idle(clock: Mock) -> None:
-    use = Use(_last=10.0, _progress=10.0)
-    clock.return_value = 25.0
-    for waiting, opened, idle in [(1, 0, 0.0), (0, 1, 0.0), (0, 0, 15.0)]:
-        use.waiting, use.open = waiting, opened
-        assert use.idle_seconds() == idle
+def test_requests_are_counted_while_they_wait_and_while_they_are_served_however_that_ends() -> None:
+    usage = Usage()
+
+    def fail(uses: Callable[[], AbstractContextManager[None]]) -> None:
+        with uses():
+            raise ZeroDivisionError(usage.waiting, usage.open)
+
+    for uses, counts in ((usage.waits, "1, 0"), (usage.serves, "0, 1")):
+        with pytest.raises(ZeroDivisionError, match=counts):
+            fail(uses)
+        assert (usage.waiting, usage.open) == (0, 0)
 
 
-def test_an_open_request_is_silent_since_the_last_progress(clock: Mock) -> None:
-    use = Use(open=1, _last=10.0, _progress=10.0)
-    clock.return_value = 25.0
-    use.touch()
-    assert use.silent_seconds() == 15.0
-    use.progress()
-    clock.return_value = 26.0
-    assert use.silent_seconds() == 1.0
-    use.open = 0
-    assert use.silent_seconds() == 0.0
+def test_an_open_request_is_silent_since_it_began_or_got_on(clock: Mock) -> None:
+    usage = Usage()
+    clock.return_value = 15.0
+    with usage.serves():
+        clock.return_value = 25.0
+        assert usage.silent_seconds() == 10.0
+        usage.progress()
+        clock.return_value = 26.0
+        assert usage.silent_seconds() == 1.0
+    assert usage.silent_seconds() == 0.0

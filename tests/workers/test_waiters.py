@@ -19,18 +19,19 @@ from draftd.errors import WorkerError
 from draftd.profile_tables import RestartPolicy
 from draftd.profiles import Profile
 from draftd.workers import process, worker
-from draftd.workers.monitor import Watched
-from draftd.workers.ports import PortBook
-from draftd.workers.resources import LoadGate
+from draftd.workers.health import Watched
+from draftd.workers.resources import LoadGate, PortBook
 from draftd.workers.services import Services
 from draftd.workers.states import (
     BecameReady,
+    Close,
     Draining,
     Event,
     Failed,
     HealthMissed,
     Queued,
     Ready,
+    Reconfigure,
     Restart,
     Start,
     Starting,
@@ -164,7 +165,7 @@ class History:
         elif step == "exit" and self.world.alive:
             self.world.alive[0].kill_group()
         elif step == "reconfigure":
-            self.worker.reconfigure(self.worker.profile, restart=True)
+            self.worker.post(Reconfigure(self.worker.profile, restart=True))
         elif step in FROM_MONITOR and isinstance(self.worker.state, FROM_MONITOR[step]):
             self.world.tell(EVENTS[step])
         elif step in EVENTS and step not in FROM_MONITOR:
@@ -175,16 +176,16 @@ class History:
     def check(self) -> None:
         """Nobody waits where an answer is due, the worker's own count is right, and it has not stopped midway."""
         unanswered = sum(not waiter.answers for waiter in self.waiters)
-        state, use = self.worker.state, self.worker._use
+        state, usage = self.worker.state, self.worker._usage
         assert max((len(waiter.answers) for waiter in self.waiters), default=0) <= 1
-        assert use.waiting == unanswered
-        assert use.open == sum(
+        assert usage.waiting == unanswered
+        assert usage.open == sum(
             waiter.answers == ["lease"] and not task.done() for waiter, task in self.waiters.items()
         )
         if isinstance(state, Ready | Failed) or (isinstance(state, Stopped) and not state.on_demand):
             assert unanswered == 0
         assert not isinstance(state, Queued | Stopping)
-        assert not isinstance(state, Draining) or use.open
+        assert not isinstance(state, Draining) or usage.open
 
 
 async def settle() -> None:
@@ -202,7 +203,7 @@ async def tell(steps: Sequence[tuple[str, int]], world: World, restart: RestartP
             await history.take(step, which)
         for waiter in history.waiters:
             waiter.done.set()
-        history.worker.close(drain=0)
+        history.worker.post(Close(drain=0))
         async with asyncio.timeout(5):
             await running
             await asyncio.wait([*history.waiters.values(), running])

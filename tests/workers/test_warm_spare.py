@@ -11,10 +11,11 @@ from contextlib import asynccontextmanager, suppress
 
 import pytest
 
-from draftd.workers import command, spare_child
+from draftd.profiles import Profile
+from draftd.workers import command, warm_spare
 from draftd.workers.process import Child
 from draftd.workers.resources import LoadGate
-from draftd.workers.warm_spare import Starter
+from draftd.workers.warm_spare import Decision, Starter, decide, flags_of
 from tests.harness import alive, until_gone
 
 LIMIT = 10.0
@@ -170,7 +171,7 @@ async def test_a_death_that_was_noticed_leaves_no_spare(bench: Bench) -> None:
 
 
 async def test_a_spare_that_does_not_answer_is_ended(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(spare_child, "TAKE_LIMIT", 0.1)
+    monkeypatch.setattr(warm_spare, "TAKE_LIMIT", 0.1)
     await bench.start()
     spare = await bench.until_warm()
     os.kill(spare, signal.SIGSTOP)
@@ -222,3 +223,36 @@ async def test_the_end_of_the_daemon_is_the_end_of_the_spare(monkeypatch: pytest
     assert bench.starter.status() is None
     assert (await bench.start("--cold")).output == b"flags --cold\n"
     await bench.close()
+
+
+# --- the rules ----------------------------------------------------------------------------------------------
+
+OFFLINE = {"PATH": "/bin", "HF_HUB_OFFLINE": "1"}
+ONLINE = {"PATH": "/bin"}
+ENGINE_LINE = [*command.ENGINE, "--model", "m"]
+FOREIGN_LINE = [sys.executable, "-m", "draftd.engine.guardian", *ENGINE_LINE]
+
+
+@pytest.mark.parametrize(
+    ("argv", "env", "warm", "decision"),
+    [
+        (ENGINE_LINE, OFFLINE, True, Decision.TAKE),
+        (ENGINE_LINE, OFFLINE, False, Decision.END),  # it would compete with the start
+        (ENGINE_LINE, ONLINE, True, Decision.END),  # the next start will want this environment
+        (ENGINE_LINE, OFFLINE | {"MORE": ""}, True, Decision.END),
+        (FOREIGN_LINE, OFFLINE, True, Decision.KEEP),
+        (FOREIGN_LINE, OFFLINE, False, Decision.END),
+    ],
+)
+def test_what_becomes_of_a_spare(
+    argv: list[str], env: dict[str, str], warm: bool, decision: Decision
+) -> None:
+    assert decide(OFFLINE, argv, env, warm=warm) is decision
+
+
+def test_the_flags_are_those_of_the_engines_command_line() -> None:
+    profile = Profile(name="a", model="target")
+    assert flags_of(command.argv(profile, 8000)) == command.argv(profile, 8000)[3:]
+    foreign = Profile(name="b", model="m", command=("server", "{port}"))
+    assert flags_of(command.argv(foreign, 8000)) is None
+    assert flags_of(command.SPARE) is None

@@ -51,8 +51,8 @@ def up(
     import uvloop
 
     from draftd.app import handle_signals, run
+    from draftd.telemetry.logging_setup import configure
     from draftd.telemetry.rotating_file import RotatedStream
-    from draftd.telemetry.worker_log import configure
 
     settings = load_settings(
         host=host,

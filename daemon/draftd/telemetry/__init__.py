@@ -1,7 +1,7 @@
 """What happened, in numbers and lines.
 
-Bytes of a worker's output become lines (`lines`), lines become typed records or nothing (`records`); records
-and requests become Prometheus series (`metrics`); every line goes to memory and to a rotated file (`logs`).
-Nothing here may slow a worker down or stop the serving: a line that cannot be read is a line without a
-record, a log that cannot be written is a counter.
+Bytes of a worker's output become lines (`lines`), and lines become typed records or nothing (`records`). Records
+and requests become Prometheus series (`metrics`); every line goes to memory and to a rotated file (`worker_log`).
+`output` joins these. Nothing here may slow a worker down or stop the serving: a line that cannot be read has no
+record, and a log that cannot be written is counted.
 """

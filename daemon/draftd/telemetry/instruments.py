@@ -1,4 +1,4 @@
-"""The instruments that are pushed: counters and histograms, made, expected at 0, and forgotten by profile."""
+"""The counters and histograms that are pushed to. A profile's series begin at 0, and go when the profile goes."""
 
 from collections.abc import Iterable
 from typing import Any, TypeVar
@@ -23,7 +23,7 @@ Instrument = TypeVar("Instrument", Counter, Histogram)
 
 
 class Instruments:
-    """Each has `profile` as its first label, but for the spare's; the `_unknown` series exist from the start."""
+    """All have `profile` as their first label, except the spare's. The `_unknown` series exist from the start."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self._all: list[tuple[Counter | Histogram, tuple[str, ...]]] = []
@@ -54,7 +54,7 @@ class Instruments:
         self._expect(UNKNOWN, _EXPECTED_UNKNOWN)
 
     def series(self, instrument: Instrument, *labels: str) -> Instrument:
-        """The series with these labels; `labels` of the instrument itself takes ten times as long to find it."""
+        """The series with these labels. The instrument's own `labels` takes ten times as long to find it."""
         found: Instrument | None = self._series.get((instrument, labels))
         if found is None:
             found = self._series[instrument, labels] = instrument.labels(*labels)

@@ -1,4 +1,4 @@
-"""Byte chunks of a worker's output -> text lines of bounded length.
+"""Byte chunks of a worker's output -> text lines of bounded length. Pure.
 
 A worker may write anything: progress bars that only ever send CR, 100 MB without a break, NUL, escape
 sequences, half a character at the end of a pipe read. The rules:

@@ -1,4 +1,7 @@
-"""structlog set up for the daemon: one line per event, for machines or for people, without anybody's secrets."""
+"""Sets up the daemon's own log: one line per event, for machines or for people, without anybody's secrets.
+
+structlog goes through the standard library's logging, so that what asyncio and aiohttp say comes out the same way.
+"""
 
 import io
 import logging
@@ -34,11 +37,11 @@ _SECRET = _CREDENTIALS | {
     "messages",
     "prompt",
 }
-_DEEPEST = 6
+_MAX_DEPTH = 6
 
 
 class _Handler(logging.StreamHandler[TextIO | io.TextIOBase]):
-    """A stream handler for which a full disk or a closed pipe behind stderr is nobody's error."""
+    """A stream handler that keeps quiet when the disk is full or nobody reads stderr any more."""
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 (logging's name)
         if not isinstance(sys.exc_info()[1], OSError):
@@ -100,7 +103,7 @@ def _rendering(fmt: Format, out: TextIO | io.TextIOBase) -> list[Processor]:
 def redact(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
     """Replace the values of keys that may hold prompts or credentials, at any depth.
 
-    A second line of defence: nobody is to log these at all. Case and hyphens do not matter.
+    This is a second line of defence: nobody should log these at all. Case and hyphens do not matter.
     """
     return {key: _clean(key, value, 0) for key, value in event.items()}
 
@@ -109,9 +112,9 @@ def _clean(key: object, value: object, depth: int) -> object:
     if isinstance(key, str) and key.lower().replace("-", "_") in _SECRET:
         return REDACTED
     if isinstance(value, Mapping):
-        return REDACTED if depth >= _DEEPEST else {k: _clean(k, v, depth + 1) for k, v in value.items()}
+        return REDACTED if depth >= _MAX_DEPTH else {k: _clean(k, v, depth + 1) for k, v in value.items()}
     if isinstance(value, list | tuple):
-        if depth >= _DEEPEST:
+        if depth >= _MAX_DEPTH:
             return REDACTED
         items = [_clean(None, item, depth + 1) for item in value]
         return tuple(items) if isinstance(value, tuple) else items  # exc_info must stay a tuple
@@ -119,7 +122,7 @@ def _clean(key: object, value: object, depth: int) -> object:
 
 
 def printable(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
-    """Escape what could drive a terminal or fake a line, such as a model name that a client made up."""
+    """Escape what could drive a terminal or fake a line, in a model name that a client made up, for example."""
     return {key: _shown(key, value) for key, value in event.items()}
 
 

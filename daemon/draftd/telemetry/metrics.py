@@ -8,7 +8,7 @@ and `retire`; a request for anything else counts under `_unknown`, and other num
 the number of series depends on the profiles alone, whatever clients send.
 
 Proposed and accepted come from `DraftAcceptance` only, rounds from `GenerationReport` only: see `records`.
-Not for use from several threads.
+For the event loop's thread only.
 """
 
 import math
@@ -25,20 +25,8 @@ from prometheus_client.openmetrics import exposition as openmetrics
 from prometheus_client.registry import Collector
 
 from draftd.telemetry.instruments import ENDPOINTS, UNKNOWN, Instruments
-from draftd.telemetry.records import MOST, DraftAcceptance, GenerationReport, Record
+from draftd.telemetry.records import MAX_COUNT, DraftAcceptance, GenerationReport, Record
 from draftd.telemetry.speculation import WINDOW, Speculation, families
-
-__all__ = [
-    "CLIENT_LEFT",
-    "ENDPOINTS",
-    "STATES",
-    "UNKNOWN",
-    "WINDOW",
-    "Acceptance",
-    "Metrics",
-    "Recent",
-    "WorkerSample",
-]
 
 STATES = ("stopped", "starting", "ready", "stopping", "backoff", "failed")
 CLIENT_LEFT = 499  # the status to report for a client that did not wait for its answer
@@ -87,7 +75,7 @@ class Recent:
 
 @dataclass(slots=True)
 class _Tally:
-    """What /api/status asks about one profile, beside what Prometheus keeps."""
+    """What /api/status tells of one profile and Prometheus does not keep."""
 
     proposed: int = 0
     accepted: int = 0
@@ -108,7 +96,7 @@ class _Tally:
 
 
 class _AtScrape(Collector):
-    """The states, read from the tallies and from the bound snapshot when a scrape asks for them."""
+    """The states: read at each scrape, from the tallies and from the snapshot that was bound."""
 
     def __init__(self, tallies: dict[str, _Tally]) -> None:
         self._tallies = tallies
@@ -154,10 +142,10 @@ def _workers(samples: Iterable[WorkerSample]) -> Iterator[Metric]:
 
 
 class Metrics:
-    """Everything `/metrics` and the numbers of `/api/status` are made of.
+    """All that `/metrics` and the numbers in `/api/status` are made of.
 
-    Seconds are seconds, of the monotonic clock. A number that is no measurement (negative, NaN, infinite) is
-    dropped rather than raised: a worker's usage block must not be able to break a request.
+    Times are in seconds, of the monotonic clock. A number that cannot have been measured (negative, NaN, infinite)
+    is dropped, and raises nothing: what a worker says of its usage must not be able to break a request.
     """
 
     def __init__(self, version: str, mlx_lm: str) -> None:
@@ -237,7 +225,7 @@ class Metrics:
             self._push.series(self._push.speed, profile).observe(speed)
 
     def queue_wait(self, profile: str, seconds: float) -> None:
-        """How long one request stood in the queue before its turn came; who left it is not counted."""
+        """How long one request waited in the queue for its turn; one that left before is not counted."""
         if profile in self._tallies and _measured(seconds):
             self._push.series(self._push.wait, profile).observe(seconds)
 
@@ -291,8 +279,8 @@ class Metrics:
 
 
 def _tokens(said: object) -> int:
-    # The worker's own words, which no type checker has seen: a text or 1e400 must not reach a counter.
-    return said if isinstance(said, int) and 0 <= said <= MOST else 0
+    # A worker said so, and no type checker has seen it: neither a text nor 1e400 must reach a counter.
+    return said if isinstance(said, int) and 0 <= said <= MAX_COUNT else 0
 
 
 def _measured(seconds: float) -> bool:

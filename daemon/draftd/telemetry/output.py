@@ -1,4 +1,4 @@
-"""Where a worker's output goes: cut into lines, kept in its log, and read for figures."""
+"""What becomes of a worker's output: it is cut into lines, kept in the worker's log, and read for records."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ log = structlog.get_logger("telemetry")
 
 
 class Sink:
-    """The output of all workers, by name. `folder` is where the log files are.
+    """Takes the output of all workers, by name. The log files are in `folder`.
 
-    `on_record` is told each figure that a worker's output holds, with the worker's name.
+    `on_record` is called with the worker's name for each record that its output holds.
     """
 
     def __init__(self, folder: Path, on_record: Callable[[str, Record], None], metrics: Metrics) -> None:
@@ -33,13 +33,13 @@ class Sink:
         self._take(name, self._splitters.setdefault(name, LineSplitter()).feed(chunk))
 
     def log(self, name: str) -> WorkerLog:
-        """The log of a worker; there is one for every name that is asked for."""
+        """The log of a worker. It is made when it is first asked for."""
         if name not in self._logs:
             self._logs[name] = WorkerLog(self._folder / f"{name}.log", on_error=self._on_error(name))
         return self._logs[name]
 
     def last_words(self, name: str, count: int) -> list[str]:
-        """The last lines of a child that has ended, with the line that it may not have finished."""
+        """The last `count` lines of a child that has ended, including a line that it did not finish."""
         self._take(name, self._splitters.pop(name, LineSplitter()).flush())
         return [line.text for line in self.log(name).tail(count)]
 

@@ -1,11 +1,11 @@
-"""One line of a worker's output -> what it says, as a typed record, or None.
+"""One line of a worker's output -> what it tells, as a typed record, or None. Pure.
 
-Two kinds of lines tell about the same request, and each number is taken from one of them only, so that
-nothing is counted twice:
+Two kinds of lines tell of the same request. Each number is taken from one of them only, so that nothing is
+counted twice:
 
-* `Draft tokens accepted: 4/5 (80%)`, for people: the *only* source of the proposed and accepted counters.
-  Anything may stand before it (a logger's prefix). It works for any server that prints it. A name in brackets
-  right before it says whose request it was, where several profiles share the worker.
+* `Draft tokens accepted: 4/5 (80%)`, for people: the *only* source of the proposed and accepted counters. It counts
+  from any server that prints it, whatever stands before it, such as a logger's prefix. A name in brackets right
+  before it says whose request it was, where several profiles share the worker.
 * `draftd-engine {json}`, of our engine: the source of rounds, truncated rounds, the positions and memory. It
   repeats proposed and accepted so that one line is complete by itself; counters must not add them.
 
@@ -22,17 +22,17 @@ from itertools import zip_longest
 from draftd import protocol
 from draftd.protocol import ACCEPTANCE_LINE, PAPER_RULE, PLAIN_RULE, RECORD_PREFIX, Costs
 
-# More than any request or prompt can have; beyond it a number is damage, and would spoil a counter for good.
-MOST = 10**9
-MOST_BYTES = 2**50
-MOST_POSITIONS = 1024
+# More than any request or prompt can have. A number beyond it is damage, and would spoil a counter for good.
+MAX_COUNT = 10**9
+MAX_BYTES = 2**50
+MAX_POSITIONS = 1024
 
 _PROGRESS = re.compile(r"Prompt processing progress: ([0-9]{1,12})/([0-9]{1,12})")
 
 
 @dataclass(frozen=True, slots=True)
 class DraftAcceptance:
-    """Draft tokens of one request: how many were offered and how many kept, and of which profile, if it is said."""
+    """Draft tokens of one request: how many were proposed, how many of them accepted, and for which profile."""
 
     accepted: int
     proposed: int
@@ -83,7 +83,7 @@ class GenerationReport:
 
 @dataclass(frozen=True, slots=True)
 class EngineStarted:
-    """The engine's greeting. `accounting` is False where a hook could not be placed: no draft counts come.
+    """The engine's first word. `accounting` is False if a hook could not be placed: no draft counts come then.
 
     `hooks` says for each hook whether it is in place, or why not in the engine's words. `mlx_lm` is a
     version, "" if unknown.
@@ -120,7 +120,7 @@ class ModelsLoaded:
 
 @dataclass(frozen=True, slots=True)
 class EngineProgress:
-    """The engine works on a request: a piece of a prompt or a round is done. Comes at most once a second."""
+    """The engine gets on with a request: it did a piece of a prompt, or a round. Comes at most once a second."""
 
     memory: Memory | None = None
 
@@ -134,10 +134,10 @@ def parse(line: str) -> Record | None:
         return _engine(line[at + len(RECORD_PREFIX) :])
     if match := ACCEPTANCE_LINE.search(line):
         accepted, proposed = int(match[2]), int(match[3])
-        return DraftAcceptance(accepted, proposed, match[1]) if accepted <= proposed <= MOST else None
+        return DraftAcceptance(accepted, proposed, match[1]) if accepted <= proposed <= MAX_COUNT else None
     if match := _PROGRESS.search(line):
         processed, total = int(match[1]), int(match[2])
-        return PromptProgress(processed, total) if processed <= total <= MOST else None
+        return PromptProgress(processed, total) if processed <= total <= MAX_COUNT else None
     return None
 
 
@@ -211,9 +211,9 @@ def _facts(value: object) -> ModelFacts:
     return ModelFacts(tuple(cache), trimmable, window, vocabulary, context)
 
 
-def _count(value: object, most: int = MOST) -> int:
+def _count(value: object, maximum: int = MAX_COUNT) -> int:
     # A bool is an int to Python; in a count it is damage.
-    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= most:
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= maximum:
         raise ValueError("not a count")
     return value
 
@@ -225,7 +225,7 @@ def _optional(value: object) -> int | None:
 def _positions(value: object) -> tuple[int, ...]:
     if value is None:
         return ()
-    if not isinstance(value, list) or len(value) > MOST_POSITIONS:
+    if not isinstance(value, list) or len(value) > MAX_POSITIONS:
         raise ValueError("not a list of counts")
     return tuple(_count(item) for item in value)
 
@@ -235,7 +235,7 @@ def _memory(value: object) -> Memory | None:
         return None
     if not isinstance(value, dict):
         raise ValueError("memory is not an object")
-    active, cache, peak = (_count(value.get(key) or 0, MOST_BYTES) for key in ("active", "cache", "peak"))
+    active, cache, peak = (_count(value.get(key) or 0, MAX_BYTES) for key in ("active", "cache", "peak"))
     return Memory(active, cache, peak)
 
 
@@ -249,6 +249,10 @@ def _costs(value: object) -> Costs | None:
 
 def _positive(value: object) -> float:
     # Bounded, since products and sums of such numbers must stay numbers.
-    if not isinstance(value, int | float) or isinstance(value, bool) or not 1 / MOST <= value <= MOST:
+    if (
+        not isinstance(value, int | float)
+        or isinstance(value, bool)
+        or not 1 / MAX_COUNT <= value <= MAX_COUNT
+    ):
         raise ValueError("not a positive number")
     return float(value)

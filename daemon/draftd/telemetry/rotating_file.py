@@ -1,4 +1,4 @@
-"""An append-only file that is renamed away when it is full: `name`, `name.1` … `name.3`, newest first.
+"""A file that is only appended to, and renamed away when it is full: `name`, `name.1` … `name.3`, newest first.
 
 Not `logging.handlers.RotatingFileHandler`: that one prints its errors to stderr and hides them from the caller,
 cannot be told to use mode 0600, and leaves half a line behind after a full disk.

@@ -1,7 +1,7 @@
-"""What the engine's accounts say about drafting: acceptance by position, draft lengths, costs, estimated speed-up.
+"""What the engine reports of drafting: acceptance by position, draft lengths, costs, the estimated speed-up.
 
-Counted for each profile, and made into metrics when a scrape asks. A position is a label between 1 and 64, which
-is the longest draft that a profile or a request may ask for.
+Counted for each profile, and made into metrics at each scrape. A position is a label from 1 to 64, the longest
+draft that a profile or a request may ask for.
 """
 
 from collections import Counter, deque
@@ -20,7 +20,7 @@ _LENGTHS = (1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 16, 24, 32, 64)
 
 @dataclass(slots=True)
 class Speculation:
-    """One profile's figures. `lengths` counts rounds by the tokens proposed in them; `costs` are the last ones."""
+    """One profile's figures. `lengths` counts rounds by the tokens proposed in them; `costs` are the latest."""
 
     accepted: Counter[int] = field(default_factory=Counter)
     proposed: Counter[int] = field(default_factory=Counter)
@@ -30,7 +30,7 @@ class Speculation:
     _estimates: deque[tuple[int, float]] = field(default_factory=lambda: deque(maxlen=WINDOW))
 
     def add(self, report: GenerationReport) -> None:
-        """Count one request; one that drafted nothing says nothing about drafting."""
+        """Count one request. One that drafted nothing has nothing to say about drafting."""
         if not report.proposed:
             return
         proposed = report.proposed_by_position[:MAX_DRAFT_TOKENS]
@@ -52,7 +52,7 @@ class Speculation:
 
 
 def families(profiles: Mapping[str, Speculation]) -> Iterator[Metric]:
-    """Return the metrics of all profiles."""
+    """The metrics of all profiles."""
     accepted = _by_position("accepted", "Draft tokens accepted, by their position in the draft.")
     proposed = _by_position("proposed", "Draft tokens proposed, by their position in the draft.")
     length = HistogramMetricFamily(
@@ -79,10 +79,10 @@ def _by_position(what: str, text: str) -> CounterMetricFamily:
 
 
 def _histogram(lengths: Counter[int]) -> tuple[list[tuple[str, float]], float]:
-    """Return the cumulative buckets, and the sum."""
-    buckets = [(str(float(most)), _up_to(lengths, most)) for most in _LENGTHS]
+    """The cumulative buckets, and the sum."""
+    buckets = [(str(float(length)), _up_to(lengths, length)) for length in _LENGTHS]
     return [*buckets, ("+Inf", lengths.total())], sum(length * rounds for length, rounds in lengths.items())
 
 
-def _up_to(lengths: Counter[int], most: int) -> int:
-    return sum(rounds for length, rounds in lengths.items() if length <= most)
+def _up_to(lengths: Counter[int], limit: int) -> int:
+    return sum(rounds for length, rounds in lengths.items() if length <= limit)

@@ -1,8 +1,4 @@
-"""The daemon's own log, and the log of each worker.
-
-The daemon's log is structlog over the standard library, so that what asyncio and aiohttp have to say
-comes out the same way. A worker's log is a ring in memory, for the status page and for followers, and a
-rotated file.
+"""The log of one worker: a ring of lines in memory, for the status page and for followers, and a rotated file.
 
 A WorkerLog belongs to one event loop. Its file is written by plain synchronous appends, at most one pipe read
 (64 KiB) at a time and never synced: that is a copy into the page cache, some microseconds. A thread would need a
@@ -19,10 +15,7 @@ from itertools import islice
 from pathlib import Path
 
 from draftd.telemetry.lines import escape
-from draftd.telemetry.logging_setup import configure
 from draftd.telemetry.rotating_file import RotatedFile
-
-__all__ = ["LogLine", "WorkerLog", "configure"]
 
 RETRY_SECONDS = 5.0  # a full disk is not asked again with every line
 
@@ -71,7 +64,7 @@ class WorkerLog:
         self._news = asyncio.Event()
 
     def write(self, lines: Iterable[str]) -> None:
-        """Keep `lines`, all with the present time. Never raises. After `close` they reach the ring only."""
+        """Keep `lines`, all with the present time. Never raises. After `close` they go to the ring only."""
         now = self._wall()
         new = [LogLine(seq, now, escape(text)) for seq, text in enumerate(lines, self._next)]
         if not new:
@@ -89,8 +82,8 @@ class WorkerLog:
         """The kept lines with a `seq` above `after`, then new ones as they come; ends after `close`.
 
         -1, or a `seq` that this log has not reached (of an earlier daemon), starts with the oldest kept line. A
-        follower that is slower than the worker holds nothing up: it finds "… N lines skipped" in the place of
-        what has left the ring, with the `seq` of the last line skipped.
+        follower that is slower than the worker holds nothing up: it gets "… N lines skipped" in the place of the
+        lines that have left the ring, with the `seq` of the last of them.
         """
         oldest = self._next - len(self._ring)
         at = after if 0 <= after < self._next else oldest - 1
@@ -109,7 +102,7 @@ class WorkerLog:
                 await news.wait()
 
     def close(self) -> None:
-        """Close the file; followers end when they have had what is kept."""
+        """Close the file. Followers get what is kept, and end."""
         self._closed = True
         if self._file:
             self._file.close()

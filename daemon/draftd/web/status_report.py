@@ -14,8 +14,7 @@ from draftd.telemetry.metrics import Metrics, Recent, WorkerSample
 from draftd.telemetry.speculation import Speculation
 from draftd.web.proxy import Proxy
 from draftd.web.router import Router
-from draftd.workers.spare import SpareStatus
-from draftd.workers.status import WorkerStatus, describe_code
+from draftd.workers.status import SpareStatus, WorkerStatus, describe_code
 from draftd.workers.supervisor import Supervisor
 from draftd.workers.warm_spare import Starter
 

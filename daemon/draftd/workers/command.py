@@ -1,4 +1,4 @@
-"""What to start for a profile: argv, environment, and a fingerprint that changes when a restart is needed.
+"""What to start for a profile: its argv, its environment, and a fingerprint that tells when a restart is needed.
 
 Pure.
 """
@@ -52,9 +52,9 @@ def environment(base: Mapping[str, str], *, offline: bool) -> dict[str, str]:
 
     `offline` keeps it from asking the model hub, for when its weights are on this machine.
     """
-    # In any case: pydantic-settings reads draftd_api_key as well.
+    # Upper case or lower: pydantic-settings reads draftd_api_key as well.
     env = {key: value for key, value in base.items() if not key.upper().startswith("DRAFTD_")}
-    # What lies where the daemon was started, such as a checkout of mlx-lm, must not shadow what is installed.
+    # What lies in the folder that the daemon was started in, such as mlx-lm, must not shadow what is installed.
     env |= {"PYTHONUNBUFFERED": "1", "PYTHONSAFEPATH": "1", "TOKENIZERS_PARALLELISM": "false"}
     return env | {"HF_HUB_OFFLINE": "1"} if offline else env
 

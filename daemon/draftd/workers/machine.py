@@ -2,20 +2,20 @@
 
 Rules that every transition keeps:
 
-1.  A child is alive only in Starting, Ready, Draining and Stopping. `Spawn` is emitted only by the step into
-    Starting, and Starting is entered only from Queued; so there are never two live children for a worker.
+1.  A child is alive only in Starting, Ready, Draining and Stopping. `SPAWN` is emitted only by the step into
+    Starting, and Starting is entered only from Queued; so a worker never has two live children.
 2.  Every way out of those four states goes through `Exited` (or `SpawnFailed`): nothing is spawned while an
     old child may still hold the port or the memory.
-3.  A load slot is asked for on entering Queued (`AcquireLoad`) and given back (`ReleaseLoad`) on becoming
+3.  A load slot is asked for on entering Queued (`ACQUIRE_LOAD`) and given back (`RELEASE_LOAD`) on becoming
     ready, on exit, and on leaving Queued by a stop. Giving back twice is harmless.
-4.  What is left of the child's process group is killed (`KillGroup`) after each exit, whoever asked.
-5.  A failure is an exit that nobody asked for, or a stop that we decided because the child was unfit.
+4.  What is left of the child's process group is killed (`KILL_GROUP`) after each exit, whoever asked for it.
+5.  A failure is an exit that nobody asked for, or a stop that we decided on because the child was unfit.
     Failures older than the window are forgotten; `max_failures` of them inside it lead to Failed, fewer to
     Backoff.
-6.  Failed is left only by an order: `Start` or `Restart`. A client's `Demand` wakes Stopped, unless an
+6.  Failed is left only by an order: `Start`, `Restart` or `Stop`. A client's `Demand` wakes Stopped, unless an
     operator stopped the worker.
-7.  Late events of an old child never get here (worker.py drops them by child number); an event that a state
-    does not expect from its own child raises IllegalTransitionError.
+7.  Late events of an old child never get here (worker.py drops them by the child's number); an event that a
+    state does not expect raises IllegalTransitionError.
 8.  A stop for want of requests counts in Ready only: elsewhere it is late, and would undo an order.
 """
 
@@ -25,7 +25,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from draftd.profile_tables import RestartPolicy
+from draftd.profile_tables import HealthPolicy, RestartPolicy
 from draftd.workers.states import (
     IDLE,
     Backoff,
@@ -58,7 +58,7 @@ from draftd.workers.states import (
 )
 
 JITTER = (
-    0.2  # a delay is lengthened by up to this share, so that workers killed together do not return together
+    0.2  # the share that a delay is lengthened by at most: workers killed together do not return together
 )
 
 
@@ -71,12 +71,11 @@ Step = tuple[State, Effects]
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """The numbers that a step needs; times in seconds."""
+    """The numbers that a step needs; `stop_grace` is how many seconds a child has between SIGTERM and SIGKILL."""
 
     restart: RestartPolicy
-    health_failures: int = 3
-    start_timeout: float = 900.0
-    stop_grace: float = 10.0
+    health: HealthPolicy
+    stop_grace: float
 
 
 def deadline(state: State) -> float | None:
@@ -123,7 +122,7 @@ def _stay(state: State, event: Event, now: float, policy: Policy, jitter: float)
 
 
 def _queue(state: State, event: Event, now: float, policy: Policy, jitter: float) -> Step:
-    """By an order: earlier failures are forgiven."""
+    """Wait for a load slot, by an order: earlier failures are forgiven."""
     return Queued(now), (Effect.ACQUIRE_LOAD,)
 
 
@@ -132,12 +131,12 @@ def _wake(state: Stopped, event: Demand, now: float, policy: Policy, jitter: flo
 
 
 def _stop(state: State, event: Stop, now: float, policy: Policy, jitter: float) -> Step:
-    """Where there is no child to end."""
+    """Stop where there is no child to end."""
     return Stopped(now, on_demand=event.reason == IDLE), (Effect.RELEASE_LOAD,)
 
 
 def _spawn(state: Queued, event: LoadGranted, now: float, policy: Policy, jitter: float) -> Step:
-    return Starting(now, now + policy.start_timeout, state.failures), (Effect.SPAWN,)
+    return Starting(now, now + policy.health.start_timeout, state.failures), (Effect.SPAWN,)
 
 
 def _ready(state: Starting, event: BecameReady, now: float, policy: Policy, jitter: float) -> Step:
@@ -194,7 +193,7 @@ def _healthy(state: Ready, event: HealthOk, now: float, policy: Policy, jitter: 
 
 def _missed(state: Ready, event: HealthMissed, now: float, policy: Policy, jitter: float) -> Step:
     misses = state.misses + 1
-    if misses < policy.health_failures:
+    if misses < policy.health.failures:
         return replace(state, misses=misses), ()
     return _terminate(state, now, policy, Then.FAIL, "unhealthy")
 
@@ -212,7 +211,7 @@ def _redirect(state: Draining | Stopping, event: Event, now: float, policy: Poli
 
 
 def _undo_idle(state: Stopping, event: Demand, now: float, policy: Policy, jitter: float) -> Step:
-    """A request came while the worker was being stopped for want of requests."""
+    """A request came while the worker was being stopped for lack of requests."""
     idle = state.then is Then.STOP and state.reason == IDLE
     return (replace(state, then=Then.START) if idle else state), ()
 

@@ -1,10 +1,10 @@
-"""From the groups of profiles that are wanted and the workers there are to an ordered list of actions.
+"""What to do so that the running workers become those that the profiles ask for: an ordered list of actions.
 
-Pure. Removals come first, so that their memory is on its way back before anything new loads; carrying out any
-prefix of a plan and planning again leads to the same end.
+Pure. Removals come first, so that their memory is on its way back before anything new loads. A plan that was
+carried out in part only can be made again: it leads to the same end.
 
-Which of the running workers goes on as which group: one that serves a member of it now; rather one whose child
-need not be started anew, then one that keeps its name, then the one with most of the members.
+A running worker goes on as a group if it serves one of the group's members now. Where several could, the order is:
+one whose child need not be replaced, then one that keeps its name, then the one with most of the members.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from draftd.workers.command import fingerprint
 
 @dataclass(frozen=True, slots=True)
 class Remove:
-    """No group has use for the worker `name`: drain it and end it."""
+    """No group needs the worker `name` any more: drain it and end it."""
 
     name: str
 
 
 @dataclass(frozen=True, slots=True)
 class Replace:
-    """The worker `name` goes on as `group`, and its child must be started anew."""
+    """The worker `name` goes on as `group`, with a new child."""
 
     name: str
     group: Group
@@ -33,7 +33,7 @@ class Replace:
 
 @dataclass(frozen=True, slots=True)
 class Update:
-    """The worker `name` goes on as `group`, and its child can serve that: who shares it or its limits changed."""
+    """The worker `name` goes on as `group`, with the child it has: who shares it or its limits changed."""
 
     name: str
     group: Group

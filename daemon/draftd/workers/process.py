@@ -1,12 +1,12 @@
-"""One child process: start it, hear its output and its end, and end its whole group.
+"""One child process: starts it, hears its output and its exit, and ends its whole group.
 
 Theory of operation. The child leads a session of its own, so that one signal reaches all of its descendants.
 Its stdout and stderr are one pipe, read by the event loop in whatever chunks come: there is no line reader to
 overrun, and nothing that the child writes can block it for long. A second pipe is the lifeline: the child holds
 the read end, we hold the write end and never write; when we are gone, however we went, it reads end-of-file.
 
-Exit is not end-of-file: a grandchild may keep the output pipe open. The exit is told by the child watcher, and
-what is still in the pipe is given EOF_GRACE seconds to arrive, so that the last words are there with the exit.
+Exit is not end-of-file: a grandchild may keep the output pipe open. The child watcher tells of the exit, and what
+is still in the pipe is given EOF_GRACE seconds to arrive, so that the last words are there with the exit.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ import signal
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from typing import cast
+
+import psutil
 
 from draftd.protocol import LIFELINE_VARIABLE
 
@@ -71,17 +73,17 @@ class Child:
         return child
 
     def tell(self, on_output: Callable[[bytes], None], on_exit: Callable[[], None]) -> None:
-        """From now on, tell somebody else of its output and its end."""
+        """Hand output and exit to somebody else from now on."""
         self._on_output = on_output
         self._on_exit = on_exit
 
     def terminate(self) -> None:
-        """SIGTERM to the group; SIGCONT, because a stopped process would not hear it."""
+        """SIGTERM to the group, and SIGCONT, without which a stopped process would not hear it."""
         self._signal_group(signal.SIGTERM)
         self._signal_group(signal.SIGCONT)
 
     def kill_group(self) -> None:
-        """SIGKILL to whatever is left of the group; does nothing if that is nothing."""
+        """SIGKILL to whatever is left of the group, if anything is."""
         self._signal_group(signal.SIGKILL)
 
     def close(self) -> None:
@@ -100,7 +102,7 @@ class Child:
 
 
 class _Protocol(asyncio.SubprocessProtocol):
-    """Hands output on as it comes, and the exit once the output has ended or EOF_GRACE has passed."""
+    """Hands output on as it comes, and the exit when the output has ended or EOF_GRACE has passed."""
 
     def __init__(self, child: Child) -> None:
         self._child = child
@@ -133,3 +135,13 @@ class _Protocol(asyncio.SubprocessProtocol):
         if not self._told:
             self._told = True
             self._child._on_exit()
+
+
+def members(pid: int, *, family: bool) -> list[psutil.Process]:
+    """The process, and with `family` its descendants. Raises psutil.Error.
+
+    To find descendants is a walk through all processes of the machine, some milliseconds each time. Our engine is a
+    single process and needs none.
+    """
+    process = psutil.Process(pid)
+    return [process, *process.children(recursive=True)] if family else [process]

@@ -7,14 +7,16 @@ from dataclasses import dataclass
 
 import aiohttp
 
-from draftd.workers.ports import PortBook
-from draftd.workers.resources import LoadGate
+from draftd.hub import are_here
+from draftd.profiles import Profile
+from draftd.workers import command
+from draftd.workers.resources import LoadGate, PortBook
 from draftd.workers.warm_spare import Starter
 
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """What all workers share. `on_output(name, bytes)` must be quick: it runs in the event loop."""
+    """Times are in seconds. `on_output(name, bytes)` is called in the event loop, so it must be quick."""
 
     ports: PortBook
     loads: LoadGate
@@ -28,3 +30,7 @@ class Services:
     on_change: Callable[[], None]
     on_gone: Callable[[str], None]
     tail: Callable[[str, int], Sequence[str]]
+
+    def environment(self, profile: Profile) -> dict[str, str]:
+        """The environment of a child that serves `profile`; it depends on which models are here by now."""
+        return command.environment(self.base_env, offline=are_here(profile.files, self.base_env))

@@ -1,12 +1,14 @@
-"""The words of a worker's life: its states, the events that change them, the effects that follow.
+"""A worker's states, the events that change them, the effects that follow, and the messages that bring events.
 
-machine.py says which event does what in which state. All are frozen; times are monotonic seconds.
+machine.py says which event does what in which state. All of these are frozen; times are monotonic seconds. Pure.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+
+from draftd.profiles import Profile
 
 IDLE = "idle"  # the reason of a stop that the next request undoes
 
@@ -128,7 +130,7 @@ class Demand:
 
 @dataclass(frozen=True, slots=True)
 class Stop:
-    """Not wanted any more. `drain` seconds are left to open requests."""
+    """The worker is not wanted any more. Open requests have `drain` seconds to finish."""
 
     reason: str = "operator"
     drain: float = 0.0
@@ -136,7 +138,7 @@ class Stop:
 
 @dataclass(frozen=True, slots=True)
 class Restart:
-    """Wanted with a new child. `drain` seconds are left to open requests."""
+    """The worker is wanted with a new child. Open requests have `drain` seconds to finish."""
 
     reason: str
     drain: float = 0.0
@@ -171,7 +173,7 @@ class HealthOk:
 
 @dataclass(frozen=True, slots=True)
 class HealthMissed:
-    """The child did not answer a health check, or badly."""
+    """The child did not answer a health check, or answered badly."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,4 +232,40 @@ class CountRestart:
 
 
 Effects = tuple[Effect | CountRestart, ...]
-Step = tuple[State, Effects]
+
+
+# --- messages -----------------------------------------------------------------------------------------------
+# What a worker finds in its inbox: events, and four kinds that it looks into before the machine does.
+
+
+@dataclass(frozen=True, slots=True)
+class FromChild:
+    """An event of a child, with the child's number; void once there is another child."""
+
+    number: int
+    event: Event
+
+
+@dataclass(frozen=True, slots=True)
+class Granted:
+    """A load slot, with the ticket that asked for it; void once there is another ticket."""
+
+    ticket: object
+
+
+@dataclass(frozen=True, slots=True)
+class Reconfigure:
+    """Serve this profile from now on; with `restart`, by a new child."""
+
+    profile: Profile
+    restart: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Close:
+    """End for good; open requests have `drain` seconds to finish."""
+
+    drain: float
+
+
+Message = Event | FromChild | Granted | Reconfigure | Close

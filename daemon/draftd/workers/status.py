@@ -1,4 +1,4 @@
-"""What a worker looks like from outside: immutable values for status, metrics and error messages."""
+"""What a worker looks like from outside: immutable values for status, metrics and error messages. Pure."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from draftd.sharing import Group
 
 @dataclass(frozen=True, slots=True)
 class LastExit:
-    """How the last child ended. `at` is wall-clock time (epoch seconds), `lines` its last words."""
+    """How the last child ended. `at` is wall-clock time (epoch seconds); `lines` are its last words."""
 
     code: int | None
     reason: str
@@ -27,8 +27,8 @@ class LastExit:
 class WorkerStatus:
     """One profile's worker at one moment. `since` is when it entered its state (epoch seconds).
 
-    `worker` is the worker's name: that of the first of the profiles that share it. The memory of a shared worker
-    is told with that profile only, so that a sum over profiles is right.
+    `worker` is the name of the first of the profiles that share the worker. Only that one has its memory, so that
+    a sum over profiles is right.
     """
 
     name: str
@@ -50,8 +50,17 @@ class WorkerStatus:
     notes: tuple[str, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class SpareStatus:
+    """The warm spare at one moment. `memory_bytes` is its resident size, None if it is just ending."""
+
+    pid: int
+    warm: bool
+    memory_bytes: int | None
+
+
 def of_members(status: WorkerStatus, group: Group) -> Iterator[WorkerStatus]:
-    """A worker's status as that of each profile that it serves."""
+    """The status of a worker, once for each profile that it serves."""
     for member in group.members:
         yield replace(
             status,
@@ -64,8 +73,9 @@ def of_members(status: WorkerStatus, group: Group) -> Iterator[WorkerStatus]:
 
 
 def describe_code(code: int | None) -> str:
-    """An exit code in words: 'exit code 1', 'SIGKILL', or what the engine means by it: a foreign command
-    may mean something else, so the words only explain.
+    """An exit code in words: 'exit code 1', 'SIGKILL', or 'exit code 70: its generation thread died'.
+
+    The last form says what our engine means by it. A foreign command may mean something else: the number stays.
     """
     if code is None:
         return "never started"

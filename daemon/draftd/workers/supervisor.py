@@ -1,4 +1,4 @@
-"""Owns the workers: brings them in line with the profiles, finds them by name, ends them all."""
+"""Owns the workers: makes them what the profiles ask for, finds them by name, ends them all."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from draftd.profiles import Profile
 from draftd.sharing import Group, groups
 from draftd.workers.plan import Action, Add, Remove, Replace, Update, plan
 from draftd.workers.services import Services
-from draftd.workers.states import Start
+from draftd.workers.states import Close, Reconfigure, Start
 from draftd.workers.status import WorkerStatus, of_members
 from draftd.workers.worker import Worker
 
@@ -34,7 +34,7 @@ class Supervisor:
         self._running: dict[Worker, asyncio.Task[None]] = {}
 
     def apply(self, wanted: Mapping[str, Profile]) -> list[str]:
-        """Bring the workers in line with `wanted`; returns the names of the profiles that changed."""
+        """Make the workers serve the profiles `wanted`; returns the names of the profiles that changed."""
         before, self._wanted = self._wanted, dict(wanted)
         gone = before.keys() - wanted.keys()
         changed = sorted(gone | {name for name in wanted if wanted[name] != before.get(name)})
@@ -50,7 +50,7 @@ class Supervisor:
         return changed
 
     def _perform(self, action: Action) -> set[str]:
-        """Returns the profiles whose worker ends: they are forgotten when it has."""
+        """Carry out one action. Returns the profiles whose worker ends: they are forgotten once it has ended."""
         match action:
             case Remove(name):
                 return self._remove(name)
@@ -63,7 +63,7 @@ class Supervisor:
     def _remove(self, name: str) -> set[str]:
         left = set(self._groups.pop(name).names)
         worker = self._workers.pop(name)
-        worker.close(self._services.drain_timeout)
+        worker.post(Close(self._services.drain_timeout))
         self._running[worker].add_done_callback(lambda _: self._forget(left - self._wanted.keys()))
         return left
 
@@ -73,7 +73,7 @@ class Supervisor:
         worker.name = group.name
         self._groups[group.name], self._workers[group.name] = group, worker
         self._served.setdefault(group.name, set()).update(self._served[name])
-        worker.reconfigure(group.host, restart=restart)
+        worker.post(Reconfigure(group.host, restart))
 
     def _add(self, group: Group) -> None:
         worker = Worker(group.host, self._services)
@@ -100,18 +100,18 @@ class Supervisor:
         return self._groups[self.worker(name).name].others(name)
 
     def whose(self, worker: str, named: str | None) -> str:
-        """The profile that a word of a worker is about: `named`, if that worker has served it, else its host."""
+        """Which profile a record of `worker` is about: `named`, if the worker has ever served it, else its host."""
         return named if named is not None and named in self._served.get(worker, ()) else worker
 
     def engine_started(self, worker: str, *, accounting: bool) -> None:
-        """The engine of a worker is up, and counts draft tokens, or not."""
+        """The engine of a worker is up; `accounting` says whether it counts draft tokens."""
         if worker in self._workers:
             self._workers[worker].engine_started(accounting=accounting)
 
-    def progress(self, worker: str, memory: int | None) -> None:
-        """The engine of a worker gets on with a request, and uses so many bytes of memory."""
+    def progress(self, worker: str, used: int | None) -> None:
+        """The engine of a worker gets on with a request; `used` is its memory in bytes, if it said."""
         if worker in self._workers:
-            self._workers[worker].engine_progress(memory)
+            self._workers[worker].engine_progress(used)
 
     def snapshot(self) -> list[WorkerStatus]:
         """Every profile's worker now, in the order of the profiles' names."""
@@ -123,8 +123,8 @@ class Supervisor:
         return sorted(rows, key=lambda row: row.name)
 
     async def close(self, drain: float) -> None:
-        """End every worker, leaving `drain` seconds to open requests; returns when no child is left."""
+        """End every worker; open requests have `drain` seconds to finish. Returns when no child is left."""
         for worker in self._workers.values():
-            worker.close(drain)
+            worker.post(Close(drain))
         if self._running:
             await asyncio.wait(self._running.values())

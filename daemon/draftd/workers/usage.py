@@ -1,9 +1,10 @@
-"""Requests and a worker: who waits for it, who uses it, and what a request is told that cannot wait."""
+"""Requests and their worker: how many wait for it, how many it serves, and what one is told that cannot wait."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from draftd.errors import WorkerError
@@ -15,25 +16,41 @@ MAX_BACKOFF_WAIT = 10.0  # seconds of backoff that a new request waits out; beyo
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """A ready child for one request. `progress` is to be called whenever something of the answer comes."""
+    """A ready child for one request. Call `progress` whenever a part of the answer comes."""
 
     port: int
     progress: Callable[[], None]
 
 
 @dataclass(slots=True)
-class Use:
+class Usage:
     """Requests that wait for the child, and requests open on it. Changed in the event loop only."""
 
     waiting: int = 0
     open: int = 0
-    memory: int = 0  # bytes that the engine says it uses, a GPU's included; 0 if it has not said
     _last: float = field(default_factory=time.monotonic)
     _progress: float = field(default_factory=time.monotonic)
 
-    def touch(self) -> None:
-        """Somebody came or went."""
-        self._last = time.monotonic()
+    @contextmanager
+    def waits(self) -> Iterator[None]:
+        """While a request waits for the child."""
+        self.waiting += 1
+        try:
+            yield
+        finally:
+            self.waiting -= 1
+            self._last = time.monotonic()
+
+    @contextmanager
+    def serves(self) -> Iterator[None]:
+        """While the child serves a request."""
+        self.open += 1
+        self.progress()
+        try:
+            yield
+        finally:
+            self.open -= 1
+            self._last = time.monotonic()
 
     def progress(self) -> None:
         """The child got on with a request: bytes of an answer came, or word of a prompt."""
@@ -53,8 +70,8 @@ def refusal(
 ) -> WorkerError | None:
     """The error for a request that would wait in this state; None if waiting is right.
 
-    A request waits for a start, but not for a second one: after a failed start that it witnessed, or a long
-    backoff ahead, it is told when to come again.
+    A request waits for one start, not for a second one: if it has seen a start fail, or if the backoff is long, it
+    is told when to come again. `now` is in monotonic seconds.
     """
     because = f": {last_exit}" + "".join(f"\n{line}" for line in last_exit.lines) if last_exit else ""
     if isinstance(state, Failed):

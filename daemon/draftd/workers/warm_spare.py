@@ -1,33 +1,160 @@
-"""Starts the workers' children, by a warm spare where there is one that fits (the rules are in spare.py).
+"""Starts the workers' children, by a warm spare where there is one that fits: an engine that has imported all that
+it needs, and waits for its flags.
 
-Theory of operation. `run` is a task that makes spares, one after the other, and looks after each until it has
-ended or is taken. `start` is called by the workers' tasks; it takes the spare or has it killed, and clears
-`_spare` before it awaits anything, so that two starts never take the same. A start does not fail because of the
-spare: whatever is wrong with it, the child is started anew.
+Rules for its use:
+
+1.  There is one at most. It is made after an engine's start, when no worker loads or waits to, and none does
+    QUIET seconds later either: requests that waited for the worker come first.
+2.  A start takes it only if it is the engine's, if the spare has finished importing, and if the environment is
+    the same: libraries read theirs (HF_HUB_OFFLINE, for one) while they are imported.
+3.  A start that does not take it ends it if it is still importing, as it would slow the start down, and if the
+    start was the engine's: then a spare in another environment is what will be wanted.
+4.  A start never fails because of the spare: whatever is wrong with that, the child is started cold.
+
+Theory of operation. `Starter.run` is a task that makes spares, one after the other, and looks after each until it
+has ended or is taken. `Starter.start` is called by the workers' tasks; it takes the spare or has it killed, and
+clears `_spare` before it awaits anything, so that two starts never take the same. The other side of the spare's
+socket is daemon/draftd/engine/spare.py.
 """
 
 from __future__ import annotations
 
 import asyncio
+import json
+import socket
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from enum import Enum, auto
 
 import structlog
 
+from draftd.protocol import SPARE_TAKEN, SPARE_WARM
+from draftd.workers import command, memory
 from draftd.workers.process import Child
 from draftd.workers.resources import LoadGate
-from draftd.workers.spare import QUIET, SpareStatus, Use, flags_of, use_of
-from draftd.workers.spare_child import SpareChild
+from draftd.workers.status import SpareStatus
 
 log = structlog.get_logger("spare")
 
+QUIET = 2.0  # seconds without any load before a spare is made
+TAKE_LIMIT = 1.0  # seconds in which a spare has to answer; the start is a cold one if it does not
+MAX_OUTPUT = 64 * 1024  # bytes kept of what a spare says before somebody takes it
 LAST_WORDS = 500  # bytes of what a spare said that are logged when it dies
+
 Environment = Callable[[], Mapping[str, str]]
 OnOutput = Callable[[bytes], None]
 OnExit = Callable[[], None]
 
 
+class Decision(Enum):
+    """What a start does with the spare."""
+
+    TAKE = auto()
+    KEEP = auto()
+    END = auto()
+
+
+def decide(
+    made_for: Mapping[str, str], argv: Sequence[str], env: Mapping[str, str], *, warm: bool
+) -> Decision:
+    """What to do with a spare that was made for the environment `made_for` (rules 2 and 3)."""
+    if flags_of(argv) is None:
+        return Decision.KEEP if warm else Decision.END
+    return Decision.TAKE if warm and made_for == env else Decision.END
+
+
+def flags_of(argv: Sequence[str]) -> list[str] | None:
+    """The flags, if this is the engine's command line."""
+    first = len(command.ENGINE)
+    return list(argv[first:]) if list(argv[:first]) == command.ENGINE else None
+
+
+class SpareChild:
+    """The process of one spare, and the socket over which it gets its flags. Await `over`, then `close` it."""
+
+    _child: Child
+    _reader: asyncio.StreamReader
+    _writer: asyncio.StreamWriter
+
+    def __init__(self, env: Mapping[str, str]) -> None:
+        self.env = env
+        self.warm = False
+        self.output = b""
+        self.over = asyncio.Event()  # it has ended, or is somebody else's
+        self._given = False
+
+    @classmethod
+    async def spawn(cls, env: Mapping[str, str]) -> SpareChild:
+        """Start one for this environment. Raises OSError."""
+        spare = cls(env)
+        ours, theirs = socket.socketpair()
+        with theirs:
+            spare._reader, spare._writer = await asyncio.open_connection(sock=ours)
+            try:
+                spare._child = await Child.spawn(
+                    command.SPARE, env, on_output=spare._keep, on_exit=spare.over.set, stdin=theirs.fileno()
+                )
+            except BaseException:
+                spare._writer.close()
+                raise
+        return spare
+
+    @property
+    def pid(self) -> int:
+        """Its process, and its group."""
+        return self._child.pid
+
+    @property
+    def exit_code(self) -> int | None:
+        """None while it runs."""
+        return self._child.exit_code
+
+    def status(self) -> SpareStatus:
+        """The spare now."""
+        return SpareStatus(self.pid, self.warm, memory.resident(self.pid, family=False))
+
+    async def until_warm(self) -> None:
+        """Return when it has imported everything, or has ended."""
+        with suppress(OSError):
+            self.warm = await self._reader.read(len(SPARE_WARM)) == SPARE_WARM
+
+    async def give(self, flags: Sequence[str], on_output: OnOutput, on_exit: OnExit) -> Child | None:
+        """Let a warm spare go on with these flags: it is the caller's then. None if it does not answer in time.
+
+        `on_output` gets what it has said so far. Nothing is heard of one that did not answer.
+        """
+        answer = b""
+        with suppress(OSError, TimeoutError):
+            async with asyncio.timeout(TAKE_LIMIT):
+                self._writer.write(json.dumps(list(flags)).encode() + b"\n")
+                answer = await self._reader.read(len(SPARE_TAKEN))
+        if answer != SPARE_TAKEN or self.exit_code is not None:
+            return None
+        self._given = True
+        self._child.tell(on_output, on_exit)
+        on_output(self.output)
+        self.over.set()
+        return self._child
+
+    def kill(self) -> None:
+        """End it, without waiting for that; harmless for one that was given away."""
+        if not self._given:
+            self._child.kill_group()
+
+    async def close(self) -> None:
+        """End it if it is still ours, and let go of what belongs to it."""
+        self.kill()
+        await self.over.wait()
+        self._writer.close()
+        if not self._given:
+            self._child.close()
+
+    def _keep(self, chunk: bytes) -> None:
+        self.output = (self.output + chunk)[-MAX_OUTPUT:]
+
+
 class Starter:
-    """See the module. `loads` knows when no worker loads; without `run` every start is a cold one."""
+    """See the module. `loads` knows when no worker loads. Unless `run` runs, every start is a cold one."""
 
     def __init__(self, loads: LoadGate, on_change: Callable[[], None], quiet: float = QUIET) -> None:
         self._loads = loads
@@ -40,8 +167,9 @@ class Starter:
     async def start(
         self, argv: Sequence[str], environment: Environment, *, on_output: OnOutput, on_exit: OnExit
     ) -> Child:
-        """As Child.spawn, or by the spare. `environment` is asked now, and again for the next spare, when the
-        weights may be on this machine that were not yet. Raises OSError.
+        """Like Child.spawn, by the spare if that fits. Raises OSError.
+
+        `environment` is asked now, and again for the next spare: by then the models may have been fetched.
         """
         env = environment()
         child = await self._from_spare(argv, env, on_output, on_exit)
@@ -56,13 +184,13 @@ class Starter:
         self, argv: Sequence[str], env: Mapping[str, str], on_output: OnOutput, on_exit: OnExit
     ) -> Child | None:
         spare = self._spare
-        if spare is None or (use := use_of(spare.env, argv, env, warm=spare.warm)) is Use.KEEP:
+        if spare is None or (decision := decide(spare.env, argv, env, warm=spare.warm)) is Decision.KEEP:
             return None
         self._spare = None
         self._wanted.set()
         child = None
         try:
-            if use is Use.TAKE:
+            if decision is Decision.TAKE:
                 child = await spare.give(flags_of(argv) or (), on_output, on_exit)
                 outcome = "the warm spare is taken" if child else "the warm spare did not answer"
                 log.info(outcome, pid=spare.pid)
@@ -75,7 +203,7 @@ class Starter:
         return self._spare.status() if self._spare else None
 
     async def run(self) -> None:
-        """Keep a spare, until cancelled: then it has ended."""
+        """Keep a spare until cancelled; the spare has ended then."""
         while True:
             await self._wanted.wait()
             await self._until_quiet()

@@ -1,8 +1,8 @@
 """One worker: a task with an inbox that feeds the state machine and performs its effects.
 
 Theory of operation. Everything that can change the worker arrives in its inbox and is handled by `run`, one
-message at a time; nobody else touches the state, so no lock guards it. What a child says carries the child's
-number, and words of an earlier child are dropped; the same holds for the load slot and its ticket.
+message at a time; nobody else touches the state, so no lock guards it. What is said about a child carries the
+child's number, and is dropped once there is another child; the same holds for a load slot and its ticket.
 """
 
 from __future__ import annotations
@@ -10,24 +10,23 @@ from __future__ import annotations
 import asyncio
 import functools
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from random import random
 from typing import assert_never
 
 import structlog
 
-from draftd.hub import are_here
 from draftd.profiles import Profile
 from draftd.sockets import holder_of
-from draftd.workers import command, health, machine
-from draftd.workers.messages import Close, FromChild, Granted, Message, Reconfigure
-from draftd.workers.monitor import Watched, watch
+from draftd.workers import command, machine, memory
+from draftd.workers.health import Watched, watch
 from draftd.workers.process import Child
 from draftd.workers.services import Services
 from draftd.workers.states import (
     IDLE,
     Backoff,
+    Close,
     CountRestart,
     Demand,
     Drained,
@@ -36,9 +35,13 @@ from draftd.workers.states import (
     Event,
     Exited,
     Failed,
+    FromChild,
+    Granted,
     LoadGranted,
+    Message,
     Queued,
     Ready,
+    Reconfigure,
     Restart,
     SpawnFailed,
     Starting,
@@ -48,11 +51,11 @@ from draftd.workers.states import (
     TimerDue,
 )
 from draftd.workers.status import LastExit, WorkerStatus
-from draftd.workers.usage import Lease, Use, refusal
+from draftd.workers.usage import Lease, Usage, refusal
 
 log = structlog.get_logger("worker")
 
-LAST_LINES = 8
+LAST_LINES = 8  # of a child's output that are kept with its exit
 
 
 class Worker:
@@ -60,13 +63,13 @@ class Worker:
 
     def __init__(self, profile: Profile, services: Services) -> None:
         self.profile = profile
-        self.name = profile.name  # in its log and its messages; the supervisor gives it another
+        self.name = profile.name  # in its log and its messages; the supervisor may change it
         self.state: State = Stopped(time.monotonic())
         self._services = services
         self._inbox: asyncio.Queue[Message] = asyncio.Queue()
         self._changed = asyncio.Event()
         self._closing = False
-        self._use = Use()
+        self._usage = Usage()
         self._child: Child | None = None
         self._child_number = 0
         self._monitor: asyncio.Task[None] | None = None
@@ -78,46 +81,29 @@ class Worker:
         self._restarts = 0
         self._last_exit: LastExit | None = None
         self._accounting = False
+        self._told_memory = 0  # bytes, by the word of the engine; 0 if it has not said
         self._notes: tuple[str, ...] = ()
         services.ports.reserve(self, profile.port)
 
-    def __repr__(self) -> str:
-        return f"<Worker {self.name} {self.state.label} port={self._port}>"
-
     # --- for everyone ----------------------------------------------------------------------------------------
 
-    def post(self, event: Event) -> None:
+    def post(self, message: Message) -> None:
         """Put an order into the inbox."""
-        self._inbox.put_nowait(event)
-
-    def reconfigure(self, profile: Profile, *, restart: bool) -> None:
-        """Serve `profile` from now on; with `restart` by a new child, else by the one there is."""
-        self._inbox.put_nowait(Reconfigure(profile, restart))
-
-    def close(self, drain: float) -> None:
-        """End for good, leaving `drain` seconds to open requests; `run` returns when the child is gone."""
-        self._inbox.put_nowait(Close(drain))
+        self._inbox.put_nowait(message)
 
     @asynccontextmanager
     async def lease(self, name: str) -> AsyncIterator[Lease]:
-        """A ready child for one request to the profile `name`; starts the child if it sleeps.
+        """A ready child for one request to the profile `name`; starts a child if the worker sleeps.
 
         Raises WorkerError (503) if there is none to be had soon.
         """
-        self._use.waiting += 1
-        try:
+        with self._usage.waits():
             port = await self._until_ready(name)
-        finally:
-            self._use.waiting -= 1
-            self._use.touch()
-        self._use.open += 1
-        self._use.progress()
         try:
-            yield Lease(port, self._use.progress)
+            with self._usage.serves():
+                yield Lease(port, self._usage.progress)
         finally:
-            self._use.open -= 1
-            self._use.touch()
-            if not self._use.open and isinstance(self.state, Draining):
+            if not self._usage.open and isinstance(self.state, Draining):
                 self.post(Drained())
 
     async def _until_ready(self, name: str) -> int:
@@ -163,21 +149,18 @@ class Worker:
         )
 
     def engine_started(self, *, accounting: bool) -> None:
-        """The engine is up, and counts draft tokens, or not."""
+        """The engine is up; `accounting` says whether it counts draft tokens."""
         self._accounting = accounting
 
-    def engine_progress(self, memory: int | None) -> None:
-        """The engine says that it gets on with a request, and how many bytes of memory it uses."""
-        self._use.progress()
-        if memory is not None:
-            self._use.memory = memory
+    def engine_progress(self, used: int | None) -> None:
+        """The engine gets on with a request; `used` is its memory in bytes, if it said."""
+        self._usage.progress()
+        if used is not None:
+            self._told_memory = used
 
     def _memory(self) -> int | None:
-        """Bytes: the processes' resident size, or what the engine says if that is more (a GPU's memory)."""
-        if self._child is None:
-            return None
-        resident = health.memory_of(self._child.pid, family=bool(self.profile.command))
-        return None if resident is None else max(resident, self._use.memory)
+        child, family = self._child, bool(self.profile.command)
+        return memory.used(child.pid, self._told_memory, family=family) if child else None
 
     # --- the task --------------------------------------------------------------------------------------------
 
@@ -223,12 +206,13 @@ class Worker:
                 await self._step(message, tasks)
 
     async def _step(self, event: Event, tasks: asyncio.TaskGroup) -> None:
-        if isinstance(event, Stop) and event.reason == IDLE and not self._use.idle_seconds():
-            return  # a request came after the monitor had looked
-        if isinstance(event, Drained) and self._use.open:
-            return  # a request came after the last one had left
+        if isinstance(event, Stop) and event.reason == IDLE and not self._usage.idle_seconds():
+            return  # a request came after the monitor looked
+        if isinstance(event, Drained) and self._usage.open:
+            return  # a request came after the last one left
         old = self.state
-        self.state, effects = machine.step(old, event, time.monotonic(), self._policy(), random())
+        policy = machine.Policy(self.profile.restart, self.profile.health, self._services.stop_grace)
+        self.state, effects = machine.step(old, event, time.monotonic(), policy, random())
         for effect in effects:
             await self._perform(effect, tasks)
         if isinstance(event, Exited):
@@ -238,17 +222,8 @@ class Worker:
         if self.state != old:
             self._changed.set()
             self._changed = asyncio.Event()
-        if isinstance(self.state, Draining) and not self._use.open:
+        if isinstance(self.state, Draining) and not self._usage.open:
             await self._step(Drained(), tasks)
-
-    def _policy(self) -> machine.Policy:
-        policy = self.profile.health
-        return machine.Policy(
-            restart=self.profile.restart,
-            health_failures=policy.failures,
-            start_timeout=policy.start_timeout,
-            stop_grace=self._services.stop_grace,
-        )
 
     def _note_change(self, old: State, event: Event) -> None:
         if isinstance(self.state, Ready):
@@ -256,13 +231,8 @@ class Worker:
         self._since = time.time()
         write = log.warning if isinstance(self.state, Backoff | Failed) else log.info
         because = getattr(event, "reason", None) or getattr(self.state, "reason", type(event).__name__)
-        write(
-            f"worker {self.state.label}",
-            worker=self.name,
-            was=old.label,
-            because=because,
-            port=self._port,
-        )
+        news = f"worker {self.state.label}"
+        write(news, worker=self.name, was=old.label, because=because, port=self._port)
         self._services.on_change()
 
     # --- effects ---------------------------------------------------------------------------------------------
@@ -274,7 +244,7 @@ class Worker:
                 self._services.on_restart(self.name, reason)
             case Effect.ACQUIRE_LOAD:
                 granted = Granted(self._ticket)
-                self._services.loads.acquire(self._ticket, lambda: self._inbox.put_nowait(granted))
+                self._services.loads.acquire(self._ticket, lambda: self.post(granted))
             case Effect.RELEASE_LOAD:
                 self._services.loads.release(self._ticket)
                 self._ticket = object()  # a grant that is still in the inbox is void
@@ -294,16 +264,16 @@ class Worker:
         number = self._child_number
 
         def post(event: Event) -> None:
-            self._inbox.put_nowait(FromChild(number, event))
+            self.post(FromChild(number, event))
 
         try:
             self._port, skipped = self._services.ports.take(self)
             self._notes = tuple([str(await asyncio.to_thread(holder_of, port)) for port in skipped])
             self._spawned_at = time.monotonic()
-            self._use.memory = 0
+            self._told_memory = 0
             self._child = await self._services.starter.start(
                 command.argv(self.profile, self._port),
-                functools.partial(_environment, self.profile, self._services.base_env),
+                functools.partial(self._services.environment, self.profile),
                 on_output=lambda chunk: self._services.on_output(self.name, chunk),
                 on_exit=lambda: post(Exited()),
             )
@@ -311,23 +281,16 @@ class Worker:
             self._last_exit = LastExit(None, f"the worker could not be started: {error}", time.time(), ())
             post(SpawnFailed("spawn"))
             return
-        watched = Watched(
-            pid=self._child.pid,
-            port=self._port,
-            profile=lambda: self.profile,
-            use=self._use,
-            memory=self._memory,
-            drain=self._services.drain_timeout,
-        )
-        self._monitor = tasks.create_task(
-            watch(watched, self._services.session, post), name=f"monitor {self.name}"
-        )
+        limit = self._services.drain_timeout
+        watched = Watched(self._child.pid, self._port, lambda: self.profile, self._usage, self._memory, limit)
+        watching = watch(watched, self._services.session, post)
+        self._monitor = tasks.create_task(watching, name=f"monitor {self.name}")
 
     def _bury(self, reason: str) -> None:
-        """The child is gone: keep what it said, let go of what it had."""
+        """The child is gone: keep its last words, and let go of what it had."""
         child, self._child = self._child, None
         self._accounting = False
-        self._child_number += 1  # what its monitor has said and is still in the inbox is void
+        self._child_number += 1  # what its monitor said and is still in the inbox is void
         if self._monitor:
             self._monitor.cancel()
         if child is None:
@@ -335,7 +298,3 @@ class Worker:
         child.close()
         lines = tuple(self._services.tail(self.name, LAST_LINES))
         self._last_exit = LastExit(child.exit_code, reason, time.time(), lines)
-
-
-def _environment(profile: Profile, base: Mapping[str, str]) -> dict[str, str]:
-    return command.environment(base, offline=are_here(profile.files, base))

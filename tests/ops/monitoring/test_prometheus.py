@@ -195,6 +195,7 @@ async def _is_ready(http: aiohttp.ClientSession, url: str) -> bool:
         return False
 
 
+@pytest.mark.real
 async def test_a_real_prometheus_has_an_answer_for_every_panel_and_alert(tmp_path: Path) -> None:
     profiles = {
         "good": fake("--accepted", "0.8"),
