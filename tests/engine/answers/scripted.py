@@ -33,7 +33,7 @@ MARKS = {
 VOCABULARY = ["a", "b", "c", "d"]
 
 
-class Context(server.GenerationContext):
+class Context(server.GenerationContext):  # type: ignore[misc]
     """mlx_lm's, which says at once when it is stopped."""
 
     def __init__(self) -> None:
@@ -78,13 +78,13 @@ class Turn:
 Script = Callable[[Turn], None]
 
 
-class Generator(server.ResponseGenerator):
+class Generator(server.ResponseGenerator):  # type: ignore[misc]
     """mlx_lm's queue; each request's turn is taken by `script` in a thread."""
 
     _await_response = await_response
 
     def __init__(self, script: Script) -> None:
-        self.requests = Queue()
+        self.requests: Queue[Any] = Queue()
         self.alive = True
         tokenizer = SimpleNamespace(detokenizer=SimpleNamespace(tokenmap=VOCABULARY), decode=str)
         self.model_provider = SimpleNamespace(cli_args=CLI, tokenizer=tokenizer)
@@ -99,7 +99,7 @@ class Generator(server.ResponseGenerator):
         return self.alive
 
 
-class Handler(server.APIHandler):
+class Handler(server.APIHandler):  # type: ignore[misc]
     """mlx_lm's handler as our hook leaves it."""
 
     handle_completion = handle_completion

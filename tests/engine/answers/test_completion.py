@@ -118,7 +118,7 @@ def scored(turn: Turn) -> None:
 
 
 def test_log_probabilities_are_of_the_generated_tokens_with_the_likeliest_in_their_order() -> None:
-    asked = {"logprobs": True, "top_logprobs": 2}
+    asked: dict[str, Any] = {"logprobs": True, "top_logprobs": 2}
     content = whole(scored, **asked)["choices"][0]["logprobs"]["content"]
     assert [(entry["token"], entry["logprob"]) for entry in content] == [("b", -3.0), ("c", -3.0)]
     assert [[top["token"] for top in entry["top_logprobs"]] for entry in content] == [["a", "d"]] * 2
