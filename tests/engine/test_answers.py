@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import socket
 import time
 from collections.abc import Iterator
 from itertools import pairwise
@@ -76,6 +77,27 @@ def test_the_generation_ends_with_the_answer(engine: Engine) -> None:
     began = time.monotonic()
     engine.complete("Hi!", max_tokens=1, seed=1)
     assert time.monotonic() - began < 5.0
+
+
+def sent(engine: Engine, **body: Any) -> socket.socket:
+    """The connection of a request of which nothing has been read."""
+    data = json.dumps(body).encode()
+    connection = socket.create_connection(("127.0.0.1", engine.port))
+    head = "POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+    connection.sendall(f"{head}Content-Length: {len(data)}\r\n\r\n".encode() + data)
+    return connection
+
+
+@pytest.mark.fault(30)
+@pytest.mark.parametrize("stream", [True, False], ids=["stream", "whole"])
+def test_a_prompt_is_read_no_further_when_its_client_has_left(plain: Engine, stream: bool) -> None:
+    """Read to its end it takes half a minute; a request with a seed waits for what is being read."""
+    before = len(plain.lines)
+    with sent(plain, prompt=f"{stream} word" * 10_000, max_tokens=5, stream=stream):
+        plain.wait_for(lambda lines: any("progress: 2048/" in line for line in lines[before:]))
+    began = time.monotonic()
+    plain.complete("Hi!", max_tokens=1, seed=1)
+    assert time.monotonic() - began < 10.0
 
 
 class Reference:
