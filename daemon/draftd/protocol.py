@@ -28,6 +28,10 @@ DRAFTERS_HEADER = (
 MODEL_DRAFTER, LOOKUP_DRAFTER = "model", "lookup"
 # A bias travels under a name that mlx_lm does not know: it would use one unchecked, and write outside its memory.
 LOGIT_BIAS_FIELD = "draftd_logit_bias"
+MAX_STOP_TEXTS = 16
+MAX_STOP_LENGTH = 256  # characters of each: looking for longer ones costs every token
+MAX_TOP_LOGPROBS = 20  # alternatives to each token
+CONTEXT_LENGTH_EXCEEDED = "context_length_exceeded"  # the error's code for a prompt that is too long
 # Names of profiles end up in lines, labels and file names.
 PROFILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 

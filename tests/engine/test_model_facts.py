@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from mlx_lm.models.cache import ArraysCache, CacheList, KVCache, RotatingKVCache
 
-from draftd.engine.model_facts import facts, loaded_record, saying
+from draftd.engine.model_facts import context_length, facts, loaded_record, saying
 from draftd.protocol import RECORD_PREFIX
 
 
@@ -59,6 +59,30 @@ class Text:
 def test_vocabulary_and_context(args: dict[str, Any], vocabulary: int | None, context: int | None) -> None:
     said = facts(model(KVCache(), **args))
     assert (said["vocabulary"], said["context"]) == (vocabulary, context)
+
+
+@pytest.mark.parametrize(
+    ("scaling", "context"),
+    [
+        (None, 100),
+        ({"type": "yarn", "factor": 4.0, "original_max_position_embeddings": 100}, 400),
+        ({"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 25}, 100),
+        ({"rope_type": "linear", "factor": 2.0}, 200),
+        ({"rope_type": "llama3", "factor": 8.0, "original_max_position_embeddings": 50}, 100),
+        ({"type": "default", "mrope_section": [16]}, 100),
+        ({"type": "yarn", "factor": None}, 100),
+        ("yarn", 100),
+    ],
+)
+def test_a_context_may_be_stretched(scaling: Any, context: int) -> None:
+    args = SimpleNamespace(max_position_embeddings=100, rope_scaling=scaling)
+    assert context_length(args) == context
+    assert context_length(SimpleNamespace(text_config=vars(args))) == context
+
+
+def test_a_context_has_several_names() -> None:
+    assert context_length(SimpleNamespace(n_positions=9)) == 9
+    assert context_length(None) is None
 
 
 def test_a_model_that_says_nothing_of_itself() -> None:

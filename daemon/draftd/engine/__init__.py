@@ -4,6 +4,8 @@ The engine is mlx_lm.server with hooks, not a server of its own. It parses no fl
 `mlx_lm.server.main()`. What the hooks add:
 
 - `generation` decodes with a draft model, counts what was proposed and accepted, and measures what drafting costs;
+- `answers` puts the answers together: stop texts, tool calls, log-probabilities, and an end when a client leaves;
+- `context_limit` refuses prompts that are longer than the model's context, by `refusals` that clients are told;
 - `progress` tells the daemon that a slow request gets on;
 - `prompt_cache` keeps cached prompts true under speculative decoding, and within `--prompt-cache-bytes`;
 - `request_context` carries what the daemon asks beside a request's body to where the request is served;

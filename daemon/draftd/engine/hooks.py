@@ -135,12 +135,45 @@ def _place_request_context() -> None:
     expect(handler, "do_POST")
     expect(handler, "handle_completion", caller="do_POST")
     expect(generator, "generate", "request", "generation_args")
-    expect(generator, "_serve_single", "request", "stream", caller="_generate")
     if "generate" not in handler.handle_completion.__code__.co_names:
         raise UnfitError("mlx_lm.server.APIHandler.handle_completion does not use generate")
     arguments = expect(server, "GenerationArguments", "num_draft_tokens")
     setattr(object.__new__(arguments), request_context.CONTEXT_ATTRIBUTE, None)  # raises where it takes none
     request_context.carry(handler, generator)
+
+
+def _place_answers() -> None:
+    """Our answers replace mlx_lm's at three places that need each other: what writes them, what waits for them, and
+    what reads the prompt.
+    """
+    server: Any = importlib.import_module("mlx_lm.server")
+    handler, generator = expect(server, "APIHandler"), expect(server, "ResponseGenerator", caller="run")
+    expect(handler, "handle_completion", "request", "stop_words", caller="do_POST")
+    validate = expect(handler, "validate_model_parameters", caller="do_POST")
+    expect(generator, "generate", "request", "generation_args", "progress_callback")
+    expect(generator, "_await_response", "response_queue", caller="generate")
+    tokenize = expect(generator, "_tokenize", "tokenizer", "request", "args", caller="_generate")
+    expect(generator, "_make_state_machine", "stop_words", caller="_generate")
+    for method in ("_set_stream_headers", "_set_completion_headers"):
+        expect(handler, method, "status_code", caller="handle_completion")
+    batch_generator = expect(server, "BatchGenerator", "model")
+    if "BatchGenerator" not in generator._generate.__code__.co_names:
+        raise UnfitError("mlx_lm.server.ResponseGenerator._generate does not use BatchGenerator")
+    from draftd.engine.answers import completion, presence
+    from draftd.engine.answers.exact_logits import on_exact_logits
+    from draftd.engine.context_limit import tokenizing
+
+    expect(server, "SamplingArguments", *completion.SAMPLING)
+    expect(server, "LogitsProcessorArguments", *completion.LOGITS)
+    expect(server, "GenerationArguments", "stop_words", *completion.OTHERS)
+    expect(server, "ModelDescription", *completion.MODEL)
+    expect(server, "GenerationContext", "text_sm", "initial_state", "tool_parser", "prompt")
+    expect(server, "Response", "text", "token", "logprob", "finish_reason", "top_tokens")
+    _model_provider(server)
+    server.BatchGenerator = on_exact_logits(batch_generator)
+    handler.handle_completion = completion.handle_completion
+    handler.validate_model_parameters = completion.taking_top_logprobs(validate)
+    generator._await_response, generator._tokenize = presence.await_response, tokenizing(tokenize)
 
 
 def _place_prompt_cache() -> None:
@@ -188,6 +221,10 @@ def _place_startup_checks() -> None:
 
 
 HOOKS: dict[str, tuple[Callable[[], None], str]] = {
+    "answers": (
+        _place_answers,
+        "stop texts are matched as tokens, log-probabilities have mlx_lm's form, and no prompt is too long",
+    ),
     "serving": (
         _place_serving,
         "nothing is drafted but in mlx_lm's own way, and draft acceptance is not counted",

@@ -11,6 +11,10 @@ from typing import Any
 from draftd.engine import records
 from draftd.protocol import LOADED
 
+# How configs name the length of a model's context.
+CONTEXT_NAMES = ("max_position_embeddings", "n_positions", "max_sequence_length", "max_seq_len")
+STRETCHED_BY_FACTOR = frozenset({"linear", "dynamic", "yarn"})  # kinds of rope_scaling
+
 
 def saying(load: Callable[..., Any]) -> Callable[..., Any]:
     """Wrap `_load` of mlx_lm's ModelProvider: after it, the record is written. An error in that disturbs nobody."""
@@ -50,7 +54,7 @@ def facts(model: Any) -> dict[str, Any]:
         "cache": list(dict.fromkeys(type(leaf).__name__ for leaf in leaves(layers))),
         "refusal": refusal_of(model, layers),
         "vocabulary": vocabulary_size(args),
-        "context": _argument(args, "max_position_embeddings"),
+        "context": context_length(args),
     }
 
 
@@ -59,11 +63,31 @@ def vocabulary_size(args: Any) -> int | None:
     return _argument(args, "vocab_size")
 
 
+def context_length(args: Any) -> int | None:
+    """Return the longest text that a model was made for, in tokens, by its arguments; None if they do not say.
+
+    A `rope_scaling` that stretches the positions counts, as far as the model's own length does not hold it yet.
+    """
+    length = next((value for name in CONTEXT_NAMES if (value := _argument(args, name))), None)
+    scaling = _value(args, "rope_scaling")
+    if length is None or not isinstance(scaling, dict):
+        return length
+    kind, factor = scaling.get("rope_type", scaling.get("type")), scaling.get("factor")
+    if kind not in STRETCHED_BY_FACTOR or not isinstance(factor, int | float):
+        return length
+    original = scaling.get("original_max_position_embeddings") if kind == "yarn" else None
+    return max(length, int((original or length) * factor))
+
+
 def _argument(args: Any, name: str) -> int | None:
+    value = _value(args, name)
+    return value if isinstance(value, int) else None
+
+
+def _value(args: Any, name: str) -> Any:
     """Models that read more than text have the arguments of their text model one level deeper, as in their
     config.
     """
     text = getattr(args, "text_config", None)
     deeper = text.get(name) if isinstance(text, dict) else getattr(text, name, None)
-    value = getattr(args, name, None) or deeper
-    return value if isinstance(value, int) else None
+    return getattr(args, name, None) or deeper

@@ -25,7 +25,6 @@ import sys
 from dataclasses import asdict
 from typing import Any
 
-from draftd.engine import request_context
 from draftd.engine.generation.acceptance import AcceptanceCount
 from draftd.protocol import GENERATION, PROGRESS, RECORD_PREFIX, Costs, acceptance_line
 
@@ -75,13 +74,15 @@ def report_progress() -> None:
         say(f"progress could not be reported: {describe(error)}")
 
 
-def report_generation(count: AcceptanceCount, costs: Costs | None, seconds: float) -> None:
-    """Write the lines of a generation that has ended; to be called in the thread that served the request.
+def report_generation(
+    count: AcceptanceCount, costs: Costs | None, seconds: float, profile: str | None
+) -> None:
+    """Write the lines of a generation that has ended.
 
-    `seconds` is what its rounds took, `costs` what drafting costs, as far as it is known.
+    `seconds` is what its rounds took, `costs` what drafting costs, as far as it is known; `profile` is whose
+    request it was, if the daemon said so.
     """
     try:
-        profile = request_context.current().profile
         human = [acceptance_line(count.accepted, count.proposed, profile)] if count.proposed else []
         whose = {"profile": profile} if profile else {}
         write(*human, generation_record(count, costs, seconds, memory=_memory(), **whose))

@@ -24,6 +24,7 @@ from mlx_lm import server
 from mlx_lm.models.cache import KVCache
 
 from draftd.engine import records, request_context
+from draftd.engine.answers.presence import LeftError
 from draftd.engine.generation.acceptance import AcceptanceCount
 from draftd.engine.generation.caches.sequence import SequenceCache
 from draftd.engine.generation.calibration import costs_of, measure
@@ -42,12 +43,7 @@ CONTEXT_SIZES = ("repetition_context_size", "presence_context_size", "frequency_
 
 def wants_lookup(arguments: Any) -> bool:
     """Whether a request that could be batched is to be served by our loop, for the lookup that it asks for."""
-    context = getattr(arguments, request_context.CONTEXT_ATTRIBUTE, request_context.NO_CONTEXT)
-    return bool(context.drafters)
-
-
-class LeftError(Exception):
-    """Nobody waits for the answer any more."""
+    return bool(request_context.of(arguments).drafters)
 
 
 def rule_of(arguments: Any, special_tokens: tuple[int, ...]) -> Rule:
@@ -125,7 +121,7 @@ class Serving:
         except LeftError:
             pass
         finally:
-            self._report(generation, count)
+            self._report(generation, count, request_context.of(arguments).profile)
         put(None)
         if generation.lookup:
             generation.lookup.close()
@@ -151,7 +147,7 @@ class Serving:
         tokenizer = provider.tokenizer
         rule = rule_of(arguments, (*tokenizer.encode("\n"), *tokenizer.eos_token_ids))
         logits = _logits(provider.model, arguments)
-        context = request_context.current()
+        context = request_context.of(arguments)
         length = max(0, arguments.num_draft_tokens)
         wanted = request_context.ALL_DRAFTERS if context.drafters is None else context.drafters
         drafters = wanted if models.can_draft and length > 0 else frozenset()
@@ -216,13 +212,13 @@ class Serving:
                 if reason or prompt.context._should_stop:
                     return
 
-    def _report(self, generation: Generation, count: AcceptanceCount) -> None:
+    def _report(self, generation: Generation, count: AcceptanceCount, profile: str | None) -> None:
         """Report what was drafted, with what it cost and was worth as soon as that is known."""
         costs = None
         if self._measured is not None and MODEL_DRAFTER in count.drafters:
             times = generation.policy.costs.at(len(generation.text))
             costs = costs_of(times, count.drafters[MODEL_DRAFTER], self._measured)
-        records.report_generation(count, costs, generation.seconds)
+        records.report_generation(count, costs, generation.seconds, profile)
 
     def _measure(self, generation: Generation, count: AcceptanceCount) -> None:
         """Measure what tokens cost, once the first drafted answer is out; what goes wrong here disturbs nobody."""

@@ -165,9 +165,7 @@ class Proxy:
             path, headers = PATHS[forward.endpoint], self._headers(call)
             connection = await worker_http.post(lease.port, path, forward.payload, headers)
             try:
-                if forward.streamed:
-                    return await self._take_stream(connection, lease, call)
-                return self._take_whole(await connection.read_whole(), call)
+                return await self._take_stream(connection, lease, call)
             except BrokenAnswerError as error:
                 raise worker_http.broken(error) from error
             finally:
@@ -197,15 +195,6 @@ class Proxy:
             if answer.done:
                 break
         raise worker_http.truncated()
-
-    def _take_whole(self, raw: bytes, call: Call) -> bytes:
-        try:
-            body = json_codec.loads(raw)
-            usage = body["usage"]
-        except (ValueError, KeyError, TypeError) as error:
-            raise BrokenAnswerError("not JSON, or without usage") from error
-        self._count(call, usage)
-        return json_codec.dumps({**body, "model": call.forward.model})
 
     def _note_token(self, call: Call) -> None:
         call.last_token = time.monotonic()

@@ -23,6 +23,7 @@ from draftd.protocol import (
     DRAFTERS_HEADER,
     LOGIT_BIAS_FIELD,
     LOOKUP_DRAFTER,
+    MAX_TOP_LOGPROBS,
     MODEL_DRAFTER,
 )
 from draftd.web import chat_messages, json_codec
@@ -40,7 +41,6 @@ _TEMPLATE_ARGUMENTS = frozenset({
 })  # fmt: skip
 # A top_k of the vocabulary's size or more ends the generation thread; as large as this it has no effect.
 _MAX_TOP_K = 1000
-_MAX_TOP_LOGPROBS = 11
 # mlx_lm.server writes outside its memory for a token that it does not have. Our engine, which knows the tokens,
 # takes a bias under this name and refuses what is unknown; mlx_lm.server by itself ignores the name.
 
@@ -65,8 +65,8 @@ class RequestFields(RequestDefaults):
     repetition_context_size: int = Field(0, ge=0, le=100_000)
     presence_context_size: int = Field(0, ge=0, le=100_000)
     frequency_context_size: int = Field(0, ge=0, le=100_000)
-    logprobs: bool | Annotated[int, Field(ge=0, le=20)] = False
-    top_logprobs: int = Field(0, ge=0, le=20)
+    logprobs: bool | Annotated[int, Field(ge=0, le=MAX_TOP_LOGPROBS)] = False
+    top_logprobs: int = Field(0, ge=0, le=MAX_TOP_LOGPROBS)
     logit_bias: dict[str, float] | None = None
     tools: list[dict[str, Any]] | None = None
     chat_template_kwargs: Annotated[dict[str, Any], AfterValidator(_for_the_template)] | None = None
@@ -76,16 +76,14 @@ class RequestFields(RequestDefaults):
 class Forward:
     """What to send to the worker, and what the client wants back.
 
-    `streamed` is how the worker answers, `stream` how the client wants the answer. The worker streams whenever
-    possible, since only while it streams does mlx_lm.server notice that its reader has left. `headers` are for our
-    engine.
+    `stream` is how the client wants the answer. The worker always streams: so it is seen that it gets on.
+    `headers` are for our engine.
     """
 
     payload: bytes
     endpoint: Endpoint
     model: str
     stream: bool
-    streamed: bool
     wants_usage: bool
     headers: Mapping[str, str]
 
@@ -141,14 +139,9 @@ def prepare(
         )
     else:
         fields["prompt"] = _text_prompt(fields)
-    # mlx_lm.server gives log probabilities only in an answer that is not streamed.
-    streamed = asked.stream or not fields.get("logprobs")
-    fields |= {"model": upstream_model, "stream": streamed}
-    fields.pop("stream_options", None)  # an empty one makes mlx_lm.server break the stream before its end
-    if streamed:
-        fields["stream_options"] = {"include_usage": True}
+    fields |= {"model": upstream_model, "stream": True, "stream_options": {"include_usage": True}}
     wants_usage = bool((asked.stream_options or {}).get("include_usage"))
-    return Forward(_encode(fields), endpoint, client_model, asked.stream, streamed, wants_usage, headers)
+    return Forward(_encode(fields), endpoint, client_model, asked.stream, wants_usage, headers)
 
 
 def _whole(value: Any) -> Any:
@@ -218,8 +211,7 @@ def _suit_mlx(fields: dict[str, Any]) -> None:
     if not isinstance(logprobs, bool):  # /v1/completions gives the number here
         logprobs, top = True, logprobs
     if logprobs:
-        # Without one it gives the tokens' numbers only, and clients ask for their texts.
-        fields |= {"logprobs": True, "top_logprobs": min(max(top, 1), _MAX_TOP_LOGPROBS)}
+        fields |= {"logprobs": True, "top_logprobs": top}
 
 
 def _text_prompt(fields: dict[str, Any]) -> str:

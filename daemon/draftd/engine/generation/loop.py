@@ -52,7 +52,8 @@ class Token:
 
     def logprobs(self) -> mx.array:
         """Return the normalised logits: only for who asks, since exponentials are dear on a CPU."""
-        return self.logits - mx.logsumexp(self.logits, axis=-1, keepdims=True)
+        logits = self.logits.astype(mx.float32)  # in bfloat16 a log-probability is right to a sixteenth only
+        return logits - mx.logsumexp(logits, axis=-1, keepdims=True)
 
 
 @dataclass(slots=True)
