@@ -55,7 +55,7 @@ def test_it_says_once_how_it_started(drafted: Engine) -> None:
 
 def test_it_says_what_the_models_are_like_when_they_have_loaded(drafted: Engine, plain: Engine) -> None:
     for engine in (drafted, plain):
-        engine.wait_for_line('"loaded"')  # which comes after it listens
+        engine.wait_for_line('"event": "loaded"')  # which comes after it listens
     (loaded,) = drafted.records("loaded")
     assert loaded["target"]["cache"] == loaded["draft"]["cache"] == ["KVCache"]
     assert loaded["target"]["refusal"] is loaded["draft"]["refusal"] is None
