@@ -282,17 +282,17 @@ def test_a_draft_length_that_tunes_itself_is_told_as_the_longest(
     [
         (DRAFTING, {}, None),
         (DRAFTING, {"drafters": None}, None),
-        (DRAFTING, {"drafters": ["model", "lookup"]}, None),
+        (DRAFTING, {"drafters": ["model", "lookup"]}, "model,lookup"),
         (DRAFTING, {"drafters": ["lookup"]}, "lookup"),
         (DRAFTING, {"drafters": []}, ""),
         (DRAFTING.model_copy(update={"drafters": ("model",)}), {}, "model"),
         (PLAIN, {}, None),
         (PLAIN, {"drafters": ["lookup"]}, "lookup"),
         (PLAIN.model_copy(update={"drafters": ("lookup",)}), {}, "lookup"),
-        (PLAIN.model_copy(update={"drafters": ("lookup",)}), {"drafters": []}, None),
+        (PLAIN.model_copy(update={"drafters": ("lookup",)}), {"drafters": []}, ""),
     ],
 )
-def test_the_engine_is_told_what_may_draft_unless_it_is_all_that_there_is(
+def test_the_engine_is_told_what_may_draft_if_somebody_says_so(
     profile: Profile, asked: dict[str, Any], told: str | None
 ) -> None:
     made = forward(asked, to=profile)

@@ -25,9 +25,12 @@ from draftd.commands.shared import (
 )
 from draftd.console import status_view, workers_table
 from draftd.errors import DraftdError, NotRunningError
+from draftd.hub import NEVER_DRAFTED, read_model
 from draftd.instance import find_daemon
 from draftd.ops.http import DaemonClient
 from draftd.profile_files import load_dir
+from draftd.profiles import Profile
+from draftd.protocol import LOOKUP_DRAFTER, MODEL_DRAFTER
 from draftd.settings import load_settings
 
 
@@ -163,15 +166,25 @@ def check(profiles: ProfilesDir = None) -> None:
     settings = load_settings(profiles=profiles)
     found = load_dir(settings.profiles_dir(), settings.prompt_dirs())
     for profile in found.profiles.values():
-        at_most = "up to " if profile.auto_draft else ""
-        drafting = (
-            f"{at_most}{profile.draft_length} draft tokens from {profile.draft_model}"
-            if profile.draft_model
-            else "no drafting"
-        )
-        out.print(f"{profile.name}: {profile.model}, {drafting}", highlight=False, soft_wrap=True)
+        line = f"{profile.name}: {profile.model}, {_drafting(profile)}"
+        out.print(line, highlight=False, markup=False, soft_wrap=True)
     out.print(
         f"{len(found.profiles)} profiles in {settings.profiles_dir()} are valid",
         highlight=False,
         soft_wrap=True,
     )
+
+
+def _drafting(profile: Profile) -> str:
+    """What will draft for a profile, as far as the models' configs on this machine tell."""
+    if profile.command:
+        return "drafts by itself, if at all"
+    types = [read_model(name).config.model_type for name in profile.models]
+    if never := next((reason for kind in types if (reason := NEVER_DRAFTED.get(kind or ""))), None):
+        return f"nothing can be drafted: {never}"
+    at_most = "up to " if profile.auto_draft else ""
+    ways = {
+        LOOKUP_DRAFTER: "lookup",
+        MODEL_DRAFTER: f"{at_most}{profile.draft_length} draft tokens from {profile.draft_model}",
+    }
+    return " and ".join(ways[drafter] for drafter in profile.all_drafters) or "no drafting"

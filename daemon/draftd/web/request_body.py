@@ -22,7 +22,6 @@ from draftd.protocol import (
     DRAFT_HEADER,
     DRAFTERS_HEADER,
     LOGIT_BIAS_FIELD,
-    LOOKUP_DRAFTER,
     MAX_TOP_LOGPROBS,
     MODEL_DRAFTER,
 )
@@ -184,16 +183,16 @@ def _drafting(fields: dict[str, Any], profile: Profile) -> dict[str, str]:
     if fields.get("num_draft_tokens") == "auto":
         headers[DRAFT_HEADER] = AUTO_DRAFT
         fields["num_draft_tokens"] = profile.draft_length if profile.auto_draft else MAX_AUTO_DRAFT
-    drafters = fields.pop("drafters", profile.all_drafters)
-    if drafters and profile.command:
+    drafters = fields.pop("drafters", profile.drafters)
+    if drafters is None:  # the engine uses what there is
+        return headers
+    if profile.command:
         raise RequestError(
             400, f"'{profile.name}' is served by another server, which drafts by itself", param="drafters"
         )
     if MODEL_DRAFTER in drafters and profile.draft_model is None:
         raise RequestError(400, f"'{profile.name}' has no draft model to draft with", param="drafters")
-    if set(drafters) != ({LOOKUP_DRAFTER, MODEL_DRAFTER} if profile.draft_model else set()):
-        headers[DRAFTERS_HEADER] = ",".join(drafters)
-    return headers
+    return headers | {DRAFTERS_HEADER: ",".join(drafters)}
 
 
 def _suit_mlx(fields: dict[str, Any]) -> None:

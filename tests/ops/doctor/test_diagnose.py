@@ -26,7 +26,7 @@ from draftd.profiles import Profile
 GB = 10**9
 FINE, NOTE, WARNING, ERROR = Severity
 MAC = Versions("3.12.4", "arm64", "Darwin", "15.1", "0.32.4", "0.32.2", ">=0.32.2")
-QWEN = ModelConfig(model_type="qwen2", cache="attention")
+QWEN = ModelConfig(model_type="qwen2")
 BIG = ModelOnDisk("big", local=False, folder=Path("/big"), weight_bytes=2 * GB, config=QWEN)
 SMALL = replace(BIG, name="small", weight_bytes=GB // 2)
 
@@ -269,10 +269,10 @@ TABLE: list[tuple[str, dict[str, Any], Severity, str, str]] = [
         "correct the path",
     ),
     (
-        "a state for a cache",
-        {"models": {"big": replace(BIG, config=ModelConfig("qwen3_5", cache="state")), "small": SMALL}},
-        ERROR,
-        "big (qwen3_5) cannot draft",
+        "a type of which no pass can be trusted",
+        {"models": {"big": replace(BIG, config=ModelConfig("phi3small")), "small": SMALL}},
+        WARNING,
+        "nothing is drafted with big (phi3small)",
         "remove draft_model from p-fast, p-max",
     ),
     (
@@ -286,16 +286,15 @@ TABLE: list[tuple[str, dict[str, Any], Severity, str, str]] = [
         "update mlx-lm",
     ),
     (
-        "sliding window",
+        "what the engine says",
         {
-            "models": {
-                "big": replace(BIG, config=ModelConfig("gemma3", cache="window", window=1024)),
-                "small": SMALL,
-            }
+            "daemon": RunningDaemon(
+                4, "http://d", "1.0", (row("p-fast", draft_refusal="the layers keep Odd"),)
+            )
         },
         WARNING,
-        "some layers of big (gemma3) remember the last 1024 tokens only",
-        "remove draft_model from p-fast, p-max",
+        "p-fast: the layers keep Odd",
+        "remove draft_model from p-fast",
     ),
     (
         "other vocabulary",

@@ -12,6 +12,15 @@ MIN_PROPOSED = 200  # proposed tokens, below which an acceptance rate says littl
 FASTER, SLOWER = 1.05, 0.95  # measured speed-ups beyond these, in three of four comparisons, are clear
 
 
+def refused(facts: Facts) -> Iterator[Finding]:
+    """The engines that run have models that they can draft with."""
+    rows = (facts.daemon.rows or ()) if facts.daemon else ()
+    for row in rows:
+        if row["draft_model"] and (why := row.get("draft_refusal")):  # an older daemon does not say
+            do = f"remove draft_model from {row['name']}, or choose another model"
+            yield Finding(Severity.WARNING, "drafting", f"{row['name']}: {why}", "it only takes memory", do)
+
+
 def acceptance(facts: Facts) -> Iterator[Finding]:
     """Enough of the drafts are accepted."""
     rows = (facts.daemon.rows or ()) if facts.daemon else ()
@@ -87,4 +96,4 @@ def _variant(profile: Profile) -> str:
     return "auto" if profile.auto_draft else str(profile.draft_length)
 
 
-CHECKS: tuple[Check, ...] = (acceptance, measured)
+CHECKS: tuple[Check, ...] = (refused, acceptance, measured)

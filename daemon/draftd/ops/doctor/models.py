@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from draftd.hub import ModelOnDisk
+from draftd.hub import NEVER_DRAFTED, ModelOnDisk
 from draftd.ops.doctor.facts import Check, Facts, Finding, Severity, Vocabularies
 from draftd.profiles import Profile
 from draftd.sharing import could_share, groups
@@ -59,7 +59,7 @@ def _first_user(profiles: Iterable[Profile], model: str) -> str:
 
 
 def able_to_draft(facts: Facts) -> Iterator[Finding]:
-    """mlx_lm takes refused tokens back out of the cache, which not every kind of cache can do."""
+    """What was read of refused tokens can be taken back, so that the text stays that of the target model."""
     for model in facts.models.values():
         users = [p.name for p in facts.profiles if p.draft_model and model.name in p.models]
         if users:
@@ -72,16 +72,10 @@ def _drafting(model: ModelOnDisk, users: str, facts: Facts) -> Iterator[Finding]
         what = f"the installed mlx-lm knows no model type {config.model_type} ({model.name})"
         do = "update mlx-lm within 0.32, or choose another model"
         yield Finding(Severity.ERROR, "drafting", what, f"workers fail at their start: {users}", do)
-    elif config.cache == "state":
-        what = f"{model.name} ({config.model_type}) cannot draft: it keeps a state that cannot be taken back"
-        do = f"remove draft_model from {users}, or choose a model with attention only"
-        yield Finding(Severity.ERROR, "drafting", what, "every request ends in an error", do)
-    elif config.cache == "window":
-        kind = f"{model.name} ({config.model_type})"
-        what = f"some layers of {kind} remember the last {config.window} tokens only"
-        why = "beyond that mlx_lm cannot take refused draft tokens back: long answers may go wrong, unnoticed"
-        do = f"for long chats remove draft_model from {users}"
-        yield Finding(Severity.WARNING, "drafting", what, why, do)
+    elif why := NEVER_DRAFTED.get(config.model_type or ""):
+        what = f"nothing is drafted with {model.name} ({config.model_type}): {why}"
+        do = f"remove draft_model from {users}, or choose another model"
+        yield Finding(Severity.WARNING, "drafting", what, "it only takes memory", do)
 
 
 def one_vocabulary(facts: Facts) -> Iterator[Finding]:
