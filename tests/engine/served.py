@@ -116,7 +116,7 @@ class Engine:
         assert response.readline()
         return response
 
-    def ask(self, path: str, headers: Mapping[str, str] | None = None, **body: Any) -> dict[str, Any]:
+    def ask(self, path: str, headers: Mapping[str, str] | None = None, /, **body: Any) -> dict[str, Any]:
         """Send a request, and return the answer's JSON."""
         with self.open(path, headers, **body) as response:
             answer: dict[str, Any] = json.loads(response.read())

@@ -84,14 +84,14 @@ def test_costs_and_speedup_stand_in_it_where_they_are_known() -> None:
 
 
 def test_the_line_for_people_comes_first(capfd: pytest.CaptureFixture[str]) -> None:
-    report_generation(count(KEPT, LOOKED_UP), None, 1.0)
+    report_generation(count(KEPT, LOOKED_UP), None, 1.0, None)
     human, record = capfd.readouterr().err.splitlines()
     assert human == "Draft tokens accepted: 2/2 (100%)"
     assert record.startswith('draftd-engine {"event": "generation", "rounds": 1,')
 
 
 def test_a_request_without_drafting_has_a_record_and_no_line(capfd: pytest.CaptureFixture[str]) -> None:
-    report_generation(count(ALONE), None, 1.0)
+    report_generation(count(ALONE), None, 1.0, None)
     (record,) = capfd.readouterr().err.splitlines()
     assert said(record)["tokens"] == 1
     assert said(record)["drafters"] == {}

@@ -98,7 +98,7 @@ def test_a_request_that_fails_leaves_nothing_behind() -> None:
 def test_the_lines_of_a_request_say_whose_it_is(drafted: Engine) -> None:
     body = {"prompt": turn("Hello!"), "max_tokens": 5}
     _, lines = drafted.generation(
-        lambda: drafted.ask("/v1/completions", headers={"X-Draftd-Profile": "mine"}, **body)
+        lambda: drafted.ask("/v1/completions", {"X-Draftd-Profile": "mine"}, **body)
     )
     assert any(line.startswith("[mine] Draft tokens accepted: ") for line in lines)
     assert drafted.records("generation")[-1]["profile"] == "mine"

@@ -134,7 +134,7 @@ def test_the_greedy_text_is_that_of_mlx_lm(
     prompts: list[list[int]],
     texts: list[list[int]],
     policy: Callable[[], DraftPolicy],
-    drafters: dict[str, bool],
+    drafters: dict[str, Any],
 ) -> None:
     shared, store = policy(), AnswerStore()
     for prompt, text in zip(prompts, texts, strict=True):

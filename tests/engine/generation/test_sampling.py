@@ -10,6 +10,7 @@ import mlx.core as mx
 import pytest
 from mlx_lm.sample_utils import make_logits_processors, make_sampler
 
+from draftd.engine.generation.loop import plain
 from draftd.engine.generation.policy import Choice
 from draftd.engine.generation.sampling import Greedy, Logits, Rule, Seeded, Shape, Speculative
 from draftd.protocol import PAPER_RULE, PLAIN_RULE
@@ -130,7 +131,7 @@ def rounds(p: list[float], q: list[float] | None) -> list[tuple[int, list[int]]]
     """Return of many drafts of one token how many were kept, and the tokens that came out."""
     rule = Speculative(PLAIN)
     mx.random.seed(7)
-    p_rows, q_rows, found = logits(p, LAST), q and logits(q), []
+    p_rows, q_rows, found = logits(p, LAST), logits(q) if q else None, []
     for number in range(DRAWS):
         drafted = mx.array([number % 3]) if q_rows is None else rule.draw(q_rows, 0)
         kept, token = rule.verify(p_rows, q_rows, drafted, 0)
@@ -212,7 +213,7 @@ def test_a_position_has_one_coin_in_a_draft_and_in_its_verification() -> None:
     together = shape(logits(*[ROW] * 40), 10)
     one_by_one = mx.concatenate([shape(logits(ROW), 10 + n) for n in range(40)])
     assert mx.array_equal(together, one_by_one)
-    heads = (together[:, 0] == -mx.inf).sum().item()
+    heads = sum(row == float("-inf") for row in plain(together[:, 0]))
     assert 8 < heads < 32
     assert not mx.array_equal(together, Shape(1.0, xtc_probability=0.5, coins=4)(logits(*[ROW] * 40), 10))
 

@@ -58,7 +58,7 @@ Found = tuple[int, float] | None  # tokens of a match, and how likely each token
 
 @dataclass
 class World:
-    """`kept`: how likely the model's draft tokens are to be kept after so many tokens; `found`: what lookups find."""
+    """`kept` says how likely the model's draft tokens are to be kept after so many; `found` what lookups find."""
 
     machine: Machine
     kept: Callable[[int], float] = lambda _: 0.0

@@ -30,7 +30,7 @@ def drafter(text: Sequence[int], *answers: Sequence[int]) -> LookupDrafter:
 
 
 def seen(match: Match | None, limit: int = 4) -> Found:
-    return match and (match.length, match.draft(limit))
+    return (match.length, match.draft(limit)) if match else None
 
 
 def find(text: Sequence[int], *answers: Sequence[int], limit: int = 4) -> Found:
