@@ -26,6 +26,7 @@ REPORT = GenerationReport(
     rule="paper",
     costs=Costs(0.02, 0.004, 0.03),
     speedup=1.5,
+    drafters={"lookup": DraftAcceptance(1, 8), "model": DraftAcceptance(40, 50)},
 )
 
 

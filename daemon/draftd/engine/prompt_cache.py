@@ -5,8 +5,8 @@ the layers' caches, the target model's first and then the draft model's. It take
 processed all of the key, and that layers can be trimmed or not once and for all. Neither is so: a draft model may
 have read less than the target model, and a window can be cut by some tokens, but not by many. Hence two rules:
 
-1. *What is stored fits.* A layer that is ahead of the key is cut to it; entries with a layer that cannot be are not
-   stored. Layers may be behind the key only if those before them, the target model's, are not.
+1. *What is stored fits.* The target model's layers say how much of the key has been read: the key is cut to that,
+   and layers that are ahead of it are cut as well. Entries with a layer that cannot be cut are not stored.
 2. *What is fetched leaves work.* The models need at least one token to continue from. Of the stored keys the one is
    taken that has the most in common with the prompt, if its layers can be cut to that; else the next.
 """
@@ -26,17 +26,19 @@ class TruePromptCache(LRUPromptCache):  # type: ignore[misc]  # mlx_lm has no ty
     def insert_cache(
         self, model: Any, tokens: list[int], prompt_cache: Layers, *, cache_type: str = "assistant"
     ) -> None:
-        """Store the layers under the tokens, if they fit."""
-        if tokens and _cut(prompt_cache, len(tokens)):
-            super().insert_cache(model, tokens, prompt_cache, cache_type=cache_type)
+        """Store the layers under the part of `tokens` that the first of them has read, if the others fit."""
+        first = next(leaves(prompt_cache), None)
+        length = min(len(tokens), _position(first, len(tokens)))
+        if length > 0 and _cut(prompt_cache, len(tokens), length):
+            super().insert_cache(model, tokens[:length], prompt_cache, cache_type=cache_type)
 
     def fetch_nearest_cache(self, model: Any, tokens: list[int]) -> tuple[Layers | None, list[int]]:
         """Return a copy of the layers for the longest stored prefix, and the tokens after it, never none."""
         for key, length in self._candidates(model, tokens):
             layers = self._trie.get(model, key).prompt_cache
-            if all(_can_cut(leaf, length) for leaf in leaves(layers)):
+            if length > 0 and all(_can_cut(leaf, len(key), length) for leaf in leaves(layers)):
                 layers = copy.deepcopy(layers)
-                _cut(layers, length)
+                _cut(layers, len(key), length)
                 return layers, tokens[length:]
         return None, tokens
 
@@ -53,21 +55,22 @@ class TruePromptCache(LRUPromptCache):  # type: ignore[misc]  # mlx_lm has no ty
             yield shorter, len(shorter)
 
 
-def _position(leaf: Any, length: int) -> int:
-    """How many tokens a layer has read; one that does not know is taken to have read what its key says."""
+def _position(leaf: Any, key: int) -> int:
+    """How many tokens a layer has read; one that does not know has read all `key` tokens of its key."""
     offset = getattr(leaf, "offset", None)
-    return offset if isinstance(offset, int) else length
+    return offset if isinstance(offset, int) else key
 
 
-def _can_cut(leaf: Any, length: int) -> bool:
-    return length > 0 and (_position(leaf, length) < length or can_rewind(leaf, length))
+def _can_cut(leaf: Any, key: int, length: int) -> bool:
+    ahead = _position(leaf, key) > length
+    return not ahead or (hasattr(leaf, "offset") and can_rewind(leaf, length))
 
 
-def _cut(layers: Layers, length: int) -> bool:
-    """Take every layer that is ahead back to `length` tokens; return whether all could be."""
-    ahead = [leaf for leaf in leaves(layers) if _position(leaf, length) > length]
-    if not all(can_rewind(leaf, length) for leaf in ahead):
+def _cut(layers: Layers, key: int, length: int) -> bool:
+    """Take every layer that is ahead back to `length` tokens, if all can be; return whether they could."""
+    if not all(_can_cut(leaf, key, length) for leaf in leaves(layers)):
         return False
-    for leaf in ahead:
-        rewind(leaf, length)
+    for leaf in leaves(layers):
+        if _position(leaf, key) > length:
+            rewind(leaf, length)
     return True

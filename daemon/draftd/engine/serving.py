@@ -269,7 +269,7 @@ def _logits(model: Any, arguments: Any) -> Logits:
 def _quantize(flags: Any, layers: list[Any]) -> None:
     """Quantize the layers of mlx_lm's plain kind that have got long enough, as its `--kv-bits` asks."""
     for place, layer in enumerate(layers):
-        if type(layer) is KVCache and layer.offset >= flags.quantized_kv_start:
+        if type(layer) is KVCache and layer.offset >= max(1, flags.quantized_kv_start):
             layers[place] = layer.to_quantized(group_size=flags.kv_group_size, bits=flags.kv_bits)
 
 
