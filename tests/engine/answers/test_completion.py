@@ -93,6 +93,7 @@ def test_a_stop_that_cannot_be_heeded_is_refused(stop: Any) -> None:
     assert (status, json.loads(answer)["error"]["param"]) == (400, "stop")
 
 
+@pytest.mark.fault(51)
 def test_a_call_is_told_whole_and_a_malformed_one_as_text() -> None:
     call, bad = '<tool_call>{"name": "f"}</tool_call>', "<tool_call>[5]</tool_call>"
     for told in (
@@ -215,6 +216,7 @@ THINGS: dict[str, Any] = {
 }
 
 
+@pytest.mark.fault(30)
 @pytest.mark.parametrize("stream", [True, False], ids=["stream", "whole"])
 @pytest.mark.parametrize("thing", THINGS)
 def test_whatever_is_done_for_a_client_ends_when_it_leaves(thing: str, stream: bool) -> None:
