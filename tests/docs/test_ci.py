@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml  # type: ignore[import-untyped]
 
 from tests.docs.pages import ROOT
@@ -50,6 +51,7 @@ def test_make_targets_in_scripts_exist() -> None:
     assert named <= targets
 
 
+@pytest.mark.real
 def test_the_demo_can_be_tried_and_leaves_nothing(tmp_path: Path) -> None:
     draftd = str(Path(sys.executable).with_name("draftd"))
     done = _try(tmp_path, draftd, "up", "--demo", "--plain", DRAFTD=draftd, DEMO_SECONDS="0")

@@ -7,10 +7,8 @@ history, a step at a time, and after each step the loop runs until nothing moves
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, cast
-from unittest.mock import patch
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -18,10 +16,6 @@ from hypothesis import strategies as st
 from draftd.errors import WorkerError
 from draftd.profile_tables import RestartPolicy
 from draftd.profiles import Profile
-from draftd.workers import process, worker
-from draftd.workers.health import Watched
-from draftd.workers.resources import LoadGate, PortBook
-from draftd.workers.services import Services
 from draftd.workers.states import (
     BecameReady,
     Close,
@@ -40,12 +34,9 @@ from draftd.workers.states import (
     Stopping,
     Unfit,
 )
-from draftd.workers.warm_spare import Starter
 from draftd.workers.worker import Worker
+from tests.workers.pretended import AT_ONCE, NEVER, World, settle
 
-TURNS = 30  # of the loop, in which everything that can happen happens
-AT_ONCE = 1e-6  # seconds
-NEVER = 1e6
 EVENTS: dict[str, Event] = {
     "missed": HealthMissed(),
     "stalled": Unfit("stalled"),
@@ -58,50 +49,6 @@ EVENTS: dict[str, Event] = {
 FROM_MONITOR = {"missed": Ready | Draining, "stalled": Ready | Draining, "memory": Ready | Draining}
 OFTEN = ["ask"] * 5 + ["ready"] * 5 + ["exit", "done", "start"]  # else few histories come far
 STEPS = [*OFTEN, "leave", "exit", "done", "reconfigure", *EVENTS]
-
-
-class World:
-    """The children, and what their monitor would say."""
-
-    def __init__(self, *, stubborn: bool, spawns: bool) -> None:
-        self.stubborn = stubborn  # children do not hear SIGTERM
-        self.spawns = spawns
-        self.alive: list[Child] = []
-        self.tell: Callable[[Event], None] = lambda event: None
-
-    async def spawn(self, *_: object, on_exit: Callable[[], None], **__: object) -> Child:
-        if not self.spawns:
-            raise FileNotFoundError(2, "no such file")
-        assert self.alive == [], "two live children"
-        child = Child(self, on_exit)
-        self.alive.append(child)
-        return child
-
-    async def watch(self, watched: Watched, session: object, post: Callable[[Event], None]) -> None:
-        self.tell = post
-        await asyncio.Event().wait()
-
-
-@dataclass(eq=False)
-class Child:
-    """In the place of process.Child."""
-
-    world: World
-    on_exit: Callable[[], None]
-    pid: int = 0
-    exit_code: int = -9
-
-    def terminate(self) -> None:
-        if not self.world.stubborn:
-            self.kill_group()
-
-    def kill_group(self) -> None:
-        if self in self.world.alive:
-            self.world.alive.remove(self)
-            asyncio.get_running_loop().call_soon(self.on_exit)
-
-    def close(self) -> None:
-        pass
 
 
 @dataclass(eq=False)
@@ -129,23 +76,8 @@ class History:
     """One worker and its requests."""
 
     def __init__(self, world: World, profile: Profile, tasks: asyncio.TaskGroup) -> None:
-        loads = LoadGate(1)
-        services = Services(
-            ports=PortBook(8000, lambda port: True),
-            loads=loads,
-            starter=Starter(loads, lambda: None),
-            session=cast(Any, None),
-            base_env={},
-            stop_grace=AT_ONCE,
-            drain_timeout=NEVER,
-            on_output=lambda name, chunk: None,
-            on_restart=lambda name, reason: None,
-            on_change=lambda: None,
-            on_gone=lambda name: None,
-            tail=lambda name, count: (),
-        )
         self.world = world
-        self.worker = Worker(profile, services)
+        self.worker = Worker(profile, world.services)
         self.waiters: dict[Waiter, asyncio.Task[None]] = {}
         self._tasks = tasks
 
@@ -163,7 +95,7 @@ class History:
         elif step == "ready" and isinstance(self.worker.state, Starting):
             self.world.tell(BecameReady())
         elif step == "exit" and self.world.alive:
-            self.world.alive[0].kill_group()
+            self.world.alive[0].end()
         elif step == "reconfigure":
             self.worker.post(Reconfigure(self.worker.profile, restart=True))
         elif step in FROM_MONITOR and isinstance(self.worker.state, FROM_MONITOR[step]):
@@ -185,12 +117,10 @@ class History:
         if isinstance(state, Ready | Failed) or (isinstance(state, Stopped) and not state.on_demand):
             assert unanswered == 0
         assert not isinstance(state, Queued | Stopping)
+        assert len(self.world.alive) == isinstance(state, Starting | Ready | Draining)
+        assert self.world.gate.idle is not isinstance(state, Starting)
+        assert len(self.world.watched) == len(self.world.alive)
         assert not isinstance(state, Draining) or usage.open
-
-
-async def settle() -> None:
-    for _ in range(TURNS):
-        await asyncio.sleep(0)
 
 
 async def tell(steps: Sequence[tuple[str, int]], world: World, restart: RestartPolicy) -> list[Waiter]:
@@ -207,7 +137,8 @@ async def tell(steps: Sequence[tuple[str, int]], world: World, restart: RestartP
         async with asyncio.timeout(5):
             await running
             await asyncio.wait([*history.waiters.values(), running])
-    assert world.alive == []
+    assert (world.alive, world.watched, world.gate.idle) == ([], [], True)
+    assert all(child.heard[-2:] == ["kill", "close"] for child in world.children)
     return list(history.waiters)
 
 
@@ -223,6 +154,6 @@ def test_every_waiter_is_answered_exactly_once(
 ) -> None:
     restart = RestartPolicy(initial_delay=delay, max_delay=delay, stable_delay=AT_ONCE, max_failures=most)
     world = World(stubborn=stubborn, spawns=spawns)
-    with patch.object(process.Child, "spawn", world.spawn), patch.object(worker, "watch", world.watch):
+    with world.patched():
         waiters = asyncio.run(tell(steps, world, restart))
     assert [len(waiter.answers) for waiter in waiters] == [1] * len(waiters)

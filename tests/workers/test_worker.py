@@ -1,150 +1,319 @@
-"""Workers that misbehave in ways that take a while, with the scripted server and short limits."""
+"""What a worker does beside its states: places, ports, monitors, exits, last words. Its children are pretended."""
 
 from __future__ import annotations
 
 import asyncio
-import os
-import signal
-import subprocess
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
 
 import pytest
 
-from tests.harness import QUICK, fake, kill, serving
+from draftd.errors import WorkerError
+from draftd.profile_tables import HealthPolicy, RestartPolicy
+from draftd.profiles import Profile
+from draftd.workers import memory
+from draftd.workers import worker as module
+from draftd.workers.states import (
+    IDLE,
+    BecameReady,
+    Close,
+    HealthMissed,
+    Reconfigure,
+    Restart,
+    Start,
+    Starting,
+    Stop,
+    Stopped,
+    Unfit,
+)
+from draftd.workers.worker import Worker
+from tests.workers.pretended import AT_ONCE, NEVER, World, settle
 
-Measured = Callable[[float], None]
-HEALTH = QUICK + "[health]\ninterval = 0.1\ntimeout = 0.3\nfailures = 2\n"
-DETECTION = 0.1 + 2 * 0.3  # seconds until HEALTH has noticed a hung worker
-GRACE = 0.3
+AGAIN_AT_ONCE = RestartPolicy(initial_delay=AT_ONCE, max_delay=AT_ONCE, stable_delay=AT_ONCE)
+PROFILE = Profile(name="a", model="m", restart=AGAIN_AT_ONCE)
 
 
-@pytest.mark.fault(6)
-async def test_a_server_that_never_gets_ready_fails_at_last(tmp_path: Path) -> None:
-    tables = "[restart]\ninitial_delay = 0.05\nmax_failures = 2\n[health]\nstart_timeout = 1.5\n"
-    async with serving(tmp_path, {"a": fake("--never-ready", tables=tables)}, ready=False) as served:
-        await served.until_state("a", "failed")
-        row = served.row("a")
-        assert (row["last_exit"]["reason"], row["restarts"]) == ("start_timeout", 1)
-        answer = await served.ask("a")
-        assert answer.status == 503
-        assert "fake server of fake on port" in answer.json["error"]["message"]
+@asynccontextmanager
+async def running(world: World, *profiles: Profile) -> AsyncIterator[list[Worker]]:
+    """Workers of these profiles (of PROFILE by default), started, with their first children loading if they may."""
+    with world.patched():
+        async with asyncio.TaskGroup() as tasks:
+            workers = [Worker(profile, world.services) for profile in profiles or (PROFILE,)]
+            for one in workers:
+                tasks.create_task(one.run())
+                one.post(Start())
+            await settle()
+            try:
+                yield workers
+            finally:
+                for one in workers:
+                    one.post(Close(0.0))
 
 
-@pytest.mark.fault(9)
-async def test_a_worker_that_hangs_in_mid_stream_ends_the_stream_as_an_error(
-    tmp_path: Path, measured: Measured
+@asynccontextmanager
+async def ready(world: World, profile: Profile = PROFILE) -> AsyncIterator[Worker]:
+    """One worker whose child is ready."""
+    async with running(world, profile) as (one,):
+        world.tell(BecameReady())
+        await settle()
+        yield one
+
+
+def states(workers: Iterable[Worker]) -> list[str]:
+    return [type(one.state).__name__ for one in workers]
+
+
+async def test_a_place_to_load_is_given_back_when_the_child_is_ready_or_gone() -> None:
+    world = World()
+    profiles = [PROFILE.model_copy(update={"name": name}) for name in "abc"]
+    async with running(world, *profiles) as workers:
+        assert states(workers) == ["Starting", "Queued", "Queued"]
+        world.tell(BecameReady())
+        await settle()
+        assert states(workers) == ["Ready", "Starting", "Queued"]
+        world.alive[-1].end()
+        await settle()
+        assert isinstance(workers[2].state, Starting)
+        workers[2].post(Stop())
+        await settle()
+        assert states(workers) == ["Ready", "Starting", "Stopped"]
+        world.tell(BecameReady())
+        await settle()
+        assert world.gate.idle
+
+
+async def test_a_place_that_was_granted_to_an_order_since_undone_is_given_to_nobody_twice() -> None:
+    world = World(loads=1)
+    async with running(world) as (one,):
+        world.tell(BecameReady())
+        await settle()
+        for message in (Stop(), Start(), Stop(), Start(), Restart("operator")):
+            one.post(message)
+        await settle()
+        assert states([one]) == ["Starting"]
+        assert len(world.alive) == 1
+
+
+async def test_a_worker_that_is_cancelled_leaves_no_child_and_keeps_neither_place_nor_port() -> None:
+    world = World()
+    with world.patched():
+        one = Worker(PROFILE.model_copy(update={"port": 9000}), world.services)
+        task = asyncio.create_task(one.run())
+        one.post(Start())
+        await settle()
+        assert not world.gate.idle
+        task.cancel()
+        await asyncio.wait([task])
+    assert world.children[0].heard == ["kill", "close"]
+    assert world.gate.idle
+    assert world.ports.take("another")[0] == 8000
+    world.ports.reserve("a third", 9000)
+    assert world.ports.take("a third")[0] == 9000
+
+
+async def test_a_fixed_port_is_kept_for_the_worker_from_the_start_and_from_a_reload_on() -> None:
+    world = World()
+    Worker(PROFILE.model_copy(update={"port": 8000}), world.services)
+    assert world.ports.take("another")[0] == 8001
+    async with running(world, PROFILE.model_copy(update={"port": 8003})) as (one,):
+        one.post(Reconfigure(PROFILE.model_copy(update={"port": 8002}), restart=False))
+        await settle()
+        assert [world.ports.take(name)[0] for name in "xy"] == [8004, 8005]
+        assert one.profile.port == 8002
+        assert len(world.children) == 1
+
+
+async def test_the_holders_of_ports_that_were_skipped_are_noted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "holder_of", lambda port: f"held: {port}")
+    world = World()
+    world.busy = {8000, 8001}
+    async with running(world) as (one,), asyncio.timeout(5):
+        while not world.watched:  # noqa: ASYNC110 - who holds them is found out in a thread
+            await asyncio.sleep(0.001)
+        world.tell(BecameReady())
+        await settle()
+        assert one.status().notes == ("held: 8000", "held: 8001")
+        assert one.status().port == 8002
+        async with one.lease("a") as lease:
+            assert lease.port == 8002
+
+
+async def test_an_exit_is_told_with_its_code_its_reason_and_its_last_words() -> None:
+    world = World()
+    world.words = [f"line {n}" for n in range(20)]
+    async with ready(world) as one:
+        assert one.status().last_exit is None
+        world.alive[0].end(7)
+        await settle()
+        last = one.status().last_exit
+        assert last is not None
+        assert (last.code, last.reason, last.lines) == (7, "exit", tuple(world.words[-8:]))
+        world.tell(BecameReady())
+        world.tell(Unfit("memory"))
+        await settle()
+        last = one.status().last_exit
+        assert last is not None
+        assert (last.code, last.reason) == (-9, "memory")
+
+
+async def test_a_reason_for_which_nothing_follows_is_kept_too() -> None:
+    world = World()
+    async with ready(world) as one:
+        one.post(Stop("operator"))
+        await settle()
+        last = one.status().last_exit
+        assert last is not None
+        assert last.reason == "operator"
+        assert (one.status().pid, one.status().port, one.status().memory_bytes) == (None, None, None)
+
+
+async def test_restarts_are_counted_with_their_reason_and_every_change_is_told() -> None:
+    world = World()
+    async with ready(world) as one:
+        assert world.log.count(("change",)) == 3  # queued, starting, ready
+        world.tell(HealthMissed())
+        await settle()
+        assert world.log.count(("change",)) == 3  # still ready
+        world.alive[0].end()
+        await settle()
+        world.tell(BecameReady())
+        one.post(Restart("operator"))
+        await settle()
+        assert [entry for entry in world.log if entry[0] == "restart"] == [
+            ("restart", "a", "exit"),
+            ("restart", "a", "operator"),
+        ]
+        assert one.status().restarts == 2
+
+
+async def test_what_a_child_says_is_handed_on_under_the_workers_name() -> None:
+    world = World()
+    async with ready(world) as one:
+        one.name = "b"  # as the supervisor does when the profiles are shared in another way
+        world.alive[0].on_output(b"chunk")
+    assert ("output", "b", b"chunk") in world.log
+
+
+async def test_what_an_earlier_child_or_its_monitor_said_is_void() -> None:
+    world = World()
+    async with ready(world) as one:
+        said, child = world.tell, world.alive[0]
+        child.end()
+        said(HealthMissed())  # in the inbox behind the exit
+        await settle()
+        child.on_exit()
+        said(BecameReady())
+        await settle()
+        assert isinstance(one.state, Starting)
+        assert len(world.children) == 2
+
+
+async def test_a_monitor_ends_with_its_child_and_sees_the_profile_of_the_day() -> None:
+    world = World()
+    async with ready(world) as one:
+        (watched,) = world.watched
+        assert (watched.pid, watched.port, watched.drain) == (1, 8000, NEVER)
+        assert watched.usage.open == 0
+        later = PROFILE.model_copy(update={"health": HealthPolicy(failures=9)})
+        one.post(Reconfigure(later, restart=False))
+        await settle()
+        assert watched.profile() == later
+        world.alive[0].end()
+        await settle()
+        assert [one.pid for one in world.watched] == [2]
+
+
+async def test_memory_is_the_process_or_what_the_engine_says_if_that_is_more(
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    async with serving(tmp_path, {"a": fake(tables=HEALTH)}, stop_grace=GRACE) as served:
-        began = time.monotonic()
-        answer = await served.ask("a", "[[hang]]", stream=True)
-        measured(time.monotonic() - began)
-        assert time.monotonic() - began < DETECTION + GRACE + 1.0
-        assert answer.cut
-        assert answer.events[-1]["error"]["code"] == "worker_lost"
-        await served.until_state("a", "ready")
+    monkeypatch.setattr(memory, "resident", lambda pid, family: 1000 * pid)
+    world = World()
+    async with ready(world) as one:
+        assert one.status().memory_bytes == world.watched[0].memory() == 1000
+        one.engine_progress(5000)
+        one.engine_progress(None)
+        assert one.status().memory_bytes == world.watched[0].memory() == 5000
+        world.alive[0].end()
+        await settle()
+        assert one.status().memory_bytes == 2000  # the next child has said nothing yet
 
 
-@pytest.mark.fault(10)
-async def test_a_wedged_generation_is_ended_though_health_is_well(tmp_path: Path, measured: Measured) -> None:
-    async with serving(tmp_path, {"a": fake(tables=HEALTH + "stall_timeout = 0.5\n")}) as served:
-        began = time.monotonic()
-        answer = await served.ask("a", "[[wait 60]]")
-        measured(time.monotonic() - began)
-        assert answer.status == 502
-        await served.until_state("a", "ready")
-        assert served.row("a")["last_exit"]["reason"] == "stalled"
+async def test_the_word_of_an_engine_is_about_its_own_child() -> None:
+    world = World()
+    async with ready(world) as one:
+        assert not one.status().accounting
+        one.engine_started(accounting=True)
+        assert one.status().accounting
+        world.alive[0].end()
+        await settle()
+        assert not one.status().accounting
 
 
-@pytest.mark.fault(10)
-@pytest.mark.parametrize("sign", ["prompt", "heartbeat", "slow"])
-async def test_a_slow_request_that_gets_on_is_left_alone(tmp_path: Path, sign: str) -> None:
-    """Progress of the prompt, the engine's own word, and tokens that come slowly are all signs of life."""
-    async with serving(tmp_path, {"a": fake(tables=HEALTH + "stall_timeout = 0.5\n")}) as served:
-        began = time.monotonic()
-        answer = await served.ask("a", f"[[{sign} {0.3 if sign == 'slow' else 1.5}]]")
-        assert (answer.status, served.row("a")["restarts"]) == (200, 0)
-        assert time.monotonic() - began > 1.4
+async def test_the_progress_of_an_engine_is_progress_of_the_request() -> None:
+    world = World()
+    async with ready(world) as one, one.lease("a") as lease:
+        usage = world.watched[0].usage
+        for progress in (lease.progress, lambda: one.engine_progress(None)):
+            usage._progress = 0.0
+            progress()
+            assert usage.silent_seconds() < 5
 
 
-@pytest.mark.fault(11)
-async def test_a_dead_generation_thread_is_a_502_and_a_new_child(tmp_path: Path, measured: Measured) -> None:
-    async with serving(tmp_path, {"a": fake(tables=HEALTH)}) as served:
-        began = time.monotonic()
-        answer = await served.ask("a", "[[thread-died]]")
-        assert (answer.status, answer.json["error"]["code"]) == (502, "worker_lost")
-        await served.until(lambda: served.state("a") != "ready", limit=DETECTION)
-        measured(time.monotonic() - began)
-        await served.until(lambda: served.row("a")["restarts"] == 1 and served.state("a") == "ready")
+async def test_a_stop_for_lack_of_requests_is_dropped_if_one_has_come() -> None:
+    world = World()
+    async with ready(world) as one:
+        async with one.lease("a"):
+            world.tell(Stop(IDLE))
+            await settle()
+            assert states([one]) == ["Ready"]
+        world.watched[0].usage._last = 0.0
+        world.tell(Stop(IDLE))
+        await settle()
+        assert isinstance(one.state, Stopped)
+        assert one.state.on_demand
 
 
-@pytest.mark.fault(12)
-async def test_a_slow_load_is_waited_for(tmp_path: Path) -> None:
-    async with serving(tmp_path, {"a": fake("--load", "1.5", tables=HEALTH)}) as served:
-        row = served.row("a")
-        assert (row["state"], row["restarts"]) == ("ready", 0)
-        assert row["start_seconds"] >= 1.5
+async def test_how_long_a_start_took_is_known_when_it_is_over() -> None:
+    world = World()
+    async with running(world) as (one,):
+        assert one.status().start_seconds is None
+        world.tell(BecameReady())
+        await settle()
+        taken = one.status().start_seconds
+        assert taken is not None
+        assert 0 <= taken < 5
 
 
-@pytest.mark.fault(14)
-@pytest.mark.parametrize(("order", "limit"), [("eat 120", "90MB"), ("metal 9000", "8GB")])
-async def test_a_worker_over_its_memory_limit_is_drained_and_replaced(
-    tmp_path: Path, order: str, limit: str
-) -> None:
-    """Memory of its own, and memory of a GPU that only the engine can tell of."""
-    profile = fake(tables=HEALTH + f'[limits]\nmemory = "{limit}"\n')
-    async with serving(tmp_path, {"a": profile}) as served:
-        old = served.row("a")["pid"]
-        eating = asyncio.create_task(served.ask("a", f"[[{order}]]", stream=True, max_tokens=10))
-        await served.until_state("a", "stopping")
-        assert served.row("a")["memory_bytes"] > (90e6 if limit == "90MB" else 8e9)
-        assert not eating.done()
-        assert (await served.ask("a")).status == 200  # by the next child
-        assert (await eating).events[-1] == "[DONE]"
-        assert served.row("a")["pid"] != old
-        assert served.row("a")["last_exit"]["reason"] == "memory"
-        assert served.row("a")["memory_bytes"] < 90e6
-        assert (await served.metrics())['draftd_worker_restarts_total{profile="a",reason="memory"}'] == 1
+async def test_a_start_that_fails_says_why() -> None:
+    world = World(spawns=False)
+    profile = PROFILE.model_copy(update={"restart": RestartPolicy(max_failures=1)})
+    async with running(world, profile) as (one,):
+        last = one.status().last_exit
+        assert last is not None
+        assert last.code is None
+        assert last.reason == "the worker could not be started: [Errno 2] no such file"
+        with pytest.raises(WorkerError, match="could not be started"):
+            async with one.lease("a"):
+                pass
 
 
-@pytest.mark.fault(18)
-async def test_a_full_disk_for_logs_does_not_stop_serving(tmp_path: Path) -> None:
-    logs = tmp_path / "state" / "logs"
-    logs.mkdir(parents=True)
-    with _tiny_disk(logs):
-        (logs / "filler").write_bytes(b"x" * 16 * 1024)
-        async with serving(tmp_path, {"a": fake("--chatter", str(2**20))}) as served:
-            for _ in range(3):
-                assert (await served.ask("a")).status == 200
-            assert (await served.metrics())['draftd_log_write_errors_total{profile="a"}'] >= 1
-            assert "Draft tokens accepted" in (await served.get("/api/logs/a")).text
+async def test_a_change_is_waited_for_no_longer_than_asked() -> None:
+    world = World()
+    async with ready(world) as one:
+        async with asyncio.timeout(5):
+            await one.until_changed(AT_ONCE)
+            waiting = asyncio.create_task(one.until_changed(NEVER))
+            await settle()
+            assert not waiting.done()
+            one.post(Stop())
+            await waiting
 
 
-@contextmanager
-def _tiny_disk(folder: Path) -> Iterator[None]:
-    command = ["mount", "-t", "tmpfs", "-o", "size=16k", "tmpfs", str(folder)]
-    if os.geteuid() != 0 or subprocess.run(command, capture_output=True, check=False).returncode != 0:
-        pytest.skip("a small tmpfs cannot be mounted here")
-    try:
-        yield
-    finally:
-        subprocess.run(["umount", "-l", str(folder)], check=True)
-
-
-@pytest.mark.fault(46)
-async def test_workers_killed_together_come_back_one_load_at_a_time(tmp_path: Path) -> None:
-    async with serving(tmp_path, {name: fake("--load", "0.3") for name in "abc"}) as served:
-        old = {name: served.row(name)["pid"] for name in "abc"}
-        loading: list[int] = []
-
-        def back() -> bool:
-            rows = served.daemon.workers()
-            loading.append(sum(row["state"] == "starting" and row["pid"] is not None for row in rows))
-            return all(row["state"] == "ready" and row["pid"] != old[row["name"]] for row in rows)
-
-        for pid in old.values():
-            kill(pid, signal.SIGKILL)
-        await served.until(back)
-        assert max(loading) == 1
+async def test_the_state_is_told_with_the_time_since_when_it_lasts(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World()
+    async with ready(world) as one:
+        since = one.status().since
+        one.post(Stop())
+        await settle()
+        assert one.status().since > since
+        assert one.status().state == "stopped"

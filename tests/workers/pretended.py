@@ -1,0 +1,116 @@
+"""Children that are only pretended, for workers that are real: what a child does is told by the test, at once."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, cast
+from unittest.mock import patch
+
+from draftd.workers import process, worker
+from draftd.workers.health import Watched
+from draftd.workers.resources import LoadGate, PortBook
+from draftd.workers.services import Services
+from draftd.workers.states import Event
+from draftd.workers.warm_spare import Starter
+
+TURNS = 30  # of the loop, in which everything that can happen happens
+AT_ONCE = 1e-6  # seconds
+NEVER = 1e6
+
+
+class World:
+    """The children, what their monitors would say, and what the workers say to the daemon."""
+
+    def __init__(self, *, stubborn: bool = False, spawns: bool = True, loads: int = 1) -> None:
+        self.stubborn = stubborn  # children do not hear SIGTERM
+        self.spawns = spawns
+        self.children: list[Child] = []
+        self.watched: list[Watched] = []  # by a monitor that has not been cancelled
+        self.tell: Callable[[Event], None] = lambda event: None  # by the latest monitor
+        self.busy: set[int] = set()
+        self.log: list[tuple[object, ...]] = []
+        self.words: Sequence[str] = ()  # the last that a child said
+        self.gate = LoadGate(loads)
+        self.ports = PortBook(8000, lambda port: port not in self.busy)
+        self.services = Services(
+            ports=self.ports,
+            loads=self.gate,
+            starter=Starter(self.gate, lambda: None),
+            session=cast(Any, None),
+            base_env={"HOME": "/nowhere"},
+            stop_grace=AT_ONCE,
+            drain_timeout=NEVER,
+            on_output=lambda name, chunk: self.log.append(("output", name, chunk)),
+            on_restart=lambda name, reason: self.log.append(("restart", name, reason)),
+            on_change=lambda: self.log.append(("change",)),
+            on_gone=lambda name: self.log.append(("gone", name)),
+            tail=lambda name, count: self.words[-count:],
+        )
+
+    @property
+    def alive(self) -> list[Child]:
+        return [child for child in self.children if child.alive]
+
+    @contextmanager
+    def patched(self) -> Iterator[World]:
+        with patch.object(process.Child, "spawn", self.spawn), patch.object(worker, "watch", self.watch):
+            yield self
+
+    async def spawn(self, argv: Sequence[str], env: object, **ears: Any) -> Child:
+        if not self.spawns:
+            raise FileNotFoundError(2, "no such file")
+        child = Child(self, argv, pid=len(self.children) + 1, **ears)
+        self.children.append(child)
+        return child
+
+    async def watch(self, watched: Watched, session: object, post: Callable[[Event], None]) -> None:
+        self.tell = post
+        self.watched.append(watched)
+        try:
+            await asyncio.Event().wait()
+        finally:
+            self.watched.remove(watched)
+
+
+@dataclass(eq=False)
+class Child:
+    """In the place of process.Child."""
+
+    world: World
+    argv: Sequence[str]
+    on_output: Callable[[bytes], None]
+    on_exit: Callable[[], None]
+    pid: int = 0
+    exit_code: int | None = None
+    heard: list[str] = field(default_factory=list)  # the signals and the close
+
+    @property
+    def alive(self) -> bool:
+        return self.exit_code is None
+
+    def terminate(self) -> None:
+        self.heard.append("term")
+        if not self.world.stubborn:
+            self.end()
+
+    def kill_group(self) -> None:
+        self.heard.append("kill")
+        self.end()
+
+    def end(self, code: int = -9) -> None:
+        if self.alive:
+            self.exit_code = code
+            asyncio.get_running_loop().call_soon(self.on_exit)
+
+    def close(self) -> None:
+        assert not self.alive or self.heard[-1:] == ["kill"]
+        self.heard.append("close")
+
+
+async def settle() -> None:
+    """Let the loop turn until nothing moves any more."""
+    for _ in range(TURNS):
+        await asyncio.sleep(0)
