@@ -52,6 +52,7 @@ def parts(engine: Engine, path: str, *, stream: bool, **body: Any) -> tuple[list
     return [text.get("content") or "" for text in texts], choices[-1]["finish_reason"], told[-1]["usage"]
 
 
+@pytest.mark.fault(49)
 @pytest.mark.parametrize("stream", [True, False], ids=["stream", "whole"])
 @pytest.mark.parametrize("where", PATHS)
 def test_any_piece_of_the_answer_ends_it_where_it_first_stands(
@@ -128,6 +129,7 @@ def reference() -> Reference:
 NEAR = 0.15
 
 
+@pytest.mark.fault(50)
 @pytest.mark.parametrize("temperature", [0.0, 1.5])
 @pytest.mark.parametrize("number", [0, 1, 5, 20])
 def test_log_probabilities_are_the_target_models(

@@ -70,6 +70,7 @@ def test_who_left_before_the_turn_costs_nothing() -> None:
 
 
 @pytest.mark.real
+@pytest.mark.fault(52)
 @pytest.mark.parametrize("which", ["drafted", "plain"])
 def test_an_engine_reads_no_prompt_that_is_too_long(which: str, request: pytest.FixtureRequest) -> None:
     engine: Engine = request.getfixturevalue(which)

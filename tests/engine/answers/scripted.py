@@ -58,6 +58,7 @@ class Turn:
 
     def __init__(self, responses: Queue[Any], request: Any, arguments: Any) -> None:
         self.put = responses.put
+        self._responses = responses
         self.request = request
         self.arguments = arguments
         self.context = Context()
@@ -69,6 +70,11 @@ class Turn:
             last = number == len(texts) - 1
             self.put(server.Response(text, number % 4, -float(number), reason if last else None, ()))
         self.put(None)
+
+    def until_taken(self) -> None:
+        """Return when all that was put has been taken."""
+        while not self._responses.empty():
+            self.context.stopped.wait(0.01)
 
     def repeat(self, response: Any) -> bool:
         """Put the same again and again; return whether that was stopped before the deadline."""

@@ -93,6 +93,7 @@ def test_a_stop_that_cannot_be_heeded_is_refused(stop: Any) -> None:
     assert (status, json.loads(answer)["error"]["param"]) == (400, "stop")
 
 
+@pytest.mark.fault(51)
 def test_a_call_is_told_whole_and_a_malformed_one_as_text() -> None:
     call, bad = '<tool_call>{"name": "f"}</tool_call>', "<tool_call>[5]</tool_call>"
     for told in (
@@ -142,6 +143,12 @@ def test_as_many_likeliest_tokens_may_be_wanted_as_openai_allows(number: Any, st
     with serving(script) as served:
         assert served.ask(logprobs=True, top_logprobs=number)[0] == status
     assert list(wanted.queue) == ([number] if status == 200 else [])
+
+
+def test_the_end_of_sequence_is_no_token_of_the_answer_though_it_brings_the_rest_of_the_text() -> None:
+    told = whole(saying("a", "", "\ufffd"), logprobs=True)["choices"][0]
+    assert told["message"]["content"] == "a\ufffd"
+    assert [entry["token"] for entry in told["logprobs"]["content"]] == ["a", "b"]
 
 
 def test_log_probabilities_end_with_the_text_that_a_stop_text_cut() -> None:
@@ -194,15 +201,14 @@ def test_a_generation_that_breaks_off_is_not_taken_for_whole() -> None:
 
 def test_who_waits_for_a_thread_that_died_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(presence, "LOOK_INTERVAL", 0.01)
-    with serving(lambda turn: None) as served:
+    turns: Queue[Turn] = Queue()
+    with serving(turns.put) as served:
         with served.send() as connection:
-            while served.generator.requests.qsize():
-                pass
+            turns.get(timeout=DEADLINE)
             served.generator.alive = False
             assert b"500" in connection.recv(100)
         status, answer = served.ask()
         assert (status, "generation thread died" in answer) == (500, True)
-        served.generator.alive = True
 
 
 # --- clients that leave -------------------------------------------------------------------------------------
@@ -215,6 +221,7 @@ THINGS: dict[str, Any] = {
 }
 
 
+@pytest.mark.fault(30)
 @pytest.mark.parametrize("stream", [True, False], ids=["stream", "whole"])
 @pytest.mark.parametrize("thing", THINGS)
 def test_whatever_is_done_for_a_client_ends_when_it_leaves(thing: str, stream: bool) -> None:
@@ -222,6 +229,8 @@ def test_whatever_is_done_for_a_client_ends_when_it_leaves(thing: str, stream: b
 
     def script(turn: Turn) -> None:
         turn.put(turn.context)
+        turn.put(THINGS[thing])
+        turn.until_taken()
         begun.set()
         stopped.put(turn.repeat(THINGS[thing]))
 

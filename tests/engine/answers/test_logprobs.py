@@ -69,6 +69,11 @@ def test_the_form_of_a_chat() -> None:
     assert bytes(third["bytes"] + fourth["bytes"]).decode() == "😀"
 
 
+def test_of_likely_tokens_with_one_text_the_likeliest_counts() -> None:
+    form = text_form([(0, Chosen(1, -3.0, ((3, -0.5), (4, -1.0))))], WORDS)
+    assert form["top_logprobs"] == [{"\ufffd": -0.5, "two": -3.0}]
+
+
 def test_the_form_of_a_text() -> None:
     assert text_form(TOKENS, WORDS) == {
         "tokens": ["one", "two", "\ufffd", "\ufffd"],
