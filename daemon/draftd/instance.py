@@ -64,7 +64,7 @@ class Instance:
         self._write(self._note)
 
     async def keep(self) -> None:
-        """Take the folder again whenever it is swept: another daemon could start on it, and nobody find this one."""
+        """Take the folder again whenever it is swept: another daemon could start on it."""
         reason = ""
         while True:
             await asyncio.sleep(LOOK_AGAIN)
