@@ -32,7 +32,8 @@ def test_the_endpoints_are_those_of_the_daemon(demo: Demo) -> None:
 
 
 def test_the_metrics_are_those_of_the_daemon(demo: Demo) -> None:
-    assert demo.call(["bash", "-c", demo.addressed(ASK)]).returncode == 0
+    for _ in range(2):  # what drafting costs is known after the first answer
+        assert demo.call(["bash", "-c", demo.addressed(ASK)]).returncode == 0
     families = {family.name: family for family in text_string_to_metric_families(demo.get("/metrics"))}
     there = {
         name + ("_total" if family.type == "counter" else ""): (
