@@ -62,7 +62,7 @@ async def test_models_status_and_health_tell_what_there_is(tmp_path: Path) -> No
         assert (await served.get("/v1/models/none")).json["error"]["code"] == "model_not_found"
         status = (await served.get("/api/status")).json
         keys = (
-            "name state pid port model draft_model num_draft_tokens auto_draft since restarts last_exit"
+            "name state pid port model draft_model drafters num_draft_tokens auto_draft since restarts last_exit"
             " memory_bytes queue requests acceptance tokens_per_second"
         )
         assert set(keys.split()) <= set(status["workers"][0])

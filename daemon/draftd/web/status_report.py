@@ -91,6 +91,7 @@ def worker(status: WorkerStatus, queue: int, metrics: Metrics) -> dict[str, Any]
         "port": status.port,
         "model": status.model,
         "draft_model": status.draft_model,
+        "drafters": list(status.drafters),
         "num_draft_tokens": status.num_draft_tokens,
         "auto_draft": status.auto_draft,
         "draft_refusal": status.draft_refusal,

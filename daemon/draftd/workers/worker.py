@@ -138,6 +138,7 @@ class Worker:
             port=self._port if child else None,
             model=self.profile.model,
             draft_model=self.profile.draft_model,
+            drafters=self.profile.all_drafters,
             num_draft_tokens=self.profile.draft_length,
             auto_draft=self.profile.auto_draft,
             since=self._since,
