@@ -62,7 +62,6 @@ def test_the_defaults_of_the_tables_are_the_ones_we_promise() -> None:
         "max_delay": 60,
         "max_failures": 5,
         "window": 300,
-        "stable_after": 60,
         "stable_delay": 0.1,
     }
     assert HealthPolicy().model_dump() == {
@@ -212,7 +211,6 @@ NAN, INFINITY = float("nan"), float("inf")
         ("restart", "max_delay", [0]),
         ("restart", "max_failures", [0]),
         ("restart", "window", [0]),
-        ("restart", "stable_after", [0]),
         ("restart", "stable_delay", [0]),
         ("health", "interval", [0, INFINITY]),
         ("health", "timeout", [0]),

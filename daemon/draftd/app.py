@@ -81,6 +81,7 @@ async def run(settings: Settings, load: Load, beside: Beside, *, watched: tuple[
             tasks.create_task(beside(daemon)),
             tasks.create_task(daemon.watch(watched)),
             tasks.create_task(daemon.feed.run()),
+            tasks.create_task(instance.keep()),
         ]
         if settings.warm_spare:
             until_stopped.append(tasks.create_task(daemon.starter.run()))

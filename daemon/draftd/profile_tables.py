@@ -94,16 +94,18 @@ class Limits(Table):
 class RestartPolicy(Table):
     """`[restart]`: delays in seconds double from `initial_delay` to `max_delay`.
 
-    `max_failures` failures within `window` seconds make the worker `failed`. The first crash of a worker that
-    had been ready for `stable_after` seconds is answered after `stable_delay`.
+    `max_failures` failures within `window` seconds make the worker `failed`. A single failure of a
+    worker that had been ready is answered after `stable_delay`.
     """
 
     initial_delay: Duration = Field(1.0, description="seconds before the second start; doubles")
     max_delay: Duration = Field(60.0, description="the longest delay, in seconds")
     max_failures: int = Field(5, ge=1, description="failures within `window` that make the worker `failed`")
     window: Duration = Field(300.0, description="seconds")
-    stable_after: Duration = Field(60.0, description="seconds after which a ready worker counts as stable")
-    stable_delay: Duration = Field(0.1, description="seconds before a stable worker's next start")
+    stable_delay: Duration = Field(
+        0.1,
+        description="seconds before the next start after a single failure of a worker that had been ready",
+    )
 
 
 class HealthPolicy(Table):

@@ -94,10 +94,11 @@ class Engine:
     ) -> http.client.HTTPResponse:
         """Send a request; return the response with its body unread."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=DEADLINE_S)
-        self._sent += 1
         head = {"Content-Type": "application/json", **(headers or {})}
         connection.request("POST", path, json.dumps({"temperature": 0, **body}), head)
-        return connection.getresponse()
+        response = connection.getresponse()
+        self._sent += response.status == 200  # one that is refused has no record
+        return response
 
     def post(self, path: str, text: str, headers: Mapping[str, str]) -> tuple[int, bytes]:
         """Send what may be refused; return the status and the body of the answer."""

@@ -4,7 +4,7 @@ It takes the place of `ResponseGenerator._serve_single`, in mlx_lm's generation 
 around that: the queue of answers, the templates, the prompt cache. A request goes through these steps:
 
 1. Its prompt is tokenized; what of it an earlier request has read is taken from the prompt cache.
-2. The loop reads the rest and generates. After each pass over the prompt the client is told how far it is, and the
+2. The loop reads the rest and generates. After each pass over the prompt the client learns how far it is, and the
    request ends there if nobody waits for it any more.
 3. Each token goes out with its text and, where they are asked for, the likeliest tokens in its place.
 4. However it ends, what was read goes to the prompt cache, and what was drafted is counted and reported.
@@ -81,7 +81,7 @@ def way_of(arguments: Any) -> tuple[Any, ...]:
 
 @dataclass(slots=True)
 class Prompt:
-    """A request's tokens, where its messages end in them, and what is to be told of it."""
+    """A request's tokens, where its messages end in them, and the way back to its client."""
 
     tokens: list[int]
     ends: list[tuple[int, str]]  # position and mlx_lm's name for the kind of what ends there

@@ -215,8 +215,6 @@ class Worker:
     async def _step(self, event: Event, tasks: asyncio.TaskGroup) -> None:
         if isinstance(event, Stop) and event.reason == IDLE and not self._usage.idle_seconds():
             return  # a request came after the monitor looked
-        if isinstance(event, Drained) and self._usage.open:
-            return  # a request came after the last one left
         old = self.state
         policy = machine.Policy(self.profile.restart, self.profile.health, self._services.stop_grace)
         self.state, effects = machine.step(old, event, time.monotonic(), policy, random())
@@ -267,7 +265,6 @@ class Worker:
                 assert_never(effect)
 
     async def _spawn(self, tasks: asyncio.TaskGroup) -> None:
-        self._child_number += 1
         number = self._child_number
 
         def post(event: Event) -> None:
@@ -296,13 +293,12 @@ class Worker:
     def _bury(self, reason: str) -> None:
         """The child is gone: keep its last words, and let go of what it had."""
         child, self._child = self._child, None
+        assert child is not None, "it has just exited"
+        assert self._monitor is not None, "it began with the child"
         self._accounting = False
         self._draft_refusal = None
-        self._child_number += 1  # what its monitor said and is still in the inbox is void
-        if self._monitor:
-            self._monitor.cancel()
-        if child is None:
-            return
+        self._child_number += 1  # what was said about it and is still in the inbox is void
+        self._monitor.cancel()
         child.close()
         lines = tuple(self._services.tail(self.name, LAST_LINES))
         self._last_exit = LastExit(child.exit_code, reason, time.time(), lines)

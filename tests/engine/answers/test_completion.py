@@ -116,6 +116,7 @@ def scored(turn: Turn) -> None:
     for token, text in ((1, "b"), (2, "c")):
         turn.put(server.Response(text, token, -3.0, None, tops))
     turn.put(server.Response("", 0, -0.1, "stop", tops))
+    turn.put(None)
 
 
 def test_log_probabilities_are_of_the_generated_tokens_with_the_likeliest_in_their_order() -> None:
@@ -282,6 +283,7 @@ def test_a_stream_in_which_nothing_is_to_be_seen_has_comments(
         for _ in range(2):
             turn.put(THINGS[thing])
         turn.put(server.Response("", 0, 0.0, "stop", ()))
+        turn.put(None)
 
     assert streamed(script)[:2] == [": keepalive"] * 2
 
@@ -291,5 +293,6 @@ def test_a_stream_has_a_comment_for_each_piece_of_the_prompt() -> None:
         turn.put(turn.context)
         turn.put((2048, 4000))
         turn.put(server.Response("a", 0, 0.0, "length", ()))
+        turn.put(None)
 
     assert streamed(script)[0] == ": keepalive 2048/4000"

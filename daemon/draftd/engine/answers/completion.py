@@ -151,9 +151,11 @@ class _Answer:
             self._count += 1
             self._text.feed(response.text, self._chosen(response))
             reason = response.finish_reason
-            if reason or self._text.stopped:
+            if self._text.stopped:
                 break
-            if self._handler.stream:
+            if (
+                self._handler.stream and not reason
+            ):  # after the last token only the report of the generation comes
                 self._send_part()
         if not reason and not self._text.stopped:
             raise RuntimeError("the generation ended without a reason")

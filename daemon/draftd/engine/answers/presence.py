@@ -20,7 +20,7 @@ from http import HTTPStatus
 from typing import Any
 
 LOOK_INTERVAL = 1.0  # seconds between two looks while nothing comes
-COMMENT_INTERVAL = 1.0  # seconds without an event before a token is told of as a comment
+COMMENT_INTERVAL = 1.0  # seconds without an event after which a token is announced by a comment
 LEFT_ATTRIBUTE = "draftd_left"  # of mlx_lm's GenerationArguments: its client left before its turn
 
 _on_silence: ContextVar[Callable[[], None]] = ContextVar("on_silence", default=lambda: None)

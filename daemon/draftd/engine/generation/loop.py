@@ -51,7 +51,7 @@ class Token:
     proposed: int
 
     def logprobs(self) -> mx.array:
-        """Return the normalised logits: only for who asks, since exponentials are dear on a CPU."""
+        """Return the normalised logits. Only where they are asked for: exponentials are dear on a CPU."""
         logits = self.logits.astype(mx.float32)  # in bfloat16 a log-probability is right to a sixteenth only
         return logits - mx.logsumexp(logits, axis=-1, keepdims=True)
 

@@ -46,7 +46,7 @@ class ModelDrafter:
     ) -> mx.array:
         """Read all of the text but its last token; return the shaped logits of the last `count` of these places.
 
-        `position` is that of the first of them; `progress` is told of each step as by `Reader.catch_up`.
+        `position` is that of the first of them; `progress` is called after each step, as by `Reader.catch_up`.
         """
         text = text[:-1]
         self.reader.catch_up(text[: len(text) - count + 1], progress)
