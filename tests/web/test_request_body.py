@@ -290,6 +290,10 @@ def test_a_draft_length_that_tunes_itself_is_told_as_the_longest(
         (PLAIN, {"drafters": ["lookup"]}, "lookup"),
         (PLAIN.model_copy(update={"drafters": ("lookup",)}), {}, "lookup"),
         (PLAIN.model_copy(update={"drafters": ("lookup",)}), {"drafters": []}, ""),
+        (PLAIN.model_copy(update={"drafters": ("lookup",)}), {"num_draft_tokens": 0}, ""),
+        (PLAIN.model_copy(update={"drafters": ("lookup",)}), {"num_draft_tokens": 5}, "lookup"),
+        (PLAIN, {"drafters": ["lookup"], "num_draft_tokens": 0}, ""),
+        (PLAIN, {"num_draft_tokens": 0}, None),
     ],
 )
 def test_the_engine_is_told_what_may_draft_if_somebody_says_so(

@@ -169,7 +169,8 @@ def _fill_in(fields: dict[str, Any], profile: Profile) -> None:
     for key, value in defaults.items():
         fields.setdefault(key, value)
     if profile.draft_model is None:
-        fields.pop("num_draft_tokens", None)
+        if fields.pop("num_draft_tokens", None) == 0 and (profile.drafters or fields.get("drafters")):
+            fields["drafters"] = []
     else:  # the worker may be shared with profiles of other draft lengths
         fields.setdefault("num_draft_tokens", "auto" if profile.auto_draft else profile.draft_length)
 
