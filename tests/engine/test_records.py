@@ -81,6 +81,9 @@ def test_costs_and_speedup_stand_in_it_where_they_are_known() -> None:
     record = said(generation_record(counted, Costs(10.0, 1.0, 12.0), 16.0))
     assert record["costs"] == {"single": 10.0, "draft": 1.0, "verify": 12.0}
     assert record["speedup"] == pytest.approx(2 * 10 / 16)
+    cut = said(generation_record(count(KEPT), Costs(10.0, 1.0, 12.0), 0.0))
+    assert "costs" in cut
+    assert "speedup" not in cut, "a first round that was cut has no time"
 
 
 def test_the_line_for_people_comes_first(capfd: pytest.CaptureFixture[str]) -> None:

@@ -92,9 +92,9 @@ def report_generation(
 
 def generation_record(count: AcceptanceCount, costs: Costs | None, seconds: float, **others: Any) -> str:
     """Return the record of one generation, with what else is to stand in it."""
-    worth = (
-        {} if costs is None else {"costs": asdict(costs), "speedup": count.tokens * costs.single / seconds}
-    )
+    worth: dict[str, Any] = {} if costs is None else {"costs": asdict(costs)}
+    if costs is not None and seconds > 0:  # a first round that was cut short has no time of its own
+        worth["speedup"] = count.tokens * costs.single / seconds
     return record(
         GENERATION,
         rounds=count.rounds,
