@@ -25,7 +25,7 @@ check: .venv/test-ready
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 
-# The 48 faults of the fault table, each with its test and the time that it took.
+# The faults of the fault table, each with its test and the time that it took.
 faults: .venv/test-ready
 	$(BIN)/python -m pytest -m fault --all-faults
 

@@ -187,6 +187,7 @@ class Handler(BaseHTTPRequestHandler):
 
 def main() -> None:
     args = Handler.args = arguments()
+    os.getcwd()  # as many libraries do: it fails where the folder is gone
     print(f"fake server of {args.model} on port {args.port}", flush=True)
     if args.exit_at_start is not None or (args.exit_file and os.path.exists(args.exit_file)):
         print("ValueError: the weights are made of cheese", flush=True)

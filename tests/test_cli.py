@@ -7,6 +7,7 @@ import http.client
 import json
 import os
 import shlex
+import shutil
 import signal
 import socket
 import subprocess
@@ -243,6 +244,20 @@ def test_running_out_of_descriptors_passes_by(tmp_path: Path) -> None:
             connection.close()
         daemon.until("worker ready", 2)
         assert daemon.rows()[0]["state"] == "ready"
+
+
+@pytest.mark.fault(55)
+def test_a_swept_state_folder_is_taken_again(tmp_path: Path) -> None:
+    with up(tmp_path, "a") as daemon:
+        shutil.rmtree(daemon.state_dir)
+        daemon.until("the state folder had been swept, and is taken again")
+        second = daemon.run("up", "--plain", "--port", str(free_ports()))
+        assert second.returncode != 0
+        assert f"pid {daemon.process.pid}" in second.stderr
+        assert daemon.rows()[0]["state"] == "ready"
+        os.killpg(daemon.child(), signal.SIGKILL)
+        daemon.until("worker ready", 2)
+        assert "fake server" in (daemon.state_dir / "logs" / "a.log").read_text()
 
 
 def _faketime() -> str:

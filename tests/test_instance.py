@@ -5,10 +5,11 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -120,6 +121,44 @@ def test_a_folder_is_free_again_after_the_block(tmp_path: Path) -> None:
             held.announce(URL, "1.2")
         assert not (tmp_path / NOTE).exists()
         assert "no daemon is running" in no_daemon(tmp_path)
+
+
+@pytest.mark.fault(55)
+@pytest.mark.parametrize("swept", ["folder", LOCK, NOTE])
+def test_a_folder_that_is_swept_is_taken_again(tmp_path: Path, swept: str) -> None:
+    folder = tmp_path / "state"
+    with Instance(folder) as held:
+        held.announce(URL, "1.2")
+        assert not held.restore()
+        (shutil.rmtree(folder) if swept == "folder" else (folder / swept).unlink())
+        assert held.restore()
+        assert not held.restore()
+        assert find_daemon(folder).url == URL
+        with pytest.raises(AlreadyRunningError, match=URL), Instance(folder):
+            pass
+    assert "no daemon is running" in no_daemon(folder)
+    with Instance(folder):
+        pass
+
+
+def test_a_folder_that_is_swept_before_the_note_is_written_is_taken_again_too(tmp_path: Path) -> None:
+    with Instance(tmp_path / "state") as held:
+        shutil.rmtree(tmp_path / "state")
+        assert held.restore()
+        assert not (tmp_path / "state" / NOTE).exists()
+        assert "does not answer yet" in no_daemon(tmp_path / "state")
+
+
+def test_a_swept_folder_that_another_daemon_has_taken_is_left_to_it(tmp_path: Path) -> None:
+    folder = tmp_path / "state"
+    with ExitStack() as others:
+        with Instance(folder) as held:
+            held.announce(URL, "1.2")
+            shutil.rmtree(folder)
+            other = others.enter_context(daemon_elsewhere(folder, "announce"))
+            with pytest.raises(AlreadyRunningError, match=str(other.pid)):
+                held.restore()
+        assert find_daemon(folder).pid == other.pid
 
 
 def test_a_look_at_the_lock_does_not_keep_a_daemon_from_starting(

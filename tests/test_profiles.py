@@ -35,6 +35,7 @@ def test_a_model_is_all_that_a_profile_must_have() -> None:
         "draft_model": None,
         "num_draft_tokens": None,
         "max_draft_tokens": None,
+        "drafters": None,
         "adapter_path": None,
         "aliases": (),
         "port": None,
@@ -61,7 +62,6 @@ def test_the_defaults_of_the_tables_are_the_ones_we_promise() -> None:
         "max_delay": 60,
         "max_failures": 5,
         "window": 300,
-        "stable_after": 60,
         "stable_delay": 0.1,
     }
     assert HealthPolicy().model_dump() == {
@@ -211,7 +211,6 @@ NAN, INFINITY = float("nan"), float("inf")
         ("restart", "max_delay", [0]),
         ("restart", "max_failures", [0]),
         ("restart", "window", [0]),
-        ("restart", "stable_after", [0]),
         ("restart", "stable_delay", [0]),
         ("health", "interval", [0, INFINITY]),
         ("health", "timeout", [0]),

@@ -33,6 +33,7 @@ from draftd.telemetry.records import (
     EngineProgress,
     EngineStarted,
     GenerationReport,
+    ModelsLoaded,
     PromptProgress,
     Record,
 )
@@ -80,6 +81,7 @@ async def run(settings: Settings, load: Load, beside: Beside, *, watched: tuple[
             tasks.create_task(beside(daemon)),
             tasks.create_task(daemon.watch(watched)),
             tasks.create_task(daemon.feed.run()),
+            tasks.create_task(instance.keep()),
         ]
         if settings.warm_spare:
             until_stopped.append(tasks.create_task(daemon.starter.run()))
@@ -256,6 +258,8 @@ class Daemon:
         match record:
             case EngineStarted():
                 self.supervisor.engine_started(worker, accounting=record.accounting)
+            case ModelsLoaded():
+                self.supervisor.models_loaded(worker, record.refusal)
             case DraftAcceptance() | GenerationReport():
                 self.metrics.record(self.supervisor.whose(worker, record.profile), record)
         if isinstance(record, EngineProgress | GenerationReport | PromptProgress):

@@ -1,11 +1,13 @@
 """One daemon per state folder: the lock that a daemon holds, and the note that says where it answers.
 
 The lock is the truth: the system lets go of it when the daemon ends, however it ends. The note may be stale,
-and is believed only while the lock is held and the process it names is the one that wrote it.
+and is believed only while the lock is held and the process it names is the one that wrote it. Both may be swept
+away with the folder while a daemon runs (cleaners of temporary files do that): it looks again now and then.
 """
 
 from __future__ import annotations
 
+import asyncio
 import fcntl
 import json
 import os
@@ -18,13 +20,17 @@ from types import TracebackType
 from typing import IO, Self
 
 import psutil
+import structlog
 
-from draftd.errors import AlreadyRunningError, ConfigError, NotRunningError
+from draftd.errors import AlreadyRunningError, ConfigError, DraftdError, NotRunningError
 
 LOCK = "daemon.lock"
 NOTE = "daemon.json"
 AGENT = "dev.draftd"  # the label of the launchd agent
 TRIES = 5
+LOOK_AGAIN = 1.0  # seconds between looks at the folder
+
+log = structlog.get_logger("instance")
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,21 +52,69 @@ class Instance:
     def __init__(self, state_dir: Path) -> None:
         self._dir = state_dir
         self._lock: IO[str] | None = None
+        self._note: Running | None = None
 
     def __enter__(self) -> Self:
-        try:
-            self._dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-            self._lock = (self._dir / LOCK).open("a", encoding="utf-8")
-        except OSError as error:
-            raise ConfigError(f"the state folder {self._dir} cannot be used: {error.strerror}") from error
-        if not _take(self._lock):
-            self._lock.close()
-            raise AlreadyRunningError(_who(self._dir))
+        self._lock = self._taken()
         return self
 
     def announce(self, url: str, version: str) -> None:
         """Write where this daemon answers."""
-        note = Running(os.getpid(), _created(os.getpid()), url, version, _agent())
+        self._note = Running(os.getpid(), _created(os.getpid()), url, version, _agent())
+        self._write(self._note)
+
+    async def keep(self) -> None:
+        """Take the folder again whenever it is swept: another daemon could start on it."""
+        reason = ""
+        while True:
+            await asyncio.sleep(LOOK_AGAIN)
+            try:
+                if await asyncio.to_thread(self.restore):
+                    log.warning("the state folder had been swept, and is taken again")
+                reason = ""
+            except DraftdError as error:
+                if str(error) != reason:  # once, not every second
+                    log.warning(
+                        "the state folder has been swept, and cannot be taken again", reason=str(error)
+                    )
+                reason = str(error)
+
+    def restore(self) -> bool:
+        """Take the folder again if it was swept, and write the note again; whether there was anything to do.
+
+        Raises AlreadyRunningError if another daemon was quicker, and ConfigError.
+        """
+        lost_lock, lost_note = not self._has_lock(), self._note and not (self._dir / NOTE).exists()
+        if lost_lock:
+            lock = self._taken()
+            if self._lock is not None:
+                self._lock.close()
+            self._lock = lock
+        if self._note and (lost_lock or lost_note):
+            self._write(self._note)
+        return bool(lost_lock or lost_note)
+
+    def _taken(self) -> IO[str]:
+        try:
+            self._dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+            lock = (self._dir / LOCK).open("a", encoding="utf-8")
+        except OSError as error:
+            raise ConfigError(f"the state folder {self._dir} cannot be used: {error.strerror}") from error
+        if not _take(lock):
+            lock.close()
+            raise AlreadyRunningError(_who(self._dir))
+        return lock
+
+    def _has_lock(self) -> bool:
+        """Whether the lock that we hold is the one that others look at."""
+        try:
+            return self._lock is not None and os.path.samestat(
+                os.fstat(self._lock.fileno()), (self._dir / LOCK).stat()
+            )
+        except OSError:
+            return False
+
+    def _write(self, note: Running) -> None:
         made = self._dir / f"{NOTE}.new"
         try:
             made.touch(mode=0o600)
@@ -72,10 +126,12 @@ class Instance:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if self._lock is None:
+            return
         with suppress(OSError):
-            (self._dir / NOTE).unlink()
-        if self._lock is not None:
-            self._lock.close()
+            if self._has_lock():  # else the folder is another daemon's, and so is the note
+                (self._dir / NOTE).unlink()
+        self._lock.close()
 
 
 def find_daemon(state_dir: Path) -> Running:

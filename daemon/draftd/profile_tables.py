@@ -4,10 +4,22 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ByteSize, ConfigDict, Field, JsonValue, model_validator
+from pydantic import AfterValidator, BaseModel, ByteSize, ConfigDict, Field, JsonValue, model_validator
+
+from draftd.protocol import MAX_STOP_LENGTH, MAX_STOP_TEXTS
 
 Bytes = Annotated[ByteSize, Field(gt=0)]
 Duration = Annotated[float, Field(gt=0)]
+
+
+def _bounded(stop: str | list[str]) -> str | list[str]:
+    texts = [stop] if isinstance(stop, str) else stop
+    if len(texts) > MAX_STOP_TEXTS or not all(0 < len(text) <= MAX_STOP_LENGTH for text in texts):
+        raise ValueError(f"must be at most {MAX_STOP_TEXTS} texts of 1 to {MAX_STOP_LENGTH} characters")
+    return stop
+
+
+Stop = Annotated[str | list[str], AfterValidator(_bounded)]
 
 
 class Table(BaseModel):
@@ -31,7 +43,7 @@ class RequestDefaults(Table):
     min_p: float | None = Field(None, ge=0, le=1)
     max_tokens: int | None = Field(None, ge=1)
     seed: int | None = None
-    stop: str | list[str] | None = None
+    stop: Stop | None = None
     repetition_penalty: float | None = Field(None, ge=0)
     repetition_context_size: int | None = Field(None, ge=0)
     presence_penalty: float | None = Field(None, ge=-2, le=2)
@@ -82,16 +94,18 @@ class Limits(Table):
 class RestartPolicy(Table):
     """`[restart]`: delays in seconds double from `initial_delay` to `max_delay`.
 
-    `max_failures` failures within `window` seconds make the worker `failed`. The first crash of a worker that
-    had been ready for `stable_after` seconds is answered after `stable_delay`.
+    `max_failures` failures within `window` seconds make the worker `failed`. A single failure of a
+    worker that had been ready is answered after `stable_delay`.
     """
 
     initial_delay: Duration = Field(1.0, description="seconds before the second start; doubles")
     max_delay: Duration = Field(60.0, description="the longest delay, in seconds")
     max_failures: int = Field(5, ge=1, description="failures within `window` that make the worker `failed`")
     window: Duration = Field(300.0, description="seconds")
-    stable_after: Duration = Field(60.0, description="seconds after which a ready worker counts as stable")
-    stable_delay: Duration = Field(0.1, description="seconds before a stable worker's next start")
+    stable_delay: Duration = Field(
+        0.1,
+        description="seconds before the next start after a single failure of a worker that had been ready",
+    )
 
 
 class HealthPolicy(Table):

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import shutil
 import stat
 from pathlib import Path
 
@@ -59,6 +60,22 @@ def test_the_folder_is_the_owners(path: Path) -> None:
     file.write([b"a\n"])
     file.close()
     assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+
+
+@pytest.mark.fault(55)
+def test_a_file_that_was_swept_away_or_replaced_is_begun_again(path: Path) -> None:
+    file = RotatedFile(path, max_bytes=100, backups=1)
+    file.write([b"one\n"])
+    shutil.rmtree(path.parent)
+    file.write([b"two\n"])
+    assert contents(path) == {"fast.log": b"two\n"}
+    path.rename(path.with_suffix(".old"))  # as logrotate does
+    file.write([b"three\n"])
+    path.unlink()
+    path.write_bytes(b"four\n")
+    file.write([b"five\n"])
+    file.close()
+    assert contents(path) == {"fast.log": b"four\nfive\n", "fast.old": b"two\n"}
 
 
 def test_a_torn_line_is_ended_before_the_next(path: Path) -> None:

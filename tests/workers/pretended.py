@@ -33,6 +33,7 @@ class World:
         self.busy: set[int] = set()
         self.log: list[tuple[object, ...]] = []
         self.words: Sequence[str] = ()  # the last that a child said
+        self.meanwhile: Callable[[], None] = lambda: None  # what happens while a child is being spawned
         self.gate = LoadGate(loads)
         self.ports = PortBook(8000, lambda port: port not in self.busy)
         self.services = Services(
@@ -60,6 +61,7 @@ class World:
             yield self
 
     async def spawn(self, argv: Sequence[str], env: object, **ears: Any) -> Child:
+        self.meanwhile()
         if not self.spawns:
             raise FileNotFoundError(2, "no such file")
         child = Child(self, argv, pid=len(self.children) + 1, **ears)

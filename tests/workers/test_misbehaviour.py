@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from draftd.workers import process
 from tests.harness import QUICK, fake, kill, serving
 
 Measured = Callable[[float], None]
@@ -131,6 +132,21 @@ def _tiny_disk(folder: Path) -> Iterator[None]:
         yield
     finally:
         subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+@pytest.mark.fault(54)
+async def test_workers_start_though_the_folder_that_the_daemon_was_started_in_is_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "started"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(process, "STARTED_IN", str(folder))
+    async with serving(tmp_path, {"a": fake()}) as served:
+        folder.rmdir()
+        old = served.row("a")["pid"]
+        kill(old, signal.SIGKILL)
+        await served.until(lambda: served.state("a") == "ready" and served.row("a")["pid"] != old)
 
 
 @pytest.mark.fault(46)

@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import subprocess
 import sys
 import time
+from pathlib import Path
 
 import psutil
 import pytest
 
+from draftd.workers import process
 from draftd.workers.process import EOF_GRACE, Child
 from tests.harness import alive, until_gone
 
@@ -145,3 +148,44 @@ async def _run_one() -> None:
         await heard.ended.wait()
     child.close()
     child.close()
+
+
+# --- the folder -----------------------------------------------------------------------------------------------
+
+WHERE = "import os; print(os.getcwd())"
+
+
+async def _where() -> str:
+    heard = Heard()
+    child = await heard.start(WHERE)
+    async with asyncio.timeout(10):
+        await heard.ended.wait()
+    child.close()
+    return heard.output.decode().strip()
+
+
+@pytest.mark.fault(54)
+async def test_a_child_starts_where_the_daemon_was_started_or_in_a_folder_that_exists(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, home = tmp_path / "started", tmp_path / "home"
+    folder.mkdir()
+    monkeypatch.setattr(process, "STARTED_IN", str(folder))
+    monkeypatch.chdir(folder)
+    assert await _where() == str(folder)
+    folder.rmdir()
+    assert await _where() == "/"  # there is no home either
+    home.mkdir()
+    assert await _where() == str(home)
+    folder.mkdir()
+    assert await _where() == str(folder)
+
+
+def test_a_daemon_that_is_started_in_a_folder_that_is_gone_starts_its_children_elsewhere(
+    tmp_path: Path,
+) -> None:
+    code = "import os; os.rmdir(os.getcwd()); from draftd.workers import process; print(process.STARTED_IN)"
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    done = subprocess.run([sys.executable, "-c", code], cwd=gone, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "/"

@@ -114,7 +114,7 @@ class History:
         assert usage.open == sum(
             waiter.answers == ["lease"] and not task.done() for waiter, task in self.waiters.items()
         )
-        if isinstance(state, Ready | Failed) or (isinstance(state, Stopped) and not state.on_demand):
+        if isinstance(state, Ready | Failed | Stopped):
             assert unanswered == 0
         assert not isinstance(state, Queued | Stopping)
         assert len(self.world.alive) == isinstance(state, Starting | Ready | Draining)

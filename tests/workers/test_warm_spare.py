@@ -8,14 +8,15 @@ import signal
 import sys
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
+from pathlib import Path
 
 import pytest
 
 from draftd.profiles import Profile
-from draftd.workers import command, warm_spare
+from draftd.workers import command, process, warm_spare
 from draftd.workers.process import Child
 from draftd.workers.resources import LoadGate
-from draftd.workers.warm_spare import Decision, Starter, decide, flags_of
+from draftd.workers.warm_spare import Decision, SpareChild, Starter, decide, flags_of
 from tests.harness import alive, until_gone
 
 LIMIT = 10.0
@@ -227,27 +228,45 @@ async def test_the_end_of_the_daemon_is_the_end_of_the_spare(monkeypatch: pytest
 
 # --- the rules ----------------------------------------------------------------------------------------------
 
-OFFLINE = {"PATH": "/bin", "HF_HUB_OFFLINE": "1"}
-ONLINE = {"PATH": "/bin"}
 ENGINE_LINE = [*command.ENGINE, "--model", "m"]
 FOREIGN_LINE = [sys.executable, "-m", "draftd.engine.guardian", *ENGINE_LINE]
 
 
 @pytest.mark.parametrize(
-    ("argv", "env", "warm", "decision"),
+    ("argv", "same", "warm", "decision"),
     [
-        (ENGINE_LINE, OFFLINE, True, Decision.TAKE),
-        (ENGINE_LINE, OFFLINE, False, Decision.END),  # it would compete with the start
-        (ENGINE_LINE, ONLINE, True, Decision.END),  # the next start will want this environment
-        (ENGINE_LINE, OFFLINE | {"MORE": ""}, True, Decision.END),
-        (FOREIGN_LINE, OFFLINE, True, Decision.KEEP),
-        (FOREIGN_LINE, OFFLINE, False, Decision.END),
+        (ENGINE_LINE, True, True, Decision.TAKE),
+        (ENGINE_LINE, True, False, Decision.END),  # it would compete with the start
+        (ENGINE_LINE, False, True, Decision.END),  # the next start will want what this one wants
+        (FOREIGN_LINE, True, True, Decision.KEEP),
+        (FOREIGN_LINE, False, True, Decision.KEEP),
+        (FOREIGN_LINE, True, False, Decision.END),
     ],
 )
-def test_what_becomes_of_a_spare(
-    argv: list[str], env: dict[str, str], warm: bool, decision: Decision
-) -> None:
-    assert decide(OFFLINE, argv, env, warm=warm) is decision
+def test_what_becomes_of_a_spare(argv: list[str], same: bool, warm: bool, decision: Decision) -> None:
+    assert decide(argv, same=same, warm=warm) is decision
+
+
+def test_a_spare_is_made_for_one_environment() -> None:
+    spare = SpareChild({"HF_HUB_OFFLINE": "1"})
+    assert spare.is_made_for({"HF_HUB_OFFLINE": "1"})
+    for other in ({}, {"HF_HUB_OFFLINE": "0"}, {"HF_HUB_OFFLINE": "1", "MORE": ""}):
+        assert not spare.is_made_for(other)
+
+
+def test_a_spare_is_made_for_one_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "started"
+    folder.mkdir()
+    monkeypatch.setattr(process, "STARTED_IN", str(folder))
+    spare = SpareChild({})
+    assert spare.is_made_for({})
+    kept = folder.rename(tmp_path / "elsewhere")
+    assert not spare.is_made_for({})
+    folder.mkdir()
+    assert not spare.is_made_for({})
+    folder.rmdir()
+    kept.rename(folder)
+    assert spare.is_made_for({})
 
 
 def test_the_flags_are_those_of_the_engines_command_line() -> None:

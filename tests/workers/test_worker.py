@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 
 import pytest
+from structlog.testing import capture_logs
 
 from draftd.errors import WorkerError
 from draftd.profile_tables import HealthPolicy, RestartPolicy
@@ -85,10 +87,15 @@ async def test_a_place_to_load_is_given_back_when_the_child_is_ready_or_gone() -
 async def test_a_place_that_was_granted_to_an_order_since_undone_is_given_to_nobody_twice() -> None:
     world = World(loads=1)
     async with running(world) as (one,):
-        world.tell(BecameReady())
+        one.post(Stop())
         await settle()
-        for message in (Stop(), Start(), Stop(), Start(), Restart("operator")):
-            one.post(message)
+        world.gate.acquire("another", lambda: None)
+        one.post(Start())
+        await settle()
+        assert states([one]) == ["Queued"]
+        one.post(Stop())
+        one.post(Start())
+        world.gate.release("another")  # the grant is in the inbox, behind these orders
         await settle()
         assert states([one]) == ["Starting"]
         assert len(world.alive) == 1
@@ -198,7 +205,8 @@ async def test_what_an_earlier_child_or_its_monitor_said_is_void() -> None:
     world = World()
     async with ready(world) as one:
         said, child = world.tell, world.alive[0]
-        child.end()
+        child.exit_code = 1
+        child.on_exit()
         said(HealthMissed())  # in the inbox behind the exit
         await settle()
         child.on_exit()
@@ -295,6 +303,77 @@ async def test_a_start_that_fails_says_why() -> None:
         with pytest.raises(WorkerError, match="could not be started"):
             async with one.lease("a"):
                 pass
+
+
+async def test_a_stop_that_comes_while_a_child_cannot_be_started_is_heard() -> None:
+    world = World(spawns=False)
+    async with running(world) as (one,):
+        world.meanwhile = lambda: one.post(Stop())
+        await settle()
+        one.post(Start())
+        await settle()
+        assert states([one]) == ["Stopped"]
+        assert world.gate.idle
+
+
+async def test_a_child_is_asked_to_end_before_it_is_killed() -> None:
+    world = World()
+    async with ready(world) as one:
+        one.post(Stop())
+        await settle()
+        assert world.children[0].heard[0] == "term"
+
+
+async def test_a_request_wakes_a_worker_that_sleeps_and_waits_for_one_start_only() -> None:
+    world = World()
+    profile = PROFILE.model_copy(update={"restart": RestartPolicy(initial_delay=5, max_delay=5)})
+    async with ready(world, profile) as one:
+        world.watched[0].usage._last = 0.0
+        world.tell(Stop(IDLE))
+        await settle()
+        assert world.alive == []
+        waiting = asyncio.create_task(_lease(one))
+        await settle()
+        assert states([one]) == ["Starting"]
+        world.alive[0].end()
+        await settle()
+        assert (states([one]), await waiting) == (["Backoff"], "refused")
+        later = asyncio.create_task(_lease(one))  # has seen no start yet, and the delay is short
+        await settle()
+        assert not later.done()
+        one.post(Start())
+        await settle()
+        world.tell(BecameReady())
+        assert await later == "served"
+
+
+async def _lease(one: Worker) -> str:
+    try:
+        async with one.lease("a"):
+            return "served"
+    except WorkerError:
+        return "refused"
+
+
+async def test_a_worker_that_was_never_started_has_a_status() -> None:
+    status = Worker(PROFILE, World().services).status()
+    assert (status.state, status.pid, status.notes, status.restarts) == ("stopped", None, (), 0)
+    assert abs(status.since - time.time()) < 60
+
+
+async def test_changes_are_logged_bad_ones_as_warnings() -> None:
+    world = World()
+    with capture_logs() as logs:
+        async with ready(world, PROFILE.model_copy(update={"restart": RestartPolicy(max_failures=1)})):
+            world.alive[0].end()
+            await settle()
+    told = [(entry["event"], entry["log_level"], entry["because"]) for entry in logs]
+    assert told[:4] == [
+        ("worker starting", "info", "Start"),
+        ("worker starting", "info", "LoadGranted"),
+        ("worker ready", "info", "BecameReady"),
+        ("worker failed", "warning", "exit"),
+    ]
 
 
 async def test_a_change_is_waited_for_no_longer_than_asked() -> None:

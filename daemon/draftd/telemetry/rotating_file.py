@@ -15,7 +15,8 @@ class RotatedFile:
     """Whole lines of bytes in files of at most `max_bytes` each, `backups` old ones kept, mode 0600.
 
     A single longer line gets a file of its own. The folder is made (0700) when it is missing. Any error closes
-    the file; the next write opens it again, and starts on a new line if the last one was torn.
+    the file; the next write opens it again, and starts on a new line if the last one was torn. So does a write that
+    finds the file gone, or another one in its place.
     """
 
     def __init__(self, path: Path, *, max_bytes: int, backups: int) -> None:
@@ -59,8 +60,9 @@ class RotatedFile:
             self._size += written
 
     def _open(self) -> int:
-        if self._fd is not None:
+        if self._fd is not None and self._is_in_place(self._fd):
             return self._fd
+        self.close()
         self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         fd = self._fd = os.open(self._path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o600)
         status = os.fstat(fd)
@@ -70,6 +72,12 @@ class RotatedFile:
             if self._size and os.pread(fd, 1, self._size - 1) != b"\n":
                 self._append(fd, b"\n")
         return fd
+
+    def _is_in_place(self, fd: int) -> bool:
+        try:
+            return os.path.samestat(os.fstat(fd), os.stat(self._path))
+        except FileNotFoundError:
+            return False
 
     def _rotate(self) -> None:
         self.close()

@@ -11,7 +11,7 @@ Rules that every transition keeps:
 4.  What is left of the child's process group is killed (`KILL_GROUP`) after each exit, whoever asked for it.
 5.  A failure is an exit that nobody asked for, or a stop that we decided on because the child was unfit.
     Failures older than the window are forgotten; `max_failures` of them inside it lead to Failed, fewer to
-    Backoff.
+    Backoff. A single one is answered nearly at once if the child had been ready: clients are waiting.
 6.  Failed is left only by an order: `Start`, `Restart` or `Stop`. A client's `Demand` wakes Stopped, unless an
     operator stopped the worker.
 7.  Late events of an old child never get here (worker.py drops them by the child's number); an event that a
@@ -93,9 +93,9 @@ def is_wanted(state: State) -> bool:
     return not isinstance(state, Stopped) and getattr(state, "then", None) is not Then.STOP
 
 
-def backoff_delay(failures: int, restart: RestartPolicy, *, stable: bool, jitter: float) -> float:
+def backoff_delay(failures: int, restart: RestartPolicy, *, was_ready: bool, jitter: float) -> float:
     """Seconds until the next start after the given number of failures; `jitter` is in [0, 1)."""
-    if failures <= 1 and stable:
+    if failures <= 1 and was_ready:
         base = restart.stable_delay
     else:
         base = min(restart.initial_delay * 2.0 ** min(failures - 1, 60), restart.max_delay)
@@ -143,23 +143,16 @@ def _ready(state: Starting, event: BecameReady, now: float, policy: Policy, jitt
     return Ready(now, state.failures), (Effect.RELEASE_LOAD,)
 
 
-def _is_stable(state: Starting | Ready | Draining, now: float, policy: Policy) -> bool:
-    if isinstance(state, Ready):
-        return now - state.since >= policy.restart.stable_after
-    return isinstance(state, Draining) and state.stable
-
-
 def _terminate(
     state: Starting | Ready | Draining, now: float, policy: Policy, then: Then, reason: str
 ) -> Step:
-    due, stable = now + policy.stop_grace, _is_stable(state, now, policy)
-    return Stopping(now, due, then, reason, state.failures, stable), (Effect.TERMINATE,)
+    due, was_ready = now + policy.stop_grace, not isinstance(state, Starting)
+    return Stopping(now, due, then, reason, state.failures, was_ready), (Effect.TERMINATE,)
 
 
 def _end(state: Ready, now: float, policy: Policy, then: Then, reason: str, drain: float) -> Step:
     if drain > 0:
-        stable = _is_stable(state, now, policy)
-        return Draining(now, now + drain, then, reason, state.failures, stable), ()
+        return Draining(now, now + drain, then, reason, state.failures), ()
     return _terminate(state, now, policy, then, reason)
 
 
@@ -234,7 +227,7 @@ def _ended(state: Stopping, event: Exited, now: float, policy: Policy, jitter: f
     if state.then is Then.START:
         counted = () if state.reason == IDLE else (CountRestart(state.reason),)
         return Queued(now), (*after_exit, *counted, Effect.ACQUIRE_LOAD)
-    return _failure(state.failures, state.reason, now, policy, jitter, stable=state.stable)
+    return _failure(state.failures, state.reason, now, policy, jitter, was_ready=state.was_ready)
 
 
 def _crashed(
@@ -244,21 +237,21 @@ def _crashed(
         return _ended(
             Stopping(now, None, state.then, state.reason, state.failures), event, now, policy, jitter
         )
-    return _failure(state.failures, "exit", now, policy, jitter, stable=_is_stable(state, now, policy))
+    return _failure(state.failures, "exit", now, policy, jitter, was_ready=not isinstance(state, Starting))
 
 
 def _spawn_failed(state: Starting, event: SpawnFailed, now: float, policy: Policy, jitter: float) -> Step:
-    return _failure(state.failures, event.reason, now, policy, jitter, stable=False)
+    return _failure(state.failures, event.reason, now, policy, jitter, was_ready=False)
 
 
 def _failure(
-    failures: tuple[float, ...], reason: str, now: float, policy: Policy, jitter: float, *, stable: bool
+    failures: tuple[float, ...], reason: str, now: float, policy: Policy, jitter: float, *, was_ready: bool
 ) -> Step:
     after_exit = (Effect.KILL_GROUP, Effect.RELEASE_LOAD)
     recent = (*(at for at in failures if now - at < policy.restart.window), now)
     if len(recent) >= policy.restart.max_failures:
         return Failed(now, reason, recent), after_exit
-    delay = backoff_delay(len(recent), policy.restart, stable=stable, jitter=jitter)
+    delay = backoff_delay(len(recent), policy.restart, was_ready=was_ready, jitter=jitter)
     return Backoff(now, now + delay, reason, recent), (*after_exit, CountRestart(reason))
 
 

@@ -26,6 +26,24 @@ from draftd.protocol import LIFELINE_VARIABLE
 EOF_GRACE = 0.05  # seconds; the exit must be known within 0.1
 
 
+def _current_folder() -> str:
+    try:
+        return os.getcwd()
+    except OSError:
+        return os.sep  # it has been removed
+
+
+STARTED_IN = _current_folder()
+
+
+def working_folder() -> str:
+    """Where a child may start: where the daemon was started if that folder is there, or there again; else the
+    user's, else the root. Without a folder that exists Python does not even start.
+    """
+    wanted = (STARTED_IN, os.path.expanduser("~"))
+    return next((folder for folder in wanted if os.access(folder, os.X_OK) and os.path.isdir(folder)), os.sep)
+
+
 class Child:
     """A running (or ended) child. `exit_code` is None while it runs; negative for a signal."""
 
@@ -47,7 +65,7 @@ class Child:
         on_exit: Callable[[], None],
         stdin: int = subprocess.DEVNULL,
     ) -> Child:
-        """Start `argv`. `on_exit` is called once, after the last output. Raises OSError."""
+        """Start `argv` in `working_folder`. `on_exit` is called once, after the last output. Raises OSError."""
         child = cls(on_output, on_exit)
         loop = asyncio.get_running_loop()
         theirs, ours = os.pipe()
@@ -56,6 +74,7 @@ class Child:
                 lambda: _Protocol(child),
                 *argv,
                 env={**env, LIFELINE_VARIABLE: str(theirs)},
+                cwd=working_folder(),
                 stdin=stdin,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,

@@ -71,7 +71,6 @@ class Draining:
     then: Then
     reason: str
     failures: tuple[float, ...] = ()
-    stable: bool = False
     label = "stopping"
 
 
@@ -79,7 +78,7 @@ class Draining:
 class Stopping:
     """The child has been told to end; at `deadline` its group is killed (None: it has been).
 
-    `stable` (also in Draining): it had been ready long enough for its first failure to be answered at once.
+    `was_ready`: it had been ready before.
     """
 
     since: float
@@ -87,7 +86,7 @@ class Stopping:
     then: Then
     reason: str
     failures: tuple[float, ...] = ()
-    stable: bool = False
+    was_ready: bool = False
     label = "stopping"
 
 

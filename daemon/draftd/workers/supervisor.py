@@ -108,6 +108,11 @@ class Supervisor:
         if worker in self._workers:
             self._workers[worker].engine_started(accounting=accounting)
 
+    def models_loaded(self, worker: str, draft_refusal: str | None) -> None:
+        """The engine of a worker has loaded its models; see Worker."""
+        if worker in self._workers:
+            self._workers[worker].models_loaded(draft_refusal)
+
     def progress(self, worker: str, used: int | None) -> None:
         """The engine of a worker gets on with a request; `used` is its memory in bytes, if it said."""
         if worker in self._workers:

@@ -6,7 +6,8 @@ Rules for its use:
 1.  There is one at most. It is made after an engine's start, when no worker loads or waits to, and none does
     QUIET seconds later either: requests that waited for the worker come first.
 2.  A start takes it only if it is the engine's, if the spare has finished importing, and if the environment is
-    the same: libraries read theirs (HF_HUB_OFFLINE, for one) while they are imported.
+    the same: libraries read theirs (HF_HUB_OFFLINE, for one) while they are imported. The folder that the
+    spare was started in must be there, too: see process.py.
 3.  A start that does not take it ends it if it is still importing, as it would slow the start down, and if the
     start was the engine's: then a spare in another environment is what will be wanted.
 4.  A start never fails because of the spare: whatever is wrong with that, the child is started cold.
@@ -21,6 +22,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import socket
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -30,7 +32,7 @@ import structlog
 
 from draftd.protocol import SPARE_TAKEN, SPARE_WARM
 from draftd.workers import command, memory
-from draftd.workers.process import Child
+from draftd.workers.process import Child, working_folder
 from draftd.workers.resources import LoadGate
 from draftd.workers.status import SpareStatus
 
@@ -54,19 +56,25 @@ class Decision(Enum):
     END = auto()
 
 
-def decide(
-    made_for: Mapping[str, str], argv: Sequence[str], env: Mapping[str, str], *, warm: bool
-) -> Decision:
-    """What to do with a spare that was made for the environment `made_for` (rules 2 and 3)."""
+def decide(argv: Sequence[str], *, same: bool, warm: bool) -> Decision:
+    """What to do with a spare (rules 2 and 3); `same` says whether its environment and folder are those of now."""
     if flags_of(argv) is None:
         return Decision.KEEP if warm else Decision.END
-    return Decision.TAKE if warm and made_for == env else Decision.END
+    return Decision.TAKE if warm and same else Decision.END
 
 
 def flags_of(argv: Sequence[str]) -> list[str] | None:
     """The flags, if this is the engine's command line."""
     first = len(command.ENGINE)
     return list(argv[first:]) if list(argv[:first]) == command.ENGINE else None
+
+
+def _surroundings(env: Mapping[str, str]) -> object:
+    try:
+        folder = os.stat(working_folder())
+    except OSError:  # it goes away at this moment
+        return env, None
+    return env, (folder.st_dev, folder.st_ino)  # another one may have taken the same name
 
 
 class SpareChild:
@@ -77,7 +85,7 @@ class SpareChild:
     _writer: asyncio.StreamWriter
 
     def __init__(self, env: Mapping[str, str]) -> None:
-        self.env = env
+        self._made_for = _surroundings(env)
         self.warm = False
         self.output = b""
         self.over = asyncio.Event()  # it has ended, or is somebody else's
@@ -98,6 +106,10 @@ class SpareChild:
                 spare._writer.close()
                 raise
         return spare
+
+    def is_made_for(self, env: Mapping[str, str]) -> bool:
+        """Whether it was started in this environment, and in the folder that a child would start in now."""
+        return self._made_for == _surroundings(env)
 
     @property
     def pid(self) -> int:
@@ -184,7 +196,10 @@ class Starter:
         self, argv: Sequence[str], env: Mapping[str, str], on_output: OnOutput, on_exit: OnExit
     ) -> Child | None:
         spare = self._spare
-        if spare is None or (decision := decide(spare.env, argv, env, warm=spare.warm)) is Decision.KEEP:
+        if spare is None:
+            return None
+        decision = decide(argv, same=spare.is_made_for(env), warm=spare.warm)
+        if decision is Decision.KEEP:
             return None
         self._spare = None
         self._wanted.set()

@@ -81,6 +81,7 @@ class Worker:
         self._restarts = 0
         self._last_exit: LastExit | None = None
         self._accounting = False
+        self._draft_refusal: str | None = None
         self._told_memory = 0  # bytes, by the word of the engine; 0 if it has not said
         self._notes: tuple[str, ...] = ()
         services.ports.reserve(self, profile.port)
@@ -137,6 +138,7 @@ class Worker:
             port=self._port if child else None,
             model=self.profile.model,
             draft_model=self.profile.draft_model,
+            drafters=self.profile.all_drafters,
             num_draft_tokens=self.profile.draft_length,
             auto_draft=self.profile.auto_draft,
             since=self._since,
@@ -145,12 +147,17 @@ class Worker:
             memory_bytes=self._memory(),
             start_seconds=self._start_seconds,
             accounting=self._accounting,
+            draft_refusal=self._draft_refusal,
             notes=self._notes,
         )
 
     def engine_started(self, *, accounting: bool) -> None:
         """The engine is up; `accounting` says whether it counts draft tokens."""
         self._accounting = accounting
+
+    def models_loaded(self, draft_refusal: str | None) -> None:
+        """The engine has loaded its models; `draft_refusal` says why nothing may be drafted with them, if so."""
+        self._draft_refusal = draft_refusal
 
     def engine_progress(self, used: int | None) -> None:
         """The engine gets on with a request; `used` is its memory in bytes, if it said."""
@@ -208,8 +215,6 @@ class Worker:
     async def _step(self, event: Event, tasks: asyncio.TaskGroup) -> None:
         if isinstance(event, Stop) and event.reason == IDLE and not self._usage.idle_seconds():
             return  # a request came after the monitor looked
-        if isinstance(event, Drained) and self._usage.open:
-            return  # a request came after the last one left
         old = self.state
         policy = machine.Policy(self.profile.restart, self.profile.health, self._services.stop_grace)
         self.state, effects = machine.step(old, event, time.monotonic(), policy, random())
@@ -260,7 +265,6 @@ class Worker:
                 assert_never(effect)
 
     async def _spawn(self, tasks: asyncio.TaskGroup) -> None:
-        self._child_number += 1
         number = self._child_number
 
         def post(event: Event) -> None:
@@ -289,12 +293,12 @@ class Worker:
     def _bury(self, reason: str) -> None:
         """The child is gone: keep its last words, and let go of what it had."""
         child, self._child = self._child, None
+        assert child is not None, "it has just exited"
+        assert self._monitor is not None, "it began with the child"
         self._accounting = False
-        self._child_number += 1  # what its monitor said and is still in the inbox is void
-        if self._monitor:
-            self._monitor.cancel()
-        if child is None:
-            return
+        self._draft_refusal = None
+        self._child_number += 1  # what was said about it and is still in the inbox is void
+        self._monitor.cancel()
         child.close()
         lines = tuple(self._services.tail(self.name, LAST_LINES))
         self._last_exit = LastExit(child.exit_code, reason, time.time(), lines)
