@@ -31,6 +31,10 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--exit-at-start", type=int, help="end with this code, after some last words")
     parser.add_argument("--exit-file", help="end with code 3 while this file exists")
     parser.add_argument("--never-ready", action="store_true", help="listens, but answers 503")
+    parser.add_argument("--chatty", action="store_true", help="logs each request")
+    parser.add_argument("--work", type=float, default=0.0, help="seconds of work before it listens")
+    parser.add_argument("--speak", type=float, default=0.0, help="seconds of words before it listens")
+    parser.add_argument("--nested", action="store_true", help="answers 200 with 100,000 brackets")
     parser.add_argument("--ignore-sigterm", action="store_true")
     parser.add_argument(
         "--grandchild", help="start a grandchild that ignores SIGTERM; write its pid to this file"
@@ -49,10 +53,13 @@ class Handler(BaseHTTPRequestHandler):
     one_at_a_time = threading.Lock()
 
     def log_message(self, format: str, *args: object) -> None:
-        pass
+        if self.args.chatty:
+            print(format % args, flush=True)
 
     def _json(self, status: int, body: dict[str, Any]) -> None:
-        data = json.dumps(body).encode()
+        self._bytes(status, json.dumps(body).encode())
+
+    def _bytes(self, status: int, data: bytes) -> None:
         self.send_response(status)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(data)))
@@ -71,6 +78,9 @@ class Handler(BaseHTTPRequestHandler):
                 file.write(raw + b"\n")
         if self.args.never_ready or time.monotonic() - self.born < self.args.load:
             self._json(503, {"error": "still loading"})
+            return
+        if self.args.nested:
+            self._bytes(200, b"[" * 100_000)
             return
         text = body["messages"][-1]["content"] if "messages" in body else body["prompt"]
         found = ORDER.search(text) if isinstance(text, str) else None
@@ -203,6 +213,11 @@ def main() -> None:
         mess = b"\x00\xff\x1b[2J" + b"x" * 1000
         sys.stdout.buffer.write((mess * 60 + b"\r") * (args.chatter // (60 * len(mess))))
         sys.stdout.flush()
+    while time.monotonic() - Handler.born < args.work:
+        pass
+    while time.monotonic() - Handler.born < args.speak:
+        print("loading", flush=True)
+        time.sleep(0.1)
     ThreadingHTTPServer.daemon_threads = True
     ThreadingHTTPServer(("127.0.0.1", args.port), Handler).serve_forever()
 

@@ -71,6 +71,8 @@ FAULTS = {
     53: ("a ready worker's first failure", "the next start after 0.1 s, in its first minute too"),
     54: ("the folder it was started in is gone", "workers start all the same"),
     55: ("state folder swept", "taken again < 2 s: a second start is refused, the first is found"),
+    56: ("an exception in one worker's task", "logged; that worker goes on, others do not notice"),
+    57: ("a load that makes no progress", "its place given up, then failed, with its probe's answer"),
 }
 
 

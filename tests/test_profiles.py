@@ -69,6 +69,7 @@ def test_the_defaults_of_the_tables_are_the_ones_we_promise() -> None:
         "timeout": 2,
         "failures": 3,
         "start_timeout": 900,
+        "load_stall_timeout": 120,
         "stall_timeout": None,
     }
 
@@ -216,6 +217,7 @@ NAN, INFINITY = float("nan"), float("inf")
         ("health", "timeout", [0]),
         ("health", "failures", [0]),
         ("health", "start_timeout", [0]),
+        ("health", "load_stall_timeout", [0, NAN]),
         ("health", "stall_timeout", [0, NAN]),
     ],
 )

@@ -64,7 +64,7 @@ class Instance:
         self._write(self._note)
 
     async def keep(self) -> None:
-        """Take the folder again whenever it is swept: another daemon could start on it."""
+        """Take the folder again whenever it is swept: else this daemon is not found, and another can start."""
         reason = ""
         while True:
             await asyncio.sleep(LOOK_AGAIN)

@@ -110,13 +110,17 @@ class RestartPolicy(Table):
 
 class HealthPolicy(Table):
     """`[health]`: a check every `interval` seconds; `failures` in a row restart the worker, and so does an open
-    request without any progress for `stall_timeout` seconds.
+    request without any progress for `stall_timeout` seconds. A load without any progress ends as a failure after
+    `load_stall_timeout` seconds; others may load after a quarter of them.
     """
 
     interval: Duration = Field(2.0, description="seconds between health checks")
     timeout: Duration = Field(2.0, description="seconds that a check may take")
     failures: int = Field(3, ge=1, description="checks failed in a row that restart the worker")
     start_timeout: Duration = Field(900.0, description="seconds that loading may take")
+    load_stall_timeout: Duration = Field(
+        120.0, description="seconds that loading may go without any progress"
+    )
     stall_timeout: Duration | None = Field(
         None, description="seconds that a request may go without any progress; 120, for a `command` 600"
     )

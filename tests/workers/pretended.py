@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -32,6 +33,7 @@ class World:
         self.tell: Callable[[Event], None] = lambda event: None  # by the latest monitor
         self.busy: set[int] = set()
         self.log: list[tuple[object, ...]] = []
+        self.faults: list[BaseException | None] = []  # of draftd's own: each test says how many it wants
         self.words: Sequence[str] = ()  # the last that a child said
         self.meanwhile: Callable[[], None] = lambda: None  # what happens while a child is being spawned
         self.gate = LoadGate(loads)
@@ -57,7 +59,11 @@ class World:
 
     @contextmanager
     def patched(self) -> Iterator[World]:
-        with patch.object(process.Child, "spawn", self.spawn), patch.object(worker, "watch", self.watch):
+        with (
+            patch.object(process.Child, "spawn", self.spawn),
+            patch.object(worker, "watch", self.watch),
+            patch.object(process.log, "exception", lambda *_, **__: self.faults.append(sys.exception())),
+        ):
             yield self
 
     async def spawn(self, argv: Sequence[str], env: object, **ears: Any) -> Child:

@@ -3,24 +3,39 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
+import resource
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
 import aiohttp
+import psutil
 import pytest
 from aiohttp import web
+from structlog.testing import capture_logs
 
 from draftd.profile_tables import HealthPolicy, Limits
 from draftd.profiles import Profile
+from draftd.workers import health
 from draftd.workers.command import one_token_request
-from draftd.workers.health import Watched, is_healthy, owns_port, watch
-from draftd.workers.states import IDLE, BecameReady, Event, HealthMissed, HealthOk, Stop, Unfit
+from draftd.workers.health import (
+    Signs,
+    Watched,
+    _generates,
+    _is_loopback,
+    _signs,
+    is_healthy,
+    owns_port,
+    watch,
+)
+from draftd.workers.states import IDLE, BecameReady, Event, HealthMissed, HealthOk, LoadStuck, Stop, Unfit
 from draftd.workers.usage import Usage
 
 LIMIT = 10.0
@@ -31,7 +46,7 @@ FOREIGN = Profile(name="a", model="m", command=("server", "{port}"), health=OFTE
 
 
 class Server:
-    """Answers as it is told; the last answer of `answers` is given again and again."""
+    """Answers as it is told: the last of `answers` again and again, without end if there is none."""
 
     def __init__(self) -> None:
         self.answers: list[web.Response | dict[str, Any]] = [TOKEN]
@@ -42,11 +57,23 @@ class Server:
         self.asked: list[float] = []
         self.checks: list[float] = []
 
-    async def post(self, request: web.Request) -> web.Response:
+    async def post(self, request: web.Request) -> web.StreamResponse:
         self.asked.append(time.monotonic())
         self.bodies.append(await request.json())
+        if not self.answers:
+            return await self._endless(request)
         answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
-        return web.json_response(answer) if isinstance(answer, dict) else answer
+        if isinstance(answer, dict):
+            return web.json_response(answer)
+        return web.Response(status=answer.status, body=answer.body, headers=answer.headers)
+
+    async def _endless(self, request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse()
+        await response.prepare(request)
+        with suppress(ConnectionError):
+            while True:
+                await response.write(b"[" * 65536)
+        return response
 
     async def get(self, request: web.Request) -> web.Response:
         self.checks.append(time.monotonic())
@@ -63,7 +90,6 @@ class Bench:
         self.port = port
         self.pid = os.getpid()
         self.usage = Usage()
-        self.memory: int | None = 1000
         self.events: asyncio.Queue[Event] = asyncio.Queue()
 
     async def next(self) -> Event:
@@ -76,12 +102,14 @@ class Bench:
                 pass
 
     @asynccontextmanager
-    async def watching(self, profile: Profile = PROFILE) -> AsyncIterator[Bench]:
-        child = Watched(self.pid, self.port, lambda: profile, self.usage, lambda: self.memory, drain=7.0)
+    async def watching(self, profile: Profile = PROFILE, *, ends: bool = False) -> AsyncIterator[Bench]:
+        child = self.child = Watched(self.port, lambda: profile, self.usage, drain=7.0, pid=self.pid)
         task = asyncio.create_task(watch(child, self.session, self.events.put_nowait))
         try:
             yield self
-            assert not task.done()
+            if ends:
+                await task
+            assert ends or not task.done()
         finally:
             task.cancel()
             await asyncio.wait([task])
@@ -97,7 +125,8 @@ async def bench() -> AsyncIterator[Bench]:
     site = web.TCPSite(runner, "127.0.0.1", 0)
     await site.start()
     try:
-        async with aiohttp.ClientSession() as session:
+        connector = aiohttp.TCPConnector(force_close=True)  # as the daemon's
+        async with aiohttp.ClientSession(connector=connector) as session:
             yield Bench(server, session, runner.addresses[0][1])
     finally:
         server.hangs.set()
@@ -122,6 +151,163 @@ async def test_a_child_is_ready_when_it_has_generated_a_token_and_not_before(ben
         assert await bench.next() == BecameReady()
         assert bench.server.bodies == [one_token_request(PROFILE)] * 8
         assert await bench.next() == HealthOk()
+
+
+@pytest.mark.fault(56)
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"[" * 100_000,
+        b'{"a":' * 100_000,
+        b'{"choices": null}',
+        b'{"choices": 3}',
+        b'"choices"',
+        b"[1e999999]",
+        b"",
+    ],
+    ids=lambda body: repr(body[:12]),
+)
+async def test_an_answer_of_any_kind_is_no_fault_of_ours(bench: Bench, body: bytes) -> None:
+    bench.server.answers = [web.Response(body=body, content_type="application/json"), TOKEN]
+    with capture_logs() as logs:
+        async with bench.watching():
+            assert await bench.next() == BecameReady()
+    assert logs == []
+
+
+async def test_an_answer_without_end_is_not_read_to_the_end(bench: Bench) -> None:
+    bench.server.answers = []  # see post
+    child = Watched(bench.port, lambda: PROFILE, bench.usage, drain=7.0)
+    async with asyncio.timeout(LIMIT):
+        assert not await _generates(child, bench.session, {})
+    assert "HTTP 200: b'[[[[" in child.answer
+
+
+async def test_a_redirect_is_not_followed(bench: Bench) -> None:
+    where = {"Location": "/v1/chat/completions"}
+    bench.server.answers = [web.Response(status=307, headers=where), TOKEN]
+    child = Watched(bench.port, lambda: PROFILE, bench.usage, drain=7.0)
+    assert not await _generates(child, bench.session, {})
+    assert (child.status, len(bench.server.bodies)) == (307, 1)
+
+
+async def test_what_was_answered_is_kept_for_people(bench: Bench) -> None:
+    child = Watched(bench.port, lambda: PROFILE, bench.usage, drain=7.0)
+    assert child.answer == "nothing listens on its port"
+    bench.server.answers = [web.Response(status=503, text="loading \x1b[2J" + "x" * 1000)]
+    assert not await _generates(child, bench.session, {})
+    assert child.answer.startswith("its answer to the readiness check was HTTP 503: b'loading \\x1b[2Jxxx")
+    assert len(child.answer) < 300
+    gone = Watched(1, lambda: PROFILE, bench.usage, drain=7.0)
+    assert not await _generates(gone, bench.session, {})
+    assert gone.answer == "its readiness check failed: ClientConnectorError"
+
+
+async def test_a_fault_of_ours_is_logged_and_the_child_replaced(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: object, **__: object) -> bool:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(health, "owns_port", fails)
+    with capture_logs() as logs:
+        async with bench.watching(ends=True):
+            assert await bench.next() == Unfit("fault")
+    assert [entry["event"] for entry in logs] == ["a fault in draftd itself; it goes on"]
+
+
+# --- does it get on -------------------------------------------------------------------------------------------
+
+QUIET = Signs(memory=100 * 2**20, work=10.0, output=50, status=None, talks=False)
+
+
+@pytest.mark.parametrize(
+    ("change", "progress"),
+    [
+        ({}, False),
+        ({"memory": QUIET.memory + 2**20 - 1}, False),
+        ({"memory": QUIET.memory + 2**20}, True),
+        ({"memory": QUIET.memory - 2**20}, True),
+        ({"work": 10.4}, False),
+        ({"work": 10.5}, True),
+        ({"work": 9.0}, True),  # one of its processes has ended
+        ({"output": 51}, True),
+        ({"output": 51, "status": 503}, True),  # its first answer
+        ({"talks": True}, True),
+    ],
+)
+def test_a_load_gets_on_if_it_works_grows_speaks_or_fetches(change: dict[str, Any], progress: bool) -> None:
+    assert replace(QUIET, **change).show_progress(QUIET, 10.0) is progress
+
+
+def test_the_output_of_a_server_that_answers_is_its_log_of_our_requests() -> None:
+    answering = replace(QUIET, status=503)
+    assert not replace(answering, output=99).show_progress(answering, 10.0)
+    assert replace(answering, status=500).show_progress(answering, 10.0)
+
+
+async def test_the_signs_of_a_process_are_its_own_and_those_of_its_family() -> None:
+    code = "x = b'x' * 30_000_000; [i for i in range(3_000_000)]; print(1, flush=True); input()"
+    with _python(code) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        child = Watched(1, lambda: PROFILE, Usage(), drain=0.0, pid=process.pid, output=7, status=503)
+        signs = _signs(child)
+        assert signs is not None
+        assert signs.memory > 30_000_000
+        assert 0.05 < signs.work < 10
+        assert (signs.output, signs.status, signs.talks) == (7, 503, False)
+        ours = _signs(Watched(1, lambda: FOREIGN, Usage(), drain=0.0, pid=os.getpid()))
+        assert ours is not None
+        assert ours.memory > signs.memory + 30_000_000
+        process.communicate()
+    assert _signs(child) is None
+
+
+@pytest.mark.parametrize(
+    ("address", "loopback"),
+    [
+        ("127.0.0.1", True),
+        ("::1", True),
+        ("::ffff:127.0.0.1", True),
+        ("192.168.1.9", False),
+        ("fe80::1%en0", False),
+    ],
+)
+def test_another_machine_is_one_that_is_not_this_one(address: str, loopback: bool) -> None:
+    assert _is_loopback(address) is loopback
+
+
+@pytest.mark.fault(57)
+async def test_a_load_without_progress_is_told_gives_way_and_is_ended(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench.server.answers = [web.json_response({"error": "loading"}, status=503)]
+    monkeypatch.setattr(health, "_signs", lambda child: replace(QUIET, status=child.status))
+    profile = PROFILE.model_copy(update={"health": HealthPolicy(load_stall_timeout=0.4)})
+    began = time.monotonic()
+    with capture_logs() as logs:
+        async with bench.watching(profile, ends=True):
+            assert await bench.next() == LoadStuck()
+            assert time.monotonic() - began > 0.1
+            assert await bench.next() == Unfit("no_progress")
+            assert time.monotonic() - began > 0.4
+    (told,) = logs
+    assert (told["event"], told["worker"], told["log_level"]) == ("a load makes no progress", "a", "warning")
+    assert told["answer"].startswith("its answer to the readiness check was HTTP 503")
+
+
+async def test_a_load_that_cannot_be_seen_or_gets_on_is_left_alone(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench.server.answers = [{}]
+    profile = PROFILE.model_copy(update={"health": HealthPolicy(load_stall_timeout=0.1)})
+    moving = itertools.count()
+    for signs in (lambda child: None, lambda child: replace(QUIET, work=float(next(moving)))):
+        monkeypatch.setattr(health, "_signs", signs)
+        async with bench.watching(profile):
+            await asyncio.sleep(0.4)
+    assert bench.events.empty()
 
 
 async def test_a_child_that_does_not_get_ready_is_asked_less_and_less_often(bench: Bench) -> None:
@@ -216,6 +402,35 @@ async def test_misses_that_come_quickly_are_no_quicker_a_reason_to_restart(bench
     assert two - one > 0.25
 
 
+@pytest.mark.fault(26)
+async def test_health_is_not_judged_without_a_descriptor_to_ask_with(bench: Bench) -> None:
+    bench.server.health = 500
+    async with bench.watching():
+        await bench.until(HealthMissed())
+        await asyncio.sleep(0.05)  # its connection is closed
+        with scarce():
+            await asyncio.sleep(0.5)
+            assert bench.events.empty()
+        await bench.until(HealthMissed())
+
+
+@contextmanager
+def scarce() -> Iterator[None]:
+    """This process has no descriptor left for a while."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (psutil.Process().num_fds(), hard))
+    held = []
+    try:
+        with suppress(OSError):
+            while True:
+                held.append(os.dup(0))
+        yield
+    finally:
+        for descriptor in held:
+            os.close(descriptor)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
 async def test_a_refused_connection_is_a_miss(bench: Bench) -> None:
     assert not await is_healthy(bench.session, 1, 1.0, strict=False)
 
@@ -253,14 +468,17 @@ async def _generate(usage: Usage) -> None:
 # --- limits ---------------------------------------------------------------------------------------------------
 
 
-async def test_a_child_over_its_memory_is_unfit_but_may_finish(bench: Bench) -> None:
+async def test_a_child_over_its_memory_is_unfit_but_may_finish(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    used: list[int | None] = [1000]
+    monkeypatch.setattr(Watched, "memory", lambda self: used[0])
     limited = PROFILE.model_copy(update={"limits": Limits.model_validate({"memory": "1KB"})})
     async with bench.watching(limited):
-        for used in (1000, None):
-            bench.memory = used
+        for used[0] in (1000, None):
             await bench.until(HealthOk())
             assert await bench.next() == HealthOk()
-        bench.memory = 1001
+        used[0] = 1001
         await bench.until(Unfit("memory", 7.0))
 
 

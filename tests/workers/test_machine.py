@@ -37,6 +37,7 @@ from draftd.workers.states import (
     HealthMissed,
     HealthOk,
     LoadGranted,
+    LoadStuck,
     Queued,
     Ready,
     Restart,
@@ -111,6 +112,9 @@ TABLE: list[tuple[State, Event, State, Effects]] = [
     (QUEUED, Restart("operator"), QUEUED, ()),
     # loading
     (STARTING, BecameReady(), Ready(NOW, EARLIER), (Effect.RELEASE_LOAD,)),
+    (STARTING, LoadStuck(), replace(STARTING, stuck=True), (Effect.RELEASE_LOAD,)),
+    (STARTING, Unfit("no_progress"), ending(Then.FAIL, "no_progress"), TERM),
+    (replace(STARTING, stuck=True), BecameReady(), Ready(NOW, EARLIER), (Effect.RELEASE_LOAD,)),
     (STARTING, Exited(), backing_off("exit"), (*GONE, CountRestart("exit"))),
     (STARTING, SpawnFailed("spawn"), backing_off("spawn"), (*GONE, CountRestart("spawn"))),
     (STARTING, TimerDue(), ending(Then.FAIL, "start_timeout"), TERM),
@@ -161,6 +165,7 @@ TABLE: list[tuple[State, Event, State, Effects]] = [
         backing_off("unhealthy"),
         (*GONE, CountRestart("unhealthy")),
     ),
+    (stopping(Then.STOP), LoadStuck(), stopping(Then.STOP), ()),
     (stopping(Then.STOP), SpawnFailed("spawn"), Stopped(NOW, on_demand=False), GONE),
     (stopping(Then.STOP), TimerDue(), replace(stopping(Then.STOP), deadline=None), (Effect.KILL_GROUP,)),
     (stopping(Then.STOP), Start(), stopping(Then.START), ()),
@@ -361,7 +366,14 @@ def test_workers_killed_together_do_not_return_together(restart: RestartPolicy) 
 # --- any history --------------------------------------------------------------------------------------------
 
 SPEECH: dict[str, list[Event]] = {  # what the monitor and the exit watcher can say of a child
-    "spawning": [BecameReady(), BecameReady(), SpawnFailed("spawn"), Exited()],
+    "spawning": [
+        BecameReady(),
+        BecameReady(),
+        SpawnFailed("spawn"),
+        LoadStuck(),
+        Unfit("no_progress"),
+        Exited(),
+    ],
     "ready": [HealthOk(), HealthMissed(), Unfit("memory"), Unfit("memory", drain=30), Stop(IDLE), Exited()],
 }
 OUTSIDE: list[Event] = [  # what people, clients and reloads do
@@ -459,7 +471,7 @@ class World:
             case Queued():
                 assert self.slot == "asked"
             case Starting():
-                assert self.slot == "held"
+                assert self.slot == (None if self.state.stuck else "held")
             case Stopping():
                 assert self.slot != "asked"
             case _:

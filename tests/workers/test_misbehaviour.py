@@ -34,6 +34,45 @@ async def test_a_server_that_never_gets_ready_fails_at_last(tmp_path: Path) -> N
         assert "fake server of fake on port" in answer.json["error"]["message"]
 
 
+@pytest.mark.fault(57)
+async def test_a_worker_that_never_gets_ready_lets_others_start_and_says_what_it_answered(
+    tmp_path: Path, measured: Measured
+) -> None:
+    """It listens, answers 503, and logs each request; its start timeout would let it do so for 900 seconds."""
+    tables = "[restart]\nmax_failures = 1\n[health]\nload_stall_timeout = 2\n"
+    stuck = fake("--never-ready", "--chatty", tables=tables)
+    began = time.monotonic()
+    async with serving(tmp_path, {"a": stuck, "b": fake()}, ready=False) as served:
+        await served.until_state("b", "ready")
+        assert served.state("a") == "starting"
+        await served.until_state("a", "failed")
+        measured(time.monotonic() - began)
+        last = served.row("a")["last_exit"]
+        assert last["reason"] == "no_progress"
+        assert "HTTP 503" in last["lines"][-1]
+        assert "still loading" in (await served.ask("a")).json["error"]["message"]
+        assert (await served.ask("b")).status == 200
+
+
+@pytest.mark.fault(57)
+@pytest.mark.parametrize("sign", ["--work", "--speak"])
+async def test_a_load_that_takes_long_and_gets_on_is_left_alone(tmp_path: Path, sign: str) -> None:
+    tables = QUICK + "[health]\nload_stall_timeout = 1\n"
+    async with serving(tmp_path, {"a": fake(sign, "3", tables=tables)}) as served:
+        assert served.row("a")["restarts"] == 0
+        assert served.row("a")["start_seconds"] > 3
+
+
+@pytest.mark.fault(56)
+async def test_a_server_that_answers_what_nobody_can_read_is_trouble_for_itself_only(tmp_path: Path) -> None:
+    tables = "[restart]\nmax_failures = 1\n[health]\nload_stall_timeout = 1\n"
+    async with serving(tmp_path, {"a": fake("--nested", tables=tables), "b": fake()}, ready=False) as served:
+        await served.until_state("b", "ready")
+        await served.until_state("a", "failed")
+        assert "HTTP 200: b'[[[[" in served.row("a")["last_exit"]["lines"][-1]
+        assert (await served.ask("b")).status == 200
+
+
 @pytest.mark.fault(9)
 async def test_a_worker_that_hangs_in_mid_stream_ends_the_stream_as_an_error(
     tmp_path: Path, measured: Measured

@@ -137,7 +137,7 @@ async def tell(steps: Sequence[tuple[str, int]], world: World, restart: RestartP
         async with asyncio.timeout(5):
             await running
             await asyncio.wait([*history.waiters.values(), running])
-    assert (world.alive, world.watched, world.gate.idle) == ([], [], True)
+    assert (world.alive, world.watched, world.gate.idle, world.faults) == ([], [], True, [])
     assert all(child.heard[-2:] == ["kill", "close"] for child in world.children)
     return list(history.waiters)
 

@@ -6,6 +6,8 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
+from dataclasses import replace
+from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
@@ -19,7 +21,9 @@ from draftd.workers.states import (
     IDLE,
     BecameReady,
     Close,
+    Failed,
     HealthMissed,
+    LoadStuck,
     Reconfigure,
     Restart,
     Start,
@@ -50,6 +54,7 @@ async def running(world: World, *profiles: Profile) -> AsyncIterator[list[Worker
             finally:
                 for one in workers:
                     one.post(Close(0.0))
+    assert world.faults == []
 
 
 @asynccontextmanager
@@ -99,6 +104,42 @@ async def test_a_place_that_was_granted_to_an_order_since_undone_is_given_to_nob
         await settle()
         assert states([one]) == ["Starting"]
         assert len(world.alive) == 1
+
+
+@pytest.mark.fault(57)
+async def test_a_load_that_is_stuck_gives_its_place_to_the_next_and_may_still_get_ready() -> None:
+    world = World()
+    async with running(world, PROFILE, PROFILE.model_copy(update={"name": "b"})) as workers:
+        world.tell(LoadStuck())
+        stuck = world.tell
+        await settle()
+        assert states(workers) == ["Starting", "Starting"]
+        stuck(BecameReady())
+        world.tell(BecameReady())
+        await settle()
+        assert states(workers) == ["Ready", "Ready"]
+        assert world.gate.idle
+
+
+@pytest.mark.fault(57)
+@pytest.mark.parametrize("reason", ["no_progress", "start_timeout"])
+async def test_a_load_that_never_ended_is_told_with_what_its_readiness_check_was_answered(
+    reason: str,
+) -> None:
+    world = World()
+    world.words = ["its last line"]
+    health = HealthPolicy(start_timeout=0.01 if reason == "start_timeout" else 60)
+    profile = PROFILE.model_copy(update={"health": health, "restart": RestartPolicy(max_failures=1)})
+    async with running(world, profile) as (one,):
+        world.watched[0].answer = "its answer was HTTP 503"
+        if reason == "no_progress":
+            world.tell(Unfit("no_progress"))
+        async with asyncio.timeout(5):
+            while not isinstance(one.state, Failed):
+                await one.until_changed(NEVER)
+        last = one.status().last_exit
+        assert last is not None
+        assert (last.reason, last.lines) == (reason, ("its last line", "draftd: its answer was HTTP 503"))
 
 
 async def test_a_worker_that_is_cancelled_leaves_no_child_and_keeps_neither_place_nor_port() -> None:
@@ -198,6 +239,7 @@ async def test_what_a_child_says_is_handed_on_under_the_workers_name() -> None:
     async with ready(world) as one:
         one.name = "b"  # as the supervisor does when the profiles are shared in another way
         world.alive[0].on_output(b"chunk")
+        assert world.watched[0].output == len(b"chunk")
     assert ("output", "b", b"chunk") in world.log
 
 
@@ -237,34 +279,34 @@ async def test_memory_is_the_process_or_what_the_engine_says_if_that_is_more(
     monkeypatch.setattr(memory, "resident", lambda pid, family: 1000 * pid)
     world = World()
     async with ready(world) as one:
-        assert one.status().memory_bytes == world.watched[0].memory() == 1000
-        one.engine_progress(5000)
-        one.engine_progress(None)
-        assert one.status().memory_bytes == world.watched[0].memory() == 5000
+        (watched,) = world.watched
+        assert one.status().memory_bytes == watched.memory() == 1000
+        watched.told_memory = 5000
+        assert one.status().memory_bytes == watched.memory() == 5000
         world.alive[0].end()
         await settle()
         assert one.status().memory_bytes == 2000  # the next child has said nothing yet
 
 
-async def test_the_word_of_an_engine_is_about_its_own_child() -> None:
+async def test_what_an_engine_says_is_about_its_own_child() -> None:
     world = World()
     async with ready(world) as one:
         assert not one.status().accounting
-        one.engine_started(accounting=True)
+        assert one.watched is world.watched[0]
+        one.watched.accounting = True
         assert one.status().accounting
         world.alive[0].end()
         await settle()
         assert not one.status().accounting
 
 
-async def test_the_progress_of_an_engine_is_progress_of_the_request() -> None:
+async def test_the_progress_of_an_answer_is_progress_of_the_child() -> None:
     world = World()
     async with ready(world) as one, one.lease("a") as lease:
         usage = world.watched[0].usage
-        for progress in (lease.progress, lambda: one.engine_progress(None)):
-            usage._progress = 0.0
-            progress()
-            assert usage.silent_seconds() < 5
+        usage._progress = 0.0
+        lease.progress()
+        assert usage.silent_seconds() < 5
 
 
 async def test_a_stop_for_lack_of_requests_is_dropped_if_one_has_come() -> None:
@@ -396,3 +438,87 @@ async def test_the_state_is_told_with_the_time_since_when_it_lasts(monkeypatch: 
         await settle()
         assert one.status().since > since
         assert one.status().state == "stopped"
+
+
+# --- faults of our own --------------------------------------------------------------------------------------
+
+
+def faulty(world: World, *parts: str) -> World:
+    """A world in which these of the daemon's parts raise what nobody expects."""
+
+    def fails(*_: object) -> Any:
+        raise ZeroDivisionError(parts)
+
+    changes: dict[str, Any] = dict.fromkeys(parts, fails)
+    world.services = replace(world.services, **changes)
+    return world
+
+
+@pytest.mark.fault(56)
+async def test_a_fault_in_what_a_worker_tells_is_logged_and_the_worker_goes_on() -> None:
+    world = faulty(World(), "on_restart", "on_change", "tail")
+    async with pretending(world) as one:
+        world.tell(BecameReady())
+        await settle()
+        waiting = asyncio.create_task(_lease(one))
+        await settle()
+        assert waiting.done()
+        world.alive[0].end()
+        await settle()
+        assert [
+            state for state in states([one]) if state != "Starting"
+        ] == []  # backoff, queue and spawn are over
+        last = one.status().last_exit
+        assert last is not None
+        assert (last.code, last.lines) == (-9, ())
+        world.tell(BecameReady())
+        await settle()
+        assert await _lease(one) == "served"
+    assert all(isinstance(fault, ZeroDivisionError) for fault in world.faults)
+    assert len(world.faults) > 5
+
+
+@pytest.mark.fault(56)
+async def test_an_event_that_cannot_happen_is_logged_and_changes_nothing() -> None:
+    world = World()
+    async with pretending(world) as one:
+        world.tell(BecameReady())
+        world.tell(BecameReady())
+        await settle()
+        assert states([one]) == ["Ready"]
+        assert await _lease(one) == "served"
+    assert [type(fault).__name__ for fault in world.faults] == ["IllegalTransitionError"]
+
+
+@pytest.mark.fault(56)
+@pytest.mark.parametrize("error", [ValueError("embedded null byte"), OSError(24, "Too many open files")])
+async def test_a_child_that_cannot_be_started_is_a_failure_whatever_the_reason(error: Exception) -> None:
+    world = World()
+
+    def fails() -> None:
+        raise error
+
+    world.meanwhile = fails
+    policy = PROFILE.model_copy(update={"restart": RestartPolicy(max_failures=1)})
+    async with pretending(world, policy) as one:
+        assert states([one]) == ["Failed"]
+        assert str(error) in str(one.status().last_exit)
+        assert world.gate.idle
+        world.meanwhile = lambda: None
+        one.post(Start())
+        await settle()
+        assert states([one]) == ["Starting"]
+    assert world.faults == ([] if isinstance(error, OSError) else [error])
+
+
+@asynccontextmanager
+async def pretending(world: World, profile: Profile = PROFILE) -> AsyncIterator[Worker]:
+    """One started worker, whatever its faults."""
+    with world.patched():
+        async with asyncio.TaskGroup() as tasks:
+            one = Worker(profile, world.services)
+            tasks.create_task(one.run())
+            one.post(Start())
+            await settle()
+            yield one
+            one.post(Close(0.0))

@@ -1,25 +1,38 @@
-"""Watches one child: is it ready, is it well, does it keep its limits? Reports events and decides nothing.
+"""Watches one child: does its load get on, is it ready, is it well, does it keep its limits? Reports events and
+decides nothing.
 
 A child is asked over its own port, after making sure that the port is its own: a stranger on it would answer just
-as well, and would then be sent prompts.
+as well, and would then be sent prompts. Its answers are read with a bound and by a type, as it may be anybody's
+server. A question that could not be asked, because no descriptor is left, says nothing about the child.
+
+Signs that a load gets on: the child works or its memory changes, it speaks without being asked, or it talks to
+another machine, as it does when it fetches its model. Once it answers the readiness check its output is no sign any
+more: most servers log every request.
 """
 
 from __future__ import annotations
 
 import asyncio
+import errno
+import ipaddress
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import aiohttp
+import msgspec
 import psutil
+import structlog
 
 from draftd.profiles import Profile
+from draftd.workers import memory
 from draftd.workers.command import HOST, one_token_request
-from draftd.workers.process import members
-from draftd.workers.states import IDLE, BecameReady, Event, HealthMissed, HealthOk, Stop, Unfit
+from draftd.workers.process import members, tell_fault
+from draftd.workers.states import IDLE, BecameReady, Event, HealthMissed, HealthOk, LoadStuck, Stop, Unfit
 from draftd.workers.usage import Usage
+
+log = structlog.get_logger("worker")
 
 # Seconds between looks at the sockets of a child that loads. Our engine is looked at often at first, at 0.05 ms a
 # look, so that the wait for the next one adds about 1 % to a start; a family only every POLL: see members.
@@ -27,57 +40,151 @@ FIRST_POLL = 0.01
 GROWTH = 1.02
 POLL = 0.1
 MAX_POLL = 2.0
+MAX_ANSWER = 1024 * 1024  # bytes of an answer to the readiness check that are read
+MAX_SHOWN = 200  # bytes of it that people see
+LOOK = 1.0  # seconds between two looks at whether a load gets on
+MIN_GROWTH = 2**20  # bytes of memory
+MIN_WORK = 0.05  # of one processor; a server that only answers our checks needs a tenth of that
+GIVE_WAY = 0.25  # the share of the time allowed without progress after which other workers may load
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Watched:
-    """A child that is watched. `profile` and `memory` (bytes) are asked each time; `drain` is in seconds."""
+    """A child: what its monitor must know, and what was heard from it. `profile` is asked each time."""
 
-    pid: int
     port: int
     profile: Callable[[], Profile]
     usage: Usage
-    memory: Callable[[], int | None]
-    drain: float
+    drain: float  # seconds that open requests get if it breaks a limit
+    pid: int = 0
+    output: int = 0  # bytes
+    told_memory: int = 0  # bytes, by the word of the engine; 0 if it has not said
+    accounting: bool = False  # whether the engine counts draft tokens
+    draft_refusal: str | None = None  # why nothing may be drafted with its models, if so
+    status: int | None = None  # of its latest answer to the readiness check
+    answer: str = "nothing listens on its port"  # the same, for people
+
+    @property
+    def family(self) -> bool:
+        """Whether it may have descendants that matter."""
+        return bool(self.profile().command)
+
+    def memory(self) -> int | None:
+        """Bytes that it uses; None if that cannot be known."""
+        return memory.used(self.pid, self.told_memory, family=self.family)
 
 
 async def watch(child: Watched, session: aiohttp.ClientSession, post: Callable[[Event], None]) -> None:
-    """Report that the child is ready, once, and then how it is, until cancelled."""
-    profile = child.profile()
-    request = one_token_request(profile)
-    await until_ready(session, child.pid, child.port, request, family=bool(profile.command))
-    post(BecameReady())
+    """Report how the load gets on, that the child is ready, and then how it is, until cancelled."""
+    try:
+        if await _loads(child, session, post):
+            while True:
+                await _check(child, session, post)
+    except Exception:
+        tell_fault(child.profile().name)
+        post(Unfit("fault"))
+
+
+# --- loading --------------------------------------------------------------------------------------------------
+
+
+async def _loads(child: Watched, session: aiohttp.ClientSession, post: Callable[[Event], None]) -> bool:
+    """Return when the child is ready (True), or when its load has made no progress for too long."""
+    async with asyncio.TaskGroup() as tasks:
+        ready = tasks.create_task(until_ready(child, session))
+        stuck = tasks.create_task(_until_stuck(child, post))
+        await asyncio.wait({ready, stuck}, return_when=asyncio.FIRST_COMPLETED)
+        is_ready = ready.done()
+        ready.cancel()
+        stuck.cancel()
+    post(BecameReady() if is_ready else Unfit("no_progress"))
+    return is_ready
+
+
+async def _until_stuck(child: Watched, post: Callable[[Event], None]) -> None:
+    last, since = None, time.monotonic()
+    gave_way = False
     while True:
-        policy = child.profile().health
-        began = time.monotonic()
-        well = await is_healthy(session, child.port, policy.timeout, strict=not child.profile().command)
-        # A child that generates may be too busy to answer; what it generates is the better sign of life.
-        well = well or 0 < child.usage.silent_seconds() < policy.timeout
-        post(HealthOk() if well else HealthMissed())
-        _look_at_limits(child, post)
-        if well:
-            await asyncio.sleep(max(0.0, began + policy.interval - time.monotonic()))
-        else:
-            # The next check follows as soon as this one's time is over: that a child hangs is known after
-            # interval + failures x timeout at the latest.
-            await asyncio.sleep(max(0.0, began + policy.timeout - time.monotonic()))
+        allowed = child.profile().health.load_stall_timeout
+        now, signs = time.monotonic(), _signs(child)
+        if signs is None or last is None or signs.show_progress(last, now - since):
+            last, since = signs, now
+        silent = now - since
+        if silent >= allowed * GIVE_WAY and not gave_way:
+            gave_way = True
+            log.warning("a load makes no progress", worker=child.profile().name, answer=child.answer)
+            post(LoadStuck())
+        if silent >= allowed:
+            return
+        await asyncio.sleep(min(LOOK, allowed * GIVE_WAY / 2))
 
 
-def _look_at_limits(child: Watched, post: Callable[[Event], None]) -> None:
-    profile = child.profile()
-    if profile.limits.memory and (child.memory() or 0) > profile.limits.memory:
-        post(Unfit("memory", child.drain))
-    if child.usage.silent_seconds() > profile.stall_timeout:
-        post(Unfit("stalled"))
-    if profile.idle_timeout and child.usage.idle_seconds() >= profile.idle_timeout:
-        post(Stop(IDLE))
+@dataclass(frozen=True, slots=True)
+class Signs:
+    """What can be seen of a load: bytes of memory, seconds of work, bytes of output, and the rest."""
+
+    memory: int
+    work: float
+    output: int
+    status: int | None  # of the latest answer to the readiness check
+    talks: bool  # to another machine
+
+    def show_progress(self, last: Signs, seconds: float) -> bool:
+        """Whether something has happened since `last`, that many seconds ago."""
+        return (
+            self.talks
+            or abs(self.memory - last.memory) >= MIN_GROWTH
+            or not 0 <= self.work - last.work < MIN_WORK * seconds  # less: one of its processes has ended
+            or self.status != last.status
+            or (self.output > last.output and self.status is None)
+        )
+
+
+def _signs(child: Watched) -> Signs | None:
+    """None if they cannot be seen: it has ended, or no descriptor is left to look with."""
+    try:
+        family = members(child.pid, family=child.family)
+        times = [member.cpu_times() for member in family]
+        resident = sum(member.memory_info().rss for member in family)
+        talks = any(_talks(member) for member in family)
+    except (psutil.Error, OSError):
+        return None
+    work = sum(one.user + one.system for one in times)
+    return Signs(resident, work, child.output, child.status, talks)
+
+
+def _talks(process: psutil.Process) -> bool:
+    return any(
+        found.status == psutil.CONN_ESTABLISHED and not _is_loopback(found.raddr.ip)
+        for found in process.net_connections(kind="tcp")
+    )
+
+
+def _is_loopback(address: str) -> bool:
+    known = ipaddress.ip_address(address.partition("%")[0])
+    mapped = known.ipv4_mapped if isinstance(known, ipaddress.IPv6Address) else None
+    return (mapped or known).is_loopback
+
+
+async def until_ready(child: Watched, session: aiohttp.ClientSession) -> None:
+    """Return once the child owns its port and one token came back. Waits for ever: others have the limits."""
+    request = one_token_request(child.profile())
+    wait = POLL if child.family else FIRST_POLL
+    while True:
+        growth, longest = GROWTH, POLL
+        if owns_port(child.pid, child.port, family=child.family):
+            if await _generates(child, session, request):
+                return
+            growth, longest = 2.0, MAX_POLL  # it answers, but not yet well: ask less and less often
+        await asyncio.sleep(wait)
+        wait = min(wait * growth, longest)
 
 
 def owns_port(pid: int, port: int, *, family: bool) -> bool:
     """Whether the process `pid`, or with `family` a descendant, listens on `port`."""
     try:
         return any(_listens(member, port) for member in members(pid, family=family))
-    except psutil.Error:
+    except (psutil.Error, OSError):
         return False
 
 
@@ -89,39 +196,82 @@ def _listens(process: psutil.Process, port: int) -> bool:
     return any(c.status == psutil.CONN_LISTEN and c.laddr and c.laddr.port == port for c in found)
 
 
-async def until_ready(
-    session: aiohttp.ClientSession, pid: int, port: int, body: dict[str, Any], *, family: bool
-) -> None:
-    """Return once the child owns the port and one token came back. Waits for ever: the caller has the limit."""
-    wait = POLL if family else FIRST_POLL
-    while True:
-        growth, most = GROWTH, POLL
-        if owns_port(pid, port, family=family):
-            if await _generates(session, port, body):
-                return
-            growth, most = 2.0, MAX_POLL  # it answers, but not yet well: ask less and less often
-        await asyncio.sleep(wait)
-        wait = min(wait * growth, most)
+class _Answer(msgspec.Struct):
+    """As much of an answer as the readiness check wants: a choice or more."""
+
+    choices: list[msgspec.Raw] = []
 
 
-async def _generates(session: aiohttp.ClientSession, port: int, body: dict[str, Any]) -> bool:
-    url = f"http://{HOST}:{port}/v1/chat/completions"
+async def _generates(child: Watched, session: aiohttp.ClientSession, request: dict[str, Any]) -> bool:
+    url = f"http://{HOST}:{child.port}/v1/chat/completions"
+    if child.status is None:
+        child.answer = "it listens, and has not answered the readiness check"
     try:
-        async with session.post(url, json=body) as response:
-            answer = await response.json(content_type=None)
-            return response.status == 200 and bool(answer.get("choices"))
-    except (aiohttp.ClientError, OSError, ValueError, AttributeError):
-        return False
+        async with session.post(url, json=request, allow_redirects=False) as response:
+            body = await _beginning(response)
+            child.status = response.status
+            child.answer = (
+                f"its answer to the readiness check was HTTP {response.status}: {body[:MAX_SHOWN]!r}"
+            )
+            return response.status == 200 and bool(msgspec.json.decode(body, type=_Answer).choices)
+    except (aiohttp.ClientError, OSError) as error:
+        child.answer = f"its readiness check failed: {type(error).__name__}"
+    except (msgspec.MsgspecError, RecursionError, ValueError):
+        pass  # an answer, but not one that we know
+    return False
 
 
-async def is_healthy(session: aiohttp.ClientSession, port: int, timeout: float, *, strict: bool) -> bool:
-    """One health check within `timeout` seconds.
+async def _beginning(response: aiohttp.ClientResponse) -> bytes:
+    """The body, or its first MAX_ANSWER bytes and a little more."""
+    body = bytearray()
+    async for chunk in response.content.iter_any():
+        body += chunk
+        if len(body) > MAX_ANSWER:
+            break
+    return bytes(body)
+
+
+# --- serving --------------------------------------------------------------------------------------------------
+
+
+async def _check(child: Watched, session: aiohttp.ClientSession, post: Callable[[Event], None]) -> None:
+    """One health check, a look at the limits, and the wait for the next."""
+    policy = child.profile().health
+    began = time.monotonic()
+    well = await is_healthy(session, child.port, policy.timeout, strict=not child.family)
+    # A child that generates may be too busy to answer; what it generates is the better sign of life.
+    if 0 < child.usage.silent_seconds() < policy.timeout:
+        well = True
+    if well is not None:
+        post(HealthOk() if well else HealthMissed())
+    _look_at_limits(child, post)
+    # After a miss the next check follows as soon as this one's time is over: that a child hangs is known after
+    # interval + failures x timeout at the latest.
+    pause = policy.timeout if well is False else policy.interval
+    await asyncio.sleep(max(0.0, began + pause - time.monotonic()))
+
+
+async def is_healthy(
+    session: aiohttp.ClientSession, port: int, timeout: float, *, strict: bool
+) -> bool | None:
+    """One health check within `timeout` seconds; None if there is no descriptor to ask with.
 
     mlx_lm.server has /health, which must say 200 (`strict`); of another server any answer below 500 will do.
     """
     limit = aiohttp.ClientTimeout(total=timeout)
+    url = f"http://{HOST}:{port}/health"
     try:
-        async with session.get(f"http://{HOST}:{port}/health", timeout=limit) as response:
+        async with session.get(url, timeout=limit, allow_redirects=False) as response:
             return response.status == 200 if strict else response.status < 500
-    except (aiohttp.ClientError, TimeoutError, OSError):
-        return False
+    except (aiohttp.ClientError, TimeoutError, OSError) as error:
+        return None if getattr(error, "errno", None) in {errno.EMFILE, errno.ENFILE} else False
+
+
+def _look_at_limits(child: Watched, post: Callable[[Event], None]) -> None:
+    profile = child.profile()
+    if profile.limits.memory and (child.memory() or 0) > profile.limits.memory:
+        post(Unfit("memory", child.drain))
+    if child.usage.silent_seconds() > profile.stall_timeout:
+        post(Unfit("stalled"))
+    if profile.idle_timeout and child.usage.idle_seconds() >= profile.idle_timeout:
+        post(Stop(IDLE))

@@ -7,7 +7,7 @@ Rules that every transition keeps:
 2.  Every way out of those four states goes through `Exited` (or `SpawnFailed`): nothing is spawned while an
     old child may still hold the port or the memory.
 3.  A load slot is asked for on entering Queued (`ACQUIRE_LOAD`) and given back (`RELEASE_LOAD`) on becoming
-    ready, on exit, and on leaving Queued by a stop. Giving back twice is harmless.
+    ready, on exit, when the load is stuck, and on leaving Queued by a stop. Giving back twice is harmless.
 4.  What is left of the child's process group is killed (`KILL_GROUP`) after each exit, whoever asked for it.
 5.  A failure is an exit that nobody asked for, or a stop that we decided on because the child was unfit.
     Failures older than the window are forgotten; `max_failures` of them inside it lead to Failed, fewer to
@@ -42,6 +42,7 @@ from draftd.workers.states import (
     HealthMissed,
     HealthOk,
     LoadGranted,
+    LoadStuck,
     Queued,
     Ready,
     Restart,
@@ -154,6 +155,14 @@ def _end(state: Ready, now: float, policy: Policy, then: Then, reason: str, drai
     if drain > 0:
         return Draining(now, now + drain, then, reason, state.failures), ()
     return _terminate(state, now, policy, then, reason)
+
+
+def _stuck(state: Starting, event: LoadStuck, now: float, policy: Policy, jitter: float) -> Step:
+    return replace(state, stuck=True), (Effect.RELEASE_LOAD,)
+
+
+def _unfit_loading(state: Starting, event: Unfit, now: float, policy: Policy, jitter: float) -> Step:
+    return _terminate(state, now, policy, Then.FAIL, event.reason)
 
 
 def _start_timed_out(state: Starting, event: TimerDue, now: float, policy: Policy, jitter: float) -> Step:
@@ -274,6 +283,8 @@ _TABLE: dict[tuple[type, type], Handler] = {
     (Starting, Restart): _restart_loading,
     (Starting, Stop): _stop_loading,
     (Starting, SpawnFailed): _spawn_failed,
+    (Starting, LoadStuck): _stuck,
+    (Starting, Unfit): _unfit_loading,
     (Starting, BecameReady): _ready,
     (Starting, Exited): _crashed,
     (Starting, TimerDue): _start_timed_out,
@@ -303,6 +314,7 @@ _TABLE: dict[tuple[type, type], Handler] = {
     (Stopping, Stop): _redirect,
     (Stopping, Exited): _ended,
     (Stopping, SpawnFailed): _ended,
+    (Stopping, LoadStuck): _stay,
     (Stopping, BecameReady): _stay,
     (Stopping, HealthOk): _stay,
     (Stopping, HealthMissed): _stay,

@@ -8,10 +8,13 @@ from draftd.workers.process import members
 
 
 def resident(pid: int, *, family: bool) -> int | None:
-    """Resident bytes of the process, and with `family` of its descendants; None if it is gone."""
+    """Resident bytes of the process, and with `family` of its descendants.
+
+    None if it is gone, or if there is no descriptor left to look with.
+    """
     try:
         return sum(member.memory_info().rss for member in members(pid, family=family))
-    except psutil.Error:
+    except (psutil.Error, OSError):
         return None
 
 

@@ -16,12 +16,16 @@ import contextlib
 import os
 import signal
 import subprocess
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import cast
 
 import psutil
+import structlog
 
 from draftd.protocol import LIFELINE_VARIABLE
+
+log = structlog.get_logger("worker")
 
 EOF_GRACE = 0.05  # seconds; the exit must be known within 0.1
 
@@ -42,6 +46,20 @@ def working_folder() -> str:
     """
     wanted = (STARTED_IN, os.path.expanduser("~"))
     return next((folder for folder in wanted if os.access(folder, os.X_OK) and os.path.isdir(folder)), os.sep)
+
+
+@contextmanager
+def contained(worker: str) -> Iterator[None]:
+    """An exception that nobody foresaw is logged, and ends nothing but what it interrupted."""
+    try:
+        yield
+    except Exception:
+        tell_fault(worker)
+
+
+def tell_fault(worker: str) -> None:
+    """Log the exception that is being handled as a fault of ours."""
+    log.exception("a fault in draftd itself; it goes on", worker=worker)
 
 
 class Child:

@@ -44,11 +44,12 @@ class Queued:
 
 @dataclass(frozen=True, slots=True)
 class Starting:
-    """A child is loading its model; `deadline` is the start timeout."""
+    """A child is loading its model; `deadline` is the start timeout. One that is `stuck` has lost its load slot."""
 
     since: float
     deadline: float
     failures: tuple[float, ...] = ()
+    stuck: bool = False
     label = "starting"
 
 
@@ -156,6 +157,11 @@ class SpawnFailed:
 
 
 @dataclass(frozen=True, slots=True)
+class LoadStuck:
+    """The load makes no progress: it should not keep others waiting."""
+
+
+@dataclass(frozen=True, slots=True)
 class BecameReady:
     """The child owns its port and has generated one token."""
 
@@ -200,6 +206,7 @@ Event = (
     | Restart
     | LoadGranted
     | SpawnFailed
+    | LoadStuck
     | BecameReady
     | Exited
     | HealthOk

@@ -10,6 +10,7 @@ import structlog
 from draftd.errors import RequestError
 from draftd.profiles import Profile
 from draftd.sharing import Group, groups
+from draftd.workers.health import Watched
 from draftd.workers.plan import Action, Add, Remove, Replace, Update, plan
 from draftd.workers.services import Services
 from draftd.workers.states import Close, Reconfigure, Start
@@ -105,18 +106,23 @@ class Supervisor:
 
     def engine_started(self, worker: str, *, accounting: bool) -> None:
         """The engine of a worker is up; `accounting` says whether it counts draft tokens."""
-        if worker in self._workers:
-            self._workers[worker].engine_started(accounting=accounting)
+        if child := self._child_of(worker):
+            child.accounting = accounting
 
     def models_loaded(self, worker: str, draft_refusal: str | None) -> None:
-        """The engine of a worker has loaded its models; see Worker."""
-        if worker in self._workers:
-            self._workers[worker].models_loaded(draft_refusal)
+        """The engine of a worker has loaded its models; `draft_refusal` says why nothing may be drafted, if so."""
+        if child := self._child_of(worker):
+            child.draft_refusal = draft_refusal
 
     def progress(self, worker: str, used: int | None) -> None:
         """The engine of a worker gets on with a request; `used` is its memory in bytes, if it said."""
-        if worker in self._workers:
-            self._workers[worker].engine_progress(used)
+        if child := self._child_of(worker):
+            child.usage.progress()
+            child.told_memory = child.told_memory if used is None else used
+
+    def _child_of(self, worker: str) -> Watched | None:
+        known = self._workers.get(worker)
+        return known.watched if known else None
 
     def snapshot(self) -> list[WorkerStatus]:
         """Every profile's worker now, in the order of the profiles' names."""

@@ -3,6 +3,9 @@
 Theory of operation. Everything that can change the worker arrives in its inbox and is handled by `run`, one
 message at a time; nobody else touches the state, so no lock guards it. What is said about a child carries the
 child's number, and is dropped once there is another child; the same holds for a load slot and its ticket.
+
+An exception that nobody foresaw is logged and goes no further than what it interrupted: it must not end the other
+workers, and what else was to be done for this one is done all the same.
 """
 
 from __future__ import annotations
@@ -12,6 +15,7 @@ import functools
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 from random import random
 from typing import assert_never
 
@@ -19,9 +23,9 @@ import structlog
 
 from draftd.profiles import Profile
 from draftd.sockets import holder_of
-from draftd.workers import command, machine, memory
+from draftd.workers import command, machine
 from draftd.workers.health import Watched, watch
-from draftd.workers.process import Child
+from draftd.workers.process import Child, contained, tell_fault
 from draftd.workers.services import Services
 from draftd.workers.states import (
     IDLE,
@@ -55,6 +59,7 @@ from draftd.workers.usage import Lease, Usage, refusal
 
 log = structlog.get_logger("worker")
 
+NEVER_READY = ("start_timeout", "no_progress")  # reasons that need what the readiness check was answered
 LAST_LINES = 8  # of a child's output that are kept with its exit
 
 
@@ -72,6 +77,9 @@ class Worker:
         self._usage = Usage()
         self._child: Child | None = None
         self._child_number = 0
+        self.watched: Watched | None = (
+            None  # the child, or the one that is being started; for what its engine says
+        )
         self._monitor: asyncio.Task[None] | None = None
         self._ticket = object()
         self._port: int | None = None
@@ -80,9 +88,6 @@ class Worker:
         self._start_seconds: float | None = None
         self._restarts = 0
         self._last_exit: LastExit | None = None
-        self._accounting = False
-        self._draft_refusal: str | None = None
-        self._told_memory = 0  # bytes, by the word of the engine; 0 if it has not said
         self._notes: tuple[str, ...] = ()
         services.ports.reserve(self, profile.port)
 
@@ -128,7 +133,7 @@ class Worker:
 
     def status(self) -> WorkerStatus:
         """The worker now."""
-        child = self._child
+        child, watched = self._child, self.watched
         return WorkerStatus(
             name=self.name,
             worker=self.name,
@@ -144,30 +149,12 @@ class Worker:
             since=self._since,
             restarts=self._restarts,
             last_exit=self._last_exit,
-            memory_bytes=self._memory(),
+            memory_bytes=watched.memory() if child and watched else None,
             start_seconds=self._start_seconds,
-            accounting=self._accounting,
-            draft_refusal=self._draft_refusal,
+            accounting=watched is not None and watched.accounting,
+            draft_refusal=watched.draft_refusal if watched else None,
             notes=self._notes,
         )
-
-    def engine_started(self, *, accounting: bool) -> None:
-        """The engine is up; `accounting` says whether it counts draft tokens."""
-        self._accounting = accounting
-
-    def models_loaded(self, draft_refusal: str | None) -> None:
-        """The engine has loaded its models; `draft_refusal` says why nothing may be drafted with them, if so."""
-        self._draft_refusal = draft_refusal
-
-    def engine_progress(self, used: int | None) -> None:
-        """The engine gets on with a request; `used` is its memory in bytes, if it said."""
-        self._usage.progress()
-        if used is not None:
-            self._told_memory = used
-
-    def _memory(self) -> int | None:
-        child, family = self._child, bool(self.profile.command)
-        return memory.used(child.pid, self._told_memory, family=family) if child else None
 
     # --- the task --------------------------------------------------------------------------------------------
 
@@ -176,7 +163,9 @@ class Worker:
         try:
             async with asyncio.TaskGroup() as tasks:
                 while not (self._closing and not machine.has_child(self.state)):
-                    await self._handle(await self._next_message(), tasks)
+                    message = await self._next_message()
+                    with contained(self.name):
+                        await self._handle(message, tasks)
         finally:
             if self._child is not None:  # cancelled: leave nothing behind
                 self._child.kill_group()
@@ -219,11 +208,13 @@ class Worker:
         policy = machine.Policy(self.profile.restart, self.profile.health, self._services.stop_grace)
         self.state, effects = machine.step(old, event, time.monotonic(), policy, random())
         for effect in effects:
-            await self._perform(effect, tasks)
+            with contained(self.name):
+                await self._perform(effect, tasks)
         if isinstance(event, Exited):
             self._bury(getattr(self.state, "reason", getattr(old, "reason", "exit")))
         if type(self.state) is not type(old):
-            self._note_change(old, event)
+            with contained(self.name):
+                self._note_change(old, event)
         if self.state != old:
             self._changed.set()
             self._changed = asyncio.Event()
@@ -274,31 +265,40 @@ class Worker:
             self._port, skipped = self._services.ports.take(self)
             self._notes = tuple([str(await asyncio.to_thread(holder_of, port)) for port in skipped])
             self._spawned_at = time.monotonic()
-            self._told_memory = 0
+            limit = self._services.drain_timeout
+            watched = self.watched = Watched(self._port, lambda: self.profile, self._usage, limit)
             self._child = await self._services.starter.start(
                 command.argv(self.profile, self._port),
                 functools.partial(self._services.environment, self.profile),
-                on_output=lambda chunk: self._services.on_output(self.name, chunk),
+                on_output=functools.partial(self._hear, watched),
                 on_exit=lambda: post(Exited()),
             )
-        except OSError as error:
+        except Exception as error:
+            if not isinstance(error, OSError):
+                tell_fault(self.name)
             self._last_exit = LastExit(None, f"the worker could not be started: {error}", time.time(), ())
             post(SpawnFailed("spawn"))
             return
-        limit = self._services.drain_timeout
-        watched = Watched(self._child.pid, self._port, lambda: self.profile, self._usage, self._memory, limit)
+        watched.pid = self._child.pid
         watching = watch(watched, self._services.session, post)
         self._monitor = tasks.create_task(watching, name=f"monitor {self.name}")
+
+    def _hear(self, watched: Watched, chunk: bytes) -> None:
+        watched.output += len(chunk)
+        self._services.on_output(self.name, chunk)
 
     def _bury(self, reason: str) -> None:
         """The child is gone: keep its last words, and let go of what it had."""
         child, self._child = self._child, None
-        assert child is not None, "it has just exited"
-        assert self._monitor is not None, "it began with the child"
-        self._accounting = False
-        self._draft_refusal = None
+        watched, self.watched = self.watched, None
+        assert child is not None, "it has just ended"
+        assert watched is not None, "it comes before the child"
+        assert self._monitor is not None, "it comes with the child"
         self._child_number += 1  # what was said about it and is still in the inbox is void
         self._monitor.cancel()
         child.close()
-        lines = tuple(self._services.tail(self.name, LAST_LINES))
-        self._last_exit = LastExit(child.exit_code, reason, time.time(), lines)
+        answer = (f"draftd: {watched.answer}",) if reason in NEVER_READY else ()
+        self._last_exit = LastExit(child.exit_code, reason, time.time(), answer)
+        with contained(self.name):
+            lines = tuple(self._services.tail(self.name, LAST_LINES))
+            self._last_exit = replace(self._last_exit, lines=lines + answer)
