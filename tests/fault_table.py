@@ -64,11 +64,15 @@ FAULTS = {
     46: ("all workers killed at once", "restarted, one load at a time"),
     47: ("prompt equal to a cached one", "no crash; same text as without a draft"),
     48: ("two clients at once", "served in order; queue depth in metrics"),
-    49: ("a ready worker's first failure", "the next start after 0.1 s, in its first minute too"),
-    50: ("the folder it was started in is gone", "workers start all the same"),
-    51: ("state folder swept", "taken again < 2 s: a second start is refused, the first is found"),
-    52: ("an exception in one worker's task", "logged; that worker goes on, others do not notice"),
-    53: ("a load that makes no progress", "its place given up, then failed, with its probe's answer"),
+    49: ("a stop text across tokens", "the answer ends before it, streamed or not; so does the generation"),
+    50: ("log-probabilities", "those of the tokens that were generated, in OpenAI's forms, streamed too"),
+    51: ("malformed tool call", "text, and never a lost answer"),
+    52: ("prompt longer than the context", "400 before anything is read"),
+    53: ("a ready worker's first failure", "the next start after 0.1 s, in its first minute too"),
+    54: ("the folder it was started in is gone", "workers start all the same"),
+    55: ("state folder swept", "taken again < 2 s: a second start is refused, the first is found"),
+    56: ("an exception in one worker's task", "logged; that worker goes on, others do not notice"),
+    57: ("a load that makes no progress", "its place given up, then failed, with its probe's answer"),
 }
 
 

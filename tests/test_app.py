@@ -62,7 +62,7 @@ async def test_models_status_and_health_tell_what_there_is(tmp_path: Path) -> No
         assert (await served.get("/v1/models/none")).json["error"]["code"] == "model_not_found"
         status = (await served.get("/api/status")).json
         keys = (
-            "name state pid port model draft_model num_draft_tokens auto_draft since restarts last_exit"
+            "name state pid port model draft_model drafters num_draft_tokens auto_draft since restarts last_exit"
             " memory_bytes queue requests acceptance tokens_per_second"
         )
         assert set(keys.split()) <= set(status["workers"][0])
@@ -389,7 +389,7 @@ async def test_a_crash_leaves_no_grandchild(tmp_path: Path) -> None:
         await until_gone(grandchild, limit=2)
 
 
-async def test_an_answer_that_is_not_streamed_is_stalled_unless_the_engine_says_that_it_gets_on(
+async def test_a_silent_answer_is_stalled_unless_the_engine_says_that_it_gets_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A worker of mlx_lm's, played by the scripted server."""
@@ -397,9 +397,9 @@ async def test_an_answer_that_is_not_streamed_is_stalled_unless_the_engine_says_
     monkeypatch.setattr("draftd.workers.command.argv", lambda _, port: [*scripted, str(port)])
     limits = QUICK + "[health]\ninterval = 0.05\nstall_timeout = 0.6\n"
     async with serving(tmp_path, {"a": f'model = "fake"\n{limits}'}) as served:
-        well = await served.ask("a", "[[heartbeat 1.5]]", logprobs=True)
+        well = await served.ask("a", "[[heartbeat 1.5]]")
         assert (well.status, served.row("a")["restarts"]) == (200, 0)
-        wedged = await served.ask("a", "[[wait 30]]", logprobs=True)
+        wedged = await served.ask("a", "[[wait 30]]")
         assert (wedged.status, wedged.json["error"]["code"]) == (502, "worker_lost")
         await served.until(lambda: served.row("a")["restarts"] == 1)
         assert served.row("a")["last_exit"]["reason"] == "stalled"

@@ -269,7 +269,7 @@ def _is_closed(connection: socket.socket) -> bool:
         return False
 
 
-@pytest.mark.fault(51)
+@pytest.mark.fault(55)
 def test_a_swept_state_folder_is_taken_again(tmp_path: Path) -> None:
     with up(tmp_path, "a") as daemon:
         shutil.rmtree(daemon.state_dir)

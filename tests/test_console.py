@@ -17,6 +17,7 @@ def row(name: str, **fields: Any) -> dict[str, Any]:
         "shares_with": [],
         "state": "ready",
         "port": 8000,
+        "drafters": ["lookup", "model"],
         "num_draft_tokens": 3,
         "auto_draft": False,
         "acceptance": {"ratio": 0.8},
@@ -55,6 +56,21 @@ def test_profiles_that_share_a_worker_have_a_row_each_and_its_notes_once() -> No
     assert text.count("312 MB") == 2
     assert "a, b share one worker; its memory is shown with b" in text
     assert text.count("port 7999 was busy") == text.count("exit code 1") == 1
+
+
+def test_what_drafts_and_how_long_is_told() -> None:
+    text = shown(
+        row("a"),
+        row("b", auto_draft=True, num_draft_tokens=8),
+        row("c", num_draft_tokens=0, drafters=["lookup"]),
+        row("d", num_draft_tokens=0, drafters=[]),
+    )
+    told = {
+        line.split()[0]: line.split("8000")[1].split("80%")[0].split()
+        for line in text.splitlines()
+        if "8000" in line
+    }
+    assert told == {"a": ["3"], "b": ["auto", "≤", "8"], "c": ["lookup"], "d": ["–"]}
 
 
 def test_nothing_is_said_of_sharing_where_nobody_shares() -> None:

@@ -25,7 +25,4 @@ def test_every_module_that_calls_itself_pure_is_held_to_it() -> None:
     contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
     [pure] = [each for each in contracts if each["name"] == "pure modules do no I/O"]
     claims = {name for name, text in docstrings().items() if re.search(r"\bPure\b", text)}
-    claims -= {
-        name for name in claims if name.startswith("draftd.web.")
-    }  # to be held to it with its pipeline
     assert claims - set(pure["source_modules"]) == set()

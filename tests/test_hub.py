@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import json
-import re
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
-import mlx_lm.utils
 import pytest
 from huggingface_hub import snapshot_download
 
 from draftd.demo import DRAFT, TARGET
+from draftd.engine.generation.caches.sequence import INEXACT
 from draftd.hub import (
-    STATE_TYPES,
-    WINDOW_TYPES,
+    NEVER_DRAFTED,
     ModelConfig,
     ModelOnDisk,
     are_here,
@@ -148,7 +146,6 @@ def test_the_demo_pair_is_whole_and_its_configs_tell_what_it_is() -> None:
         kv_heads=3,
         head_size=64,
         vocabulary_size=6144,
-        cache="attention",
     )
 
 
@@ -210,61 +207,8 @@ def test_heads_and_sizes_are_found_under_their_several_names() -> None:
     assert (gemma.model_type, gemma.kv_heads, gemma.head_size) == ("gemma3", 4, 256)
 
 
-SLIDING, FULL = "sliding_attention", "full_attention"
-
-
-@pytest.mark.parametrize(
-    ("config", "cache", "window"),
-    [
-        ({"model_type": "llama"}, "attention", None),
-        ({"model_type": "mistral", "sliding_window": 4096}, "attention", None),  # which mlx_lm never uses
-        ({"model_type": "qwen2", "sliding_window": 32768}, "attention", None),
-        ({"model_type": "llama", "layer_types": [SLIDING, FULL], "sliding_window": 512}, "window", 512),
-        ({"model_type": "gpt_oss", "layer_types": [FULL], "sliding_window": 128}, "attention", None),
-        ({"model_type": "gpt_oss", "sliding_window": 128}, "window", 128),
-        ({"model_type": "gemma3", "text_config": {"sliding_window": 1024}}, "window", 1024),
-        ({"model_type": "new", "sliding_window_pattern": 6, "sliding_window": 512}, "window", 512),
-        ({"model_type": "plamo3", "window_size": 2048}, "window", 2048),
-        ({"model_type": "llama4", "layer_types": ["chunked_attention", FULL]}, "attention", None),
-        ({"model_type": "qwen3_next"}, "state", None),
-        ({"model_type": "qwen3_5_moe"}, "state", None),
-        ({"model_type": "falcon_mamba"}, "state", None),
-        ({"model_type": "new", "text_config": {"model_type": "qwen3_5"}}, "state", None),
-        ({"model_type": "new", "layer_types": ["linear_attention", FULL]}, "state", None),
-        ({"model_type": "new", "linear_num_key_heads": 16}, "state", None),
-        ({"model_type": "new", "mamba_d_conv": 4}, "state", None),
-        ({"model_type": "new", "layer_types": ["conv", FULL]}, "state", None),
-        # A Granite 4 without a Mamba layer is served with plain caches.
-        (
-            {"model_type": "granitemoehybrid", "layer_types": ["attention"], "mamba_d_conv": 4},
-            "attention",
-            None,
-        ),
-        ({"model_type": "recurrent_gemma", "attention_window_size": 2048}, "state", None),
-        ({}, "unknown", None),
-        ({"model_type": ["odd"]}, "unknown", None),
-        ({"model_type": "new", "layer_types": [["odd"]]}, "attention", None),
-    ],
-    ids=str,
-)
-def test_the_kind_of_cache_as_far_as_a_config_tells(
-    config: dict[str, Any], cache: str, window: int | None
-) -> None:
-    found = parse_config(config)
-    assert (found.cache, found.window) == (cache, window)
-
-
-def test_the_lists_of_model_types_name_what_the_installed_mlx_lm_has() -> None:
-    """A new mlx_lm fails here first: its new models must be put into the lists."""
-    folder = Path(mlx_lm.utils.__file__).parent / "models"
-    sources = {path.stem: path.read_text() for path in folder.glob("*.py")}
-    state = {name for name, text in sources.items() if re.search(r"\b(ArraysCache|MambaCache)\(", text)}
-    window = {name for name, text in sources.items() if re.search(r"\bRotatingKVCache\(", text)}
-    assert state - {"cache"} <= STATE_TYPES
-    by_config_alone = {"llama", "ministral3"}  # only if `layer_types` says so
-    assert window - {"cache", "base"} - STATE_TYPES - by_config_alone <= WINDOW_TYPES
-    known = sources.keys() | mlx_lm.utils.MODEL_REMAPPING.keys()
-    assert known >= STATE_TYPES | WINDOW_TYPES
+def test_the_types_with_which_nothing_is_drafted_are_those_of_the_engine() -> None:
+    assert {f"mlx_lm.models.{name}" for name in NEVER_DRAFTED} == INEXACT.keys()
 
 
 # --- tokenizer.json -----------------------------------------------------------------------------------------

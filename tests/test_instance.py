@@ -123,7 +123,7 @@ def test_a_folder_is_free_again_after_the_block(tmp_path: Path) -> None:
         assert "no daemon is running" in no_daemon(tmp_path)
 
 
-@pytest.mark.fault(51)
+@pytest.mark.fault(55)
 @pytest.mark.parametrize("swept", ["folder", LOCK, NOTE])
 def test_a_folder_that_is_swept_is_taken_again(tmp_path: Path, swept: str) -> None:
     folder = tmp_path / "state"

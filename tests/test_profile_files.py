@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -91,24 +92,44 @@ def test_files_of_other_kinds_and_what_editors_leave_are_not_read(folder: Folder
     assert list(folder.load().profiles) == ["a"]
 
 
-def test_the_shipped_profiles_are_the_ones_that_were_promised() -> None:
+PRESET = "qwen2.5-3b-speculative"
+
+
+def test_the_shipped_presets_are_the_ones_that_were_promised() -> None:
     shipped = load_dir(shipped_dir("profiles"), (shipped_dir("prompts"),)).profiles
-    pairs = {(profile.model, profile.draft_model) for profile in shipped.values()}
-    assert pairs == {
+    presets = {name: profile for name, profile in shipped.items() if name.startswith(PRESET)}
+    assert {profile.models for profile in presets.values()} == {
         (
             "mlx-community/Josiefied-Qwen2.5-3B-Instruct-abliterated-v1-4-bit",
             "mlx-community/Josiefied-Qwen2.5-0.5B-Instruct-abliterated-v1-4bit",
         )
     }
-    assert {name: profile.num_draft_tokens for name, profile in shipped.items()} == {
-        "qwen2.5-3b-speculative-auto": "auto",
-        "qwen2.5-3b-speculative-balanced": 5,
-        "qwen2.5-3b-speculative-fast": 3,
-        "qwen2.5-3b-speculative-max": 7,
+    assert {name: profile.num_draft_tokens for name, profile in presets.items()} == {
+        f"{PRESET}-auto": "auto",
+        f"{PRESET}-balanced": 5,
+        f"{PRESET}-fast": 3,
+        f"{PRESET}-max": 7,
     }
-    assert [name for name, profile in shipped.items() if not profile.autostart] == [
-        "qwen2.5-3b-speculative-auto"
+
+
+def test_of_the_shipped_profiles_only_presets_start_by_themselves() -> None:
+    shipped = load_dir(shipped_dir("profiles"), (shipped_dir("prompts"),)).profiles
+    assert {name: profile.all_drafters for name, profile in shipped.items() if PRESET not in name} == {
+        "gemma-3-12b": ("lookup",),
+        "qwen2.5-coder-7b": ("lookup", "model"),
+        "qwen3.5-9b": ("lookup",),
+    }
+    assert [name for name, profile in shipped.items() if profile.autostart] == [
+        f"{PRESET}-{name}" for name in ("balanced", "fast", "max")
     ]
+
+
+@pytest.mark.parametrize("file", sorted(shipped_dir("profiles").glob("*.toml")), ids=lambda file: file.stem)
+def test_a_shipped_profile_says_what_it_takes(file: Path) -> None:
+    comments = " ".join(line for line in file.read_text("utf-8").splitlines() if line.startswith("#"))
+    assert re.search(r"To download: [\d.]+ GB", comments)
+    assert re.search(r"In memory: [\d.]+ GB,.* [\d.]+ GB for every 1,000 tokens of context", comments)
+    assert file.stem.startswith(PRESET) or re.search(r"Licence of (the model|both models): ", comments)
 
 
 # --- faults -------------------------------------------------------------------------------------------------

@@ -35,6 +35,7 @@ def test_a_model_is_all_that_a_profile_must_have() -> None:
         "draft_model": None,
         "num_draft_tokens": None,
         "max_draft_tokens": None,
+        "drafters": None,
         "adapter_path": None,
         "aliases": (),
         "port": None,

@@ -205,7 +205,7 @@ async def test_presets_that_share_an_engine_take_the_memory_of_one_and_draft_as_
     one = await memory_after_use(served, "fast")
     shared = {f"shared-{name}": length for name, length in PRESETS.items()}
     for name, length in shared.items():
-        served.write(name, preset(length, "share_engine = true\n"))
+        served.write(name, preset(length, 'share_engine = true\ndrafters = ["model"]\n'))
     try:
         await served.post("/api/reload")
         await served.until_state("shared-max", "ready", limit=60)

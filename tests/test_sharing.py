@@ -14,6 +14,7 @@ TOGETHER = {
     "autostart": False,
     "num_draft_tokens": 7,
     "max_draft_tokens": 7,
+    "drafters": ("lookup",),
     "system_prompt": "terse",
     "system_prompt_mode": "replace",
     "defaults": RequestDefaults(temperature=0.2),

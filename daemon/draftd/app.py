@@ -33,6 +33,7 @@ from draftd.telemetry.records import (
     EngineProgress,
     EngineStarted,
     GenerationReport,
+    ModelsLoaded,
     PromptProgress,
     Record,
 )
@@ -257,6 +258,8 @@ class Daemon:
         match record:
             case EngineStarted():
                 self.supervisor.engine_started(worker, accounting=record.accounting)
+            case ModelsLoaded():
+                self.supervisor.models_loaded(worker, record.refusal)
             case DraftAcceptance() | GenerationReport():
                 self.metrics.record(self.supervisor.whose(worker, record.profile), record)
         if isinstance(record, EngineProgress | GenerationReport | PromptProgress):

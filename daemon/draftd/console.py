@@ -75,7 +75,7 @@ def _cells(row: Row) -> dict[str, RenderableType]:
         "model": row["name"],
         "state": shown,
         "port": str(row["port"] or "–"),
-        "draft": ("auto ≤ " if row["auto_draft"] else "") + str(row["num_draft_tokens"] or "–"),
+        "draft": _drafts(row),
         "accepted": _acceptance(row["acceptance"]["ratio"]),
         "tok/s": f"{speed:.1f}" if speed else "–",
         "memory": memory(row["memory_bytes"]),
@@ -84,6 +84,12 @@ def _cells(row: Row) -> dict[str, RenderableType]:
         "restarts": str(row["restarts"]),
         "for": duration(row["since"]),
     }
+
+
+def _drafts(row: Row) -> str:
+    if row["num_draft_tokens"]:
+        return f"{'auto ≤ ' if row['auto_draft'] else ''}{row['num_draft_tokens']}"
+    return ", ".join(row.get("drafters", ())) or "–"
 
 
 def _acceptance(ratio: float | None) -> Text:

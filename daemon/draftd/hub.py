@@ -12,41 +12,11 @@ import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-# What a model's cache holds of the tokens it has read, in the layer that is hardest to take back:
-# every token's keys and values; those of the last tokens only; one state that stands for all of them.
-Cache = Literal["attention", "window", "state", "unknown"]
-
-# Models that are written for mlx_lm 0.32 with a recurrent state, whatever their config says of it.
-STATE_TYPES = frozenset({
-    "baichuan_m1", "bailing_hybrid", "bailing_moe_linear", "bailing_moe_v3", "falcon_h1", "falcon_mamba", "gear",
-    "granitemoehybrid", "jamba", "kimi_k3", "kimi_linear", "lfm2", "lfm2-vl", "lfm2_moe", "longcat_flash_ngram",
-    "mamba", "mamba2", "nemotron_h", "olmo_hybrid", "plamo2", "qwen3_5", "qwen3_5_moe", "qwen3_next",
-    "recurrent_gemma", "rwkv7",
-})  # fmt: skip
-# Models whose layers slide by a rule of their own where their config has no `layer_types`.
-WINDOW_TYPES = frozenset({
-    "afmoe", "cohere2", "exaone4", "exaone_moe", "gemma3", "gemma3_text", "gemma3n", "gemma4", "gemma4_text",
-    "gemma4_unified", "gpt_oss", "iquestloopcoder", "laguna", "mellum", "mimo_v2_flash", "muse_glimmer",
-    "muse_spark", "olmo3", "plamo3", "spark2_5", "step3p5",
-})  # fmt: skip
-_ATTENTION_LAYERS = {"attention", "full_attention", "sliding_attention", "chunked_attention"}
-_STATE_KEYS = (
-    "linear_attn_config",
-    "linear_num_",
-    "mamba_",
-    "ssm_",
-    "conv_L_cache",
-    "hybrid_override_pattern",
-)
-_WINDOW_KEYS = ("sliding_window", "sliding_window_size", "window_size", "loop_window_size")
-_PATTERN_KEYS = (
-    "sliding_window_pattern",
-    "_sliding_window_pattern",
-    "hybrid_layer_pattern",
-    "sliding_window_layers",
-)
+# Model types of which mlx_lm 0.32 gives another text for a pass of several tokens than for one after the other, so
+# that nothing may be drafted with them. The engine finds it out by itself; this is for before anything is loaded.
+NEVER_DRAFTED: Mapping[str, str] = {"phi3small": "mlx_lm lets its tokens see those that come after them"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +24,7 @@ class ModelConfig:
     """What config.json says; None for what it does not. Counts are per model, sizes in elements, lengths in tokens.
 
     Of a model that takes pictures too, all but `model_type` is that of its text model. `vocabulary_size` counts the
-    rows of the embedding, which are often padded to more than the tokenizer has tokens. `cache` is the kind that
-    mlx_lm makes as far as a config can tell; `window` the length of a sliding one.
+    rows of the embedding, which are often padded to more than the tokenizer has tokens.
     """
 
     model_type: str | None = None
@@ -65,8 +34,6 @@ class ModelConfig:
     kv_heads: int | None = None
     head_size: int | None = None
     vocabulary_size: int | None = None
-    cache: Cache = "unknown"
-    window: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,8 +164,6 @@ def parse_config(config: Mapping[str, Any]) -> ModelConfig:
     own = {**config, **text} if isinstance(text, dict) else config
     heads = _count(own, "num_attention_heads", "n_heads", "n_head")
     hidden = _count(own, "hidden_size", "n_embd", "d_model")
-    types = {each for each in (config.get("model_type"), own.get("model_type")) if isinstance(each, str)}
-    cache, window = _cache(types, own)
     return ModelConfig(
         model_type=config["model_type"] if isinstance(config.get("model_type"), str) else None,
         context_length=_count(
@@ -209,8 +174,6 @@ def parse_config(config: Mapping[str, Any]) -> ModelConfig:
         kv_heads=_count(own, "num_key_value_heads", "num_kv_heads") or heads,
         head_size=_count(own, "head_dim") or (hidden // heads if hidden and heads else None),
         vocabulary_size=_count(own, "vocab_size"),
-        cache=cache,
-        window=window,
     )
 
 
@@ -218,20 +181,3 @@ def _count(config: Mapping[str, Any], *names: str) -> int | None:
     """The first of these that is a whole number above 0: models name the same thing differently."""
     values = (config.get(name) for name in names)
     return next((value for value in values if type(value) is int and value > 0), None)
-
-
-def _cache(types: set[str], config: Mapping[str, Any]) -> tuple[Cache, int | None]:
-    """The kind of cache, and the length of its window. What a config says of each layer is believed first."""
-    if not types:
-        return "unknown", None
-    layers = config.get("layer_types")
-    if isinstance(layers, list) and layers and all(isinstance(layer, str) for layer in layers):
-        state = not _ATTENTION_LAYERS.issuperset(layers)
-        slides = "sliding_attention" in layers
-    else:
-        state = bool(types & STATE_TYPES) or any(key.startswith(_STATE_KEYS) for key in config)
-        slides = bool(types & WINDOW_TYPES) or any(config.get(key) for key in _PATTERN_KEYS)
-    if state:
-        return "state", None
-    window = _count(config, *_WINDOW_KEYS) if slides else None
-    return ("window", window) if window else ("attention", None)

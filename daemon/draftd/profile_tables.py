@@ -4,10 +4,22 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ByteSize, ConfigDict, Field, JsonValue, model_validator
+from pydantic import AfterValidator, BaseModel, ByteSize, ConfigDict, Field, JsonValue, model_validator
+
+from draftd.protocol import MAX_STOP_LENGTH, MAX_STOP_TEXTS
 
 Bytes = Annotated[ByteSize, Field(gt=0)]
 Duration = Annotated[float, Field(gt=0)]
+
+
+def _bounded(stop: str | list[str]) -> str | list[str]:
+    texts = [stop] if isinstance(stop, str) else stop
+    if len(texts) > MAX_STOP_TEXTS or not all(0 < len(text) <= MAX_STOP_LENGTH for text in texts):
+        raise ValueError(f"must be at most {MAX_STOP_TEXTS} texts of 1 to {MAX_STOP_LENGTH} characters")
+    return stop
+
+
+Stop = Annotated[str | list[str], AfterValidator(_bounded)]
 
 
 class Table(BaseModel):
@@ -31,7 +43,7 @@ class RequestDefaults(Table):
     min_p: float | None = Field(None, ge=0, le=1)
     max_tokens: int | None = Field(None, ge=1)
     seed: int | None = None
-    stop: str | list[str] | None = None
+    stop: Stop | None = None
     repetition_penalty: float | None = Field(None, ge=0)
     repetition_context_size: int | None = Field(None, ge=0)
     presence_penalty: float | None = Field(None, ge=-2, le=2)

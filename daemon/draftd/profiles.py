@@ -14,7 +14,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from draftd.errors import ConfigError
 from draftd.profile_tables import HealthPolicy, Limits, RequestDefaults, RestartPolicy, ServerFlags, Table
-from draftd.protocol import PROFILE_NAME
+from draftd.protocol import LOOKUP_DRAFTER, MODEL_DRAFTER, PROFILE_NAME
 
 MAX_AUTO_DRAFT = 8  # tokens per round that "auto" proposes at most, where a profile does not say
 MIN_PAYING_ACCEPTANCE = 0.6  # below this acceptance rate drafting rarely pays
@@ -73,6 +73,12 @@ class Profile(Table):
     max_draft_tokens: int | None = Field(
         None, ge=1, le=MAX_DRAFT_TOKENS, description="the most that `auto` proposes per round; 8 if left out"
     )
+    drafters: tuple[Literal["lookup", "model"], ...] | None = Field(
+        None,
+        strict=False,
+        description="what may draft: `lookup` (what followed the same words in the prompt or an old answer) and "
+        "`model`; both if left out; without a `draft_model` none, unless `lookup` is named",
+    )
     adapter_path: ModelName | None = Field(None, description="folder of adapter weights")
     aliases: tuple[Alias, ...] = Field((), strict=False, description="further names")
     port: int | None = Field(None, ge=1, le=65535, description="a fixed port; else the next free one")
@@ -103,6 +109,8 @@ class Profile(Table):
             raise ValueError("num_draft_tokens needs a draft_model")
         if self.max_draft_tokens is not None and not self.auto_draft:
             raise ValueError('max_draft_tokens needs num_draft_tokens = "auto"')
+        if "model" in (self.drafters or ()) and self.draft_model is None:
+            raise ValueError("the drafter `model` needs a draft_model")
         if self.draft_model is not None and self.server.kv_bits is not None:
             raise ValueError("server.kv_bits cannot be used with a draft_model: it corrupts the cache")
         if self.command:
@@ -112,7 +120,13 @@ class Profile(Table):
     def _check_command(self) -> None:
         if not any("{port}" in part for part in self.command):
             raise ValueError("command must contain {port}: the daemon chooses the port")
-        taken = {"draft_model", "num_draft_tokens", "adapter_path", "server"} & self.model_fields_set
+        taken = {
+            "draft_model",
+            "num_draft_tokens",
+            "drafters",
+            "adapter_path",
+            "server",
+        } & self.model_fields_set
         if taken:
             raise ValueError(
                 f"command replaces mlx_lm.server: {', '.join(sorted(taken))} would have no effect"
@@ -129,6 +143,13 @@ class Profile(Table):
         if self.command:
             return ()
         return (*self.models, self.adapter_path) if self.adapter_path else self.models
+
+    @property
+    def all_drafters(self) -> tuple[str, ...]:
+        """What drafts for this profile unless a request says otherwise."""
+        if self.drafters is not None:
+            return self.drafters
+        return (LOOKUP_DRAFTER, MODEL_DRAFTER) if self.draft_model else ()
 
     @property
     def auto_draft(self) -> bool:
@@ -153,8 +174,8 @@ class Profile(Table):
 
     @property
     def concurrency(self) -> int:
-        """Requests served at once: one when drafting, as mlx_lm.server takes no more then."""
-        return self.limits.concurrency or (1 if self.draft_model else 8)
+        """Requests served at once: one when drafting, as the engine takes no more then."""
+        return self.limits.concurrency or (1 if self.draft_model or self.drafters else 8)
 
 
 @dataclass(frozen=True, slots=True)

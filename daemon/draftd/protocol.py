@@ -22,8 +22,16 @@ LIFELINE_VARIABLE = "DRAFTD_LIFELINE_FD"  # a descriptor; its end of file means 
 PROFILE_HEADER = "X-Draftd-Profile"  # whose request it is, where several profiles share the engine
 DRAFT_HEADER = "X-Draftd-Draft"
 AUTO_DRAFT = "auto"  # in DRAFT_HEADER: the length in the body is the longest, not that of each draft
+DRAFTERS_HEADER = (
+    "X-Draftd-Drafters"  # which may draft, with commas between them; all that there are if it is missing
+)
+MODEL_DRAFTER, LOOKUP_DRAFTER = "model", "lookup"
 # A bias travels under a name that mlx_lm does not know: it would use one unchecked, and write outside its memory.
 LOGIT_BIAS_FIELD = "draftd_logit_bias"
+MAX_STOP_TEXTS = 16
+MAX_STOP_LENGTH = 256  # characters of each: looking for longer ones costs every token
+MAX_TOP_LOGPROBS = 20  # alternatives to each token
+CONTEXT_LENGTH_EXCEEDED = "context_length_exceeded"  # the error's code for a prompt that is too long
 # Names of profiles end up in lines, labels and file names.
 PROFILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from draftd.commands import serve
-from draftd.commands.serve import what_sharing_saves
+from draftd.commands.serve import _demo_loader, what_sharing_saves
 from draftd.demo import DRAFT, TARGET
 from draftd.profiles import Profile
 
@@ -47,3 +47,11 @@ def test_what_to_type_next_is_what_the_users_shell_would_find(
     monkeypatch.setattr("shutil.which", lambda name: found)
     monkeypatch.setattr("sys.argv", [started_by, "up"])
     assert serve._command() == command
+
+
+def test_the_demo_has_the_presets_and_no_other_shipped_profile() -> None:
+    presets = [f"qwen2.5-3b-speculative-{name}" for name in ("auto", "balanced", "fast", "max")]
+    profiles = _demo_loader([])().profiles
+    assert list(profiles) == presets
+    assert {profile.models for profile in profiles.values()} == {(str(TARGET), str(DRAFT))}
+    assert list(_demo_loader(["fast"])().profiles) == [presets[2]]

@@ -67,7 +67,7 @@ def completed(words: str, **environ: str) -> list[str]:
 
 @pytest.mark.parametrize("verb", ["up", "restart", "logs", "pull", "launchd install"])
 def test_the_shell_completes_names_of_profiles_and_of_presets(verb: str) -> None:
-    assert completed(f"draftd {verb} qw") == [
+    assert completed(f"draftd {verb} qwen2.5-3b") == [
         f"{PRESET}-{preset}" for preset in ("auto", "balanced", "fast", "max")
     ]
     assert completed(f"draftd {verb} fa") == ["fast"]
@@ -95,7 +95,7 @@ def test_init_makes_profiles_that_are_used_from_then_on() -> None:
     file = config_dir() / "profiles" / f"{PRESET}-fast.toml"
     file.write_text(file.read_text() + "autostart = false\n")
     assert "kept: you edited it" in said("init")
-    assert "4 profiles" in said("check")
+    assert "7 profiles" in said("check")
 
 
 def test_pull_takes_the_models_of_the_named_profiles(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -109,6 +109,16 @@ def test_pull_takes_the_models_of_the_named_profiles(monkeypatch: pytest.MonkeyP
     shown = said("pull", "fast")
     assert [name.split("-Qwen2.5-")[1][:4] for name in asked] == ["3B-I", "0.5B"]
     assert f"is in /cache/{asked[0]}" in shown
+
+
+def test_pull_without_a_name_takes_what_starts_by_itself_and_says_what_it_left_out(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("draftd.commands.setup.download", lambda name: f"/cache/{name}")
+    shown = said("pull")
+    assert shown.count("  is in /cache/mlx-community/Josiefied-Qwen2.5-") == shown.count("  is in ") == 2
+    assert "left out, as they start only when asked: gemma-3-12b, qwen2.5-coder-7b, qwen3.5-9b;" in shown
+    assert "left out" not in said("pull", "gemma")
 
 
 def test_pull_needs_nothing_for_folders(tmp_path: Path) -> None:

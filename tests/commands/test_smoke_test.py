@@ -21,10 +21,10 @@ def test_each_step_is_told_and_the_answer_is_shown(tmp_path: Path) -> None:
     assert (done.returncode, done.stderr) == (0, "")
     told = dict(line.split("  ", 1) for line in done.stdout.splitlines() if "  " in line)
     assert told["server"].strip() == f"http://127.0.0.1:{daemon.port} answers"
-    assert told["model"].strip().startswith("one-fast: fake, without a draft model; worker ready on port")
+    assert told["model"].strip().startswith("one-fast: fake, no drafting; worker ready on port")
     assert "one two three\n" in done.stdout
     assert "tokens/s: 3 in" in told["speed"]
-    assert told["acceptance"].strip() == "none: this profile has no draft model"
+    assert told["acceptance"].strip() == "none: nothing drafts for this profile"
 
 
 def test_an_answer_that_breaks_off_is_a_failure_for_scripts(tmp_path: Path) -> None:

@@ -94,10 +94,11 @@ class Engine:
     ) -> http.client.HTTPResponse:
         """Send a request; return the response with its body unread."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=DEADLINE_S)
-        self._sent += 1
         head = {"Content-Type": "application/json", **(headers or {})}
         connection.request("POST", path, json.dumps({"temperature": 0, **body}), head)
-        return connection.getresponse()
+        response = connection.getresponse()
+        self._sent += response.status == 200  # one that is refused has no record
+        return response
 
     def post(self, path: str, text: str, headers: Mapping[str, str]) -> tuple[int, bytes]:
         """Send what may be refused; return the status and the body of the answer."""
@@ -116,9 +117,9 @@ class Engine:
         assert response.readline()
         return response
 
-    def ask(self, path: str, **body: Any) -> dict[str, Any]:
+    def ask(self, path: str, headers: Mapping[str, str] | None = None, /, **body: Any) -> dict[str, Any]:
         """Send a request, and return the answer's JSON."""
-        with self.open(path, **body) as response:
+        with self.open(path, headers, **body) as response:
             answer: dict[str, Any] = json.loads(response.read())
         assert response.status == 200, answer
         return answer

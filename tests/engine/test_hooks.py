@@ -1,6 +1,7 @@
 """The checks before a hook is placed, on stand-ins for mlx_lm's modules."""
 
 import inspect
+import json
 import subprocess
 import sys
 from types import ModuleType
@@ -9,8 +10,8 @@ from typing import Any
 import pytest
 
 from draftd.engine import hooks
-from draftd.engine.generation import entry
 from draftd.engine.hooks import UnfitError, expect
+from draftd.protocol import RECORD_PREFIX
 
 
 def helper(first: int, second: int = 0) -> int:
@@ -51,56 +52,66 @@ def unfit() -> None:
     raise UnfitError("not what it was")
 
 
+def broken() -> None:
+    raise TypeError("no hook at all")
+
+
+def test_a_hook_that_does_not_fit_leaves_the_others_in_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    placing = {"first": unfit, "second": broken, "third": lambda: None}
+    monkeypatch.setattr(hooks, "HOOKS", {name: (place, "something") for name, place in placing.items()})
+    reasons = {"first": "not what it was", "second": "TypeError: no hook at all", "third": hooks.PLACED}
+    assert hooks.place_all() == reasons
+
+
+@pytest.mark.parametrize(("missing", "accounting"), [("serving", False), ("guard", True)])
+def test_what_a_worker_lacks_is_said_and_counting_is_a_part_of_serving(
+    missing: str, accounting: bool, capfd: pytest.CaptureFixture[str]
+) -> None:
+    hooks.announce(dict.fromkeys(hooks.HOOKS, hooks.PLACED) | {missing: "it is another one"})
+    said, record = capfd.readouterr().err.splitlines()
+    assert said == f"draftd-engine: {hooks.HOOKS[missing][1]}: it is another one"
+    assert json.loads(record.removeprefix(RECORD_PREFIX))["accounting"] is accounting
+
+
+PLACED_HERE = """
+from mlx_lm import server
+from draftd.engine import hooks
+{change}
+print(hooks.place_all()["serving"], getattr(server.ResponseGenerator, "_serve_single", None))
+"""
+
+
+@pytest.mark.real
 @pytest.mark.parametrize(
-    ("fit", "parts"),
+    ("change", "says"),
     [
-        ({"loop", "acceptance", "progress"}, {"tick", "report", "own_loop"}),
-        ({"acceptance", "progress"}, {"tick", "report"}),
-        ({"progress"}, {"tick"}),
-        (set(), None),
+        ("", "placed"),
+        (
+            "del server.ResponseGenerator._serve_single",
+            "there is no mlx_lm.server.ResponseGenerator._serve_single",
+        ),
+        ("server.Response = lambda text, token: None", "mlx_lm.server.Response takes no logprob"),
+        (
+            "server.ResponseGenerator._tokenize = lambda self, request: None",
+            "mlx_lm.server.ResponseGenerator._tokenize takes no tokenizer",
+        ),
+        (
+            "server.ResponseGenerator._generate = lambda self: None",
+            "_generate does not use mlx_lm.server.ResponseGenerator._serve_single",
+        ),
     ],
 )
-def test_speculative_decoding_is_wrapped_once_with_the_parts_that_fit(
-    monkeypatch: pytest.MonkeyPatch, fit: set[str], parts: set[str] | None
-) -> None:
-    placing = {name: ((lambda: None) if name in fit else unfit, "something") for name in hooks.STEP_PARTS}
-    monkeypatch.setattr(hooks, "HOOKS", placing)
-    wrapped = Wrapped(monkeypatch)
-    assert hooks.place_all() == {
-        name: hooks.PLACED if name in fit else "not what it was" for name in hooks.STEP_PARTS
-    }
-    assert wrapped.parts == ([] if parts is None else [parts])
-
-
-def test_if_it_cannot_be_wrapped_every_part_of_it_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
-    placing = {name: (lambda: None, "something") for name in ("guard", *hooks.STEP_PARTS)}
-    monkeypatch.setattr(hooks, "HOOKS", placing)
-    Wrapped(monkeypatch, by=helper)
-    reasons = hooks.place_all()
-    assert reasons.pop("guard") == hooks.PLACED
-    assert set(reasons) == set(hooks.STEP_PARTS)
-    assert all(reason.startswith("TypeError: ") for reason in reasons.values())
-
-
-class Wrapped:
-    """Stands for the wrapper around mlx_lm's function, and notes with which parts it was made."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, by: Any = None) -> None:
-        self.parts: list[set[str]] = []
-        module = stand_in(speculative_generate_step=helper)
-        monkeypatch.setattr(hooks, "_generate_module", lambda: module)
-        monkeypatch.setattr(entry, "SpeculativeStep", by or self.wrap)
-
-    def wrap(self, step: Any, *, tick: Any, report: Any, own_loop: bool, **_: Any) -> Any:
-        assert step is helper
-        self.parts.append(
-            {name for name, part in {"tick": tick, "report": report, "own_loop": own_loop}.items() if part}
-        )
-        return step
+def test_serving_is_placed_where_all_that_it_uses_is_there(change: str, says: str) -> None:
+    code = PLACED_HERE.format(change=change)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith(says)
+    assert ("_place_serving" in done.stdout) is (says == "placed"), (
+        "mlx_lm's own stays where ours is not placed"
+    )
 
 
 def test_importing_the_package_imports_no_mlx() -> None:
-    generation = [f"generation.{name}" for name in ("acceptance", "estimates", "policy")]
+    generation = [f"generation.{name}" for name in ("acceptance", "drafters.lookup", "estimates", "policy")]
     others = ("exits", "guard", "lifeline", "model_facts", "progress", "records", "request_context")
     modules = ", ".join(f"draftd.engine.{name}" for name in (*generation, *others))
     code = f"import sys, {modules}; print([name for name in sys.modules if name.startswith('mlx')])"

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from mlx_lm.models.cache import ArraysCache, CacheList, KVCache, RotatingKVCache
 
-from draftd.engine.model_facts import facts, loaded_record, saying
+from draftd.engine.model_facts import context_length, facts, loaded_record, saying
 from draftd.protocol import RECORD_PREFIX
 
 
@@ -20,18 +20,25 @@ def rotating(size: int) -> Any:
     return RotatingKVCache(max_size=size)
 
 
+class NobodyKnowsCache:
+    """Of a kind that mlx_lm may have one day."""
+
+
 @pytest.mark.parametrize(
-    ("caches", "kinds", "trimmable", "window"),
+    ("caches", "kinds", "refused"),
     [
-        ([KVCache(), KVCache()], ["KVCache"], True, None),
-        ([rotating(512), KVCache(), rotating(128)], ["RotatingKVCache", "KVCache"], False, 128),
-        ([ArraysCache(2), KVCache()], ["ArraysCache", "KVCache"], False, None),
-        ([CacheList(KVCache(), ArraysCache(1)), KVCache()], ["KVCache", "ArraysCache"], False, None),
+        ([KVCache(), KVCache()], ["KVCache"], False),
+        ([rotating(512), KVCache(), rotating(128)], ["RotatingKVCache", "KVCache"], False),
+        ([ArraysCache(2), KVCache()], ["ArraysCache", "KVCache"], False),
+        ([CacheList(KVCache(), ArraysCache(1)), KVCache()], ["KVCache", "ArraysCache"], False),
+        ([KVCache(), NobodyKnowsCache()], ["KVCache", "NobodyKnowsCache"], True),
     ],
 )
-def test_caches(caches: list[Any], kinds: list[str], trimmable: bool, window: int | None) -> None:
+def test_caches(caches: list[Any], kinds: list[str], refused: bool) -> None:
     said = facts(model(*caches))
-    assert (said["cache"], said["trimmable"], said["window"]) == (kinds, trimmable, window)
+    assert said["cache"] == kinds
+    assert (said["refusal"] is not None) == refused
+    assert refused == ("NobodyKnowsCache" in (said["refusal"] or ""))
 
 
 @dataclass
@@ -52,6 +59,30 @@ class Text:
 def test_vocabulary_and_context(args: dict[str, Any], vocabulary: int | None, context: int | None) -> None:
     said = facts(model(KVCache(), **args))
     assert (said["vocabulary"], said["context"]) == (vocabulary, context)
+
+
+@pytest.mark.parametrize(
+    ("scaling", "context"),
+    [
+        (None, 100),
+        ({"type": "yarn", "factor": 4.0, "original_max_position_embeddings": 100}, 400),
+        ({"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 25}, 100),
+        ({"rope_type": "linear", "factor": 2.0}, 200),
+        ({"rope_type": "llama3", "factor": 8.0, "original_max_position_embeddings": 50}, 100),
+        ({"type": "default", "mrope_section": [16]}, 100),
+        ({"type": "yarn", "factor": None}, 100),
+        ("yarn", 100),
+    ],
+)
+def test_a_context_may_be_stretched(scaling: Any, context: int) -> None:
+    args = SimpleNamespace(max_position_embeddings=100, rope_scaling=scaling)
+    assert context_length(args) == context
+    assert context_length(SimpleNamespace(text_config=vars(args))) == context
+
+
+def test_a_context_has_several_names() -> None:
+    assert context_length(SimpleNamespace(n_positions=9)) == 9
+    assert context_length(None) is None
 
 
 def test_a_model_that_says_nothing_of_itself() -> None:
@@ -83,7 +114,7 @@ def test_the_record_comes_after_loading(draft: Any, capfd: pytest.CaptureFixture
     said = json.loads(line.removeprefix(RECORD_PREFIX))
     assert said["event"] == "loaded"
     assert said["target"]["vocabulary"] == 10
-    assert (said["draft"] or {}).get("window") == (8 if draft else None)
+    assert (said["draft"] or {}).get("cache") == (["RotatingKVCache"] if draft else None)
 
 
 def test_models_of_which_nothing_can_be_said_are_loaded_all_the_same(

@@ -1,6 +1,5 @@
 """The engine as a process: how it starts, and every way in which it ends."""
 
-import functools
 import json
 import os
 import signal
@@ -22,20 +21,15 @@ pytestmark = pytest.mark.real
 
 GONE_S = 2.0
 QUESTION = turn("What is draftd?")
+# As if another version of mlx_lm served single requests by a function of another name.
 OTHER_VERSION = """
-import importlib, runpy
-module = importlib.import_module("mlx_lm.generate")
-step = module.speculative_generate_step
-def other(prompt, model, draft_model, *args, {parameters}, **kwargs):
-    yield from step(prompt, model, draft_model, *args, {passed}, **kwargs)
-module.speculative_generate_step = other
+import runpy, sys
+from mlx_lm import server
+serve = server.ResponseGenerator._serve_single
+def _serve_single(self, job, stream): serve(self, job, stream)
+server.ResponseGenerator._serve_single = _serve_single
 runpy.run_module("draftd.engine", run_name="__main__")
 """
-OTHER_NAMES = OTHER_VERSION.format(parameters="draft_length=2", passed="**{}")
-FEWER_NAMES = OTHER_VERSION.format(
-    parameters="num_draft_tokens=2, max_tokens=256",
-    passed="num_draft_tokens=num_draft_tokens, max_tokens=max_tokens",
-)
 
 
 class Engines(list[Engine]):
@@ -60,9 +54,11 @@ def test_it_says_once_how_it_started(drafted: Engine) -> None:
 
 
 def test_it_says_what_the_models_are_like_when_they_have_loaded(drafted: Engine, plain: Engine) -> None:
+    for engine in (drafted, plain):
+        engine.wait_for_line('"event": "loaded"')  # which comes after it listens
     (loaded,) = drafted.records("loaded")
     assert loaded["target"]["cache"] == loaded["draft"]["cache"] == ["KVCache"]
-    assert loaded["target"]["trimmable"] is loaded["draft"]["trimmable"] is True
+    assert loaded["target"]["refusal"] is loaded["draft"]["refusal"] is None
     config = json.loads((TARGET / "config.json").read_text())
     assert loaded["target"]["vocabulary"] == loaded["draft"]["vocabulary"] == config["vocab_size"]
     assert loaded["target"]["context"] == config["max_position_embeddings"]
@@ -129,38 +125,20 @@ def test_a_hook_that_does_not_fit_is_told_once_and_the_worker_serves(
     engines_of_mine: Engines, pair: tuple[Path, Path], drafted: Engine
 ) -> None:
     engine = engines_of_mine.start(
-        "--model", pair[0], "--draft-model", pair[1], start=(sys.executable, "-c", OTHER_NAMES)
+        "--model", pair[0], "--draft-model", pair[1], start=(sys.executable, "-c", OTHER_VERSION)
     ).listening()
     texts = {one.complete(QUESTION, max_tokens=20) for one in (engine, drafted) for _ in range(2)}
     assert len(texts) == 1
     (started,) = engine.records("started")
-    reason = "mlx_lm.generate.speculative_generate_step takes no num_draft_tokens, max_tokens"
-    assert (started["accounting"], started["hooks"]["acceptance"]) == (False, reason)
-    loop = started["hooks"]["loop"]
-    assert "takes no stream, num_draft_tokens" in loop
-    assert started["hooks"]["prompt_cache"] == started["hooks"]["progress"] == "placed"
+    reason = "mlx_lm.server.ResponseGenerator._serve_single takes no request"
+    assert (started["accounting"], started["hooks"]["serving"]) == (False, reason)
+    assert {name for name, state in started["hooks"].items() if state != "placed"} == {"serving"}
     said = [line for line in engine.lines if line.startswith("draftd-engine: ")]
     assert said == [
-        "draftd-engine: fewer draft tokens are kept where the temperature is above 0, and no draft length "
-        f"adapts: {loop}",
-        f"draftd-engine: draft acceptance is not counted: {reason}",
+        "draftd-engine: nothing is drafted but in mlx_lm's own way, and draft acceptance is not counted: "
+        + reason
     ]
     assert engine.records("generation") == []
-
-
-def test_acceptance_is_counted_without_our_loop(engines_of_mine: Engines, pair: tuple[Path, Path]) -> None:
-    engine = engines_of_mine.start(
-        "--model", pair[0], "--draft-model", pair[1], start=(sys.executable, "-c", FEWER_NAMES)
-    ).listening()
-    (started,) = engine.records("started")
-    assert started["accounting"] is True
-    assert {name for name, state in started["hooks"].items() if state != "placed"} == {"loop"}
-    body = {"prompt": QUESTION, "max_tokens": 20, "temperature": 0.7, "num_draft_tokens": 5}
-    for headers, length in (({}, 5), ({"X-Draftd-Draft": "auto"}, 3)):
-        engine.generation(functools.partial(engine.ask, "/v1/completions", headers=headers, **body))
-        record = engine.records("generation")[-1]
-        assert (record["draft_length"], record["rule"], record["tokens"]) == (length, "plain", 20)
-        assert record["proposed"] > 0
 
 
 def test_sigterm_ends_it_at_once_while_generating(engines_of_mine: Engines, pair: tuple[Path, Path]) -> None:

@@ -33,25 +33,26 @@ def stored(cache: TruePromptCache, prompt: list[int]) -> tuple[list[int], list[i
 @pytest.mark.parametrize(
     ("name", "lengths", "kept"),
     [
-        ("every layer has the whole key", (20, 20, 20), 20),
-        ("the last token is the target's own", (19, 19, 19), 19),
-        ("and the draft model lags by one more", (19, 19, 18), 18),
-        ("the draft model has no generated token", (19, 19, 5), 5),
-        ("a layer is ahead of the key", (20, 23, 20), 20),
+        ("every layer has the whole key", (20, 20, 20), (20, 20, 20)),
+        ("the last token is the target's own", (19, 19, 19), (19, 19, 19)),
+        ("and the draft model lags by one more", (19, 19, 18), (19, 19, 18)),
+        ("the draft model has no generated token", (19, 19, 5), (19, 19, 5)),
+        ("the draft model is ahead of the target model", (18, 18, 19), (18, 18, 18)),
+        ("a layer is ahead of the key", (20, 23, 20), (20, 20, 20)),
     ],
 )
 @pytest.mark.parametrize("kind", [KVCache, QuantizedKVCache])
-def test_key_and_layers_are_cut_to_the_shortest(
-    name: str, lengths: tuple[int, ...], kept: int, kind: Any
+def test_the_key_is_cut_to_what_the_target_model_has_read(
+    name: str, lengths: tuple[int, ...], kept: tuple[int, ...], kind: Any
 ) -> None:
     cache = TruePromptCache()
     cache.insert_cache(MODEL, TOKENS, layers(*lengths, kind=kind))
-    assert stored(cache, [*TOKENS, 1, 2]) == ([kept] * 3, [*TOKENS[kept:], 1, 2]), name
+    assert stored(cache, [*TOKENS, 1, 2]) == ([*kept], [*TOKENS[kept[0] :], 1, 2]), name
 
 
 def test_a_key_that_nobody_has_processed_is_not_stored() -> None:
     cache = TruePromptCache()
-    cache.insert_cache(MODEL, TOKENS, layers(20, 20, 0))
+    cache.insert_cache(MODEL, TOKENS, layers(0, 0, 0))
     assert (len(cache), cache.nbytes) == (0, 0)
 
 
@@ -65,7 +66,7 @@ def test_a_prompt_equal_to_a_key_leaves_one_token() -> None:
 def test_a_prompt_of_one_token_that_is_a_key() -> None:
     cache = TruePromptCache()
     cache.insert_cache(MODEL, [7], layers(1, 1))
-    assert stored(cache, [7]) == ([0, 0], [7])
+    assert stored(cache, [7]) == ([], [7])
 
 
 def test_a_prompt_shorter_than_a_key_leaves_one_token() -> None:
@@ -96,31 +97,36 @@ def test_layers_that_cannot_be_trimmed_are_not_used_for_their_own_key() -> None:
     assert cache.fetch_nearest_cache(MODEL, [*TOKENS, 1])[1] == [1]
 
 
-def test_layers_that_neither_fit_nor_can_be_trimmed_are_not_stored() -> None:
+def test_layers_that_neither_fit_nor_can_be_cut_are_not_stored() -> None:
     cache = TruePromptCache()
-    cache.insert_cache(MODEL, TOKENS, [ArraysCache(1), *layers(19)])
-    cache.insert_cache(MODEL, TOKENS, [ArraysCache(1), *layers(21)])
-    assert len(cache) == 1  # the first one, under the key that it fits
-    assert cache.fetch_nearest_cache(MODEL, [*TOKENS, 1])[1] == [TOKENS[-1], 1]
+    cache.insert_cache(MODEL, TOKENS, [*layers(19), ArraysCache(1)])
+    assert len(cache) == 0
+
+
+def test_a_draft_model_that_has_read_nothing_keeps_nothing_from_being_stored() -> None:
+    cache = TruePromptCache()
+    cache.insert_cache(MODEL, TOKENS, layers(19, 19, 0))
+    assert stored(cache, [*TOKENS, 1]) == ([19, 19, 0], [TOKENS[-1], 1])
+    assert stored(cache, TOKENS[:10]) == ([9, 9, 0], TOKENS[9:10])
 
 
 def test_a_layer_of_several_caches_is_cut_in_each() -> None:
     cache = TruePromptCache()
-    cache.insert_cache(MODEL, TOKENS, [CacheList(*layers(20, 18)), *layers(19)])
+    cache.insert_cache(MODEL, TOKENS, [CacheList(*layers(22, 21)), *layers(19)])
     found, rest = cache.fetch_nearest_cache(MODEL, [*TOKENS, 1])
     assert found is not None
-    assert [part.offset for part in found[0].caches] + [found[1].offset] == [18, 18, 18]
-    assert rest == [*TOKENS[18:], 1]
+    assert [part.offset for part in found[0].caches] + [found[1].offset] == [20, 20, 19]
+    assert rest == [1]
 
 
 def test_a_layer_that_has_forgotten_its_start_is_neither_stored_nor_fetched_too_long() -> None:
     chunked = fill(ChunkedKVCache(4), 20)
     chunked.maybe_trim_front()
     cache = TruePromptCache()
-    cache.insert_cache(MODEL, TOKENS, [chunked, *layers(10)])
+    cache.insert_cache(MODEL, TOKENS[:10], [chunked, *layers(10)])
     assert len(cache) == 0
-    cache.insert_cache(MODEL, TOKENS[:16], [chunked, *layers(20)])
-    assert stored(cache, [*TOKENS[:16], 1]) == ([16, 16], [1])
+    cache.insert_cache(MODEL, TOKENS, [chunked, *layers(20)])
+    assert stored(cache, [*TOKENS, 1]) == ([20, 20], [1])
     assert cache.fetch_nearest_cache(MODEL, TOKENS[:10]) == (None, TOKENS[:10])
 
 

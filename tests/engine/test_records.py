@@ -5,14 +5,14 @@ import os
 import subprocess
 import sys
 import threading
+from typing import Any
 
 import pytest
 
 from draftd.engine import records
 from draftd.engine.generation.acceptance import AcceptanceCount
-from draftd.engine.generation.estimates import CostModel
 from draftd.engine.records import generation_record, report_generation
-from draftd.protocol import RECORD_PREFIX, acceptance_line
+from draftd.protocol import LOOKUP_DRAFTER, MODEL_DRAFTER, PAPER_RULE, RECORD_PREFIX, Costs, acceptance_line
 
 
 @pytest.mark.parametrize(
@@ -36,52 +36,68 @@ def test_record_is_one_line_with_a_prefix_and_json() -> None:
     assert json.loads(text) == {"event": "started", "reason": "two\nlines"}
 
 
+def count(*tokens: tuple[str, int, bool], draft_length: int | None = None) -> AcceptanceCount:
+    """Count tokens: the drafter of their round, what it proposed, and whether they were drafted."""
+    result = AcceptanceCount(draft_length, PAPER_RULE)
+    for drafter, proposed, drafted in tokens:
+        result.observe(drafter, proposed, drafted=drafted)
+    return result
+
+
+ALONE = ("alone", 0, False)
+KEPT, AFTER = (MODEL_DRAFTER, 2, True), (MODEL_DRAFTER, 2, False)
+LOOKED_UP = (LOOKUP_DRAFTER, 3, True)
+
+
+def said(line: str) -> dict[str, Any]:
+    made: dict[str, Any] = json.loads(line.removeprefix(RECORD_PREFIX))
+    return made
+
+
 def test_generation_record_has_the_agreed_keys() -> None:
-    count = AcceptanceCount(draft_length=2, max_tokens=4)
-    for from_draft in (True, False, True):
-        count.observe(from_draft)
-    line = generation_record(count, None, memory={"active": 1, "cache": 2, "peak": 3})
-    assert json.loads(line.removeprefix(RECORD_PREFIX)) == {
+    counted = count(KEPT, AFTER, ALONE, LOOKED_UP, draft_length=2)
+    assert said(generation_record(counted, None, 0.5, memory={"active": 1, "cache": 2, "peak": 3})) == {
         "event": "generation",
         "rounds": 2,
-        "proposed": 4,
+        "proposed": 5,
         "accepted": 2,
+        "drafters": {
+            "model": {"rounds": 1, "proposed": 2, "accepted": 1},
+            "lookup": {"rounds": 1, "proposed": 3, "accepted": 1},
+        },
         "truncated_rounds": 1,
         "draft_length": 2,
-        "rule": "plain",
-        "accepted_by_position": [2, 0],
-        "proposed_by_position": [2, 2],
-        "tokens": 3,
+        "rule": "paper",
+        "accepted_by_position": [2, 0, 0],
+        "proposed_by_position": [2, 2, 1],
+        "tokens": 4,
         "memory": {"active": 1, "cache": 2, "peak": 3},
     }
 
 
-def test_costs_and_speedup_stand_in_it_where_something_was_drafted() -> None:
-    cost_model = CostModel(10.0, 1.0, (10.0, 11.0, 12.0))
-    count = AcceptanceCount(draft_length=2, max_tokens=9)
-    count.observe(False, proposed=0)
-    assert "costs" not in generation_record(count, cost_model)
-    count.observe(True)
-    said = json.loads(generation_record(count, cost_model).removeprefix(RECORD_PREFIX))
-    assert said["costs"] == {"single": 10.0, "draft": 1.0, "verify": 12.0}
-    assert said["speedup"] == pytest.approx(2 * 10 / (2 + 12 + 10))
+def test_costs_and_speedup_stand_in_it_where_they_are_known() -> None:
+    counted = count(KEPT, AFTER)
+    assert not {"costs", "speedup"} & set(said(generation_record(counted, None, 0.5)))
+    record = said(generation_record(counted, Costs(10.0, 1.0, 12.0), 16.0))
+    assert record["costs"] == {"single": 10.0, "draft": 1.0, "verify": 12.0}
+    assert record["speedup"] == pytest.approx(2 * 10 / 16)
+    cut = said(generation_record(count(KEPT), Costs(10.0, 1.0, 12.0), 0.0))
+    assert "costs" in cut
+    assert "speedup" not in cut, "a first round that was cut has no time"
 
 
 def test_the_line_for_people_comes_first(capfd: pytest.CaptureFixture[str]) -> None:
-    count = AcceptanceCount(draft_length=1, max_tokens=9)
-    count.observe(True)
-    report_generation(count, None)
+    report_generation(count(KEPT, KEPT), None, 1.0, None)
     human, record = capfd.readouterr().err.splitlines()
-    assert human == "Draft tokens accepted: 1/1 (100%)"
+    assert human == "Draft tokens accepted: 2/2 (100%)"
     assert record.startswith('draftd-engine {"event": "generation", "rounds": 1,')
 
 
 def test_a_request_without_drafting_has_a_record_and_no_line(capfd: pytest.CaptureFixture[str]) -> None:
-    count = AcceptanceCount(draft_length=0, max_tokens=9)
-    count.observe(False)
-    report_generation(count, None)
+    report_generation(count(ALONE), None, 1.0, None)
     (record,) = capfd.readouterr().err.splitlines()
-    assert json.loads(record.removeprefix(RECORD_PREFIX))["tokens"] == 1
+    assert said(record)["tokens"] == 1
+    assert said(record)["drafters"] == {}
 
 
 def test_say_keeps_to_one_line(capfd: pytest.CaptureFixture[str]) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from draftd.engine.request_context import RequestContext, carry, current, read
+from draftd.engine.request_context import RequestContext, carry, current, of, read
 from tests.engine.served import Engine, turn
 
 
@@ -20,6 +20,9 @@ from tests.engine.served import Engine, turn
         ({"X-Draftd-Profile": ""}, RequestContext()),
         ({"X-Draftd-Profile": "a", "X-Draftd-Draft": "auto"}, RequestContext("a", auto=True)),
         ({"X-Draftd-Draft": "manual"}, RequestContext()),
+        ({"X-Draftd-Drafters": "lookup"}, RequestContext(drafters=frozenset({"lookup"}))),
+        ({"X-Draftd-Drafters": "model,eagle"}, RequestContext(drafters=frozenset({"model"}))),
+        ({"X-Draftd-Drafters": ""}, RequestContext(drafters=frozenset())),
     ],
 )
 def test_headers(headers: dict[str, str], context: RequestContext) -> None:
@@ -32,7 +35,7 @@ class Arguments:
 
 
 class Generator:
-    """Serves in another thread than the one that asks, and keeps what was current there."""
+    """Serves in another thread than the one that asks, and keeps the contexts that arrive there."""
 
     def __init__(self) -> None:
         self.requests: queue.Queue[Any] = queue.Queue()
@@ -44,10 +47,9 @@ class Generator:
     def serve_all(self) -> None:
         while not self.requests.empty():
             self._serve_single(self.requests.get(), None)
-        self.seen.append(current())
 
     def _serve_single(self, request: Any, stream: Any) -> None:
-        self.seen.append(current())
+        self.seen.append(of(request[-1]))
         if request[1] == "bad":
             raise RuntimeError
 
@@ -62,7 +64,7 @@ class Handler:
         self.generator.generate(self.text, Arguments(), progress_callback=None)
 
 
-def test_it_is_current_for_as_long_as_the_request_is_served() -> None:
+def test_it_travels_with_the_request_to_the_thread_that_serves_it() -> None:
     class MyHandler(Handler): ...
 
     class MyGenerator(Generator): ...
@@ -76,7 +78,7 @@ def test_it_is_current_for_as_long_as_the_request_is_served() -> None:
     serving = threading.Thread(target=generator.serve_all)
     serving.start()
     serving.join()
-    assert generator.seen == [RequestContext("a"), RequestContext("b"), RequestContext(), RequestContext()]
+    assert generator.seen == [RequestContext("a"), RequestContext("b"), RequestContext()]
 
 
 def test_a_request_that_fails_leaves_nothing_behind() -> None:
@@ -96,7 +98,7 @@ def test_a_request_that_fails_leaves_nothing_behind() -> None:
 def test_the_lines_of_a_request_say_whose_it_is(drafted: Engine) -> None:
     body = {"prompt": turn("Hello!"), "max_tokens": 5}
     _, lines = drafted.generation(
-        lambda: drafted.ask("/v1/completions", headers={"X-Draftd-Profile": "mine"}, **body)
+        lambda: drafted.ask("/v1/completions", {"X-Draftd-Profile": "mine"}, **body)
     )
     assert any(line.startswith("[mine] Draft tokens accepted: ") for line in lines)
     assert drafted.records("generation")[-1]["profile"] == "mine"

@@ -56,7 +56,7 @@ def test_flags_that_mlx_lm_refuses(spare: Spare) -> None:
     code, output = spare.end()
     assert code == EXIT_REFUSED
     started, usage = output.splitlines()[:2]
-    assert '"hooks": {"loop": "placed"' in started
+    assert '"hooks": {"answers": "placed"' in started
     assert usage.startswith("usage: draftd.engine [-h]")
 
 

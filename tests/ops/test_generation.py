@@ -102,7 +102,8 @@ class Telling(OpenAIServer):
 
 
 def row(proposed: int, accepted: int, length: int = 5) -> dict[str, Any]:
-    return {"num_draft_tokens": length, "acceptance": {"proposed": proposed, "accepted": accepted}}
+    drafters = ["lookup", "model"] if length else []
+    return {"drafters": drafters, "acceptance": {"proposed": proposed, "accepted": accepted}}
 
 
 def test_what_was_drafted_is_what_the_figures_grew_by_however_late() -> None:

@@ -14,12 +14,18 @@ MADE = Generation("text", 10, True, 0.1, 1.0, "stop")
 ROW = {
     "model": "big",
     "draft_model": "small",
+    "drafters": ["lookup", "model"],
+    "draft_refusal": None,
     "num_draft_tokens": 5,
     "auto_draft": False,
     "state": "ready",
     "port": 8001,
 }
-PLAIN = ROW | {"num_draft_tokens": 0, "draft_model": None, "state": "stopped", "port": None}
+PLAIN = ROW | {"num_draft_tokens": 0, "draft_model": None, "drafters": [], "state": "stopped", "port": None}
+LOOKUP = ROW | {"num_draft_tokens": 0, "draft_model": None, "drafters": ["lookup"]}
+OLD = {
+    key: value for key, value in ROW.items() if key not in {"drafters", "draft_refusal"}
+}  # of draftd 0.1.0
 
 
 @pytest.mark.parametrize(
@@ -56,8 +62,10 @@ def test_a_word_that_names_no_one_model_is_refused(word: str, models: list[str],
 @pytest.mark.parametrize(
     ("models", "name", "row", "text"),
     [
-        (["p"], "p", ROW, "p: big, 5 draft tokens from small; worker ready on port 8001"),
-        (["p"], "p", PLAIN, "p: big, without a draft model; worker stopped on port –"),
+        (["p"], "p", ROW, "p: big, drafted by lookup and small (5 tokens); worker ready on port 8001"),
+        (["p"], "p", LOOKUP, "p: big, drafted by lookup; worker ready on port 8001"),
+        (["p"], "p", OLD, "p: big, drafted by small (5 tokens); worker ready on port 8001"),
+        (["p"], "p", PLAIN, "p: big, no drafting; worker stopped on port –"),
         (["p"], "p", None, "p"),
         (["p", "q"], "", None, "the server’s own choice (2 listed: p, q)"),
         (None, "p", None, "p (it lists no models)"),
@@ -74,7 +82,10 @@ def test_what_is_said_of_the_model(
     [
         (Drafted(40, 30), ROW, "75% (30 of 40 draft tokens accepted)"),
         (None, None, "unknown: only a draftd daemon reports it"),
-        (None, PLAIN, "none: this profile has no draft model"),
+        (None, PLAIN, "none: nothing drafts for this profile"),
+        (None, LOOKUP, "none: neither the prompt nor an old answer had anything to look up"),
+        (None, ROW | {"draft_refusal": "it keeps Odd"}, "none: it keeps Odd"),
+        (None, OLD, "unknown: the worker reported no drafting ('draftd logs' may say why)"),
         (None, ROW, "unknown: the worker reported no drafting ('draftd logs' may say why)"),
     ],
 )

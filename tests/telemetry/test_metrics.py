@@ -26,6 +26,7 @@ REPORT = GenerationReport(
     rule="paper",
     costs=Costs(0.02, 0.004, 0.03),
     speedup=1.5,
+    drafters={"lookup": DraftAcceptance(1, 8), "model": DraftAcceptance(40, 50)},
 )
 
 
@@ -77,6 +78,9 @@ NAMES = {
     "draftd_queue_wait_seconds": ("histogram", {"profile"}),
     "draftd_draft_acceptance_ratio": ("gauge", {"profile"}),
     "draftd_draft_accounting": ("gauge", {"profile"}),
+    "draftd_draft_refused": ("gauge", {"profile"}),
+    "draftd_draft_proposed_by_drafter_total": ("counter", {"profile", "drafter"}),
+    "draftd_draft_accepted_by_drafter_total": ("counter", {"profile", "drafter"}),
     "draftd_draft_accepted_by_position_total": ("counter", {"profile", "position"}),
     "draftd_draft_proposed_by_position_total": ("counter", {"profile", "position"}),
     "draftd_draft_length": ("histogram", {"profile"}),

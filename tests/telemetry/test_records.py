@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from draftd.protocol import PAPER_RULE, PLAIN_RULE, Costs
 from draftd.telemetry.records import (
     MAX_COUNT,
+    MAX_TEXT,
     DraftAcceptance,
     EngineStarted,
     GenerationReport,
@@ -55,6 +56,16 @@ def engine(**said: object) -> str:
         (engine(event="generation", rounds=0, proposed=0, accepted=0), GenerationReport(0, 0, 0)),
         (engine(event="generation", rounds=1, proposed=1, accepted=1, new=[{}]), GenerationReport(1, 1, 1)),
         (
+            engine(
+                event="generation",
+                rounds=1,
+                proposed=5,
+                accepted=2,
+                drafters={"lookup": {"proposed": 5, "accepted": 2}, "eagle": {"proposed": 1, "accepted": 1}},
+            ),
+            GenerationReport(1, 5, 2, drafters={"lookup": DraftAcceptance(2, 5)}),
+        ),
+        (
             engine(event="generation", rounds=1, proposed=1, accepted=1, rule="nobody's"),
             GenerationReport(1, 1, 1),
         ),
@@ -72,24 +83,22 @@ def engine(**said: object) -> str:
                 event="loaded",
                 target={
                     "cache": ["KVCache"],
-                    "trimmable": True,
+                    "refusal": None,
                     "window": None,
                     "vocabulary": 9,
                     "context": 8,
                 },
                 draft=None,
             ),
-            ModelsLoaded(ModelFacts(("KVCache",), True, None, 9, 8)),
+            ModelsLoaded(ModelFacts(("KVCache",), None, 9, 8)),
         ),
         (
             engine(
                 event="loaded",
-                target={"cache": ["ArraysCache", "KVCache"], "trimmable": False},
-                draft={"cache": ["RotatingKVCache"], "trimmable": False, "window": 512, "new": [{}]},
+                target={"cache": ["ArraysCache", "KVCache"], "refusal": "no"},
+                draft={"cache": ["RotatingKVCache"], "refusal": None, "new": [{}]},
             ),
-            ModelsLoaded(
-                ModelFacts(("ArraysCache", "KVCache"), False), ModelFacts(("RotatingKVCache",), False, 512)
-            ),
+            ModelsLoaded(ModelFacts(("ArraysCache", "KVCache"), "no"), ModelFacts(("RotatingKVCache",))),
         ),
     ],
 )
@@ -135,6 +144,15 @@ def test_lines_with_a_record(line: str, record: Record | None) -> None:
         engine(event="generation", rounds=1, proposed=1, accepted=1, accepted_by_position=[1]),
         engine(event="generation", rounds=1, proposed=1, accepted=1, proposed_by_position=[-1]),
         engine(event="generation", rounds=1, proposed=1, accepted=1, proposed_by_position=7),
+        engine(event="generation", rounds=1, proposed=1, accepted=1, drafters=[]),
+        engine(event="generation", rounds=1, proposed=1, accepted=1, drafters={"model": {"proposed": 1}}),
+        engine(
+            event="generation",
+            rounds=1,
+            proposed=1,
+            accepted=1,
+            drafters={"model": {"proposed": 1, "accepted": 2}},
+        ),
         engine(event="generation", rounds=1, proposed=1, accepted=1, proposed_by_position=[0] * 2000),
         engine(event="generation", rounds=1, proposed=1, accepted=1, memory=[]),
         engine(event="generation", rounds=1, proposed=1, accepted=1, memory={"active": -1}),
@@ -148,12 +166,12 @@ def test_lines_with_a_record(line: str, record: Record | None) -> None:
         engine(event="started", accounting=1),
         engine(event="loaded"),
         engine(event="loaded", target=[]),
-        engine(event="loaded", target={"cache": ["KVCache"]}),
-        engine(event="loaded", target={"cache": "KVCache", "trimmable": True}),
-        engine(event="loaded", target={"cache": [1], "trimmable": True}),
-        engine(event="loaded", target={"cache": [], "trimmable": 1}),
-        engine(event="loaded", target={"cache": [], "trimmable": True, "window": -1}),
-        engine(event="loaded", target={"cache": [], "trimmable": True}, draft={}),
+        engine(event="loaded", target={"cache": ["KVCache"], "refusal": ["no"]}),
+        engine(event="loaded", target={"cache": "KVCache"}),
+        engine(event="loaded", target={"cache": [1]}),
+        engine(event="loaded", target={"cache": [], "refusal": 1}),
+        engine(event="loaded", target={"cache": [], "context": -1}),
+        engine(event="loaded", target={"cache": []}, draft={}),
         ISSUED[:-9],
     ],
 )
@@ -291,8 +309,8 @@ def test_engine_greeting_round_trips(started: EngineStarted) -> None:
 facts = st.builds(
     ModelFacts,
     st.lists(st.text()).map(tuple),
-    st.booleans(),
-    *[st.none() | st.integers(0, MAX_COUNT)] * 3,
+    st.none() | st.text(max_size=MAX_TEXT),
+    *[st.none() | st.integers(0, MAX_COUNT)] * 2,
 )
 
 

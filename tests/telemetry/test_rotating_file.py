@@ -62,7 +62,7 @@ def test_the_folder_is_the_owners(path: Path) -> None:
     assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
 
 
-@pytest.mark.fault(51)
+@pytest.mark.fault(55)
 def test_a_file_that_was_swept_away_or_replaced_is_begun_again(path: Path) -> None:
     file = RotatedFile(path, max_bytes=100, backups=1)
     file.write([b"one\n"])

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from draftd.profiles import MAX_DRAFT_TOKENS
 from draftd.protocol import Costs
 from draftd.telemetry.metrics import Metrics
-from draftd.telemetry.records import GenerationReport
+from draftd.telemetry.records import DraftAcceptance, GenerationReport
 from draftd.telemetry.speculation import WINDOW, Speculation
 from draftd.web import status_report
 from tests.telemetry.scraping import scrape, value
@@ -57,6 +57,7 @@ def test_status_tells_the_same(metrics: Metrics) -> None:
         "rounds_by_draft_length": [1, 0, 2],
         "requests_by_rule": {"paper": 1},
         "costs": {"single": 0.02, "draft": 0.004, "verify": 0.03},
+        "by_drafter": {},
         "speedup_estimate": 1.4,
     }
 
@@ -66,6 +67,16 @@ def test_an_estimate_weighs_requests_by_their_time(metrics: Metrics) -> None:
     for tokens, factor in ((100, 2.0), (100, 0.5)):
         metrics.record("fast", GenerationReport(1, 3, 1, tokens=tokens, speedup=factor))
     assert value(metrics, "draft_speedup_estimate", profile="fast") == pytest.approx(200 / 250)
+
+
+def test_each_drafter_is_counted_by_itself(metrics: Metrics) -> None:
+    for proposed in (3, 4):
+        by = {"lookup": DraftAcceptance(2, 8), "model": DraftAcceptance(1, proposed)}
+        metrics.record("fast", GenerationReport(2, 8 + proposed, 3, drafters=by))
+    assert value(metrics, "draft_proposed_by_drafter_total", profile="fast", drafter="lookup") == 16
+    assert value(metrics, "draft_accepted_by_drafter_total", profile="fast", drafter="lookup") == 4
+    assert value(metrics, "draft_proposed_by_drafter_total", profile="fast", drafter="model") == 7
+    assert value(metrics, "draft_accepted_by_drafter_total", profile="fast", drafter="model") == 2
 
 
 def test_the_estimate_forgets() -> None:

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import strategies as st
 from mlx_lm.server import APIHandler, process_message_content
 
+from draftd.engine.answers.completion import taking_top_logprobs
 from draftd.errors import RequestError
 from draftd.profiles import Profile
 from draftd.web.request_body import Endpoint
@@ -39,6 +40,12 @@ junk = st.recursive(
 )
 
 
+class Handler(APIHandler):  # type: ignore[misc]  # mlx_lm has no types
+    """mlx_lm's own, with what our engine changes about the fields that it takes."""
+
+    validate_model_parameters = taking_top_logprobs(APIHandler.validate_model_parameters)
+
+
 @dataclass
 class Taken:
     """What mlx_lm.server made of a body: the request, or the status and words of its refusal."""
@@ -51,7 +58,7 @@ class Taken:
 def taken_by_mlx(payload: bytes, endpoint: Endpoint) -> Taken:
     """Let mlx_lm.server's own handler read and check a body, up to where it would be queued for generation."""
     taken = Taken()
-    handler = object.__new__(APIHandler)
+    handler = object.__new__(Handler)
     handler.path = "/v1/" + endpoint.replace(".", "/")
     handler.headers = {"Content-Length": str(len(payload))}
     handler.rfile, handler.wfile = io.BytesIO(payload), io.BytesIO()

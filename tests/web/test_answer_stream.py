@@ -226,7 +226,10 @@ delta = st.fixed_dictionaries(
         "tool_calls": or_junk(st.lists(or_junk(call))),
     },
 )
-choice = st.fixed_dictionaries({}, optional={"delta": or_junk(delta), "text": words, "finish_reason": words})
+logprobs = or_junk(st.fixed_dictionaries({}, optional={"content": or_junk(st.lists(junk)), "refusal": junk}))
+choice = st.fixed_dictionaries(
+    {}, optional={"delta": or_junk(delta), "text": words, "finish_reason": words, "logprobs": logprobs}
+)
 odd_chunk = or_junk(
     st.fixed_dictionaries(
         {},
@@ -291,6 +294,25 @@ def test_a_chat_put_together_equals_one_that_was_not_streamed(
     )
     whole["choices"][0]["logprobs"] = None
     assert took(*streamed, usage_chunk(), b"[DONE]")[0].whole() == {**whole, "model": "asked-for"}
+
+
+def test_log_probabilities_are_joined_in_both_forms() -> None:
+    def told(endpoint: Endpoint, *logprobs: Any) -> Any:
+        chunks = [chunk({"content": "a"}) for _ in logprobs]
+        for made, each in zip(chunks, logprobs, strict=True):
+            made["choices"][0]["logprobs"] = each
+        return took(*chunks, chunk(finish="stop"), endpoint=endpoint)[0].whole()["choices"][0]["logprobs"]
+
+    one, two = {"token": "a", "logprob": 0.0}, {"token": "b", "logprob": -1.0}
+    chat = ({"content": [one], "refusal": None}, None, {"content": [two], "refusal": None})
+    assert told("chat.completions", *chat) == {"content": [one, two], "refusal": None}
+    text = ({"tokens": ["a"], "text_offset": [0]}, {"tokens": ["b"], "text_offset": [1]})
+    assert told("completions", *text) == {"tokens": ["a", "b"], "text_offset": [0, 1]}
+    assert told("chat.completions", None) is None
+    odd: list[Any] = ["x", {"content": "x"}, {"content": {"a": 1}}]
+    for each in odd:
+        with pytest.raises(BrokenAnswerError):
+            told("chat.completions", each)
 
 
 @given(texts)

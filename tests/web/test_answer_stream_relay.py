@@ -22,6 +22,13 @@ def chunk(delta: dict[str, Any], **more: Any) -> dict[str, Any]:
     return {"id": "x", "model": "default_model", "created": 1, "choices": [choice]} | more
 
 
+def scored(text: str) -> dict[str, Any]:
+    """With the same log-probability each time: then only the text differs."""
+    told = chunk({"content": text})
+    told["choices"][0]["logprobs"] = {"content": [{"token": "a", "logprob": 0.0}]}
+    return told
+
+
 def text_chunk(text: str) -> dict[str, Any]:
     return {
         "id": "x",
@@ -36,6 +43,7 @@ CHUNKS = st.one_of(
     TEXTS.map(lambda text: chunk({"reasoning": text})),
     TEXTS.map(lambda text: chunk({"content": text, "tool_calls": [CALL]})),
     TEXTS.map(text_chunk),
+    TEXTS.map(scored),
     st.just(chunk({})),
     st.just(chunk({}, choices=[], usage={"total_tokens": 1})),
 )

@@ -13,8 +13,9 @@ import pytest
 import pytest_asyncio
 from playwright.async_api import Browser, Page, async_playwright, expect
 
+from draftd.profiles import Profile
 from draftd.protocol import Costs
-from draftd.telemetry.records import GenerationReport
+from draftd.telemetry.records import DraftAcceptance, GenerationReport
 from draftd.web.dashboard import FILES
 from tests.harness import LIMIT, Served, fake, kill, serving
 
@@ -137,6 +138,9 @@ async def test_a_measured_speed_says_whether_drafting_pays_else_the_rule_of_thum
     made = [
         {
             "state": "ready",
+            "draft_model": "small",
+            "drafters": ["lookup", "model"],
+            "draft_refusal": None,
             "acceptance": {"proposed": 100, "accepted": 100 * ratio, "ratio": ratio},
             "speculation": {"speedup_estimate": factor},
         }
@@ -157,7 +161,10 @@ async def test_how_drafting_went_by_position_and_what_it_costs_is_shown(
         await expect(field(page, "a", "state")).to_have_text("ready")
         await expect(drafts).to_be_hidden()
         costs = Costs(single=0.02, draft=0.0015, verify=0.0256)
-        report = GenerationReport(3, 9, 4, 0, 3, (3, 1, 0), (3, 3, 3), tokens=7, costs=costs, speedup=1.1)
+        drafters = {"lookup": DraftAcceptance(1, 3), "model": DraftAcceptance(3, 6)}
+        report = GenerationReport(
+            3, 9, 4, 0, 3, (3, 1, 0), (3, 3, 3), tokens=7, costs=costs, speedup=1.1, drafters=drafters
+        )
         served.daemon.metrics.record("a", report)
         await served.ask("a")
         await expect(drafts.locator(".bar-good title")).to_have_text(["position 1: 3 of 3"])
@@ -166,9 +173,34 @@ async def test_how_drafting_went_by_position_and_what_it_costs_is_shown(
         )
         told = "3.0 tokens per draft; 1.5 ms for each, 26 ms to verify; 20 ms a token without"
         await expect(field(page, "a", "drafts-note")).to_have_text(told)
+        await expect(field(page, "a", "drafters")).to_have_text("lookup 1 of 3, model 3 of 6")
 
 
-async def _looks_well(page: Page, size: tuple[int, int], scheme: Any) -> None:
+async def test_that_nothing_can_be_drafted_is_said_with_the_reason(
+    tmp_path: Path, browser: Browser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # No scripted server has drafters: a profile with a command takes none.
+    drafters = property(lambda profile: ("lookup",) if profile.name == "looking" else ())
+    monkeypatch.setattr(Profile, "all_drafters", drafters)
+    refusal = "the model's layers keep Odd, which cannot be taken back"
+    profiles = {"looking": fake(), "plain": fake()}
+    async with serving(tmp_path, profiles) as served:
+        for name in profiles:
+            served.daemon.supervisor.models_loaded(name, refusal)
+        async with opened(browser, served) as page:
+            await expect(field(page, "looking", "trouble")).to_have_text(f"Nothing is drafted: {refusal}")
+            await expect(field(page, "looking", "trouble")).to_have_attribute("data-tone", "low")
+            await expect(field(page, "looking", "acceptance-note")).to_have_text("these models cannot draft")
+            await expect(field(page, "looking", "length")).to_have_text("lookup")
+            await expect(page.locator("#aside")).to_have_text("No profile drafts.")
+            # A profile that wants no drafts has nothing to complain about.
+            await expect(field(page, "plain", "state")).to_have_text("ready")
+            await expect(field(page, "plain", "trouble")).to_be_hidden()
+            await expect(field(page, "plain", "length")).to_have_text("–")
+            await _looks_well(page, DESKTOP, "dark", "refused")
+
+
+async def _looks_well(page: Page, size: tuple[int, int], scheme: Any, name: str = "dashboard") -> None:
     await page.set_viewport_size({"width": size[0], "height": size[1]})
     await page.emulate_media(color_scheme=scheme)
     room = await page.evaluate("[document.documentElement.scrollWidth, document.documentElement.clientWidth]")
@@ -176,7 +208,7 @@ async def _looks_well(page: Page, size: tuple[int, int], scheme: Any) -> None:
     ground = await page.evaluate("getComputedStyle(document.body).backgroundColor")
     assert (ground == "rgb(18, 20, 24)") == (scheme == "dark")
     OUTPUT.mkdir(exist_ok=True)
-    await page.screenshot(path=OUTPUT / f"dashboard-{size[0]}-{scheme}.png", full_page=True)
+    await page.screenshot(path=OUTPUT / f"{name}-{size[0]}-{scheme}.png", full_page=True)
 
 
 async def test_changes_appear_without_a_reload_and_are_spoken(tmp_path: Path, browser: Browser) -> None:

@@ -133,6 +133,58 @@ async def test_models_texts_tools_and_probabilities_fit_the_types(demo: Served) 
 
 
 @pytest.mark.real
+@pytest.mark.fault(50)
+async def test_log_probabilities_are_the_same_streamed_or_not_in_both_endpoints(demo: Served) -> None:
+    asked: dict[str, Any] = {"model": "demo", "max_tokens": 20, "temperature": 0}
+    async with client_of(demo) as client:
+        chat: dict[str, Any] = {**asked, "messages": HI, "logprobs": True, "top_logprobs": 20}
+        choice = (await client.chat.completions.create(**chat)).choices[0]
+        assert choice.logprobs is not None
+        entries = choice.logprobs.content or []
+        assert "".join(entry.token for entry in entries) == choice.message.content
+        assert {len(entry.top_logprobs) for entry in entries} == {20}
+        parts = [chunk.choices[0].logprobs for chunk in await streamed(client, **chat)]
+        tokens = [entry.token for part in parts if part for entry in part.content or []]
+        assert tokens == [entry.token for entry in entries]
+    async with openai.AsyncOpenAI(api_key="x", base_url=demo.url + "/v1") as client:
+        text: dict[str, Any] = {**asked, "prompt": "Hi", "logprobs": 2}
+        whole = (await client.completions.create(**text)).choices[0]
+        assert whole.logprobs is not None
+        assert whole.logprobs.tokens
+        assert "".join(whole.logprobs.tokens) == whole.text
+        stream = await client.completions.create(**text, stream=True)
+        pieces = [chunk.choices[0].logprobs async for chunk in stream if chunk.choices[0].logprobs]
+        assert [token for piece in pieces for token in piece.tokens or []] == whole.logprobs.tokens
+
+
+@pytest.mark.real
+@pytest.mark.fault(49)
+async def test_a_stop_text_ends_an_answer_that_goes_on_without_it(demo: Served) -> None:
+    asked: dict[str, Any] = {"model": "demo", "messages": HI, "max_tokens": 60, "temperature": 0}
+    async with client_of(demo) as client:
+        full = (await client.chat.completions.create(**asked)).choices[0].message.content or ""
+        for begin in range(3, 20, 4):
+            stop = full[begin : begin + 5]
+            choice = (await client.chat.completions.create(**asked, stop=[stop])).choices[0]
+            chunks = await streamed(client, **asked, stop=stop)
+            told = "".join(chunk.choices[0].delta.content or "" for chunk in chunks)
+            assert choice.message.content == told == full[: full.find(stop)]
+            assert choice.finish_reason == chunks[-1].choices[0].finish_reason == "stop"
+
+
+@pytest.mark.real
+@pytest.mark.fault(52)
+@pytest.mark.parametrize("stream", [True, False])
+async def test_a_prompt_that_is_too_long_is_refused_as_openai_does(demo: Served, stream: bool) -> None:
+    asked: dict[str, Any] = {"model": "demo", "messages": [{"role": "user", "content": "word " * 40_000}]}
+    async with client_of(demo) as client:
+        with pytest.raises(openai.BadRequestError) as caught:
+            await client.chat.completions.create(**asked, stream=stream)
+    assert caught.value.code == "context_length_exceeded"
+    assert "32768" in str(caught.value)
+
+
+@pytest.mark.real
 async def test_a_text_comes_as_a_stream_too(demo: Served) -> None:
     # OpenAI's own streams do not fit its strict type here: it has no place for a finish_reason that is null.
     async with openai.AsyncOpenAI(api_key="x", base_url=demo.url + "/v1") as client:

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from draftd.errors import RequestError
 from draftd.profiles import Profile
+from draftd.protocol import AUTO_DRAFT, DRAFT_HEADER, DRAFTERS_HEADER
 from draftd.web.request_body import Endpoint, Forward, parse_body, prepare
 from tests.web.given import junk, profile, refused, taken_by_mlx
 
@@ -107,30 +108,28 @@ def test_of_two_models_the_one_that_is_routed_is_forwarded() -> None:
 
 @pytest.mark.parametrize("endpoint", ENDPOINTS)
 @pytest.mark.parametrize(
-    ("body", "stream", "streamed", "wants_usage"),
+    ("body", "stream", "wants_usage"),
     [
-        ({}, False, True, False),
-        ({"stream": None, "stream_options": None}, False, True, False),
-        ({"stream": False}, False, True, False),
-        ({"stream": True}, True, True, False),
-        ({"stream": True, "stream_options": {}}, True, True, False),
-        ({"stream": True, "stream_options": {"include_usage": False}}, True, True, False),
-        ({"stream": True, "stream_options": {"include_usage": True}}, True, True, True),
-        ({"logprobs": False}, False, True, False),
-        ({"logprobs": True}, False, False, False),
-        ({"logprobs": True, "stream_options": {}}, False, False, False),
-        ({"logprobs": True, "stream": True}, True, True, False),
+        ({}, False, False),
+        ({"stream": None, "stream_options": None}, False, False),
+        ({"stream": False}, False, False),
+        ({"stream": True}, True, False),
+        ({"stream": True, "stream_options": {}}, True, False),
+        ({"stream": True, "stream_options": {"include_usage": False}}, True, False),
+        ({"stream": True, "stream_options": {"include_usage": True}}, True, True),
+        ({"logprobs": True}, False, False),
+        ({"logprobs": True, "stream_options": {}}, False, False),
+        ({"logprobs": True, "stream": True}, True, False),
     ],
 )
-def test_answers_are_asked_for_as_streams_with_usage_unless_that_would_lose_log_probabilities(
-    endpoint: Endpoint, body: dict[str, Any], stream: bool, streamed: bool, wants_usage: bool
+def test_answers_are_asked_for_as_streams_with_usage(
+    endpoint: Endpoint, body: dict[str, Any], stream: bool, wants_usage: bool
 ) -> None:
     made = forward(body, endpoint)
     assert (made.endpoint, made.model) == (endpoint, "asked-for")
-    assert (made.stream, made.streamed, made.wants_usage) == (stream, streamed, wants_usage)
+    assert (made.stream, made.wants_usage) == (stream, wants_usage)
     fields = json.loads(made.payload)
-    assert fields["stream"] is streamed
-    assert fields.get("stream_options") == ({"include_usage": True} if streamed else None)
+    assert (fields["stream"], fields["stream_options"]) == (True, {"include_usage": True})
 
 
 def test_the_client_cannot_make_the_worker_load_other_weights() -> None:
@@ -186,7 +185,7 @@ def test_fields_that_are_not_known_pass_as_they_are() -> None:
         ("xtc_threshold", ["x", -0.1, 0.6]),
         ("logprobs", ["x", -1, 21, 1.5, []]),
         ("top_logprobs", ["x", -1, 21, 1.5]),
-        ("stop", [5, {}, [5], ["a", None]]),
+        ("stop", [5, {}, [5], ["a", None], "", ["a", ""], ["a"] * 17, "x" * 257, ["x" * 1_000_000]]),
         ("tools", ["x", {}, [5], [None]]),
         ("logit_bias", ["x", [], {"5": None}, {"5": "x"}]),
         ("chat_template_kwargs", ["x", [], 5]),
@@ -211,10 +210,10 @@ def test_a_field_of_the_wrong_type_or_size_is_refused_by_name(name: str, values:
         ({"seed": 2**64 + 5}, {"seed": 5}),
         ({"top_k": 10**9}, {"top_k": 1000}),
         ({"logprobs": False, "top_logprobs": 3}, {}),
-        ({"logprobs": True}, {"logprobs": True, "top_logprobs": 1}),
-        ({"logprobs": True, "top_logprobs": 20}, {"logprobs": True, "top_logprobs": 11}),
+        ({"logprobs": True}, {"logprobs": True, "top_logprobs": 0}),
+        ({"logprobs": True, "top_logprobs": 20}, {"logprobs": True, "top_logprobs": 20}),
         ({"logprobs": 5}, {"logprobs": True, "top_logprobs": 5}),
-        ({"logprobs": 0}, {"logprobs": True, "top_logprobs": 1}),
+        ({"logprobs": 0}, {"logprobs": True, "top_logprobs": 0}),
         ({"logit_bias": {}}, {}),
         ({"stop": "END"}, {"stop": "END"}),
         ({"stop": ["a", "b"]}, {"stop": ["a", "b"]}),
@@ -263,10 +262,10 @@ def test_the_draft_length_is_forwarded_only_to_a_worker_that_drafts(length: int)
         (AUTO, {}, 6, True),
         (AUTO, {"temperature": 0.7}, 6, True),
         (AUTO, {"num_draft_tokens": 3}, 3, False),
-        (AUTO, {"seed": 1, "temperature": 0.7}, 5, False),  # the same seed is to give the same text
+        (AUTO, {"seed": 1, "temperature": 0.7}, 6, True),  # the engine gives the same text for the same seed
         (AUTO, {"seed": 1, "temperature": 0}, 6, True),
         (DRAFTING, {"num_draft_tokens": "auto"}, 8, True),
-        (DRAFTING, {"num_draft_tokens": "auto", "seed": 1, "temperature": 1}, 5, False),
+        (DRAFTING, {"num_draft_tokens": "auto", "seed": 1, "temperature": 1}, 8, True),
         (PLAIN, {"num_draft_tokens": "auto"}, None, False),
     ],
 )
@@ -274,7 +273,45 @@ def test_a_draft_length_that_tunes_itself_is_told_as_the_longest(
     profile: Profile, asked: dict[str, Any], longest: int | None, auto: bool
 ) -> None:
     made = forward(asked, to=profile)
-    assert (json.loads(made.payload).get("num_draft_tokens"), made.auto_draft) == (longest, auto)
+    assert json.loads(made.payload).get("num_draft_tokens") == longest
+    assert made.headers.get(DRAFT_HEADER) == (AUTO_DRAFT if auto else None)
+
+
+@pytest.mark.parametrize(
+    ("profile", "asked", "told"),
+    [
+        (DRAFTING, {}, None),
+        (DRAFTING, {"drafters": None}, None),
+        (DRAFTING, {"drafters": ["model", "lookup"]}, "model,lookup"),
+        (DRAFTING, {"drafters": ["lookup"]}, "lookup"),
+        (DRAFTING, {"drafters": []}, ""),
+        (DRAFTING.model_copy(update={"drafters": ("model",)}), {}, "model"),
+        (PLAIN, {}, None),
+        (PLAIN, {"drafters": ["lookup"]}, "lookup"),
+        (PLAIN.model_copy(update={"drafters": ("lookup",)}), {}, "lookup"),
+        (PLAIN.model_copy(update={"drafters": ("lookup",)}), {"drafters": []}, ""),
+        (PLAIN.model_copy(update={"drafters": ("lookup",)}), {"num_draft_tokens": 0}, ""),
+        (PLAIN.model_copy(update={"drafters": ("lookup",)}), {"num_draft_tokens": 5}, "lookup"),
+        (PLAIN, {"drafters": ["lookup"], "num_draft_tokens": 0}, ""),
+        (PLAIN, {"num_draft_tokens": 0}, None),
+    ],
+)
+def test_the_engine_is_told_what_may_draft_if_somebody_says_so(
+    profile: Profile, asked: dict[str, Any], told: str | None
+) -> None:
+    made = forward(asked, to=profile)
+    assert made.headers.get(DRAFTERS_HEADER) == told
+    assert "drafters" not in json.loads(made.payload)
+
+
+@pytest.mark.parametrize(
+    ("profile", "drafters"),
+    [(PLAIN, ["model"]), (DRAFTING, ["eagle"]), (DRAFTING, "model"), (FOREIGN, ["lookup"])],
+)
+def test_drafters_that_there_are_not_are_refused(profile: Profile, drafters: Any) -> None:
+    with pytest.raises(RequestError) as caught:
+        forward({"drafters": drafters}, to=profile)
+    assert (caught.value.status, caught.value.param) == (400, "drafters")
 
 
 @pytest.mark.parametrize("asked", [{}, {"num_draft_tokens": None}])
@@ -507,6 +544,7 @@ def test_what_utf8_cannot_carry_is_refused(endpoint: Endpoint, value: object, sa
 # --- mlx_lm.server's own view -------------------------------------------------------------------------------
 
 text = st.text(max_size=5)
+words = st.text(min_size=1, max_size=5)
 fields_of_openai: dict[str, st.SearchStrategy[Any]] = {
     "temperature": st.floats(0, 2) | st.integers(0, 2),
     "top_p": st.floats(0, 1) | st.integers(0, 1),
@@ -515,7 +553,7 @@ fields_of_openai: dict[str, st.SearchStrategy[Any]] = {
     "presence_penalty": st.floats(-2, 2) | st.integers(-2, 2),
     "frequency_penalty": st.floats(-2, 2) | st.integers(-2, 2),
     "seed": st.integers(-(2**63), 2**63),
-    "stop": text | st.lists(text, max_size=4),
+    "stop": words | st.lists(words, max_size=4),
     "n": st.just(1),
     "stream": st.booleans(),
     "stream_options": st.fixed_dictionaries({}, optional={"include_usage": st.booleans()}),

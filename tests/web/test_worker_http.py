@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from draftd.errors import WorkerError
+from draftd.errors import RequestError, WorkerError
 from draftd.web import worker_http
 from draftd.web.worker_http import BURST, MAX_BUFFERED, NotSentError, WorkerConnection, connect
 from tests.harness import free_ports
@@ -141,3 +141,23 @@ async def test_what_comes_faster_than_it_is_read_is_read_together(monkeypatch: p
             assert await connection.read() == few * 10
         finally:
             connection.close()
+
+
+@pytest.mark.parametrize(
+    ("body", "message", "code", "param"),
+    [
+        (b'{"error": {"message": "m", "code": "c", "param": "p"}}', "m", "c", "p"),
+        (b'{"error": {"message": "m", "code": 5, "param": null}}', "m", None, None),
+        (b'{"error": "m"}', "m", None, None),
+        (b'{"error": {"message": null}}', "the worker answered with status 400", None, None),
+        (b'{"error": []}', "[]", None, None),
+        (b"5", "the worker answered with status 400", None, None),
+    ],
+)
+async def test_what_a_worker_refuses_keeps_its_reason(
+    body: bytes, message: str, code: str | None, param: str | None
+) -> None:
+    async with asyncio.timeout(10), answering(b"HTTP/1.0 400 Bad\r\n\r\n" + body) as (port, _):
+        with pytest.raises(RequestError) as caught:
+            await worker_http.post(port, "/v1/x", b"{}", {})
+    assert (str(caught.value), caught.value.code, caught.value.param) == (message, code, param)

@@ -153,7 +153,7 @@ async def test_a_child_is_ready_when_it_has_generated_a_token_and_not_before(ben
         assert await bench.next() == HealthOk()
 
 
-@pytest.mark.fault(52)
+@pytest.mark.fault(56)
 @pytest.mark.parametrize(
     "body",
     [
@@ -278,7 +278,7 @@ def test_another_machine_is_one_that_is_not_this_one(address: str, loopback: boo
     assert _is_loopback(address) is loopback
 
 
-@pytest.mark.fault(53)
+@pytest.mark.fault(57)
 async def test_a_load_without_progress_is_told_gives_way_and_is_ended(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:

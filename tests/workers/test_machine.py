@@ -285,7 +285,7 @@ def test_failures_older_than_the_window_are_forgotten() -> None:
     assert isinstance(crash(Ready(BEGAN, close), NOW), Failed)
 
 
-@pytest.mark.fault(49)
+@pytest.mark.fault(53)
 @pytest.mark.parametrize(
     ("ready_for", "earlier", "wait"),
     [

@@ -34,7 +34,7 @@ async def test_a_server_that_never_gets_ready_fails_at_last(tmp_path: Path) -> N
         assert "fake server of fake on port" in answer.json["error"]["message"]
 
 
-@pytest.mark.fault(53)
+@pytest.mark.fault(57)
 async def test_a_worker_that_never_gets_ready_lets_others_start_and_says_what_it_answered(
     tmp_path: Path, measured: Measured
 ) -> None:
@@ -54,7 +54,7 @@ async def test_a_worker_that_never_gets_ready_lets_others_start_and_says_what_it
         assert (await served.ask("b")).status == 200
 
 
-@pytest.mark.fault(53)
+@pytest.mark.fault(57)
 @pytest.mark.parametrize("sign", ["--work", "--speak"])
 async def test_a_load_that_takes_long_and_gets_on_is_left_alone(tmp_path: Path, sign: str) -> None:
     tables = QUICK + "[health]\nload_stall_timeout = 1\n"
@@ -63,7 +63,7 @@ async def test_a_load_that_takes_long_and_gets_on_is_left_alone(tmp_path: Path, 
         assert served.row("a")["start_seconds"] > 3
 
 
-@pytest.mark.fault(52)
+@pytest.mark.fault(56)
 async def test_a_server_that_answers_what_nobody_can_read_is_trouble_for_itself_only(tmp_path: Path) -> None:
     tables = "[restart]\nmax_failures = 1\n[health]\nload_stall_timeout = 1\n"
     async with serving(tmp_path, {"a": fake("--nested", tables=tables), "b": fake()}, ready=False) as served:
@@ -173,7 +173,7 @@ def _tiny_disk(folder: Path) -> Iterator[None]:
         subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
-@pytest.mark.fault(50)
+@pytest.mark.fault(54)
 async def test_workers_start_though_the_folder_that_the_daemon_was_started_in_is_gone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -17,6 +17,7 @@ BASE = Profile(name="fast", model="org/target", draft_model="org/draft", num_dra
 SAME_CHILD = {
     "num_draft_tokens": 7,
     "max_draft_tokens": 7,
+    "drafters": ("lookup",),
     "share_engine": True,
     "aliases": ("quick",),
     "autostart": False,

@@ -164,7 +164,7 @@ async def _where() -> str:
     return heard.output.decode().strip()
 
 
-@pytest.mark.fault(50)
+@pytest.mark.fault(54)
 async def test_a_child_starts_where_the_daemon_was_started_or_in_a_folder_that_exists(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

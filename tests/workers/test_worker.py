@@ -106,7 +106,7 @@ async def test_a_place_that_was_granted_to_an_order_since_undone_is_given_to_nob
         assert len(world.alive) == 1
 
 
-@pytest.mark.fault(53)
+@pytest.mark.fault(57)
 async def test_a_load_that_is_stuck_gives_its_place_to_the_next_and_may_still_get_ready() -> None:
     world = World()
     async with running(world, PROFILE, PROFILE.model_copy(update={"name": "b"})) as workers:
@@ -121,7 +121,7 @@ async def test_a_load_that_is_stuck_gives_its_place_to_the_next_and_may_still_ge
         assert world.gate.idle
 
 
-@pytest.mark.fault(53)
+@pytest.mark.fault(57)
 @pytest.mark.parametrize("reason", ["no_progress", "start_timeout"])
 async def test_a_load_that_never_ended_is_told_with_what_its_readiness_check_was_answered(
     reason: str,
@@ -454,7 +454,7 @@ def faulty(world: World, *parts: str) -> World:
     return world
 
 
-@pytest.mark.fault(52)
+@pytest.mark.fault(56)
 async def test_a_fault_in_what_a_worker_tells_is_logged_and_the_worker_goes_on() -> None:
     world = faulty(World(), "on_restart", "on_change", "tail")
     async with pretending(world) as one:
@@ -478,7 +478,7 @@ async def test_a_fault_in_what_a_worker_tells_is_logged_and_the_worker_goes_on()
     assert len(world.faults) > 5
 
 
-@pytest.mark.fault(52)
+@pytest.mark.fault(56)
 async def test_an_event_that_cannot_happen_is_logged_and_changes_nothing() -> None:
     world = World()
     async with pretending(world) as one:
@@ -490,7 +490,7 @@ async def test_an_event_that_cannot_happen_is_logged_and_changes_nothing() -> No
     assert [type(fault).__name__ for fault in world.faults] == ["IllegalTransitionError"]
 
 
-@pytest.mark.fault(52)
+@pytest.mark.fault(56)
 @pytest.mark.parametrize("error", [ValueError("embedded null byte"), OSError(24, "Too many open files")])
 async def test_a_child_that_cannot_be_started_is_a_failure_whatever_the_reason(error: Exception) -> None:
     world = World()

@@ -16,7 +16,9 @@ from draftd.hub import read_model
 from draftd.ops.connect.clients import CLIENTS, client_settings
 from draftd.ops.connect.offer import KEY_VARIABLE, Offer, OfferedModel
 from draftd.ops.connect.opencode import change, config_file, opencode_config, write
+from draftd.ops.drafting_words import drafters_of
 from draftd.profile_files import load_dir
+from draftd.protocol import LOOKUP_DRAFTER
 from draftd.settings import Settings, load_settings
 
 DEFAULT_CONTEXT = 32768  # tokens, where a model's own config is not here: what the presets' models have
@@ -96,7 +98,13 @@ def _offer(profiles: Path | None, state_dir: Path | None) -> Offer:
         return _promised(settings, needs_key)
     body = client.status()
     rows = [
-        OfferedModel(row["name"], row["num_draft_tokens"], _context(row["model"]), row["auto_draft"])
+        OfferedModel(
+            row["name"],
+            row["num_draft_tokens"],
+            _context(row["model"]),
+            auto_draft=row["auto_draft"],
+            lookup=LOOKUP_DRAFTER in drafters_of(row),
+        )
         for row in body["workers"]
     ]
     return Offer(rows, body["default_model"] or rows[0].name, f"{client.daemon.url}/v1", needs_key)
@@ -108,6 +116,15 @@ def _context(model: str) -> int:
 
 def _promised(settings: Settings, needs_key: bool) -> Offer:
     found = load_dir(settings.profiles_dir(), settings.prompt_dirs()).profiles
-    rows = [OfferedModel(p.name, p.draft_length, _context(p.model), p.auto_draft) for p in found.values()]
+    rows = [
+        OfferedModel(
+            profile.name,
+            profile.draft_length,
+            _context(profile.model),
+            auto_draft=profile.auto_draft,
+            lookup=LOOKUP_DRAFTER in profile.all_drafters,
+        )
+        for profile in found.values()
+    ]
     default = settings.default_profile if settings.default_profile in found else rows[0].name
     return Offer(rows, default, f"{settings.url}/v1", needs_key)

@@ -86,13 +86,18 @@ def _loader(settings: Settings, names: list[str]) -> Callable[[], ProfileSet]:
 
 
 def _demo_loader(names: list[str]) -> Callable[[], ProfileSet]:
-    """The three presets, with the demo pair in the place of their models."""
+    """The presets, with the demo pair in the place of their models. Other shipped profiles have no place there."""
     from draftd.demo import DRAFT, TARGET
 
-    presets = load_dir(shipped_dir("profiles"), (shipped_dir("prompts"),))
+    shipped = load_dir(shipped_dir("profiles"), (shipped_dir("prompts"),))
+    preset_models = {profile.models for profile in shipped.profiles.values() if profile.autostart}
     models = {"model": str(TARGET), "draft_model": str(DRAFT)}
-    demo = {name: profile.model_copy(update=models) for name, profile in presets.profiles.items()}
-    return lambda: select(replace(presets, profiles=demo), names)
+    demo = {
+        name: profile.model_copy(update=models)
+        for name, profile in shipped.profiles.items()
+        if profile.models in preset_models
+    }
+    return lambda: select(replace(shipped, profiles=demo), names)
 
 
 def what_sharing_saves(profiles: Iterable[Profile], *, share: bool) -> Iterator[str]:

@@ -80,15 +80,21 @@ def pull(
     names: ProfileArguments = None,
     profiles: ProfilesDir = None,
 ) -> None:
-    """Download the models of the profiles before their first start.
+    """Download the models of profiles before their first start; without a name, of those that start by themselves.
 
     Example: draftd pull balanced
     """
     settings = load_settings(profiles=profiles)
     chosen = select(load_dir(settings.profiles_dir(), settings.prompt_dirs()), names or []).profiles.values()
-    wanted = names_at_hub(chosen)
+    wanted = names_at_hub(profile for profile in chosen if names or profile.autostart)
     for name in wanted:
         out.print(f"{name} …", highlight=False, soft_wrap=True)
         out.print(f"  is in {download(name)}", highlight=False, soft_wrap=True)
-    if not wanted:
+    left_out = [profile.name for profile in chosen if not set(names_at_hub([profile])) <= set(wanted)]
+    if left_out:
+        text = (
+            f"left out, as they start only when asked: {', '.join(left_out)}; 'draftd pull PROFILE' gets one"
+        )
+        out.print(text, highlight=False, soft_wrap=True)
+    elif not wanted:
         out.print("nothing to download: every model is a folder on this machine", highlight=False)

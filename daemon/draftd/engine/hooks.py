@@ -4,15 +4,15 @@ Written for mlx-lm 0.32.2. Before a hook replaces something it looks for it by n
 uses, and whether mlx_lm looks it up by that name when it runs, since a replacement that nobody calls would be
 worse than none. A hook that finds something else changes nothing, and the worker serves without it.
 
-mlx_lm's function for speculative decoding is wrapped once, by `generation.entry`. Three hooks have a part in the
-wrapper, and each looks for what its part needs: without `loop` tokens are still counted, and without `acceptance`
-progress is still reported.
+Requests that are not batched, all of a worker that drafts, are served by `serving` in our own loop. mlx_lm's
+function for speculative decoding is not used any more; a worker where `serving` does not fit serves as mlx_lm
+does, and counts nothing.
 """
 
 import functools
 import importlib
 import inspect
-from collections.abc import Callable, Set
+from collections.abc import Callable
 from typing import Any
 
 from draftd.engine import records, request_context
@@ -26,8 +26,6 @@ from draftd.engine.watchdog import exit_on_death, watch
 from draftd.protocol import STARTED
 
 PLACED = "placed"
-STEP = "speculative_generate_step"
-STEP_PARTS = ("loop", "acceptance", "progress")  # hooks with a part in the wrapper around it
 
 _tick = at_most_every(INTERVAL, records.report_progress)
 
@@ -38,10 +36,7 @@ class UnfitError(Exception):
 
 def place_all() -> dict[str, str]:
     """Place the hooks that fit. Return, by name, PLACED or the reason why not."""
-    placed = {name: _attempt(place) for name, (place, _) in HOOKS.items()}
-    if parts := {name for name in STEP_PARTS if placed.get(name) == PLACED}:
-        placed |= dict.fromkeys(parts, _attempt(functools.partial(_wrap_step, parts)))
-    return placed
+    return {name: _attempt(place) for name, (place, _) in HOOKS.items()}
 
 
 def announce(placed: dict[str, str]) -> None:
@@ -50,7 +45,7 @@ def announce(placed: dict[str, str]) -> None:
     for name, reason in missing.items():
         records.say(f"{HOOKS[name][1]}: {reason}")
     version = importlib.import_module("mlx_lm").__version__
-    accounting = "acceptance" not in missing
+    accounting = "serving" not in missing
     records.write(records.record(STARTED, accounting=accounting, mlx_lm=version, hooks=placed))
 
 
@@ -64,45 +59,33 @@ def _attempt(place: Callable[[], None]) -> str:
     return PLACED
 
 
-def _wrap_step(parts: Set[str]) -> None:
-    """Put our wrapper in the place of mlx_lm's function, with the parts that fit."""
-    from draftd.engine.generation.entry import SpeculativeStep
-
-    module = _generate_module()
-    module.speculative_generate_step = SpeculativeStep(
-        module.speculative_generate_step,
-        tick=_tick if "progress" in parts else None,
-        report=records.report_generation if "acceptance" in parts else None,
-        own_loop="loop" in parts,
-        wants_adaptive=lambda: request_context.current().auto,
-        on_error=lambda error: records.say(f"what drafting costs could not be measured: {describe(error)}"),
-    )
-
-
-def _generate_module() -> Any:
-    # The package exports a function of the same name as this module, so an import statement will not do.
-    return importlib.import_module("mlx_lm.generate")
-
-
-def _place_loop() -> None:
-    """Our loop needs all that a request may ask of mlx_lm's, and samplers that say what they draw from."""
+def _place_serving() -> None:
     server: Any = importlib.import_module("mlx_lm.server")
-    parameters = ("prompt", "model", "draft_model", "stream", "num_draft_tokens", "max_tokens", "sampler")
-    others = ("logits_processors", "prompt_cache", "prefill_step_size", "kv_bits")
-    expect(_generate_module(), STEP, *parameters, *others, caller="stream_generate")
-    shaping = ("temp", "top_p", "min_p", "top_k")
-    make_sampler = expect(server, "make_sampler", *shaping, "xtc_probability", caller="_make_sampler")
-    from draftd.engine.generation.sampling import with_distribution
+    generator = expect(server, "ResponseGenerator", caller="run")
+    expect(generator, "_serve_single", "request", "stream", caller="_generate")
+    expect(generator, "_tokenize", "tokenizer", "request", "args")
+    expect(generator, "_make_state_machine", "model_key", "tokenizer", "stop_words")
+    expect(server, "_make_logits_processors", "args")
+    expect(server, "_format_top_logprobs", "logprobs", "top_n", "tokenizer")
+    expect(server, "Response", "text", "token", "logprob", "finish_reason", "top_tokens")
+    expect(server, "GenerationContext", "text_sm", "initial_state", "prompt", "tool_parser")
+    expect(server, "GenerationArguments", "sampling", "logits", "max_tokens", "num_draft_tokens", "seed")
+    _model_provider(server)
+    batchable = expect(generator, "_is_batchable", "args", caller="_generate")
+    from draftd.engine.serving import Serving, wants_lookup
 
-    server.make_sampler = with_distribution(make_sampler)
+    serving = Serving(_tick)
 
+    def is_batchable(self: Any, args: Any) -> bool:
+        return bool(batchable(self, args)) and not wants_lookup(args)
 
-def _place_acceptance() -> None:
-    expect(_generate_module(), STEP, "num_draft_tokens", "max_tokens", caller="stream_generate")
+    def serve_single(self: Any, request: Any, stream: Any) -> None:
+        serving.serve(self, request, stream)
+
+    generator._serve_single, generator._is_batchable = serve_single, is_batchable
 
 
 def _place_progress() -> None:
-    expect(_generate_module(), STEP, "model", "draft_model", caller="stream_generate")
     server: Any = importlib.import_module("mlx_lm.server")
     generator = expect(server, "ResponseGenerator", caller="run")
     generate = expect(generator, "generate", "request", "generation_args", "progress_callback")
@@ -152,12 +135,45 @@ def _place_request_context() -> None:
     expect(handler, "do_POST")
     expect(handler, "handle_completion", caller="do_POST")
     expect(generator, "generate", "request", "generation_args")
-    expect(generator, "_serve_single", "request", "stream", caller="_generate")
     if "generate" not in handler.handle_completion.__code__.co_names:
         raise UnfitError("mlx_lm.server.APIHandler.handle_completion does not use generate")
     arguments = expect(server, "GenerationArguments", "num_draft_tokens")
     setattr(object.__new__(arguments), request_context.CONTEXT_ATTRIBUTE, None)  # raises where it takes none
     request_context.carry(handler, generator)
+
+
+def _place_answers() -> None:
+    """Our answers replace mlx_lm's at three places that need each other: what writes them, what waits for them, and
+    what reads the prompt.
+    """
+    server: Any = importlib.import_module("mlx_lm.server")
+    handler, generator = expect(server, "APIHandler"), expect(server, "ResponseGenerator", caller="run")
+    expect(handler, "handle_completion", "request", "stop_words", caller="do_POST")
+    validate = expect(handler, "validate_model_parameters", caller="do_POST")
+    expect(generator, "generate", "request", "generation_args", "progress_callback")
+    expect(generator, "_await_response", "response_queue", caller="generate")
+    tokenize = expect(generator, "_tokenize", "tokenizer", "request", "args", caller="_generate")
+    expect(generator, "_make_state_machine", "stop_words", caller="_generate")
+    for method in ("_set_stream_headers", "_set_completion_headers"):
+        expect(handler, method, "status_code", caller="handle_completion")
+    batch_generator = expect(server, "BatchGenerator", "model")
+    if "BatchGenerator" not in generator._generate.__code__.co_names:
+        raise UnfitError("mlx_lm.server.ResponseGenerator._generate does not use BatchGenerator")
+    from draftd.engine.answers import completion, presence
+    from draftd.engine.answers.exact_logits import on_exact_logits
+    from draftd.engine.context_limit import tokenizing
+
+    expect(server, "SamplingArguments", *completion.SAMPLING)
+    expect(server, "LogitsProcessorArguments", *completion.LOGITS)
+    expect(server, "GenerationArguments", "stop_words", *completion.OTHERS)
+    expect(server, "ModelDescription", *completion.MODEL)
+    expect(server, "GenerationContext", "text_sm", "initial_state", "tool_parser", "prompt")
+    expect(server, "Response", "text", "token", "logprob", "finish_reason", "top_tokens")
+    _model_provider(server)
+    server.BatchGenerator = on_exact_logits(batch_generator)
+    handler.handle_completion = completion.handle_completion
+    handler.validate_model_parameters = completion.taking_top_logprobs(validate)
+    generator._await_response, generator._tokenize = presence.await_response, tokenizing(tokenize)
 
 
 def _place_prompt_cache() -> None:
@@ -205,11 +221,14 @@ def _place_startup_checks() -> None:
 
 
 HOOKS: dict[str, tuple[Callable[[], None], str]] = {
-    "loop": (
-        _place_loop,
-        "fewer draft tokens are kept where the temperature is above 0, and no draft length adapts",
+    "answers": (
+        _place_answers,
+        "stop texts are matched as tokens, log-probabilities have mlx_lm's form, and no prompt is too long",
     ),
-    "acceptance": (_place_acceptance, "draft acceptance is not counted"),
+    "serving": (
+        _place_serving,
+        "nothing is drafted but in mlx_lm's own way, and draft acceptance is not counted",
+    ),
     "progress": (_place_progress, "a slow request may be taken for a stalled one"),
     "quiet_health": (_place_quiet_health, "the log is full of health checks"),
     "logit_bias": (_place_logit_bias, "logit_bias is ignored"),

@@ -1,6 +1,6 @@
 """What the loaded models are like, said once they are loaded: the record `loaded`.
 
-For each model it has the kinds of its caches, whether they can be rolled back, its vocabulary and its context.
+For each model it has the kinds of its caches, why nothing may be drafted if so, its vocabulary and its context.
 Nobody else needs to know how mlx_lm makes a model's cache.
 """
 
@@ -10,6 +10,10 @@ from typing import Any
 
 from draftd.engine import records
 from draftd.protocol import LOADED
+
+# How configs name the length of a model's context.
+CONTEXT_NAMES = ("max_position_embeddings", "n_positions", "max_sequence_length", "max_seq_len")
+STRETCHED_BY_FACTOR = frozenset({"linear", "dynamic", "yarn"})  # kinds of rope_scaling
 
 
 def saying(load: Callable[..., Any]) -> Callable[..., Any]:
@@ -36,32 +40,22 @@ def loaded_record(model: Any, draft_model: Any) -> str:
 def facts(model: Any) -> dict[str, Any]:
     """Return what there is to say about one model.
 
-    `cache`: the kinds, as mlx_lm's classes are called, in the order of the layers and each once. `trimmable`:
-    whether all of them can be rolled back at any length of text. `window`: the length in tokens, of the smallest
-    one, from which on rotating caches cannot; None if there are none. `vocabulary` and `context`: in tokens, None
-    if unknown.
+    `cache`: the kinds, as mlx_lm's classes are called, in the order of the layers and each once. `refusal`: why
+    nothing may be drafted with it; None if it may. `vocabulary` and `context`: in tokens, None if unknown.
     """
     from mlx_lm.models.cache import make_prompt_cache
 
-    layers = leaves(make_prompt_cache(model))
-    windows = [size for layer in layers if isinstance(size := getattr(layer, "max_size", None), int)]
+    from draftd.engine.generation.caches.layers import leaves
+    from draftd.engine.generation.caches.sequence import refusal_of
+
+    layers = make_prompt_cache(model)
     args = getattr(model, "args", None)
     return {
-        "cache": list(dict.fromkeys(type(layer).__name__ for layer in layers)),
-        "trimmable": not windows and all(layer.is_trimmable() for layer in layers),
-        "window": min(windows, default=None),
+        "cache": list(dict.fromkeys(type(leaf).__name__ for leaf in leaves(layers))),
+        "refusal": refusal_of(model, layers),
         "vocabulary": vocabulary_size(args),
-        "context": _argument(args, "max_position_embeddings"),
+        "context": context_length(args),
     }
-
-
-def leaves(layers: list[Any]) -> list[Any]:
-    """Return a model's caches, with those that consist of several caches taken apart."""
-    found = []
-    for layer in layers:
-        parts = getattr(layer, "caches", None)
-        found += [layer] if parts is None else leaves(list(parts))
-    return found
 
 
 def vocabulary_size(args: Any) -> int | None:
@@ -69,11 +63,31 @@ def vocabulary_size(args: Any) -> int | None:
     return _argument(args, "vocab_size")
 
 
+def context_length(args: Any) -> int | None:
+    """Return the longest text that a model was made for, in tokens, by its arguments; None if they do not say.
+
+    A `rope_scaling` that stretches the positions counts, as far as the model's own length does not hold it yet.
+    """
+    length = next((value for name in CONTEXT_NAMES if (value := _argument(args, name))), None)
+    scaling = _value(args, "rope_scaling")
+    if length is None or not isinstance(scaling, dict):
+        return length
+    kind, factor = scaling.get("rope_type", scaling.get("type")), scaling.get("factor")
+    if kind not in STRETCHED_BY_FACTOR or not isinstance(factor, int | float):
+        return length
+    original = scaling.get("original_max_position_embeddings") if kind == "yarn" else None
+    return max(length, int((original or length) * factor))
+
+
 def _argument(args: Any, name: str) -> int | None:
+    value = _value(args, name)
+    return value if isinstance(value, int) else None
+
+
+def _value(args: Any, name: str) -> Any:
     """Models that read more than text have the arguments of their text model one level deeper, as in their
     config.
     """
     text = getattr(args, "text_config", None)
     deeper = text.get(name) if isinstance(text, dict) else getattr(text, name, None)
-    value = getattr(args, name, None) or deeper
-    return value if isinstance(value, int) else None
+    return getattr(args, name, None) or deeper

@@ -1,12 +1,10 @@
 """Tells the daemon that a request gets on, so that a slow one is not taken for a stalled one.
 
-With a draft model mlx_lm.server says nothing while it reads a prompt, for minutes if the prompt is long. What it
-does is call the models: once for each piece of the prompt, and in each round. So the models are handed to the
-generation in a thin wrapper that writes a record at such a call, at most one a second. A generation that is stuck
-inside a call makes no further one, and falls silent.
+A record is written at each pass over a prompt and at each token, at most one a second. A generation that is stuck
+inside a pass makes no further one, and falls silent.
 
-Without a draft model mlx_lm reports each piece of a prompt and each token to the thread that answers the request.
-`with_ticks` listens there, since nothing of it shows in an answer that is not streamed.
+What is batched reports to the thread that answers the request. `with_ticks` listens there, since nothing of it
+shows in an answer that is not streamed.
 """
 
 import functools
@@ -15,21 +13,6 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 INTERVAL = 1.0  # seconds between two records
-
-
-class TickingModel:
-    """A model that calls `tick` before it is called. Everything else about it is the model's own."""
-
-    def __init__(self, model: Any, tick: Callable[[], None]) -> None:
-        self._model = model
-        self._tick = tick
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        self._tick()
-        return self._model(*args, **kwargs)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._model, name)
 
 
 def at_most_every(

@@ -25,10 +25,8 @@ import sys
 from dataclasses import asdict
 from typing import Any
 
-from draftd.engine import request_context
 from draftd.engine.generation.acceptance import AcceptanceCount
-from draftd.engine.generation.estimates import CostModel, speedup
-from draftd.protocol import GENERATION, PROGRESS, RECORD_PREFIX, acceptance_line
+from draftd.protocol import GENERATION, PROGRESS, RECORD_PREFIX, Costs, acceptance_line
 
 _STDERR = 2
 
@@ -76,41 +74,42 @@ def report_progress() -> None:
         say(f"progress could not be reported: {describe(error)}")
 
 
-def report_generation(count: AcceptanceCount, cost_model: CostModel | None) -> None:
-    """Write the lines of a generation that has ended; to be called in the thread that served the request."""
+def report_generation(
+    count: AcceptanceCount, costs: Costs | None, seconds: float, profile: str | None
+) -> None:
+    """Write the lines of a generation that has ended.
+
+    `seconds` is what its rounds took, `costs` what drafting costs, as far as it is known; `profile` is whose
+    request it was, if the daemon said so.
+    """
     try:
-        profile = request_context.current().profile
         human = [acceptance_line(count.accepted, count.proposed, profile)] if count.proposed else []
         whose = {"profile": profile} if profile else {}
-        write(*human, generation_record(count, cost_model, memory=_memory(), **whose))
+        write(*human, generation_record(count, costs, seconds, memory=_memory(), **whose))
     except Exception as error:
         say(f"a generation could not be reported: {describe(error)}")
 
 
-def generation_record(count: AcceptanceCount, cost_model: CostModel | None, **others: Any) -> str:
+def generation_record(count: AcceptanceCount, costs: Costs | None, seconds: float, **others: Any) -> str:
     """Return the record of one generation, with what else is to stand in it."""
+    worth: dict[str, Any] = {} if costs is None else {"costs": asdict(costs)}
+    if costs is not None and seconds > 0:  # a first round that was cut short has no time of its own
+        worth["speedup"] = count.tokens * costs.single / seconds
     return record(
         GENERATION,
         rounds=count.rounds,
         proposed=count.proposed,
         accepted=count.accepted,
+        drafters={name: asdict(tally) for name, tally in count.drafters.items()},
         truncated_rounds=count.truncated_rounds,
         draft_length=count.draft_length,
         rule=count.rule,
         accepted_by_position=count.accepted_by_position,
         proposed_by_position=count.proposed_by_position,
         tokens=count.tokens,
-        **_worth(count, cost_model),
+        **worth,
         **others,
     )
-
-
-def _worth(count: AcceptanceCount, cost_model: CostModel | None) -> dict[str, Any]:
-    """What drafting cost and was worth; empty where nothing was drafted, or the costs are not known."""
-    if cost_model is None or not count.rounds:
-        return {}
-    costs = cost_model.costs_of(count)
-    return {"costs": asdict(costs), "speedup": speedup(costs, count)}
 
 
 def _memory() -> dict[str, int]:

@@ -1,9 +1,7 @@
 """What the daemon says of a request in headers, carried from the thread that reads it to the one that generates.
 
-mlx_lm.server reads each request in a thread of its own, and generates in another. The context stands in two
-headers: it is current in the first thread once they are read, travels with the request's arguments, and is
-current in the second thread while that one serves the request. Requests that are batched, which are never
-drafted, are served side by side: there none is current.
+mlx_lm.server reads each request in a thread of its own, and generates in another. The context stands in headers: it
+is current in the first thread once they are read, and travels with the request's arguments.
 """
 
 import functools
@@ -13,17 +11,30 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
-from draftd.protocol import AUTO_DRAFT, DRAFT_HEADER, PROFILE_HEADER, PROFILE_NAME
+from draftd.protocol import (
+    AUTO_DRAFT,
+    DRAFT_HEADER,
+    DRAFTERS_HEADER,
+    LOOKUP_DRAFTER,
+    MODEL_DRAFTER,
+    PROFILE_HEADER,
+    PROFILE_NAME,
+)
 
+ALL_DRAFTERS = frozenset({MODEL_DRAFTER, LOOKUP_DRAFTER})
 CONTEXT_ATTRIBUTE = "draftd_context"  # of mlx_lm's GenerationArguments
 
 
 @dataclass(frozen=True, slots=True)
 class RequestContext:
-    """`profile` says whose request it is; with `auto` the draft length may be less than what the body says."""
+    """`profile` says whose request it is; with `auto` the draft length may be less than what the body says.
+
+    Only `drafters` may draft; None: all that there are may, where nothing is lost by it.
+    """
 
     profile: str | None = None
     auto: bool = False
+    drafters: frozenset[str] | None = None
 
 
 NO_CONTEXT = RequestContext()
@@ -31,21 +42,30 @@ _CURRENT = ContextVar("request_context", default=NO_CONTEXT)
 
 
 def current() -> RequestContext:
-    """Return the context of the request that this thread works on."""
+    """Return the context of the request that this thread reads."""
     return _CURRENT.get()
+
+
+def of(generation_args: Any) -> RequestContext:
+    """Return the context that has travelled with a request's arguments."""
+    context: RequestContext = getattr(generation_args, CONTEXT_ATTRIBUTE, NO_CONTEXT)
+    return context
 
 
 def read(headers: Mapping[str, str]) -> RequestContext:
     """Return the context that a request's headers give; a name that no profile can have is ignored."""
     name = headers.get(PROFILE_HEADER, "")
+    drafters = headers.get(DRAFTERS_HEADER)
     return RequestContext(
-        name if PROFILE_NAME.fullmatch(name) else None, headers.get(DRAFT_HEADER) == AUTO_DRAFT
+        name if PROFILE_NAME.fullmatch(name) else None,
+        headers.get(DRAFT_HEADER) == AUTO_DRAFT,
+        None if drafters is None else ALL_DRAFTERS & set(drafters.split(",")),
     )
 
 
 def carry(handler: Any, generator: Any) -> None:
     """Wrap the methods of the classes `handler` and `generator` (mlx_lm's APIHandler and ResponseGenerator)."""
-    do_post, generate, serve_single = handler.do_POST, generator.generate, generator._serve_single
+    do_post, generate = handler.do_POST, generator.generate
 
     @functools.wraps(do_post)
     def reading(self: Any) -> None:
@@ -57,12 +77,7 @@ def carry(handler: Any, generator: Any) -> None:
         setattr(generation_args, CONTEXT_ATTRIBUTE, current())
         return generate(self, request, generation_args, *args, **kwargs)
 
-    @functools.wraps(serve_single)
-    def serving(self: Any, request: Any, stream: Any) -> None:
-        with _during(getattr(request[-1], CONTEXT_ATTRIBUTE, NO_CONTEXT)):
-            serve_single(self, request, stream)
-
-    handler.do_POST, generator.generate, generator._serve_single = reading, carrying, serving
+    handler.do_POST, generator.generate = reading, carrying
 
 
 @contextmanager

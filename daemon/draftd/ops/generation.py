@@ -11,6 +11,7 @@ from typing import Any
 from urllib.parse import quote
 
 from draftd.errors import DraftdError
+from draftd.ops.drafting_words import drafters_of
 from draftd.ops.http import HttpClient, RefusedError, error_message, in_words
 
 MAX_SILENCE = 900.0  # seconds without a byte of a generation; a worker may have to load its model first
@@ -121,7 +122,7 @@ class EmptyAnswerError(DraftdError):
 
 def _drafted(row: Mapping[str, Any] | None) -> Drafted | None:
     """None for a worker that does not draft: there is nothing to wait for."""
-    if row is None or not row["num_draft_tokens"]:
+    if row is None or not drafters_of(row):
         return None
     return Drafted(row["acceptance"]["proposed"], row["acceptance"]["accepted"])
 

@@ -10,7 +10,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from draftd.errors import DraftdError
+from draftd.ops.drafting_words import describe_drafting, drafters_of
 from draftd.ops.generation import Drafted, Generation, OpenAIServer
+from draftd.protocol import MODEL_DRAFTER
 
 PROMPT = "What is speculative decoding?"
 WARM_UP = "Say hello."
@@ -66,11 +68,8 @@ def choose(word: str, models: Sequence[str] | None) -> str:
 def describe_model(models: Sequence[str] | None, name: str, row: Mapping[str, Any] | None) -> str:
     """The line about the model: what a draftd daemon says of its worker, or else what the list of models says."""
     if row is not None:
-        at_most = "up to " if row["auto_draft"] else ""
-        drafting = (
-            f"{at_most}{row['num_draft_tokens']} draft tokens from {row['draft_model']}"
-            if row["num_draft_tokens"]
-            else "without a draft model"
+        drafting = describe_drafting(
+            drafters_of(row), row["draft_model"], row["num_draft_tokens"], auto=row["auto_draft"]
         )
         return f"{name}: {row['model']}, {drafting}; worker {row['state']} on port {row['port'] or '–'}"
     if models is None:
@@ -86,8 +85,12 @@ def describe_acceptance(result: SmokeResult) -> str:
         return f"{drafted.ratio:.0%} ({drafted.accepted} of {drafted.proposed} draft tokens accepted)"
     if result.row is None:
         return "unknown: only a draftd daemon reports it"
-    if not result.row["num_draft_tokens"]:
-        return "none: this profile has no draft model"
+    if why := result.row.get("draft_refusal"):
+        return f"none: {why}"
+    if not (drafters := drafters_of(result.row)):
+        return "none: nothing drafts for this profile"
+    if MODEL_DRAFTER not in drafters:
+        return "none: neither the prompt nor an old answer had anything to look up"
     return "unknown: the worker reported no drafting ('draftd logs' may say why)"
 
 

@@ -42,7 +42,7 @@ class WorkerSample:
     `state` is one of STATES; `memory_bytes` is of the process group, None where there is none; `queue_depth`
     is in requests; both are None for a profile that shares the worker of another sample, which has them.
     `start_seconds` is how long the last start took until ready, None before the first; `accounting` whether the
-    engine counts draft tokens.
+    engine counts draft tokens, `draft_refused` whether nothing can be drafted with the models.
     """
 
     profile: str
@@ -51,6 +51,7 @@ class WorkerSample:
     queue_depth: int | None
     start_seconds: float | None
     accounting: bool
+    draft_refused: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +126,9 @@ def _workers(samples: Iterable[WorkerSample]) -> Iterator[Metric]:
     accounting = _gauge(
         "draft_accounting", "1 if the engine counts draft tokens, 0 if it does not or is not up."
     )
+    refused = _gauge(
+        "draft_refused", "1 if the models are of a kind that nothing can be drafted with, else 0."
+    )
     memory = _gauge("worker_memory_bytes", "Memory of the worker's processes; once, if profiles share it.")
     depth = _gauge("queue_depth", "Requests that wait for the worker; once, if profiles share it.")
     start = _gauge("worker_start_seconds", "How long the worker's last start took until it was ready.")
@@ -132,13 +136,14 @@ def _workers(samples: Iterable[WorkerSample]) -> Iterator[Metric]:
         for name in STATES:
             state.add_metric([sample.profile, name], sample.state == name)
         accounting.add_metric([sample.profile], sample.accounting)
+        refused.add_metric([sample.profile], sample.draft_refused)
         if sample.queue_depth is not None:
             depth.add_metric([sample.profile], sample.queue_depth)
         if sample.memory_bytes is not None:
             memory.add_metric([sample.profile], sample.memory_bytes)
         if sample.start_seconds is not None:
             start.add_metric([sample.profile], sample.start_seconds)
-    return iter((accounting, state, memory, depth, start))
+    return iter((accounting, refused, state, memory, depth, start))
 
 
 class Metrics:

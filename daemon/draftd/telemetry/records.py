@@ -20,12 +20,22 @@ from dataclasses import dataclass, field
 from itertools import zip_longest
 
 from draftd import protocol
-from draftd.protocol import ACCEPTANCE_LINE, PAPER_RULE, PLAIN_RULE, RECORD_PREFIX, Costs
+from draftd.protocol import (
+    ACCEPTANCE_LINE,
+    LOOKUP_DRAFTER,
+    MODEL_DRAFTER,
+    PAPER_RULE,
+    PLAIN_RULE,
+    RECORD_PREFIX,
+    Costs,
+)
 
 # More than any request or prompt can have. A number beyond it is damage, and would spoil a counter for good.
 MAX_COUNT = 10**9
 MAX_BYTES = 2**50
 MAX_POSITIONS = 1024
+MAX_TEXT = 500  # characters
+DRAFTERS = (LOOKUP_DRAFTER, MODEL_DRAFTER)
 
 _PROGRESS = re.compile(r"Prompt processing progress: ([0-9]{1,12})/([0-9]{1,12})")
 
@@ -60,10 +70,10 @@ class Memory:
 class GenerationReport:
     """The engine's account of one request.
 
-    `proposed` and `accepted` repeat the human line: read them, never add them to a counter. The tuples
-    `_by_position` count draft tokens by their place in the round, first place first. `rule` is "paper" or
-    "plain"; `speedup` is estimated, against no drafting; `profile` is whose request it was, where several share
-    the engine. What the engine did not say is None.
+    `proposed` and `accepted` repeat the human line: read them, never add them to a counter; `drafters` has them
+    for each drafter, by its name. The tuples `_by_position` count draft tokens by their place in the round, first
+    place first. `rule` is "paper" or "plain"; `speedup` is estimated, against no drafting; `profile` is whose
+    request it was, where several share the engine. What the engine did not say is None.
     """
 
     rounds: int
@@ -79,6 +89,7 @@ class GenerationReport:
     costs: Costs | None = None
     speedup: float | None = None
     profile: str | None = None
+    drafters: Mapping[str, DraftAcceptance] = field(default_factory=dict, hash=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,14 +109,12 @@ class EngineStarted:
 class ModelFacts:
     """What the engine says of one loaded model.
 
-    `cache` names the kinds of its caches, by mlx_lm's classes, each once. `trimmable`: all of them can be rolled
-    back at any length of text. `window`: the length in tokens from which on a rotating cache cannot be, None if
-    there is no such cache. `vocabulary` and `context` are in tokens, None if the model does not say.
+    `cache` names the kinds of its caches, by mlx_lm's classes, each once. `refusal` says why nothing may be drafted
+    with it, None if it may. `vocabulary` and `context` are in tokens, None if the model does not say.
     """
 
     cache: tuple[str, ...]
-    trimmable: bool
-    window: int | None = None
+    refusal: str | None = None
     vocabulary: int | None = None
     context: int | None = None
 
@@ -116,6 +125,11 @@ class ModelsLoaded:
 
     target: ModelFacts
     draft: ModelFacts | None = None
+
+    @property
+    def refusal(self) -> str | None:
+        """Why nothing may be drafted with these models; None if it may."""
+        return self.target.refusal or (self.draft.refusal if self.draft else None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,6 +189,7 @@ def _generation(said: Mapping[str, object]) -> GenerationReport:
         costs=_costs(said.get("costs")),
         speedup=None if said.get("speedup") is None else _positive(said.get("speedup")),
         profile=name if isinstance(name := said.get("profile"), str) else None,
+        drafters=_drafters(said.get("drafters")),
     )
     places = zip_longest(report.accepted_by_position, report.proposed_by_position, fillvalue=0)
     if report.accepted > report.proposed or any(kept > offered for kept, offered in places):
@@ -182,6 +197,22 @@ def _generation(said: Mapping[str, object]) -> GenerationReport:
     if report.truncated_rounds > report.rounds:
         raise ValueError("more truncated rounds than rounds")
     return report
+
+
+def _drafters(value: object) -> dict[str, DraftAcceptance]:
+    """Raises ValueError for anything impossible; a drafter that is new to us is left out."""
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise ValueError("drafters is not an object")
+    found = {name: counts for name, counts in value.items() if name in DRAFTERS and isinstance(counts, dict)}
+    made = {
+        name: DraftAcceptance(_count(counts.get("accepted")), _count(counts.get("proposed")))
+        for name, counts in found.items()
+    }
+    if any(counts.accepted > counts.proposed for counts in made.values()):
+        raise ValueError("more accepted than proposed")
+    return made
 
 
 def _started(said: Mapping[str, object]) -> EngineStarted:
@@ -202,13 +233,13 @@ def _facts(value: object) -> ModelFacts:
     """Raises ValueError for anything missing or impossible."""
     if not isinstance(value, dict):
         raise ValueError("what is said of a model is not an object")
-    cache, trimmable = value.get("cache"), value.get("trimmable")
+    cache, refusal = value.get("cache"), value.get("refusal")
     if not isinstance(cache, list) or not all(isinstance(kind, str) for kind in cache):
         raise ValueError("cache is not a list of names")
-    if not isinstance(trimmable, bool):
-        raise ValueError("trimmable is neither true nor false")
-    window, vocabulary, context = (_optional(value.get(key)) for key in ("window", "vocabulary", "context"))
-    return ModelFacts(tuple(cache), trimmable, window, vocabulary, context)
+    if refusal is not None and not isinstance(refusal, str):
+        raise ValueError("refusal is not a text")
+    vocabulary, context = (_optional(value.get(key)) for key in ("vocabulary", "context"))
+    return ModelFacts(tuple(cache), refusal and refusal[:MAX_TEXT], vocabulary, context)
 
 
 def _count(value: object, maximum: int = MAX_COUNT) -> int:

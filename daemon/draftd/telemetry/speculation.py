@@ -26,6 +26,8 @@ class Speculation:
     proposed: Counter[int] = field(default_factory=Counter)
     lengths: Counter[int] = field(default_factory=Counter)
     rules: Counter[str] = field(default_factory=Counter)
+    proposed_by: Counter[str] = field(default_factory=Counter)
+    accepted_by: Counter[str] = field(default_factory=Counter)
     costs: Costs | None = None
     _estimates: deque[tuple[int, float]] = field(default_factory=lambda: deque(maxlen=WINDOW))
 
@@ -39,6 +41,8 @@ class Speculation:
         for length, (rounds, longer) in enumerate(zip(proposed, (*proposed[1:], 0), strict=False), 1):
             if rounds > longer:
                 self.lengths[length] += rounds - longer
+        self.proposed_by.update({name: counts.proposed for name, counts in report.drafters.items()})
+        self.accepted_by.update({name: counts.accepted for name, counts in report.drafters.items()})
         if report.rule:
             self.rules[report.rule] += 1
         self.costs = report.costs or self.costs
@@ -55,6 +59,8 @@ def families(profiles: Mapping[str, Speculation]) -> Iterator[Metric]:
     """The metrics of all profiles."""
     accepted = _by_position("accepted", "Draft tokens accepted, by their position in the draft.")
     proposed = _by_position("proposed", "Draft tokens proposed, by their position in the draft.")
+    accepted_by = _by_drafter("accepted", "Draft tokens accepted, by what proposed them.")
+    proposed_by = _by_drafter("proposed", "Draft tokens proposed, by what proposed them.")
     length = HistogramMetricFamily(
         "draftd_draft_length", "Draft tokens proposed in a round.", labels=("profile",)
     )
@@ -67,15 +73,22 @@ def families(profiles: Mapping[str, Speculation]) -> Iterator[Metric]:
         for family, counts in ((accepted, one.accepted), (proposed, one.proposed)):
             for position in sorted(counts):
                 family.add_metric([profile, str(position)], counts[position])
+        for family, by_name in ((accepted_by, one.accepted_by), (proposed_by, one.proposed_by)):
+            for drafter in sorted(by_name):
+                family.add_metric([profile, drafter], by_name[drafter])
         length.add_metric([profile], *_histogram(one.lengths))
         if (estimate := one.speedup()) is not None:
             speedup.add_metric([profile], estimate)
-    yield from (accepted, proposed, length, speedup)
+    yield from (accepted, proposed, accepted_by, proposed_by, length, speedup)
 
 
 def _by_position(what: str, text: str) -> CounterMetricFamily:
     name = f"draftd_draft_{what}_by_position"
     return CounterMetricFamily(name, text, labels=("profile", "position"))
+
+
+def _by_drafter(what: str, text: str) -> CounterMetricFamily:
+    return CounterMetricFamily(f"draftd_draft_{what}_by_drafter", text, labels=("profile", "drafter"))
 
 
 def _histogram(lengths: Counter[int]) -> tuple[list[tuple[str, float]], float]:

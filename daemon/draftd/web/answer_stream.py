@@ -75,6 +75,7 @@ class Answer:
         self._texts: list[str] = []
         self._reasoning: list[str] = []
         self._tool_calls: dict[int, dict[str, Any]] = {}
+        self._logprobs: dict[str, list[Any]] = {}
         self._role_sent = False
         self.finish_reason: str | None = None
         self.usage: dict[str, Any] | None = None
@@ -119,6 +120,8 @@ class Answer:
         self._reasoning.append(_text(delta, "reasoning") or _text(delta, "reasoning_content"))
         for call in _as(list, delta.get("tool_calls") or []):
             self._take_call(_as(dict, call))
+        for name, values in _as(dict, choice.get("logprobs") or {}).items():
+            self._logprobs.setdefault(name, []).extend(_as(list, values or []))
         self._take_finish(choice)
 
     def _take_finish(self, choice: dict[str, Any]) -> None:
@@ -146,7 +149,8 @@ class Answer:
     def whole(self) -> dict[str, Any]:
         """The answer in one piece, for a client that did not ask for a stream."""
         text = "".join(self._texts)
-        choice: dict[str, Any] = {"index": 0, "finish_reason": self.finish_reason, "logprobs": None}
+        logprobs = {name: values or None for name, values in self._logprobs.items()} or None
+        choice: dict[str, Any] = {"index": 0, "finish_reason": self.finish_reason, "logprobs": logprobs}
         if self._endpoint == "completions":
             return self._body("text_completion", choice | {"text": text})
         message: dict[str, Any] = {"role": "assistant", "content": text or None}
@@ -207,7 +211,7 @@ class _Frame:
 def _frame_of(event: bytes, chunk: dict[str, Any], sent: bytes) -> _Frame | None:
     """The frame of `event`, which goes out as `sent`; None if more than its one text could matter in the next."""
     choices = chunk.get("choices") or []
-    if len(choices) != 1 or choices[0].get("finish_reason"):
+    if len(choices) != 1 or choices[0].get("finish_reason") or choices[0].get("logprobs"):
         return None
     delta = choices[0].get("delta")
     if delta and set(delta) not in _ONE_TEXT:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import structlog
 
 from draftd.errors import WorkerError
-from draftd.protocol import AUTO_DRAFT, DRAFT_HEADER, PROFILE_HEADER
+from draftd.protocol import PROFILE_HEADER
 from draftd.telemetry.metrics import Metrics
 from draftd.web import json_codec, worker_http
 from draftd.web.admission import Admission
@@ -165,9 +165,7 @@ class Proxy:
             path, headers = PATHS[forward.endpoint], self._headers(call)
             connection = await worker_http.post(lease.port, path, forward.payload, headers)
             try:
-                if forward.streamed:
-                    return await self._take_stream(connection, lease, call)
-                return self._take_whole(await connection.read_whole(), call)
+                return await self._take_stream(connection, lease, call)
             except BrokenAnswerError as error:
                 raise worker_http.broken(error) from error
             finally:
@@ -176,7 +174,7 @@ class Proxy:
     def _headers(self, call: Call) -> dict[str, str]:
         """What the engine has to know beside the body."""
         shared = {PROFILE_HEADER: call.name} if self._supervisor.shares_with(call.name) else {}
-        return shared | {DRAFT_HEADER: AUTO_DRAFT} if call.forward.auto_draft else shared
+        return {**shared, **call.forward.headers}
 
     async def _take_stream(self, connection: WorkerConnection, lease: Lease, call: Call) -> bytes:
         answer = Answer(call.forward.endpoint, call.forward.model)
@@ -197,15 +195,6 @@ class Proxy:
             if answer.done:
                 break
         raise worker_http.truncated()
-
-    def _take_whole(self, raw: bytes, call: Call) -> bytes:
-        try:
-            body = json_codec.loads(raw)
-            usage = body["usage"]
-        except (ValueError, KeyError, TypeError) as error:
-            raise BrokenAnswerError("not JSON, or without usage") from error
-        self._count(call, usage)
-        return json_codec.dumps({**body, "model": call.forward.model})
 
     def _note_token(self, call: Call) -> None:
         call.last_token = time.monotonic()

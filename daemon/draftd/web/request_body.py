@@ -17,7 +17,14 @@ from pydantic import AfterValidator, ConfigDict, Field, ValidationError
 from draftd.errors import RequestError
 from draftd.profile_tables import RequestDefaults
 from draftd.profiles import MAX_AUTO_DRAFT, MAX_DRAFT_TOKENS, Profile
-from draftd.protocol import LOGIT_BIAS_FIELD
+from draftd.protocol import (
+    AUTO_DRAFT,
+    DRAFT_HEADER,
+    DRAFTERS_HEADER,
+    LOGIT_BIAS_FIELD,
+    MAX_TOP_LOGPROBS,
+    MODEL_DRAFTER,
+)
 from draftd.web import chat_messages, json_codec
 
 Endpoint = Literal["chat.completions", "completions"]
@@ -33,8 +40,6 @@ _TEMPLATE_ARGUMENTS = frozenset({
 })  # fmt: skip
 # A top_k of the vocabulary's size or more ends the generation thread; as large as this it has no effect.
 _MAX_TOP_K = 1000
-_MAX_TOP_LOGPROBS = 11
-SEEDED_DRAFT = 5  # draft tokens of a request with a seed where the length would tune itself
 # mlx_lm.server writes outside its memory for a token that it does not have. Our engine, which knows the tokens,
 # takes a bias under this name and refuses what is unknown; mlx_lm.server by itself ignores the name.
 
@@ -55,11 +60,12 @@ class RequestFields(RequestDefaults):
     stream_options: dict[str, Any] | None = None
     max_completion_tokens: int = Field(1, ge=1)
     num_draft_tokens: Annotated[int, Field(ge=0, le=MAX_DRAFT_TOKENS)] | Literal["auto"] = 0
+    drafters: list[Literal["lookup", "model"]] | None = None
     repetition_context_size: int = Field(0, ge=0, le=100_000)
     presence_context_size: int = Field(0, ge=0, le=100_000)
     frequency_context_size: int = Field(0, ge=0, le=100_000)
-    logprobs: bool | Annotated[int, Field(ge=0, le=20)] = False
-    top_logprobs: int = Field(0, ge=0, le=20)
+    logprobs: bool | Annotated[int, Field(ge=0, le=MAX_TOP_LOGPROBS)] = False
+    top_logprobs: int = Field(0, ge=0, le=MAX_TOP_LOGPROBS)
     logit_bias: dict[str, float] | None = None
     tools: list[dict[str, Any]] | None = None
     chat_template_kwargs: Annotated[dict[str, Any], AfterValidator(_for_the_template)] | None = None
@@ -69,17 +75,16 @@ class RequestFields(RequestDefaults):
 class Forward:
     """What to send to the worker, and what the client wants back.
 
-    `streamed` is how the worker answers, `stream` how the client wants the answer. The worker streams whenever
-    possible, since only while it streams does mlx_lm.server notice that its reader has left.
+    `stream` is how the client wants the answer. The worker always streams: so it is seen that it gets on.
+    `headers` are for our engine.
     """
 
     payload: bytes
     endpoint: Endpoint
     model: str
     stream: bool
-    streamed: bool
     wants_usage: bool
-    auto_draft: bool
+    headers: Mapping[str, str]
 
 
 def parse_body(raw: bytes) -> dict[str, Any]:
@@ -124,7 +129,7 @@ def prepare(
     fields = {k: _whole(v) for k, v in body.items() if v is not None and k not in _LOADERS}
     asked = _check(fields)
     _fill_in(fields, profile)
-    auto_draft = _settle_draft_length(fields, profile)
+    headers = _drafting(fields, profile)
     if not profile.command:
         _suit_mlx(fields)
     if endpoint == "chat.completions":
@@ -133,14 +138,9 @@ def prepare(
         )
     else:
         fields["prompt"] = _text_prompt(fields)
-    # mlx_lm.server gives log probabilities only in an answer that is not streamed.
-    streamed = asked.stream or not fields.get("logprobs")
-    fields |= {"model": upstream_model, "stream": streamed}
-    fields.pop("stream_options", None)  # an empty one makes mlx_lm.server break the stream before its end
-    if streamed:
-        fields["stream_options"] = {"include_usage": True}
+    fields |= {"model": upstream_model, "stream": True, "stream_options": {"include_usage": True}}
     wants_usage = bool((asked.stream_options or {}).get("include_usage"))
-    return Forward(_encode(fields), endpoint, client_model, asked.stream, streamed, wants_usage, auto_draft)
+    return Forward(_encode(fields), endpoint, client_model, asked.stream, wants_usage, headers)
 
 
 def _whole(value: Any) -> Any:
@@ -169,23 +169,31 @@ def _fill_in(fields: dict[str, Any], profile: Profile) -> None:
     for key, value in defaults.items():
         fields.setdefault(key, value)
     if profile.draft_model is None:
-        fields.pop("num_draft_tokens", None)
+        if fields.pop("num_draft_tokens", None) == 0 and (profile.drafters or fields.get("drafters")):
+            fields["drafters"] = []
     else:  # the worker may be shared with profiles of other draft lengths
         fields.setdefault("num_draft_tokens", "auto" if profile.auto_draft else profile.draft_length)
 
 
-def _settle_draft_length(fields: dict[str, Any], profile: Profile) -> bool:
-    """Replace `auto` by a number; returns whether that is only the limit of a length that adapts itself.
+def _drafting(fields: dict[str, Any], profile: Profile) -> dict[str, str]:
+    """Take out of the fields what only our engine understands; returns it as headers.
 
-    An adaptive length follows measurements, and each length uses up random numbers differently. So a request with a
-    seed, which wants the same choices again, gets a fixed one.
+    `auto` becomes a number in the fields, which is the longest draft then.
     """
-    if fields.get("num_draft_tokens") != "auto":
-        return False
-    longest = profile.draft_length if profile.auto_draft else MAX_AUTO_DRAFT
-    fixed = "seed" in fields and fields.get("temperature", 0) > 0
-    fields["num_draft_tokens"] = min(SEEDED_DRAFT, longest) if fixed else longest
-    return not fixed
+    headers: dict[str, str] = {}
+    if fields.get("num_draft_tokens") == "auto":
+        headers[DRAFT_HEADER] = AUTO_DRAFT
+        fields["num_draft_tokens"] = profile.draft_length if profile.auto_draft else MAX_AUTO_DRAFT
+    drafters = fields.pop("drafters", profile.drafters)
+    if drafters is None:  # the engine uses what there is
+        return headers
+    if profile.command:
+        raise RequestError(
+            400, f"'{profile.name}' is served by another server, which drafts by itself", param="drafters"
+        )
+    if MODEL_DRAFTER in drafters and profile.draft_model is None:
+        raise RequestError(400, f"'{profile.name}' has no draft model to draft with", param="drafters")
+    return headers | {DRAFTERS_HEADER: ",".join(drafters)}
 
 
 def _suit_mlx(fields: dict[str, Any]) -> None:
@@ -203,8 +211,7 @@ def _suit_mlx(fields: dict[str, Any]) -> None:
     if not isinstance(logprobs, bool):  # /v1/completions gives the number here
         logprobs, top = True, logprobs
     if logprobs:
-        # Without one it gives the tokens' numbers only, and clients ask for their texts.
-        fields |= {"logprobs": True, "top_logprobs": min(max(top, 1), _MAX_TOP_LOGPROBS)}
+        fields |= {"logprobs": True, "top_logprobs": top}
 
 
 def _text_prompt(fields: dict[str, Any]) -> str:

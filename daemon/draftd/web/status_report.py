@@ -67,6 +67,7 @@ class StatusReport:
                 self.proxy.admission(one.name).depth if one.name == one.worker else None,
                 one.start_seconds,
                 one.accounting,
+                one.draft_refusal is not None,
             )
             for one in self.supervisor.snapshot()
         ]
@@ -90,8 +91,10 @@ def worker(status: WorkerStatus, queue: int, metrics: Metrics) -> dict[str, Any]
         "port": status.port,
         "model": status.model,
         "draft_model": status.draft_model,
+        "drafters": list(status.drafters),
         "num_draft_tokens": status.num_draft_tokens,
         "auto_draft": status.auto_draft,
+        "draft_refusal": status.draft_refusal,
         "since": iso(status.since),
         "restarts": status.restarts,
         "last_exit": last
@@ -121,6 +124,10 @@ def speculation(known: Speculation) -> dict[str, Any]:
         "accepted_by_position": [known.accepted[position] for position in positions],
         "rounds_by_draft_length": [known.lengths[length] for length in positions],
         "requests_by_rule": dict(known.rules),
+        "by_drafter": {
+            name: {"proposed": known.proposed_by[name], "accepted": known.accepted_by[name]}
+            for name in sorted(known.proposed_by)
+        },
         "costs": known.costs and asdict(known.costs),
         "speedup_estimate": known.speedup(),
     }

@@ -17,7 +17,7 @@ from collections.abc import Mapping
 import httptools
 
 from draftd.errors import DraftdError, RequestError, WorkerError
-from draftd.web.answer_stream import MAX_EVENT, BrokenAnswerError
+from draftd.web.answer_stream import BrokenAnswerError
 from draftd.workers.command import HOST
 
 MAX_READ = 64 * 1024  # bytes
@@ -135,16 +135,6 @@ class WorkerConnection:
         self._read_on()
         return data
 
-    async def read_whole(self) -> bytes:
-        """The body of an answer that is not streamed. Raises WorkerError if it breaks off.
-
-        Nothing here shows whether the worker makes progress with such an answer: our engine reports it.
-        """
-        body = bytearray()
-        while len(body) < MAX_EVENT and (piece := await self.read()):
-            body += piece
-        return bytes(body)
-
     async def read_error(self) -> bytes:
         """The body of an error, or what comes of it."""
         body = bytearray()
@@ -239,21 +229,23 @@ def broken(error: BrokenAnswerError) -> WorkerError:
 
 
 def _refusal(status: int, raw: bytes) -> DraftdError:
-    """mlx_lm.server says 404 for whatever goes wrong while it reads a request; only some of it is the client's."""
-    message = _message(raw) or f"the worker answered with status {status}"
+    """Our engine says what is at fault. mlx_lm.server says 404 for whatever goes wrong while it reads a request."""
+    fields = _error(raw)
+    message = fields.get("message") or f"the worker answered with status {status}"
     if "generation thread died" in message:
         return WorkerError("the worker's generation thread died", status=502, code="worker_lost")
     if status in {400, 404, 422}:
-        return RequestError(400, message)
+        return RequestError(400, message, code=fields.get("code"), param=fields.get("param"))
     if status in {429, 503}:
         return WorkerError(message, retry_after=1)
     return WorkerError(message, status=502, code="bad_answer")
 
 
-def _message(raw: bytes) -> str:
-    """The text of `{"error": "..."}` or `{"error": {"message": "..."}}`."""
+def _error(raw: bytes) -> dict[str, str]:
+    """The texts of `{"error": {"message": "...", "code": "...", "param": "..."}}`; the error may be the message."""
     try:
         error = json.loads(raw)["error"]
     except (ValueError, KeyError, TypeError):
-        return ""
-    return str(error.get("message", "")) if isinstance(error, dict) else str(error)
+        return {}
+    fields = error if isinstance(error, dict) else {"message": str(error)}
+    return {name: value for name, value in fields.items() if isinstance(value, str)}

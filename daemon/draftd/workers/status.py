@@ -39,6 +39,7 @@ class WorkerStatus:
     port: int | None
     model: str
     draft_model: str | None
+    drafters: tuple[str, ...]
     num_draft_tokens: int
     auto_draft: bool
     since: float
@@ -47,6 +48,7 @@ class WorkerStatus:
     memory_bytes: int | None
     start_seconds: float | None
     accounting: bool
+    draft_refusal: str | None
     notes: tuple[str, ...]
 
 
@@ -66,6 +68,7 @@ def of_members(status: WorkerStatus, group: Group) -> Iterator[WorkerStatus]:
             status,
             name=member.name,
             shares_with=group.others(member.name),
+            drafters=member.all_drafters,
             num_draft_tokens=member.draft_length,
             auto_draft=member.auto_draft,
             memory_bytes=status.memory_bytes if member.name == status.worker else None,

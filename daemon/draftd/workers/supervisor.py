@@ -109,6 +109,11 @@ class Supervisor:
         if child := self._child_of(worker):
             child.accounting = accounting
 
+    def models_loaded(self, worker: str, draft_refusal: str | None) -> None:
+        """The engine of a worker has loaded its models; `draft_refusal` says why nothing may be drafted, if so."""
+        if child := self._child_of(worker):
+            child.draft_refusal = draft_refusal
+
     def progress(self, worker: str, used: int | None) -> None:
         """The engine of a worker gets on with a request; `used` is its memory in bytes, if it said."""
         if child := self._child_of(worker):

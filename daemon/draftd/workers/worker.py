@@ -143,6 +143,7 @@ class Worker:
             port=self._port if child else None,
             model=self.profile.model,
             draft_model=self.profile.draft_model,
+            drafters=self.profile.all_drafters,
             num_draft_tokens=self.profile.draft_length,
             auto_draft=self.profile.auto_draft,
             since=self._since,
@@ -151,6 +152,7 @@ class Worker:
             memory_bytes=watched.memory() if child and watched else None,
             start_seconds=self._start_seconds,
             accounting=watched is not None and watched.accounting,
+            draft_refusal=watched.draft_refusal if watched else None,
             notes=self._notes,
         )
 

@@ -1,10 +1,8 @@
-"""The paper's rule on the demo pair: what comes out of the loop, and what it leaves in the caches."""
+"""The loop: the text is that of the target model alone, and whatever ends it leaves both caches in order."""
 
-import functools
-import math
-from collections import Counter
 from collections.abc import Callable, Sequence
-from operator import mul
+from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -12,225 +10,465 @@ import mlx.core as mx
 import mlx_lm
 import pytest
 from mlx_lm.generate import generate_step
-from mlx_lm.models.cache import make_prompt_cache
 
-from draftd.engine.generation.loop import generate
-from draftd.engine.generation.policy import DraftPolicy, FixedLength, Look
-from draftd.engine.generation.sampling import Distribution, Greedy
-from draftd.protocol import PAPER_RULE, PLAIN_RULE
-from tests.engine.chance import chi_square, most_by_chance
-from tests.engine.served import Engine, turn
+from draftd.engine.generation.acceptance import AcceptanceCount
+from draftd.engine.generation.caches.sequence import ModelCaches
+from draftd.engine.generation.drafters.lookup import AnswerStore, LookupDrafter
+from draftd.engine.generation.drafters.model import ModelDrafter
+from draftd.engine.generation.estimates import ALONE
+from draftd.engine.generation.loop import LOOK_BACK, MAX_LATE, Generation
+from draftd.engine.generation.policy import REVIEW, Choice, DraftPolicy
+from draftd.engine.generation.reader import Reader
+from draftd.engine.generation.sampling import Greedy, Logits, Rule, Seeded, Shape, Speculative
+from draftd.protocol import LOOKUP_DRAFTER, MODEL_DRAFTER
+from tests.engine.architectures.models import make, noisy
+from tests.engine.generation.toys import (
+    SCRIPTS,
+    Scripted,
+    Toy,
+    by_lookup,
+    by_model,
+    text_of,
+    toy_generation,
+)
+from tests.engine.served import turn
 
-pytestmark = pytest.mark.real
-
-FLAT = Distribution(temperature=1.2, min_p=0.05)
-QUESTION = "What"  # to which the models have many answers, and not the same
-RUNS = 200
+QUESTIONS = ["What is a draft model?", "Write a Python function that adds two numbers.", "Tell me a story."]
+TOKENS = 100
+ALL_SCRIPTS = pytest.mark.parametrize("script", SCRIPTS.values(), ids=SCRIPTS)
 
 
-class Pair:
-    """The pair in this process."""
+@dataclass
+class Models:
+    """A target and a draft model, and what is known of how their caches are made."""
 
-    def __init__(self, folders: tuple[Path, Path]) -> None:
-        self.target, self.tokenizer = mlx_lm.load(str(folders[0]))
-        self.draft, _ = mlx_lm.load(str(folders[1]))
+    target: Any
+    draft: Any
+    vocabulary: int
+    caches: dict[str, ModelCaches] = field(init=False)
 
-    def encode(self, question: str) -> mx.array:
-        return mx.array(self.tokenizer.encode(turn(question)))
+    def __post_init__(self) -> None:
+        self.caches = {"target": ModelCaches(self.target), "draft": ModelCaches(self.draft)}
 
-    def steps(
+    def readers(self, step: int = 512) -> tuple[Reader, Reader]:
+        models = {"target": self.target, "draft": self.draft}
+        made = [Reader(models[name], self.caches[name].make(), step) for name in models]
+        return made[0], made[1]
+
+    def generation(
         self,
-        prompt: mx.array,
+        prompt: Sequence[int],
         policy: DraftPolicy,
-        tokens: int,
-        by: Distribution | Greedy = FLAT,
-        **others: Any,
-    ) -> Any:
-        stream = mx.default_stream(mx.default_device())
-        return generate(by, policy, prompt, self.target, self.draft, stream, max_tokens=tokens, **others)
+        *,
+        tokens: int = TOKENS,
+        rule: Rule | None = None,
+        readers: tuple[Reader, Reader] | None = None,
+        model: bool = True,
+        lookup: bool = True,
+        store: AnswerStore | None = None,
+        check: Callable[[int], None] = lambda _: None,
+    ) -> Generation:
+        target, draft = readers or self.readers()
+        logits, rule = Logits(self.vocabulary), rule or Greedy()
+        return Generation(
+            text=list(prompt),
+            max_tokens=tokens,
+            target=target,
+            rule=rule,
+            logits=logits,
+            policy=policy,
+            draft=ModelDrafter(draft, logits, rule) if model else None,
+            max_draft=8 if model else 0,
+            lookup=LookupDrafter(prompt, store or AnswerStore()) if lookup else None,
+            check=check,
+        )
 
-
-class Changing(FixedLength):
-    """Goes through everything that a policy may decide, over and over."""
-
-    def __init__(self) -> None:
-        super().__init__(3)
-        self.turn = 0
-        self.shares: list[float] = []
-
-    def undrafted_tokens(self) -> int:
-        self.turn += 1
-        return (0, 0, 3, 0, 1)[self.turn % 5]
-
-    def look(self) -> Look:
-        return "after" if self.turn % 2 else "before"
-
-    def tokens_to_draft(self, confidences: Sequence[float]) -> int:
-        return 2 if len(confidences) < 4 else 0
-
-    def tokens_to_verify(self, confidences: Sequence[float]) -> int:
-        return (len(confidences), 1, 0)[self.turn % 3]
-
-    def observe_undrafted(self, shares: Sequence[float]) -> None:
-        self.shares += shares
-
-
-def shares(model: Any, prompt: mx.array) -> Any:
-    """Return the distribution of the token after the prompt, by one model alone."""
-    logits = model(prompt[None])[0, -1:]
-    logprobs = logits - mx.logsumexp(logits, axis=-1, keepdims=True)
-    return numbers(mx.softmax(FLAT.logits(logprobs)[0]))
-
-
-def numbers(array: mx.array) -> Any:
-    return array.tolist()
+    def alone(self, prompt: Sequence[int], tokens: int = TOKENS) -> list[int]:
+        """Return what mlx_lm generates without any draft."""
+        steps = generate_step(mx.array(list(prompt)), self.target, max_tokens=tokens)
+        return [int(token) for token, _ in steps]
 
 
 @pytest.fixture(scope="module")
-def models(pair: tuple[Path, Path]) -> Pair:
-    return Pair(pair)
-
-
-def binned(drawn: list[int], shares: list[float]) -> tuple[list[int], list[float]]:
-    """Return tokens and shares with all that is expected fewer than 5 times under one number, the last."""
-    common = [token for token, share in enumerate(shares) if share * len(drawn) >= 5]
-    places = {token: place for place, token in enumerate(common)}
-    kept = [shares[token] for token in common]
-    possible = {token for token in drawn if shares[token] > 0}
-    assert possible == set(drawn), "something was drawn that had been filtered out"
-    return [places.get(token, len(common)) for token in drawn], [*kept, max(0.0, 1 - sum(kept))]
-
-
-def fits(drawn: list[int], shares: list[float]) -> bool:
-    places, expected = binned(drawn, shares)
-    return chi_square(places, expected) < most_by_chance(sum(share > 0 for share in expected) - 1)
+def demo(pair: tuple[Path, Path]) -> tuple[Models, list[list[int]]]:
+    """The demo pair, and prompts for it."""
+    target, tokenizer = mlx_lm.load(str(pair[0]))[:2]
+    draft = mlx_lm.load(str(pair[1]))[0]
+    return Models(target, draft, target.args.vocab_size), [tokenizer.encode(turn(q)) for q in QUESTIONS]
 
 
 @pytest.fixture(scope="module")
-def runs(models: Pair) -> list[list[tuple[int, bool]]]:
-    """Return the first two tokens of an answer under many seeds, and whether they came from the draft."""
-    found = []
-    for seed in range(RUNS):
-        mx.random.seed(seed)
-        steps = models.steps(models.encode(QUESTION), FixedLength(2), tokens=2)
-        found.append([(token, from_draft) for token, _, from_draft in steps])
-    return found
+def models(demo: tuple[Models, list[list[int]]]) -> Models:
+    return demo[0]
 
 
-def test_the_first_tokens_are_distributed_as_the_target_models_own(
-    models: Pair, runs: list[list[tuple[int, bool]]]
-) -> None:
-    prompt = models.encode(QUESTION)
-    texts = [[token for token, _ in run] for run in runs]
-    assert fits([first for first, _ in texts], shares(models.target, prompt))
-    first, often = Counter(first for first, _ in texts).most_common(1)[0]
-    assert often >= 12
-    after = shares(models.target, mx.concatenate([prompt, mx.array([first])]))
-    assert fits([second for token, second in texts if token == first], after)
+@pytest.fixture(scope="module")
+def prompts(demo: tuple[Models, list[list[int]]]) -> list[list[int]]:
+    return demo[1]
 
 
-def test_as_many_are_kept_as_the_models_have_in_common(
-    models: Pair, runs: list[list[tuple[int, bool]]]
-) -> None:
-    p, q = (shares(model, models.encode(QUESTION)) for model in (models.target, models.draft))
-    common, by_plain_rule = sum(map(min, p, q)), sum(map(mul, p, q))
-    within = 4 * math.sqrt(0.25 / RUNS)
-    assert by_plain_rule + within < common < 1 - within, "a question that cannot tell the rules apart"
-    assert sum(from_draft for (_, from_draft), _ in runs) / RUNS == pytest.approx(common, abs=within)
+@pytest.fixture(scope="module")
+def texts(models: Models, prompts: list[list[int]]) -> list[list[int]]:
+    return [models.alone(prompt) for prompt in prompts]
 
 
-@pytest.mark.parametrize("policy", [functools.partial(FixedLength, 3), Changing], ids=["fixed", "changing"])
-def test_whenever_it_is_left_the_caches_hold_the_text_and_no_more(
-    models: Pair, policy: Callable[[], DraftPolicy]
-) -> None:
-    prompt = models.encode("What is draftd?")
-    seen = Counter[bool]()
-    for stop in range(1, 10):
-        mx.random.seed(stop)
-        layers = make_prompt_cache(models.target), make_prompt_cache(models.draft)
-        steps = models.steps(prompt, policy(), tokens=20, prompt_cache=[*layers[0], *layers[1]])
-        run = [next(steps) for _ in range(stop)]
-        steps.close()
-        seen[run[-1][2]] += 1
-        text = [*numbers(prompt), *(token for token, _, _ in run)]
-        for model, cache in zip((models.target, models.draft), layers, strict=True):
-            (length,) = {layer.offset for layer in cache}
-            # The target model lacks nothing but a token of its own, the draft model one token more at most.
-            assert len(text) - 2 <= length <= len(text)
-            rest = mx.array([[*text[length:], 5]])
-            expected = model(mx.array([[*text, 5]]))[0, -1]
-            assert mx.allclose(model(rest, cache=cache)[0, -1], expected, atol=0.3), (stop, length)
-    assert min(seen[True], seen[False]) > 0, "never left inside a round, or never at its end"
-
-
-@pytest.mark.parametrize("policy", [functools.partial(FixedLength, 3), Changing], ids=["fixed", "changing"])
-@pytest.mark.parametrize("tokens", [1, 2, 3, 8])
-def test_no_more_tokens_come_than_were_asked_for(
-    models: Pair, tokens: int, policy: Callable[[], DraftPolicy]
-) -> None:
-    assert len(list(models.steps(models.encode("Hello!"), policy(), tokens=tokens))) == tokens
-
-
-def test_whatever_the_policy_decides_the_greedy_text_is_that_of_the_target_model(models: Pair) -> None:
-    prompt = models.encode("Tell me a story")
-    alone = [token for token, _ in generate_step(prompt, models.target, max_tokens=120)]
-    policy = Changing()
-    assert [token for token, _, _ in models.steps(prompt, policy, tokens=120, by=Greedy())] == alone
-    assert set(policy.shares) == {0, 1}
-
-
-def test_whatever_the_policy_decides_tokens_are_distributed_as_the_target_models_own(models: Pair) -> None:
-    prompt = models.encode(QUESTION)
-    texts = []
-    for seed in range(RUNS):
-        mx.random.seed(seed)
-        policy = Changing()
-        policy.turn = seed
-        texts.append([token for token, _, _ in models.steps(prompt, policy, tokens=2)])
-    assert fits([first for first, _ in texts], shares(models.target, prompt))
-    first, often = Counter(first for first, _ in texts).most_common(1)[0]
-    assert often >= 12
-    after = shares(models.target, mx.concatenate([prompt, mx.array([first])]))
-    assert fits([second for token, second in texts if token == first], after)
-
-
-def test_alone_it_tells_how_much_a_draft_has_in_common_with_the_target_model(models: Pair) -> None:
-    class Alone(Changing):
-        def undrafted_tokens(self) -> int:
-            return 1
-
-    prompt = models.encode(QUESTION)
-    p, q = (shares(model, prompt) for model in (models.target, models.draft))
-    policy = Alone()
-    for seed in range(RUNS):
-        mx.random.seed(seed)
-        list(models.steps(prompt, policy, tokens=1))
-    within = 4 * math.sqrt(0.25 / RUNS)
-    assert sum(policy.shares) / RUNS == pytest.approx(sum(map(min, p, q)), abs=within)
-
-
-def test_the_same_seed_gives_the_same_text_by_the_papers_rule(drafted: Engine) -> None:
-    def ask(seed: int) -> str:
-        body = {"temperature": 3.0, "seed": seed, "max_tokens": 30, "num_draft_tokens": 4}
-        text, _ = drafted.generation(lambda: drafted.complete(turn("Tell me about the sea"), **body))
-        assert drafted.records("generation")[-1]["rule"] == PAPER_RULE
-        return str(text)
-
-    assert len({ask(1) for _ in range(3)}) == 1
-    assert len({ask(seed) for seed in range(5)}) > 1
+# --- the text -----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    ("body", "rule"),
+    ("policy", "drafters"),
     [
-        ({"temperature": 0.7, "top_p": 0.9, "top_k": 40, "min_p": 0.02}, PAPER_RULE),
-        ({"temperature": 0}, PLAIN_RULE),
-        ({"temperature": 0.7, "repetition_penalty": 1.1}, PLAIN_RULE),
-        ({"temperature": 0.7, "logit_bias": {"7": 1.0}}, PLAIN_RULE),
-        ({"temperature": 0.7, "xtc_probability": 0.5}, PLAIN_RULE),
-        ({"temperature": 0.7, "num_draft_tokens": 0}, PLAIN_RULE),
+        pytest.param(DraftPolicy, {"model": False, "lookup": False}, id="no drafter"),
+        *(
+            pytest.param(lambda n=n: DraftPolicy(fixed=n), {"lookup": False}, id=f"a fixed length of {n}")
+            for n in (1, 5)
+        ),
+        pytest.param(lambda: DraftPolicy(fixed=4), {}, id="a fixed length and lookups"),
+        pytest.param(DraftPolicy, {"model": False}, id="lookups that adapt"),
+        pytest.param(DraftPolicy, {}, id="all that adapts"),
+        *(pytest.param(lambda s=s: Scripted(*s), {}, id=name) for name, s in SCRIPTS.items()),
     ],
 )
-def test_the_record_says_which_rule_was_used(drafted: Engine, body: dict[str, Any], rule: str) -> None:
-    drafted.generation(lambda: drafted.complete(turn("Hello!"), max_tokens=8, **body))
-    assert drafted.records("generation")[-1]["rule"] == rule
+def test_the_greedy_text_is_that_of_mlx_lm(
+    models: Models,
+    prompts: list[list[int]],
+    texts: list[list[int]],
+    policy: Callable[[], DraftPolicy],
+    drafters: dict[str, Any],
+) -> None:
+    shared, store = policy(), AnswerStore()
+    for prompt, text in zip(prompts, texts, strict=True):
+        for _ in range(2):  # the second time past answers hold all of it
+            generation = models.generation(prompt, shared, store=store, **drafters)
+            assert text_of(generation) == prompt + text
+            if generation.lookup:
+                generation.lookup.close()
+
+
+@pytest.mark.parametrize(
+    "name", ["llama", "gemma3_text", "qwen3_next", "llama4_text", "deepseek_v41", "gemma3n"]
+)
+def test_it_is_on_every_kind_of_cache(name: str) -> None:
+    pair = Models(make(name), noisy(name), 256)
+    prompt = [n % 200 + 4 for n in range(0, 500, 7)]
+    expected = prompt + pair.alone(prompt, 60)
+    for script in (by_model(3), SCRIPTS["everything"]):
+        policy = Scripted(*script)
+        assert text_of(pair.generation(prompt, policy, tokens=60, readers=pair.readers(24))) == expected
+        assert any(choice.length for choice, _ in policy.taken)
+
+
+@pytest.mark.parametrize("tokens", [1, 2, 3, 8])
+@ALL_SCRIPTS
+def test_no_more_tokens_come_than_were_asked_for(script: list[Choice], tokens: int) -> None:
+    for rule in (Greedy(), Speculative(Shape(1.0))):
+        generation = toy_generation(rule, script, tokens=tokens, prompt=[0, 1, 2, 0, 1, 2])
+        assert len(list(generation.generate())) == tokens
+        assert generation.left == 0
+
+
+def test_none_come_where_none_are_asked_for() -> None:
+    generation = toy_generation(Greedy(), by_model(3), tokens=0)
+    assert list(generation.generate()) == []
+    assert generation.target.position == 2, "the prompt is read as always"
+
+
+# --- what is told of each token -----------------------------------------------------------------------------
+
+
+def counted(generation: Generation) -> AcceptanceCount:
+    count = AcceptanceCount(None, generation.rule.name)
+    for token in generation.generate():
+        count.observe(token.drafter, token.proposed, drafted=token.source != ALONE)
+    return count
+
+
+def test_each_token_says_where_it_comes_from() -> None:
+    generation = toy_generation(
+        Greedy(), [*by_model(2), Choice(ALONE)], tokens=6, prompt=[0], target=CYCLE, draft=CYCLE
+    )
+    told = [(token.token, token.source, token.drafter, token.proposed) for token in generation.generate()]
+    model, after, alone = (MODEL_DRAFTER, MODEL_DRAFTER, 2), (ALONE, MODEL_DRAFTER, 2), (ALONE, ALONE, 0)
+    origins = [model, model, after, alone, alone, (MODEL_DRAFTER, MODEL_DRAFTER, 1)]
+    assert [told[n][1:] for n in range(4)] == origins[:4]
+    assert [token for token, *_ in told] == [1, 2, 3, 0, 1, 2]
+
+
+@ALL_SCRIPTS
+def test_the_count_of_the_tokens_is_what_the_policy_was_told_of_the_rounds(script: list[Choice]) -> None:
+    mx.random.seed(2)
+    generation = toy_generation(Speculative(Shape(1.0)), script, tokens=200)
+    count = counted(generation)
+    policy: Any = generation.policy
+    rounds = [choice for choice, _ in policy.taken if choice.length]
+    assert count.rounds == len(rounds)
+    assert count.proposed == sum(choice.length for choice in rounds)
+    assert count.tokens == 200
+    after_drafts = 200 - count.accepted - count.alone
+    assert count.rounds - after_drafts in {0, 1}, "the last round may have no room for it"
+    for drafter, tally in count.drafters.items():
+        assert tally.rounds == sum(choice.source == drafter for choice in rounds)
+
+
+@pytest.mark.parametrize("rule", [Greedy(), Seeded(Shape(0.8), 4)], ids=["greedy", "seeded"])
+def test_the_log_probabilities_are_the_target_models(
+    models: Models, prompts: list[list[int]], rule: Rule
+) -> None:
+    generation = models.generation(prompts[0], Scripted(*SCRIPTS["everything"]), rule=rule, tokens=40)
+    tokens = list(generation.generate())
+    rows = models.target(mx.array([generation.text]))[0, len(prompts[0]) - 1 : -1]
+    rows = rows.astype(mx.float32)
+    expected = rows - mx.logsumexp(rows, axis=-1, keepdims=True)
+    # The logits are in bfloat16, whose last bit depends on the shape of a pass.
+    assert mx.allclose(mx.stack([token.logprobs() for token in tokens]), expected, atol=0.15)
+    assert [token.token for token in tokens] == generation.text[len(prompts[0]) :]
+
+
+CYCLE = [[0.1, 0.6, 0.2, 0.1], [0.1, 0.2, 0.6, 0.1], [0.1, 0.2, 0.1, 0.6], [0.6, 0.1, 0.2, 0.1]]
+ASTRAY = [CYCLE[0], CYCLE[1], [0.6, 0.1, 0.2, 0.1], CYCLE[3]]  # after 2 it would write 0
+
+
+def judged(
+    script: Sequence[Choice], *, tokens: int, prompt: Sequence[int] = (0, 1, 2, 3, 0, 1, 2, 3)
+) -> list[Any]:
+    generation = toy_generation(Greedy(), script, tokens=tokens, prompt=prompt, target=CYCLE, draft=ASTRAY)
+    text_of(generation)
+    policy: Any = generation.policy
+    return list(policy.judgements)
+
+
+def test_the_policy_is_told_how_much_of_a_draft_was_kept() -> None:
+    lookup, model = judged([*by_lookup(3), *by_model(4)], tokens=8)[:2]
+    assert lookup == (LOOKUP_DRAFTER, 4, 3, 3)
+    assert model == (MODEL_DRAFTER, 8, 4, 3)
+
+
+def test_lookups_are_judged_also_where_they_were_not_verified() -> None:
+    assert judged([Choice(ALONE)], tokens=3) == [(LOOKUP_DRAFTER, length, 1, 1) for length in (4, 5, 6)]
+    prompt = [0, 1, 2, 0, 0, 1, 2]  # what followed there was something else
+    assert judged([Choice(ALONE)], tokens=1, prompt=prompt) == [(LOOKUP_DRAFTER, 3, 1, 0)]
+    model, lookup = judged(by_model(4), tokens=5)[:2]
+    assert model == (MODEL_DRAFTER, 4, 4, 3)
+    assert lookup == (LOOKUP_DRAFTER, 4, 4, 4), "by all tokens that came"
+
+
+# --- when models read ---------------------------------------------------------------------------------------
+
+
+def toys(generation: Generation) -> tuple[Toy, Toy]:
+    readers: list[Any] = [generation.target, generation.draft and generation.draft.reader]
+    return readers[0]._model, readers[1]._model
+
+
+def test_alone_the_next_token_is_being_computed_while_one_is_given_out() -> None:
+    generation = toy_generation(Greedy(), tokens=3, prompt=[0, 1])
+    target, draft = toys(generation)
+    passes = [list(target.passes) for _ in generation.generate()]
+    assert passes == [[1, 1, 1], [1, 1, 1, 1], [1, 1, 1, 1]], "and nothing after the last one"
+    assert draft.passes == []
+
+
+def test_a_round_is_one_pass_of_the_target_model() -> None:
+    generation = toy_generation(Greedy(), by_model(4), tokens=11, prompt=[0, 1], target=CYCLE, draft=ASTRAY)
+    target, draft = toys(generation)
+    text_of(generation)
+    assert target.passes[:3] == [1, 5, 5], "what is unread, and the draft"
+    assert draft.passes[:4] == [2, 1, 1, 1], "the prompt is short enough to be read in the round"
+
+
+def test_what_was_computed_ahead_is_given_out_before_a_round() -> None:
+    generation = toy_generation(Greedy(), [Choice(ALONE), *by_model(3)], tokens=9, prompt=[0], target=CYCLE)
+    target, _ = toys(generation)
+    sources = [token.drafter for token in generation.generate()]
+    assert sources[:4] == [ALONE, ALONE, ALONE, ALONE]
+    assert target.passes[:2] == [1, 1]
+    policy: Any = generation.policy
+    assert {choice for choice, _ in policy.taken if not choice.length} == {Choice(ALONE)}
+
+
+@pytest.mark.parametrize("unread", [MAX_LATE, MAX_LATE + 1])
+def test_a_draft_model_that_is_far_behind_reads_on_before_the_round_is_timed(unread: int) -> None:
+    generation = toy_generation(Greedy(), by_model(1), tokens=2, prompt=[n % 4 for n in range(unread)])
+    _, draft = toys(generation)
+    text_of(generation)
+    assert draft.passes[:2] == ([unread] if unread <= MAX_LATE else [unread - 1, 1])
+
+
+def test_after_a_rest_the_draft_model_proposes_what_it_always_would(
+    models: Models, prompts: list[list[int]]
+) -> None:
+    def of_rounds(*script: Choice) -> list[tuple[int, int]]:
+        policy = Scripted(*script)
+        text_of(models.generation(prompts[0], policy, tokens=90, lookup=False))
+        position, kept = len(prompts[0]), iter(policy.judgements)
+        by_position = []
+        for choice, depth in policy.taken:
+            assert depth >= position
+            if choice.length:
+                by_position.append((depth, next(kept)[3]))
+        return by_position
+
+    always = dict(of_rounds(*by_model(1)))
+    rested = of_rounds(*[Choice(ALONE)] * 20, *by_model(*[1] * 10))
+    same = [(depth, kept) for depth, kept in rested if depth in always]
+    assert len(same) >= 8
+    assert [always[depth] for depth, _ in same] == [kept for _, kept in same]
+
+
+# --- reviews ------------------------------------------------------------------------------------------------
+
+
+def reviewed(script: Sequence[Choice], **others: Any) -> list[float]:
+    generation = toy_generation(
+        Greedy(), script, tokens=60, prompt=[0, 1, 2, 3, 0, 1, 2], target=CYCLE, draft=ASTRAY, **others
+    )
+    policy: Any = generation.policy
+    tokens = generation.generate()
+    while not policy.shares and next(tokens, None):
+        pass
+    tokens.close()
+    assert generation.draft
+    assert generation.draft.reader.position <= len(generation.text)
+    return list(policy.shares)
+
+
+REVIEWED = Choice(REVIEW)
+
+
+def test_a_review_tells_what_the_draft_model_would_have_proposed_for_what_came_alone() -> None:
+    # The answer is 3, 0, 1, 2, 3, 0: the draft model is wrong about each 3.
+    assert reviewed([Choice(ALONE)] * 6 + [REVIEWED]) == [False, True, True, True, False, True]
+
+
+def test_no_more_tokens_are_reviewed_than_a_few() -> None:
+    shares = reviewed([Choice(ALONE)] * 50 + [REVIEWED])
+    assert len(shares) == LOOK_BACK
+    assert shares == [True, True, False, True] * (LOOK_BACK // 4)
+
+
+def test_tokens_of_a_lookup_in_between_are_not_taken_for_tokens_that_came_alone() -> None:
+    script = [Choice(ALONE)] * 6 + by_lookup(2, 2) + [Choice(ALONE)] * 2 + [REVIEWED]
+    # 3 0 1 2 3 0 1 alone (one was computed ahead), then 2 3 0 of a lookup, then 1 2.
+    assert reviewed(script) == [True, True]
+
+
+def test_a_review_of_sampled_tokens_is_how_likely_drafts_were_to_be_kept() -> None:
+    mx.random.seed(1)
+    generation = toy_generation(
+        Speculative(Shape(1.0)),
+        [Choice(ALONE)] * 30 + [REVIEWED],
+        tokens=1200,
+        prompt=[0],
+        target=CYCLE,
+        draft=ASTRAY,
+    )
+    text = text_of(generation)
+    policy: Any = generation.policy
+    common = [sum(map(min, p, q)) for p, q in zip(CYCLE, ASTRAY, strict=True)]
+    expected = sum(common[last] for last in text) / len(text)
+    assert len(policy.shares) > 1000
+    assert sum(policy.shares) / len(policy.shares) == pytest.approx(expected, abs=0.05)
+
+
+def test_what_the_draft_model_has_read_it_does_not_review() -> None:
+    assert reviewed([*by_model(2), REVIEWED]) == []
+
+
+# --- whatever ends it ---------------------------------------------------------------------------------------
+
+
+def in_order(models: Models, generation: Generation) -> None:
+    """Go on with the same caches and more text, as the next turn of a conversation does."""
+    assert generation.draft
+    readers = generation.target, generation.draft.reader
+    for reader in readers:
+        assert reader.position <= len(generation.text)
+    prompt = [*generation.text, 11, 12]
+    policy = Scripted(*by_model(3), Choice(ALONE))
+    onward = models.generation(prompt, policy, tokens=8, readers=readers, lookup=False)
+    assert text_of(onward) == prompt + models.alone(prompt, 8)
+
+
+@pytest.fixture(scope="module")
+def small() -> Models:
+    return Models(make("llama"), noisy("llama"), 256)
+
+
+@ALL_SCRIPTS
+def test_closed_after_any_token_it_leaves_both_caches_in_order(small: Models, script: list[Choice]) -> None:
+    prompt = [5, 6, 7, 8, 5, 6, 7, 8, 5, 6]
+    for place in range(1, 17):
+        generation = small.generation(prompt, Scripted(*script), tokens=40)
+        tokens = generation.generate()
+        assert len(list(islice(tokens, place))) == place
+        tokens.close()
+        assert len(generation.text) == len(prompt) + place
+        in_order(small, generation)
+
+
+@pytest.mark.parametrize("name", ["gemma3_text", "qwen3_next"])
+def test_closed_inside_a_round_it_leaves_windows_and_states_in_order(name: str) -> None:
+    pair = Models(make(name), noisy(name), 256)
+    prompt = [n % 200 + 4 for n in range(0, 500, 7)]
+    for place in (1, 2, 3, 4, 9):
+        generation = pair.generation(prompt, Scripted(*by_model(5)), tokens=40, readers=pair.readers(24))
+        tokens = generation.generate()
+        assert len(list(islice(tokens, place))) == place
+        tokens.close()
+        in_order(pair, generation)
+
+
+class GoneError(Exception):
+    pass
+
+
+def leaving_after(calls: int) -> Callable[[int], None]:
+    left = iter(range(calls))
+
+    def check(read: int) -> None:
+        assert read > 0
+        if next(left, None) is None:
+            raise GoneError
+
+    return check
+
+
+@pytest.mark.parametrize("calls", [0, 1, 2])
+def test_a_check_that_raises_ends_the_reading_of_the_prompt(small: Models, calls: int) -> None:
+    prompt = list(range(5, 60))
+    readers = small.readers(step=10)
+    generation = small.generation(prompt, DraftPolicy(), readers=readers, check=leaving_after(calls))
+    with pytest.raises(GoneError):
+        text_of(generation)
+    assert readers[0].position == 10 * (calls + 1), "within a step"
+    in_order(small, generation)
+
+
+@pytest.mark.parametrize(
+    "script", [by_model(2), [Choice(ALONE)] * 3 + [REVIEWED]], ids=["a draft", "a review"]
+)
+def test_it_ends_the_reading_of_the_draft_model_too(small: Models, script: list[Choice]) -> None:
+    prompt = list(range(5, 60))
+    readers = small.readers(step=10)
+    of_target = 6  # steps in which the target model reads the prompt
+    generation = small.generation(
+        prompt, Scripted(*script), readers=readers, lookup=False, check=leaving_after(of_target + 1)
+    )
+    with pytest.raises(GoneError):
+        text_of(generation)
+    assert readers[1].position == 20
+    in_order(small, generation)
+
+
+def test_an_error_of_the_draft_model_leaves_the_target_model_in_order(
+    small: Models, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    generation = small.generation(list(range(5, 20)), Scripted(*by_model(3)), lookup=False)
+    tokens = generation.generate()
+    next(tokens)
+    assert generation.draft
+    monkeypatch.setattr(generation.draft.reader, "_model", None)
+    with pytest.raises(TypeError):
+        list(tokens)
+    monkeypatch.undo()
+    in_order(small, generation)

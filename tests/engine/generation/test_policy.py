@@ -1,180 +1,359 @@
-"""The draft length that adapts: its decisions, and its speed in simulated worlds of known costs."""
+"""Draft policies: their speed in simulated worlds, and each rule by itself."""
 
 import random
 from collections.abc import Callable
-from dataclasses import replace
-from itertools import accumulate
-from operator import mul
+from itertools import groupby, islice
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from draftd.engine.generation.estimates import CostModel
+from draftd.engine.generation.estimates import ALONE
 from draftd.engine.generation.policy import (
-    FIRST_UNDRAFTED,
-    MAX_UNDRAFTED,
-    AdaptiveLength,
+    FIRST_REST,
+    FIRST_TIMES,
+    LENGTHS,
+    MAX_REST,
+    PROBE,
+    REVIEW,
+    Choice,
     DraftPolicy,
-    FixedLength,
+    Situation,
+    account_of,
+)
+from draftd.protocol import LOOKUP_DRAFTER, MODEL_DRAFTER
+from tests.engine.generation.worlds import (
+    MACHINES,
+    Found,
+    Machine,
+    World,
+    best,
+    median_speed,
+    rate,
+    slope,
+    stairs,
 )
 
-MAX_LENGTH = 8
-CHEAP = CostModel(single=0.010, draft=0.001, verify=tuple(0.010 + 0.0005 * n for n in range(MAX_LENGTH + 1)))
-DEAR = CostModel(single=0.010, draft=0.006, verify=tuple(0.011 + 0.004 * n for n in range(MAX_LENGTH + 1)))
-STEPPED = CostModel(
-    single=0.010, draft=0.001, verify=(0.010, *(0.018 + 0.0005 * n for n in range(MAX_LENGTH)))
-)
-
-World = Callable[[random.Random], tuple[float, float]]
-"""Draws a draft token: the draft model's probability of it, and how likely it is to be kept."""
+CHEAP = MACHINES["rows cost little"]
+LOOKUPS = range(1, 65)
 
 
-def even(share: float) -> World:
-    return lambda rng: (share, share)
+def always(share: float) -> Callable[[int], float]:
+    return lambda _: share
 
 
-def known(share: float) -> World:
-    """Some tokens are nearly certain, the others hopeless, and the draft model can tell which."""
-    return lambda rng: (0.99, 0.98) if rng.random() < share else (0.15, 0.1)
+# --- speed --------------------------------------------------------------------------------------------------
 
 
-def speed(
-    policy: DraftPolicy,
-    costs: CostModel,
-    world: World,
-    tokens: int = 12_000,
-    pace: float = 1,
-    extra: tuple[float, float] = (0, 0),
-) -> float:
-    """Tokens per second of simulated time. All takes `pace` times as long as expected, and each token alone and
-    each round `extra` seconds more.
-    """
-    rng = random.Random(1)
-    made, seconds = 0, 0.0
-    while made < tokens:
-        if alone := policy.undrafted_tokens():
-            took = alone * (costs.single * pace + extra[0])
-            made, seconds = made + alone, seconds + took
-            policy.observe_undrafted([world(rng)[1] for _ in range(16)])
-            policy.observe_time(alone, took)
-            continue
-        look = policy.look()
-        drafted: list[tuple[float, float]] = []
-        looks = 0
-        while (burst := policy.tokens_to_draft([q for q, _ in drafted])) > 0:
-            drafted += [world(rng) for _ in range(burst)]
-            if look != "before":
-                break
-            looks += 1
-        confidences = [q for q, _ in drafted]
-        verified = policy.tokens_to_verify(confidences) if look == "before" else len(drafted)
-        kept = sum(accumulate((rng.random() < share for _, share in drafted[:verified]), mul))
-        policy.observe_round(confidences if look != "never" else [], verified, kept)
-        expected = len(drafted) * costs.draft + costs.verify[verified] + looks * costs.look
-        took = expected * pace + extra[1]
-        made, seconds = made + kept + 1, seconds + took
-        policy.observe_time(kept + 1, took)
-    return made / seconds
-
-
-WORLDS = {
-    "easy": even(0.95),
-    "usual": even(0.75),
-    "hard": even(0.3),
-    "hopeless": even(0.02),
-    "mostly certain": known(0.85),
-    "seldom certain": known(0.3),
-}
+@pytest.mark.parametrize("share", [0.02, 0.3, 0.6, 0.75, 0.9, 0.97])
+@pytest.mark.parametrize("machine", MACHINES.values(), ids=MACHINES)
+def test_it_is_about_as_fast_as_the_best_fixed_length(machine: Machine, share: float) -> None:
+    speed = median_speed(lambda: World(machine, always(share)))
+    assert speed >= 0.96 * best(machine, share)
+    assert speed >= 0.97 * rate(machine, 0, ALONE, 0)
 
 
 @pytest.mark.parametrize(
-    "costs", [CHEAP, DEAR, STEPPED], ids=["cheap draft", "dear draft", "dear second row"]
+    ("first", "then"), [pytest.param(0.95, 0.02, id="hard"), pytest.param(0.02, 0.95, id="easy")]
 )
-@pytest.mark.parametrize("world", WORLDS.values(), ids=WORLDS)
-def test_it_is_as_fast_as_the_best_fixed_length_and_as_no_drafting(world: World, costs: CostModel) -> None:
-    fixed = [speed(FixedLength(length), costs, world) for length in range(1, MAX_LENGTH + 1)]
-    assert speed(AdaptiveLength(costs), costs, world) >= 0.97 * max(*fixed, 1 / costs.single)
-
-
-def test_where_certain_and_hopeless_tokens_mix_it_is_faster_than_every_fixed_length() -> None:
-    fixed = [speed(FixedLength(length), CHEAP, known(0.6)) for length in range(1, MAX_LENGTH + 1)]
-    assert speed(AdaptiveLength(CHEAP), CHEAP, known(0.6)) > 1.1 * max(fixed)
-
-
-def test_it_recovers_when_the_text_becomes_easy_again() -> None:
-    policy = AdaptiveLength(CHEAP)
-    speed(policy, CHEAP, even(0.02))
-    speed(policy, CHEAP, even(0.95), tokens=1000)
-    assert policy.undrafted_tokens() == 0
-    assert policy.tokens_to_draft([]) > 3
-
-
-def test_when_drafting_loses_the_target_model_goes_on_alone_for_longer_and_longer() -> None:
-    policy = AdaptiveLength(CHEAP)
-    stretches = []
-    for _ in range(6):
-        policy.observe_undrafted([0.0] * 50)
-        stretches.append(policy.undrafted_tokens())
-    assert stretches == [FIRST_UNDRAFTED, 32, 64, 128, MAX_UNDRAFTED, MAX_UNDRAFTED]
-
-
-def test_another_request_is_judged_by_its_own_text() -> None:
-    policy = AdaptiveLength(CHEAP)
-    speed(policy, CHEAP, even(0.02))
-    policy.begin_request()
-    assert policy.undrafted_tokens() == FIRST_UNDRAFTED
-    policy.observe_undrafted([0.95] * 32)
-    assert policy.undrafted_tokens() == 0
-    assert policy.tokens_to_draft([]) > 3
-
-
-def test_an_unsure_token_ends_the_draft_and_is_not_verified() -> None:
-    policy = AdaptiveLength(CHEAP)
-    for _ in range(50):
-        policy.observe_round([0.99] * 4 + [0.1], 5, 4)
-    assert policy.tokens_to_draft([0.99, 0.99, 0.1]) == 0
-    assert policy.tokens_to_verify([0.99, 0.99, 0.1]) == 2
-    assert policy.tokens_to_verify([0.1]) == 0
-    assert policy.tokens_to_draft([0.99, 0.99]) > 0
-
-
-@pytest.mark.parametrize("extra", [(0.0, 0.006), (0.006, 0.0), (0.010, 0.010)])
-@pytest.mark.parametrize("world", WORLDS.values(), ids=WORLDS)
-def test_where_passes_take_longer_than_priced_it_goes_by_the_time_that_they_take(
-    world: World, extra: tuple[float, float]
+def test_when_the_text_becomes_something_else_it_follows_within_some_hundred_tokens(
+    first: float, then: float
 ) -> None:
-    fixed = [speed(FixedLength(length), CHEAP, world, extra=extra) for length in range(1, MAX_LENGTH + 1)]
-    best = max(*fixed, 1 / (CHEAP.single + extra[0]))
-    assert speed(AdaptiveLength(CHEAP), CHEAP, world, extra=extra) >= 0.95 * best
+    made = 1500
+    speeds = []
+    for seed in (1, 2, 3):
+        policy = DraftPolicy()
+        world = World(CHEAP, lambda n: first if n < made else then)
+        world.speed(policy, tokens=2 * made, requests=1, seed=seed)
+        speeds.append(2 * made / world.seconds)
+    ideal = 2 * made / (made / best(CHEAP, first) + made / best(CHEAP, then))
+    assert sorted(speeds)[1] >= 0.93 * ideal
 
 
-@pytest.mark.parametrize("pace", [0.4, 2.0])
-@pytest.mark.parametrize("world", WORLDS.values(), ids=WORLDS)
-def test_where_the_machine_was_busier_or_idler_when_it_was_timed_it_does_nearly_as_well(
-    world: World, pace: float
+def test_another_request_begins_with_what_the_last_one_taught_and_learns_anew_soon() -> None:
+    policy = DraftPolicy()
+    World(CHEAP, always(0.02)).speed(policy, requests=1)
+    easy = World(CHEAP, always(0.95))
+    assert easy.speed(policy, tokens=1000, requests=1) >= 0.85 * best(CHEAP, 0.95)
+    assert World(CHEAP, always(0.02)).speed(policy, tokens=1000, requests=1) >= 0.95 / 0.010
+
+
+@pytest.mark.parametrize(
+    "machine", [CHEAP, Machine(0.1, stairs)], ids=["rows cost little", "rows cost stairs"]
+)
+@pytest.mark.parametrize(("share", "tokens"), [(0.05, 3000), (0.5, 3000), (0.9, 15_000), (0.99, 15_000)])
+def test_without_a_draft_model_lookups_are_as_long_as_they_pay(
+    machine: Machine, share: float, tokens: int
 ) -> None:
-    fixed = [speed(FixedLength(length), CHEAP, world, pace=pace) for length in range(1, MAX_LENGTH + 1)]
-    assert speed(AdaptiveLength(CHEAP), CHEAP, world, pace=pace) >= 0.9 * max(
-        *fixed, 1 / (pace * CHEAP.single)
-    )
+    speed = median_speed(lambda: World(machine, found=lambda *_: (9, share), model=0), tokens=tokens)
+    assert speed >= 0.93 * best(machine, share, LOOKUP_DRAFTER, LOOKUPS)
+    assert speed >= 0.97 * rate(machine, 0, ALONE, 0)
 
 
-def test_a_look_is_taken_only_where_it_gains_more_than_it_costs() -> None:
-    free, cheap, dear = (replace(CHEAP, look=seconds) for seconds in (0.0, 0.0002, 0.02))
-    assert speed(AdaptiveLength(cheap), cheap, known(0.6)) > 1.08 * speed(FixedLength(2), CHEAP, known(0.6))
-    best = max(speed(FixedLength(length), CHEAP, known(0.6)) for length in range(1, MAX_LENGTH + 1))
-    policy = AdaptiveLength(dear)
-    assert speed(policy, dear, known(0.6)) >= 0.97 * best
-    assert policy.look() != "before"
-    policy = AdaptiveLength(free)
-    assert speed(policy, free, known(0.6)) > 1.1 * best
-    assert policy.look() == "before"
-    speed(policy, free, even(0.95))
-    assert policy.look() != "before", "tokens that are all as likely need no look"
+def test_long_matches_that_are_right_are_taken_and_short_ones_that_are_wrong_left() -> None:
+    def found(_: int, rng: random.Random) -> Found:
+        return (20, 0.98) if rng.random() < 0.3 else (3, 0.02)
+
+    world = World(Machine(0.1, slope(0.15)), found=found, model=0)
+    policy = DraftPolicy()
+    world.speed(policy)
+    for match, taken in ((20, True), (3, False)):
+        situation = Situation(500, 1000, match=match, lookup=64)
+        assert (policy.choose(situation).source == LOOKUP_DRAFTER) is taken
 
 
-def test_no_more_is_drafted_than_there_are_prices_for() -> None:
-    policy = AdaptiveLength(CHEAP)
-    for _ in range(50):
-        policy.observe_round([1.0] * MAX_LENGTH, MAX_LENGTH, MAX_LENGTH)
-    assert policy.tokens_to_draft([]) == MAX_LENGTH
-    assert policy.tokens_to_draft([1.0] * MAX_LENGTH) == 0
+@pytest.mark.parametrize(
+    ("of_lookups", "of_model", "taken"), [(0.98, 0.5, LOOKUP_DRAFTER), (0.3, 0.9, MODEL_DRAFTER)]
+)
+def test_of_two_sources_the_one_that_promises_more_is_asked(
+    of_lookups: float, of_model: float, taken: str
+) -> None:
+    machine = Machine(0.1, slope(0.05))
+    world = World(machine, always(of_model), found=lambda *_: (9, of_lookups))
+    speed = world.speed(DraftPolicy())
+    shares = {
+        MODEL_DRAFTER: best(machine, of_model),
+        LOOKUP_DRAFTER: best(machine, of_lookups, LOOKUP_DRAFTER, LOOKUPS),
+    }
+    assert speed >= 0.93 * max(shares.values())
+    later = [choice.source for choice in world.choices[len(world.choices) // 2 :]]
+    assert later.count(taken) > 0.9 * len(later)
+
+
+def test_what_rounds_take_is_known_by_depth() -> None:
+    shallow = World(CHEAP, always(0.8))
+    deep = World(Machine(0.1, slope(1.0)), always(0.8), depth=40_000)
+    policy = DraftPolicy()
+    for world in (shallow, deep, shallow, deep):
+        speed = world.speed(policy, tokens=2000, requests=1)
+    assert speed >= 0.95 * best(deep.machine, 0.8)
+    assert shallow.speed(policy, tokens=2000, requests=1) >= 0.95 * best(CHEAP, 0.8)
+
+
+# --- its rules ----------------------------------------------------------------------------------------------
+
+HERE = Situation(depth=100, left=1000, model=8)
+FOUND = Situation(depth=100, left=1000, match=20, lookup=64)
+
+
+def taught(**seconds: float) -> DraftPolicy:
+    """Return a policy that knows what a token alone takes and what drafts of each length take."""
+    policy = DraftPolicy()
+    for _ in range(FIRST_TIMES):
+        policy.took(Choice(ALONE), 100, seconds.get("alone", 1.0))
+    for length in range(1, 9):
+        policy.took(Choice(MODEL_DRAFTER, length), 100, seconds.get("draft", 1.0 + 0.1 * length))
+    return policy
+
+
+def hopeless(policy: DraftPolicy) -> None:
+    for _ in range(200):
+        policy.judged(MODEL_DRAFTER, 0, 8, 0)
+
+
+def test_a_few_tokens_come_alone_before_anything_can_be_compared_with_them() -> None:
+    policy = DraftPolicy()
+    choices = []
+    for _ in range(FIRST_TIMES + 1):
+        choices.append(policy.choose(HERE))
+        policy.took(choices[-1], 100, 1.0)
+    assert choices[:-1] == [Choice(ALONE)] * FIRST_TIMES
+    assert choices[-1].source == MODEL_DRAFTER
+
+
+def test_with_nobody_to_draft_it_goes_on_alone_and_reviews_nothing() -> None:
+    policy = DraftPolicy()
+    for _ in range(1000):
+        assert policy.choose(Situation(depth=100, left=5)) == Choice(ALONE)
+        policy.took(Choice(ALONE), 100, 1.0)
+
+
+def test_now_and_then_the_neighbours_of_a_length_are_tried_in_turn() -> None:
+    policy = taught()
+    usual = policy.choose(HERE).length
+    tried = [policy.choose(HERE).length for _ in range(4 * PROBE)]
+    place = LENGTHS.index(usual)
+    others = [(n + 2, length) for n, length in enumerate(tried) if length != usual]
+    longer, shorter = LENGTHS[place + 1], LENGTHS[place - 1]
+    assert others == [(PROBE, longer), (2 * PROBE, shorter), (3 * PROBE, longer), (4 * PROBE, shorter)]
+
+
+@pytest.mark.parametrize("model", [1, 2])
+def test_no_neighbour_is_tried_that_may_not_be(model: int) -> None:
+    policy = taught()
+    for _ in range(4 * PROBE):
+        assert 1 <= policy.choose(Situation(depth=100, left=1000, model=model)).length <= model
+
+
+def rests(policy: DraftPolicy, count: int) -> list[int]:
+    """Return how many tokens come alone between one review and the next."""
+    lengths: list[int] = []
+    choices = (policy.choose(HERE).source for _ in range(10**6))
+    stretches = ((source, len(list(same))) for source, same in groupby(choices))
+    for source, length in islice(stretches, 2 * count):
+        if source == ALONE:
+            lengths.append(length)
+    return lengths
+
+
+def test_where_drafting_does_not_pay_each_rest_is_twice_as_long_as_the_one_before() -> None:
+    policy = taught()
+    hopeless(policy)
+    first, *others = rests(policy, 7)
+    assert [first, *others] == [16, 32, 64, 128, 256, 256, 256]
+    assert (FIRST_REST, MAX_REST) == (16, 256)
+
+
+def test_after_a_review_that_promises_much_it_drafts_at_once() -> None:
+    policy = taught()
+    hopeless(policy)
+    while policy.choose(HERE).source != REVIEW:
+        pass
+    policy.would_have_kept([0.95] * 32)
+    assert policy.choose(HERE).source == MODEL_DRAFTER
+
+
+def test_until_the_review_the_draft_model_is_not_asked() -> None:
+    policy = taught()
+    hopeless(policy)
+    choices = [policy.choose(HERE)]
+    policy.would_have_kept([0.95] * 200)
+    choices += [policy.choose(HERE) for _ in range(FIRST_REST)]
+    assert choices == [Choice(ALONE)] * FIRST_REST + [Choice(REVIEW)]
+
+
+def test_a_rest_from_a_draft_model_that_is_not_there_any_more_ends_without_a_review() -> None:
+    policy = taught()
+    hopeless(policy)
+    policy.choose(HERE)
+    gone = Situation(depth=100, left=1000)
+    assert {policy.choose(gone) for _ in range(2 * MAX_REST)} == {Choice(ALONE)}
+
+
+@pytest.mark.parametrize("why", ["a draft that was kept as a whole", "another request"])
+def test_the_next_rest_is_short_again_after(why: str) -> None:
+    policy = taught()
+    hopeless(policy)
+    assert rests(policy, 3)[-1] == 64
+    if why == "another request":
+        policy.begin()
+    else:
+        policy.judged(MODEL_DRAFTER, 0, 8, 8)
+        hopeless(policy)
+        assert rests(policy, 1)[0] > FIRST_REST, "the rest that has begun goes on"
+        policy.judged(MODEL_DRAFTER, 0, 8, 8)
+    hopeless(policy)
+    assert rests(policy, 2)[-1] in {16, 32}
+
+
+def test_lookups_are_taken_while_the_target_model_rests_from_the_draft_model() -> None:
+    policy = taught()
+    hopeless(policy)
+    assert policy.choose(HERE) == Choice(ALONE)
+    both = Situation(depth=100, left=1000, match=20, lookup=64, model=8)
+    assert policy.choose(both).source == LOOKUP_DRAFTER
+
+
+def test_a_lookup_that_was_wrong_again_and_again_is_left_though_none_was_verified() -> None:
+    policy = taught()
+    assert policy.choose(FOUND).source == LOOKUP_DRAFTER
+    policy.took(Choice(LOOKUP_DRAFTER, 1), 100, 1.1)
+    for _ in range(60):
+        policy.judged(LOOKUP_DRAFTER, 20, 1, 0)
+    assert policy.choose(FOUND) == Choice(ALONE)
+    other = Situation(depth=100, left=1000, match=9, lookup=64)
+    assert policy.choose(other).source == LOOKUP_DRAFTER, "matches of another class are judged for themselves"
+
+
+@pytest.mark.parametrize(
+    ("source", "match", "account"),
+    [
+        (MODEL_DRAFTER, 0, "model"),
+        (MODEL_DRAFTER, 20, "model"),
+        *(
+            (LOOKUP_DRAFTER, match, f"lookup{n}")
+            for match, n in ((3, 3), (4, 3), (5, 5), (8, 5), (9, 9), (16, 9))
+        ),
+        *((LOOKUP_DRAFTER, match, "lookup17") for match in (17, 64)),
+    ],
+)
+def test_drafts_are_judged_by_source_and_class_of_match(source: str, match: int, account: str) -> None:
+    assert account_of(source, match) == account
+
+
+# --- a fixed length -----------------------------------------------------------------------------------------
+
+
+def fixed(length: int) -> DraftPolicy:
+    return DraftPolicy(fixed=length)
+
+
+@pytest.mark.parametrize("length", [1, 5, 9, 20])
+def test_a_fixed_length_is_drafted_whatever_comes_of_it(length: int) -> None:
+    policy = fixed(length)
+    now = Situation(depth=100, left=1000, model=length)
+    for kept in [0] * 50 + [length] * 50:
+        assert policy.choose(now) == Choice(MODEL_DRAFTER, length)
+        policy.judged(MODEL_DRAFTER, 0, length, kept)
+        policy.took(Choice(MODEL_DRAFTER, length), 100, 0.01 + 10 * (kept == 0))
+
+
+def test_no_more_is_drafted_than_may_still_come() -> None:
+    assert fixed(5).choose(Situation(depth=9, left=2, model=5)) == Choice(MODEL_DRAFTER, 2)
+
+
+def test_beside_a_fixed_length_lookups_are_taken_where_they_promise_more() -> None:
+    policy = fixed(4)
+    for _ in range(20):
+        policy.took(Choice(MODEL_DRAFTER, 4), 100, 1.5)
+        policy.judged(MODEL_DRAFTER, 0, 4, 2)
+    both = Situation(depth=100, left=1000, match=20, lookup=64, model=4)
+    assert policy.choose(both).source == LOOKUP_DRAFTER
+    for _ in range(60):
+        policy.judged(LOOKUP_DRAFTER, 20, 8, 0)
+    assert policy.choose(both) == Choice(MODEL_DRAFTER, 4)
+
+
+def test_without_a_draft_model_a_fixed_length_is_nobodys() -> None:
+    policy = fixed(4)
+    assert policy.choose(FOUND) == Choice(ALONE)
+    for _ in range(FIRST_TIMES):
+        policy.took(Choice(ALONE), 100, 1.0)
+    assert policy.choose(FOUND).source == LOOKUP_DRAFTER
+
+
+situations = st.builds(
+    Situation,
+    depth=st.integers(1, 100_000),
+    left=st.integers(1, 100),
+    match=st.integers(3, 64),
+    lookup=st.sampled_from([0, 64]),
+    model=st.integers(0, 20),
+)
+
+
+@given(st.lists(situations, max_size=60), st.none() | st.integers(1, 20), st.randoms(use_true_random=False))
+def test_nothing_is_chosen_that_there_is_not(
+    course: list[Situation], length: int | None, rng: random.Random
+) -> None:
+    policy = DraftPolicy(fixed=length)
+    policy.begin()
+    for now in course:
+        choice = policy.choose(now)
+        limits = {
+            ALONE: 0,
+            REVIEW: 0,
+            MODEL_DRAFTER: min(now.model, now.left),
+            LOOKUP_DRAFTER: min(now.lookup, now.left),
+        }
+        if length is not None:
+            limits[MODEL_DRAFTER] = min(length, now.left) * bool(now.model)
+        assert choice.length <= limits[choice.source]
+        assert (choice.length > 0) is (choice.source in {MODEL_DRAFTER, LOOKUP_DRAFTER})
+        assert choice.source != REVIEW or now.model
+        if choice.source == REVIEW:
+            policy.would_have_kept([rng.random()] * rng.randrange(32))
+            continue
+        if choice.length:
+            policy.judged(choice.source, now.match, choice.length, rng.randint(0, choice.length))
+        policy.took(choice, now.depth, rng.uniform(0.01, 0.1))

@@ -49,8 +49,8 @@ def test_every_trial_asks_its_own_worker_with_its_own_draft_length() -> None:
         assert body["model"] == trial.variant.worker
         assert body.get("num_draft_tokens", 0) == trial.variant.draft_length
         assert (body["temperature"], body["max_tokens"]) == (trial.temperature, 100)
-        # A seed would fix the length that is to tune itself.
-        assert body.get("seed") == (None if trial.variant.draft_length == "auto" else trial.run + 1)
+        assert body["seed"] == trial.run + 1
+        assert body["drafters"] == (["model"] if trial.variant.draft_length else [])
 
 
 def test_the_report_is_made_of_the_measured_speeds() -> None:

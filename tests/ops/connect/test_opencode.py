@@ -19,6 +19,7 @@ MODELS = [
     OfferedModel("fast", 3, 32768),
     OfferedModel("max", 7, 4096),
     OfferedModel("plain", 0, 8192),
+    OfferedModel("copying", 0, 8192, lookup=True),
 ]
 URL = "http://127.0.0.1:8080/v1"
 OFFER = Offer(MODELS, "balanced", URL)
@@ -56,7 +57,15 @@ def test_the_config_names_every_model_with_its_limits() -> None:
         "fast": {"context": 32768, "output": 8192},
         "max": {"context": 4096, "output": 1024},
         "plain": {"context": 8192, "output": 2048},
+        "copying": {"context": 8192, "output": 2048},
     }
+    assert [entry["name"] for entry in provider["models"].values()] == [
+        "balanced (5 draft tokens)",
+        "fast (3 draft tokens)",
+        "max (7 draft tokens)",
+        "plain (no drafting)",
+        "copying (drafts by lookup)",
+    ]
     assert all(entry["tool_call"] for entry in provider["models"].values())
 
 

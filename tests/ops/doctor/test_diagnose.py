@@ -26,7 +26,7 @@ from draftd.profiles import Profile
 GB = 10**9
 FINE, NOTE, WARNING, ERROR = Severity
 MAC = Versions("3.12.4", "arm64", "Darwin", "15.1", "0.32.4", "0.32.2", ">=0.32.2")
-QWEN = ModelConfig(model_type="qwen2", cache="attention")
+QWEN = ModelConfig(model_type="qwen2")
 BIG = ModelOnDisk("big", local=False, folder=Path("/big"), weight_bytes=2 * GB, config=QWEN)
 SMALL = replace(BIG, name="small", weight_bytes=GB // 2)
 
@@ -41,8 +41,10 @@ def row(name: str, **fields: Any) -> dict[str, Any]:
         "name": name,
         "model": "big",
         "draft_model": "small",
+        "drafters": ["lookup", "model"],
         "num_draft_tokens": 5,
         "auto_draft": False,
+        "draft_refusal": None,
         "shares_with": [],
         "state": "ready",
         "last_exit": None,
@@ -106,6 +108,8 @@ def test_where_all_is_well_the_doctor_says_what_it_looked_at_and_nothing_else() 
 
 
 AT_HUB = {"big": ModelOnDisk("big", local=False), "small": SMALL}
+PLAIN: dict[str, Any] = {"draft_model": None, "num_draft_tokens": None}
+LOOKING = profile("lookup", **PLAIN, drafters=("lookup",), autostart=False)
 NODE: tuple[str, int] = ("port 8080 is held by node (pid 77)", 77)
 TABLE: list[tuple[str, dict[str, Any], Severity, str, str]] = [
     # what differs, and the finding's severity, what, and do
@@ -269,11 +273,28 @@ TABLE: list[tuple[str, dict[str, Any], Severity, str, str]] = [
         "correct the path",
     ),
     (
-        "a state for a cache",
-        {"models": {"big": replace(BIG, config=ModelConfig("qwen3_5", cache="state")), "small": SMALL}},
+        "a type of which no pass can be trusted",
+        {"models": {"big": replace(BIG, config=ModelConfig("phi3small")), "small": SMALL}},
         ERROR,
-        "big (qwen3_5) cannot draft",
-        "remove draft_model from p-fast, p-max",
+        "big (phi3small) cannot draft: mlx_lm lets its tokens see",
+        "remove draft_model and drafters from p-fast, p-max",
+    ),
+    (
+        "the same of a draft model",
+        {"models": {"big": BIG, "small": replace(SMALL, config=ModelConfig("phi3small"))}},
+        ERROR,
+        "small (phi3small) cannot draft",
+        "or choose another model",
+    ),
+    (
+        "the same where lookup alone would draft",
+        {
+            "models": {"big": replace(BIG, config=ModelConfig("phi3small")), "small": SMALL},
+            "profiles": (LOOKING, *WELL.profiles),
+        },
+        ERROR,
+        "big (phi3small) cannot draft",
+        "from lookup, p-fast, p-max",
     ),
     (
         "unknown type",
@@ -286,16 +307,26 @@ TABLE: list[tuple[str, dict[str, Any], Severity, str, str]] = [
         "update mlx-lm",
     ),
     (
-        "sliding window",
+        "unknown type, where nothing is drafted",
         {
-            "models": {
-                "big": replace(BIG, config=ModelConfig("gemma3", cache="window", window=1024)),
-                "small": SMALL,
-            }
+            "models": {"big": replace(BIG, config=ModelConfig("odd"))},
+            "profiles": (profile("plain", **PLAIN),),
+            "unsupported": frozenset({"odd"}),
         },
-        WARNING,
-        "some layers of big (gemma3) remember the last 1024 tokens only",
-        "remove draft_model from p-fast, p-max",
+        ERROR,
+        "knows no model type odd (big)",
+        "update mlx-lm",
+    ),
+    (
+        "what the engine says",
+        {
+            "daemon": RunningDaemon(
+                4, "http://d", "1.0", (row("p-fast", draft_refusal="the layers keep Odd"),)
+            )
+        },
+        ERROR,
+        "p-fast cannot draft: the layers keep Odd",
+        "remove draft_model and drafters from p-fast",
     ),
     (
         "other vocabulary",
@@ -419,6 +450,19 @@ def test_what_sharing_would_save_is_told_though_it_is_little() -> None:
     assert memory.what.endswith("the memory is 1000.0 GB; sharing engines would save 2.5 GB")
 
 
+def test_what_only_a_request_would_download_need_not_fit_on_the_disk() -> None:
+    asleep = replace(
+        WELL,
+        models=AT_HUB,
+        downloads={"big": Download(2 * GB)},
+        profiles=tuple(each.model_copy(update={"autostart": False}) for each in WELL.profiles),
+        disk_free=GB,
+    )
+    assert [finding.what for finding in diagnose(asleep) if finding.severity != FINE] == [
+        "big is not downloaded (2.0 GB)"
+    ]
+
+
 def test_when_no_length_is_faster_than_none_the_draft_model_is_to_go() -> None:
     slow = found(bench=bench(d3=0.85, d7=0.8))
     assert [finding.severity for finding in slow] == [WARNING, WARNING]
@@ -441,6 +485,13 @@ def test_when_no_length_is_faster_than_none_the_draft_model_is_to_go() -> None:
         {"memory_free": GB},  # while the daemon runs, what is not free is its own
         {"programs": (OtherProgram(9, "idle", 5.0, GB),)},
         {"models": {"big": replace(BIG, local=True), "small": SMALL}},
+        {
+            "models": {"big": replace(BIG, config=ModelConfig("phi3small"))},
+            "profiles": (profile("p-fast", **PLAIN),),  # it wants no drafts
+        },
+        {  # a worker without drafters has nothing to lose
+            "daemon": RunningDaemon(4, "http://d", "1.0", (row("p-fast", drafters=[], draft_refusal="no"),))
+        },
     ],
 )
 def test_what_is_in_order_is_no_finding(facts: dict[str, Any]) -> None:

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from draftd.cli import app
 from draftd.ops.monitoring import dashboard
 from draftd.telemetry.metrics import STATES, Metrics, WorkerSample
-from draftd.telemetry.records import GenerationReport
+from draftd.telemetry.records import DraftAcceptance, GenerationReport
 from tests.telemetry.scraping import scrape
 
 BODY: dict[str, Any] = json.loads(dashboard())
@@ -31,7 +31,10 @@ def test_the_command_prints_the_dashboard_as_json() -> None:
 def test_every_metric_and_label_of_the_dashboard_exists() -> None:
     metrics = Metrics("1", "1")
     metrics.declare("a")
-    metrics.record("a", GenerationReport(1, 2, 1, 0, 2, (1, 0), (1, 1), tokens=2, speedup=1.1))
+    drafters = {"lookup": DraftAcceptance(1, 2)}
+    metrics.record(
+        "a", GenerationReport(1, 2, 1, 0, 2, (1, 0), (1, 1), tokens=2, speedup=1.1, drafters=drafters)
+    )
     metrics.bind(lambda: [WorkerSample("a", "ready", 1, 0, 1.0, accounting=True)])
     labels: dict[str, set[str]] = {}
     for name, pairs in scrape(metrics):
@@ -54,6 +57,13 @@ def test_every_state_has_its_number_in_the_timeline() -> None:
     )
     assert dict(asked) == shown
     assert sorted(shown.values()) == sorted(STATES)
+
+
+def test_what_was_accepted_is_shown_for_each_drafter() -> None:
+    [panel] = [panel for panel in PANELS if panel["title"] == "Accepted by drafter"]
+    [target] = panel["targets"]
+    assert target["expr"].startswith("sum by (drafter) (rate(draftd_draft_accepted_by_drafter_total")
+    assert target["legendFormat"] == "{{drafter}}"
 
 
 def test_it_can_be_imported_anywhere() -> None:

@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 from draftd.cli import app
 from draftd.ops.monitoring import dashboard
 from draftd.ops.monitoring.prometheus import KEY_FILE, RULES, RULES_FILE, config
-from draftd.telemetry.records import GenerationReport
+from draftd.telemetry.records import DraftAcceptance, GenerationReport
 from tests.harness import LIMIT, Served, chat, fake, free_ports, serving
 
 KEY = "a-long-random-text"
@@ -210,7 +210,10 @@ async def test_a_real_prometheus_has_an_answer_for_every_panel_and_alert(tmp_pat
             for _ in range(3):
                 body = chat(model="good", stream=True)
                 assert (await served.post("/v1/chat/completions", body, headers=headers)).status == 200
-                report = GenerationReport(1, 2, 1, 0, 2, (1, 0), (1, 1), tokens=2, speedup=1.1)
+                drafters = {"lookup": DraftAcceptance(1, 2)}
+                report = GenerationReport(
+                    1, 2, 1, 0, 2, (1, 0), (1, 1), tokens=2, speedup=1.1, drafters=drafters
+                )
                 served.daemon.metrics.record("good", report)  # the scripted server tells none
             for panel in json.loads(dashboard())["panels"]:
                 for target in panel["targets"]:

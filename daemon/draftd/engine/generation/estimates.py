@@ -1,170 +1,159 @@
-"""What is expected of drafting: how often draft tokens are kept, and what the passes of both models cost. Pure.
+"""What is known about drafting so far: how often draft tokens are kept, and how long rounds take. Pure.
 
-A `CostModel` is measured once (see `calibration`); `Overhead` and `AcceptanceEstimate` learn from each round. What
-drafting is worth follows from these, see Leviathan et al., arXiv 2211.17192, section 3.3.
+Both are learnt from the rounds themselves, as they come, so no request waits for a measurement. A *source* of
+drafts is a name: a draft model, or lookups with matches of one class. Lengths are in draft tokens.
 """
 
-from bisect import bisect
-from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from itertools import accumulate, pairwise
-from operator import mul
-from statistics import median
 
-from draftd.engine.generation.acceptance import AcceptanceCount
-from draftd.protocol import Costs
+# --- how often draft tokens are kept ----------------------------------------------------------------------------
 
 DECAY = 0.97  # weight of what was known against one new draft token
-_PRIOR_WEIGHT = 4.0  # draft tokens that a guess is worth
-_PRIOR_KEPT = 0.9  # hopeful: what drafting really comes to shows after a few rounds of it
-_EDGES = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98, 0.995)
-WINDOW = {"drafted": 100, "undrafted": 30}  # how many cases of each kind are looked back on
-MAX_AGE = 60.0  # seconds of work after which a case is forgotten
+PRIOR_WEIGHT = 4.0  # draft tokens that a guess is worth
+MAX_OWN_POSITION = 8  # positions below it have a share each; beyond it, one for each doubling
 
 
-class DecayingMean:
-    """The mean of the latest values, which begins with a guess; of ones and zeros, how often something happened."""
+class Share:
+    """How often something happened lately, beginning with a guess."""
 
     def __init__(self, guess: float) -> None:
-        self._sum, self._weight = guess * _PRIOR_WEIGHT, _PRIOR_WEIGHT
+        self._hits, self._seen = guess * PRIOR_WEIGHT, PRIOR_WEIGHT
 
-    def add(self, value: float) -> None:
-        """Note one more value."""
-        self._sum = DECAY * self._sum + value
-        self._weight = DECAY * self._weight + 1
+    def add(self, hit: float) -> None:
+        """Note one more case: 1 if it happened, 0 if not, or how likely it was."""
+        self._hits = DECAY * self._hits + hit
+        self._seen = DECAY * self._seen + 1
 
-    def begin_text(self) -> None:
-        """From now on, what was seen of other texts counts no more than the guess did."""
-        keep = min(1.0, _PRIOR_WEIGHT / self._weight)
-        self._sum, self._weight = keep * self._sum, keep * self._weight
+    def another_text(self) -> None:
+        """What was seen of other texts counts no more than a guess does."""
+        keep = min(1.0, PRIOR_WEIGHT / self._seen)
+        self._hits, self._seen = keep * self._hits, keep * self._seen
 
     @property
     def value(self) -> float:
-        """The mean."""
-        return self._sum / self._weight
+        """Between 0 and 1."""
+        return self._hits / self._seen
+
+
+def place_of(position: int) -> int:
+    """Return which share a position (from 0) has: 0, 1, ... 7, then one for 8-15, 16-31 and so on."""
+    return position if position < MAX_OWN_POSITION else MAX_OWN_POSITION - 4 + position.bit_length()
 
 
 class AcceptanceEstimate:
-    """How likely draft tokens are to be kept: by their position, and by the draft model's own probability of them,
-    the confidence.
-    """
+    """How likely a draft token is to be kept if all before it in its draft are, by source and position."""
 
-    def __init__(self, max_length: int) -> None:
-        self._by_position = [DecayingMean(_PRIOR_KEPT) for _ in range(max_length)]
-        edges = (0.0, *_EDGES, 1.0)
-        self._by_confidence = [DecayingMean((low + high) / 2) for low, high in pairwise(edges)]
+    def __init__(self, guess: Callable[[str], float]) -> None:
+        self._guess = guess
+        self._shares: dict[str, list[Share]] = {}
 
-    def begin_text(self) -> None:
-        """From now on, what was seen of other texts counts less than what is seen of this one."""
-        for mean in self._by_position:
-            mean.begin_text()
+    def _share(self, source: str, position: int) -> Share:
+        """Of a position that was never tried, what is known of the one before it is the guess."""
+        shares = self._shares.setdefault(source, [])
+        place = place_of(position)
+        while len(shares) <= place:
+            shares.append(Share(shares[-1].value if shares else self._guess(source)))
+        return shares[place]
 
-    def by_confidence(self, confidence: float) -> float:
-        """How likely a token of this confidence is to be kept, if all before it are."""
-        return self._by_confidence[bisect(_EDGES, confidence)].value
+    def chances(self, source: str, length: int) -> Iterator[float]:
+        """Yield for each position how likely its token is to be kept, together with all before it."""
+        chance = 1.0
+        for position in range(length):
+            chance *= self._share(source, position).value
+            yield chance
 
-    def by_position(self, first: int) -> list[float]:
-        """The same for each position from `first` (counted from 0) on, where nothing has been drafted yet."""
-        return [mean.value for mean in self._by_position[first:]]
+    def judged(self, source: str, length: int, kept: int) -> None:
+        """Learn from a draft of which so many were kept; what comes after the first refused one was not judged."""
+        for position in range(min(kept + 1, length)):
+            self._share(source, position).add(position < kept)
 
-    def observe_round(self, confidences: Sequence[float], verified: int, kept: int) -> None:
-        """Learn from a round; there may be no confidences. Nothing is learnt about what follows the first refused
-        token.
+    def would_have_kept(self, source: str, share: float) -> None:
+        """Learn from a token that was generated without a draft: how likely one from this source was to be kept."""
+        self._share(source, 0)
+        for known in self._shares[source]:
+            known.add(share)
 
-        Tokens that were not verified count as what was expected of them: otherwise only good ones would be seen.
-        """
-        for position in range(min(kept + 1, verified)):
-            self._by_position[position].add(position < kept)
-        for position, confidence in enumerate(confidences[: min(kept + 1, verified)]):
-            self._by_confidence[bisect(_EDGES, confidence)].add(position < kept)
-        if kept == verified:
-            for position, confidence in enumerate(confidences[verified:], verified):
-                self._by_position[position].add(self.by_confidence(confidence))
-
-    def observe_undrafted(self, chances: Sequence[float]) -> None:
-        """Learn from tokens that came without drafting: how likely a draft of each would have been kept."""
-        for chance in chances:
-            for mean in self._by_position:
-                mean.add(chance)
+    def another_text(self) -> None:
+        """What was seen of other texts counts less than what will be seen of this one."""
+        for shares in self._shares.values():
+            for share in shares:
+                share.another_text()
 
 
-@dataclass(frozen=True, slots=True)
-class CostModel:
-    """Seconds on this machine: of a token without drafting (`single`), of a draft token (`draft`), of all else in a
-    round that proposes n tokens (`verify[n]`), and of a look at the draft tokens' probabilities before they are
-    verified (`look`).
-    """
+# --- how long rounds take ---------------------------------------------------------------------------------------
 
-    single: float
-    draft: float
-    verify: tuple[float, ...]
-    look: float = 0.0
-
-    @property
-    def max_length(self) -> int:
-        """The longest draft whose cost is known."""
-        return len(self.verify) - 1
-
-    def mean_verify(self, proposed_by_position: Sequence[int]) -> float:
-        """The mean of `verify` over rounds of which so many proposed a token at each position; 0 for no round."""
-        rounds = [here - more for here, more in pairwise([*proposed_by_position, 0])]
-        seconds = sum(count * cost for count, cost in zip(rounds, self.verify[1:], strict=False))
-        return seconds / max(1, sum(rounds))
-
-    def best_rate(self, chances: Sequence[float], overhead: float = 0.0) -> float:
-        """Tokens per second with the best fixed draft length, if a token at each position is kept with such a
-        chance and each round takes `overhead` seconds more than its cost.
-        """
-        kept_with_all_before = accumulate(chances, mul)
-        tokens = (1 + gain for gain in accumulate(kept_with_all_before))
-        seconds = (n * self.draft + self.verify[n] + overhead for n in range(1, self.max_length + 1))
-        rates: list[float] = [got / took for got, took in zip(tokens, seconds, strict=True)]
-        return max(rates)
-
-    def costs_of(self, count: AcceptanceCount) -> Costs:
-        """The costs for the record of a generation: of the draft length, or of the mean round where it changed."""
-        if count.draft_length is None:
-            return Costs(self.single, self.draft, self.mean_verify(count.proposed_by_position))
-        return Costs(self.single, self.draft, self.verify[count.draft_length])
+LEARNING = 0.05  # weight of a new time against what was known, once there are a few
+STALE = 200  # rounds after which half of what was known is given up for a new time
+MAX_SURPRISE = 1.5  # times as long as expected that one round counts for at most: the rest was something else
+UNKNOWN = 1.0  # seconds of a round before any was timed: all are as good
+SMALLEST_DEPTH = 2048  # tokens of context; there is a table for it and for each doubling
 
 
-class Overhead:
-    """The seconds that a pass of the target model takes beyond its cost: for a long context, for whoever takes the
-    tokens, on a busy machine.
+@dataclass(slots=True)
+class _Cell:
+    seconds: float
+    last: int  # when it was timed, in rounds of its table
+    times: int = 1
 
-    Passes with and without a draft are told apart, as they wait for others in different ways. Each figure is the
-    median of what was seen lately; where nothing was, it is 0, the best there can be, so that it is tried again.
-    """
+
+class RoundTimes:
+    """Seconds of a round by source and draft length, at about one depth of context."""
 
     def __init__(self) -> None:
-        self._work = 0.0
-        self._seen = {kind: deque[tuple[float, float]](maxlen=length) for kind, length in WINDOW.items()}
-        self.drafted = self.undrafted = 0.0
+        self._cells: dict[tuple[str, int], _Cell] = {}
+        self._rounds = 0
 
-    def add(self, kind: str, seconds: float, cost: float, passes: int = 1) -> None:
-        """Note the time and the cost of some passes; `kind` is "drafted" or "undrafted"."""
-        self._work += seconds
-        self._seen[kind].append((self._work, (seconds - cost) / passes))
-        self.drafted, self.undrafted = self._usual("drafted"), self._usual("undrafted")
+    def add(self, source: str, length: int, seconds: float) -> None:
+        """Note how long a round took."""
+        self._rounds += 1
+        cell = self._cells.setdefault((source, length), _Cell(seconds, self._rounds, 0))
+        seconds = min(max(seconds, cell.seconds / MAX_SURPRISE), cell.seconds * MAX_SURPRISE)
+        cell.times += 1
+        age = self._rounds - cell.last
+        cell.seconds += (seconds - cell.seconds) * max(LEARNING, 1 / cell.times, min(0.5, age / (2 * STALE)))
+        cell.last = self._rounds
 
-    def _usual(self, kind: str) -> float:
-        """Never negative: where all takes less than its cost, the costs are from a busier time, and all of them
-        are.
+    def times(self, source: str, length: int) -> int:
+        """Return how often a round of this length was timed."""
+        cell = self._cells.get((source, length))
+        return cell.times if cell else 0
+
+    def seconds(self, source: str, length: int) -> float:
+        """Return how long a round takes.
+
+        One that was not timed is hoped to take as long as the longest shorter one, or else as the quickest of
+        all: so it is tried, if that would make it the best, and then it is known. (The cost of rows is a
+        staircase on some devices: no line through the others could tell.)
         """
-        recent = [overhead for when, overhead in self._seen[kind] if when > self._work - MAX_AGE]
-        return max(0.0, median(recent)) if recent else 0.0
+        for shorter in range(length, 0, -1):
+            if cell := self._cells.get((source, shorter)):
+                return cell.seconds
+        alone = self._cells.get((ALONE, 0))
+        return (
+            alone.seconds if alone else min((cell.seconds for cell in self._cells.values()), default=UNKNOWN)
+        )
+
+    def copy(self) -> "RoundTimes":
+        """Return what is known here as a guess for another depth."""
+        made = RoundTimes()
+        made._cells = {key: _Cell(cell.seconds, 0, cell.times) for key, cell in self._cells.items()}
+        return made
 
 
-def interpolated(values: Mapping[int, float]) -> list[float]:
-    """Return a value for each whole number from the lowest key to the highest, on straight lines between them."""
-    found = []
-    for (here, low), (there, high) in pairwise(sorted(values.items())):
-        found += [low + (high - low) * (place - here) / (there - here) for place in range(here, there)]
-    return [*found, values[max(values)]]
+ALONE = "alone"  # the source of rounds without a draft
 
 
-def speedup(costs: Costs, count: AcceptanceCount) -> float | None:
-    """Return how many times as fast as without drafting the counted tokens came; None if nothing was drafted."""
-    seconds = count.proposed * costs.draft + count.rounds * costs.verify + count.undrafted * costs.single
-    return count.tokens * costs.single / seconds if count.rounds else None
+class CostModel:
+    """Seconds of rounds, by source, draft length and depth of context."""
+
+    def __init__(self) -> None:
+        self._tables: dict[int, RoundTimes] = {}
+
+    def at(self, depth: int) -> RoundTimes:
+        """Return the table for a depth in tokens; a new one begins with what the nearest one knows."""
+        bucket = (depth // SMALLEST_DEPTH).bit_length()
+        if bucket not in self._tables:
+            nearest = min(self._tables, key=lambda known: abs(known - bucket), default=None)
+            self._tables[bucket] = RoundTimes() if nearest is None else self._tables[nearest].copy()
+        return self._tables[bucket]

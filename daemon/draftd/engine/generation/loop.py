@@ -1,232 +1,228 @@
-"""Speculative decoding in a loop of our own: by the paper's rule, and with a draft length that may change each
-round.
+"""Generation in rounds: a draft, one pass of the target model that verifies it, what is kept, and the rest
+forgotten.
 
-`text` is the last token of the prompt and what has been generated since. Each model has read a part of it:
+Theory of operation. The text is the prompt and what was generated since. Each model has read a part of it, and the
+target model always all but the last token, or (on its own) all of it:
 
-1. A round begins with the draft model reading what it has not read yet, and proposing as many tokens as the policy
-   wants; it has then read every proposal but the last.
-2. The target model reads what it has not read yet, and the proposals that are to be verified, in one pass: there is
-   one pass of the target model, and one wait for the device, in each round.
-3. What is kept goes to `text` as it is given out. Whatever ends the round, even a consumer that leaves in the
-   middle of it, both models are rolled back to the end of `text`.
-4. Then the token after the kept ones goes to `text`; nobody has read it yet.
+1. The policy chooses a source of drafts and a length, or to go on alone.
+2. A draft model reads what it has not read, and proposes; a lookup has its proposal ready.
+3. The target model reads what it has not read and the whole draft in one pass. The rule says how many draft tokens
+   are kept, and which token comes after them. The device is waited for once in a round, here.
+4. What is kept goes to the text as it is given out. Whatever ends the round, also a consumer that leaves in the
+   middle of it, both models forget what they have read beyond the text.
 
-Where drafting does not pay, the target model goes on without a draft for some tokens, always one step ahead of
-what is given out. The draft model reads them afterwards; how likely its drafts would have been kept tells whether
-to draft again.
+Alone, the next token is being computed while the last one is given out, so that the device never waits. A draft
+model reads nothing meanwhile, the prompt included: it catches up when it is asked again, outside of what is timed.
 """
 
 import time
+from collections.abc import Callable, Generator
+from dataclasses import dataclass, field
+from itertools import takewhile
 from typing import Any
 
 import mlx.core as mx
-from mlx_lm.models.cache import can_trim_prompt_cache, make_prompt_cache, trim_prompt_cache
 
-from draftd.engine.generation.acceptance import RoundStep, Steps
-from draftd.engine.generation.policy import DraftPolicy, Look
-from draftd.engine.generation.sampling import Distribution, Greedy, probability
+from draftd.engine.generation.drafters.lookup import LookupDrafter, Match
+from draftd.engine.generation.drafters.model import Draft, ModelDrafter
+from draftd.engine.generation.estimates import ALONE
+from draftd.engine.generation.policy import LENGTHS, REVIEW, Choice, DraftPolicy, Situation
+from draftd.engine.generation.reader import Reader
+from draftd.engine.generation.sampling import Logits, Rule
+from draftd.protocol import LOOKUP_DRAFTER, MODEL_DRAFTER
 
-MAX_COMPARED = (
-    32  # the latest tokens without a draft that are compared with what the draft model would have drafted
-)
-
-Rows = list[mx.array]
-
-
-class CachedModel:
-    """One of the two models with its cache, which has read the first `length` tokens of a text."""
-
-    def __init__(self, model: Any, cache: list[Any]) -> None:
-        self._model = model
-        self._cache = cache
-        self.length = 0
-
-    def prefill(self, tokens: mx.array, step_size: int) -> None:
-        """Read tokens that stand before the text."""
-        for start in range(0, tokens.size, step_size):
-            self._model(tokens[None, start : start + step_size], cache=self._cache)
-            mx.eval([layer.state for layer in self._cache])
-            mx.clear_cache()
-
-    def read(self, tokens: mx.array) -> mx.array:
-        """Read on, and return the logits of what may follow: a row for each token, not computed yet."""
-        self.length += tokens.size
-        logits: mx.array = self._model(tokens[None], cache=self._cache)[0]
-        return logits
-
-    def unread(self, text: list[int]) -> mx.array:
-        """Return the tokens of the text that it has not read."""
-        return mx.array(text[self.length :], mx.uint32)
-
-    def roll_back(self, length: int) -> None:
-        """Take back what it has read beyond the first `length` tokens of the text."""
-        if self.length > length:
-            trim_prompt_cache(self._cache, self.length - length)
-            self.length = length
+LOOK_BACK = 32  # tokens generated alone that are compared with what the draft model would have proposed
+MAX_LATE = 16  # unread tokens that a draft model reads within a round; more than that it reads before
 
 
-def generate(
-    distribution: Distribution | Greedy,
-    policy: DraftPolicy,
-    prompt: mx.array,
-    model: Any,
-    draft_model: Any,
-    stream: Any,
-    *,
-    max_tokens: int,
-    prompt_cache: list[Any] | None = None,
-    prefill_step_size: int = 512,
-) -> Steps:
-    """Yield what mlx_lm's `speculative_generate_step` yields, for the same arguments.
+@dataclass(frozen=True, slots=True)
+class Token:
+    """One token of an answer. `logits` are those of the target model at its place, before they were shaped,
+    (vocabulary,).
 
-    Raises ValueError for a cache that cannot be trimmed.
+    `source` drafted it, ALONE means that the target model chose it; `drafter` and `proposed` are those of its
+    round.
     """
-    layers = prompt_cache or make_prompt_cache(model) + make_prompt_cache(draft_model)
-    if not can_trim_prompt_cache(layers):
-        raise ValueError("speculative decoding requires a prompt cache that can be trimmed")
-    target = CachedModel(model, layers[: len(model.layers)])
-    draft = CachedModel(draft_model, layers[len(model.layers) :])
-    prompt = prompt.astype(mx.uint32)
-    text: list[int] = computed(prompt[-1:])
-    with mx.stream(stream):
-        for each in (draft, target):
-            each.prefill(prompt[:-1], prefill_step_size)
-        policy.begin_request()
-        while (left := max_tokens - (len(text) - 1)) > 0:
-            started, length = time.perf_counter(), len(text)
-            if undrafted := policy.undrafted_tokens():
-                yield from _undrafted(target, draft, text, distribution, policy, min(undrafted, left))
+
+    token: int
+    logits: mx.array
+    source: str
+    drafter: str
+    proposed: int
+
+    def logprobs(self) -> mx.array:
+        """Return the normalised logits. Only where they are asked for: exponentials are dear on a CPU."""
+        logits = self.logits.astype(mx.float32)  # in bfloat16 a log-probability is right to a sixteenth only
+        return logits - mx.logsumexp(logits, axis=-1, keepdims=True)
+
+
+@dataclass(slots=True)
+class Generation:
+    """One request in generation. `text` begins as the prompt, which is not empty.
+
+    `check` is called between the passes over a prompt, with the tokens that were read; what it raises ends the
+    request.
+    """
+
+    text: list[int]
+    max_tokens: int
+    target: Reader
+    rule: Rule
+    logits: Logits
+    policy: DraftPolicy
+    draft: ModelDrafter | None = None
+    max_draft: int = 0
+    lookup: LookupDrafter | None = None
+    check: Callable[[int], None] = lambda _: None
+    prompt_length: int = field(init=False)
+    seconds: float = field(init=False, default=0.0)  # that its rounds have taken
+    _rows: list[mx.array] = field(
+        init=False, default_factory=list
+    )  # shaped, of the last tokens that came alone
+
+    def __post_init__(self) -> None:
+        self.prompt_length = len(self.text)
+
+    @property
+    def position(self) -> int:
+        """Of the next token in the answer."""
+        return len(self.text) - self.prompt_length
+
+    @property
+    def left(self) -> int:
+        """Tokens that may still come."""
+        return self.max_tokens - self.position
+
+    def generate(self) -> Generator[Token, None, None]:
+        """Yield the answer, `max_tokens` at most. Closing it leaves both caches in order."""
+        self.target.catch_up(self.text, self.check)
+        self.policy.begin()
+        ahead: tuple[mx.array, mx.array, mx.array] | None = None
+        while self.left > 0:
+            match = self.lookup.find() if self.lookup else None
+            now = self._situation(match)
+            choice = self.policy.choose(now)
+            if choice.source == REVIEW:
+                self._review()
+                continue
+            if choice.source == MODEL_DRAFTER:
+                self._let_draft_catch_up()
+            started = time.perf_counter()
+            if choice.source == ALONE or ahead is not None:
+                choice, ahead = Choice(ALONE), (yield from self._alone(ahead, goes_on=choice.source == ALONE))
+                self._compare(match, 1)
             else:
-                yield from one_round(target, draft, text, distribution, policy, left)
-            policy.observe_time(len(text) - length, time.perf_counter() - started)
+                yield from self._round(choice, match)
+            took = time.perf_counter() - started
+            self.seconds += took
+            self.policy.took(choice, now.depth, took)
 
-
-def one_round(
-    target: CachedModel,
-    draft: CachedModel,
-    text: list[int],
-    distribution: Distribution | Greedy,
-    policy: DraftPolicy,
-    left: int,
-) -> Steps:
-    """One round, which gives out at most `left` tokens, and so proposes no more."""
-    kept = 0
-    look = policy.look()
-    try:
-        drafted, q, confidences = propose(draft, draft.unread(text), distribution, policy, left, look)
-        verified = policy.tokens_to_verify(confidences) if look == "before" else len(drafted)
-        drafted, q = drafted[:verified], q[:verified]
-        logits = target.read(mx.concatenate([target.unread(text), *drafted]))
-        learns = look == "after" and drafted
-        likely = [probability(mx.concatenate(q), mx.concatenate(drafted))] if learns else []
-        count, token, proposals = _verify(distribution, logits, q, drafted, likely)
-        policy.observe_round(computed(likely[0]) if likely else confidences, verified, count)
-        for proposal in proposals[:count]:
-            text.append(proposal)
-            kept += 1
-            yield RoundStep((proposal, _logprobs(logits[kept - 1]), True), proposed=verified)
-    finally:
-        for each in (target, draft):
-            each.roll_back(len(text))
-    if kept < left:
-        text.append(token)
-        yield RoundStep((token, _logprobs(logits[kept]), False), proposed=verified)
-
-
-def propose(
-    draft: CachedModel,
-    token: mx.array,
-    distribution: Distribution | Greedy,
-    policy: DraftPolicy,
-    max_length: int,
-    look: Look,
-) -> tuple[Rows, Rows, list[float]]:
-    """Return the drafted tokens, the logits that each was drawn from, and how likely each was by them.
-
-    Without a look before the verification nothing is waited for: all is still being computed, and the list of how
-    likely the tokens were is empty.
-    """
-    tokens: Rows = []
-    rows: Rows = []
-    confidences: list[float] = []
-    while (burst := min(policy.tokens_to_draft(confidences), max_length - len(tokens))) > 0:
-        for _ in range(burst):
-            row = distribution.logits(draft.read(token)[-1:])
-            token = distribution.draw(row)
-            mx.async_eval(token)  # type: ignore[no-untyped-call]
-            tokens.append(token)
-            rows.append(row)
-        if look != "before":
-            break
-        confidences += computed(probability(mx.concatenate(rows[-burst:]), mx.concatenate(tokens[-burst:])))
-    return tokens, rows, confidences
-
-
-def _verify(
-    distribution: Distribution | Greedy, logits: mx.array, q: Rows, drafted: Rows, along: Rows
-) -> tuple[int, int, list[int]]:
-    """Return how many of the drafted tokens are kept, the token after them, and the drafted ones as numbers.
-
-    What is in `along` is computed in the same wait.
-    """
-    p = distribution.logits(logits)
-    if not drafted:
-        return 0, computed(distribution.draw(p[-1:]))[0], []
-    proposals = mx.concatenate(drafted)
-    kept, token = distribution.verify(p, mx.concatenate(q), proposals)
-    mx.eval(kept, token, proposals, logits, along)
-    return computed(kept), computed(token), computed(proposals)
-
-
-def _undrafted(
-    target: CachedModel,
-    draft: CachedModel,
-    text: list[int],
-    distribution: Distribution | Greedy,
-    policy: DraftPolicy,
-    tokens: int,
-) -> Steps:
-    """Generate some tokens without drafting; then let the policy know what drafting would have come to."""
-    rows: Rows = []
-    try:
-        ahead = next_token(target, target.unread(text), distribution)
-        for left in reversed(range(tokens)):
-            token, row, logits = ahead
-            if left:
-                ahead = next_token(target, token, distribution)
-            text += computed(token)
-            rows = [*rows[1 - MAX_COMPARED :], row]
-            yield RoundStep((text[-1], _logprobs(logits), False), proposed=0)
-    finally:
-        target.roll_back(len(text))
-        unread = draft.unread(text)
-        # Even if the consumer has left: what the draft model has not read is lost to the prompt cache.
-        logits = draft.read(unread[:-1])[-len(rows) :]
-        chances = distribution.would_keep(
-            mx.concatenate(rows), distribution.logits(logits), unread[-len(rows) :]
+    def _situation(self, match: Match | None) -> Situation:
+        return Situation(
+            depth=len(self.text),
+            left=self.left,
+            match=match.length if match else 0,
+            lookup=LENGTHS[-1] if match else 0,
+            model=self.max_draft if self.draft else 0,
         )
-        policy.observe_undrafted(computed(chances))
+
+    def _take(self, token: int) -> None:
+        self.text.append(token)
+        if self.lookup:
+            self.lookup.extend([token])
+
+    # --- alone -----------------------------------------------------------------------------------------------
+
+    def _alone(
+        self, ahead: tuple[mx.array, mx.array, mx.array] | None, *, goes_on: bool
+    ) -> Generator[Token, None, tuple[mx.array, mx.array, mx.array] | None]:
+        """Give out one token; return what is computed of the next one, if it goes on."""
+        token, row, logits = ahead or self._next(mx.array(self.text[self.target.position :], mx.uint32), 0)
+        following = self._next(token, 1) if goes_on and self.left > 1 else None
+        self._take(plain(token)[0])
+        if self.draft:
+            self._rows = [*self._rows[1 - LOOK_BACK :], row]
+        yield Token(self.text[-1], logits, ALONE, ALONE, 0)
+        return following
+
+    def _next(self, unread: mx.array, ahead: int) -> tuple[mx.array, mx.array, mx.array]:
+        """Return the token after the unread ones, and the logits that it is drawn from, shaped and not.
+
+        All are still being computed. `ahead` tokens of those that are read are not in the text yet.
+        """
+        logits = self.logits.last(self.target.read(unread)[-1:], self.text, [unread] if ahead else [])
+        row = self.rule.shape(logits, self.position + ahead)
+        token = self.rule.draw(row, self.position + ahead)
+        mx.async_eval(token)  # type: ignore[no-untyped-call]
+        return token, row, logits[0]
+
+    def _compare(self, match: Match | None, count: int) -> None:
+        """Judge a lookup that was not verified by the tokens that came."""
+        if match:
+            pairs = zip(match.draft(count), self.text[-count:], strict=True)
+            kept = sum(takewhile(bool, (proposed == came for proposed, came in pairs)))
+            self.policy.judged(LOOKUP_DRAFTER, match.length, count, kept)
+
+    # --- with a draft ----------------------------------------------------------------------------------------
+
+    def _let_draft_catch_up(self) -> None:
+        if self.draft and self.draft.reader.unread(self.text) > MAX_LATE:
+            self.draft.reader.catch_up(self.text, self.check)
+        self._rows = []
+
+    def _review(self) -> None:
+        """Let the draft model read what came alone, and the policy know what it would have proposed for it."""
+        count = len(self._rows)
+        if self.draft and count and self.draft.reader.unread(self.text) > count:
+            position = self.position - count
+            shares = self.rule.agreement(
+                mx.concatenate(self._rows),
+                self.draft.would_propose(self.text, count, position, self.check),
+                mx.array(self.text[-count:], mx.uint32),
+                position,
+            )
+            self.policy.would_have_kept(plain(shares))
+        self._let_draft_catch_up()
+
+    def _round(self, choice: Choice, match: Match | None) -> Generator[Token, None, None]:
+        """Give out what is kept of one draft, and the token after it."""
+        length, position = min(choice.length, self.left), self.position
+        readers = [
+            self.target,
+            *([self.draft.reader] if self.draft and choice.source == MODEL_DRAFTER else []),
+        ]
+        self._rows = []
+        try:
+            draft = self._propose(choice, match, length)
+            unread = self.target.begin_round(self.text)
+            rows = self.target.read(mx.concatenate([unread, *draft.tokens]))[-length - 1 :]
+            logits = self.logits(rows, self.text, draft.tokens)
+            drafted = mx.concatenate(draft.tokens)
+            q = mx.concatenate(draft.rows) if draft.rows else None
+            kept, token = self.rule.verify(self.rule.shape(logits, position), q, drafted, position)
+            mx.eval(kept, token, drafted, logits)
+            accepted, after, proposals = plain(kept), plain(token), plain(drafted)
+            self.policy.judged(choice.source, match.length if match else 0, length, accepted)
+            for place, proposal in enumerate(proposals[:accepted]):
+                self._take(proposal)
+                yield Token(proposal, logits[place], choice.source, choice.source, length)
+        finally:
+            for reader in readers:
+                reader.end_round(len(self.text))
+        if self.left > 0:
+            self._take(after)
+            yield Token(after, logits[accepted], ALONE, choice.source, length)
+        if choice.source == MODEL_DRAFTER and match:
+            self._compare(match, min(accepted + 1, self.position - position))
+
+    def _propose(self, choice: Choice, match: Match | None, length: int) -> Draft:
+        if choice.source == MODEL_DRAFTER and self.draft:
+            return self.draft.propose(self.text, length, self.position)
+        if match is None:
+            raise ValueError("a lookup that found nothing cannot draft")
+        return Draft([mx.array([token], mx.uint32) for token in match.draft(length)], [])
 
 
-def next_token(
-    target: CachedModel, unread: mx.array, distribution: Distribution | Greedy
-) -> tuple[mx.array, mx.array, mx.array]:
-    """Return the token after the unread ones, and the logits that it is drawn from, shaped and unshaped.
-
-    All are still being computed.
-    """
-    logits = target.read(unread)[-1:]
-    row = distribution.logits(logits)
-    token = distribution.draw(row)
-    mx.async_eval(token)  # type: ignore[no-untyped-call]
-    return token, row, logits[0]
-
-
-def _logprobs(row: mx.array) -> mx.array:
-    """Only rows that are given out are normalised, and only when somebody looks: exponentials are dear on a CPU."""
-    return row - mx.logsumexp(row, axis=-1, keepdims=True)
-
-
-def computed(array: mx.array) -> Any:
-    """Wait for an array, and return it as Python numbers."""
-    return array.tolist()
+def plain(numbers: mx.array) -> Any:
+    """Return an array as Python numbers, once it has been computed."""
+    return numbers.tolist()

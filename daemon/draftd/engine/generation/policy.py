@@ -1,229 +1,141 @@
-"""How many tokens to draft in the next round: as many as are expected to pay. Pure.
+"""How to go on: which source drafts, and how many tokens. Pure.
 
-Theory of operation. Drafting is worth what it yields in the time that it takes. A `CostModel` knows the seconds
-of each pass on this machine; an `AcceptanceEstimate` knows how often draft tokens were kept lately, by their
-position in the round and by the probability that the draft model itself gave them. Let the *rate* be the tokens
-per second to beat: those without drafting, or those of the recent rounds if they are more. Then, as in a problem
-of optimal stopping,
+Theory of operation. A round is worth the tokens that it is expected to yield in the time that it takes. Of all
+sources and lengths the one with the best rate is chosen; going on without a draft is one of them, unless the
+length is fixed. Chances and times are learnt from the rounds (`estimates`). What is uncertain is tried by three
+rules:
 
-1. as many tokens are drafted, in one go, as promise the most beyond what the rate would give in the time that they
-   cost;
-2. then their probabilities may be looked at: perhaps some more tokens are drafted, and of all of them as many are
-   verified as promise the most in the same sense. A look has a cost of its own, since the target model's pass is
-   put together only afterwards instead of while the draft is computed. So where none is taken, the probabilities
-   of some rounds are read afterwards: what looks would have gained there tells whether to take one in the next
-   round;
-3. where no draft beats the rate without drafting, the target model goes on alone for a while, in the loop without
-   drafting, which is faster than drafting nothing. Afterwards the draft model reads what came, and from how much of
-   it would have been kept follows whether to draft again.
+1. A length that was never timed is hoped to take no longer than the next shorter one: it is tried if that would
+   make it the best.
+2. Every PROBE rounds the neighbour of the chosen length is taken, once the longer and once the shorter one.
+3. Where no draft pays, the target model rests from the draft model, for twice as many tokens each time. Then the
+   draft model reads them, which tells what it would have proposed for the last of them: that is the review.
+
+Lookups cost nothing to find, so they are judged in every round, whether they were verified or not.
 """
 
-from collections.abc import Iterable, Sequence
-from itertools import accumulate
-from operator import mul
-from typing import Literal, Protocol
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
 
-from draftd.engine.generation.estimates import AcceptanceEstimate, CostModel, DecayingMean, Overhead
+from draftd.engine.generation.estimates import ALONE, AcceptanceEstimate, CostModel, RoundTimes
+from draftd.protocol import LOOKUP_DRAFTER, MODEL_DRAFTER
 
-ROUNDS_DECAY = 0.97  # weight of what was known against one new round
-MIN_ROUNDS = 8.0  # the weight of rounds from which on their rate is believed
-FIRST_UNDRAFTED, MAX_UNDRAFTED = (
-    16,
-    256,
-)  # tokens that the target model generates alone before drafting is judged anew
-MARGIN = 1.02  # drafting must promise so much more than no drafting to be taken up again
-MIN_GAIN = 0.1  # tokens per round that looks must gain
-LOOK_AFTER_EVERY = 4  # of so many rounds without a look, the confidences of one are read afterwards
-
-Look = Literal["before", "after", "never"]
+REVIEW = "review"
+MATCH_CLASSES = (3, 5, 9, 17)  # tokens of the shortest match of each class
+GUESSES = {MODEL_DRAFTER: 0.85, "lookup3": 0.5, "lookup5": 0.65, "lookup9": 0.8, "lookup17": 0.9}
+LENGTHS = (*range(1, 9), 10, 12, 16, 24, 32, 48, 64)  # in draft tokens; of others only a fixed one is weighed
+PROBE = 32  # rounds
+FIRST_TIMES = 4  # tokens that go alone before anything is compared with them
+FIRST_REST, MAX_REST = 16, 256  # tokens
+MIN_CHANCE = 0.02  # of being kept that a token must have to be weighed
+MARGIN = 1.02  # a draft must promise so much more than going on alone
 
 
-class DraftPolicy(Protocol):
-    """What decides about the length of each draft.
-
-    Confidences are the draft model's own probabilities of the tokens that it proposed.
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """A source of drafts and a length. ALONE is one token without a draft; REVIEW has the draft model read what
+    it has not read, so that the next choice can be made.
     """
 
-    def begin_request(self) -> None:
+    source: str
+    length: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Situation:
+    """What a choice is made for: the depth of the context and the tokens that may still come; the match that a
+    lookup found and what it could propose at most; the longest draft of the draft model, 0 without one.
+    """
+
+    depth: int
+    left: int
+    match: int = 0
+    lookup: int = 0
+    model: int = 0
+
+
+def account_of(source: str, match: int) -> str:
+    """Return under which name drafts of a source are judged: lookups by the length of their match."""
+    if source != LOOKUP_DRAFTER:
+        return source
+    return LOOKUP_DRAFTER + str(
+        max(bound for bound in MATCH_CLASSES if bound <= max(match, MATCH_CLASSES[0]))
+    )
+
+
+@dataclass(slots=True)
+class DraftPolicy:
+    """See the module. One for all requests that sample alike.
+
+    `fixed` is the length of each draft of the draft model, which then always drafts unless a lookup promises
+    more; None lets the length adapt itself.
+    """
+
+    costs: CostModel = field(default_factory=CostModel)
+    fixed: int | None = None
+    acceptance: AcceptanceEstimate = field(default_factory=lambda: AcceptanceEstimate(GUESSES.__getitem__))
+    _rest: int = FIRST_REST  # the length of the next one
+    _resting: int = 0  # tokens that are still to come without the draft model
+    _rounds: int = 0
+
+    def begin(self) -> None:
         """Another request begins."""
+        self._rest, self._resting = FIRST_REST, 0
+        self.acceptance.another_text()
 
-    def undrafted_tokens(self) -> int:
-        """How many tokens to generate without drafting before the next round; 0 for none."""
+    def choose(self, now: Situation) -> Choice:
+        """Return how to go on."""
+        times = self.costs.at(now.depth)
+        if self.fixed is not None and now.model:
+            return self._best(times, now, fixed=min(self.fixed, now.left))[0]
+        if times.times(ALONE, 0) < FIRST_TIMES:
+            return Choice(ALONE)
+        best, rate = self._best(times, replace(now, model=0) if self._resting else now)
+        pays = rate * times.seconds(ALONE, 0) > MARGIN
+        if self._resting:
+            self._resting -= 1
+            return best if pays else Choice(ALONE if self._resting or not now.model else REVIEW)
+        if pays:
+            return self._probe(best, now)
+        if now.model:
+            self._resting, self._rest = self._rest, min(2 * self._rest, MAX_REST)
+        return Choice(ALONE)
 
-    def look(self) -> Look:
-        """When to read the next round's confidences: before its verification, which then has to wait for them, or
-        after it, or never.
-        """
+    def _best(self, times: RoundTimes, now: Situation, fixed: int | None = None) -> tuple[Choice, float]:
+        """Return the draft with the best rate, and the rate in tokens per second; 0 if there is none."""
+        best, highest = Choice(ALONE), 0.0
+        for source, limit in ((MODEL_DRAFTER, fixed or now.model), (LOOKUP_DRAFTER, now.lookup)):
+            weighed = (fixed,) if fixed and source == MODEL_DRAFTER else LENGTHS
+            expected = 1.0
+            chances = self.acceptance.chances(account_of(source, now.match), min(limit, now.left))
+            for length, chance in enumerate(chances, 1):
+                expected += chance
+                if chance < MIN_CHANCE and not fixed:
+                    break
+                if length in weighed and expected > highest * (seconds := times.seconds(source, length)):
+                    best, highest = Choice(source, length), expected / seconds
+        return best, highest
 
-    def tokens_to_draft(self, confidences: Sequence[float]) -> int:
-        """How many tokens to draft after the ones with these confidences; asked again after each look."""
+    def _probe(self, best: Choice, now: Situation) -> Choice:
+        self._rounds += 1
+        if self._rounds % PROBE:
+            return best
+        place = LENGTHS.index(best.length) + (1 if self._rounds % (2 * PROBE) else -1)
+        limit = min(now.lookup if best.source == LOOKUP_DRAFTER else now.model, now.left)
+        fits = 0 <= place < len(LENGTHS) and LENGTHS[place] <= limit
+        return Choice(best.source, LENGTHS[place]) if fits else best
 
-    def tokens_to_verify(self, confidences: Sequence[float]) -> int:
-        """How many of the drafted tokens to verify, after the last look."""
+    def judged(self, source: str, match: int, length: int, kept: int) -> None:
+        """Of a draft so many tokens were kept: it was verified, or compared with what came without it."""
+        self.acceptance.judged(account_of(source, match), length, kept)
+        if source == MODEL_DRAFTER and kept == length:
+            self._rest = FIRST_REST
 
-    def observe_round(self, confidences: Sequence[float], verified: int, kept: int) -> None:
-        """So many of the drafted tokens were verified, and so many of these kept.
+    def would_have_kept(self, shares: Iterable[float]) -> None:
+        """How likely each of some tokens, generated alone, was to be kept, had the draft model proposed it."""
+        for share in shares:
+            self.acceptance.would_have_kept(MODEL_DRAFTER, share)
 
-        Without a look before verification all were verified, and there may be no confidences.
-        """
-
-    def observe_undrafted(self, chances: Sequence[float]) -> None:
-        """So likely would each of the latest tokens have been kept that were generated without drafting."""
-
-    def observe_time(self, tokens: int, seconds: float) -> None:
-        """A round, or going on without drafting, gave so many tokens, and took so long until the next could
-        begin.
-        """
-
-
-class FixedLength:
-    """Always the same draft length."""
-
-    def __init__(self, length: int, look: Look = "never") -> None:
-        self._length = length
-        self._look: Look = look
-
-    def begin_request(self) -> None:
-        pass
-
-    def undrafted_tokens(self) -> int:
-        return 0
-
-    def look(self) -> Look:
-        return self._look
-
-    def tokens_to_draft(self, confidences: Sequence[float]) -> int:
-        return self._length - len(confidences)
-
-    def tokens_to_verify(self, confidences: Sequence[float]) -> int:
-        return len(confidences)
-
-    def observe_round(self, confidences: Sequence[float], verified: int, kept: int) -> None:
-        pass
-
-    def observe_undrafted(self, chances: Sequence[float]) -> None:
-        pass
-
-    def observe_time(self, tokens: int, seconds: float) -> None:
-        pass
-
-
-class AdaptiveLength:
-    """The draft length that is expected to pay, see the module. One for all requests that sample alike."""
-
-    def __init__(self, cost_model: CostModel) -> None:
-        self.cost_model = cost_model
-        self._acceptance_estimate = AcceptanceEstimate(cost_model.max_length)
-        self._stretch = FIRST_UNDRAFTED
-        self._overhead = Overhead()
-        self._gain_of_looks = DecayingMean(0.0)  # in tokens per round
-        self._looked = False
-        self._since_look = 0  # rounds since the last one whose confidences were read
-        self._burst = 1  # tokens drafted before the first look
-        self._round: float | None = None  # the cost of the present round; None without drafting
-        self._forget_rounds()
-
-    def _forget_rounds(self) -> None:
-        self._rounds = self._tokens = self._seconds = 0.0
-
-    def _undrafted_rate(self) -> float:
-        """Tokens per second without drafting."""
-        return 1 / (self.cost_model.single + self._overhead.undrafted)
-
-    def _drafted_rate(self) -> float:
-        """Tokens per second of the recent rounds; before there are enough, what a fixed length would give."""
-        overhead = self._overhead.drafted
-        if self._rounds < MIN_ROUNDS:
-            return self.cost_model.best_rate(self._acceptance_estimate.by_position(0), overhead)
-        return self._tokens / (self._seconds + self._rounds * overhead)
-
-    def _rate(self) -> float:
-        """What a round has to beat, in tokens per second."""
-        return max(self._drafted_rate(), self._undrafted_rate())
-
-    def begin_request(self) -> None:
-        self._stretch = FIRST_UNDRAFTED
-        self._acceptance_estimate.begin_text()
-        self._gain_of_looks.begin_text()
-        self._forget_rounds()
-
-    def undrafted_tokens(self) -> int:
-        """Whenever drafting loses, twice as many as the last time."""
-        if 0 < self._rounds < MIN_ROUNDS:  # too early to tell
-            return 0
-        if self._drafted_rate() >= self._undrafted_rate() * (1 if self._rounds else MARGIN):
-            return 0
-        stretch, self._stretch = self._stretch, min(2 * self._stretch, MAX_UNDRAFTED)
-        self._forget_rounds()
-        self._round = None
-        return stretch
-
-    def look(self) -> Look:
-        """Where no look pays, only now and then: to read how likely tokens were takes time of its own."""
-        self._looked = self._gain_of_looks.value > max(MIN_GAIN, self._rate() * self.cost_model.look)
-        if self._looked:
-            return "before"
-        self._since_look = (self._since_look + 1) % LOOK_AFTER_EVERY
-        return "never" if self._since_look else "after"
-
-    def tokens_to_draft(self, confidences: Sequence[float]) -> int:
-        if confidences:
-            return _best(self._worth_of_more(self._chances(confidences)))
-        # At least one: whether to draft at all is decided by `undrafted_tokens`.
-        self._burst = max(1, _best(self._worth_of_more([])))
-        return self._burst
-
-    def tokens_to_verify(self, confidences: Sequence[float]) -> int:
-        return _best(self._worth_of_verifying(self._chances(confidences)))
-
-    def _worth_of_more(self, chances: Sequence[float]) -> list[float]:
-        """What 0, 1, 2 ... further tokens are worth: what they yield, less what the rate gives in the time."""
-        drafted = len(chances)
-        so_far = chances[-1] if drafted else 1.0
-        ahead = accumulate(self._acceptance_estimate.by_position(drafted), mul, initial=so_far)
-        verify = self.cost_model.verify[drafted:]
-        return self._worth(ahead, (n * self.cost_model.draft + cost for n, cost in enumerate(verify)))
-
-    def _worth_of_verifying(self, chances: Sequence[float]) -> list[float]:
-        """What the first 0, 1, 2 ... of these are worth, once they have been drafted."""
-        return self._worth([0.0, *chances], self.cost_model.verify)
-
-    def _worth(self, chances: Iterable[float], costs: Iterable[float]) -> list[float]:
-        rate = self._rate()
-        return [gain - rate * cost for gain, cost in zip(accumulate(chances), costs, strict=False)]
-
-    def observe_round(self, confidences: Sequence[float], verified: int, kept: int) -> None:
-        if confidences:
-            self._gain_of_looks.add(self._gain(confidences[: self._burst]))
-        self._acceptance_estimate.observe_round(confidences, verified, kept)
-        seconds = max(verified, len(confidences)) * self.cost_model.draft + self.cost_model.verify[verified]
-        seconds += self.cost_model.look * self._looked
-        self._round = seconds
-        self._rounds = ROUNDS_DECAY * self._rounds + 1
-        self._tokens = ROUNDS_DECAY * self._tokens + kept + 1
-        self._seconds = ROUNDS_DECAY * self._seconds + seconds
-        if self._rounds >= MIN_ROUNDS and self._drafted_rate() > MARGIN * self._undrafted_rate():
-            self._stretch = FIRST_UNDRAFTED
-
-    def _gain(self, confidences: Sequence[float]) -> float:
-        """How many tokens a look at these is worth, against verifying them all; whether there was a look or not."""
-        chances = self._chances(confidences)
-        fewer, more = self._worth_of_verifying(chances), self._worth_of_more(chances)
-        return max(max(fewer) - fewer[-1], max(more) - more[0])
-
-    def observe_undrafted(self, chances: Sequence[float]) -> None:
-        self._acceptance_estimate.observe_undrafted(chances)
-
-    def observe_time(self, tokens: int, seconds: float) -> None:
-        if self._round is None:
-            self._overhead.add("undrafted", seconds, tokens * self.cost_model.single, passes=tokens)
-        else:
-            self._overhead.add("drafted", seconds, self._round)
-
-    def _chances(self, confidences: Sequence[float]) -> list[float]:
-        """How likely each token is to be kept together with all before it."""
-        return list(accumulate(map(self._acceptance_estimate.by_confidence, confidences), mul))
-
-
-def _best(worth: Sequence[float]) -> int:
-    return max(range(len(worth)), key=worth.__getitem__)
+    def took(self, choice: Choice, depth: int, seconds: float) -> None:
+        """How long a choice took, until the next one could be made."""
+        self.costs.at(depth).add(choice.source, choice.length, seconds)

@@ -16,10 +16,11 @@ import psutil
 
 from draftd import __version__
 from draftd.errors import DraftdError
-from draftd.ops.bench.plan import AUTO, TEMPERATURES, WARM_UP, Plan, Trial, Variant
+from draftd.ops.bench.plan import TEMPERATURES, WARM_UP, Plan, Trial, Variant
 from draftd.ops.bench.report import Report
 from draftd.ops.bench.stats import Sample, cells, standings, verdict
 from draftd.ops.generation import EmptyAnswerError, OpenAIServer
+from draftd.protocol import MODEL_DRAFTER
 
 WARM_UP_TOKENS = 16
 
@@ -72,8 +73,9 @@ def _body(variant: Variant, prompt: str, max_tokens: int, temperature: float, se
         "max_tokens": max_tokens,
         "temperature": temperature,
     }
-    if variant.draft_length != AUTO:  # which a seed would fix
-        body["seed"] = seed
+    # With the same seed the engine writes the same text, however it drafts. No lookup: it would know the answers of
+    # earlier runs by heart.
+    body |= {"seed": seed, "drafters": [MODEL_DRAFTER] if variant.draft_length else []}
     return body | ({"num_draft_tokens": variant.draft_length} if variant.draft_length else {})
 
 

@@ -10,14 +10,15 @@ KEY_VARIABLE = "DRAFTD_API_KEY"  # where clients are told to take the key from
 
 @dataclass(frozen=True, slots=True)
 class OfferedModel:
-    """A profile as a client sees it. `draft_length` is the longest, in tokens, and 0 without drafting; `context` is
-    in tokens.
+    """A profile as a client sees it. `draft_length` is the longest of a draft model, in tokens, and 0 without one;
+    `context` is in tokens; `lookup` tells whether drafts are looked up.
     """
 
     name: str
     draft_length: int
     context: int
     auto_draft: bool = False
+    lookup: bool = False
 
 
 @dataclass(frozen=True, slots=True)

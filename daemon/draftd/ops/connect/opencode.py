@@ -49,7 +49,8 @@ def opencode_config(offer: Offer) -> dict[str, Any]:
 
 def _entry(model: OfferedModel) -> dict[str, Any]:
     at_most = "up to " if model.auto_draft else ""
-    drafts = f"{at_most}{model.draft_length} draft tokens" if model.draft_length else "no drafting"
+    alone = "drafts by lookup" if model.lookup else "no drafting"
+    drafts = f"{at_most}{model.draft_length} draft tokens" if model.draft_length else alone
     return {
         "name": f"{model.name} ({drafts})",
         "tool_call": True,

@@ -120,13 +120,12 @@ def _vocabularies(profiles: Iterable[Profile], models: Mapping[str, ModelOnDisk]
 
 def compare(target: ModelOnDisk, draft: ModelOnDisk) -> Vocabularies:
     """Two vocabularies, token id by token id."""
-    rows = target.config.vocabulary_size, draft.config.vocabulary_size
     one, other = (read_vocabulary(model.folder) if model.folder else {} for model in (target, draft))
     if not one or not other:
-        return Vocabularies(target.name, draft.name, None, rows=rows)
+        return Vocabularies(target.name, draft.name, None)
     ids = one.keys() | other.keys()
     differing = sum(one.get(number) != other.get(number) for number in ids)
-    return Vocabularies(target.name, draft.name, differing, len(ids), rows)
+    return Vocabularies(target.name, draft.name, differing, len(ids))
 
 
 def _versions() -> Versions:

@@ -6,10 +6,26 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from draftd.ops.doctor.facts import Check, Facts, Finding, Severity
+from draftd.ops.drafting_words import drafters_of
 from draftd.profiles import MIN_PAYING_ACCEPTANCE, Profile
 
+UNDRAFTED = "requests are served without drafts, and a draft model only takes memory"
 MIN_PROPOSED = 200  # proposed tokens, below which an acceptance rate says little
 FASTER, SLOWER = 1.05, 0.95  # measured speed-ups beyond these, in three of four comparisons, are clear
+
+
+def without_drafts(users: str) -> str:
+    """What to do about a model that cannot draft, in the profiles `users`."""
+    return f"remove draft_model and drafters from {users}, or choose another model"
+
+
+def refused(facts: Facts) -> Iterator[Finding]:
+    """The engines that run have models that they can draft with."""
+    rows = (facts.daemon.rows or ()) if facts.daemon else ()
+    for row in rows:
+        if drafters_of(row) and (refusal := row.get("draft_refusal")):  # an older daemon does not say
+            what = f"{row['name']} cannot draft: {refusal}"
+            yield Finding(Severity.ERROR, "drafting", what, UNDRAFTED, without_drafts(row["name"]))
 
 
 def acceptance(facts: Facts) -> Iterator[Finding]:
@@ -87,4 +103,4 @@ def _variant(profile: Profile) -> str:
     return "auto" if profile.auto_draft else str(profile.draft_length)
 
 
-CHECKS: tuple[Check, ...] = (acceptance, measured)
+CHECKS: tuple[Check, ...] = (refused, acceptance, measured)

@@ -59,15 +59,14 @@ class Download:
 class Vocabularies:
     """Two models' vocabularies compared.
 
-    `differing` of `size` token ids mean different texts to them; None if a tokenizer cannot be read. `rows` are the
-    sizes of their embeddings, padding included; None where a config does not say.
+    `differing` of `size` token ids mean different texts to them; None if a tokenizer cannot be read. That their
+    embeddings are padded to different sizes does not matter: the engine cuts them to the target's.
     """
 
     target: str
     draft: str
     differing: int | None
     size: int = 0
-    rows: tuple[int | None, int | None] = (None, None)
 
 
 @dataclass(frozen=True, slots=True)

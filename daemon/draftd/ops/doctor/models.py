@@ -1,10 +1,11 @@
-"""Checks of the models: here and whole, able to draft, of one vocabulary, and small enough. Pure."""
+"""Checks of the models: whole, of a known type, able to draft, of one vocabulary, and small enough. Pure."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from draftd.hub import ModelOnDisk
+from draftd.hub import NEVER_DRAFTED, ModelOnDisk
+from draftd.ops.doctor.drafting import UNDRAFTED, without_drafts
 from draftd.ops.doctor.facts import Check, Facts, Finding, Severity, Vocabularies
 from draftd.profiles import Profile
 from draftd.sharing import could_share, groups
@@ -17,8 +18,9 @@ MAX_DIFFERING = 0.005  # of a vocabulary: added tokens that hardly occur
 def present(facts: Facts) -> Iterator[Finding]:
     """Every model is here, or can be had, and there is room for it."""
     for model in facts.models.values():
-        yield _presence(model, _first_user(facts.profiles, model.name), facts)
-    needed = sum(download.size or 0 for download in facts.downloads.values())
+        yield _presence(model, _users(facts.profiles, model.name)[0], facts)
+    soon = {name for profile in facts.profiles if profile.autostart for name in profile.files}
+    needed = sum(download.size or 0 for name, download in facts.downloads.items() if name in soon)
     if needed > facts.disk_free:
         what = f"the models to download take {_size(needed)}, the disk has {_size(facts.disk_free)} left"
         yield Finding(Severity.ERROR, "models", what, "the download would fail", "free some disk space")
@@ -54,34 +56,28 @@ def _absence(model: ModelOnDisk, user: str, facts: Facts) -> Finding:
     return Finding(Severity.NOTE, "models", what, why, f"draftd pull {user}")
 
 
-def _first_user(profiles: Iterable[Profile], model: str) -> str:
-    return next((profile.name for profile in profiles if model in profile.files), "")
+def known_types(facts: Facts) -> Iterator[Finding]:
+    """The installed mlx-lm can load every model."""
+    for model in facts.models.values():
+        if model.config.model_type in facts.unsupported:
+            what = f"the installed mlx-lm knows no model type {model.config.model_type} ({model.name})"
+            why = f"workers fail at their start: {', '.join(_users(facts.profiles, model.name))}"
+            do = "update mlx-lm within 0.32, or choose another model"
+            yield Finding(Severity.ERROR, "models", what, why, do)
 
 
 def able_to_draft(facts: Facts) -> Iterator[Finding]:
-    """mlx_lm takes refused tokens back out of the cache, which not every kind of cache can do."""
+    """No profile wants to draft with a model that is known beforehand to be unfit for it."""
+    drafting = [profile for profile in facts.profiles if profile.all_drafters]
     for model in facts.models.values():
-        users = [p.name for p in facts.profiles if p.draft_model and model.name in p.models]
-        if users:
-            yield from _drafting(model, ", ".join(users), facts)
+        users = ", ".join(_users(drafting, model.name))
+        if users and (refusal := NEVER_DRAFTED.get(model.config.model_type or "")):
+            what = f"{model.name} ({model.config.model_type}) cannot draft: {refusal}"
+            yield Finding(Severity.ERROR, "drafting", what, UNDRAFTED, without_drafts(users))
 
 
-def _drafting(model: ModelOnDisk, users: str, facts: Facts) -> Iterator[Finding]:
-    config = model.config
-    if config.model_type in facts.unsupported:
-        what = f"the installed mlx-lm knows no model type {config.model_type} ({model.name})"
-        do = "update mlx-lm within 0.32, or choose another model"
-        yield Finding(Severity.ERROR, "drafting", what, f"workers fail at their start: {users}", do)
-    elif config.cache == "state":
-        what = f"{model.name} ({config.model_type}) cannot draft: it keeps a state that cannot be taken back"
-        do = f"remove draft_model from {users}, or choose a model with attention only"
-        yield Finding(Severity.ERROR, "drafting", what, "every request ends in an error", do)
-    elif config.cache == "window":
-        kind = f"{model.name} ({config.model_type})"
-        what = f"some layers of {kind} remember the last {config.window} tokens only"
-        why = "beyond that mlx_lm cannot take refused draft tokens back: long answers may go wrong, unnoticed"
-        do = f"for long chats remove draft_model from {users}"
-        yield Finding(Severity.WARNING, "drafting", what, why, do)
+def _users(profiles: Iterable[Profile], model: str) -> list[str]:
+    return [profile.name for profile in profiles if model in profile.files]
 
 
 def one_vocabulary(facts: Facts) -> Iterator[Finding]:
@@ -93,9 +89,7 @@ def one_vocabulary(facts: Facts) -> Iterator[Finding]:
 def _compared(pair: Vocabularies) -> Finding:
     both = f"{pair.draft} and {pair.target}"
     if pair.differing is None:
-        target_rows, draft_rows = pair.rows
-        sizes = f"; their sizes are {draft_rows} and {target_rows}" if draft_rows != target_rows else ""
-        what = f"the tokenizers of {both} cannot be compared{sizes}"
+        what = f"the tokenizers of {both} cannot be compared"
         why = "drafts of another vocabulary are all refused"
         return Finding(Severity.NOTE, "drafting", what, why, "draftd test shows the acceptance")
     if pair.differing == 0:
@@ -157,4 +151,4 @@ def _size(size: int) -> str:
     return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.0f} MB"
 
 
-CHECKS: tuple[Check, ...] = (present, able_to_draft, one_vocabulary, memory)
+CHECKS: tuple[Check, ...] = (present, known_types, able_to_draft, one_vocabulary, memory)

@@ -51,9 +51,9 @@ function drafting(workers) {
   if (!known.length) {
     const ready = workers.filter((row) => row.state === "ready");
     const headline = `${countWorkers(ready)} of ${plural(countWorkers(workers), "worker")} ready`;
-    const aside = workers.some((row) => row.draft_model)
+    const aside = workers.some((row) => row.drafters.length && !row.draft_refusal)
       ? "Whether drafting pays shows after the first request."
-      : "No profile has a draft model.";
+      : "No profile drafts.";
     return { tone: "off", headline, aside };
   }
   const paying = known.filter(pays);
@@ -81,11 +81,23 @@ export function draftsNote({ proposed_by_position: proposed, rounds_by_draft_len
   return `${mean}; ${ms(costs.draft)} for each, ${ms(costs.verify)} to verify; ${ms(costs.single)} a token without`;
 }
 
+// What each drafter had accepted of what it proposed: "lookup 32 of 41, model 120 of 180".
+export const drafterShares = (byDrafter) =>
+  Object.entries(byDrafter).map(([name, { accepted, proposed }]) => `${name} ${accepted} of ${proposed}`).join(", ");
+
+// How long drafts are, or what else drafts.
+export function draftLength(row) {
+  if (!row.draft_model) return row.drafters.join(", ") || "–";
+  return `${row.auto_draft ? "auto ≤ " : ""}${row.num_draft_tokens}`;
+}
+
 export function acceptanceNote(row) {
-  if (!row.draft_model && !row.acceptance.proposed) return "no draft model";
+  if (row.draft_refusal && row.drafters.length) return "these models cannot draft";
+  if (!row.drafters.length && !row.acceptance.proposed) return "no drafting";
   if (row.acceptance.ratio === null) return "no request yet";
   if (factor(row) !== null) return `about ${factor(row).toFixed(1)} × the speed without a draft`;
-  return row.acceptance.ratio >= PAYS ? "drafting usually pays" : "rarely pays: try a shorter draft";
+  if (row.acceptance.ratio >= PAYS) return "drafting usually pays";
+  return row.draft_model ? "rarely pays: try a shorter draft" : "little is accepted of what is looked up";
 }
 
 export function speedNote(row) {
@@ -95,6 +107,7 @@ export function speedNote(row) {
 
 export function trouble(row) {
   const notes = [...row.notes];
+  if (row.draft_refusal && row.drafters.length) notes.push(`Nothing is drafted: ${row.draft_refusal}`);
   if (["backoff", "failed"].includes(row.state) && row.last_exit) {
     notes.push(`${row.last_exit.reason} (${row.last_exit.meaning})`, ...row.last_exit.lines.slice(-3));
   }

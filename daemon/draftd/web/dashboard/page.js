@@ -89,7 +89,7 @@ function showWorker(made, row) {
   put(fields.queue, `${row.queue}`, row.queue ? "low" : "");
   put(fields.memory, show.memoryOf(row));
   put(fields.port, `${row.port ?? "–"}`);
-  put(fields.length, row.draft_model ? `${row.auto_draft ? "auto ≤ " : ""}${row.num_draft_tokens}` : "–");
+  put(fields.length, show.draftLength(row));
   put(fields.restarts, `${row.restarts}`);
   put(fields.models, show.served(row));
   fields.models.title = [row.model, row.draft_model].filter(Boolean).join("\n");
@@ -108,6 +108,7 @@ function showDrafts({ fields, charts, drafts }, known) {
   if (drafts.hidden) return;
   drawPositions(charts.positions, known.proposed_by_position, known.accepted_by_position, show.PAYS);
   put(fields["drafts-note"], show.draftsNote(known));
+  put(fields.drafters, show.drafterShares(known.by_drafter));
 }
 
 function showOrders(orders, state) {

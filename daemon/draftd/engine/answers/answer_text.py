@@ -1,0 +1,125 @@
+"""Puts an answer's text together, token by token: content, reasoning and tool calls, up to a stop text. Pure.
+
+A stop text ends an answer where it stands in the content, the text that the client shows and stores. It has no
+effect in reasoning, where models weigh the very words that are to end the answer: `"stop": ["Question:"]` would end
+most of them before they begin. Nor has it any in a tool call, of which a half is of use to nobody. OpenAI's own
+reasoning models take no `stop` at all. /v1/completions continues a text: there all is content, marks too.
+
+A tool call that cannot be parsed is content: the client gets what the model wrote, with the marks around it.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from draftd.engine.answers.channels import NORMAL, REASONING, TOOL, Channels, Piece
+from draftd.engine.answers.stop_texts import StopTexts
+from draftd.engine.answers.token_spans import TokenSpans
+
+
+@dataclass(slots=True)
+class Part:
+    """What there is of an answer since the last part. `tokens` are those of the content, each with its place."""
+
+    content: str = ""
+    reasoning: str = ""
+    tool_calls: list[dict[str, Any]] = field(default_factory=list)
+    tokens: list[tuple[int, Any]] = field(default_factory=list)
+
+    def __bool__(self) -> bool:
+        return bool(self.content or self.reasoning or self.tool_calls or self.tokens)
+
+
+@dataclass(slots=True)
+class _OpenCall:
+    raw: str = ""
+    text: str = ""  # without its marks
+
+
+class AnswerText:
+    """`parse` returns the calls in a tool call's text, None if it is malformed. `spans` keeps track of tokens."""
+
+    def __init__(
+        self,
+        channels: Channels,
+        stop_texts: Sequence[str],
+        parse: Callable[[str], list[dict[str, Any]] | None],
+        spans: TokenSpans[Any] | None = None,
+    ) -> None:
+        self._channels = channels
+        self._stops = StopTexts(stop_texts)
+        self._parse = parse
+        self._spans = spans
+        self._call: _OpenCall | None = None
+        self._part = Part()
+        self.made_calls = False
+
+    @property
+    def stopped(self) -> bool:
+        """Whether a stop text has ended the answer."""
+        return self._stops.stopped
+
+    def feed(self, text: str, token: Any = None) -> None:
+        """Take the next token and the text that it brought."""
+        if self._spans is not None:
+            self._spans.token(token, len(text))
+        for piece in self._channels.feed(text):
+            self._take(piece)
+
+    def finish(self) -> None:
+        """Take the end of the text: what was held back is no beginning of anything."""
+        for piece in self._channels.finish():
+            self._take(piece)
+        self._end_call()
+        self._show(self._stops.finish())
+
+    def take(self) -> Part:
+        """Return what there is since the last time."""
+        part, self._part = self._part, Part()
+        if self._spans is not None:
+            part.tokens = self._spans.take()
+        return part
+
+    def _take(self, piece: Piece) -> None:
+        if self.stopped:
+            return
+        if piece.channel == TOOL:
+            self._call = self._call or _OpenCall()
+            self._call.raw += piece.text
+            self._call.text += "" if piece.mark else piece.text
+        elif piece.mark:
+            if self._call:
+                self._call.raw += piece.text
+                self._end_call()
+            else:
+                self._place(piece.text, content=False)
+        elif piece.channel == NORMAL:
+            self._show_content(piece.text)
+        else:
+            self._place(piece.text, content=False)
+            self._part.reasoning += piece.text if piece.channel == REASONING else ""
+
+    def _end_call(self) -> None:
+        call, self._call = self._call, None
+        if call is None:
+            return
+        calls = self._parse(call.text)
+        if calls is None:
+            self._show_content(call.raw)
+        else:
+            self._place(call.raw, content=False)
+            self._part.tool_calls += calls
+            self.made_calls = True
+
+    def _show_content(self, text: str) -> None:
+        self._place(text, content=True)
+        self._show(self._stops.feed(text))
+
+    def _show(self, text: str) -> None:
+        self._part.content += text
+        if self._spans is not None:
+            self._spans.show(len(text))
+
+    def _place(self, text: str, *, content: bool) -> None:
+        if self._spans is not None:
+            self._spans.text(len(text), content=content)

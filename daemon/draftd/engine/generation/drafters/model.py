@@ -1,0 +1,58 @@
+"""Drafts from a draft model: a smaller model with the tokenizer of the target model."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import mlx.core as mx
+
+from draftd.engine.generation.reader import Progress, Reader
+from draftd.engine.generation.sampling import Logits, Rule
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """Proposed tokens, (1,) each, and the row of shaped logits that each was drawn from; none for a lookup."""
+
+    tokens: list[mx.array]
+    rows: list[mx.array]
+
+
+class ModelDrafter:
+    """Proposes what the draft model would write, by the rule and the shape of the request."""
+
+    def __init__(self, reader: Reader, logits: Logits, rule: Rule) -> None:
+        self.reader = reader
+        self._logits = logits
+        self._rule = rule
+
+    def propose(self, text: Sequence[int], length: int, position: int) -> Draft:
+        """Draft so many tokens after the text; `position` is that of the first one in the answer.
+
+        Nothing is waited for: all is still being computed.
+        """
+        token = self.reader.begin_round(text)
+        drafted = Draft([], [])
+        for place in range(length):
+            logits = self._logits.last(self.reader.read(token)[-1:], text, drafted.tokens)
+            row = self._rule.shape(logits, position + place)
+            token = self._rule.draw(row, position + place)
+            mx.async_eval(token)  # type: ignore[no-untyped-call]
+            drafted.tokens.append(token)
+            drafted.rows.append(row)
+        return drafted
+
+    def would_propose(
+        self, text: Sequence[int], count: int, position: int, progress: Progress = lambda _: None
+    ) -> mx.array:
+        """Read all of the text but its last token; return the shaped logits of the last `count` of these places.
+
+        `position` is that of the first of them; `progress` is called after each step, as by `Reader.catch_up`.
+        """
+        text = text[:-1]
+        self.reader.catch_up(text[: len(text) - count + 1], progress)
+        rows = self.reader.read(mx.array(list(text[self.reader.position :]), mx.uint32))[-count:]
+        shaped = []
+        for place in range(count):
+            before = text[: len(text) - count + place + 1]
+            shaped.append(self._rule.shape(self._logits(rows[place : place + 1], before), position + place))
+        return mx.concatenate(shaped)

@@ -1,0 +1,83 @@
+"""What is known of the loaded models: how their caches are rolled back, and what requests have taught."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from draftd.engine.generation.caches.layers import leaves
+from draftd.engine.generation.caches.sequence import ModelCaches, SequenceCache
+from draftd.engine.generation.drafters.lookup import AnswerStore
+from draftd.engine.generation.estimates import CostModel
+from draftd.engine.generation.policy import DraftPolicy
+
+# Ways of sampling, and profiles, that are remembered: a client may ask for another temperature each time.
+MAX_KNOWN = 64
+
+
+class LoadedModels:
+    """The target model and the draft model, None without one; `say` is told what keeps them from drafting."""
+
+    def __init__(self, target: Any, draft: Any | None, say: Callable[[str], None]) -> None:
+        self.target, self.draft = target, draft
+        self.target_caches = ModelCaches(target)
+        self.draft_caches = ModelCaches(draft) if draft is not None else None
+        self._policies: dict[tuple[Any, ...], DraftPolicy] = {}
+        self._costs: dict[bool, CostModel] = {}
+        self._answers: dict[str | None, AnswerStore] = {}
+        refusals = {
+            caches.refusal for caches in (self.target_caches, self.draft_caches) if caches and caches.refusal
+        }
+        for refusal in sorted(refusals):
+            say(refusal)
+
+    @property
+    def can_draft(self) -> bool:
+        """Whether what was read of refused tokens can be taken back, at least in the target model."""
+        return self.target_caches.refusal is None
+
+    @property
+    def has_drafter(self) -> bool:
+        """Whether there is a draft model that can be used."""
+        return self.can_draft and self.draft_caches is not None and self.draft_caches.refusal is None
+
+    def policy(self, way: tuple[Any, ...], *, fixed: int | None, draws: bool) -> DraftPolicy:
+        """Return the policy of all requests that sample in the same way; `draws` tells whether they do at all."""
+        key = (*way, fixed)
+        if key not in self._policies:
+            _forget_oldest(self._policies)
+            costs = self._costs.setdefault(draws, CostModel())
+            self._policies[key] = DraftPolicy(costs, fixed)
+        return self._policies[key]
+
+    def answers(self, profile: str | None) -> AnswerStore:
+        """Return the past answers of a profile."""
+        if profile not in self._answers:
+            _forget_oldest(self._answers)
+            self._answers[profile] = AnswerStore()
+        return self._answers[profile]
+
+    def adopt(self, layers: Sequence[Any], cached: int) -> tuple[SequenceCache, SequenceCache | None]:
+        """Return the caches of a sequence, for layers of which the target model's have read `cached` tokens.
+
+        A draft model may have read fewer, and reads the rest when it is asked. No layers are a new sequence.
+        """
+        split = self.target_caches.number
+        target = (
+            self.target_caches.adopt(list(layers[:split]), cached) if layers else self.target_caches.make()
+        )
+        if self.draft_caches is None:
+            return target, None
+        drafts = list(layers[split:])
+        return target, self.draft_caches.adopt(
+            drafts, read_by(drafts)
+        ) if drafts else self.draft_caches.make()
+
+
+def read_by(layers: Sequence[Any]) -> int:
+    """Return how many tokens the layers of one model have read; 0 for none."""
+    offsets = (getattr(leaf, "offset", None) for leaf in leaves(list(layers)))
+    return next((offset for offset in offsets if isinstance(offset, int)), 0)
+
+
+def _forget_oldest(known: dict[Any, Any]) -> None:
+    while len(known) >= MAX_KNOWN:
+        del known[next(iter(known))]

@@ -1,0 +1,79 @@
+"""One of the two models, and what it has read of a text."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import mlx.core as mx
+
+from draftd.engine.generation.caches.sequence import SequenceCache
+
+Progress = Callable[[int], None]
+
+
+class Reader:
+    """A model with its cache of one text. Positions count the tokens of the text from its beginning.
+
+    `step` is how many tokens are read in one pass where many are to be read; `quantize` is given the layers between
+    passes, and may put others in their places.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        cache: SequenceCache,
+        step: int,
+        quantize: Callable[[list[Any]], None] = lambda _: None,
+    ) -> None:
+        self._model = model
+        self._step = step
+        self._quantize = quantize
+        self._marked: int | None = None
+        self.cache = cache
+
+    @property
+    def position(self) -> int:
+        """Tokens of the text that it has read."""
+        return self.cache.position
+
+    def unread(self, text: Sequence[int]) -> int:
+        """Return how many tokens of a text it has not read."""
+        return len(text) - self.position
+
+    def read(self, tokens: mx.array) -> mx.array:
+        """Read on; return the logits of what may follow, a row for each token. Nothing is waited for."""
+        logits: mx.array = self._model(tokens[None], cache=self.cache.layers)[0]
+        self.cache.advance(tokens.size)
+        if self._marked is None:
+            self._quantize(self.cache.layers)
+        return logits
+
+    def catch_up(self, text: Sequence[int], progress: Progress = lambda _: None) -> None:
+        """Read the text but for its last token, a step at a time; `progress` is told how many each step has read.
+
+        Whatever `progress` raises ends the reading, with the cache in order.
+        """
+        self.read_to(len(text) - 1, text, progress)
+
+    def read_to(self, end: int, text: Sequence[int], progress: Progress = lambda _: None) -> None:
+        """Read the first `end` tokens of the text, as far as they are unread; see `catch_up`."""
+        while (missing := end - self.position) > 0:
+            start, count = self.position, min(missing, self._step)
+            self.read(mx.array(list(text[start : start + count]), mx.uint32))
+            mx.eval([layer.state for layer in self.cache.layers])
+            mx.clear_cache()
+            progress(count)
+
+    def begin_round(self, text: Sequence[int]) -> mx.array:
+        """Return what of the text is to be read first; what is read from here on can be forgotten."""
+        if self.cache.rereads:  # it can only come back to where a pass began
+            self.catch_up(text)
+        self._quantize(self.cache.layers)
+        self.cache.mark()
+        self._marked = self.position
+        return mx.array(list(text[self.position :]), mx.uint32)
+
+    def end_round(self, length: int) -> None:
+        """Forget what was read beyond `length` tokens of the text, if a round has begun."""
+        if self._marked is not None:
+            self.cache.rollback(min(length, self.position) - self._marked)
+            self._marked = None

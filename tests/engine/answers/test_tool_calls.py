@@ -1,0 +1,63 @@
+"""Tool calls as models write them, and what is none."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from mlx_lm.tool_parsers import json_tools, qwen3_coder
+
+from draftd.engine.answers.tool_calls import parse
+
+
+def calls(text: str) -> list[dict[str, Any]] | None:
+    return parse(json_tools.parse_tool_call, text, None)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ({"a": "é"}, '{"a": "é"}'),
+        ('{"a": 1}', '{"a": 1}'),  # the JSON of an object in place of the object
+        ({}, "{}"),
+        (None, "{}"),
+        ("", "{}"),
+    ],
+)
+def test_a_call_has_openais_form(arguments: Any, told: str) -> None:
+    (call,) = calls(json.dumps({"name": "f", "arguments": arguments, "extra": 1})) or []
+    assert (call["type"], call["function"]) == ("function", {"name": "f", "arguments": told})
+    assert call["id"]
+
+
+def test_a_call_may_lack_arguments_and_have_an_id_of_its_own() -> None:
+    (call,) = calls('{"name": "f", "id": "call_7"}') or []
+    assert (call["id"], call["function"]["arguments"]) == ("call_7", "{}")
+
+
+def test_a_parser_may_find_several() -> None:
+    made = calls('[{"name": "f"}, {"name": "g"}]') or []
+    assert [call["function"]["name"] for call in made] == ["f", "g"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "", "{", "null", "5", '"f"', "[]", "[5]", "{}", '{"arguments": {}}', '{"name": null}', '{"name": ""}',
+        '{"name": 5}', '{"name": ["f"]}', '{"name": "f", "arguments": 5}', '{"name": "f", "arguments": [1]}',
+        '{"name": "f", "arguments": "{"}', '{"name": "f", "arguments": "[1]"}', '[{"name": "f"}, {}]',
+        '{"name": "f", "arguments": {"a": NaN}}', "[" * 100_000,
+    ],
+    ids=range(20),
+)  # fmt: skip
+def test_what_is_no_object_with_a_name_is_no_call(text: str) -> None:
+    assert calls(text) is None
+
+
+def test_an_error_of_any_parser_means_that_there_is_no_call() -> None:
+    typed = [{"function": {"name": "f", "parameters": {"properties": {"n": {"type": "integer"}}}}}]
+    text = "<function=f><parameter=n>{}</parameter></function>"
+    assert parse(qwen3_coder.parse_tool_call, text.format("7"), typed)
+    assert parse(qwen3_coder.parse_tool_call, text.format("inf"), typed) is None  # an OverflowError
+    assert parse(qwen3_coder.parse_tool_call, "no function", typed) is None
