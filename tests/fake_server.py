@@ -34,6 +34,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--chatty", action="store_true", help="logs each request")
     parser.add_argument("--work", type=float, default=0.0, help="seconds of work before it listens")
     parser.add_argument("--speak", type=float, default=0.0, help="seconds of words before it listens")
+    parser.add_argument("--flood", action="store_true", help="writes lines of one letter without end")
     parser.add_argument("--nested", action="store_true", help="answers 200 with 100,000 brackets")
     parser.add_argument("--ignore-sigterm", action="store_true")
     parser.add_argument(
@@ -195,6 +196,11 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.flush()
 
 
+def flood() -> None:
+    while True:
+        os.write(1, b"x\n" * 32768)
+
+
 def main() -> None:
     args = Handler.args = arguments()
     os.getcwd()  # as many libraries do: it fails where the folder is gone
@@ -218,6 +224,8 @@ def main() -> None:
     while time.monotonic() - Handler.born < args.speak:
         print("loading", flush=True)
         time.sleep(0.1)
+    if args.flood:
+        threading.Thread(target=flood, daemon=True).start()
     ThreadingHTTPServer.daemon_threads = True
     ThreadingHTTPServer(("127.0.0.1", args.port), Handler).serve_forever()
 

@@ -73,6 +73,7 @@ FAULTS = {
     55: ("state folder swept", "taken again < 2 s: a second start is refused, the first is found"),
     56: ("an exception in one worker's task", "logged; that worker goes on, others do not notice"),
     57: ("a load that makes no progress", "its place given up, then failed, with its probe's answer"),
+    58: ("a worker floods its output", "half of the loop at most; neighbours answer as before"),
 }
 
 

@@ -73,6 +73,22 @@ async def test_a_server_that_answers_what_nobody_can_read_is_trouble_for_itself_
         assert (await served.ask("b")).status == 200
 
 
+@pytest.mark.fault(58)
+async def test_a_worker_that_floods_its_output_does_not_delay_its_neighbours(
+    tmp_path: Path, measured: Measured
+) -> None:
+    async with serving(tmp_path, {"a": fake("--flood"), "b": fake()}) as served:
+        worst = 0.0
+        for _ in range(20):
+            began = time.monotonic()
+            assert (await served.ask("b")).status == 200
+            worst = max(worst, time.monotonic() - began)
+        measured(worst)
+        assert worst < 1.0
+        assert served.state("a") == "ready"
+        assert len((await served.get("/api/logs/a?lines=1000")).text.splitlines()) == 1000
+
+
 @pytest.mark.fault(9)
 async def test_a_worker_that_hangs_in_mid_stream_ends_the_stream_as_an_error(
     tmp_path: Path, measured: Measured

@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from draftd.workers import process
-from draftd.workers.process import EOF_GRACE, Child
+from draftd.workers.process import EOF_GRACE, PIECE, Child
 from tests.harness import alive, until_gone
 
 
@@ -148,6 +148,63 @@ async def _run_one() -> None:
         await heard.ended.wait()
     child.close()
     child.close()
+
+
+# --- a flood --------------------------------------------------------------------------------------------------
+
+FLOOD = "import os\nwhile True: os.write(1, b'x\\n' * 32768)"
+
+
+@pytest.mark.fault(58)
+async def test_a_child_that_floods_its_output_leaves_the_loop_to_others() -> None:
+    pieces: list[int] = []
+    spent = 0.0
+
+    def take(chunk: bytes) -> None:
+        nonlocal spent
+        pieces.append(len(chunk))
+        time.sleep(0.01)  # as long as it takes to make lines of it on a slow machine
+        spent += 0.01
+
+    ended = asyncio.Event()
+    child = await Child.spawn([sys.executable, "-c", FLOOD], os.environ, on_output=take, on_exit=ended.set)
+    began = time.monotonic()
+    waits: list[float] = []
+    while time.monotonic() - began < 1.0:
+        asked = time.monotonic()
+        await asyncio.sleep(0)
+        waits.append(time.monotonic() - asked)
+    seen, cost = len(pieces), spent
+    child.kill_group()
+    async with asyncio.timeout(10):
+        await ended.wait()
+    child.close()
+    assert 5 < seen < 70
+    assert max(pieces[:seen]) <= PIECE
+    assert max(waits) < 0.1
+    assert cost < 0.7
+
+
+async def test_nothing_of_a_flood_is_lost_and_its_end_is_there_with_the_exit() -> None:
+    heard = Heard()
+    child = await heard.start(
+        "import sys; sys.stdout.write('x\\n' * 500_000 + 'the end'); sys.stdout.flush()"
+    )
+    async with asyncio.timeout(10):
+        await heard.ended.wait()
+    child.close()
+    assert heard.output == b"x\n" * 500_000 + b"the end"
+
+
+async def test_a_child_that_is_let_go_in_the_middle_of_a_flood_troubles_nobody() -> None:
+    heard = Heard()
+    child = await heard.start(FLOOD)
+    async with asyncio.timeout(10):
+        await heard.said.wait()
+        child.kill_group()
+        child.close()
+        await until_gone(child.pid)
+    await asyncio.sleep(0.1)  # its timers
 
 
 # --- the folder -----------------------------------------------------------------------------------------------

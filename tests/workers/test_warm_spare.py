@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from draftd.profiles import Profile
 from draftd.workers import command, process, warm_spare
@@ -168,6 +169,38 @@ async def test_a_death_that_was_noticed_leaves_no_spare(bench: Bench) -> None:
     await bench.start()
     os.kill(await bench.until_warm(), signal.SIGKILL)
     await bench.until(lambda: bench.starter.status() is None)
+    assert (await bench.start("--cold")).output == b"flags --cold\n"
+
+
+@pytest.mark.fault(56)
+async def test_a_fault_of_ours_costs_one_spare_and_not_the_next(bench: Bench) -> None:
+    environments = iter([FAST, None])
+
+    def environment() -> Mapping[str, str]:
+        if (given := next(environments)) is None:
+            raise ZeroDivisionError
+        return given
+
+    with capture_logs() as logs:
+        await bench.start(env=environment)
+        async with asyncio.timeout(LIMIT):
+            while not logs:  # noqa: ASYNC110 - nobody tells of what was not made
+                await asyncio.sleep(0.01)
+    assert [entry["event"] for entry in logs] == ["a fault in draftd itself; it goes on"]
+    await bench.start()
+    assert await bench.until_warm()
+
+
+async def test_a_spare_that_cannot_be_started_is_told_and_starts_go_on(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(command, "SPARE", ["/no/such/program"])
+    with capture_logs() as logs:
+        await bench.start()
+        async with asyncio.timeout(LIMIT):
+            while not logs:  # noqa: ASYNC110 - nobody tells of what was not made
+                await asyncio.sleep(0.01)
+    assert [entry["event"] for entry in logs] == ["the warm spare could not be started"]
     assert (await bench.start("--cold")).output == b"flags --cold\n"
 
 

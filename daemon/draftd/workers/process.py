@@ -2,8 +2,11 @@
 
 Theory of operation. The child leads a session of its own, so that one signal reaches all of its descendants.
 Its stdout and stderr are one pipe, read by the event loop in whatever chunks come: there is no line reader to
-overrun, and nothing that the child writes can block it for long. A second pipe is the lifeline: the child holds
-the read end, we hold the write end and never write; when we are gone, however we went, it reads end-of-file.
+overrun. After MAX_WORK seconds of work on it the pipe is not read for REST times as long: a child that floods its
+output slows itself down, not its neighbours.
+
+A second pipe is the lifeline: the child holds the read end, we hold the write end and never write; when we are
+gone, however we went, it reads end-of-file.
 
 Exit is not end-of-file: a grandchild may keep the output pipe open. The child watcher tells of the exit, and what
 is still in the pipe is given EOF_GRACE seconds to arrive, so that the last words are there with the exit.
@@ -16,6 +19,7 @@ import contextlib
 import os
 import signal
 import subprocess
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import cast
@@ -28,6 +32,9 @@ from draftd.protocol import LIFELINE_VARIABLE
 log = structlog.get_logger("worker")
 
 EOF_GRACE = 0.05  # seconds; the exit must be known within 0.1
+PIECE = 8192  # bytes that are handed on at a time; as lines of one letter they cost some 5 ms
+MAX_WORK = 0.005
+REST = 1.0  # so that a flood has half of the loop at most
 
 
 def _current_folder() -> str:
@@ -139,11 +146,15 @@ class Child:
 
 
 class _Protocol(asyncio.SubprocessProtocol):
-    """Hands output on as it comes, and the exit when the output has ended or EOF_GRACE has passed."""
+    """Hands output on, with rests, and the exit when the output has ended or EOF_GRACE has passed."""
 
     def __init__(self, child: Child) -> None:
         self._child = child
+        self._loop = asyncio.get_running_loop()
         self._transport: asyncio.SubprocessTransport | None = None
+        self._held = bytearray()  # read, and not handed on yet
+        self._worked = 0.0  # seconds since the last rest
+        self._resting = False  # the pipe is not read meanwhile
         self._exited = False
         self._eof = False
         self._told = False
@@ -152,7 +163,11 @@ class _Protocol(asyncio.SubprocessProtocol):
         self._transport = cast(asyncio.SubprocessTransport, transport)
 
     def pipe_data_received(self, fd: int, data: bytes) -> None:
-        self._child._on_output(data)
+        self._held += data
+        if self._exited:
+            self._hand_on(len(self._held))
+        elif not self._resting:
+            self._work()
 
     def pipe_connection_lost(self, fd: int, exc: Exception | None) -> None:
         self._eof = True
@@ -163,10 +178,44 @@ class _Protocol(asyncio.SubprocessProtocol):
         assert self._transport is not None
         self._exited = True
         self._child.exit_code = self._transport.get_returncode()
+        # No rest any more: there is no more than what the pipe can hold, and it belongs to the exit.
+        self._hand_on(len(self._held))
+        self._end_rest()
         if self._eof:
             self._tell()
         else:
-            asyncio.get_running_loop().call_later(EOF_GRACE, self._tell)
+            self._loop.call_later(EOF_GRACE, self._tell)
+
+    def _work(self) -> None:
+        while self._held and self._worked < MAX_WORK:
+            began = time.monotonic()
+            self._hand_on(PIECE)
+            self._worked += time.monotonic() - began
+        if self._worked >= MAX_WORK:
+            self._set_reading(False)
+            self._resting = True
+            self._loop.call_later(REST * self._worked, self._end_rest)
+
+    def _end_rest(self) -> None:
+        if not self._resting:
+            return
+        self._resting = False
+        self._worked = 0.0
+        self._work()
+        if not self._resting:
+            self._set_reading(True)
+
+    def _set_reading(self, wanted: bool) -> None:
+        assert self._transport is not None
+        pipe = cast(asyncio.ReadTransport, self._transport.get_pipe_transport(1))
+        if not self._eof and not pipe.is_closing():
+            (pipe.resume_reading if wanted else pipe.pause_reading)()
+
+    def _hand_on(self, count: int) -> None:
+        if self._held:
+            piece = bytes(self._held[:count])
+            del self._held[:count]
+            self._child._on_output(piece)
 
     def _tell(self) -> None:
         if not self._told:

@@ -32,7 +32,7 @@ import structlog
 
 from draftd.protocol import SPARE_TAKEN, SPARE_WARM
 from draftd.workers import command, memory
-from draftd.workers.process import Child, working_folder
+from draftd.workers.process import Child, contained, working_folder
 from draftd.workers.resources import LoadGate
 from draftd.workers.status import SpareStatus
 
@@ -223,17 +223,21 @@ class Starter:
             await self._wanted.wait()
             await self._until_quiet()
             self._wanted.clear()
-            try:
-                spare = await SpareChild.spawn(self._environment())
-            except OSError as error:
-                log.warning("the warm spare could not be started", reason=str(error))
-                continue
-            try:
-                await self._look_after(spare)
-            finally:
-                self._spare = None
-                await spare.close()
-                self._on_change()
+            with contained("the warm spare"):
+                await self._keep_one()
+
+    async def _keep_one(self) -> None:
+        try:
+            spare = await SpareChild.spawn(self._environment())
+        except OSError as error:
+            log.warning("the warm spare could not be started", reason=str(error))
+            return
+        try:
+            await self._look_after(spare)
+        finally:
+            self._spare = None
+            await spare.close()
+            self._on_change()
 
     async def _until_quiet(self) -> None:
         while True:

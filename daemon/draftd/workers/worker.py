@@ -2,10 +2,8 @@
 
 Theory of operation. Everything that can change the worker arrives in its inbox and is handled by `run`, one
 message at a time; nobody else touches the state, so no lock guards it. What is said about a child carries the
-child's number, and is dropped once there is another child; the same holds for a load slot and its ticket.
-
-An exception that nobody foresaw is logged and goes no further than what it interrupted: it must not end the other
-workers, and what else was to be done for this one is done all the same.
+child's number, and is dropped once there is another child; the same holds for a load slot and its ticket. An
+exception that nobody foresaw ends what it interrupted, and neither the worker nor its neighbours: see `contained`.
 """
 
 from __future__ import annotations
@@ -90,8 +88,6 @@ class Worker:
         self._last_exit: LastExit | None = None
         self._notes: tuple[str, ...] = ()
         services.ports.reserve(self, profile.port)
-
-    # --- for everyone ----------------------------------------------------------------------------------------
 
     def post(self, message: Message) -> None:
         """Put an order into the inbox."""
@@ -227,8 +223,7 @@ class Worker:
         self._since = time.time()
         write = log.warning if isinstance(self.state, Backoff | Failed) else log.info
         because = getattr(event, "reason", None) or getattr(self.state, "reason", type(event).__name__)
-        news = f"worker {self.state.label}"
-        write(news, worker=self.name, was=old.label, because=because, port=self._port)
+        write(f"worker {self.state.label}", worker=self.name, was=old.label, because=because, port=self._port)
         self._services.on_change()
 
     # --- effects ---------------------------------------------------------------------------------------------
@@ -285,7 +280,8 @@ class Worker:
 
     def _hear(self, watched: Watched, chunk: bytes) -> None:
         watched.output += len(chunk)
-        self._services.on_output(self.name, chunk)
+        with contained(self.name):
+            self._services.on_output(self.name, chunk)
 
     def _bury(self, reason: str) -> None:
         """The child is gone: keep its last words, and let go of what it had."""
