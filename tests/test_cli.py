@@ -301,7 +301,8 @@ def test_a_jump_of_the_wall_clock_moves_nothing(tmp_path: Path, measured: Callab
         "FAKETIME_NO_CACHE": "1",
         "FAKETIME_DONT_FAKE_MONOTONIC": "1",
     }
-    tables = "[restart]\ninitial_delay = 0.5\nmax_delay = 0.5\n[health]\ninterval = 0.1\nstall_timeout = 5\n"
+    tables = "[restart]\ninitial_delay = 0.5\nstable_delay = 0.5\nmax_delay = 0.5\n"
+    tables += "[health]\ninterval = 0.1\nstall_timeout = 5\n"
     # Only the daemon's clock: Python's sleep fails under this library.
     profile = fake(tables=tables).replace("command = [", 'command = ["env", "-u", "LD_PRELOAD", ')
     with up(tmp_path, "a", profile=profile, env=env) as daemon:
