@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import psutil
@@ -18,11 +19,21 @@ from draftd.workers.process import EOF_GRACE, PIECE, Child
 from tests.harness import alive, until_gone
 
 
+@pytest.fixture(autouse=True)
+async def no_child_left() -> AsyncIterator[None]:
+    """A test that fails leaves its child, and the loop would wait for it for ever."""
+    before = set(psutil.Process().children())
+    yield
+    for child in set(psutil.Process().children()) - before:
+        child.kill()
+
+
 class Heard:
     """A child and what it was heard to say until it ended."""
 
     def __init__(self) -> None:
         self.output = b""
+        self.ends = 0
         self.ended = asyncio.Event()
         self.said = asyncio.Event()
 
@@ -32,8 +43,20 @@ class Heard:
 
     async def start(self, code: str) -> Child:
         return await Child.spawn(
-            [sys.executable, "-c", code], os.environ, on_output=self.take, on_exit=self.ended.set
+            [sys.executable, "-c", code], os.environ, on_output=self.take, on_exit=self.end
         )
+
+    def end(self) -> None:
+        self.ends += 1
+        self.ended.set()
+
+
+class Slow(Heard):
+    """It takes so long to take a piece that the pipe rests after each."""
+
+    def take(self, chunk: bytes) -> None:
+        time.sleep(0.006)
+        super().take(chunk)
 
 
 async def test_the_exit_comes_after_the_last_words_with_the_code() -> None:
@@ -79,6 +102,8 @@ async def test_a_stopped_child_hears_sigterm() -> None:
     async with asyncio.timeout(10):
         await heard.said.wait()
         os.kill(child.pid, signal.SIGSTOP)
+        while psutil.Process(child.pid).status() != psutil.STATUS_STOPPED:  # noqa: ASYNC110 - the system does not tell
+            await asyncio.sleep(0.001)
         child.terminate()
         await heard.ended.wait()
     child.close()
@@ -196,8 +221,33 @@ async def test_nothing_of_a_flood_is_lost_and_its_end_is_there_with_the_exit() -
     assert heard.output == b"x\n" * 500_000 + b"the end"
 
 
-async def test_a_child_that_is_let_go_in_the_middle_of_a_flood_troubles_nobody() -> None:
-    heard = Heard()
+async def test_after_a_rest_the_pipe_is_read_on() -> None:
+    heard = Slow()
+    child = await heard.start("import os, signal; os.write(1, b'x' * 300_000); signal.pause()")
+    async with asyncio.timeout(10):
+        while len(heard.output) < 300_000:  # noqa: ASYNC110 - a piece at a time
+            await asyncio.sleep(0.01)
+        child.kill_group()
+        await heard.ended.wait()
+    child.close()
+
+
+async def test_what_was_said_before_an_exit_is_heard_before_it_though_a_rest_was_due() -> None:
+    heard = Slow()
+    child = await heard.start("import os; os.write(1, b'x' * 100_000 + b'the end')")
+    async with asyncio.timeout(10):
+        await heard.ended.wait()
+    assert heard.output.endswith(b"the end")
+    assert len(heard.output) == 100_007
+    child.close()
+    await asyncio.sleep(2 * EOF_GRACE)
+    assert heard.ends == 1
+
+
+async def test_a_child_that_is_let_go_while_its_pipe_rests_troubles_nobody() -> None:
+    wrong: list[dict[str, object]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: wrong.append(context))
+    heard = Slow()
     child = await heard.start(FLOOD)
     async with asyncio.timeout(10):
         await heard.said.wait()
@@ -205,6 +255,7 @@ async def test_a_child_that_is_let_go_in_the_middle_of_a_flood_troubles_nobody()
         child.close()
         await until_gone(child.pid)
     await asyncio.sleep(0.1)  # its timers
+    assert wrong == []
 
 
 # --- the folder -----------------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
+import psutil
 import pytest
 from structlog.testing import capture_logs
 
@@ -168,8 +169,48 @@ async def test_a_dead_spare_means_a_cold_start_and_another_spare(bench: Bench) -
 async def test_a_death_that_was_noticed_leaves_no_spare(bench: Bench) -> None:
     await bench.start()
     os.kill(await bench.until_warm(), signal.SIGKILL)
-    await bench.until(lambda: bench.starter.status() is None)
+    with capture_logs() as logs:
+        await bench.until(lambda: bench.starter.status() is None)
+    assert [(entry["event"], entry["code"], entry["said"]) for entry in logs] == [
+        ("the warm spare has died", -signal.SIGKILL, "imported\n")
+    ]
     assert (await bench.start("--cold")).output == b"flags --cold\n"
+
+
+async def test_spares_that_ended_leave_no_descriptor(bench: Bench) -> None:
+    counts: list[int] = []
+    for _ in range(3):
+        await bench.start()
+        spare = await bench.until_warm()
+        counts.append(psutil.Process().num_fds())
+        os.kill(spare, signal.SIGKILL)
+        await bench.until(lambda: bench.starter.status() is None)
+    own = counts[1] - counts[0]  # what the child of a start holds
+    assert own == counts[2] - counts[1]
+    assert own <= 3
+
+
+async def test_a_spare_that_was_made_while_a_worker_began_to_load_is_ended(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spawn = SpareChild.spawn
+    made: list[SpareChild] = []
+
+    async def meanwhile(env: Mapping[str, str]) -> SpareChild:
+        made.append(await spawn(env))
+        if len(made) == 1:
+            bench.loads.acquire("a worker", lambda: None)
+        return made[-1]
+
+    monkeypatch.setattr(SpareChild, "spawn", meanwhile)
+    await bench.start()
+    async with asyncio.timeout(LIMIT):
+        while not made:  # noqa: ASYNC110 - nobody tells of it
+            await asyncio.sleep(0.001)
+        await made[0].over.wait()
+    assert bench.starter.status() is None
+    bench.loads.release("a worker")
+    assert await bench.until_warm() == made[1].pid
 
 
 @pytest.mark.fault(56)
