@@ -14,6 +14,7 @@ from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import replace
 from itertools import pairwise
 from typing import Any
+from unittest.mock import Mock
 
 import aiohttp
 import psutil
@@ -31,6 +32,7 @@ from draftd.workers.health import (
     _generates,
     _is_loopback,
     _signs,
+    _talks,
     is_healthy,
     owns_port,
     watch,
@@ -183,6 +185,25 @@ async def test_an_answer_without_end_is_not_read_to_the_end(bench: Bench) -> Non
     assert "HTTP 200: b'[[[[" in child.answer
 
 
+async def test_a_long_answer_is_read_to_its_end(bench: Bench) -> None:
+    bench.server.answers = [{"padding": "x" * 900_000} | TOKEN]
+    child = Watched(bench.port, lambda: PROFILE, bench.usage, drain=7.0)
+    assert await _generates(child, bench.session, {})
+
+
+async def test_a_child_that_has_not_answered_yet_is_said_to_listen(bench: Bench) -> None:
+    bench.server.answers = []
+    child = Watched(bench.port, lambda: PROFILE, bench.usage, drain=7.0)
+    asking = asyncio.create_task(_generates(child, bench.session, {}))
+    async with asyncio.timeout(LIMIT):
+        while not bench.server.asked:
+            assert child.status is None
+            await asyncio.sleep(0)
+    assert child.answer == "it listens, and has not answered the readiness check"
+    await asking
+    assert child.answer != "it listens, and has not answered the readiness check"
+
+
 async def test_a_redirect_is_not_followed(bench: Bench) -> None:
     where = {"Location": "/v1/chat/completions"}
     bench.server.answers = [web.Response(status=307, headers=where), TOKEN]
@@ -262,6 +283,21 @@ async def test_the_signs_of_a_process_are_its_own_and_those_of_its_family() -> N
         assert ours.memory > signs.memory + 30_000_000
         process.communicate()
     assert _signs(child) is None
+
+
+@pytest.mark.parametrize(
+    ("status", "address", "talks"),
+    [
+        (psutil.CONN_ESTABLISHED, "192.0.2.7", True),
+        (psutil.CONN_ESTABLISHED, "127.0.0.1", False),
+        (psutil.CONN_CLOSE_WAIT, "192.0.2.7", False),
+    ],
+)
+def test_a_child_that_has_a_connection_to_another_machine_talks(
+    status: str, address: str, talks: bool
+) -> None:
+    process = Mock(net_connections=lambda kind: [Mock(status=status, raddr=Mock(ip=address))])
+    assert _talks(process) is talks
 
 
 @pytest.mark.parametrize(
