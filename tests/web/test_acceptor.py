@@ -84,6 +84,35 @@ async def test_a_taken_port_is_an_error_and_leaves_nothing_open() -> None:
     assert psutil.Process().num_fds() == before
 
 
+async def test_a_connection_that_is_just_being_accepted_when_it_closes_is_closed_too() -> None:
+    before = psutil.Process().num_fds()
+    one, port = Acceptor(Echo), free_ports()
+    await one.open(HOST, port)
+    with connected(port, 5):
+        while not one._starting:  # noqa: ASYNC110 - one turn of the loop
+            await asyncio.sleep(0)
+        one.close()
+        await until(lambda: not one._starting)
+    await until(lambda: psutil.Process().num_fds() <= before)
+
+
+def test_the_limit_is_raised_as_far_as_it_may_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    infinite = resource.RLIM_INFINITY
+    for soft, hard, wanted in [
+        (256, infinite, 10_240),
+        (1024, 4096, 4096),
+        (1024, 2**20, 10_240),
+        (20_000, 2**20, 20_000),
+        (infinite, infinite, infinite),
+        (64, 64, 64),
+    ]:
+        limits = [(soft, hard)]
+        monkeypatch.setattr(resource, "getrlimit", lambda _, limits=limits: limits[-1])
+        monkeypatch.setattr(resource, "setrlimit", lambda _, pair, limits=limits: limits.append(pair))
+        acceptor.raise_limit()
+        assert limits[-1] == (wanted, hard)
+
+
 async def test_nothing_is_accepted_once_it_is_closed() -> None:
     async with listening() as port:
         with connected(port):

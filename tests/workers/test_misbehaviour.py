@@ -39,12 +39,13 @@ async def test_a_worker_that_never_gets_ready_lets_others_start_and_says_what_it
     tmp_path: Path, measured: Measured
 ) -> None:
     """It listens, answers 503, and logs each request; its start timeout would let it do so for 900 seconds."""
-    tables = "[restart]\nmax_failures = 1\n[health]\nload_stall_timeout = 2\n"
+    tables = "[restart]\nmax_failures = 1\n[health]\nload_stall_timeout = 4\n"
     stuck = fake("--never-ready", "--chatty", tables=tables)
     began = time.monotonic()
     async with serving(tmp_path, {"a": stuck, "b": fake()}, ready=False) as served:
-        await served.until_state("b", "ready")
+        await served.until(lambda: served.row("b")["pid"] is not None)  # it loads
         assert served.state("a") == "starting"
+        await served.until_state("b", "ready")
         await served.until_state("a", "failed")
         measured(time.monotonic() - began)
         last = served.row("a")["last_exit"]

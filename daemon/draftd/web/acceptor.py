@@ -8,15 +8,18 @@ loop's own way to accept takes every connection, and closes those that it has no
 from __future__ import annotations
 
 import asyncio
+import functools
 import resource
 import socket
 import time
 from collections.abc import Callable
+from contextlib import suppress
 
 import psutil
 import structlog
 
 MAX_KEPT = 64  # descriptors that are kept back, or a quarter of what the process may have if that is less
+MAX_LIMIT = 10_240  # descriptors; macOS takes no more
 AT_ONCE = 64  # connections that are accepted in one turn of the loop
 BACKLOG = 128  # connections that may wait
 PAUSE = 0.1  # seconds until the next look whether there is room again
@@ -39,6 +42,7 @@ class Acceptor:
 
     async def open(self, host: str, port: int) -> None:
         """Listen. Raises OSError."""
+        raise_limit()
         found = await self._loop.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         try:
             for family, _, _, _, address in dict.fromkeys(found):
@@ -58,6 +62,8 @@ class Acceptor:
         for listening in self._sockets:
             listening.close()
         self._sockets.clear()
+        for starting in self._starting:
+            starting.cancel()
 
     def _resume(self) -> None:
         self._resuming = None
@@ -83,7 +89,12 @@ class Acceptor:
             connection.setblocking(False)
             starting = self._loop.create_task(self._loop.connect_accepted_socket(self._make, connection))
             self._starting.add(starting)
-            starting.add_done_callback(self._starting.discard)
+            starting.add_done_callback(functools.partial(self._started, connection))
+
+    def _started(self, connection: socket.socket, starting: asyncio.Task[object]) -> None:
+        self._starting.discard(starting)
+        if starting.cancelled() or starting.exception() is not None:
+            connection.close()
 
     def _has_room(self) -> bool:
         self._credit -= 1
@@ -108,6 +119,15 @@ def descriptors_left() -> int:
     except (psutil.Error, OSError):
         return -1  # there is none to count them with
     return limit - used - min(MAX_KEPT, limit // 4)
+
+
+def raise_limit() -> None:
+    """Let this process open as many as it may; where nobody has set a limit, MAX_LIMIT (macOS begins with 256)."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = MAX_LIMIT if hard == resource.RLIM_INFINITY else min(hard, MAX_LIMIT)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        with suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def _limit() -> int:
