@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import uvloop
@@ -28,10 +30,21 @@ REAL = {"browser", "demo", "engines", "pair"}  # fixtures that run or load what 
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """A test that uses such a fixture is `real`, whether it says so or not."""
+    """A test is `real`, whether it says so or not, if it uses such a fixture or is in a module that uses mlx."""
     for item in items:
-        if REAL.intersection(getattr(item, "fixturenames", ())):
+        module = item.getparent(pytest.Module)
+        if REAL.intersection(getattr(item, "fixturenames", ())) or (module and _uses_mlx(module.obj)):
             item.add_marker("real")
+
+
+@cache
+def _uses_mlx(module: ModuleType) -> bool:
+    """Whether it has imported mlx or mlx_lm, or anything out of these."""
+    origins = (
+        value.__name__ if isinstance(value, ModuleType) else getattr(value, "__module__", None)
+        for value in vars(module).values()
+    )
+    return any(str(origin).partition(".")[0] in {"mlx", "mlx_lm"} for origin in origins)
 
 
 @pytest.fixture(autouse=True)

@@ -128,7 +128,7 @@ async def test_a_load_that_never_ended_is_told_with_what_its_readiness_check_was
 ) -> None:
     world = World()
     world.words = ["its last line"]
-    health = HealthPolicy(start_timeout=0.01 if reason == "start_timeout" else 60)
+    health = HealthPolicy(start_timeout=0.5 if reason == "start_timeout" else 60)
     profile = PROFILE.model_copy(update={"health": health, "restart": RestartPolicy(max_failures=1)})
     async with running(world, profile) as (one,):
         world.watched[0].answer = "its answer was HTTP 503"
