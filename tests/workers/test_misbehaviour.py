@@ -58,10 +58,10 @@ async def test_a_worker_that_never_gets_ready_lets_others_start_and_says_what_it
 @pytest.mark.fault(57)
 @pytest.mark.parametrize("sign", ["--work", "--speak"])
 async def test_a_load_that_takes_long_and_gets_on_is_left_alone(tmp_path: Path, sign: str) -> None:
-    tables = QUICK + "[health]\nload_stall_timeout = 1\n"
-    async with serving(tmp_path, {"a": fake(sign, "3", tables=tables)}) as served:
+    tables = QUICK + "[health]\nload_stall_timeout = 0.8\n"
+    async with serving(tmp_path, {"a": fake(sign, "1.6", tables=tables)}) as served:
         assert served.row("a")["restarts"] == 0
-        assert served.row("a")["start_seconds"] > 3
+        assert served.row("a")["start_seconds"] > 1.6
 
 
 @pytest.mark.fault(56)
