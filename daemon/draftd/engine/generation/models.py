@@ -67,13 +67,12 @@ class LoadedModels:
         if self.draft_caches is None:
             return target, None
         drafts = list(layers[split:])
-        return target, self.draft_caches.adopt(
-            drafts, read_by(drafts)
-        ) if drafts else self.draft_caches.make()
+        read = read_by(drafts)
+        return target, self.draft_caches.adopt(drafts, read) if read else self.draft_caches.make()
 
 
 def read_by(layers: Sequence[Any]) -> int:
-    """Return how many tokens the layers of one model have read; 0 for none."""
+    """Return how many tokens the layers of one model have read; 0 for none, and where they do not say."""
     offsets = (getattr(leaf, "offset", None) for leaf in leaves(list(layers)))
     return next((offset for offset in offsets if isinstance(offset, int)), 0)
 
