@@ -73,18 +73,6 @@ def test_layers_of_both_models_are_told_apart_and_each_knows_what_it_has_read() 
     assert (alone.position, none.position) == (4, 0), "stored by a worker that had no draft model"
 
 
-def test_a_draft_model_whose_layers_do_not_say_what_they_have_read_begins_anew() -> None:
-    unsaid = make("deepseek_v41")
-    models = LoadedModels(PAIR[0], unsaid, print)
-    target, draft = models.adopt([], 0)
-    assert draft
-    unsaid(mx.array([[5, 6, 7]]), cache=draft.layers)
-    _, again = models.adopt([*target.layers, *draft.layers], 3)
-    assert again
-    assert again.position == 0
-    assert again.layers[0] is not draft.layers[0]
-
-
 def test_what_keeps_a_model_from_being_drafted_is_said_once(monkeypatch: pytest.MonkeyPatch) -> None:
     said: list[str] = []
     unfit = make("phi3small")

@@ -72,7 +72,7 @@ class LoadedModels:
 
 
 def read_by(layers: Sequence[Any]) -> int:
-    """Return how many tokens the layers of one model have read; 0 for none, and where they do not say."""
+    """Return how many tokens the layers of one model have read; 0 for none."""
     offsets = (getattr(leaf, "offset", None) for leaf in leaves(list(layers)))
     return next((offset for offset in offsets if isinstance(offset, int)), 0)
 
