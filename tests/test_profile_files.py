@@ -13,7 +13,6 @@ from draftd.profiles import ProfileSet
 from draftd.settings import shipped_dir
 
 MODEL = 'model = "org/target"\n'
-DRAFT = 'draft_model = "org/draft"\n'
 
 
 class Folder:
@@ -149,7 +148,6 @@ def test_a_shipped_profile_says_what_it_takes(file: Path) -> None:
         (MODEL + "\n[limits]\nqueue = 1\nmemory = 0\n", 5, "limits.memory: Input should be greater than 0"),
         (MODEL + "limits.memory = -1\n", 2, "limits.memory: a size is a number of bytes above 0"),
         (MODEL + "[server]\n\nlog-level = 'DEBUG'\n", 4, "server: log_level DEBUG writes every prompt"),
-        (MODEL + DRAFT + "[server]\nkv-bits = 4\n", 4, "server.kv_bits cannot be used with a draft_model"),
         (MODEL + "\ncommand = ['serve']\n", 3, "command must contain {port}"),
         (MODEL + "[defaults]\ntemperature = 9\n", 3, "defaults.temperature: Input should be less than"),
         (MODEL + "defaults = { temperature = 9 }\n", 2, "defaults.temperature: Input should be less than"),

@@ -281,10 +281,6 @@ def test_a_plain_name_is_taken(name: str) -> None:
             {"draft_model": "org/draft", "num_draft_tokens": 3, "max_draft_tokens": 5},
             'max_draft_tokens needs num_draft_tokens = "auto"',
         ),
-        (
-            {"draft_model": "org/draft", "server": {"kv_bits": 4}},
-            "server.kv_bits cannot be used with a draft_model: it corrupts the cache",
-        ),
         ({"command": ["serve"]}, "command must contain {port}: the daemon chooses the port"),
         (
             {"command": ["serve", "{port}"], "draft_model": "org/draft", "adapter_path": "x"},
@@ -306,8 +302,9 @@ def test_a_log_that_would_hold_prompts_is_refused() -> None:
     assert reason.startswith("log_level DEBUG writes every prompt")
 
 
-def test_kv_bits_without_a_draft_is_fine() -> None:
-    assert profile(server={"kv_bits": 4}).server.kv_bits == 4
+@pytest.mark.parametrize("keys", [{}, {"draft_model": "org/draft"}])
+def test_a_quantized_cache_goes_with_and_without_a_draft(keys: dict[str, Any]) -> None:
+    assert profile(server={"kv_bits": 4}, **keys).server.kv_bits == 4
 
 
 # --- what follows from the keys -----------------------------------------------------------------------------

@@ -111,8 +111,6 @@ class Profile(Table):
             raise ValueError('max_draft_tokens needs num_draft_tokens = "auto"')
         if "model" in (self.drafters or ()) and self.draft_model is None:
             raise ValueError("the drafter `model` needs a draft_model")
-        if self.draft_model is not None and self.server.kv_bits is not None:
-            raise ValueError("server.kv_bits cannot be used with a draft_model: it corrupts the cache")
         if self.command:
             self._check_command()
         return self

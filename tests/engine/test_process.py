@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from draftd.demo import TARGET
-from draftd.protocol import EXIT_GENERATION_DIED, EXIT_PORT_TAKEN, EXIT_REFUSED, LIFELINE_VARIABLE
+from draftd.protocol import EXIT_GENERATION_DIED, EXIT_PORT_TAKEN, LIFELINE_VARIABLE
 from tests.engine.served import ENGINE, Engine, turn
 
 pytestmark = pytest.mark.real
@@ -94,12 +94,6 @@ def test_a_taken_port(engines_of_mine: Engines, pair: tuple[Path, Path]) -> None
     assert any(
         line.startswith(f"draftd-engine: port {port} on 127.0.0.1 is taken: ") for line in engine.lines
     )
-
-
-def test_a_quantised_cache_is_refused_with_a_draft(engines_of_mine: Engines, pair: tuple[Path, Path]) -> None:
-    engine = engines_of_mine.start("--model", pair[0], "--draft-model", pair[1], "--kv-bits=8")
-    assert engine.wait_for_exit() == EXIT_REFUSED
-    assert "--kv-bits with --draft-model corrupts" in engine.lines[-1]
 
 
 def test_a_quantised_cache_works_without_a_draft(engines_of_mine: Engines, pair: tuple[Path, Path]) -> None:

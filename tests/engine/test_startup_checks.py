@@ -1,4 +1,4 @@
-"""The wrapper around `server.run`: flags it refuses, the limit of the prompt cache, a port that is taken."""
+"""The wrapper around `server.run`: the limit of the prompt cache, a port that is taken."""
 
 import errno
 from types import SimpleNamespace
@@ -8,7 +8,7 @@ import pytest
 
 from draftd.engine.exits import EngineError
 from draftd.engine.startup_checks import checked_run
-from draftd.protocol import EXIT_FAILED, EXIT_PORT_TAKEN, EXIT_REFUSED
+from draftd.protocol import EXIT_FAILED, EXIT_PORT_TAKEN
 
 
 def run(error: Exception | None = None, **flags: Any) -> tuple[list[Any], list[int]]:
@@ -21,23 +21,15 @@ def run(error: Exception | None = None, **flags: Any) -> tuple[list[Any], list[i
         if error is not None:
             raise error
 
-    defaults = {"draft_model": None, "kv_bits": None, "prompt_cache_bytes": None}
-    provider = SimpleNamespace(cli_args=SimpleNamespace(**(defaults | flags)))
+    provider = SimpleNamespace(cli_args=SimpleNamespace(**({"prompt_cache_bytes": None} | flags)))
     checked_run(server_run, limits.append)("127.0.0.1", 8000, provider)
     return calls, limits
 
 
-@pytest.mark.parametrize("flags", [{}, {"draft_model": "small"}, {"kv_bits": 8}])
-def test_sound_flags_are_handed_on(flags: dict[str, Any]) -> None:
-    calls, limits = run(**flags)
+def test_the_server_is_run_as_it_was_called() -> None:
+    calls, limits = run()
     assert [call[:2] for call in calls] == [("127.0.0.1", 8000)]
     assert limits == []
-
-
-def test_a_quantised_cache_with_a_draft_is_refused() -> None:
-    with pytest.raises(EngineError, match=r"--kv-bits with --draft-model corrupts") as caught:
-        run(draft_model="small", kv_bits=8)
-    assert caught.value.code == EXIT_REFUSED
 
 
 @pytest.mark.parametrize("limit", [0, 1000])

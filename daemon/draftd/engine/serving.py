@@ -21,11 +21,11 @@ from typing import Any
 
 import mlx.core as mx
 from mlx_lm import server
-from mlx_lm.models.cache import KVCache
 
 from draftd.engine import records, request_context
 from draftd.engine.answers.presence import LeftError
 from draftd.engine.generation.acceptance import AcceptanceCount
+from draftd.engine.generation.caches.quantized import Quantization
 from draftd.engine.generation.caches.sequence import SequenceCache
 from draftd.engine.generation.calibration import costs_of, measure
 from draftd.engine.generation.drafters.lookup import LookupDrafter
@@ -142,8 +142,7 @@ class Serving:
         cached, rest = generator.prompt_cache.fetch_nearest_cache(provider.model_key, prompt.tokens)
         prompt.context.prompt_cache_count = len(prompt.tokens) - len(rest)
         target, draft = models.adopt(cached or [], prompt.context.prompt_cache_count)
-        quantize = functools.partial(_quantize, flags) if flags.kv_bits else lambda _: None
-        reader = functools.partial(Reader, step=flags.prefill_step_size, quantize=quantize)
+        step = flags.prefill_step_size
         tokenizer = provider.tokenizer
         rule = rule_of(arguments, (*tokenizer.encode("\n"), *tokenizer.eos_token_ids))
         logits = _logits(provider.model, arguments)
@@ -155,7 +154,7 @@ class Serving:
         generation = Generation(
             text=list(prompt.tokens),
             max_tokens=arguments.max_tokens,
-            target=reader(provider.model, target),
+            target=Reader(provider.model, target, step, _quantization(flags)),
             rule=rule,
             logits=logits,
             policy=models.policy(
@@ -163,7 +162,7 @@ class Serving:
                 fixed=length if by_model and not context.auto else None,
                 draws=bool(arguments.sampling.temperature),
             ),
-            draft=ModelDrafter(reader(provider.draft_model, draft), logits, rule)
+            draft=ModelDrafter(Reader(provider.draft_model, draft, step), logits, rule)
             if by_model and draft is not None
             else None,
             max_draft=length,
@@ -266,11 +265,11 @@ def _logits(model: Any, arguments: Any) -> Logits:
     return Logits(vocabulary, server._make_logits_processors(arguments), max(sizes))
 
 
-def _quantize(flags: Any, layers: list[Any]) -> None:
-    """Quantize the layers of mlx_lm's plain kind that have got long enough, as its `--kv-bits` asks."""
-    for place, layer in enumerate(layers):
-        if type(layer) is KVCache and layer.offset >= max(1, flags.quantized_kv_start):
-            layers[place] = layer.to_quantized(group_size=flags.kv_group_size, bits=flags.kv_bits)
+def _quantization(flags: Any) -> Quantization | None:
+    """Return that of the target model; a draft model's layers are small, and may not fit the size of a group."""
+    if not flags.kv_bits:
+        return None
+    return Quantization(flags.kv_bits, flags.kv_group_size, flags.quantized_kv_start)
 
 
 def _response(token: Token, text: str, reason: str | None, arguments: Any, tokenizer: Any) -> Any:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from draftd.engine.exits import EngineError
-from draftd.protocol import EXIT_FAILED, EXIT_PORT_TAKEN, EXIT_REFUSED
+from draftd.protocol import EXIT_FAILED, EXIT_PORT_TAKEN
 
 
 def checked_run(run: Callable[..., None], limit_cache: Callable[[int], None]) -> Callable[..., None]:
@@ -21,7 +21,6 @@ def checked_run(run: Callable[..., None], limit_cache: Callable[[int], None]) ->
     @functools.wraps(run)
     def checked(host: str, port: int, model_provider: Any, *args: Any, **kwargs: Any) -> None:
         flags = model_provider.cli_args
-        refuse_unsound(flags.draft_model, flags.kv_bits)
         if flags.prompt_cache_bytes is not None:
             limit_cache(flags.prompt_cache_bytes)
         try:
@@ -30,15 +29,6 @@ def checked_run(run: Callable[..., None], limit_cache: Callable[[int], None]) ->
             raise cannot_listen(host, port, error) from error
 
     return checked
-
-
-def refuse_unsound(draft_model: str | None, kv_bits: int | None) -> None:
-    """Raise EngineError for flags with which mlx_lm.server generates from a corrupted cache."""
-    if draft_model is not None and kv_bits is not None:
-        raise EngineError(
-            EXIT_REFUSED,
-            "--kv-bits with --draft-model corrupts the cache of mlx_lm.server: leave out one of the two",
-        )
 
 
 def cannot_listen(host: str, port: int, error: OSError) -> EngineError:

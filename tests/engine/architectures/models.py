@@ -39,15 +39,17 @@ def made_small() -> list[str]:
     return [name for name in architectures() if name not in LEFT_OUT]
 
 
-def make(name: str, **other: Any) -> Any:
-    """Return a model whose text varies: its weights are larger than those that mlx begins with.
-
-    `other` are sizes besides, or in the place of, those of the architecture.
-    """
-    arch = importlib.import_module(f"mlx_lm.models.{name}")
-    known = inspect.signature(arch.ModelArgs).parameters
+def config_of(name: str, **other: Any) -> dict[str, Any]:
+    """Return the config of a small model; `other` are sizes besides, or in the place of, those of `sizes`."""
+    known = inspect.signature(importlib.import_module(f"mlx_lm.models.{name}").ModelArgs).parameters
     sizes = {key: value for key, value in COMMON.items() if key in known} | OWN.get(name, {}) | other
-    model = arch.Model(arch.ModelArgs.from_dict(copy.deepcopy(sizes | {"model_type": name})))
+    return copy.deepcopy(sizes | {"model_type": name})
+
+
+def make(name: str, **other: Any) -> Any:
+    """Return a model whose text varies: its weights are larger than those that mlx begins with."""
+    arch = importlib.import_module(f"mlx_lm.models.{name}")
+    model = arch.Model(arch.ModelArgs.from_dict(config_of(name, **other)))
     mx.random.seed(sum(map(ord, name)))
     model.update(tree_map_with_path(_random, model.parameters()))
     if name in REPEATING:
@@ -60,9 +62,9 @@ def make(name: str, **other: Any) -> Any:
     return model
 
 
-def noisy(name: str, noise: float = 0.01) -> Any:
-    """Return a draft model for `make(name)`: the same weights, and some noise."""
-    model = make(name)
+def noisy(name: str, noise: float = 0.01, **other: Any) -> Any:
+    """Return a draft model for `make(name, **other)`: the same weights, and some noise."""
+    model = make(name, **other)
 
     def blurred(weight: Any) -> Any:
         return weight + noise * mx.std(weight) * mx.random.normal(weight.shape) if weight.ndim > 1 else weight

@@ -10,8 +10,10 @@ import mlx.core as mx
 import mlx_lm
 import pytest
 from mlx_lm.generate import generate_step
+from mlx_lm.models.cache import QuantizedKVCache
 
 from draftd.engine.generation.acceptance import AcceptanceCount
+from draftd.engine.generation.caches.quantized import Quantization
 from draftd.engine.generation.caches.sequence import ModelCaches
 from draftd.engine.generation.drafters.lookup import AnswerStore, LookupDrafter
 from draftd.engine.generation.drafters.model import ModelDrafter
@@ -171,6 +173,42 @@ def test_none_come_where_none_are_asked_for() -> None:
     generation = toy_generation(Greedy(), by_model(3), tokens=0)
     assert list(generation.generate()) == []
     assert generation.target.position == 2, "the prompt is read as always"
+
+
+@pytest.mark.parametrize("start", [0, 40])
+def test_it_is_where_layers_are_quantized_in_the_middle_of_it(
+    models: Models, prompts: list[list[int]], start: int
+) -> None:
+    for prompt in prompts:
+        flags = {"kv_bits": 4, "kv_group_size": 64, "quantized_kv_start": start}
+        steps = generate_step(mx.array(prompt), models.target, max_tokens=60, **flags)
+        expected = prompt + [int(token) for token, _ in steps]
+        assert start < len(expected)
+        for script in (by_model(5), SCRIPTS["everything"]):
+            readers = models.readers()
+            readers[0]._quantization = Quantization(4, 64, start)
+            assert (
+                text_of(models.generation(prompt, Scripted(*script), tokens=60, readers=readers)) == expected
+            )
+            assert {type(layer) for layer in readers[0].cache.layers} == {QuantizedKVCache}
+
+
+@pytest.mark.parametrize(
+    ("start", "rounds"),
+    [
+        (10, [(3, 3), (7, 3), (11, 3), (15, 1)]),  # a round ends there
+        (9, [(3, 3), (7, 0), (8, 0), (9, 0), (10, 3), (14, 2)]),
+        (0, [(3, 3), (7, 3), (11, 3), (15, 1)]),
+    ],
+)
+def test_a_round_that_would_read_beyond_the_place_of_quantizing_is_not_drafted(
+    start: int, rounds: list[tuple[int, int]]
+) -> None:
+    generation = toy_generation(Greedy(), by_model(3), tokens=13, prompt=[0, 1, 2], target=CYCLE, draft=CYCLE)
+    generation.target._quantization = Quantization(8, 64, start)
+    text_of(generation)
+    policy: Any = generation.policy
+    assert [(depth, choice.length) for choice, depth in policy.taken] == rounds
 
 
 # --- what is told of each token -----------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from mlx_lm.sample_utils import make_logits_processors, make_sampler
 
 from draftd.engine.generation.loop import plain
 from draftd.engine.generation.policy import Choice
-from draftd.engine.generation.sampling import Greedy, Logits, Rule, Seeded, Shape, Speculative
+from draftd.engine.generation.sampling import Greedy, Logits, Rule, Seeded, Shape, Speculative, _after
 from draftd.protocol import PAPER_RULE, PLAIN_RULE
 from tests.engine.chance import chi_square, most_by_chance
 from tests.engine.generation.toys import (
@@ -170,6 +170,11 @@ def test_nothing_is_kept_after_the_first_that_is_not() -> None:
         assert (kept.item(), token.item()) == (3, 1)
 
 
+def test_where_rounding_leaves_nothing_over_the_target_models_distribution_is_as_good() -> None:
+    p, q = mx.array([[0.4, 0.6], LAST[1:]]), mx.array([[0.5, 0.6]])
+    assert mx.array_equal(_after(mx.array(0), p, q), p[0])
+
+
 @by_pair
 def test_the_agreement_of_tokens_from_p_is_on_average_what_would_have_been_kept(
     p: list[float], q: list[float]
@@ -195,7 +200,7 @@ def test_the_distribution_is_that_of_mlx_lms_sampler(shape: dict[str, Any]) -> N
     assert fits(drawn, drawn_from([ROW], **shape | {"xtc_special_tokens": (0,)})[0])
 
 
-@pytest.mark.parametrize("scale", [0.0, 30.0, -30.0])
+@pytest.mark.parametrize("scale", [0.0, 200.0, -200.0])
 def test_logits_need_not_be_normalised(scale: float) -> None:
     for shape in SHAPES.values():
         rule = Shape(**shape)
@@ -288,6 +293,12 @@ def test_a_draft_model_with_another_vocabulary_changes_nothing(draft: Table, rul
         is_chain_of(text, TARGET)
     else:
         assert text == text_of(toy_generation(rule, tokens=TOKENS))
+
+
+def test_no_token_is_proposed_that_the_target_model_lacks_nor_one_that_the_draft_model_lacks() -> None:
+    rows: Any = Logits(4)(mx.zeros((2, 3)), []).tolist()
+    assert rows == [[0.0, 0.0, 0.0, -math.inf]] * 2
+    assert Logits(4)(mx.zeros((2, 6)), []).shape == (2, 4)
 
 
 # --- a seed -------------------------------------------------------------------------------------------------

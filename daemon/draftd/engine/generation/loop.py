@@ -76,9 +76,8 @@ class Generation:
     check: Callable[[int], None] = lambda _: None
     prompt_length: int = field(init=False)
     seconds: float = field(init=False, default=0.0)  # that its rounds have taken
-    _rows: list[mx.array] = field(
-        init=False, default_factory=list
-    )  # shaped, of the last tokens that came alone
+    # Shaped, of the last tokens that came alone.
+    _rows: list[mx.array] = field(init=False, default_factory=list)
 
     def __post_init__(self) -> None:
         self.prompt_length = len(self.text)
@@ -101,7 +100,7 @@ class Generation:
         while self.left > 0:
             match = self.lookup.find() if self.lookup else None
             now = self._situation(match)
-            choice = self.policy.choose(now)
+            choice = self._possible(self.policy.choose(now))
             if choice.source == REVIEW:
                 self._review()
                 continue
@@ -125,6 +124,11 @@ class Generation:
             lookup=LENGTHS[-1] if match else 0,
             model=self.max_draft if self.draft else 0,
         )
+
+    def _possible(self, choice: Choice) -> Choice:
+        """Go on alone where the layers are quantized in the middle of a draft: its tokens would see what is not."""
+        tokens = self.target.unread(self.text) + choice.length
+        return choice if not choice.length or self.target.may_read_at_once(tokens) else Choice(ALONE)
 
     def _take(self, token: int) -> None:
         self.text.append(token)

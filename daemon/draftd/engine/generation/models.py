@@ -67,9 +67,8 @@ class LoadedModels:
         if self.draft_caches is None:
             return target, None
         drafts = list(layers[split:])
-        return target, self.draft_caches.adopt(
-            drafts, read_by(drafts)
-        ) if drafts else self.draft_caches.make()
+        read = read_by(drafts)
+        return target, self.draft_caches.adopt(drafts, read) if read else self.draft_caches.make()
 
 
 def read_by(layers: Sequence[Any]) -> int:

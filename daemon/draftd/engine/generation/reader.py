@@ -5,6 +5,7 @@ from typing import Any
 
 import mlx.core as mx
 
+from draftd.engine.generation.caches.quantized import Quantization
 from draftd.engine.generation.caches.sequence import SequenceCache
 
 Progress = Callable[[int], None]
@@ -13,8 +14,8 @@ Progress = Callable[[int], None]
 class Reader:
     """A model with its cache of one text. Positions count the tokens of the text from its beginning.
 
-    `step` is how many tokens are read in one pass where many are to be read; `quantize` is given the layers between
-    passes, and may put others in their places.
+    `step` is how many tokens are read in one pass where many are to be read. Between passes layers are quantized
+    if `quantization` says so.
     """
 
     def __init__(
@@ -22,11 +23,11 @@ class Reader:
         model: Any,
         cache: SequenceCache,
         step: int,
-        quantize: Callable[[list[Any]], None] = lambda _: None,
+        quantization: Quantization | None = None,
     ) -> None:
         self._model = model
         self._step = step
-        self._quantize = quantize
+        self._quantization = quantization
         self._marked: int | None = None
         self.cache = cache
 
@@ -39,12 +40,16 @@ class Reader:
         """Return how many tokens of a text it has not read."""
         return len(text) - self.position
 
+    def may_read_at_once(self, tokens: int) -> bool:
+        """Whether a pass over so many tokens shows each of them what it would see alone."""
+        return self._quantization is None or not self._quantization.begins_within(self.position, tokens)
+
     def read(self, tokens: mx.array) -> mx.array:
         """Read on; return the logits of what may follow, a row for each token. Nothing is waited for."""
         logits: mx.array = self._model(tokens[None], cache=self.cache.layers)[0]
         self.cache.advance(tokens.size)
         if self._marked is None:
-            self._quantize(self.cache.layers)
+            self._quantize()
         return logits
 
     def catch_up(self, text: Sequence[int], progress: Progress = lambda _: None) -> None:
@@ -67,7 +72,7 @@ class Reader:
         """Return what of the text is to be read first; what is read from here on can be forgotten."""
         if self.cache.rereads:  # it can only come back to where a pass began
             self.catch_up(text)
-        self._quantize(self.cache.layers)
+        self._quantize()
         self.cache.mark()
         self._marked = self.position
         return mx.array(list(text[self.position :]), mx.uint32)
@@ -77,3 +82,7 @@ class Reader:
         if self._marked is not None:
             self.cache.rollback(min(length, self.position) - self._marked)
             self._marked = None
+
+    def _quantize(self) -> None:
+        if self._quantization:
+            self._quantization.apply(self.cache.layers)

@@ -25,6 +25,9 @@ call returns is never computed. It needs no knowledge of their kernels, and is r
 left to right and keeps all that it knows in its cache. `ModelCaches` tries this out on a model when it is loaded.
 Where it fails, and for DeepSeek 4.1, whole passes are taken back, and the caller reads the kept tokens again.
 
-*Modules*: `sliding`, `chunked` and `recurrent` are kinds of caches, `layers` treats all kinds alike, `sequence` is
-what the loop and the prompt cache use.
+*Quantizing.* A plain layer is quantized between two rounds, once the text is long enough. A round that would go
+beyond that place is not drafted, so that each token sees what it would see alone.
+
+*Modules*: `sliding`, `chunked` and `recurrent` are kinds of caches, `quantized` puts one in the place of another,
+`layers` treats all kinds alike, `sequence` is what the loop and the prompt cache use.
 """

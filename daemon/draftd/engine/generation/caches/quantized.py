@@ -1,0 +1,29 @@
+"""Keys and values in fewer bits, once a text has got long: what mlx_lm's flag `--kv-bits` asks for."""
+
+from dataclasses import dataclass
+
+from mlx_lm.models.cache import KVCache
+
+from draftd.engine.generation.caches.layers import Layers
+
+
+@dataclass(frozen=True, slots=True)
+class Quantization:
+    """`bits` for each number, a scale for each `group_size` of them; from `start` tokens of a text on.
+
+    Layers of mlx_lm's plain kind are quantized, and no others, as mlx_lm does it.
+    """
+
+    bits: int
+    group_size: int
+    start: int
+
+    def apply(self, layers: Layers) -> None:
+        """Put quantized layers in the places of those that have got long enough; outside of a round."""
+        for place, layer in enumerate(layers):
+            if type(layer) is KVCache and layer.offset >= max(1, self.start):
+                layers[place] = layer.to_quantized(group_size=self.group_size, bits=self.bits)
+
+    def begins_within(self, position: int, tokens: int) -> bool:
+        """Whether so many tokens from `position` on are some that see quantized layers, and some that do not."""
+        return position < self.start < position + tokens
