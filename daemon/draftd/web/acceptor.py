@@ -46,7 +46,7 @@ class Acceptor:
         found = await self._loop.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         try:
             for family, _, _, _, address in dict.fromkeys(found):
-                listening = socket.create_server(address[:2], family=family, backlog=BACKLOG)
+                listening = socket.create_server(address, family=family, backlog=BACKLOG)
                 self._sockets.append(listening)
                 listening.setblocking(False)
         except OSError:
