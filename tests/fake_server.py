@@ -2,6 +2,8 @@
 
 Flags say how the process as a whole misbehaves; a word in double brackets in the last message, as in
 `[[die-mid-stream]]`, says how one request does. It answers "one two three …", a word a token.
+
+With a channel to the daemon it plays our engine: it answers only who knows the secret, and sends records.
 """
 
 from __future__ import annotations
@@ -20,7 +22,17 @@ from typing import Any
 
 WORDS = ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"]
 PAUSES = {"slow": 0.0, "eat": 0.1, "metal": 0.1}  # seconds between two tokens; 0: as ordered
+CHANNEL = int(os.environ.get("DRAFTD_CHANNEL_FD", "-1"))
+SECRET = os.read(CHANNEL, 256).decode().strip() if CHANNEL >= 0 else ""
 ORDER = re.compile(r"\[\[([a-z-]+)(?: ([0-9.]+))?\]\]")
+
+
+def record(event: str, **fields: Any) -> None:
+    """Tell the daemon over the channel; the log says the same, and nobody may believe it."""
+    made = json.dumps({"event": event, **fields})
+    if CHANNEL >= 0:
+        os.write(CHANNEL, f"{made}\n".encode())
+    print(f"draftd-engine {made}", flush=True)
 
 
 def arguments() -> argparse.Namespace:
@@ -42,8 +54,9 @@ def arguments() -> argparse.Namespace:
     )
     parser.add_argument("--chatter", type=int, default=0, help="bytes of output without a newline, at once")
     parser.add_argument("--accepted", type=float, default=0.5, help="share of draft tokens")
+    parser.add_argument("--says", help="a line that it writes before each answer")
     parser.add_argument("--log-requests", help="append each request's body to this file")
-    return parser.parse_args()
+    return parser.parse_known_args()[0]  # the engine's other flags
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -66,6 +79,12 @@ class Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(data)))
         self.end_headers()
         self.wfile.write(data)
+
+    def parse_request(self) -> bool:
+        if super().parse_request() and (not SECRET or self.headers["X-Draftd-Secret"] == SECRET):
+            return True
+        self._json(403, {"error": "who are you?"})
+        return False
 
     def do_GET(self) -> None:
         well = not self.args.never_ready
@@ -90,6 +109,8 @@ class Handler(BaseHTTPRequestHandler):
             self._answer(body, order, amount)
 
     def _answer(self, body: dict[str, Any], order: str, amount: float) -> None:
+        if self.args.says:
+            print(self.args.says, flush=True)
         if order == "die-before-headers":
             os._exit(9)
         if order == "thread-died":
@@ -104,10 +125,10 @@ class Handler(BaseHTTPRequestHandler):
         if order == "heartbeat":
             for _ in range(10):
                 time.sleep(amount / 10)
-                print('draftd-engine {"event": "progress"}', flush=True)
+                record("progress")
         if order == "metal":
             memory = {"active": int(amount * 2**20) - 1000, "cache": 2000, "peak": 0}
-            print("draftd-engine " + json.dumps({"event": "progress", "memory": memory}), flush=True)
+            record("progress", memory=memory)
         if order == "eat":
             Handler.eaten = b"x" * int(amount * 2**20)
         if order == "status":
@@ -153,7 +174,9 @@ class Handler(BaseHTTPRequestHandler):
             )
         self.wfile.write(b"data: [DONE]\n\n")
         proposed = round(count / self.args.accepted)
-        whose = f"[{name}] " if (name := self.headers["X-Draftd-Profile"]) else ""
+        name = self.headers["X-Draftd-Profile"]
+        record("generation", rounds=count, proposed=proposed, accepted=count, profile=name)
+        whose = f"[{name}] " if name else ""
         print(f"{whose}Draft tokens accepted: {count}/{proposed} ({count / proposed:.0%})", flush=True)
 
     def _halfway(self, order: str) -> None:

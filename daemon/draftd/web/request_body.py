@@ -16,12 +16,13 @@ from pydantic import AfterValidator, ConfigDict, Field, ValidationError
 
 from draftd.errors import RequestError
 from draftd.profile_tables import RequestDefaults
-from draftd.profiles import MAX_AUTO_DRAFT, MAX_DRAFT_TOKENS, Profile
+from draftd.profiles import MAX_AUTO_DRAFT, Profile
 from draftd.protocol import (
     AUTO_DRAFT,
     DRAFT_HEADER,
     DRAFTERS_HEADER,
     LOGIT_BIAS_FIELD,
+    MAX_DRAFT_TOKENS,
     MAX_TOP_LOGPROBS,
     MODEL_DRAFTER,
 )
