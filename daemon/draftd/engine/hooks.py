@@ -72,7 +72,8 @@ def _place_serving() -> None:
     expect(server, "GenerationArguments", "sampling", "logits", "max_tokens", "num_draft_tokens", "seed")
     _model_provider(server)
     batchable = expect(generator, "_is_batchable", "args", caller="_generate")
-    from draftd.engine.serving import Serving, wants_lookup
+    from draftd.engine.request import wants_lookup
+    from draftd.engine.serving import Serving
 
     serving = Serving(_tick)
 

@@ -13,7 +13,6 @@ around that: the queue of answers, the templates, the prompt cache. A request go
 from __future__ import annotations
 
 import functools
-import random
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
@@ -25,7 +24,6 @@ from mlx_lm import server
 from draftd.engine import records, request_context
 from draftd.engine.answers.presence import LeftError
 from draftd.engine.generation.acceptance import AcceptanceCount
-from draftd.engine.generation.caches.quantized import Quantization
 from draftd.engine.generation.caches.sequence import SequenceCache
 from draftd.engine.generation.calibration import costs_of, measure
 from draftd.engine.generation.drafters.lookup import LookupDrafter
@@ -34,59 +32,8 @@ from draftd.engine.generation.estimates import ALONE
 from draftd.engine.generation.loop import Generation, Token, plain
 from draftd.engine.generation.models import LoadedModels
 from draftd.engine.generation.reader import Reader
-from draftd.engine.generation.sampling import Greedy, Logits, Rule, Seeded, Shape, Speculative
-from draftd.engine.model_facts import vocabulary_size
+from draftd.engine.request import Prompt, logits_of, prompt_of, quantization_of, rule_of, way_of
 from draftd.protocol import LOOKUP_DRAFTER, MODEL_DRAFTER
-
-CONTEXT_SIZES = ("repetition_context_size", "presence_context_size", "frequency_context_size")
-
-
-def wants_lookup(arguments: Any) -> bool:
-    """Whether a request that could be batched is to be served by our loop, for the lookup that it asks for."""
-    return bool(request_context.of(arguments).drafters)
-
-
-def rule_of(arguments: Any, special_tokens: tuple[int, ...]) -> Rule:
-    """Return how a request's tokens are chosen, for its `GenerationArguments`; XTC spares the special tokens."""
-    sampling = arguments.sampling
-    if not sampling.temperature:
-        return Greedy()
-    seed = arguments.seed
-    shape = Shape(
-        temperature=sampling.temperature,
-        top_p=sampling.top_p or 0.0,
-        min_p=sampling.min_p or 0.0,
-        top_k=sampling.top_k or 0,
-        xtc_probability=sampling.xtc_probability or 0.0,
-        xtc_threshold=sampling.xtc_threshold,
-        xtc_special_tokens=special_tokens,
-        coins=random.getrandbits(64) if seed is None else seed,
-    )
-    return Speculative(shape) if seed is None else Seeded(shape, seed)
-
-
-def way_of(arguments: Any) -> tuple[Any, ...]:
-    """Return what requests have in common whose drafts are kept about as often."""
-    sampling, logits = arguments.sampling, arguments.logits
-    shaped = (
-        sampling.top_p,
-        sampling.min_p,
-        sampling.top_k,
-        sampling.xtc_probability,
-        arguments.seed is None,
-    )
-    penalties = (logits.repetition_penalty, logits.presence_penalty, logits.frequency_penalty)
-    return (sampling.temperature, *(shaped if sampling.temperature else ()), *penalties)
-
-
-@dataclass(slots=True)
-class Prompt:
-    """A request's tokens, where its messages end in them, and the way back to its client."""
-
-    tokens: list[int]
-    ends: list[tuple[int, str]]  # position and mlx_lm's name for the kind of what ends there
-    context: Any  # mlx_lm's GenerationContext
-    put: Callable[[Any], None]  # puts something into the queue of its answer
 
 
 class Serving:
@@ -107,7 +54,7 @@ class Serving:
             queue.put(error)
 
     def _answer(self, generator: Any, put: Callable[[Any], None], wanted: Any, arguments: Any) -> None:
-        prompt = _prompt(generator, put, wanted, arguments)
+        prompt = prompt_of(generator, put, wanted, arguments)
         put(prompt.context)
         models = self._loaded(generator.model_provider)
         generation, store = self._begin(models, generator, prompt, arguments)
@@ -145,7 +92,7 @@ class Serving:
         step = flags.prefill_step_size
         tokenizer = provider.tokenizer
         rule = rule_of(arguments, (*tokenizer.encode("\n"), *tokenizer.eos_token_ids))
-        logits = _logits(provider.model, arguments)
+        logits = logits_of(provider.model, arguments)
         context = request_context.of(arguments)
         length = max(0, arguments.num_draft_tokens)
         wanted = request_context.ALL_DRAFTERS if context.drafters is None else context.drafters
@@ -154,7 +101,7 @@ class Serving:
         generation = Generation(
             text=list(prompt.tokens),
             max_tokens=arguments.max_tokens,
-            target=Reader(provider.model, target, step, _quantization(flags)),
+            target=Reader(provider.model, target, step, quantization_of(flags)),
             rule=rule,
             logits=logits,
             policy=models.policy(
@@ -228,48 +175,11 @@ class Serving:
                 records.say(f"what drafting costs could not be measured: {records.describe(error)}")
 
 
-def _prompt(generator: Any, put: Callable[[Any], None], wanted: Any, arguments: Any) -> Prompt:
-    provider = generator.model_provider
-    tokenizer = provider.tokenizer
-    tokens, segments, kinds, state, vision = generator._tokenize(tokenizer, wanted, arguments)
-    if vision is not None:
-        raise ValueError("images are not supported")
-    _, text_machine = generator._make_state_machine(provider.model_key, tokenizer, arguments.stop_words)
-    ends, position = [], 0
-    for segment, kind in zip(segments, kinds, strict=True):
-        position += len(segment)
-        ends.append((position, kind))
-    context = server.GenerationContext(
-        has_tool_calling=tokenizer.has_tool_calling,
-        has_thinking=tokenizer.has_thinking,
-        tool_parser=tokenizer.tool_parser,
-        text_sm=text_machine,
-        initial_state=state,
-        prompt=tokens,
-    )
-    return Prompt(tokens, ends, context, put)
-
-
 def _check(prompt: Prompt, tick: Callable[[], None], read: int) -> None:
     """Between two passes over a prompt: raise LeftError if nobody waits for the answer any more."""
     tick()
     if prompt.context._should_stop:
         raise LeftError
-
-
-def _logits(model: Any, arguments: Any) -> Logits:
-    vocabulary = vocabulary_size(model.args)
-    if vocabulary is None:
-        raise ValueError("the model does not say how many tokens it has")
-    sizes = (getattr(arguments.logits, name) for name in CONTEXT_SIZES)
-    return Logits(vocabulary, server._make_logits_processors(arguments), max(sizes))
-
-
-def _quantization(flags: Any) -> Quantization | None:
-    """Return that of the target model; a draft model's layers are small, and may not fit the size of a group."""
-    if not flags.kv_bits:
-        return None
-    return Quantization(flags.kv_bits, flags.kv_group_size, flags.quantized_kv_start)
 
 
 def _response(token: Token, text: str, reason: str | None, arguments: Any, tokenizer: Any) -> Any:
