@@ -106,7 +106,8 @@ class Generation:
         ahead: tuple[mx.array, mx.array, mx.array] | None = None
         while self.left > 0:
             if self.grammar and self.grammar.complete:
-                yield self._end(self.grammar)
+                if not self.grammar.ends_with(self.text[-1]):
+                    yield self._end(self.grammar)
                 return
             match = self.lookup.find() if self.lookup else None
             now = self._situation(match)
@@ -242,7 +243,9 @@ class Generation:
             return [], plain(token)[0], logits
         self._rows = []
         drafted = mx.concatenate(draft.tokens)
-        kept, token = self.rule.verify(p, mx.concatenate(draft.rows) if draft.rows else None, drafted, position)
+        kept, token = self.rule.verify(
+            p, mx.concatenate(draft.rows) if draft.rows else None, drafted, position
+        )
         mx.eval(kept, token, drafted, logits)
         return plain(drafted)[: plain(kept)], plain(token), logits
 

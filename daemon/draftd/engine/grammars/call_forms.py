@@ -33,7 +33,11 @@ def _json_arguments(before: str, after: str) -> Callable[[Tool, Spelling], str]:
     """All arguments are one object."""
 
     def rest(tool: Tool, spelling: Spelling) -> str:
-        parts = spelling(before.replace(NAME, _escaped(tool.name))), json_rule(tool.parameters), spelling(after)
+        parts = (
+            spelling(before.replace(NAME, _escaped(tool.name))),
+            json_rule(tool.parameters),
+            spelling(after),
+        )
         return " ".join(filter(None, parts))
 
     return rest
@@ -85,6 +89,8 @@ CALL_FORMS: dict[str, CallForm] = {
         ),
     ),
     "glm47": CallForm(
-        "<tool_call>", "\n", _marked_arguments(NAME, _GLM_ARGUMENT, "</arg_value>", "\n</tool_call>", types=False)
+        "<tool_call>",
+        "\n",
+        _marked_arguments(NAME, _GLM_ARGUMENT, "</arg_value>", "\n</tool_call>", types=False),
     ),
 }

@@ -30,7 +30,7 @@ class Compiler:
     """
 
     def __init__(self, tokenizer: Any, vocabulary: int) -> None:
-        self._tokenizer = tokenizer
+        self.tokenizer = tokenizer
         self._vocabulary = vocabulary
         self._lock = Lock()
         self._made: tuple[LLTokenizer, Marks] | None = None
@@ -49,7 +49,9 @@ class Compiler:
             if matcher is None:
                 matcher = LLMatcher(tokens, grammar, log_level=SILENT)
                 if matcher.is_error():
-                    raise RefusedRequestError(f"the form of the answer cannot be enforced: {matcher.get_error()}")
+                    raise RefusedRequestError(
+                        f"the form of the answer cannot be enforced: {_reason(matcher.get_error())}"
+                    )
                 self._known[grammar] = matcher
                 while len(self._known) > MAX_KNOWN:
                     self._known.popitem(last=False)
@@ -58,14 +60,16 @@ class Compiler:
 
     def _tokens(self) -> tuple[LLTokenizer, Marks]:
         if self._made is None:
-            wrapped = self._tokenizer._tokenizer
+            wrapped = self.tokenizer._tokenizer
             try:
                 tokens = from_tokenizer(
-                    wrapped, n_vocab=self._vocabulary, eos_token=sorted(self._tokenizer.eos_token_ids)
+                    wrapped, n_vocab=self._vocabulary, eos_token=sorted(self.tokenizer.eos_token_ids)
                 )
             except ValueError as error:
-                raise RefusedRequestError(f"no form can be enforced with this model's tokenizer: {error}") from error
-            self._made = tokens, _marks(self._tokenizer, tokens)
+                raise RefusedRequestError(
+                    f"no form can be enforced with this model's tokenizer: {error}"
+                ) from error
+            self._made = tokens, _marks(self.tokenizer, tokens)
         return self._made
 
 
@@ -82,7 +86,9 @@ def _marks(tokenizer: Any, tokens: LLTokenizer) -> Marks:
 def _checked(requested: Requested) -> Requested:
     """Refuse schemas that cannot be enforced; where a tool does not insist on its own, any object will do."""
     if requested.schema is not None and (reason := _fault(requested.schema)):
-        raise RefusedRequestError(f"response_format: its schema cannot be enforced: {reason}", param="response_format")
+        raise RefusedRequestError(
+            f"response_format: its schema cannot be enforced: {reason}", param="response_format"
+        )
     tools = tuple(_checked_tools(requested.tools))
     return Requested(requested.schema, tools, requested.must_call, requested.one_call)
 
@@ -101,4 +107,10 @@ def _checked_tools(tools: Iterable[Tool]) -> Iterable[Tool]:
 
 def _fault(schema: dict[str, Any]) -> str:
     """Return why a schema cannot be compiled; an empty text if it can."""
-    return LLMatcher.validate_grammar(f"start: {json_rule(schema)}")
+    return _reason(LLMatcher.validate_grammar(f"start: {json_rule(schema)}"))
+
+
+def _reason(error: str) -> str:
+    """Return the heart of llguidance's message, which also says where in the whole grammar it stands."""
+    first, _, _ = error.partition("\n")
+    return first.rpartition("JSON schema: ")[2]

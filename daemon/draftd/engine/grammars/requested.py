@@ -112,9 +112,14 @@ def _with_tools(mode: str, tools: tuple[Tool, ...]) -> str:
 
 
 def _named(choices: list[Any], tools: tuple[Tool, ...]) -> tuple[Tool, ...]:
-    names = [_object(_object(each, "tool_choice").get("function"), "tool_choice.function").get("name") for each in choices]
+    names = [
+        _object(_object(each, "tool_choice").get("function"), "tool_choice.function").get("name")
+        for each in choices
+    ]
     if unknown := [name for name in names if name not in {tool.name for tool in tools}]:
-        raise RefusedRequestError(f"tool_choice names {unknown[0]!r}, and tools has no such tool", param="tool_choice")
+        raise RefusedRequestError(
+            f"tool_choice names {unknown[0]!r}, and tools has no such tool", param="tool_choice"
+        )
     return tuple(tool for tool in tools if tool.name in names)
 
 

@@ -23,7 +23,9 @@ class Grammar:
     With `drafts` it proposes what it forces; without, it only forbids.
     """
 
-    def __init__(self, matcher: LLMatcher, vocabulary: int, ends: Sequence[int], *, drafts: bool = True) -> None:
+    def __init__(
+        self, matcher: LLMatcher, vocabulary: int, ends: Sequence[int], *, drafts: bool = True
+    ) -> None:
         self._matcher = matcher
         self._vocabulary = vocabulary
         self._ends = frozenset(ends)
@@ -41,12 +43,15 @@ class Grammar:
 
     def take(self, token: int) -> None:
         """Take the next token of the answer. Raise ValueError for one that may not follow."""
-        if token not in self._ends and not self._matcher.consume_token(token):
-            raise ValueError(f"the grammar has stopped: {self._matcher.get_error()}")
+        if token not in self._ends:
+            self._matcher.consume_token(token)
+            self._check()
 
     def forced(self, limit: int) -> list[int]:
         """Return the tokens that the grammar leaves no choice about, `limit` at most."""
-        return list(self._matcher.compute_ff_tokens()[:limit]) if self._drafts else []
+        forced = self._matcher.compute_ff_tokens()[:limit] if self._drafts else []
+        self._check()
+        return list(forced)
 
     def allowed(self, tokens: Sequence[int]) -> list[int]:
         """Return as many of some tokens as may follow, one after the other."""
@@ -66,6 +71,12 @@ class Grammar:
             if token is not None and token not in self._ends:
                 taken += self._matcher.consume_token(token)
         self._matcher.rollback(taken)
+        self._check()
         words = mx.array(np.frombuffer(b"".join(bits), np.uint32).reshape(len(bits), -1))
         allowed = ((words[:, :, None] >> mx.arange(BITS, dtype=mx.uint32)) & 1).reshape(len(bits), -1)
         return mx.where(allowed[:, : self._vocabulary].astype(mx.bool_), rows, -mx.inf)
+
+    def _check(self) -> None:
+        """Raise ValueError if llguidance has given up: it would end the answer then, in the middle of it."""
+        if self._matcher.is_error():
+            raise ValueError(f"the grammar has failed: {self._matcher.get_error()}")

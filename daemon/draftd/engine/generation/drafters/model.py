@@ -47,7 +47,7 @@ class ModelDrafter:
             drafted.tokens.append(token)
             drafted.rows.append(row)
             if grammar:
-                known += token.tolist()  # type: ignore[arg-type, operator]
+                known += token.tolist()  # type: ignore[arg-type]
                 if grammar.ends_with(known[-1]):
                     break
         return drafted
