@@ -60,7 +60,7 @@ class Instance:
 
     def announce(self, url: str, version: str) -> None:
         """Write where this daemon answers."""
-        self._note = Running(os.getpid(), _created(os.getpid()), url, version, _agent())
+        self._note = Running(os.getpid(), _created(os.getpid()), url, version, AGENT if is_agent() else "")
         self._write(self._note)
 
     async def keep(self) -> None:
@@ -189,9 +189,9 @@ def _created(pid: int) -> float:
     return psutil.Process(pid).create_time() - boot
 
 
-def _agent() -> str:
-    """launchd puts its job's name into the environment, where a terminal may put its own."""
-    return AGENT if os.environ.get("XPC_SERVICE_NAME") == AGENT else ""
+def is_agent() -> bool:
+    """Whether launchd started this process: its job's name is in the environment, as a terminal's own may be."""
+    return os.environ.get("XPC_SERVICE_NAME") == AGENT
 
 
 def _who(state_dir: Path) -> str:
