@@ -7,7 +7,6 @@ away with the folder while a daemon runs (cleaners of temporary files do that): 
 
 from __future__ import annotations
 
-import asyncio
 import fcntl
 import json
 import os
@@ -20,7 +19,6 @@ from types import TracebackType
 from typing import IO, Self
 
 import psutil
-import structlog
 
 from draftd.errors import AlreadyRunningError, ConfigError, DraftdError, NotRunningError
 
@@ -29,8 +27,6 @@ NOTE = "daemon.json"
 AGENT = "dev.draftd"  # the label of the launchd agent
 TRIES = 5
 LOOK_AGAIN = 1.0  # seconds between looks at the folder
-
-log = structlog.get_logger("instance")
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +61,11 @@ class Instance:
 
     async def keep(self) -> None:
         """Take the folder again whenever it is swept: else this daemon is not found, and another can start."""
+        import asyncio  # here, as a command that looks for the daemon needs neither
+
+        import structlog
+
+        log = structlog.get_logger("instance")
         reason = ""
         while True:
             await asyncio.sleep(LOOK_AGAIN)

@@ -12,7 +12,7 @@ from draftd.profiles import Profile
 from draftd.protocol import AUTO_DRAFT, DRAFT_HEADER, DRAFTERS_HEADER
 from draftd.web.dialects import fields as tables
 from draftd.web.request_body import Endpoint, Forward, parse_body, prepare
-from tests.web.given import junk, profile, refused, taken_by_mlx
+from tests.web.given import junk, profile, refused
 
 HELLO = {"role": "user", "content": "hello"}
 TOOL = {"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}, "x": 1}
@@ -688,6 +688,8 @@ def bodies(
 
 def accept(made: Forward) -> None:
     """mlx_lm.server takes the payload, and nothing in it ends the thread that generates."""
+    from tests.web.mlx_handler import taken_by_mlx
+
     taken = taken_by_mlx(made.payload, made.endpoint)
     assert taken.refusal == ""
     assert taken.request is not None
