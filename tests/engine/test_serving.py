@@ -174,6 +174,29 @@ def test_with_fewer_bits_the_text_is_that_of_fewer_bits_without_a_draft(pair: tu
         assert len({served.complete(longer, max_tokens=20, num_draft_tokens=n) for n in (0, 3, 7)}) == 1
 
 
+# --- several at once ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.real
+def test_a_title_is_done_while_a_long_answer_is_written(drafted: Engine, plain: Engine) -> None:
+    prompt = turn("Give this a title: what a draft model is good for.")
+    with drafted.endless() as long:
+        titles = [drafted.complete(prompt, max_tokens=12, num_draft_tokens=n) for n in (0, 3)]
+        assert long.readline(), "it goes on"
+        assert long.readline()
+    assert set(titles) == {plain.complete(prompt, max_tokens=12)}
+    drafted.wait_for(lambda _: len(drafted.records("generation")) == drafted._sent)
+    assert [record["tokens"] < 13 for record in drafted.records("generation")[-3:]] == [True, True, False]
+
+
+@pytest.mark.real
+def test_a_seed_gives_the_same_text_whatever_stands_beside_it(drafted: Engine) -> None:
+    body = {"max_tokens": 40, "seed": 5, "temperature": 0.9, "num_draft_tokens": 3}
+    alone = drafted.complete(QUESTION, **body)
+    with drafted.endless(), drafted.endless():
+        assert drafted.complete(QUESTION, **body) == alone
+
+
 # --- the prompt cache ---------------------------------------------------------------------------------------
 
 
