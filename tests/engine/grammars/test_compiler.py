@@ -27,9 +27,12 @@ SCHEMA = {
     "required": ["path"],
     "additionalProperties": False,
 }
-TOOLS = [{"type": "function", "function": {"name": name, "parameters": SCHEMA}} for name in ("read", "write")]
+TOOLS: list[dict[str, Any]] = [
+    {"type": "function", "function": {"name": name, "parameters": SCHEMA}} for name in ("read", "write")
+]
 MUST = {"tools": TOOLS, "tool_choice": "required"}
-MAY = {"tools": TOOLS, "parallel_tool_calls": False}
+STRICT = [{"type": "function", "function": {**tool["function"], "strict": True}} for tool in TOOLS]
+MAY = {"tools": STRICT, "parallel_tool_calls": False}
 JSON = {"response_format": {"type": "json_schema", "json_schema": {"schema": SCHEMA}}}
 CALL = '<tool_call>\n{"name": "read", "arguments": {"path": "a.py", "count": 3}}\n</tool_call>'
 SPECIAL_MARKS, PLAIN_MARKS = ("<tools>", "</tools>"), ("[think]", "[/think]")

@@ -32,7 +32,7 @@ def by_schema(schema: Any) -> dict[str, Any]:
         ({"tools": TOOLS}, None),
         ({"tools": TOOLS, "tool_choice": "auto", "parallel_tool_calls": True}, None),
         ({"tools": [offered("read", strict=True)], "tool_choice": "none"}, None),
-        ({"parallel_tool_calls": False}, None),
+        ({"tools": TOOLS, "parallel_tool_calls": False}, None),
         ({"response_format": {"type": "json_object"}}, Requested(ANY_OBJECT)),
         ({"response_format": {"type": "json_object", "schema": SCHEMA}}, Requested(SCHEMA)),
         ({"response_format": by_schema(SCHEMA)}, Requested(SCHEMA)),
@@ -48,7 +48,10 @@ def by_schema(schema: Any) -> dict[str, Any]:
             },
             Requested(None, (WRITE,), must_call=True),
         ),
-        ({"tools": TOOLS, "parallel_tool_calls": False}, Requested(None, (READ, WRITE), one_call=True)),
+        (
+            {"tools": TOOLS, "tool_choice": "required", "parallel_tool_calls": False},
+            Requested(None, (READ, WRITE), must_call=True, one_call=True),
+        ),
         ({"tools": [offered("read", strict=True)]}, Requested(None, (Tool("read", SCHEMA, strict=True),))),
         (
             {"tools": [{"type": "function", "function": {"name": "now"}}], "tool_choice": "required"},

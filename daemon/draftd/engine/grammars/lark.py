@@ -50,7 +50,7 @@ def _answer(requested: Requested, marks: Marks, spelling: Spelling) -> str:
     if form is None:
         raise RefusedRequestError(
             f"this model writes tool calls in a form ({marks.calls or 'none'}) that cannot be enforced: "
-            "leave tool_choice at auto, strict at false, and parallel_tool_calls at true",
+            "leave tool_choice at auto and strict at false",
             param="tool_choice" if requested.must_call else "tools",
         )
     spelling.rules["call"] = " | ".join(form.rest(tool, spelling) for tool in requested.tools)

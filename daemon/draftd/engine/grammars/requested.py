@@ -1,7 +1,8 @@
 """What a request says about the form of its answer. Pure.
 
-`response_format` gives the content a schema, `tool_choice` asks for calls, `strict` and `parallel_tool_calls` bound
-them. Everything else leaves the model free, and then there is no grammar at all.
+`response_format` gives the content a schema, `tool_choice` asks for calls, and `strict` holds their arguments to
+their schemas. Everything else leaves the model free, and then there is no grammar at all. (That there is one call
+at most needs none: see `answers.answer_text`. A grammar knows of it all the same, so that its answer is whole.)
 """
 
 from __future__ import annotations
@@ -47,8 +48,7 @@ def requested(body: Mapping[str, Any]) -> Requested | None:
         return Requested(None, tools, True, one_call)
     if mode == "none":
         tools = ()
-    bounded = bool(tools) and (one_call or any(tool.strict for tool in tools))
-    if schema is None and not bounded:
+    if schema is None and not any(tool.strict for tool in tools):
         return None
     return Requested(schema, tools, False, one_call)
 

@@ -12,6 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from draftd.engine.grammars.schemas import closed
+
 # JSON as Python writes it, which is how models have seen most of it. If blanks were free, small models would write
 # them until their answer is full; and so the separators need no thought, and are drafted without a draft model.
 JSON_STYLE = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
@@ -21,7 +23,7 @@ def json_rule(schema: Any) -> str:
     """Return the symbol for JSON by a schema."""
     if isinstance(schema, bool):
         schema = {} if schema else {"not": {}}
-    return f"%json {json.dumps({**schema, 'x-guidance': JSON_STYLE}, ensure_ascii=False)}"
+    return f"%json {json.dumps({**closed(schema), 'x-guidance': JSON_STYLE}, ensure_ascii=False)}"
 
 
 @dataclass(slots=True)
