@@ -10,6 +10,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from itertools import cycle, islice, product
 from statistics import median
 from typing import Any
@@ -24,7 +25,7 @@ from tests.engine.served import Engine
 CHAT = "/v1/chat/completions"
 MAX_TOKENS = 1000
 ROUNDS = 9
-AUTO, ALONE, FORCED = {DRAFT_HEADER: AUTO_DRAFT}, {DRAFTERS_HEADER: ""}, {DRAFTERS_HEADER: "grammar"}
+AUTO, ALONE = {DRAFT_HEADER: AUTO_DRAFT}, {DRAFTERS_HEADER: ""}
 
 
 def called(name: str) -> dict[str, Any]:
@@ -95,9 +96,7 @@ def speed(pair: Engine, target: Engine) -> None:
         ):
             limit = ask(target, ALONE, **question, **fields)["usage"]["completion_tokens"]
             body = {**question, **extra, "max_tokens": limit}
-            ways[label] = lambda engine=engine, headers=headers, body=body: timed(
-                lambda: engine.ask(CHAT, headers, num_draft_tokens=8, **body)
-            )
+            ways[label] = partial(timed, partial(engine.ask, CHAT, headers, num_draft_tokens=8, **body))
         for way in ways.values():
             way()
         rounds = [{label: way() for label, way in ways.items()} for _ in range(ROUNDS)]
@@ -120,13 +119,15 @@ def main() -> None:
     pair = Engine("--model", TARGET, "--draft-model", DRAFT)
     target = Engine("--model", TARGET)
     try:
-        pair.listening(), target.listening()
+        pair.listening()
+        target.listening()
         if "--speed" in sys.argv:
             speed(pair, target)
         else:
             validity(pair, *(numbers or [1000]))
     finally:
-        pair.stop(), target.stop()
+        pair.stop()
+        target.stop()
 
 
 if __name__ == "__main__":

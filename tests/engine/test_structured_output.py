@@ -72,7 +72,10 @@ def test_calls_of_tools_fit_their_parameters(engine: Engine) -> None:
 
 
 def test_a_call_that_is_required_is_made(engine: Engine) -> None:
-    body = {"tools": tools_of({"now": {"type": "object", "properties": {}}}), "tool_choice": "required"}
+    body: dict[str, Any] = {
+        "tools": tools_of({"now": {"type": "object", "properties": {}}}),
+        "tool_choice": "required",
+    }
     choice = ask(engine, parallel_tool_calls=False, **body)
     assert calls_of(choice) == [("now", {})]
     assert choice["message"]["content"] is None
@@ -90,12 +93,11 @@ def test_a_stream_has_the_same_answer(engine: Engine) -> None:
 
 
 def test_what_a_grammar_forces_is_drafted_and_counted(engine: Engine) -> None:
-    _, lines = engine.generation(lambda: ask(engine, AUTO, **by_schema(SCHEMAS["long keys"])))
-    report = json.loads(next(line for line in lines if '"generation"' in line).partition(" ")[2])
-    forced = report["drafters"][GRAMMAR_DRAFTER]
+    engine.generation(lambda: ask(engine, AUTO, **by_schema(SCHEMAS["long keys"])))
+    forced = engine.records("generation")[-1]["drafters"][GRAMMAR_DRAFTER]
     assert forced["accepted"] == forced["proposed"] > 30
-    _, lines = engine.generation(lambda: ask(engine, NO_DRAFTS, **by_schema(SCHEMAS["long keys"])))
-    assert '"drafters": {}' in lines[-1]
+    engine.generation(lambda: ask(engine, NO_DRAFTS, **by_schema(SCHEMAS["long keys"])))
+    assert engine.records("generation")[-1]["drafters"] == {}
 
 
 @pytest.mark.parametrize(
@@ -109,9 +111,8 @@ def test_what_a_grammar_forces_is_drafted_and_counted(engine: Engine) -> None:
 def test_what_cannot_be_enforced_is_refused_before_its_turn(
     engine: Engine, body: dict[str, Any], param: str
 ) -> None:
-    status, answer = engine.post(
-        CHAT, json.dumps({"messages": MESSAGES, **body}), {"Content-Type": "application/json"}
-    )
+    text = json.dumps({"messages": MESSAGES, **body})
+    status, answer = engine.post(CHAT, text, {"Content-Type": "application/json"})
     assert status == 400
     assert json.loads(answer)["error"]["param"] == param
 
