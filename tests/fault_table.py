@@ -74,6 +74,10 @@ FAULTS = {
     56: ("an exception in one worker's task", "logged; that worker goes on, others do not notice"),
     57: ("a load that makes no progress", "its place given up, then failed, with its probe's answer"),
     58: ("a worker floods its output", "half of the loop at most; neighbours answer as before"),
+    59: (
+        "servers of others",
+        "what they send differently is what was promised; errors keep status, type, code",
+    ),
 }
 
 
