@@ -21,11 +21,11 @@ import structlog
 import watchfiles
 
 from draftd import __version__
-from draftd.errors import ConfigError, DraftdError
+from draftd.errors import ConfigError
 from draftd.instance import Instance
 from draftd.profiles import ProfileSet
 from draftd.settings import Settings
-from draftd.sockets import holder_of
+from draftd.sockets import is_answered, why_not_listening
 from draftd.telemetry.metrics import Metrics
 from draftd.telemetry.output import Sink
 from draftd.telemetry.records import (
@@ -277,12 +277,12 @@ def handle_signals(daemon: Daemon) -> None:
 
 async def _open(listener: Listener, settings: Settings) -> None:
     host, port = settings.host, settings.port
+    if await asyncio.to_thread(is_answered, host, port):
+        raise ConfigError(await asyncio.to_thread(why_not_listening, host, port, None))
     try:
         await listener.open(host, port)
-    except OSError as error:
-        holder = await asyncio.to_thread(holder_of, port)
-        why = f": {holder}" if holder.pid else f": {error.strerror}"
-        raise DraftdError(f"cannot listen on {host}:{port}{why}; '--port' chooses another port") from error
+    except (OSError, UnicodeError) as error:  # UnicodeError: a name that no name can be
+        raise ConfigError(await asyncio.to_thread(why_not_listening, host, port, error)) from error
 
 
 def _guard(settings: Settings) -> Guard:

@@ -7,7 +7,6 @@ away with the folder while a daemon runs (cleaners of temporary files do that): 
 
 from __future__ import annotations
 
-import asyncio
 import fcntl
 import json
 import os
@@ -20,7 +19,6 @@ from types import TracebackType
 from typing import IO, Self
 
 import psutil
-import structlog
 
 from draftd.errors import AlreadyRunningError, ConfigError, DraftdError, NotRunningError
 
@@ -29,8 +27,6 @@ NOTE = "daemon.json"
 AGENT = "dev.draftd"  # the label of the launchd agent
 TRIES = 5
 LOOK_AGAIN = 1.0  # seconds between looks at the folder
-
-log = structlog.get_logger("instance")
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,11 +56,16 @@ class Instance:
 
     def announce(self, url: str, version: str) -> None:
         """Write where this daemon answers."""
-        self._note = Running(os.getpid(), _created(os.getpid()), url, version, _agent())
+        self._note = Running(os.getpid(), _created(os.getpid()), url, version, AGENT if is_agent() else "")
         self._write(self._note)
 
     async def keep(self) -> None:
         """Take the folder again whenever it is swept: else this daemon is not found, and another can start."""
+        import asyncio  # here, as a command that looks for the daemon needs neither
+
+        import structlog
+
+        log = structlog.get_logger("instance")
         reason = ""
         while True:
             await asyncio.sleep(LOOK_AGAIN)
@@ -189,9 +190,9 @@ def _created(pid: int) -> float:
     return psutil.Process(pid).create_time() - boot
 
 
-def _agent() -> str:
-    """launchd puts its job's name into the environment, where a terminal may put its own."""
-    return AGENT if os.environ.get("XPC_SERVICE_NAME") == AGENT else ""
+def is_agent() -> bool:
+    """Whether launchd started this process: its job's name is in the environment, as a terminal's own may be."""
+    return os.environ.get("XPC_SERVICE_NAME") == AGENT
 
 
 def _who(state_dir: Path) -> str:

@@ -19,7 +19,7 @@ import pytest_asyncio
 from draftd.web.request_body import Endpoint
 from tests.harness import QUICK, Answer, Served, chat, serving
 
-pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.fault(59)]
+pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.fault(65)]
 
 SERVER = Path(__file__).parents[1] / "raw_server.py"
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n"

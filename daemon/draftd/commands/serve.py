@@ -6,6 +6,7 @@ import shutil
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -13,7 +14,7 @@ from rich.live import Live
 
 from draftd.commands.shared import ProfileArguments, ProfilesDir, StateDir, err
 from draftd.console import memory, what_next, workers_table
-from draftd.errors import DraftdError
+from draftd.errors import ConfigError, DraftdError
 from draftd.hub import weight_bytes
 from draftd.profile_files import load_dir
 from draftd.profiles import Profile, ProfileSet, select
@@ -22,6 +23,7 @@ from draftd.sharing import could_share
 
 if TYPE_CHECKING:
     from draftd.app import Daemon
+    from draftd.telemetry.rotating_file import RotatedStream
 
 SETTLED = {"ready", "failed", "stopped", "backoff"}
 
@@ -52,7 +54,6 @@ def up(
 
     from draftd.app import handle_signals, run
     from draftd.telemetry.logging_setup import configure
-    from draftd.telemetry.rotating_file import RotatedStream
 
     settings = load_settings(
         host=host,
@@ -68,7 +69,7 @@ def up(
     )
     live = not plain and err.is_terminal
     level = "warning" if live and settings.log_level == "info" else settings.log_level
-    configure(settings.log_format, level, RotatedStream(settings.log_file) if settings.log_file else None)
+    configure(settings.log_format, level, _log_stream(settings.log_file) if settings.log_file else None)
     savings = [*what_sharing_saves(load().profiles.values(), share=settings.share_engine)]
 
     async def beside(daemon: Daemon) -> None:
@@ -77,8 +78,29 @@ def up(
 
     try:
         uvloop.run(run(settings, load, beside, watched=watched))
-    except* DraftdError as group:
-        raise group.exceptions[0] from None
+    except BaseExceptionGroup as group:
+        raise _cause(group) from None
+
+
+def _cause(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """What a person can do something about, if that is all there is; else the whole group, which tells of a bug."""
+    _, others = group.split((DraftdError, OSError))
+    found: BaseException = group
+    while others is None and isinstance(found, BaseExceptionGroup):
+        found = found.exceptions[0]
+    return found
+
+
+def _log_stream(file: Path) -> RotatedStream:
+    """The daemon's own log, which could say nothing of it later that it cannot be written."""
+    from draftd.telemetry.rotating_file import RotatedStream
+
+    stream = RotatedStream(file)
+    try:
+        stream.write("")
+    except OSError as error:
+        raise ConfigError(f"the log file {file} cannot be written: {error.strerror}") from error
+    return stream
 
 
 def _loader(settings: Settings, names: list[str]) -> Callable[[], ProfileSet]:

@@ -20,7 +20,7 @@ from typing import assert_never
 import structlog
 
 from draftd.profiles import Profile
-from draftd.sockets import holder_of
+from draftd.sockets import holders_of
 from draftd.workers import command, machine
 from draftd.workers.health import Watched, watch
 from draftd.workers.process import Child, contained, tell_fault
@@ -260,7 +260,7 @@ class Worker:
 
         try:
             self._port, skipped = self._services.ports.take(self)
-            self._notes = tuple([str(await asyncio.to_thread(holder_of, port)) for port in skipped])
+            self._notes = tuple([str(await asyncio.to_thread(holders_of, port)) for port in skipped])
             self._spawned_at = time.monotonic()
             limit = self._services.drain_timeout
             watched = self.watched = Watched(self._port, lambda: self.profile, self._usage, limit)

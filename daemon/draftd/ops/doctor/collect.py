@@ -41,7 +41,7 @@ from draftd.profile_files import load_dir
 from draftd.profiles import Profile
 from draftd.settings import Settings
 from draftd.sharing import groups
-from draftd.sockets import holder_of, is_free_port
+from draftd.sockets import holders_of, is_answered, is_free_port
 
 WATCHED = 0.3  # seconds over which processor use is measured
 # mlx_lm.utils.MODEL_REMAPPING of 0.32: model types that are served by the file of another.
@@ -204,11 +204,14 @@ def _ports(
     for number in range(settings.base_port, min(settings.base_port + floating, 65536)):
         wanted.setdefault(number, ("worker", "workers"))
     for number, (purpose, owner) in sorted(wanted.items()):
-        if is_free_port(number):
+        answered = purpose == "proxy" and is_answered(settings.host, number)
+        if is_free_port(number) and not answered:
             yield WantedPort(number, purpose, owner)
             continue
-        holder = holder_of(number)
-        yield WantedPort(number, purpose, owner, str(holder), holder.pid, ours=holder.pid in family)
+        holders = holders_of(number)
+        pids = tuple(process.pid for process in holders.processes)
+        ours = bool(pids) and family.issuperset(pids)
+        yield WantedPort(number, purpose, owner, str(holders), pids, ours=ours)
 
 
 def _family(running: RunningDaemon | None) -> set[int]:

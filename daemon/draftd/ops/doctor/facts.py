@@ -35,15 +35,15 @@ Purpose = Literal["proxy", "fixed", "worker"]
 class WantedPort:
     """A port that draftd wants for the proxy or for the profile `owner`.
 
-    `held` says in words who holds it, "" if it is free; `pid` is the holder's where the system tells. `ours` if the
-    running daemon or one of its workers is the holder.
+    `held` says in words who holds it, "" if it is free; `pids` are the holders' where the system tells. `ours` if
+    the running daemon and its workers are all of them.
     """
 
     number: int
     purpose: Purpose
     owner: str
     held: str = ""
-    pid: int | None = None
+    pids: tuple[int, ...] = ()
     ours: bool = False
 
 

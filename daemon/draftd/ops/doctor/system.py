@@ -171,7 +171,7 @@ def ports(facts: Facts) -> Iterator[Finding]:
 def _busy(port: WantedPort, system: str, *, running: bool) -> Finding:
     who = "lsof -nP" if system == "Darwin" else "ss -ltnp"
     find = f"sudo {who} {f'-iTCP:{port.number} -sTCP:LISTEN' if system == 'Darwin' else f'sport = :{port.number}'}"
-    free = f"kill {port.pid}" if port.pid else f"find out who with: {find}"
+    free = f"kill {' '.join(map(str, port.pids))}" if port.pids else f"find out who with: {find}"
     if port.purpose == "worker":
         why = "workers skip it and take the next free port"
         return Finding(Severity.NOTE, "ports", port.held, why, f"nothing, or: {free}")
