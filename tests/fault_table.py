@@ -75,6 +75,7 @@ FAULTS = {
     57: ("a load that makes no progress", "its place given up, then failed, with its probe's answer"),
     58: ("a worker floods its output", "half of the loop at most; neighbours answer as before"),
     59: ("a field that nobody honours", "400 with its name, never accepted and ignored"),
+    65: ("servers of others", 'answer as was promised; errors keep status, type, code; no false "ended"'),
     70: ("`up` cannot start", "one sentence, exit 2 where a restart mends nothing; a free port offered"),
     71: ("bodies of 31 MB", "parsed elsewhere: nobody held up, health not judged, memory given back"),
 }

@@ -62,6 +62,7 @@ CASES: dict[str, tuple[Callable[[Wire], bytes], int, dict[str, str], set[str]]] 
     "form": (lambda w: w.post(BODY, KEY, kind="text/plain"), 415, JSON, set()),
     "full": (lambda w: w.chat("hi", KEY, model="full"), 429, JSON, {*ROUTED, "retry-after"}),
     "worker's": (lambda w: w.chat("[[status 500]]", KEY), 502, JSON, SERVED),
+    "overloaded": (lambda w: w.chat("[[status 529]]", KEY), 529, JSON, SERVED),
     "stopped": (lambda w: w.chat("hi", KEY, model="off"), 503, JSON | {"x-should-retry": "false"}, ROUTED),
 }
 

@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from email.utils import formatdate
-from http import HTTPStatus
+from http.client import responses
 from typing import cast
 
 from draftd.web.client import JSON, ClientExchange, Limits, RequestHead
@@ -221,7 +221,7 @@ class FastExchange(ClientExchange):
 
     def _head(self, own: str) -> bytes:
         lines = "".join([f"{name}: {value}\r\n" for name, value in self.headers.items()])
-        phrase, date = HTTPStatus(self.status).phrase, _date(int(time.time()))
+        phrase, date = responses.get(self.status, ""), _date(int(time.time()))
         return f"HTTP/1.1 {self.status} {phrase}\r\n{own}{lines}Date: {date}\r\n\r\n".encode()
 
     def cut(self) -> None:
