@@ -75,6 +75,7 @@ FAULTS = {
     57: ("a load that makes no progress", "its place given up, then failed, with its probe's answer"),
     58: ("a worker floods its output", "half of the loop at most; neighbours answer as before"),
     70: ("`up` cannot start", "one sentence, exit 2 where a restart mends nothing; a free port offered"),
+    71: ("terminal escapes of others", "shown as text by every verb; one place prints"),
 }
 
 
