@@ -76,6 +76,8 @@ FAULTS = {
     58: ("a worker floods its output", "half of the loop at most; neighbours answer as before"),
     70: ("`up` cannot start", "one sentence, exit 2 where a restart mends nothing; a free port offered"),
     71: ("terminal escapes of others", "shown as text by every verb; one place prints"),
+    72: ("a state folder open to others", "refused, or mended; no link in it is followed"),
+    73: ("a pipe or device as a file", "told what it is; nothing waits for it"),
 }
 
 

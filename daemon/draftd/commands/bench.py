@@ -14,6 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from draftd.commands.shared import ProfilesDir, StateDir
 from draftd.console import err, out
 from draftd.errors import ConfigError, DraftdError, NotRunningError
+from draftd.files import make_private_folder, write_private
 from draftd.instance import find_daemon
 from draftd.ops.bench.chart import to_svg
 from draftd.ops.bench.daemon import Rows, private_daemon
@@ -74,8 +75,8 @@ def run_bench(
     _show(report, as_json=as_json, as_markdown=as_markdown)
     try:
         if not demo:
-            settings.state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-            (settings.state_dir / SAVED).write_text(json.dumps(to_json(report)), "utf-8")
+            make_private_folder(settings.state_dir)
+            write_private(settings.state_dir / SAVED, json.dumps(to_json(report)))
         if chart is not None:
             chart.write_text(to_svg(report), "utf-8")
     except OSError as error:

@@ -64,9 +64,7 @@ def up(
         share_engine=share_engine,
     )
     load = _demo_loader(names or []) if demo else _loader(settings, names or [])
-    watched = (
-        () if demo else tuple(d for d in (settings.profiles_dir(), *settings.prompt_dirs()) if d.is_dir())
-    )
+    watched = () if demo else (settings.profiles_dir(), *settings.prompt_dirs())
     live = not plain and err.is_terminal
     level = "warning" if live and settings.log_level == "info" else settings.log_level
     configure(settings.log_format, level, _log_stream(settings.log_file) if settings.log_file else None)
