@@ -186,7 +186,7 @@ def test_the_child_has_no_key_and_ends_with_the_daemon(tmp_path: Path) -> None:
         child.wait(LIMIT)
 
 
-@pytest.mark.fault(71)
+@pytest.mark.fault(74)
 @pytest.mark.skipif(
     sys.platform != "linux", reason="other systems' allocators return large blocks by themselves"
 )
@@ -201,7 +201,7 @@ def test_large_blocks_that_are_freed_go_back_to_the_system_whatever_lies_between
     assert int(told.stdout) < 10 * 2**20
 
 
-@pytest.mark.fault(71)
+@pytest.mark.fault(74)
 async def test_large_bodies_hold_nobody_up_and_leave_no_memory_behind(
     wire: Wire, tmp_path: Path, measured: Callable[[float], None]
 ) -> None:

@@ -431,7 +431,7 @@ async def test_no_answer_in_time_is_a_miss_and_the_next_check_follows_at_once(be
     assert 0.05 < three - two < LIMIT / 2
 
 
-@pytest.mark.fault(71)
+@pytest.mark.fault(74)
 async def test_health_is_not_judged_by_a_clock_that_the_daemon_itself_stopped(bench: Bench) -> None:
     bench.server.holds_up = OFTEN.timeout * 2
     async with bench.watching():

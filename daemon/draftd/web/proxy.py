@@ -23,7 +23,7 @@ from draftd.web.request_body import Endpoint, Forward
 from draftd.web.routed_request import Refused
 from draftd.web.router import Router
 from draftd.web.worker_http import IN_THE_MIDDLE, BrokenOffError, WorkerConnection
-from draftd.workers.command import HOST, upstream_model
+from draftd.workers.command import HOST
 from draftd.workers.supervisor import Supervisor
 from draftd.workers.usage import Lease
 from draftd.workers.worker import Worker
