@@ -25,10 +25,11 @@ LIMIT = 10.0
 QUIT = "import signal, sys; print('flags', *sys.argv[1:], flush=True); signal.pause()"
 SPARE = f"""
 import os
-from draftd.engine import channel, lifeline, records, spare
+from draftd.engine import channel, lifeline, spare
 lifeline.hold(os.environ)
+socket = int(os.environ["DRAFTD_CHANNEL_FD"])
 channel.hold(os.environ)
-records.report(records.record("started"))
+os.write(socket, b'{{"event": "started"}}\\n')
 print("imported", flush=True)
 if os.environ["KIND"] != "slow":
     spare.until_taken(spare.take_stdin())

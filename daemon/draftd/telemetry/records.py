@@ -20,6 +20,7 @@ from itertools import zip_longest
 
 from draftd import protocol
 from draftd.protocol import (
+    GRAMMAR_DRAFTER,
     LOOKUP_DRAFTER,
     MODEL_DRAFTER,
     PAPER_RULE,
@@ -38,7 +39,7 @@ MAX_ACCEPTANCE_LINE = (
 )
 MAX_POSITIONS = 1024
 MAX_TEXT = 500  # characters
-DRAFTERS = (LOOKUP_DRAFTER, MODEL_DRAFTER)
+DRAFTERS = (GRAMMAR_DRAFTER, LOOKUP_DRAFTER, MODEL_DRAFTER)
 
 _PROGRESS = re.compile(r"Prompt processing progress: ([0-9]{1,12})/([0-9]{1,12})")
 

@@ -17,11 +17,12 @@ MAX_BACKOFF_WAIT = 10.0  # seconds of backoff that a new request waits out; beyo
 @dataclass(frozen=True, slots=True)
 class Lease:
     """A ready child for one request, which must have the `headers`. Call `progress` whenever a part of the answer
-    comes.
+    comes. `child` is its number.
     """
 
     port: int
     headers: Mapping[str, str]
+    child: int
     progress: Callable[[], None]
 
 
