@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import signal
 import socket
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -393,7 +392,7 @@ async def test_a_silent_answer_is_stalled_unless_the_engine_says_that_it_gets_on
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A worker of mlx_lm's, played by the scripted server."""
-    scripted = [sys.executable, str(FAKE_SERVER), "--port"]
+    scripted = [*FAKE_SERVER, "--port"]
     monkeypatch.setattr("draftd.workers.command.argv", lambda _, port: [*scripted, str(port)])
     limits = QUICK + "[health]\ninterval = 0.05\nstall_timeout = 0.6\n"
     async with serving(tmp_path, {"a": f'model = "fake"\n{limits}'}) as served:
