@@ -19,7 +19,7 @@ from draftd.web.client import ClientExchange, StreamReply
 from draftd.web.request_body import Endpoint, Forward, parse_body, prepare
 from draftd.web.router import Router
 from draftd.web.worker_http import WorkerConnection
-from draftd.workers.command import HOST, upstream_model
+from draftd.workers.command import HOST
 from draftd.workers.supervisor import Supervisor
 from draftd.workers.usage import Lease
 from draftd.workers.worker import Worker
@@ -125,7 +125,7 @@ class Proxy:
         exchange.profile = exchange.headers["x-draftd-profile"] = profile.name
         client_model = body.get("model") or profile.name
         prompt = table.profiles.prompt_of(profile)
-        forward = prepare(body, endpoint, profile, prompt, upstream_model(profile), client_model)
+        forward = prepare(body, endpoint, profile, prompt, profile.upstream_model, client_model)
         call = Call(profile.name, forward, exchange.headers)
         if not forward.stream:
             await exchange.answer(200, await self._relay(call))
