@@ -142,7 +142,7 @@ class Profile(Table):
 
     @property
     def files(self) -> tuple[str, ...]:
-        """All that mlx_lm loads, models and adapter; nothing for a `command`, whose files nobody here knows."""
+        """All that mlx_lm loads, models and adapter; nothing for a `command`, whose files we do not know."""
         if self.command:
             return ()
         return (*self.models, self.adapter_path) if self.adapter_path else self.models
