@@ -27,9 +27,7 @@ def check(profiles: ProfilesDir = None) -> None:
         line = f"{profile.name}: {profile.model}, {_drafting(profile, models)}"
         out.print(line, highlight=False, markup=False, soft_wrap=True)
     if absent:
-        text = (
-            "of models that are not here yet it is taken for granted that they can be drafted: nearly all can"
-        )
+        text = "models that are not on this machine yet are assumed to be ones that can be drafted: nearly all are"
         out.print(text, highlight=False, soft_wrap=True)
     out.print(
         f"{len(found.profiles)} profiles in {settings.profiles_dir()} are valid",
