@@ -1,6 +1,6 @@
 """Where a key stands in a TOML text (tomllib does not say), and why pydantic refused it, in plain words.
 
-Pure. Enough for the flat files we read: top-level keys, tables and dotted keys. Everything inside an inline table or
+Pure. Enough for the flat files we read: top-level keys, tables and dotted keys. What is inside an inline table or
 an array has the place of its key.
 """
 

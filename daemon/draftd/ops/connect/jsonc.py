@@ -29,7 +29,7 @@ class JsoncError(ValueError):
 
 @dataclass(slots=True)
 class _Node:
-    """A value and its place in the text. `members` is None if it is not an object; of equal keys the last counts."""
+    """A value and its place in the text. `members` is None if it is no object; of equal keys the last counts."""
 
     value: Any
     start: int
