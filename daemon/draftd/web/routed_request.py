@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from draftd.errors import RequestError
 from draftd.web.request_body import Endpoint, Forward, parse_body, prepare
 from draftd.web.router import RoutingTable
-from draftd.workers.command import upstream_model
 
 # Values in a body: lists, objects, and what stands in them. A conversation of ten thousand messages has half as
 # many; millions of them fit into a body that is allowed, and each takes a hundred bytes of memory and more.
@@ -41,7 +40,7 @@ def route(raw: bytes, endpoint: Endpoint, table: RoutingTable) -> Routed | Refus
         name = profile.name
         prompt = table.profiles.prompt_of(profile)
         client_model = body.get("model") or name
-        forward = prepare(body, endpoint, profile, prompt, upstream_model(profile), client_model)
+        forward = prepare(body, endpoint, profile, prompt, profile.upstream_model, client_model)
     except RequestError as error:
         return Refused(name, error)
     return Routed(name, forward)
