@@ -16,6 +16,7 @@ from draftd.errors import RequestError
 from draftd.profiles import MAX_AUTO_DRAFT, Profile
 from draftd.protocol import (
     AUTO_DRAFT,
+    COUNT_FIELD,
     DRAFT_HEADER,
     DRAFTERS_HEADER,
     LOGIT_BIAS_FIELD,
@@ -93,7 +94,11 @@ def prepare(
     if "tools" in fields:
         fields["tools"] = [_tool(tool, f"tools[{n}]", foreign) for n, tool in enumerate(fields["tools"])]
     stream = fields.get("stream", False)
-    if not foreign:
+    if foreign:
+        if fields.pop(COUNT_FIELD, False):  # unknown to it: it reads the prompt, and says how long it was
+            fields.pop("max_completion_tokens", None)
+            fields["max_tokens"] = 1
+    else:
         fields = _with_an_effect(fields, TABLES[endpoint])
     _fill_in(fields, profile)
     headers = _drafting(fields, profile)
