@@ -114,8 +114,8 @@ async def test_errors_are_the_ones_of_the_package(scripted: Served) -> None:
         assert (body["type"], body["error"]["type"]) == ("error", "not_found_error")
         refused: dict[str, Any] = {
             "container": {"extra_body": {"container": "x"}},
-            "tool_choice": {"tools": TOOLS, "tool_choice": {"type": "any"}},
-            "output_config.format": {"extra_body": {"output_config": {"format": {"type": "json_schema"}}}},
+            "tool_choice": {"tools": TOOLS, "tool_choice": {"type": "some"}},
+            "output_config.format": {"extra_body": {"output_config": {"format": {"type": "grammar"}}}},
             "mesages": {"extra_body": {"mesages": []}},
             "only text": {
                 "messages": [

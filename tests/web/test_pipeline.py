@@ -62,6 +62,7 @@ CASES: dict[str, tuple[Callable[[Wire], bytes], int, dict[str, str], set[str]]] 
     "form": (lambda w: w.post(BODY, KEY, kind="text/plain"), 415, JSON, set()),
     "full": (lambda w: w.chat("hi", KEY, model="full"), 429, JSON, {*ROUTED, "retry-after"}),
     "worker's": (lambda w: w.chat("[[status 500]]", KEY), 502, JSON, SERVED),
+    "overloaded": (lambda w: w.chat("[[status 529]]", KEY), 529, JSON, SERVED),
     "stopped": (lambda w: w.chat("hi", KEY, model="off"), 503, JSON | {"x-should-retry": "false"}, ROUTED),
 }
 
@@ -259,13 +260,9 @@ async def own(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Served]
 @pytest.mark.parametrize(
     ("fields", "param", "code"),
     [
-        ({"response_format": {"type": "json_object"}}, "response_format", "unsupported_value"),
-        ({"tool_choice": "required"}, "tool_choice", "unsupported_value"),
-        (
-            {"tool_choice": {"type": "function", "function": {"name": "f"}}},
-            "tool_choice",
-            "unsupported_value",
-        ),
+        ({"reasoning_effort": "low"}, "reasoning_effort", "unsupported_parameter"),
+        ({"tool_choice": "sometimes"}, "tool_choice", None),
+        ({"store": True}, "store", "unsupported_value"),
         ({"functions": [{"name": "f"}]}, "functions", "unsupported_value"),
         ({"stream": True, "audio": {"voice": "a", "format": "wav"}}, "audio", "unsupported_parameter"),
         ({"temprature": 0.5}, "temprature", "unknown_parameter"),

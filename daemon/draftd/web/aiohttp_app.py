@@ -6,7 +6,7 @@ import asyncio
 import functools
 import json
 import logging
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 
 from aiohttp import hdrs, web
 from aiohttp.typedefs import Middleware
@@ -17,6 +17,7 @@ from draftd.web import openapi
 from draftd.web.client import JSON, ClientExchange, Limits, RequestHead
 from draftd.web.error_bodies import error_body
 from draftd.web.pipeline import COMPLETIONS, Pipeline, identity, too_large
+from draftd.web.routed_request import Dialect
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 MAX_LINGER = 2.0  # seconds that a refused client may go on sending before its connection is closed
@@ -27,8 +28,8 @@ _SILENT.setLevel(logging.CRITICAL)
 
 def make_runner(pipeline: Pipeline, routes: Iterable[web.RouteDef], limits: Limits) -> web.AppRunner:
     """The server of completions and of `routes`; to be set up and cleaned up."""
-    app = web.Application(client_max_size=limits.max_body, middlewares=[_middleware(pipeline, limits)])
-    completions = [web.post(path, _completion(pipeline, asked.label)) for path, asked in COMPLETIONS.items()]
+    app = web.Application(middlewares=[_middleware(pipeline, limits)])
+    completions = [web.post(path, _completion(pipeline, dialect)) for path, dialect in COMPLETIONS.items()]
     for route in (*routes, *completions, web.get("/openapi.json", _document(app))):
         web.RouteDef(route.method, route.path, route.handler, {**route.kwargs, **_EXPECT}).register(
             app.router
@@ -92,13 +93,18 @@ class AiohttpExchange(ClientExchange):
     async def body(self) -> bytes:
         if hdrs.EXPECT in self.head.headers and self._request.transport is not None:
             self._request.transport.write(CONTINUE)  # only now: a body is asked for from whom it is wanted
+        # Not by request.read(): aiohttp keeps what that returns, and a request is part of a cycle, so large bodies
+        # would stay until the garbage collector comes by.
+        body = bytearray()
         try:
             async with asyncio.timeout(self._limits.body):
-                return await self._request.read()
+                async for piece in self._request.content.iter_any():
+                    body += piece
+                    if len(body) > self._limits.max_body:
+                        raise too_large(self._limits)
         except TimeoutError as error:
             raise RequestError(408, f"the body did not come within {self._limits.body:g} s") from error
-        except web.HTTPRequestEntityTooLarge as error:
-            raise too_large(self._limits) from error
+        return bytes(body)
 
     async def answer(self, status: int, body: bytes, content_type: str = JSON) -> None:
         await self.send(web.Response(status=status, body=body, headers={hdrs.CONTENT_TYPE: content_type}))
@@ -165,7 +171,7 @@ def _middleware(pipeline: Pipeline, limits: Limits) -> Middleware:
     return middleware
 
 
-_ASKING = {
+_ASKING: Mapping[Dialect, str] = {
     "chat.completions": "Ask a model, as with OpenAI's chats; by server-sent events if `stream` is true.",
     "completions": "Continue a text, as with OpenAI's completions; by server-sent events if `stream` is true.",
     "messages": "Ask a model, as with Anthropic's messages; answered by their events if `stream` is true.",
@@ -173,13 +179,13 @@ _ASKING = {
 }
 
 
-def _completion(pipeline: Pipeline, label: str) -> Handler:
+def _completion(pipeline: Pipeline, dialect: Dialect) -> Handler:
     async def handle(request: web.Request) -> web.StreamResponse:
         exchange = request[EXCHANGE]
         await pipeline.complete(exchange)
         return exchange.response
 
-    handle.__doc__ = _ASKING[label]
+    handle.__doc__ = _ASKING[dialect]
 
     return handle
 

@@ -13,7 +13,6 @@ import json
 import secrets
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
 from typing import TypeVar
 
 import structlog
@@ -25,28 +24,16 @@ from draftd.web.dialects import messages_errors
 from draftd.web.error_bodies import error_body, error_event, error_headers, status_of
 from draftd.web.guard import Guard
 from draftd.web.proxy import Proxy
-from draftd.web.request_body import Endpoint
-from draftd.web.translation import CountExchange, MessagesExchange
+from draftd.web.routed_request import Dialect
+from draftd.web.translation import translated
 
 log = structlog.get_logger("web")
-
-
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """What a path asks for: `label` counts it, `endpoint` answers it, `translated` is for another dialect."""
-
-    label: str
-    endpoint: Endpoint
-    translated: Callable[[ClientExchange], ClientExchange] | None = None
-
-
-_CHAT = Asked("chat.completions", "chat.completions")
-COMPLETIONS: Mapping[str, Asked] = {
-    "/v1/chat/completions": _CHAT,
-    "/chat/completions": _CHAT,
-    "/v1/completions": Asked("completions", "completions"),
-    "/v1/messages": Asked("messages", "chat.completions", MessagesExchange),
-    "/v1/messages/count_tokens": Asked("count_tokens", "chat.completions", CountExchange),
+COMPLETIONS: Mapping[str, Dialect] = {
+    "/v1/chat/completions": "chat.completions",
+    "/chat/completions": "chat.completions",
+    "/v1/completions": "completions",
+    "/v1/messages": "messages",
+    "/v1/messages/count_tokens": "count_tokens",
 }
 MESSAGES = "/v1/messages"  # what is below it answers in Anthropic's form, errors too
 SERVER = "draftd"
@@ -86,10 +73,8 @@ class Pipeline:
 
     def complete(self, exchange: ClientExchange) -> Awaitable[None]:
         """Handle a request for a completion."""
-        asked = COMPLETIONS[exchange.head.path]
-        return self._proxy.handle(
-            asked.translated(exchange) if asked.translated else exchange, asked.endpoint
-        )
+        dialect = COMPLETIONS[exchange.head.path]
+        return self._proxy.handle(translated(exchange, dialect), dialect)
 
     async def run(self, exchange: Exchange, handle: Callable[[Exchange], Awaitable[None]]) -> None:
         """Answer one request by `handle`, which may raise.
@@ -142,7 +127,7 @@ class Pipeline:
     def _count(self, exchange: ClientExchange, status: int, seconds: float) -> None:
         path = exchange.head.path
         if path in COMPLETIONS:
-            self._metrics.request(exchange.profile, COMPLETIONS[path].label, status, seconds)
+            self._metrics.request(exchange.profile, COMPLETIONS[path], status, seconds)
         elif path.startswith("/v1/models"):
             self._metrics.request(None, "models", status, seconds)
 

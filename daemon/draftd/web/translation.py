@@ -1,24 +1,22 @@
 """Stands between a client that speaks another dialect and the proxy, which knows chats in OpenAI's form.
 
-Theory of operation. To the proxy this is a client's exchange like any other: it reads the request of a chat from
-it, and writes the answer to it. The request is translated before, and each event of the answer after; nothing else
-in the daemon knows of the dialect but the errors' form. The answer is always a stream here. A client that wants it
-in one piece gets what the events have made.
+Theory of operation. A request is translated where it is parsed, in `routed_request`. To the proxy this here is a
+client's exchange like any other, to which it writes the answer of a chat; each event, or the whole, is translated
+on its way to the client. Nothing else in the daemon knows of the dialect but the errors' form.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from draftd.errors import WorkerError
 from draftd.web import json_codec
 from draftd.web.answer_stream import DONE
 from draftd.web.client import JSON, ClientExchange
-from draftd.web.dialects.messages_answer import Event, MessageAnswer
-from draftd.web.dialects.messages_request import chat_request, count_request
-from draftd.web.request_body import parse_body
+from draftd.web.dialects.messages_answer import Event, MessageAnswer, whole_message
+from draftd.web.routed_request import Dialect
 
 _EVENT_END = b"\n\n"
 _PING: Event = {"type": "ping"}
@@ -45,6 +43,9 @@ class Translated(ClientExchange):
     def profile(self, name: str | None) -> None:
         self._inner.profile = name
 
+    async def body(self) -> bytes:
+        return await self._inner.body()
+
     async def answer(self, status: int, body: bytes, content_type: str = JSON) -> None:
         await self._inner.answer(status, body, content_type)
 
@@ -67,26 +68,16 @@ class MessagesExchange(Translated):
     def __init__(self, inner: ClientExchange) -> None:
         super().__init__(inner)
         self._answer = MessageAnswer()
-        self._streams = False
 
-    async def body(self) -> bytes:
-        """The request as one for a chat. Raises RequestError."""
-        asked = parse_body(await self._inner.body())
-        chat = chat_request(asked)
-        self._streams = bool(asked.get("stream"))
-        return json_codec.dumps(chat)
+    async def answer(self, status: int, body: bytes, content_type: str = JSON) -> None:
+        message = whole_message(json_codec.loads(body))
+        await self._inner.answer(status, json_codec.dumps(message), content_type)
 
     async def write(self, data: bytes) -> None:
-        events = _sent(self._events(data))
-        if self._streams and events:
-            await self._inner.write(events)
+        await self._inner.write(_sent(self._events(data)))
 
     async def finish(self, data: bytes) -> None:
-        events = _sent([*self._events(data), *self._answer.finish()])
-        if self._streams:
-            await self._inner.finish(events)
-        else:
-            await self._inner.answer(200, json_codec.dumps(self._answer.message))
+        await self._inner.finish(_sent([*self._events(data), *self._answer.finish()]))
 
     def _events(self, data: bytes) -> Iterable[Event]:
         for event in data.removesuffix(DONE).split(_EVENT_END):
@@ -99,10 +90,6 @@ class MessagesExchange(Translated):
 class CountExchange(Translated):
     """A request for `/v1/messages/count_tokens`."""
 
-    async def body(self) -> bytes:
-        """The request as one for a chat that only counts. Raises RequestError."""
-        return json_codec.dumps(count_request(parse_body(await self._inner.body())))
-
     async def answer(self, status: int, body: bytes, content_type: str = JSON) -> None:
         usage: Any = json_codec.loads(body).get("usage")
         if not usage:
@@ -110,6 +97,15 @@ class CountExchange(Translated):
         await self._inner.answer(
             status, json.dumps({"input_tokens": usage["prompt_tokens"]}).encode(), content_type
         )
+
+
+_EXCHANGES: Mapping[Dialect, type[Translated]] = {"messages": MessagesExchange, "count_tokens": CountExchange}
+
+
+def translated(exchange: ClientExchange, dialect: Dialect) -> ClientExchange:
+    """The exchange as the proxy is to have it: the client's own where nothing has to be translated."""
+    made = _EXCHANGES.get(dialect)
+    return exchange if made is None else made(exchange)
 
 
 def _sent(events: Iterable[Event]) -> bytes:

@@ -61,16 +61,26 @@ def messages(*sent: dict[str, Any]) -> list[dict[str, Any]]:
             {"thinking": {"type": "adaptive", "display": "omitted"}},
             {"chat_template_kwargs": {"enable_thinking": True}},
         ),
-        ({"output_config": {"effort": "high"}, "metadata": {"user_id": "x"}, "stream": True}, {}),
+        ({"output_config": {"effort": "high"}, "metadata": {"user_id": "x"}}, {}),
         ({"context_management": {"edits": [{"type": "clear_thinking_20251015", "keep": "all"}]}}, {}),
+        (
+            {"output_config": {"format": {"type": "json_schema", "schema": {"type": "object"}}}},
+            {
+                "response_format": {
+                    "type": "json_schema",
+                    "json_schema": {"name": "answer", "schema": {"type": "object"}, "strict": True},
+                }
+            },
+        ),
     ],
 )
 def test_fields_have_their_names_in_a_chat(asked: dict[str, Any], got: dict[str, Any] | None) -> None:
     assert made(**asked) == {**made(), **(asked if got is None else got)}
 
 
-def test_the_answer_is_streamed_with_its_usage() -> None:
-    assert made() == {"messages": [HI], "stream": True, "stream_options": {"include_usage": True}}
+def test_the_answer_comes_as_the_client_wants_it_with_its_usage() -> None:
+    assert made() == {"messages": [HI], "stream_options": {"include_usage": True}}
+    assert made(stream=True)["stream"] is True
 
 
 BILLING = "x-anthropic-billing-header: cc_version=2.1; cch=1a2b;"
@@ -231,7 +241,8 @@ def test_a_tool_that_was_looked_up_is_named_in_the_result() -> None:
         ({"tools": [{"type": "web_search_20250305", "name": "web_search"}]}, "tools[0].type"),
         ({"tools": [{"input_schema": {}}]}, "tools[0].name"),
         ({"tool_choice": {"type": "some"}}, "tool_choice.type"),
-        ({"output_config": {"format": {"type": "json_schema"}}}, "output_config.format"),
+        ({"output_config": {"format": {"type": "json_schema"}}}, "output_config.format.schema"),
+        ({"output_config": {"format": {"type": "grammar"}}}, "output_config.format.type"),
         ({"thinking": {"type": "sometimes"}}, "thinking.type"),
         ({"context_management": {"edits": [{"type": "clear_tool_uses_20250919"}]}}, "context_management"),
         ({"container": "x"}, "container"),
@@ -287,4 +298,4 @@ def test_any_body_is_translated_or_refused(body: dict[str, Any], said: list[dict
         made = prepare(chat, "chat.completions", profile(), "", "default_model", "m")
     except RequestError:
         return
-    assert made.stream
+    assert made.endpoint == "chat.completions"

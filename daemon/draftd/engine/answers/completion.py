@@ -31,6 +31,7 @@ from draftd.engine.answers.presence import LEFT_ATTRIBUTE, Client, LeftError, lo
 from draftd.engine.answers.token_spans import TokenSpans
 from draftd.engine.answers.tool_calls import parse
 from draftd.engine.context_limit import count_prompt
+from draftd.engine.grammars.enforcing import take_form
 from draftd.engine.records import describe
 from draftd.engine.refusals import RefusedRequestError
 from draftd.protocol import COUNT_FIELD, MAX_TOP_LOGPROBS
@@ -55,6 +56,8 @@ def handle_completion(self: Any, request: Any, stop_words: Any) -> None:
             if self.body.get(COUNT_FIELD):
                 _send_count(self, client, request, count_prompt(self.response_generator, request, arguments))
                 return
+            if request.request_type == "chat":
+                take_form(arguments, self.body, self.response_generator.model_provider)
             with looking(lambda: setattr(arguments, LEFT_ATTRIBUTE, client.gone)):
                 context, responses = self.response_generator.generate(
                     request, arguments, functools.partial(_progress, self, client)

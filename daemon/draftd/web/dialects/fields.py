@@ -53,7 +53,6 @@ def _role(value: str) -> str:
 
 _Tokens = Annotated[int, Field(ge=0, le=100_000)]
 _Bias = dict[str, Annotated[float, Field(ge=-100, le=100)]]
-_NO_SCHEMA = "structured output is not built yet"
 _WEIGHTS = "the profile chooses the weights"
 
 _COMMON = (
@@ -101,7 +100,11 @@ _COMMON = (
 _CHAT = (
     translated("messages", "see the rows below", Any),
     honoured("tools", "see the rows below", list[Object]),
-    refused("tool_choice", "calls cannot be enforced yet", "auto", "none"),
+    honoured(
+        "tool_choice",
+        "`auto`, `none`, `required`, a function, or `allowed_tools`; a call that is asked for is enforced",
+        Literal["auto", "none", "required"] | Object,
+    ),
     honoured("parallel_tool_calls", "false ends the answer after its first call", bool),
     honoured(
         "chat_template_kwargs",
@@ -114,7 +117,7 @@ _CHAT = (
     idle("prompt_cache_options", "there is one prompt cache, and it is always used", Object),
     idle("prompt_cache_retention", "there is one prompt cache, and it is always used", str),
     idle("safety_identifier", "draftd keeps no accounts", str),
-    refused("response_format", _NO_SCHEMA, {"type": "text"}),
+    honoured("response_format", "JSON of any form, or by a schema, which is enforced", Object),
     refused("reasoning_effort", "`chat_template_kwargs` has it for models whose template knows it"),
     refused("verbosity", "no model here has been taught it", "medium"),
     refused("functions", "it is older than `tools`", [], passed_on=False),
@@ -167,7 +170,7 @@ FUNCTION = Table(
         honoured("name", "", Annotated[str, Field(min_length=1)]),
         honoured("description", "goes to the chat template", str),
         honoured("parameters", "goes to the chat template", Object),
-        refused("strict", _NO_SCHEMA, False),
+        honoured("strict", "arguments by the schema in `parameters`, which is enforced", bool),
     ),
     open=True,
 )

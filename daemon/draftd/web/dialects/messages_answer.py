@@ -115,6 +115,20 @@ class MessageAnswer:
         return len(self.message["content"]) - 1
 
 
+def whole_message(completion: Mapping[str, Any]) -> dict[str, Any]:
+    """The message for an answer that came in one piece."""
+    answer = MessageAnswer()
+    choices = [{**choice, "delta": _with_places(choice["message"])} for choice in completion["choices"]]
+    for _ in (*answer.take({**completion, "choices": choices}), *answer.finish()):
+        pass
+    return answer.message
+
+
+def _with_places(message: Mapping[str, Any]) -> dict[str, Any]:
+    calls = [{**call, "index": place} for place, call in enumerate(message.get("tool_calls") or [])]
+    return {**message, "tool_calls": calls}
+
+
 def usage_of(usage: Mapping[str, Any]) -> dict[str, int]:
     """OpenAI's usage in Anthropic's form, where the tokens of the prompt that came out of the cache count apart."""
     cached = (usage.get("prompt_tokens_details") or {}).get("cached_tokens") or 0

@@ -67,7 +67,7 @@ MESSAGES = Table(
 OUTPUT = Table(
     (
         idle("effort", "no model here has been taught it", Literal["low", "medium", "high", "xhigh", "max"]),
-        refused("format", "structured output is not built yet"),
+        translated("format", "`response_format`: JSON by a schema, which is enforced", Object),
     )
 )
 THINKING = Table(

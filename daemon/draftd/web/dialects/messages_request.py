@@ -16,16 +16,16 @@ from draftd.protocol import COUNT_FIELD
 from draftd.web.dialects.messages_fields import COUNT, MESSAGES, OUTPUT, THINKING
 
 _BILLING = "x-anthropic-billing-header:"
-_SAME = ("model", "max_tokens", "temperature", "top_k", "top_p")
+_SAME = ("model", "stream", "max_tokens", "temperature", "top_k", "top_p")
 _CHOICES = {"auto": "auto", "none": "none", "any": "required"}
 _UNREADABLE = "redacted_thinking"  # thoughts that only Anthropic can read
 Fields = dict[str, Any]
 
 
 def chat_request(body: Mapping[str, Any]) -> Fields:
-    """The request for a chat, which is always streamed. Raises RequestError (400)."""
+    """The request for a chat. Raises RequestError (400)."""
     fields = MESSAGES.checked(body)
-    chat = _common(fields) | {"stream": True, "stream_options": {"include_usage": True}}
+    chat = _common(fields) | {"stream_options": {"include_usage": True}}
     if "stop_sequences" in fields:
         chat["stop"] = fields["stop_sequences"]
     return chat
@@ -37,16 +37,26 @@ def count_request(body: Mapping[str, Any]) -> Fields:
 
 
 def _common(fields: Fields) -> Fields:
-    OUTPUT.checked(fields.get("output_config", {}), "output_config.")
+    output = OUTPUT.checked(fields.get("output_config", {}), "output_config.")
     chat = {name: fields[name] for name in _SAME if name in fields}
     chat["messages"] = [*_system(fields.get("system")), *_messages(fields.get("messages"))]
     if "tools" in fields:
         chat["tools"] = [_tool(tool, f"tools[{place}]") for place, tool in enumerate(fields["tools"])]
+    if "format" in output:
+        chat["response_format"] = _format(output["format"])
     if "tool_choice" in fields:
         chat |= _choice(fields["tool_choice"])
     if thinking := THINKING.checked(fields.get("thinking", {}), "thinking."):
         chat["chat_template_kwargs"] = {"enable_thinking": thinking.get("type") != "disabled"}
     return chat
+
+
+def _format(wanted: Fields) -> Fields:
+    if wanted.get("type") != "json_schema":
+        place = "output_config.format.type"
+        raise RequestError(400, f"{place} must be json_schema", code="unsupported_value", param=place)
+    schema = _object(wanted.get("schema"), "output_config.format.schema")
+    return {"type": "json_schema", "json_schema": {"name": "answer", "schema": schema, "strict": True}}
 
 
 def _system(system: Any) -> list[Fields]:
