@@ -27,7 +27,7 @@ class MessageAnswer:
 
     message: dict[str, Any] = field(default_factory=dict)
     _open: tuple[str, Any] | None = None  # the kind of the block that is open, and the index of its call
-    _input: str = ""  # JSON of the call that is open, as far as it has come
+    _pieces: list[str] = field(default_factory=list)  # of the open block's text, or of its call's arguments
 
     def take(self, chunk: Mapping[str, Any]) -> Iterator[Event]:
         """The events of one chunk of the answer."""
@@ -75,7 +75,7 @@ class MessageAnswer:
         if self._open != (kind, None):
             block = {"type": kind, kind: ""} | ({"signature": ""} if kind == "thinking" else {})
             yield from self._begin((kind, None), block)
-        self.message["content"][-1][kind] += text
+        self._pieces.append(text)
         yield self._delta({"type": f"{kind}_delta", kind: text})
 
     def _call(self, call: Mapping[str, Any]) -> Iterator[Event]:
@@ -89,7 +89,7 @@ class MessageAnswer:
             }
             yield from self._begin(("tool_use", call.get("index")), block)
         if arguments := function.get("arguments"):
-            self._input += arguments
+            self._pieces.append(arguments)
             yield self._delta({"type": "input_json_delta", "partial_json": arguments})
 
     def _begin(self, kind: tuple[str, Any], block: dict[str, Any]) -> Iterator[Event]:
@@ -101,10 +101,12 @@ class MessageAnswer:
     def _end_block(self) -> Iterator[Event]:
         if self._open is None:
             return
-        if self._open[0] == "tool_use":
-            self.message["content"][-1]["input"] = _object(self._input)
-            self._input = ""
-        self._open = None
+        kind, whole = self._open[0], "".join(self._pieces)
+        if kind == "tool_use":
+            self.message["content"][-1]["input"] = _object(whole)
+        else:
+            self.message["content"][-1][kind] = whole
+        self._open, self._pieces = None, []
         yield {"type": "content_block_stop", "index": self._index}
 
     def _delta(self, delta: dict[str, Any]) -> Event:
