@@ -260,7 +260,7 @@ async def own(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Served]
 @pytest.mark.parametrize(
     ("fields", "param", "code"),
     [
-        ({"reasoning_effort": "low"}, "reasoning_effort", "unsupported_parameter"),
+        ({"web_search_options": {}}, "web_search_options", "unsupported_parameter"),
         ({"tool_choice": "sometimes"}, "tool_choice", None),
         ({"store": True}, "store", "unsupported_value"),
         ({"functions": [{"name": "f"}]}, "functions", "unsupported_value"),

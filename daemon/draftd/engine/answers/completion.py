@@ -22,12 +22,13 @@ from typing import Any
 
 from mlx_lm import server
 
-from draftd.engine.answers import stop_texts
+from draftd.engine.answers import reasoning_effort, stop_texts
 from draftd.engine.answers.answer_forms import AnswerForm, error_body, usage_of
 from draftd.engine.answers.answer_text import AnswerText, Part
 from draftd.engine.answers.channels import Channels
 from draftd.engine.answers.logprobs import Chosen, TokenNames
 from draftd.engine.answers.presence import LEFT_ATTRIBUTE, Client, LeftError, looking
+from draftd.engine.answers.reasoning_effort import template_arguments
 from draftd.engine.answers.token_spans import TokenSpans
 from draftd.engine.answers.tool_calls import parse
 from draftd.engine.context_limit import count_prompt
@@ -78,17 +79,25 @@ def handle_completion(self: Any, request: Any, stop_words: Any) -> None:
 
 
 def generation_arguments(handler: Any) -> Any:
-    """Return mlx_lm's GenerationArguments for what its APIHandler has read of a request."""
+    """Return mlx_lm's GenerationArguments for what its APIHandler has read of a request.
+
+    Raise RefusedRequestError if the chat template cannot do what is asked of it.
+    """
 
     def read(names: tuple[str, ...]) -> dict[str, Any]:
         return {name: getattr(handler, name) for name in names}
 
+    templated = template_arguments(
+        handler.chat_template_kwargs,
+        handler.body.get(reasoning_effort.FIELD),
+        handler.response_generator.model_provider.tokenizer,
+    )
     return server.GenerationArguments(
         model=server.ModelDescription(**{name: getattr(handler, theirs) for name, theirs in MODEL.items()}),
         sampling=server.SamplingArguments(**read(SAMPLING)),
         logits=server.LogitsProcessorArguments(**read(LOGITS)),
         stop_words=[],
-        **read(OTHERS),
+        **(read(OTHERS) | {"chat_template_kwargs": templated}),
     )
 
 

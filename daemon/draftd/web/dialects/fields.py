@@ -118,7 +118,11 @@ _CHAT = (
     idle("prompt_cache_retention", "there is one prompt cache, and it is always used", str),
     idle("safety_identifier", "draftd keeps no accounts", str),
     honoured("response_format", "JSON of any form, or by a schema, which is enforced", Object),
-    refused("reasoning_effort", "`chat_template_kwargs` has it for models whose template knows it"),
+    translated(
+        "reasoning_effort",
+        "as the model's chat template takes it; refused where that knows none",
+        Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"],
+    ),
     refused("verbosity", "no model here has been taught it", "medium"),
     refused("functions", "it is older than `tools`", [], passed_on=False),
     refused("function_call", "it is older than `tool_choice`", "none", "auto", passed_on=False),
