@@ -166,7 +166,10 @@ async def test_the_demo_model_answers_counts_and_stops(demo: Served) -> None:
     async with client_of(demo) as client:
         whole = await client.messages.create(**fields)
         _, message = await streamed(client, **fields)
+        read = 'draftd_prompt_tokens_total{profile="demo"}'
+        before = (await demo.metrics())[read]
         counted = await client.messages.count_tokens(model="demo", messages=HI)
+        assert (await demo.metrics())[read] == before
         assert isinstance(whole.content[0], TextBlock)
         text = whole.content[0].text
         assert text

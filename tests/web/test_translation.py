@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
+from draftd.web.body_reader import LARGE
 from tests.harness import Served, fake, serving
 from tests.web.raw_http import Wire
 
@@ -86,6 +87,13 @@ async def test_errors_have_anthropic_s_form(
 
 async def test_a_query_changes_nothing(served: Served, wire: Wire) -> None:
     assert (await wire.ask(served, request(wire, "hi", f"{PATH}?beta=true"))).status == 200
+
+
+async def test_a_large_request_is_read_elsewhere_like_any_other(served: Served, wire: Wire) -> None:
+    answer = await wire.ask(served, request(wire, "x" * 2 * LARGE))
+    assert (answer.status, answer.json["role"]) == (200, "assistant")
+    long = await wire.ask(served, request(wire, "x" * 2 * LARGE, mesages=[]))
+    assert (long.status, long.error["type"]) == (400, "invalid_request_error")
 
 
 async def test_the_tokens_of_a_prompt_are_counted(served: Served, wire: Wire) -> None:

@@ -227,12 +227,13 @@ class Proxy:
     def _complete(self, call: Call, relay: Relay, events: bytes) -> bytes:
         """The rest of an answer that has come whole."""
         answer = relay.answer
-        self._metrics.generation(
-            call.name,
-            prompt_tokens=answer.tokens("prompt_tokens"),
-            completion_tokens=answer.tokens("completion_tokens"),
-            seconds=call.generation_seconds(),
-        )
+        if not call.forward.counts_only:
+            self._metrics.generation(
+                call.name,
+                prompt_tokens=answer.tokens("prompt_tokens"),
+                completion_tokens=answer.tokens("completion_tokens"),
+                seconds=call.generation_seconds(),
+            )
         return events + relay.end() if call.reply is not None else json_codec.dumps(answer.whole())
 
     def _note_token(self, call: Call) -> None:
