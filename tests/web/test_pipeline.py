@@ -260,13 +260,9 @@ async def own(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Served]
 @pytest.mark.parametrize(
     ("fields", "param", "code"),
     [
-        ({"response_format": {"type": "json_object"}}, "response_format", "unsupported_value"),
-        ({"tool_choice": "required"}, "tool_choice", "unsupported_value"),
-        (
-            {"tool_choice": {"type": "function", "function": {"name": "f"}}},
-            "tool_choice",
-            "unsupported_value",
-        ),
+        ({"web_search_options": {}}, "web_search_options", "unsupported_parameter"),
+        ({"tool_choice": "sometimes"}, "tool_choice", None),
+        ({"store": True}, "store", "unsupported_value"),
         ({"functions": [{"name": "f"}]}, "functions", "unsupported_value"),
         ({"stream": True, "audio": {"voice": "a", "format": "wav"}}, "audio", "unsupported_parameter"),
         ({"temprature": 0.5}, "temprature", "unknown_parameter"),

@@ -37,18 +37,21 @@ class Guard:
             raise RequestError(403, "requests from this web origin are not allowed (see allowed_origins)")
         if path in OPEN or path.startswith(DASHBOARD):
             return
-        self._check_token(headers.get("Authorization", ""))
+        self._check_token(headers)
         # A form or text/plain can be posted by any page without asking the browser first.
         kind = headers.get("Content-Type", "").partition(";")[0].strip().lower()
         if method == "POST" and path.startswith(("/v1/", "/chat/")) and kind != "application/json":
             raise RequestError(415, "send the body with 'Content-Type: application/json'")
 
-    def _check_token(self, authorization: str) -> None:
+    def _check_token(self, headers: Mapping[str, str]) -> None:
         if not self.api_key:
             return
-        scheme, _, token = authorization.partition(" ")
-        right = hmac.compare_digest(_bytes(token.strip()), _bytes(self.api_key))
-        if scheme.lower() != "bearer" or not right:
+        scheme, _, token = headers.get("Authorization", "").partition(" ")
+        given = (
+            token if scheme.lower() == "bearer" else "",
+            headers.get("X-Api-Key", ""),
+        )  # Anthropic's header
+        if not any(hmac.compare_digest(_bytes(one.strip()), _bytes(self.api_key)) for one in given if one):
             raise RequestError(
                 401, "this daemon asks for its API key as a bearer token", code="invalid_api_key"
             )
