@@ -76,6 +76,7 @@ FAULTS = {
     58: ("a worker floods its output", "half of the loop at most; neighbours answer as before"),
     59: ("a field that nobody honours", "400 with its name, never accepted and ignored"),
     70: ("`up` cannot start", "one sentence, exit 2 where a restart mends nothing; a free port offered"),
+    72: ("pages of an allowed origin", "the preflight needs no key; the page sends it, and reads the answer"),
     71: ("bodies of 31 MB", "parsed elsewhere: nobody held up, health not judged, memory given back"),
 }
 

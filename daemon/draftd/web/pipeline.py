@@ -20,6 +20,7 @@ import structlog
 from draftd.errors import DraftdError, RequestError
 from draftd.telemetry.metrics import CLIENT_LEFT, Metrics
 from draftd.web.client import ClientExchange, Limits, RequestHead
+from draftd.web.cors import answer_headers, is_preflight
 from draftd.web.error_bodies import error_body, error_event, error_headers, status_of
 from draftd.web.guard import Guard
 from draftd.web.proxy import Proxy
@@ -67,6 +68,10 @@ class Pipeline:
             return False
         return head.path in COMPLETIONS
 
+    def is_preflight(self, head: RequestHead) -> bool:
+        """Whether a browser asks what a page may send: the headers that every answer has are all that it wants."""
+        return is_preflight(head.method, head.headers, self._guard.origins)
+
     def complete(self, exchange: ClientExchange) -> Awaitable[None]:
         """Handle a request for a completion."""
         return self._proxy.handle(exchange, COMPLETIONS[exchange.head.path])
@@ -77,8 +82,8 @@ class Pipeline:
         Raises CancelledError if the client has left or does not read: then nobody is there to be answered.
         """
         began = time.monotonic()
-        exchange.headers |= identity()
-        self._allow_origin(exchange)
+        head = exchange.head
+        exchange.headers |= identity() | answer_headers(head.method, head.headers, self._guard.origins)
         status = CLIENT_LEFT
         try:
             status = await self._status_of(exchange, handle)
@@ -102,18 +107,6 @@ class Pipeline:
             )
             return await _fail(exchange, DraftdError("a fault in draftd; its log has the details"))
         return exchange.status
-
-    def _allow_origin(self, exchange: ClientExchange) -> None:
-        """Let pages of the origins that the settings name read the answer; by default there are none."""
-        origin = exchange.head.headers.get("Origin")
-        if origin is None or origin not in self._guard.origins:
-            return
-        exchange.headers |= {"Access-Control-Allow-Origin": origin, "Vary": "Origin"}
-        if exchange.head.method == "OPTIONS":
-            exchange.headers |= {
-                "Access-Control-Allow-Methods": "GET, POST",
-                "Access-Control-Allow-Headers": "Authorization, Content-Type",
-            }
 
     def _count(self, exchange: ClientExchange, status: int, seconds: float) -> None:
         path = exchange.head.path
