@@ -150,20 +150,22 @@ async def test_a_page_of_another_origin_uses_the_daemon_in_a_real_browser(
 
     app = web.Application()
     app.router.add_get("/", empty)
-    runner = web.AppRunner(app)
+    runner = web.AppRunner(app, shutdown_timeout=0.1)
     await runner.setup()
+    page = await browser.new_page()
     port = free_ports()
-    await web.TCPSite(runner, "127.0.0.1", port).start()
     origins = (f"http://localhost:{port}/",)
-    async with serving(tmp_path, {"a": fake()}, allowed_origins=origins, api_key="secret") as served:
-        page = await browser.new_page()
-        await page.goto(f"http://localhost:{port}/")
-        for stream in (False, True):
-            status, text, request_id, name = await page.evaluate(PAGE, [served.url, stream])
-            assert (status, len(request_id), name) == (200, 32, "a")
-            assert ("[DONE]" if stream else '"chat.completion"') in text
-        await page.goto(f"http://127.0.0.1:{port}/")  # the same server by another name is another origin
-        with pytest.raises(Exception, match="Failed to fetch"):
-            await page.evaluate(PAGE, [served.url, False])
+    try:
+        await web.TCPSite(runner, "127.0.0.1", port).start()
+        async with serving(tmp_path, {"a": fake()}, allowed_origins=origins, api_key="secret") as served:
+            await page.goto(f"http://localhost:{port}/")
+            for stream in (False, True):
+                status, text, request_id, name = await page.evaluate(PAGE, [served.url, stream])
+                assert (status, len(request_id), name) == (200, 32, "a")
+                assert ("[DONE]" if stream else '"chat.completion"') in text
+            await page.goto(f"http://127.0.0.1:{port}/")  # the same server by another name is another origin
+            with pytest.raises(Exception, match="Failed to fetch"):
+                await page.evaluate(PAGE, [served.url, False])
+    finally:
         await page.close()
-    await runner.cleanup()
+        await runner.cleanup()
