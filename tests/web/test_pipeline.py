@@ -354,22 +354,6 @@ async def test_it_is_no_forward_proxy(wire: Wire, served: Served) -> None:
         assert (await connection.answer()).status == 403
 
 
-async def test_a_configured_origin_is_let_in_and_may_read(wire: Wire, tmp_path: Path) -> None:
-    async with serving(tmp_path, {"a": fake()}, allowed_origins=("http://app.test",)) as served:
-        origin = "Origin: http://app.test"
-        preflight = await wire.ask(served, wire.request(b"", origin, method="OPTIONS"))
-        assert (preflight.status, preflight.headers["access-control-allow-headers"]) == (
-            204,
-            "Authorization, Content-Type",
-        )
-        for stream in (False, True):
-            answer = await wire.ask(served, wire.chat("hi", origin, stream=stream))
-            assert answer.headers["access-control-allow-origin"] == "http://app.test"
-            assert answer.headers["vary"] == "Origin"
-        foreign = await wire.ask(served, wire.chat("hi", "Origin: http://evil.test"))
-        assert "access-control-allow-origin" not in foreign.headers
-
-
 @pytest.mark.fault(42)
 async def test_neither_a_key_nor_a_prompt_is_ever_seen_again(
     wire: Wire, tmp_path: Path, capfd: pytest.CaptureFixture[str]

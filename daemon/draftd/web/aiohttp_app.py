@@ -158,7 +158,8 @@ def _middleware(pipeline: Pipeline, limits: Limits) -> Middleware:
         async def handle(exchange: AiohttpExchange) -> None:
             pipeline.check(exchange.head)
             try:
-                response = web.Response(status=204) if _is_preflight(request) else await handler(request)
+                preflight = pipeline.is_preflight(exchange.head)
+                response = web.Response(status=204) if preflight else await handler(request)
             except web.HTTPException as error:
                 raise _as_ours(error, exchange) from error
             if not exchange.begun:
@@ -218,10 +219,6 @@ async def _say_nothing(request: web.Request) -> None:
 
 
 _EXPECT = {"expect_handler": _say_nothing}
-
-
-def _is_preflight(request: web.Request) -> bool:
-    return request.method == hdrs.METH_OPTIONS and hdrs.ORIGIN in request.headers
 
 
 def _as_ours(error: web.HTTPException, exchange: ClientExchange) -> RequestError:

@@ -20,6 +20,7 @@ import structlog
 from draftd.errors import DraftdError, RequestError
 from draftd.telemetry.metrics import CLIENT_LEFT, Metrics
 from draftd.web.client import ClientExchange, Limits, RequestHead
+from draftd.web.cors import answer_headers, is_preflight
 from draftd.web.dialects import messages_errors
 from draftd.web.error_bodies import error_body, error_event, error_headers, status_of
 from draftd.web.guard import Guard
@@ -71,6 +72,10 @@ class Pipeline:
             return False
         return head.path in COMPLETIONS
 
+    def is_preflight(self, head: RequestHead) -> bool:
+        """Whether a browser asks what a page may send: the headers that every answer has are all that it wants."""
+        return is_preflight(head.method, head.headers, self._guard.origins)
+
     def complete(self, exchange: ClientExchange) -> Awaitable[None]:
         """Handle a request for a completion."""
         dialect = COMPLETIONS[exchange.head.path]
@@ -82,12 +87,10 @@ class Pipeline:
         Raises CancelledError if the client has left or does not read: then nobody is there to be answered.
         """
         began = time.monotonic()
-        exchange.headers |= identity()
-        if exchange.head.path.startswith(MESSAGES):
-            exchange.headers["request-id"] = exchange.headers[
-                REQUEST_ID
-            ]  # where Anthropic's clients look for it
-        self._allow_origin(exchange)
+        head = exchange.head
+        exchange.headers |= identity() | answer_headers(head.method, head.headers, self._guard.origins)
+        if head.path.startswith(MESSAGES):  # where Anthropic's clients look for it
+            exchange.headers["request-id"] = exchange.headers[REQUEST_ID]
         status = CLIENT_LEFT
         try:
             status = await self._status_of(exchange, handle)
@@ -111,18 +114,6 @@ class Pipeline:
             )
             return await _fail(exchange, DraftdError("a fault in draftd; its log has the details"))
         return exchange.status
-
-    def _allow_origin(self, exchange: ClientExchange) -> None:
-        """Let pages of the origins that the settings name read the answer; by default there are none."""
-        origin = exchange.head.headers.get("Origin")
-        if origin is None or origin not in self._guard.origins:
-            return
-        exchange.headers |= {"Access-Control-Allow-Origin": origin, "Vary": "Origin"}
-        if exchange.head.method == "OPTIONS":
-            exchange.headers |= {
-                "Access-Control-Allow-Methods": "GET, POST",
-                "Access-Control-Allow-Headers": "Authorization, Content-Type",
-            }
 
     def _count(self, exchange: ClientExchange, status: int, seconds: float) -> None:
         path = exchange.head.path
