@@ -92,7 +92,9 @@ def pull(
         out.print(f"  is in {download(name)}", highlight=False, soft_wrap=True)
     left_out = [profile.name for profile in chosen if not set(names_at_hub([profile])) <= set(wanted)]
     if left_out:
-        text = f"left out, as they start only when asked: {', '.join(left_out)}; 'draftd pull PROFILE' gets one"
+        text = (
+            f"left out, as they start only when asked: {', '.join(left_out)}; 'draftd pull PROFILE' gets one"
+        )
         out.print(text, highlight=False, soft_wrap=True)
     elif not wanted:
         out.print("nothing to download: every model is a folder on this machine", highlight=False)
