@@ -1,4 +1,8 @@
-"""The command line. Exit codes: 0 success, 1 refused or failed, 2 bad input, 3 no daemon is running."""
+"""The command line. Exit codes: 0 success, 1 refused or failed, 2 wrong input or settings, 3 no daemon is running.
+
+What ends with 2 ends the same way when it is tried again, until a person has changed something. launchd would try
+it every 10 s for ever, and knows one way to be told not to: its agent ends with 0.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +16,9 @@ import typer
 from typer.core import TyperGroup
 
 from draftd import __version__
+from draftd.console import err, out, take_every_text
 from draftd.errors import ConfigError, DraftdError, NotRunningError
+from draftd.instance import is_agent
 
 EXIT_FAILED, EXIT_INPUT, EXIT_NOT_RUNNING = 1, 2, 3
 RUN, MEASURE, SET_UP, CONNECT = "Run", "Measure and check", "Set up", "Connect"
@@ -81,23 +87,31 @@ app = typer.Typer(
 
 
 def main() -> None:
-    """Entry point: our own errors are shown without a traceback."""
+    """Entry point: what a person can do something about is shown without a traceback."""
+    take_every_text()
     try:
         app(prog_name="draftd")
-    except DraftdError as error:
-        from draftd.commands.shared import err
-
-        err.print(f"draftd: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
-        codes = {ConfigError: EXIT_INPUT, NotRunningError: EXIT_NOT_RUNNING}
-        sys.exit(codes.get(type(error), EXIT_FAILED))
     except BrokenPipeError:  # as in `draftd logs | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
+    except (DraftdError, OSError) as error:
+        sys.exit(_told(error))
+
+
+def _told(error: DraftdError | OSError) -> int:
+    """Say what went wrong; the exit code."""
+    err.say(f"draftd: {error}", style="red")
+    codes = {ConfigError: EXIT_INPUT, NotRunningError: EXIT_NOT_RUNNING}
+    code = codes.get(type(error), EXIT_FAILED)
+    if code == EXIT_INPUT and is_agent():
+        err.say("launchd does not try again before the next login; 'draftd launchd install' does")
+        return 0
+    return code
 
 
 def _version(wanted: bool) -> None:
     if wanted:
-        typer.echo(f"draftd {__version__}")
+        out.say(f"draftd {__version__}")
         raise typer.Exit
 
 

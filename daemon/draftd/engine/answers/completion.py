@@ -30,6 +30,7 @@ from draftd.engine.answers.logprobs import Chosen, TokenNames
 from draftd.engine.answers.presence import LEFT_ATTRIBUTE, Client, LeftError, looking
 from draftd.engine.answers.token_spans import TokenSpans
 from draftd.engine.answers.tool_calls import parse
+from draftd.engine.grammars.enforcing import take_form
 from draftd.engine.records import describe
 from draftd.engine.refusals import RefusedRequestError
 from draftd.protocol import MAX_TOP_LOGPROBS
@@ -51,6 +52,8 @@ def handle_completion(self: Any, request: Any, stop_words: Any) -> None:
         try:
             stops = _stops(self.body.get("stop"))
             arguments = generation_arguments(self)
+            if request.request_type == "chat":
+                take_form(arguments, self.body, self.response_generator.model_provider)
             with looking(lambda: setattr(arguments, LEFT_ATTRIBUTE, client.gone)):
                 context, responses = self.response_generator.generate(
                     request, arguments, functools.partial(_progress, self, client)
@@ -117,8 +120,10 @@ class _Answer:
         self._text = AnswerText(
             Channels(context.text_sm, context.initial_state) if chat else Channels(),
             stops,
-            lambda text: parse(context.tool_parser, text, request.tools),
+            # Without tools there is nothing to call: it is text, however much it looks like a call.
+            lambda text: parse(context.tool_parser, text, request.tools) if request.tools else None,
             None if self._names is None else TokenSpans(),
+            one_call=handler.body.get("parallel_tool_calls") is False,
         )
         self._begun = False  # whether any text has come
         self._count = 0

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 import mlx.core as mx
 
-from draftd.engine.generation.reader import Progress, Reader
+from draftd.engine.generation.drafters.grammar import Grammar
+from draftd.engine.generation.reader import Reader
 from draftd.engine.generation.sampling import Logits, Rule
 
 
@@ -25,31 +26,39 @@ class ModelDrafter:
         self._logits = logits
         self._rule = rule
 
-    def propose(self, text: Sequence[int], length: int, position: int) -> Draft:
+    def propose(
+        self, text: Sequence[int], length: int, position: int, grammar: Grammar | None = None
+    ) -> Draft:
         """Draft so many tokens after the text; `position` is that of the first one in the answer.
 
-        Nothing is waited for: all is still being computed.
+        Nothing is waited for: all is still being computed. Under a grammar each token has to be known before the
+        next one, and the draft may end early, where the answer does.
         """
         token = self.reader.begin_round(text)
         drafted = Draft([], [])
+        known: list[int] = []
         for place in range(length):
             logits = self._logits.last(self.reader.read(token)[-1:], text, drafted.tokens)
+            if grammar:
+                logits = grammar.mask(logits, known)
             row = self._rule.shape(logits, position + place)
             token = self._rule.draw(row, position + place)
             mx.async_eval(token)  # type: ignore[no-untyped-call]
             drafted.tokens.append(token)
             drafted.rows.append(row)
+            if grammar:
+                known += token.tolist()  # type: ignore[arg-type]
+                if grammar.ends_with(known[-1]):
+                    break
         return drafted
 
-    def would_propose(
-        self, text: Sequence[int], count: int, position: int, progress: Progress = lambda _: None
-    ) -> mx.array:
+    def would_propose(self, text: Sequence[int], count: int, position: int) -> mx.array:
         """Read all of the text but its last token; return the shaped logits of the last `count` of these places.
 
-        `position` is that of the first of them; `progress` is called after each step, as by `Reader.catch_up`.
+        `position` is that of the first of them.
         """
         text = text[:-1]
-        self.reader.catch_up(text[: len(text) - count + 1], progress)
+        self.reader.catch_up(text[: len(text) - count + 1])
         rows = self.reader.read(mx.array(list(text[self.reader.position :]), mx.uint32))[-count:]
         shaped = []
         for place in range(count):
