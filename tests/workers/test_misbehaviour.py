@@ -87,7 +87,9 @@ async def test_a_worker_that_floods_its_output_does_not_delay_its_neighbours(
             taken.append(time.monotonic() - began)
         usual = statistics.median(taken)  # a busy machine delays one or the other
         measured(usual)
-        assert usual < 1.0
+        assert (
+            usual < 0.3
+        )  # a thousandth is usual; with a pipe that is read without end it is nearly a second
         assert served.state("a") == "ready"
         assert len((await served.get("/api/logs/a?lines=1000")).text.splitlines()) == 1000
 
