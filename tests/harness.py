@@ -23,7 +23,7 @@ from draftd.profile_files import load_dir
 from draftd.settings import Settings
 from draftd.workers import command
 
-FAKE_SERVER = Path(__file__).with_name("fake_server.py")
+FAKE_SERVER = (sys.executable, "-I", "-S", str(Path(__file__).with_name("fake_server")))
 ACCEPTANCE = (
     r"(\[(?P<profile>[A-Za-z0-9._-]+)\] )?Draft tokens accepted: "
     r"(?P<accepted>[0-9]+)/(?P<proposed>[0-9]+) \([0-9]+%\)"
@@ -34,14 +34,14 @@ LIMIT = 15.0  # seconds; a deadline for things that take a fraction of it
 
 def fake(*flags: str, top: str = "", tables: str = QUICK) -> str:
     """A profile that runs the scripted server with `flags`."""
-    started = [sys.executable, str(FAKE_SERVER), "--port", "{port}", "--model", "{model}", *flags]
+    command = [*FAKE_SERVER, "--port", "{port}", "--model", "{model}", *flags]
     kept = f"acceptance_pattern = '{ACCEPTANCE}'"
-    return f'model = "fake"\ncommand = {json.dumps(started)}\n{kept}\n{top}\n{tables}'
+    return f'model = "fake"\ncommand = {json.dumps(command)}\n{kept}\n{top}\n{tables}'
 
 
 def play_engine(monkeypatch: pytest.MonkeyPatch, *flags: str) -> None:
     """Have workers of mlx_lm's played by the scripted server. The daemon needs `warm_spare=False`."""
-    monkeypatch.setattr(command, "ENGINE", [sys.executable, str(FAKE_SERVER), *flags])
+    monkeypatch.setattr(command, "ENGINE", [*FAKE_SERVER, *flags])
 
 
 def free_ports(count: int = 1) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import statistics
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -79,13 +80,16 @@ async def test_a_worker_that_floods_its_output_does_not_delay_its_neighbours(
     tmp_path: Path, measured: Measured
 ) -> None:
     async with serving(tmp_path, {"a": fake("--flood"), "b": fake()}) as served:
-        worst = 0.0
+        taken: list[float] = []
         for _ in range(20):
             began = time.monotonic()
             assert (await served.ask("b")).status == 200
-            worst = max(worst, time.monotonic() - began)
-        measured(worst)
-        assert worst < 1.0
+            taken.append(time.monotonic() - began)
+        usual = statistics.median(taken)  # a busy machine delays one or the other
+        measured(usual)
+        assert (
+            usual < 0.3
+        )  # a thousandth is usual; with a pipe that is read without end it is nearly a second
         assert served.state("a") == "ready"
         assert len((await served.get("/api/logs/a?lines=1000")).text.splitlines()) == 1000
 

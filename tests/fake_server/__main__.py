@@ -4,6 +4,9 @@ Flags say how the process as a whole misbehaves; a word in double brackets in th
 `[[die-mid-stream]]`, says how one request does. It answers "one two three …", a word a token.
 
 With a channel to the daemon it plays our engine: it answers only who knows the secret, and sends records.
+
+Hundreds of them are started in a run of the tests, so it imports little (http.server alone takes as long as all of
+this), and is a folder, of which Python keeps what it has compiled.
 """
 
 from __future__ import annotations
@@ -13,11 +16,10 @@ import json
 import os
 import re
 import signal
-import subprocess
 import sys
 import threading
 import time
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from socketserver import StreamRequestHandler, ThreadingTCPServer
 from typing import Any
 
 WORDS = ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"]
@@ -59,38 +61,43 @@ def arguments() -> argparse.Namespace:
     return parser.parse_known_args()[0]  # the engine's other flags
 
 
-class Handler(BaseHTTPRequestHandler):
+class Handler(StreamRequestHandler):
     args: argparse.Namespace
     born = time.monotonic()
     eaten = b""
     # Like mlx_lm.server when drafting: one request at a time, in order, and nobody can leave the queue.
     one_at_a_time = threading.Lock()
 
-    def log_message(self, format: str, *args: object) -> None:
+    def handle(self) -> None:
+        self.request_line = self.rfile.readline().decode("latin-1").strip()
+        self.headers: dict[str, str] = {}
+        while line := self.rfile.readline().decode("latin-1").strip():
+            name, _, value = line.partition(":")
+            self.headers[name.title()] = value.strip()
+        if SECRET and self.headers.get("X-Draftd-Secret") != SECRET:
+            self._json(403, {"error": "who are you?"})
+        elif self.request_line.startswith("GET "):
+            self._get()
+        elif self.request_line.startswith("POST "):
+            self._post()
+
+    def _head(self, status: int, *headers: str) -> None:
         if self.args.chatty:
-            print(format % args, flush=True)
+            print(f'"{self.request_line}" {status} -', flush=True)
+        self.wfile.write("\r\n".join((f"HTTP/1.0 {status} -", *headers, "", "")).encode())
 
     def _json(self, status: int, body: dict[str, Any]) -> None:
         self._bytes(status, json.dumps(body).encode())
 
     def _bytes(self, status: int, data: bytes) -> None:
-        self.send_response(status)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(data)))
-        self.end_headers()
+        self._head(status, "Content-Type: application/json", f"Content-Length: {len(data)}")
         self.wfile.write(data)
 
-    def parse_request(self) -> bool:
-        if super().parse_request() and (not SECRET or self.headers["X-Draftd-Secret"] == SECRET):
-            return True
-        self._json(403, {"error": "who are you?"})
-        return False
-
-    def do_GET(self) -> None:
+    def _get(self) -> None:
         well = not self.args.never_ready
         self._json(200 if well else 503, {"status": "ok" if well else "unavailable"})
 
-    def do_POST(self) -> None:
+    def _post(self) -> None:
         raw = self.rfile.read(int(self.headers["Content-Length"]))
         body = json.loads(raw)
         if self.args.log_requests:
@@ -152,9 +159,7 @@ class Handler(BaseHTTPRequestHandler):
         }
 
     def _stream(self, body: dict[str, Any], order: str, amount: float, count: int) -> None:
-        self.send_response(200)
-        self.send_header("Content-Type", "text/event-stream")
-        self.end_headers()
+        self._head(200, "Content-Type: text/event-stream")
         chat = "messages" in body
         for number in range(count):
             word = (" " if number else "") + WORDS[number % len(WORDS)]
@@ -174,7 +179,7 @@ class Handler(BaseHTTPRequestHandler):
             )
         self.wfile.write(b"data: [DONE]\n\n")
         proposed = round(count / self.args.accepted)
-        name = self.headers["X-Draftd-Profile"]
+        name = self.headers.get("X-Draftd-Profile")
         record("generation", rounds=count, proposed=proposed, accepted=count, profile=name)
         whose = f"[{name}] " if name else ""
         print(f"{whose}Draft tokens accepted: {count}/{proposed} ({count / proposed:.0%})", flush=True)
@@ -234,6 +239,8 @@ def main() -> None:
     if args.ignore_sigterm:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
     if args.grandchild:
+        import subprocess
+
         code = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); signal.pause()"
         child = subprocess.Popen([sys.executable, "-c", code])
         with open(args.grandchild, "w") as file:
@@ -249,8 +256,8 @@ def main() -> None:
         time.sleep(0.1)
     if args.flood:
         threading.Thread(target=flood, daemon=True).start()
-    ThreadingHTTPServer.daemon_threads = True
-    ThreadingHTTPServer(("127.0.0.1", args.port), Handler).serve_forever()
+    ThreadingTCPServer.daemon_threads = ThreadingTCPServer.allow_reuse_address = True
+    ThreadingTCPServer(("127.0.0.1", args.port), Handler).serve_forever()
 
 
 if __name__ == "__main__":
