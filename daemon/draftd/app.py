@@ -257,6 +257,7 @@ class Daemon:
         _, pending = await asyncio.wait({ended, drained}, timeout=limit, return_when=asyncio.FIRST_COMPLETED)
         for task in pending:
             task.cancel()
+        self.proxy.cut_off()
         await self.supervisor.close(drain=0.0)
 
     # --- called by the parts ----------------------------------------------------------------------------------
