@@ -77,6 +77,10 @@ FAULTS = {
     59: ("a field that nobody honours", "400 with its name, never accepted and ignored"),
     65: ("servers of others", 'answer as was promised; errors keep status, type, code; no false "ended"'),
     70: ("`up` cannot start", "one sentence, exit 2 where a restart mends nothing; a free port offered"),
+    71: ("terminal escapes of others", "shown as text by every verb; one place prints"),
+    72: ("a state folder open to others", "refused, or mended; no link in it is followed"),
+    73: ("a pipe or device as a file", "told what it is; nothing waits for it"),
+    74: ("bodies of 31 MB", "parsed elsewhere: nobody held up, health not judged, memory given back"),
 }
 
 

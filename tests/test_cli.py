@@ -334,6 +334,20 @@ def test_a_changed_file_is_a_reload_and_a_broken_one_is_not(tmp_path: Path) -> N
         daemon.until("worker ready", 2)
 
 
+@pytest.mark.fault(23)
+def test_a_folder_that_is_swapped_for_another_is_a_reload(tmp_path: Path) -> None:
+    folder = tmp_path / "profiles"
+    with up(tmp_path, "a") as daemon:
+        for count, name in enumerate(
+            ("b", "c"), start=2
+        ):  # the second time it is not the folder of the start
+            shutil.copytree(folder, tmp_path / "new")
+            (tmp_path / "new" / f"{name}.toml").write_text(fake())
+            folder.rename(tmp_path / f"old{count}")
+            (tmp_path / "new").rename(folder)
+            daemon.until("worker ready", count)
+
+
 @pytest.mark.fault(19)
 def test_a_second_sigterm_does_not_wait_for_open_requests(tmp_path: Path) -> None:
     with up(tmp_path, "a") as daemon, daemon.ask("[[slow 60]]", stream=True) as stream:

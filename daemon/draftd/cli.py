@@ -16,6 +16,7 @@ import typer
 from typer.core import TyperGroup
 
 from draftd import __version__
+from draftd.console import err, out, take_every_text
 from draftd.errors import ConfigError, DraftdError, NotRunningError
 from draftd.instance import is_agent
 
@@ -87,6 +88,7 @@ app = typer.Typer(
 
 def main() -> None:
     """Entry point: what a person can do something about is shown without a traceback."""
+    take_every_text()
     try:
         app(prog_name="draftd")
     except BrokenPipeError:  # as in `draftd logs | head`
@@ -98,20 +100,18 @@ def main() -> None:
 
 def _told(error: DraftdError | OSError) -> int:
     """Say what went wrong; the exit code."""
-    from draftd.commands.shared import err
-
-    err.print(f"draftd: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
+    err.say(f"draftd: {error}", style="red")
     codes = {ConfigError: EXIT_INPUT, NotRunningError: EXIT_NOT_RUNNING}
     code = codes.get(type(error), EXIT_FAILED)
     if code == EXIT_INPUT and is_agent():
-        err.print("launchd does not try again before the next login; 'draftd launchd install' does")
+        err.say("launchd does not try again before the next login; 'draftd launchd install' does")
         return 0
     return code
 
 
 def _version(wanted: bool) -> None:
     if wanted:
-        typer.echo(f"draftd {__version__}")
+        out.say(f"draftd {__version__}")
         raise typer.Exit
 
 

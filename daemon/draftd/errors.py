@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 
 class DraftdError(Exception):
@@ -54,6 +56,10 @@ class RequestError(DraftdError):
         self.kind = kind
         self.code = code
         self.param = param
+
+    def __reduce__(self) -> tuple[Any, ...]:  # one that is raised in another process is pickled
+        make = functools.partial(RequestError, code=self.code, param=self.param)
+        return make, (self.status, str(self))
 
 
 class WorkerError(DraftdError):

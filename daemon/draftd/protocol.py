@@ -25,7 +25,7 @@ AUTO_DRAFT = "auto"  # in DRAFT_HEADER: the length in the body is the longest, n
 DRAFTERS_HEADER = (
     "X-Draftd-Drafters"  # which may draft, with commas between them; all that there are if it is missing
 )
-MODEL_DRAFTER, LOOKUP_DRAFTER = "model", "lookup"
+MODEL_DRAFTER, LOOKUP_DRAFTER, GRAMMAR_DRAFTER = "model", "lookup", "grammar"
 # A bias travels under a name that mlx_lm does not know: it would use one unchecked, and write outside its memory.
 LOGIT_BIAS_FIELD = "draftd_logit_bias"
 MAX_STOP_TEXTS = 16

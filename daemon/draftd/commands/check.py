@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from draftd.commands.shared import ProfilesDir, out
+from draftd.commands.shared import ProfilesDir
+from draftd.console import out
 from draftd.hub import NEVER_DRAFTED, ModelOnDisk, read_model
 from draftd.ops.drafting_words import describe_drafting
 from draftd.profile_files import load_dir
@@ -25,17 +26,13 @@ def check(profiles: ProfilesDir = None) -> None:
         models = {name: read_model(name) for name in profile.models}
         absent |= not profile.command and not all(model.folder for model in models.values())
         line = f"{profile.name}: {profile.model}, {_drafting(profile, models)}"
-        out.print(line, highlight=False, markup=False, soft_wrap=True)
+        out.say(line)
     if absent:
         text = (
             "of models that are not here yet it is taken for granted that they can be drafted: nearly all can"
         )
-        out.print(text, highlight=False, soft_wrap=True)
-    out.print(
-        f"{len(found.profiles)} profiles in {settings.profiles_dir()} are valid",
-        highlight=False,
-        soft_wrap=True,
-    )
+        out.say(text)
+    out.say(f"{len(found.profiles)} profiles in {settings.profiles_dir()} are valid")
 
 
 def _drafting(profile: Profile, models: Mapping[str, ModelOnDisk]) -> str:

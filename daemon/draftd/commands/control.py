@@ -18,11 +18,9 @@ from draftd.commands.shared import (
     StateDir,
     complete_profile,
     make_client,
-    out,
-    progress,
     resolve,
 )
-from draftd.console import status_view, workers_table
+from draftd.console import err, out, status_view, workers_table
 from draftd.errors import DraftdError, NotRunningError
 from draftd.instance import find_daemon
 from draftd.ops.http import DaemonClient
@@ -40,7 +38,7 @@ def status(
     """
     client = make_client(state_dir)
     if as_json:
-        typer.echo(json.dumps(client.status(), indent=2))
+        out.data(json.dumps(client.status(), indent=2))
     elif watch:
         with suppress(KeyboardInterrupt), Live(console=out, auto_refresh=False) as live:
             while True:
@@ -48,8 +46,8 @@ def status(
                 time.sleep(1)
     else:
         body = client.status()
-        out.print(f"draftd {body['version']} at {client.daemon.url}, pid {body['pid']}", highlight=False)
-        out.print(status_view(body, out.width))
+        out.say(f"draftd {body['version']} at {client.daemon.url}, pid {body['pid']}")
+        out.show(status_view(body, out.width))
 
 
 def logs(
@@ -70,7 +68,7 @@ def logs(
     client = make_client(state_dir)
     with suppress(KeyboardInterrupt):
         for line in client.log(resolve(client, name), lines, follow=follow):
-            typer.echo(line)
+            out.piece(f"{line}\n")
 
 
 def restart(name: ProfileArgument, state_dir: StateDir = None) -> None:
@@ -102,17 +100,17 @@ def _order(state_dir: Path | None, word: str, order: str, wanted: str) -> None:
     name = resolve(client, word)
     before = _row(client, name)
     shares_with = client.order(name, order)["shares_with"]
-    with progress(f"{order} {name}"):
+    with err.busy(f"{order} {name}"):
         # A restart is done when the worker is ready again in another process.
         while (now := _row(client, name))["state"] != wanted or (
             order == "restart" and now["pid"] == before["pid"]
         ):
             if now["state"] == "failed":
-                out.print(workers_table([now], out.width))
+                out.show(workers_table([now], out.width))
                 raise DraftdError(f"{name} failed; 'draftd logs {name}' shows why")
             time.sleep(0.1)
     also = f", and so are {', '.join(shares_with)}: they share its worker" if shares_with else ""
-    out.print(f"{name} is {wanted}{also}", highlight=False, soft_wrap=True)
+    out.say(f"{name} is {wanted}{also}")
 
 
 def _row(client: DaemonClient, name: str) -> dict[str, Any]:
@@ -129,7 +127,7 @@ def reload_profiles(state_dir: StateDir = None) -> None:
     Example: draftd reload
     """
     changed = make_client(state_dir).reload()
-    out.print(f"changed: {', '.join(changed)}" if changed else "nothing changed", highlight=False)
+    out.say(f"changed: {', '.join(changed)}" if changed else "nothing changed")
 
 
 def down(state_dir: StateDir = None) -> None:
@@ -140,10 +138,10 @@ def down(state_dir: StateDir = None) -> None:
     settings = load_settings(state_dir=state_dir)
     running = find_daemon(settings.state_dir)
     os.kill(running.pid, signal.SIGTERM)
-    with progress(f"stopping draftd (pid {running.pid})"):
+    with err.busy(f"stopping draftd (pid {running.pid})"):
         while _still_runs(settings.state_dir, running.pid):
             time.sleep(0.1)
-    out.print("draftd has stopped", highlight=False)
+    out.say("draftd has stopped")
 
 
 def _still_runs(state_dir: Path, pid: int) -> bool:

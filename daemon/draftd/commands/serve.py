@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.live import Live
 
-from draftd.commands.shared import ProfileArguments, ProfilesDir, StateDir, err
-from draftd.console import memory, what_next, workers_table
+from draftd.commands.shared import ProfileArguments, ProfilesDir, StateDir
+from draftd.console import err, memory, what_next, workers_table
 from draftd.errors import ConfigError, DraftdError
 from draftd.hub import weight_bytes
 from draftd.profile_files import load_dir
@@ -64,9 +64,7 @@ def up(
         share_engine=share_engine,
     )
     load = _demo_loader(names or []) if demo else _loader(settings, names or [])
-    watched = (
-        () if demo else tuple(d for d in (settings.profiles_dir(), *settings.prompt_dirs()) if d.is_dir())
-    )
+    watched = () if demo else (settings.profiles_dir(), *settings.prompt_dirs())
     live = not plain and err.is_terminal
     level = "warning" if live and settings.log_level == "info" else settings.log_level
     configure(settings.log_format, level, _log_stream(settings.log_file) if settings.log_file else None)
@@ -146,14 +144,7 @@ async def _show_start(daemon: Daemon, savings: list[str], *, live: bool) -> None
     else:
         await _until_settled(daemon)
     if any(row["state"] == "ready" for row in daemon.workers()):
-        err.print(
-            *savings,
-            what_next(daemon.url, daemon.default_model, _command()),
-            sep="\n",
-            markup=False,
-            highlight=False,
-            soft_wrap=True,
-        )
+        err.say("\n".join([*savings, what_next(daemon.url, daemon.default_model, _command())]))
 
 
 async def _until_settled(daemon: Daemon) -> None:

@@ -28,7 +28,7 @@ _SILENT.setLevel(logging.CRITICAL)
 
 def make_runner(pipeline: Pipeline, routes: Iterable[web.RouteDef], limits: Limits) -> web.AppRunner:
     """The server of completions and of `routes`; to be set up and cleaned up."""
-    app = web.Application(client_max_size=limits.max_body, middlewares=[_middleware(pipeline, limits)])
+    app = web.Application(middlewares=[_middleware(pipeline, limits)])
     completions = [web.post(path, _completion(pipeline, endpoint)) for path, endpoint in COMPLETIONS.items()]
     for route in (*routes, *completions, web.get("/openapi.json", _document(app))):
         web.RouteDef(route.method, route.path, route.handler, {**route.kwargs, **_EXPECT}).register(
@@ -93,13 +93,18 @@ class AiohttpExchange(ClientExchange):
     async def body(self) -> bytes:
         if hdrs.EXPECT in self.head.headers and self._request.transport is not None:
             self._request.transport.write(CONTINUE)  # only now: a body is asked for from whom it is wanted
+        # Not by request.read(): aiohttp keeps what that returns, and a request is part of a cycle, so large bodies
+        # would stay until the garbage collector comes by.
+        body = bytearray()
         try:
             async with asyncio.timeout(self._limits.body):
-                return await self._request.read()
+                async for piece in self._request.content.iter_any():
+                    body += piece
+                    if len(body) > self._limits.max_body:
+                        raise too_large(self._limits)
         except TimeoutError as error:
             raise RequestError(408, f"the body did not come within {self._limits.body:g} s") from error
-        except web.HTTPRequestEntityTooLarge as error:
-            raise too_large(self._limits) from error
+        return bytes(body)
 
     async def answer(self, status: int, body: bytes, content_type: str = JSON) -> None:
         await self.send(web.Response(status=status, body=body, headers={hdrs.CONTENT_TYPE: content_type}))

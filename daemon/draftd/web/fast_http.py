@@ -128,7 +128,8 @@ class FastConnection(asyncio.Protocol):
         if self._late is not None:
             self._late.cancel()
         self._request = self._late = None
-        body = bytes(self._received[size:end])
+        with memoryview(self._received) as received:
+            body = bytes(received[size:end])
         del self._received[:end]
         self.call = self._loop.create_task(self._answer(FastExchange(self, head, body)))
 
@@ -195,7 +196,8 @@ class FastExchange(ClientExchange):
         return self._begun
 
     async def body(self) -> bytes:
-        return self._body
+        body, self._body = self._body, b""  # it may be large, and the answer may take minutes
+        return body
 
     async def answer(self, status: int, body: bytes, content_type: str = JSON) -> None:
         self.status = status

@@ -17,11 +17,13 @@ from draftd.web.admission import Admission
 from draftd.web.answer import Answer
 from draftd.web.answer_models import BrokenAnswerError
 from draftd.web.answer_stream import Relay
+from draftd.web.body_reader import BodyReader
 from draftd.web.client import ClientExchange, StreamReply
-from draftd.web.request_body import Endpoint, Forward, parse_body, prepare
+from draftd.web.request_body import Endpoint, Forward
+from draftd.web.routed_request import Refused
 from draftd.web.router import Router
 from draftd.web.worker_http import IN_THE_MIDDLE, BrokenOffError, WorkerConnection
-from draftd.workers.command import HOST, upstream_model
+from draftd.workers.command import HOST
 from draftd.workers.supervisor import Supervisor
 from draftd.workers.usage import Lease
 from draftd.workers.worker import Worker
@@ -68,6 +70,7 @@ class Proxy:
         router: Router,
         supervisor: Supervisor,
         metrics: Metrics,
+        bodies: BodyReader,
         keepalive: float,
         on_change: Callable[[], None],
     ) -> None:
@@ -75,6 +78,7 @@ class Proxy:
         self._supervisor = supervisor
         self._metrics = metrics
         self._keepalive = keepalive
+        self._bodies = bodies
         self._on_change = on_change
         self._admissions: dict[Worker, Admission] = {}
         self._refusing = False
@@ -124,14 +128,13 @@ class Proxy:
                 self._idle.set()
 
     async def _handle(self, exchange: ClientExchange, endpoint: Endpoint) -> None:
-        body = parse_body(await exchange.body())
-        table = self._router.table
-        profile = table.resolve(body.get("model"))
-        exchange.profile = exchange.headers["x-draftd-profile"] = profile.name
-        client_model = body.get("model") or profile.name
-        prompt = table.profiles.prompt_of(profile)
-        forward = prepare(body, endpoint, profile, prompt, upstream_model(profile), client_model)
-        call = Call(profile.name, forward, exchange.headers)
+        routed = await self._bodies.read(await exchange.body(), endpoint, self._router.table)
+        if routed.profile is not None:
+            exchange.profile = exchange.headers["x-draftd-profile"] = routed.profile
+        if isinstance(routed, Refused):
+            raise routed.error
+        forward = routed.forward
+        call = Call(routed.profile, forward, exchange.headers)
         if not forward.stream:
             await exchange.answer(200, await self._relay(call))
             return

@@ -135,6 +135,7 @@ TABLE: list[tuple[str, dict[str, Any], Severity, str, str]] = [
     ("Linux", {"versions": replace(MAC, system="Linux")}, NOTE, "mlx computes on the CPU", "Mac"),
     ("bad profile", {"config_error": "a.toml:3: no"}, ERROR, "a.toml:3: no", "draftd check"),
     ("no daemon", {"daemon": None}, NOTE, "no daemon is running", "draftd up"),
+    ("state folder", {"state_error": "others can write in /state"}, ERROR, "others can write", "see above"),
     ("stale note", {"stale_note": True}, NOTE, "left its note in /state", "--fix"),
     ("no cache", {"hub_cache": Path("/h"), "hub_cache_exists": False}, NOTE, "there is no /h", "--fix"),
     (

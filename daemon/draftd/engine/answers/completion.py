@@ -32,6 +32,7 @@ from draftd.engine.answers.presence import LEFT_ATTRIBUTE, Client, LeftError, lo
 from draftd.engine.answers.timings import COUNT_ATTRIBUTE, Timings
 from draftd.engine.answers.token_spans import TokenSpans
 from draftd.engine.answers.tool_calls import parse
+from draftd.engine.grammars.enforcing import take_form
 from draftd.engine.records import describe
 from draftd.engine.refusals import RefusedRequestError
 from draftd.protocol import MAX_TOP_LOGPROBS
@@ -53,6 +54,8 @@ def handle_completion(self: Any, request: Any, stop_words: Any) -> None:
         try:
             stops = _stops(self.body.get("stop"))
             arguments = generation_arguments(self)
+            if request.request_type == "chat":
+                take_form(arguments, self.body, self.response_generator.model_provider)
             with looking(lambda: setattr(arguments, LEFT_ATTRIBUTE, client.gone)):
                 context, responses = self.response_generator.generate(
                     request, arguments, functools.partial(_progress, self, client)

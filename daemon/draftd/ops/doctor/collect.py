@@ -22,6 +22,7 @@ from packaging.requirements import InvalidRequirement, Requirement
 
 from draftd import __version__
 from draftd.errors import AlreadyRunningError, ConfigError, DraftdError, NotRunningError
+from draftd.files import check_private_folder, read_text
 from draftd.hub import ModelOnDisk, cache_dir, read_model, read_vocabulary
 from draftd.instance import NOTE, Instance, find_daemon
 from draftd.ops.bench.report import SAVED
@@ -64,7 +65,8 @@ OTHER_NAMES = {
 def collect(settings: Settings) -> Facts:
     """Collect everything. What is broken raises nothing: it is a fact too."""
     profiles, config_error = _profiles(settings)
-    running = _daemon(settings)
+    state_error = _state_error(settings.state_dir)
+    running = None if state_error else _daemon(settings)
     share = settings.share_engine or _shares(running)
     models = _read_models(profiles)
     memory = psutil.virtual_memory()
@@ -73,6 +75,7 @@ def collect(settings: Settings) -> Facts:
         version=__version__,
         versions=_versions(),
         config_error=config_error,
+        state_error=state_error,
         profiles=profiles,
         share=share,
         ports=tuple(_ports(settings, profiles, running, share=share)),
@@ -84,7 +87,7 @@ def collect(settings: Settings) -> Facts:
         memory_free=memory.available,
         disk_free=_disk_free(hub_cache),
         state_dir=settings.state_dir,
-        stale_note=running is None and (settings.state_dir / NOTE).exists(),
+        stale_note=running is None and not state_error and (settings.state_dir / NOTE).exists(),
         hub_cache=hub_cache,
         hub_cache_exists=hub_cache.is_dir(),
         daemon=running,
@@ -99,6 +102,16 @@ def _profiles(settings: Settings) -> tuple[tuple[Profile, ...], str]:
     except ConfigError as error:
         return (), str(error)
     return tuple(found.profiles.values()), ""
+
+
+def _state_error(folder: Path) -> str:
+    try:
+        check_private_folder(folder)
+    except ConfigError as error:
+        return str(error)
+    except OSError:  # there is none yet
+        pass
+    return ""
 
 
 def _read_models(profiles: Iterable[Profile]) -> dict[str, ModelOnDisk]:
@@ -226,7 +239,7 @@ def _family(running: RunningDaemon | None) -> set[int]:
 
 def _bench(folder: Path) -> dict[str, Any] | None:
     try:
-        found: dict[str, Any] = json.loads((folder / SAVED).read_text("utf-8"))
+        found: dict[str, Any] = json.loads(read_text(folder / SAVED, links=False))
     except (OSError, ValueError):
         return None
     return found

@@ -93,7 +93,10 @@ def configuration(facts: Facts) -> Iterator[Finding]:
 
 def daemon(facts: Facts) -> Iterator[Finding]:
     """It runs, answers, and is the installed version; and an earlier one left nothing behind."""
-    if facts.daemon is None:
+    if facts.state_error:
+        why = "they could name a process for draftd to stop, or an address to send the key to"
+        yield Finding(Severity.ERROR, "daemon", facts.state_error, why, "see above; draftd up refuses it too")
+    elif facts.daemon is None:
         yield Finding(
             Severity.NOTE,
             "daemon",

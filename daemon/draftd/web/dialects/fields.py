@@ -70,7 +70,6 @@ _Object = dict[str, Any]
 _Count = Annotated[int, Field(ge=1)]
 _Tokens = Annotated[int, Field(ge=0, le=100_000)]
 _Bias = dict[str, Annotated[float, Field(ge=-100, le=100)]]
-_NO_SCHEMA = "structured output is not built yet"
 _WEIGHTS = "the profile chooses the weights"
 
 _COMMON = (
@@ -117,7 +116,11 @@ _COMMON = (
 _CHAT = (
     _translated("messages", "see the rows below", Any),
     _honoured("tools", "see the rows below", list[_Object]),
-    _refused("tool_choice", "calls cannot be enforced yet", "auto", "none"),
+    _honoured(
+        "tool_choice",
+        "`auto`, `none`, `required`, a function, or `allowed_tools`; a call that is asked for is enforced",
+        Literal["auto", "none", "required"] | _Object,
+    ),
     _honoured("parallel_tool_calls", "false ends the answer after its first call", bool),
     _honoured(
         "chat_template_kwargs",
@@ -130,7 +133,7 @@ _CHAT = (
     _idle("prompt_cache_options", "there is one prompt cache, and it is always used", _Object),
     _idle("prompt_cache_retention", "there is one prompt cache, and it is always used", str),
     _idle("safety_identifier", "draftd keeps no accounts", str),
-    _refused("response_format", _NO_SCHEMA, {"type": "text"}),
+    _honoured("response_format", "JSON of any form, or by a schema, which is enforced", _Object),
     _refused("reasoning_effort", "`chat_template_kwargs` has it for models whose template knows it"),
     _refused("verbosity", "no model here has been taught it", "medium"),
     _refused("functions", "it is older than `tools`", [], passed_on=False),
@@ -183,7 +186,7 @@ FUNCTION = Table(
         _honoured("name", "", Annotated[str, Field(min_length=1)]),
         _honoured("description", "goes to the chat template", str),
         _honoured("parameters", "goes to the chat template", _Object),
-        _refused("strict", _NO_SCHEMA, False),
+        _honoured("strict", "arguments by the schema in `parameters`, which is enforced", bool),
     ),
     open=True,
 )
