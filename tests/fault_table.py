@@ -81,6 +81,7 @@ FAULTS = {
     72: ("a state folder open to others", "refused, or mended; no link in it is followed"),
     73: ("a pipe or device as a file", "told what it is; nothing waits for it"),
     74: ("bodies of 31 MB", "parsed elsewhere: nobody held up, health not judged, memory given back"),
+    75: ("pages of an allowed origin", "the preflight needs no key; the page sends it, and reads the answer"),
 }
 
 

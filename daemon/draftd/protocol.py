@@ -28,6 +28,7 @@ DRAFTERS_HEADER = (
 MODEL_DRAFTER, LOOKUP_DRAFTER, GRAMMAR_DRAFTER = "model", "lookup", "grammar"
 # A bias travels under a name that mlx_lm does not know: it would use one unchecked, and write outside its memory.
 LOGIT_BIAS_FIELD = "draftd_logit_bias"
+COUNT_FIELD = "count_only"  # true: nothing is generated; the usage has the tokens of the prompt
 MAX_STOP_TEXTS = 16
 MAX_STOP_LENGTH = 256  # characters of each: looking for longer ones costs every token
 MAX_TOP_LOGPROBS = 20  # alternatives to each token

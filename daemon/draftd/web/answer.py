@@ -42,6 +42,7 @@ class Answer:
         self._tool_calls = ToolCalls(request_id[:24])
         self._logprobs: dict[str, list[Any]] = {}
         self._role_sent = False
+        self._stop_text: str | None = None  # that ended the answer, where the worker says so
         self.finish_reason: str | None = None
         self.usage: dict[str, Any] | None = None
         self.timings: dict[str, Any] | None = None  # in llama.cpp's words
@@ -117,6 +118,8 @@ class Answer:
 
     def _take_choice(self, raw: dict[str, Any], choice: Choice) -> dict[str, Any]:
         sent = {key: raw[key] for key in raw if key not in {"delta", "message", "text"}}
+        if isinstance(stop_text := raw.get("stop_reason"), str):
+            self._stop_text = stop_text
         if self._endpoint == "chat.completions":
             sent["delta"] = self._take_delta(raw, choice)
         else:
@@ -154,6 +157,8 @@ class Answer:
         text = "".join(self._texts)
         logprobs = {name: values or None for name, values in self._logprobs.items()} or None
         choice: dict[str, Any] = {"index": 0, "finish_reason": self.finish_reason, "logprobs": logprobs}
+        if self._stop_text is not None:
+            choice["stop_reason"] = self._stop_text
         if self._endpoint == "completions":
             return self._body("text_completion", choice | {"text": text})
         message: dict[str, Any] = {"role": "assistant", "content": text or None}

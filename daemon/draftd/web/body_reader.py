@@ -21,8 +21,7 @@ from contextlib import suppress
 from typing import BinaryIO
 
 from draftd.errors import RequestError, WorkerError
-from draftd.web.request_body import Endpoint
-from draftd.web.routed_request import Refused, Routed, check_size, route
+from draftd.web.routed_request import Dialect, Refused, Routed, check_size, route
 from draftd.web.router import RoutingTable
 from draftd.workers.command import environment
 
@@ -42,14 +41,14 @@ class BodyReader:
         self._idle_timer: asyncio.TimerHandle | None = None
         return_large_blocks()
 
-    async def read(self, raw: bytes, endpoint: Endpoint, table: RoutingTable) -> Routed | Refused:
+    async def read(self, raw: bytes, dialect: Dialect, table: RoutingTable) -> Routed | Refused:
         """What `route` makes of a body. Raises RequestError, and WorkerError (503) if it cannot be read now."""
         if len(raw) <= LARGE:
-            return route(raw, endpoint, table)
+            return route(raw, dialect, table)
         async with self._turn:
             try:
                 async with asyncio.timeout(MAX_SECONDS):
-                    outcome = await self._in_child(raw, endpoint, table)
+                    outcome = await self._in_child(raw, dialect, table)
             except TimeoutError as error:
                 await self.close()
                 raise RequestError(400, f"the body could not be read within {MAX_SECONDS:g} s") from error
@@ -64,7 +63,7 @@ class BodyReader:
             raise RuntimeError(outcome)
         return outcome
 
-    async def _in_child(self, raw: bytes, endpoint: Endpoint, table: RoutingTable) -> Routed | Refused | str:
+    async def _in_child(self, raw: bytes, dialect: Dialect, table: RoutingTable) -> Routed | Refused | str:
         if self._idle_timer is not None:
             self._idle_timer.cancel()
         if self._process is None or self._process.returncode is not None:
@@ -72,7 +71,7 @@ class BodyReader:
         to_child, from_child = self._process.stdin, self._process.stdout
         assert to_child is not None
         assert from_child is not None
-        what = pickle.dumps((endpoint, table))
+        what = pickle.dumps((dialect, table))
         to_child.writelines([_SIZE.pack(len(what)), what, _SIZE.pack(len(raw)), raw])
         await to_child.drain()
         size = _SIZE.unpack(await from_child.readexactly(_SIZE.size))[0]
@@ -124,12 +123,12 @@ def return_large_blocks() -> None:
 def serve(requests: BinaryIO, answers: BinaryIO) -> None:
     """Answer requests until there are no more. An answer is what `route` returns, or the traceback of a fault."""
     while what := _read_part(requests):
-        endpoint, table = pickle.loads(what)
+        dialect, table = pickle.loads(what)
         raw = _read_part(requests)
         answer: Routed | Refused | str
         try:
             check_size(raw)
-            answer = route(raw, endpoint, table)
+            answer = route(raw, dialect, table)
         except RequestError as error:
             answer = Refused(None, error)
         except Exception:

@@ -20,7 +20,7 @@ from draftd.web.answer_stream import Relay
 from draftd.web.body_reader import BodyReader
 from draftd.web.client import ClientExchange, StreamReply
 from draftd.web.request_body import Endpoint, Forward
-from draftd.web.routed_request import Refused
+from draftd.web.routed_request import Dialect, Refused
 from draftd.web.router import Router
 from draftd.web.worker_http import IN_THE_MIDDLE, BrokenOffError, WorkerConnection
 from draftd.workers.command import HOST
@@ -112,7 +112,7 @@ class Proxy:
         """Return when no request is open."""
         await self._idle.wait()
 
-    async def handle(self, exchange: ClientExchange, endpoint: Endpoint) -> None:
+    async def handle(self, exchange: ClientExchange, dialect: Dialect) -> None:
         """Answer one request. Raises DraftdError, also when a part of a stream has been sent."""
         if self._refusing:
             raise WorkerError("draftd is stopping", code="stopping", retry_after=5)
@@ -120,15 +120,15 @@ class Proxy:
         self._idle.clear()
         self._on_change()
         try:
-            await self._handle(exchange, endpoint)
+            await self._handle(exchange, dialect)
         finally:
             self.open_requests -= 1
             self._on_change()
             if not self.open_requests:
                 self._idle.set()
 
-    async def _handle(self, exchange: ClientExchange, endpoint: Endpoint) -> None:
-        routed = await self._bodies.read(await exchange.body(), endpoint, self._router.table)
+    async def _handle(self, exchange: ClientExchange, dialect: Dialect) -> None:
+        routed = await self._bodies.read(await exchange.body(), dialect, self._router.table)
         if routed.profile is not None:
             exchange.profile = exchange.headers["x-draftd-profile"] = routed.profile
         if isinstance(routed, Refused):
@@ -227,12 +227,13 @@ class Proxy:
     def _complete(self, call: Call, relay: Relay, events: bytes) -> bytes:
         """The rest of an answer that has come whole."""
         answer = relay.answer
-        self._metrics.generation(
-            call.name,
-            prompt_tokens=answer.tokens("prompt_tokens"),
-            completion_tokens=answer.tokens("completion_tokens"),
-            seconds=call.generation_seconds(),
-        )
+        if not call.forward.counts_only:
+            self._metrics.generation(
+                call.name,
+                prompt_tokens=answer.tokens("prompt_tokens"),
+                completion_tokens=answer.tokens("completion_tokens"),
+                seconds=call.generation_seconds(),
+            )
         return events + relay.end() if call.reply is not None else json_codec.dumps(answer.whole())
 
     def _note_token(self, call: Call) -> None:

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any, Literal
 
 from draftd.errors import RequestError
+from draftd.web.dialects.messages_request import chat_request, count_request
 from draftd.web.request_body import Endpoint, Forward, parse_body, prepare
 from draftd.web.router import RoutingTable
-from draftd.workers.command import upstream_model
 
+Dialect = Literal[Endpoint, "messages", "count_tokens"]
+_AS_CHATS: Mapping[Dialect, Callable[[Mapping[str, Any]], dict[str, Any]]] = {
+    "messages": chat_request,
+    "count_tokens": count_request,
+}
 # Values in a body: lists, objects, and what stands in them. A conversation of ten thousand messages has half as
 # many; millions of them fit into a body that is allowed, and each takes a hundred bytes of memory and more.
 MAX_VALUES = 250_000
@@ -32,16 +39,19 @@ class Refused:
     error: RequestError
 
 
-def route(raw: bytes, endpoint: Endpoint, table: RoutingTable) -> Routed | Refused:
+def route(raw: bytes, dialect: Dialect, table: RoutingTable) -> Routed | Refused:
     """Parse a body, find its profile, and make the request for the worker."""
     name: str | None = None
     try:
         body = parse_body(raw)
         profile = table.resolve(body.get("model"))
         name = profile.name
+        endpoint: Endpoint = "completions" if dialect == "completions" else "chat.completions"
+        if dialect in _AS_CHATS:
+            body = _AS_CHATS[dialect](body)
         prompt = table.profiles.prompt_of(profile)
         client_model = body.get("model") or name
-        forward = prepare(body, endpoint, profile, prompt, upstream_model(profile), client_model)
+        forward = prepare(body, endpoint, profile, prompt, profile.upstream_model, client_model)
     except RequestError as error:
         return Refused(name, error)
     return Routed(name, forward)

@@ -133,6 +133,34 @@ def test_a_call_is_told_whole_and_a_malformed_one_as_text() -> None:
     assert chunks[-1]["choices"][0]["finish_reason"] == "stop"
 
 
+def test_the_last_chunk_names_the_stop_text_that_ended_the_answer() -> None:
+    chunks = streamed(saying("a", " STOP", ""), stop=["x", "STOP"])[:-1]
+    told = [chunk["choices"][0].get("stop_reason") for chunk in chunks]
+    assert told == [None] * (len(told) - 1) + ["STOP"]
+    assert all("stop_reason" not in chunk["choices"][0] for chunk in streamed(saying("a", ""), stop="x")[:-1])
+
+
+@pytest.mark.parametrize(("path", "form"), [(CHAT, "message"), (TEXT, "text")])
+def test_a_prompt_is_counted_and_nothing_generated(path: str, form: str) -> None:
+    def never(turn: Turn) -> None:
+        raise AssertionError("it has waited for its turn")
+
+    told = whole(never, path, count_only=True)
+    assert told["usage"] == {"prompt_tokens": 4, "completion_tokens": 0, "total_tokens": 4}
+    assert told["choices"][0][form] in ("", {"role": "assistant", "content": None})
+    *chunks, usage, done = streamed(never, path, count_only=True, stream_options={"include_usage": True})
+    assert [chunk["choices"][0]["finish_reason"] for chunk in chunks] == ["stop"]
+    assert (usage["usage"], usage["choices"], done) == (told["usage"], [], "[DONE]")
+
+
+def test_a_prompt_that_cannot_be_read_is_not_counted() -> None:
+    with serving(saying("a")) as served:
+        status, answer = served.ask(
+            count_only=True, messages=[{"role": "user", "content": [{"type": "image"}]}]
+        )
+    assert (status, "could not be read" in answer) == (400, True)
+
+
 def test_without_tools_there_is_no_call_whatever_the_model_writes() -> None:
     call = '<tool_call>{"name": "f"}</tool_call>'
     without: list[dict[str, Any]] = [{}, {"tools": []}]
