@@ -40,9 +40,13 @@ def test_the_agent_takes_the_place_of_the_command_with_all_that_it_needs(tmp_pat
             json.loads(json.loads(daemon.run("launch", "opencode").stdout)[1])["model"]
             == "speculative/one-fast"
         )
-        for agent in ("claude", "codex"):
-            refused = daemon.run("launch", agent)
-            assert (refused.returncode, "does not serve yet" in refused.stderr) == (1, True)
+        refused = daemon.run("launch", "codex")
+        assert (refused.returncode, "does not serve yet" in refused.stderr) == (1, True)
+        (programs / "claude").write_text(
+            f'#!{sys.executable}\nimport os\nprint(os.environ["ANTHROPIC_MODEL"])\n'
+        )
+        (programs / "claude").chmod(0o755)
+        assert daemon.run("launch", "claude", "--model", "max").stdout == "two-max\n"
         assert daemon.run("launch", "aider").returncode == 2
         assert "there is no model 'nope'" in daemon.run("launch", "opencode", "--model", "nope").stderr
     assert daemon.run("launch", "opencode").returncode == 3  # no daemon is running

@@ -50,5 +50,5 @@ def launch(
         raise not_installed(chosen)
     key = load_settings(state_dir=state_dir).api_key
     secret = key.get_secret_value() if key else ""
-    env = environment(offer_of(client, needs_key=key is not None), begins_with, secret, os.environ)
+    env = environment(chosen, offer_of(client, needs_key=key is not None), begins_with, secret, os.environ)
     os.execve(program, [program, *(arguments or ())], env)

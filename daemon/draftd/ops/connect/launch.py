@@ -6,40 +6,49 @@ Nothing is written to the user's own config: OpenCode takes a config from a vari
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 from draftd.errors import ConfigError, DraftdError
+from draftd.ops.connect.clients import claude_variables
 from draftd.ops.connect.offer import KEY_VARIABLE, Offer
 from draftd.ops.connect.opencode import opencode_config
 
 
 @dataclass(frozen=True, slots=True)
 class Agent:
-    """An agent. `speaks` is the address that it sends its requests to, and `package` is its name at npm."""
+    """An agent. `package` is its name at npm, `variables` make its environment from an offer and the daemon's key,
+    and `replaces` are variables of the user's own that would lead it elsewhere.
+    """
 
-    title: str
     program: str
     package: str
-    speaks: str
+    variables: Callable[[Offer, str], Mapping[str, str]]
+    replaces: frozenset[str] = frozenset()
 
 
-SPOKEN = "/v1/chat/completions"
+def _opencode(offer: Offer, key: str) -> dict[str, str]:
+    config = {"OPENCODE_CONFIG_CONTENT": json.dumps(opencode_config(offer))}
+    return config | ({KEY_VARIABLE: key} if offer.needs_key else {})
+
+
 AGENTS: Mapping[str, Agent] = {
-    "opencode": Agent("OpenCode", "opencode", "opencode-ai", SPOKEN),
-    "claude": Agent("Claude Code", "claude", "@anthropic-ai/claude-code", "/v1/messages"),
-    "codex": Agent("Codex", "codex", "@openai/codex", "/v1/responses"),
+    "opencode": Agent("opencode", "opencode-ai", _opencode),
+    "claude": Agent(
+        "claude", "@anthropic-ai/claude-code", claude_variables, frozenset({"ANTHROPIC_API_KEY"})
+    ),
 }
+# What an agent sends its requests to that draftd does not serve.
+MISSING: Mapping[str, str] = {"codex": "Codex sends POST /v1/responses, which draftd does not serve yet"}
 
 
 def agent(name: str) -> Agent:
     """Raises ConfigError for a name that is not known, DraftdError for an agent that cannot talk to draftd."""
+    if name in MISSING:
+        raise DraftdError(MISSING[name])
     if name not in AGENTS:
-        raise ConfigError(f"there is no agent '{name}' here; there are: {', '.join(AGENTS)}")
-    found = AGENTS[name]
-    if found.speaks != SPOKEN:
-        raise DraftdError(f"{found.title} sends POST {found.speaks}, which draftd does not serve yet")
-    return found
+        raise ConfigError(f"there is no agent '{name}' here; there are: {', '.join([*AGENTS, *MISSING])}")
+    return AGENTS[name]
 
 
 def not_installed(missing: Agent) -> DraftdError:
@@ -49,8 +58,7 @@ def not_installed(missing: Agent) -> DraftdError:
     )
 
 
-def environment(offer: Offer, model: str, key: str, base: Mapping[str, str]) -> dict[str, str]:
+def environment(chosen: Agent, offer: Offer, model: str, key: str, base: Mapping[str, str]) -> dict[str, str]:
     """The agent's environment. `model` is one of the offer's, `key` the daemon's, empty if it asks for none."""
-    config = opencode_config(replace(offer, default=model))
-    added = {"OPENCODE_CONFIG_CONTENT": json.dumps(config)}
-    return {**base, **added, **({KEY_VARIABLE: key} if key else {})}
+    kept = {name: value for name, value in base.items() if name not in chosen.replaces}
+    return {**kept, **chosen.variables(replace(offer, default=model), key or "local")}
