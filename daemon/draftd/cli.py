@@ -43,6 +43,7 @@ VERBS: Mapping[str, tuple[str, str, str]] = {
     "launchd": ("launchd", "app", SET_UP),
     "opencode": ("opencode", "opencode", CONNECT),
     "clients": ("opencode", "clients", CONNECT),
+    "launch": ("launch", "launch", CONNECT),
     "prometheus": ("observe", "prometheus", CONNECT),
     "grafana": ("observe", "grafana", CONNECT),
 }

@@ -37,7 +37,7 @@ def refused(kind: type[DraftdError], *words: str) -> str:
     return str(result.exception)
 
 
-@pytest.mark.parametrize("verb", ["opencode", "clients", "prompts", "init", "pull"])
+@pytest.mark.parametrize("verb", ["opencode", "clients", "launch", "prompts", "init", "pull"])
 def test_each_verb_has_help_with_an_example(verb: str) -> None:
     assert f" {verb} " in said("--help")
     assert f"Example: draftd {verb}" in said(verb, "--help")
