@@ -74,6 +74,7 @@ FAULTS = {
     56: ("an exception in one worker's task", "logged; that worker goes on, others do not notice"),
     57: ("a load that makes no progress", "its place given up, then failed, with its probe's answer"),
     58: ("a worker floods its output", "half of the loop at most; neighbours answer as before"),
+    59: ("a field that nobody honours", "400 with its name, never accepted and ignored"),
     70: ("`up` cannot start", "one sentence, exit 2 where a restart mends nothing; a free port offered"),
     71: ("terminal escapes of others", "shown as text by every verb; one place prints"),
     72: ("a state folder open to others", "refused, or mended; no link in it is followed"),

@@ -25,7 +25,7 @@ import psutil
 import pytest
 from typer.testing import CliRunner
 
-from draftd.cli import app
+from draftd.cli import VERBS, app
 from draftd.demo import DRAFT, TARGET
 from tests.harness import alive, chat, fake, free_ports
 
@@ -384,9 +384,19 @@ def test_bad_input_gets_a_clear_error_and_its_exit_code(
 def test_every_verb_has_help_with_an_example() -> None:
     runner = CliRunner()
     shown = runner.invoke(app, ["--help"]).stdout
-    for verb in ("up", "status", "logs", "restart", "start", "stop", "reload", "down", "check"):
+    for verb in VERBS:
         assert f" {verb} " in shown
         assert f"Example: draftd {verb}" in runner.invoke(app, [verb, "--help"]).stdout
+
+
+def test_a_verb_costs_no_more_than_its_own_imports() -> None:
+    code = "import sys, draftd.cli as cli; {}; print(*{{name.partition('.')[0] for name in sys.modules}})"
+    bare, status = (
+        set(subprocess.check_output([sys.executable, "-c", code.format(step)], text=True).split())
+        for step in ("0", "cli.Commands()['status']")
+    )
+    assert {"asyncio", "pydantic", "rich"}.isdisjoint(bare)
+    assert {"aiohttp", "structlog", "packaging"}.isdisjoint(status)
 
 
 @pytest.mark.parametrize(

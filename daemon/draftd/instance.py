@@ -10,7 +10,6 @@ to be written. So it is ours alone, or refused, and no link in it is followed.
 
 from __future__ import annotations
 
-import asyncio
 import fcntl
 import json
 import os
@@ -23,7 +22,6 @@ from types import TracebackType
 from typing import IO, Self
 
 import psutil
-import structlog
 
 from draftd.errors import AlreadyRunningError, ConfigError, DraftdError, NotRunningError
 from draftd.files import (
@@ -42,8 +40,6 @@ OURS = ("daemon.*", "bench.json", f"{LOGS}/*.log*")  # the files in the folder
 AGENT = "dev.draftd"  # the label of the launchd agent
 TRIES = 5
 LOOK_AGAIN = 1.0  # seconds between looks at the folder
-
-log = structlog.get_logger("instance")
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +74,11 @@ class Instance:
 
     async def keep(self) -> None:
         """Take the folder again whenever it is swept: else this daemon is not found, and another can start."""
+        import asyncio  # here, as a command that looks for the daemon needs neither
+
+        import structlog
+
+        log = structlog.get_logger("instance")
         reason = ""
         while True:
             await asyncio.sleep(LOOK_AGAIN)

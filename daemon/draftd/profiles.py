@@ -16,6 +16,7 @@ from draftd.errors import ConfigError
 from draftd.profile_tables import HealthPolicy, Limits, RequestDefaults, RestartPolicy, ServerFlags, Table
 from draftd.protocol import LOOKUP_DRAFTER, MODEL_DRAFTER, PROFILE_NAME
 
+MAX_DRAFTED_AT_ONCE, MAX_BATCHED_AT_ONCE = 4, 8  # requests at one worker, where a profile does not say
 MAX_AUTO_DRAFT = 8  # tokens per round that "auto" proposes at most, where a profile does not say
 MIN_PAYING_ACCEPTANCE = 0.6  # below this acceptance rate drafting rarely pays
 MAX_DRAFT_TOKENS = 64  # tokens per round that a profile or a request may ask for
@@ -172,8 +173,9 @@ class Profile(Table):
 
     @property
     def concurrency(self) -> int:
-        """Requests served at once: one when drafting, as the engine takes no more then."""
-        return self.limits.concurrency or (1 if self.draft_model or self.drafters else 8)
+        """Requests served at once. Each that is drafted has a cache for the draft model too: fewer fit."""
+        drafts = self.draft_model or self.drafters
+        return self.limits.concurrency or (MAX_DRAFTED_AT_ONCE if drafts else MAX_BATCHED_AT_ONCE)
 
 
 @dataclass(frozen=True, slots=True)

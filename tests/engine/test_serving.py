@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import mlx.core as mx
@@ -17,9 +16,6 @@ import pytest
 from mlx.utils import tree_flatten
 from mlx_lm.generate import generate_step
 
-from draftd.engine import request_context
-from draftd.engine.generation.sampling import Greedy, Seeded, Speculative
-from draftd.engine.serving import rule_of, wants_lookup, way_of
 from draftd.protocol import (
     AUTO_DRAFT,
     DRAFT_HEADER,
@@ -178,6 +174,29 @@ def test_with_fewer_bits_the_text_is_that_of_fewer_bits_without_a_draft(pair: tu
         assert len({served.complete(longer, max_tokens=20, num_draft_tokens=n) for n in (0, 3, 7)}) == 1
 
 
+# --- several at once ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.real
+def test_a_title_is_done_while_a_long_answer_is_written(drafted: Engine, plain: Engine) -> None:
+    prompt = turn("Give this a title: what a draft model is good for.")
+    with drafted.endless() as long:
+        titles = [drafted.complete(prompt, max_tokens=12, num_draft_tokens=n) for n in (0, 3)]
+        assert long.readline(), "it goes on"
+        assert long.readline()
+    assert set(titles) == {plain.complete(prompt, max_tokens=12)}
+    drafted.wait_for(lambda _: len(drafted.records("generation")) == drafted._sent)
+    assert [record["tokens"] < 13 for record in drafted.records("generation")[-3:]] == [True, True, False]
+
+
+@pytest.mark.real
+def test_a_seed_gives_the_same_text_whatever_stands_beside_it(drafted: Engine) -> None:
+    body = {"max_tokens": 40, "seed": 5, "temperature": 0.9, "num_draft_tokens": 3}
+    alone = drafted.complete(QUESTION, **body)
+    with drafted.endless(), drafted.endless():
+        assert drafted.complete(QUESTION, **body) == alone
+
+
 # --- the prompt cache ---------------------------------------------------------------------------------------
 
 
@@ -294,59 +313,3 @@ def test_a_conversation_on_states_and_windows_is_that_of_no_drafting(
         ask([*edited, *second[2:]], num_draft_tokens=5)
         served.wait_for(lambda _: len(served.records("generation")) == 5)
         assert sum(record["accepted"] for record in served.records("generation")) > 10
-
-
-# --- what a request asks for --------------------------------------------------------------------------------
-
-
-def arguments(temperature: float = 0.0, seed: int | None = None, **others: Any) -> Any:
-    sampling = {"top_p": 1.0, "min_p": 0.0, "top_k": 0, "xtc_probability": 0.0, "xtc_threshold": 0.1} | {
-        name: value for name, value in others.items() if not name.endswith("penalty")
-    }
-    penalties = {"repetition_penalty": 0.0, "presence_penalty": 0.0, "frequency_penalty": 0.0} | {
-        name: value for name, value in others.items() if name.endswith("penalty")
-    }
-    return SimpleNamespace(
-        sampling=SimpleNamespace(temperature=temperature, **sampling),
-        logits=SimpleNamespace(**penalties),
-        seed=seed,
-    )
-
-
-def test_the_rule_follows_from_temperature_and_seed() -> None:
-    assert rule_of(arguments(seed=3), ()) == Greedy()
-    seeded = rule_of(arguments(0.7, seed=3, top_k=5), (1, 2))
-    assert isinstance(seeded, Seeded)
-    assert (seeded.seed, seeded.shaping.coins, seeded.shaping.top_k) == (3, 3, 5)
-    assert seeded.shaping.xtc_special_tokens == (1, 2)
-    drawn = [rule_of(arguments(0.7, top_p=0.9, min_p=None), ()) for _ in range(2)]
-    assert all(isinstance(rule, Speculative) and rule.shaping.temperature == 0.7 for rule in drawn)
-    assert drawn[0] != drawn[1], "each request tosses coins of its own"
-
-
-def test_requests_are_alike_where_their_drafts_are_kept_as_often() -> None:
-    assert way_of(arguments(top_p=0.5)) == way_of(arguments(top_p=0.9, seed=4)), "greedy looks at none of it"
-    ways = [
-        arguments(),
-        arguments(0.5),
-        arguments(0.7),
-        arguments(0.7, seed=1),
-        arguments(0.7, top_p=0.5),
-        arguments(0.7, min_p=0.5),
-        arguments(0.7, top_k=5),
-        arguments(0.7, xtc_probability=0.5),
-        arguments(repetition_penalty=1.1),
-        arguments(presence_penalty=1.1),
-        arguments(frequency_penalty=1.1),
-    ]
-    assert len({way_of(one) for one in ways}) == len(ways)
-    assert way_of(arguments(0.7, seed=1)) == way_of(arguments(0.7, seed=2))
-
-
-@pytest.mark.parametrize(
-    ("drafters", "wants"), [(None, False), (frozenset(), False), (frozenset({LOOKUP_DRAFTER}), True)]
-)
-def test_a_request_that_names_a_drafter_is_not_batched(drafters: frozenset[str] | None, wants: bool) -> None:
-    asked = arguments()
-    setattr(asked, request_context.CONTEXT_ATTRIBUTE, request_context.RequestContext(drafters=drafters))
-    assert wants_lookup(asked) is wants

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from draftd.web import answer_stream as events
 from draftd.web.answer_stream import Answer, BrokenAnswerError, EventSplitter, is_usage_only, to_event
 from draftd.web.request_body import Endpoint
-from tests.web.given import junk, mlx_answers
+from tests.web.given import junk
 
 USAGE = {"prompt_tokens": 3, "completion_tokens": 5, "total_tokens": 8}
 
@@ -277,6 +277,8 @@ texts = st.lists(st.text(max_size=4), max_size=4)
 def test_a_chat_put_together_equals_one_that_was_not_streamed(
     contents: list[str], reasonings: list[str], written: list[tuple[str, str]]
 ) -> None:
+    from tests.web.mlx_handler import mlx_answers
+
     parts: list[dict[str, Any]] = [{"text": "", "reasoning_text": reasoning} for reasoning in reasonings]
     parts += [{"text": content} for content in contents]
     parts += [{"text": "", "tool_calls": [each]} for each in calls(*written, streamed=True)]
@@ -317,6 +319,8 @@ def test_log_probabilities_are_joined_in_both_forms() -> None:
 
 @given(texts)
 def test_a_text_put_together_equals_one_that_was_not_streamed(contents: list[str]) -> None:
+    from tests.web.mlx_handler import mlx_answers
+
     streamed = [mlx_answers(True, "completions", text=text, finish_reason=None) for text in contents]
     streamed.append(mlx_answers(True, "completions", text="", finish_reason="length"))
     whole = mlx_answers(

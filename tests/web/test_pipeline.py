@@ -233,21 +233,59 @@ async def test_what_reaches_a_worker_is_safe_and_what_was_routed(wire: Wire, tmp
         unknown = await wire.ask(served, wire.chat(model="nope"))
         assert (unknown.status, unknown.error["code"]) == (404, "model_not_found")
         assert "a, b" in unknown.error["message"]
-        fields: dict[str, Any] = {
-            "adapters": "/x",
-            "draft_model": "/y",
-            "max_tokens": None,
-            "stream_options": {},
-            "stream": True,
-        }
+        for name in ("adapters", "draft_model"):
+            loader = await wire.ask(served, wire.chat(**{name: "/x"}))
+            assert (loader.status, loader.error["param"]) == (400, name)
+        fields: dict[str, Any] = {"max_tokens": None, "stream_options": {}, "stream": True}
         bad = await wire.ask(served, wire.chat(**fields))
         assert bad.body.endswith(b"data: [DONE]\n\n")
         sent = [json.loads(line) for line in log.read_text().splitlines()]
         assert len(sent) == 2
         for body in sent:
             assert body["model"] == "fake"
-            assert not {"adapters", "draft_model", "max_tokens"} & set(body)
+            assert "max_tokens" not in body
             assert body["stream_options"] == {"include_usage": True}
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def own(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Served]:
+    """A daemon whose only worker would be one of our own, and is not started."""
+    profile = 'model = "org/model"\nautostart = false\n'
+    async with serving(tmp_path_factory.mktemp("own"), {"a": profile}, ready=False) as running:
+        yield running
+
+
+@pytest.mark.fault(59)
+@pytest.mark.parametrize(
+    ("fields", "param", "code"),
+    [
+        ({"response_format": {"type": "json_object"}}, "response_format", "unsupported_value"),
+        ({"tool_choice": "required"}, "tool_choice", "unsupported_value"),
+        (
+            {"tool_choice": {"type": "function", "function": {"name": "f"}}},
+            "tool_choice",
+            "unsupported_value",
+        ),
+        ({"functions": [{"name": "f"}]}, "functions", "unsupported_value"),
+        ({"stream": True, "audio": {"voice": "a", "format": "wav"}}, "audio", "unsupported_parameter"),
+        ({"temprature": 0.5}, "temprature", "unknown_parameter"),
+        ({"messages": [{"role": "function", "content": "a"}]}, "messages[0].role", None),
+    ],
+)
+async def test_a_field_that_nobody_would_honour_is_refused_by_its_name(
+    own: Served, wire: Wire, fields: dict[str, Any], param: str, code: str | None
+) -> None:
+    answer = await wire.ask(own, wire.chat(**fields))
+    assert (answer.status, answer.error["param"], answer.error["code"]) == (400, param, code)
+    assert param in answer.error["message"]
+
+
+@pytest.mark.fault(59)
+@pytest.mark.parametrize("name", ["echo", "suffix", "best_of", "tools"])
+async def test_the_same_holds_for_a_text(own: Served, wire: Wire, name: str) -> None:
+    asked = {"prompt": "x", "model": "a", name: {"echo": True, "suffix": "y"}.get(name, 2)}
+    answer = await wire.ask(own, wire.post(json.dumps(asked).encode(), path="/v1/completions"))
+    assert (answer.status, answer.error["param"]) == (400, name)
 
 
 @pytest.mark.fault(36)

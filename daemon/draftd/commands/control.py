@@ -1,4 +1,4 @@
-"""Commands for a running daemon: status, logs, restart and so on; and the check of profiles, which needs none."""
+"""Commands for a running daemon: status, logs, restart and so on."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import time
-from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
@@ -16,7 +15,6 @@ from rich.live import Live
 
 from draftd.commands.shared import (
     ProfileArgument,
-    ProfilesDir,
     StateDir,
     complete_profile,
     make_client,
@@ -24,13 +22,8 @@ from draftd.commands.shared import (
 )
 from draftd.console import err, out, status_view, workers_table
 from draftd.errors import DraftdError, NotRunningError
-from draftd.hub import NEVER_DRAFTED, ModelOnDisk, read_model
 from draftd.instance import find_daemon
-from draftd.ops.drafting_words import describe_drafting
 from draftd.ops.http import DaemonClient
-from draftd.profile_files import load_dir
-from draftd.profiles import Profile
-from draftd.protocol import MODEL_DRAFTER
 from draftd.settings import load_settings
 
 
@@ -156,42 +149,3 @@ def _still_runs(state_dir: Path, pid: int) -> bool:
         return find_daemon(state_dir).pid == pid
     except NotRunningError:
         return False
-
-
-def check(profiles: ProfilesDir = None) -> None:
-    """Check the profiles without starting anything.
-
-    Example: draftd check --profiles ./profiles
-    """
-    settings = load_settings(profiles=profiles)
-    found = load_dir(settings.profiles_dir(), settings.prompt_dirs())
-    absent = False
-    for profile in found.profiles.values():
-        models = {name: read_model(name) for name in profile.models}
-        absent |= not profile.command and not all(model.folder for model in models.values())
-        line = f"{profile.name}: {profile.model}, {_drafting(profile, models)}"
-        out.say(line)
-    if absent:
-        text = (
-            "of models that are not here yet it is taken for granted that they can be drafted: nearly all can"
-        )
-        out.say(text)
-    out.say(
-        f"{len(found.profiles)} profiles in {settings.profiles_dir()} are valid",
-    )
-
-
-def _drafting(profile: Profile, models: Mapping[str, ModelOnDisk]) -> str:
-    """What will draft for a profile, as far as the models' configs on this machine tell."""
-    if profile.command:
-        return "drafted by its own server, if at all"
-    drafters = profile.all_drafters
-    never = {name: NEVER_DRAFTED.get(model.config.model_type or "") for name, model in models.items()}
-    if drafters and (why := never[profile.model]):
-        return f"no drafting: {why}"
-    why = never.get(profile.draft_model or "")
-    if why:
-        drafters = tuple(drafter for drafter in drafters if drafter != MODEL_DRAFTER)
-    length = profile.draft_length
-    words = describe_drafting(drafters, profile.draft_model, length, auto=profile.auto_draft)
-    return f"{words}, not by {profile.draft_model}: {why}" if why else words

@@ -26,6 +26,7 @@ app = typer.Typer(
     help="Run the daemon as a launchd agent of macOS.",
     epilog="Example: draftd launchd install balanced",
     no_args_is_help=True,
+    add_completion=False,
 )
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Show the commands, and run none.")]
 

@@ -9,12 +9,13 @@ import typer
 
 from draftd.errors import ConfigError, DraftdError, NotRunningError
 from draftd.ops.http import DaemonClient
-from draftd.profile_files import load_dir
 from draftd.settings import load_settings
 
 
 def complete_profile(incomplete: str) -> list[str]:
     """For the shell: names that begin like this, else their last words, as in `draftd up fast`."""
+    from draftd.profile_files import load_dir
+
     try:
         settings = load_settings()
         names = load_dir(settings.profiles_dir(), settings.prompt_dirs()).profiles

@@ -72,7 +72,10 @@ def _place_serving() -> None:
     expect(server, "GenerationArguments", "sampling", "logits", "max_tokens", "num_draft_tokens", "seed")
     _model_provider(server)
     batchable = expect(generator, "_is_batchable", "args", caller="_generate")
-    from draftd.engine.serving import Serving, wants_lookup
+    next_request = expect(generator, "_next_request", "timeout")
+    expect(server, "_image_parts", "messages")
+    from draftd.engine.request import wants_lookup
+    from draftd.engine.serving import Serving
 
     serving = Serving(_tick)
 
@@ -82,7 +85,11 @@ def _place_serving() -> None:
     def serve_single(self: Any, request: Any, stream: Any) -> None:
         serving.serve(self, request, stream)
 
+    def next_request_or_given_back(self: Any, timeout: float | None = None) -> Any:
+        return serving.given_back() or next_request(self, timeout)
+
     generator._serve_single, generator._is_batchable = serve_single, is_batchable
+    generator._next_request = next_request_or_given_back
 
 
 def _place_progress() -> None:

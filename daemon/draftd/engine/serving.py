@@ -1,21 +1,22 @@
 """Serves the requests that mlx_lm.server does not batch: all of a worker that drafts, in our own loop.
 
 It takes the place of `ResponseGenerator._serve_single`, in mlx_lm's generation thread, and uses what stands
-around that: the queue of answers, the templates, the prompt cache. A request goes through these steps:
+around that: the queue of requests, the templates, the prompt cache. mlx_lm calls it with one request, and waits
+until it returns. It returns when no request is at work any more:
 
-1. Its prompt is tokenized; what of it an earlier request has read is taken from the prompt cache.
-2. The loop reads the rest and generates. After each pass over the prompt the client learns how far it is, and the
-   request ends there if nobody waits for it any more.
-3. Each token goes out with its text and, where they are asked for, the likeliest tokens in its place.
-4. However it ends, what was read goes to the prompt cache, and what was drafted is counted and reported.
+1. Between the turns of those at work it takes what waits in mlx_lm's queue. One that mlx_lm is to serve, a batched
+   one or one for other models, is given back; from then on nothing more is taken, so that its turn comes.
+2. Those at work take turns, see `generation/turns`; what one of them does in its turns is in `answering`.
+3. Whatever goes wrong in a turn ends that request, and no other one.
+
+How many are at work the daemon decides, who keeps the queue; mlx_lm's flag `--decode-concurrency` is a limit for
+whoever asks a worker directly.
 """
 
 from __future__ import annotations
 
-import functools
-import random
+from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,276 +24,161 @@ import mlx.core as mx
 from mlx_lm import server
 
 from draftd.engine import records, request_context
-from draftd.engine.answers.presence import LeftError
-from draftd.engine.generation.acceptance import AcceptanceCount
-from draftd.engine.generation.caches.quantized import Quantization
+from draftd.engine.answering import Answering, TokenCosts
 from draftd.engine.generation.caches.sequence import SequenceCache
-from draftd.engine.generation.calibration import costs_of, measure
 from draftd.engine.generation.drafters.lookup import LookupDrafter
 from draftd.engine.generation.drafters.model import ModelDrafter
-from draftd.engine.generation.estimates import ALONE
-from draftd.engine.generation.loop import Generation, Token, plain
+from draftd.engine.generation.loop import Generation
 from draftd.engine.generation.models import LoadedModels
 from draftd.engine.generation.reader import Reader
-from draftd.engine.generation.sampling import Greedy, Logits, Rule, Seeded, Shape, Speculative
-from draftd.engine.model_facts import vocabulary_size
+from draftd.engine.generation.turns import Company, Pace, Pause, Turns
+from draftd.engine.request import Prompt, logits_of, prompt_of, quantization_of, rule_of, way_of
 from draftd.protocol import LOOKUP_DRAFTER, MODEL_DRAFTER
 
-CONTEXT_SIZES = ("repetition_context_size", "presence_context_size", "frequency_context_size")
+Queued = tuple[Any, Any, Any]  # mlx_lm's queue of an answer, CompletionRequest and GenerationArguments
 
 
-def wants_lookup(arguments: Any) -> bool:
-    """Whether a request that could be batched is to be served by our loop, for the lookup that it asks for."""
-    return bool(request_context.of(arguments).drafters)
+@dataclass(frozen=True, slots=True, eq=False)
+class Work:
+    """A request at work, and what is left of it."""
 
-
-def rule_of(arguments: Any, special_tokens: tuple[int, ...]) -> Rule:
-    """Return how a request's tokens are chosen, for its `GenerationArguments`; XTC spares the special tokens."""
-    sampling = arguments.sampling
-    if not sampling.temperature:
-        return Greedy()
-    seed = arguments.seed
-    shape = Shape(
-        temperature=sampling.temperature,
-        top_p=sampling.top_p or 0.0,
-        min_p=sampling.min_p or 0.0,
-        top_k=sampling.top_k or 0,
-        xtc_probability=sampling.xtc_probability or 0.0,
-        xtc_threshold=sampling.xtc_threshold,
-        xtc_special_tokens=special_tokens,
-        coins=random.getrandbits(64) if seed is None else seed,
-    )
-    return Speculative(shape) if seed is None else Seeded(shape, seed)
-
-
-def way_of(arguments: Any) -> tuple[Any, ...]:
-    """Return what requests have in common whose drafts are kept about as often."""
-    sampling, logits = arguments.sampling, arguments.logits
-    shaped = (
-        sampling.top_p,
-        sampling.min_p,
-        sampling.top_k,
-        sampling.xtc_probability,
-        arguments.seed is None,
-    )
-    penalties = (logits.repetition_penalty, logits.presence_penalty, logits.frequency_penalty)
-    return (sampling.temperature, *(shaped if sampling.temperature else ()), *penalties)
-
-
-@dataclass(slots=True)
-class Prompt:
-    """A request's tokens, where its messages end in them, and the way back to its client."""
-
-    tokens: list[int]
-    ends: list[tuple[int, str]]  # position and mlx_lm's name for the kind of what ends there
-    context: Any  # mlx_lm's GenerationContext
-    put: Callable[[Any], None]  # puts something into the queue of its answer
+    answering: Answering
+    turns: Iterator[Pause]
 
 
 class Serving:
-    """Serves one request after the other. `tick` is called when a request has got on."""
+    """Serves requests in turns. `tick` is called when one has got on."""
 
     def __init__(self, tick: Callable[[], None]) -> None:
         self._tick = tick
         self._models: LoadedModels | None = None
-        self._measured: tuple[float, float] | None = None
+        self._costs = TokenCosts()
+        self._company = Company(0)
+        self._paces = Pace(self._company), Pace(self._company)  # of the target and of the draft model
+        self._turns: Turns[Work] = Turns()
+        self._given_back: deque[Queued] = deque()
 
-    def serve(self, generator: Any, request: tuple[Any, Any, Any], stream: Any) -> None:
-        """Serve one request of mlx_lm's ResponseGenerator; what goes wrong is put into the queue of its answer."""
+    def serve(self, generator: Any, request: Queued, stream: Any) -> None:
+        """Serve a request of mlx_lm's ResponseGenerator, and those that come while any is at work.
+
+        What goes wrong with one is put into the queue of its answer.
+        """
+        takes = (
+            not generator._is_distributed
+        )  # there all machines would have to take the same at the same time
+        with mx.stream(stream):
+            self._join(generator, request)
+            while len(self._turns):
+                takes = takes and self._take_waiting(generator, request[2].model)
+                for work in self._turns.cycle():
+                    self._go_on(work)
+
+    def given_back(self) -> Queued | None:
+        """Return the request that was taken, and is to be served by mlx_lm."""
+        return self._given_back.popleft() if self._given_back else None
+
+    def _take_waiting(self, generator: Any, model: Any) -> bool:
+        """Let in what waits, as far as there is room; return whether more may be let in later."""
+        while len(self._turns) < generator.cli_args.decode_concurrency and not generator._stop:
+            waiting = generator._next_request()
+            if waiting is None:
+                return True
+            _, wanted, arguments = waiting
+            batchable = generator._is_batchable(arguments) and not any(server._image_parts(wanted.messages))
+            if batchable or arguments.model != model:
+                self._given_back.append(waiting)
+                return False
+            self._join(generator, waiting)
+        return True
+
+    def _join(self, generator: Any, request: Queued) -> None:
+        """Begin with a request."""
         queue, wanted, arguments = request
         try:
-            with mx.stream(stream):
-                self._answer(generator, queue.put, wanted, arguments)
+            prompt = prompt_of(generator, queue.put, wanted, arguments)
+            queue.put(prompt.context)
+            self._company.size = len(self._turns) + 1
+            answering = self._begin(self._loaded(generator.model_provider), generator, prompt, arguments)
         except Exception as error:
             queue.put(error)
+            self._company.size = len(self._turns)
+            return
+        self._turns.join(Work(answering, answering.in_turns()))
+        self._make_room(generator)
 
-    def _answer(self, generator: Any, put: Callable[[Any], None], wanted: Any, arguments: Any) -> None:
-        prompt = _prompt(generator, put, wanted, arguments)
-        put(prompt.context)
-        models = self._loaded(generator.model_provider)
-        generation, store = self._begin(models, generator, prompt, arguments)
-        count = AcceptanceCount(generation.policy.fixed if generation.draft else None, generation.rule.name)
+    def _go_on(self, work: Work) -> None:
+        """Give a request its turn."""
         try:
-            self._read_prompt(generation, prompt, store)
-            for response in self._responses(
-                generation, count, generator.model_provider.tokenizer, prompt, arguments
-            ):
-                put(response)
-        except LeftError:
-            pass
-        finally:
-            self._report(generation, count, request_context.of(arguments).profile)
-        put(None)
-        if generation.lookup:
-            generation.lookup.close()
-        self._measure(generation, count)
-        store(generation.text)
+            pause = next(work.turns, None)
+        except Exception as error:
+            work.answering.prompt.put(error)
+            pause = None
+        if pause is None:
+            self._turns.leave(work)
+            self._company.size = len(self._turns)
+        else:
+            self._turns.paused(work, pause)
+
+    def _make_room(self, generator: Any) -> None:
+        """Keep the prompt cache and what is at work within the memory that mlx_lm's flag allows, as mlx_lm does."""
+        allowed = generator.cli_args.prompt_cache_bytes
+        if allowed is not None:
+            taken = sum(work.answering.cache_bytes for work in self._turns)
+            generator.prompt_cache.trim_to(n_bytes=allowed - taken)
 
     def _loaded(self, provider: Any) -> LoadedModels:
         known = self._models
         if known is None or known.target is not provider.model or known.draft is not provider.draft_model:
             self._models = known = LoadedModels(provider.model, provider.draft_model, records.say)
-            self._measured = None
+            self._costs = TokenCosts()
+            self._paces = Pace(self._company), Pace(self._company)
         return known
 
-    def _begin(
-        self, models: LoadedModels, generator: Any, prompt: Prompt, arguments: Any
-    ) -> tuple[Generation, _Store]:
-        provider, flags = generator.model_provider, generator.cli_args
+    def _begin(self, models: LoadedModels, generator: Any, prompt: Prompt, arguments: Any) -> Answering:
+        provider = generator.model_provider
         cached, rest = generator.prompt_cache.fetch_nearest_cache(provider.model_key, prompt.tokens)
         prompt.context.prompt_cache_count = len(prompt.tokens) - len(rest)
         target, draft = models.adopt(cached or [], prompt.context.prompt_cache_count)
-        step = flags.prefill_step_size
-        tokenizer = provider.tokenizer
-        rule = rule_of(arguments, (*tokenizer.encode("\n"), *tokenizer.eos_token_ids))
-        logits = _logits(provider.model, arguments)
-        context = request_context.of(arguments)
+        generation = self._generation(models, generator, prompt, arguments, (target, draft))
+        caches = [cache for cache in (target, draft) if cache is not None]
+        answering = Answering(generator, prompt, arguments, generation, caches, self._costs, self._tick)
+        generation.check = answering.check
+        return answering
+
+    def _generation(
+        self,
+        models: LoadedModels,
+        generator: Any,
+        prompt: Prompt,
+        arguments: Any,
+        caches: tuple[SequenceCache, SequenceCache | None],
+    ) -> Generation:
+        provider, flags, context = generator.model_provider, generator.cli_args, request_context.of(arguments)
+        (target, draft), step = caches, flags.prefill_step_size
+        rule = rule_of(arguments, (*provider.tokenizer.encode("\n"), *provider.tokenizer.eos_token_ids))
+        logits = logits_of(provider.model, arguments)
         length = max(0, arguments.num_draft_tokens)
         wanted = request_context.ALL_DRAFTERS if context.drafters is None else context.drafters
         drafters = wanted if models.can_draft and length > 0 else frozenset()
         by_model = models.has_drafter and MODEL_DRAFTER in drafters
-        generation = Generation(
+        return Generation(
             text=list(prompt.tokens),
             max_tokens=arguments.max_tokens,
-            target=Reader(provider.model, target, step, _quantization(flags)),
+            target=Reader(provider.model, target, step, quantization_of(flags), self._paces[0]),
             rule=rule,
             logits=logits,
             policy=models.policy(
                 way_of(arguments),
                 fixed=length if by_model and not context.auto else None,
                 draws=bool(arguments.sampling.temperature),
+                in_use=[work.answering.generation.policy for work in self._turns],
             ),
-            draft=ModelDrafter(Reader(provider.draft_model, draft, step), logits, rule)
+            draft=ModelDrafter(Reader(provider.draft_model, draft, step, pace=self._paces[1]), logits, rule)
             if by_model and draft is not None
             else None,
             max_draft=length,
             lookup=LookupDrafter(prompt.tokens, models.answers(context.profile))
             if LOOKUP_DRAFTER in drafters
             else None,
-            check=functools.partial(_check, prompt, self._tick),
+            company=self._company,
         )
-        return generation, _Store(generator, target, draft)
-
-    def _read_prompt(self, generation: Generation, prompt: Prompt, store: _Store) -> None:
-        """Read the prompt; where caches cannot be cut, store a copy at the end of each message."""
-        total = len(prompt.tokens)
-
-        def progress(read: int) -> None:
-            prompt.put((generation.target.position, total))
-            _check(prompt, self._tick, read)
-
-        for end, kind in prompt.ends:
-            if generation.target.position < end < total:
-                generation.target.read_to(end, prompt.tokens, progress)
-                if not generation.target.cache.can_cut(end - 1):
-                    store(prompt.tokens, kind, copied=True)
-        generation.target.catch_up(prompt.tokens, progress)
-        if total > 1 and not generation.target.cache.can_cut(generation.target.position - 1):
-            store(prompt.tokens, copied=True)  # for the same prompt again, and for an answer that is edited
-
-    def _responses(
-        self, generation: Generation, count: AcceptanceCount, tokenizer: Any, prompt: Prompt, arguments: Any
-    ) -> Iterator[Any]:
-        """Yield mlx_lm's responses, one for each token; the last one has a reason to finish."""
-        detokenizer = tokenizer.detokenizer
-        with closing(generation.generate()) as tokens:
-            for token in tokens:
-                self._tick()
-                count.observe(token.drafter, token.proposed, drafted=token.source != ALONE)
-                reason = None
-                if token.token in tokenizer.eos_token_ids:
-                    reason = "stop"
-                else:
-                    detokenizer.add_token(token.token)
-                    reason = None if generation.left else "length"
-                if reason:
-                    detokenizer.finalize()
-                yield _response(token, detokenizer.last_segment, reason, arguments, tokenizer)
-                if reason or prompt.context._should_stop:
-                    return
-
-    def _report(self, generation: Generation, count: AcceptanceCount, profile: str | None) -> None:
-        """Report what was drafted, with what it cost and was worth as soon as that is known."""
-        costs = None
-        if self._measured is not None and MODEL_DRAFTER in count.drafters:
-            times = generation.policy.costs.at(len(generation.text))
-            costs = costs_of(times, count.drafters[MODEL_DRAFTER], self._measured)
-        records.report_generation(count, costs, generation.seconds, profile)
-
-    def _measure(self, generation: Generation, count: AcceptanceCount) -> None:
-        """Measure what tokens cost, once the first drafted answer is out; what goes wrong here disturbs nobody."""
-        if self._measured is None and MODEL_DRAFTER in count.drafters:
-            try:
-                self._measured = measure(generation)
-            except Exception as error:
-                records.say(f"what drafting costs could not be measured: {records.describe(error)}")
-
-
-def _prompt(generator: Any, put: Callable[[Any], None], wanted: Any, arguments: Any) -> Prompt:
-    provider = generator.model_provider
-    tokenizer = provider.tokenizer
-    tokens, segments, kinds, state, vision = generator._tokenize(tokenizer, wanted, arguments)
-    if vision is not None:
-        raise ValueError("images are not supported")
-    _, text_machine = generator._make_state_machine(provider.model_key, tokenizer, arguments.stop_words)
-    ends, position = [], 0
-    for segment, kind in zip(segments, kinds, strict=True):
-        position += len(segment)
-        ends.append((position, kind))
-    context = server.GenerationContext(
-        has_tool_calling=tokenizer.has_tool_calling,
-        has_thinking=tokenizer.has_thinking,
-        tool_parser=tokenizer.tool_parser,
-        text_sm=text_machine,
-        initial_state=state,
-        prompt=tokens,
-    )
-    return Prompt(tokens, ends, context, put)
-
-
-def _check(prompt: Prompt, tick: Callable[[], None], read: int) -> None:
-    """Between two passes over a prompt: raise LeftError if nobody waits for the answer any more."""
-    tick()
-    if prompt.context._should_stop:
-        raise LeftError
-
-
-def _logits(model: Any, arguments: Any) -> Logits:
-    vocabulary = vocabulary_size(model.args)
-    if vocabulary is None:
-        raise ValueError("the model does not say how many tokens it has")
-    sizes = (getattr(arguments.logits, name) for name in CONTEXT_SIZES)
-    return Logits(vocabulary, server._make_logits_processors(arguments), max(sizes))
-
-
-def _quantization(flags: Any) -> Quantization | None:
-    """Return that of the target model; a draft model's layers are small, and may not fit the size of a group."""
-    if not flags.kv_bits:
-        return None
-    return Quantization(flags.kv_bits, flags.kv_group_size, flags.quantized_kv_start)
-
-
-def _response(token: Token, text: str, reason: str | None, arguments: Any, tokenizer: Any) -> Any:
-    likeliest: Any = ()
-    logprob = 0.0
-    if arguments.logprobs or arguments.top_logprobs > 0:
-        logprobs = token.logprobs()
-        logprob = plain(logprobs[token.token])
-        likeliest = server._format_top_logprobs(logprobs, arguments.top_logprobs, tokenizer)
-    return server.Response(text, token.token, logprob, reason, likeliest)
-
-
-@dataclass(frozen=True, slots=True)
-class _Store:
-    """Gives what both models have read of a text to the prompt cache."""
-
-    generator: Any
-    target: SequenceCache
-    draft: SequenceCache | None
-
-    def __call__(self, text: list[int], kind: str = "assistant", *, copied: bool = False) -> None:
-        """Store what was read of a text; a copy of it, if the caches are to read on."""
-        caches = [cache for cache in (self.target, self.draft) if cache is not None]
-        layers = [layer for cache in caches for layer in (cache.copy() if copied else cache).layers]
-        key = self.generator.model_provider.model_key
-        self.generator.prompt_cache.insert_cache(key, text[: self.target.position], layers, cache_type=kind)

@@ -16,6 +16,7 @@ from draftd.engine.answers.presence import LEFT_ATTRIBUTE, LeftError
 from draftd.engine.refusals import RefusedRequestError
 from tests.engine.answers.scripted import DEADLINE, Script, Turn, events, serving
 
+TOOLS = [{"type": "function", "function": {"name": "f"}}]
 CHAT, TEXT = "/v1/chat/completions", "/v1/completions"
 USAGE = {
     "prompt_tokens": 3,
@@ -97,16 +98,47 @@ def test_a_stop_that_cannot_be_heeded_is_refused(stop: Any) -> None:
 def test_a_call_is_told_whole_and_a_malformed_one_as_text() -> None:
     call, bad = '<tool_call>{"name": "f"}</tool_call>', "<tool_call>[5]</tool_call>"
     for told in (
-        whole(saying("a", call, ""))["choices"][0],
-        streamed(saying("a", call, ""))[-2]["choices"][0],
+        whole(saying("a", call, ""), tools=TOOLS)["choices"][0],
+        streamed(saying("a", call, ""), tools=TOOLS)[-2]["choices"][0],
     ):
         assert told["finish_reason"] == "tool_calls"
-    choice = whole(saying("a", bad, "b", ""))["choices"][0]
+    choice = whole(saying("a", bad, "b", ""), tools=TOOLS)["choices"][0]
     assert choice["finish_reason"] == "stop"
     assert choice["message"] == {"role": "assistant", "content": f"a{bad}b"}
-    chunks = streamed(saying("a", *bad, "b", ""))[:-1]
+    chunks = streamed(saying("a", *bad, "b", ""), tools=TOOLS)[:-1]
     assert "".join(chunk["choices"][0]["delta"].get("content", "") for chunk in chunks) == f"a{bad}b"
     assert chunks[-1]["choices"][0]["finish_reason"] == "stop"
+
+
+def test_without_tools_there_is_no_call_whatever_the_model_writes() -> None:
+    call = '<tool_call>{"name": "f"}</tool_call>'
+    without: list[dict[str, Any]] = [{}, {"tools": []}]
+    for tools in without:
+        choice = whole(saying("a", call, "b", ""), **tools)["choices"][0]
+        assert (choice["finish_reason"], choice["message"]["content"]) == ("stop", f"a{call}b")
+        assert "tool_calls" not in choice["message"]
+
+
+def test_where_one_call_is_asked_for_the_generation_ends_after_it() -> None:
+    turns: Queue[Turn] = Queue()
+
+    def script(turn: Turn) -> None:
+        turns.put(turn)
+        turn.tokens(
+            '<tool_call>{"name": "f"}', "</tool_call>", '<tool_call>{"name": "g"}', "</tool_call>", ""
+        )
+
+    for parallel, called in ((False, ["f"]), (True, ["f", "g"])):
+        told = whole(script, tools=TOOLS, parallel_tool_calls=parallel)
+        calls = told["choices"][0]["message"]["tool_calls"]
+        assert [call["function"]["name"] for call in calls] == called
+        assert told["choices"][0]["finish_reason"] == "tool_calls"
+        assert told["usage"]["completion_tokens"] == (2 if called == ["f"] else 5)
+        assert turns.get().context.stopped.wait(DEADLINE)
+    chunks = streamed(script, tools=TOOLS, parallel_tool_calls=False)[:-1]
+    deltas = [chunk["choices"][0]["delta"] for chunk in chunks]
+    assert [call["function"]["name"] for delta in deltas for call in delta.get("tool_calls", [])] == ["f"]
+    assert chunks[-1]["choices"][0]["finish_reason"] == "tool_calls"
 
 
 def scored(turn: Turn) -> None:

@@ -117,8 +117,10 @@ class _Answer:
         self._text = AnswerText(
             Channels(context.text_sm, context.initial_state) if chat else Channels(),
             stops,
-            lambda text: parse(context.tool_parser, text, request.tools),
+            # Without tools there is nothing to call: it is text, however much it looks like a call.
+            lambda text: parse(context.tool_parser, text, request.tools) if request.tools else None,
             None if self._names is None else TokenSpans(),
+            one_call=handler.body.get("parallel_tool_calls") is False,
         )
         self._begun = False  # whether any text has come
         self._count = 0

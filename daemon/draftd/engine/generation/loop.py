@@ -13,10 +13,14 @@ target model always all but the last token, or (on its own) all of it:
 
 Alone, the next token is being computed while the last one is given out, so that the device never waits. A draft
 model reads nothing meanwhile, the prompt included: it catches up when it is asked again, outside of what is timed.
+
+Several requests take turns: `in_turns` says where one may be left for the others, with all that it has begun at an
+end, and how long that takes is not timed. Nothing is computed ahead then: others would wait for it.
 """
 
 import time
 from collections.abc import Callable, Generator
+from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import takewhile
 from typing import Any
@@ -29,6 +33,7 @@ from draftd.engine.generation.estimates import ALONE
 from draftd.engine.generation.policy import LENGTHS, REVIEW, Choice, DraftPolicy, Situation
 from draftd.engine.generation.reader import Reader
 from draftd.engine.generation.sampling import Logits, Rule
+from draftd.engine.generation.turns import Company, Pause
 from draftd.protocol import LOOKUP_DRAFTER, MODEL_DRAFTER
 
 LOOK_BACK = 32  # tokens generated alone that are compared with what the draft model would have proposed
@@ -74,6 +79,7 @@ class Generation:
     max_draft: int = 0
     lookup: LookupDrafter | None = None
     check: Callable[[int], None] = lambda _: None
+    company: Company = field(default_factory=Company)
     prompt_length: int = field(init=False)
     seconds: float = field(init=False, default=0.0)  # that its rounds have taken
     # Shaped, of the last tokens that came alone.
@@ -94,7 +100,14 @@ class Generation:
 
     def generate(self) -> Generator[Token, None, None]:
         """Yield the answer, `max_tokens` at most. Closing it leaves both caches in order."""
-        self.target.catch_up(self.text, self.check)
+        with closing(self.in_turns()) as parts:
+            for part in parts:
+                if isinstance(part, Token):
+                    yield part
+
+    def in_turns(self) -> Generator[Token | Pause, None, None]:
+        """Yield the answer, and a pause wherever others may have their turns. See `generate`."""
+        yield from self.reading(self.target, len(self.text) - 1)
         self.policy.begin()
         ahead: tuple[mx.array, mx.array, mx.array] | None = None
         while self.left > 0:
@@ -102,10 +115,12 @@ class Generation:
             now = self._situation(match)
             choice = self._possible(self.policy.choose(now))
             if choice.source == REVIEW:
-                self._review()
+                yield from self._review()
                 continue
-            if choice.source == MODEL_DRAFTER:
-                self._let_draft_catch_up()
+            if choice.source == MODEL_DRAFTER and (yield from self._let_draft_catch_up()):
+                match = (
+                    self.lookup.find() if self.lookup else None
+                )  # others may have changed what it was found in
             started = time.perf_counter()
             if choice.source == ALONE or ahead is not None:
                 choice, ahead = Choice(ALONE), (yield from self._alone(ahead, goes_on=choice.source == ALONE))
@@ -115,6 +130,15 @@ class Generation:
             took = time.perf_counter() - started
             self.seconds += took
             self.policy.took(choice, now.depth, took)
+            if choice.source == ALONE:
+                self.target.pace.took(1, took)
+            yield Pause.ROUND
+
+    def reading(self, reader: Reader, end: int) -> Generator[Pause, None, None]:
+        """Let a model read the first `end` tokens of the text, with a pause after each step."""
+        for count in reader.steps_to(end, self.text):
+            self.check(count)
+            yield Pause.READING if reader.position < end else Pause.ROUND
 
     def _situation(self, match: Match | None) -> Situation:
         return Situation(
@@ -126,9 +150,23 @@ class Generation:
         )
 
     def _possible(self, choice: Choice) -> Choice:
-        """Go on alone where the layers are quantized in the middle of a draft: its tokens would see what is not."""
+        """Go on alone where the layers are quantized in the middle of a draft: its tokens would see what is not.
+
+        So does the first token where the draft model would have to take turns to read the prompt before it.
+        """
         tokens = self.target.unread(self.text) + choice.length
-        return choice if not choice.length or self.target.may_read_at_once(tokens) else Choice(ALONE)
+        waits = (
+            self.company.crowded
+            and not self.position
+            and choice.source == MODEL_DRAFTER
+            and self._draft_is_late
+        )
+        possible = not choice.length or self.target.may_read_at_once(tokens)
+        return choice if possible and not waits else Choice(ALONE)
+
+    @property
+    def _draft_is_late(self) -> bool:
+        return self.draft is not None and self.draft.reader.unread(self.text) > MAX_LATE
 
     def _take(self, token: int) -> None:
         self.text.append(token)
@@ -142,7 +180,8 @@ class Generation:
     ) -> Generator[Token, None, tuple[mx.array, mx.array, mx.array] | None]:
         """Give out one token; return what is computed of the next one, if it goes on."""
         token, row, logits = ahead or self._next(mx.array(self.text[self.target.position :], mx.uint32), 0)
-        following = self._next(token, 1) if goes_on and self.left > 1 else None
+        goes_on = goes_on and self.left > 1 and not self.company.crowded
+        following = self._next(token, 1) if goes_on else None
         self._take(plain(token)[0])
         if self.draft:
             self._rows = [*self._rows[1 - LOOK_BACK :], row]
@@ -169,24 +208,27 @@ class Generation:
 
     # --- with a draft ----------------------------------------------------------------------------------------
 
-    def _let_draft_catch_up(self) -> None:
-        if self.draft and self.draft.reader.unread(self.text) > MAX_LATE:
-            self.draft.reader.catch_up(self.text, self.check)
+    def _let_draft_catch_up(self) -> Generator[Pause, None, bool]:
+        """Let the draft model read what would be too much within a round; return whether it was."""
         self._rows = []
+        if late := self._draft_is_late and self.draft is not None:
+            yield from self.reading(self.draft.reader, len(self.text) - 1)
+        return late
 
-    def _review(self) -> None:
+    def _review(self) -> Generator[Pause, None, None]:
         """Let the draft model read what came alone, and the policy know what it would have proposed for it."""
         count = len(self._rows)
         if self.draft and count and self.draft.reader.unread(self.text) > count:
             position = self.position - count
+            yield from self.reading(self.draft.reader, len(self.text) - count - 1)
             shares = self.rule.agreement(
                 mx.concatenate(self._rows),
-                self.draft.would_propose(self.text, count, position, self.check),
+                self.draft.would_propose(self.text, count, position),
                 mx.array(self.text[-count:], mx.uint32),
                 position,
             )
             self.policy.would_have_kept(plain(shares))
-        self._let_draft_catch_up()
+        yield from self._let_draft_catch_up()
 
     def _round(self, choice: Choice, match: Match | None) -> Generator[Token, None, None]:
         """Give out what is kept of one draft, and the token after it."""

@@ -1,6 +1,7 @@
 """What is known of the loaded models: how their caches are rolled back, and what requests have taught."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from draftd.engine.generation.caches.layers import leaves
@@ -39,14 +40,21 @@ class LoadedModels:
         """Whether there is a draft model that can be used."""
         return self.can_draft and self.draft_caches is not None and self.draft_caches.refusal is None
 
-    def policy(self, way: tuple[Any, ...], *, fixed: int | None, draws: bool) -> DraftPolicy:
-        """Return the policy of all requests that sample in the same way; `draws` tells whether they do at all."""
+    def policy(
+        self, way: tuple[Any, ...], *, fixed: int | None, draws: bool, in_use: Iterable[DraftPolicy] = ()
+    ) -> DraftPolicy:
+        """Return the policy of all requests that sample in the same way; `draws` tells whether they do at all.
+
+        For a request beside another one it is a policy that has learnt the same, and teaches it, but does not
+        count the other one's tokens as its own.
+        """
         key = (*way, fixed)
         if key not in self._policies:
             _forget_oldest(self._policies)
             costs = self._costs.setdefault(draws, CostModel())
             self._policies[key] = DraftPolicy(costs, fixed)
-        return self._policies[key]
+        policy = self._policies[key]
+        return replace(policy) if any(used is policy for used in in_use) else policy
 
     def answers(self, profile: str | None) -> AnswerStore:
         """Return the past answers of a profile."""

@@ -1,12 +1,14 @@
 """One of the two models, and what it has read of a text."""
 
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import mlx.core as mx
 
 from draftd.engine.generation.caches.quantized import Quantization
 from draftd.engine.generation.caches.sequence import SequenceCache
+from draftd.engine.generation.turns import Pace
 
 Progress = Callable[[int], None]
 
@@ -14,8 +16,8 @@ Progress = Callable[[int], None]
 class Reader:
     """A model with its cache of one text. Positions count the tokens of the text from its beginning.
 
-    `step` is how many tokens are read in one pass where many are to be read. Between passes layers are quantized
-    if `quantization` says so.
+    `step` is how many tokens are read in one pass where many are to be read; `pace` may make it fewer. Between
+    passes layers are quantized if `quantization` says so.
     """
 
     def __init__(
@@ -24,10 +26,12 @@ class Reader:
         cache: SequenceCache,
         step: int,
         quantization: Quantization | None = None,
+        pace: Pace | None = None,
     ) -> None:
         self._model = model
         self._step = step
         self._quantization = quantization
+        self.pace = pace or Pace()
         self._marked: int | None = None
         self.cache = cache
 
@@ -61,12 +65,22 @@ class Reader:
 
     def read_to(self, end: int, text: Sequence[int], progress: Progress = lambda _: None) -> None:
         """Read the first `end` tokens of the text, as far as they are unread; see `catch_up`."""
+        for count in self.steps_to(end, text):
+            progress(count)
+
+    def steps_to(self, end: int, text: Sequence[int]) -> Iterator[int]:
+        """Read the first `end` tokens of the text; yield after each step how many it has read.
+
+        Between two steps the cache is in order, and others may use the device.
+        """
         while (missing := end - self.position) > 0:
-            start, count = self.position, min(missing, self._step)
+            start, count = self.position, min(missing, self.pace.tokens(self._step))
+            began = time.perf_counter()
             self.read(mx.array(list(text[start : start + count]), mx.uint32))
             mx.eval([layer.state for layer in self.cache.layers])
+            self.pace.took(count, time.perf_counter() - began)
             mx.clear_cache()
-            progress(count)
+            yield count
 
     def begin_round(self, text: Sequence[int]) -> mx.array:
         """Return what of the text is to be read first; what is read from here on can be forgotten."""

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import mlx.core as mx
 
-from draftd.engine.generation.reader import Progress, Reader
+from draftd.engine.generation.reader import Reader
 from draftd.engine.generation.sampling import Logits, Rule
 
 
@@ -41,15 +41,13 @@ class ModelDrafter:
             drafted.rows.append(row)
         return drafted
 
-    def would_propose(
-        self, text: Sequence[int], count: int, position: int, progress: Progress = lambda _: None
-    ) -> mx.array:
+    def would_propose(self, text: Sequence[int], count: int, position: int) -> mx.array:
         """Read all of the text but its last token; return the shaped logits of the last `count` of these places.
 
-        `position` is that of the first of them; `progress` is called after each step, as by `Reader.catch_up`.
+        `position` is that of the first of them.
         """
         text = text[:-1]
-        self.reader.catch_up(text[: len(text) - count + 1], progress)
+        self.reader.catch_up(text[: len(text) - count + 1])
         rows = self.reader.read(mx.array(list(text[self.reader.position :]), mx.uint32))[-count:]
         shaped = []
         for place in range(count):

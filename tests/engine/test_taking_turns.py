@@ -1,0 +1,243 @@
+"""Several requests at work: each gets the text that it gets alone, whatever comes, goes or breaks beside it."""
+
+from functools import cache
+from typing import Any
+
+import mlx.core as mx
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from mlx_lm import server
+
+from draftd.engine import records
+from draftd.engine.generation import loop
+from draftd.engine.generation.sampling import Greedy
+from tests.engine.architectures.models import make, noisy
+from tests.engine.stand_in import VOCABULARY, Asked, Generator
+
+KINDS = ["llama", "gemma3_text", "qwen3_next", "llama4_text"]
+"""Plain layers, windows, states, and chunks."""
+
+
+@pytest.fixture(autouse=True)
+def reported(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    calls: list[Any] = []
+    monkeypatch.setattr(records, "report_generation", lambda *args: calls.append(args))
+    return calls
+
+
+@cache
+def pair(name: str) -> tuple[Any, Any]:
+    return make(name), noisy(name)
+
+
+def prompt(length: int, start: int = 0) -> list[int]:
+    return [(start + 7 * n) % (VOCABULARY - 10) + 4 for n in range(length)]
+
+
+@cache
+def alone(
+    name: str, length: int, start: int, seed: int | None, temperature: float, max_tokens: int
+) -> tuple[int, ...]:
+    """The text of a request without a draft, when nobody else is there."""
+    asked = Asked(prompt(length, start), max_tokens, draft=0, seed=seed, temperature=temperature)
+    Generator(*pair(name)).serve((0, asked))
+    assert isinstance(asked.came[-2], server.Response), asked.came
+    return tuple(asked.tokens)
+
+
+REQUEST = st.fixed_dictionaries(
+    {
+        "cycle": st.integers(0, 25),
+        "length": st.sampled_from([1, 2, 9, 40, 70]),
+        "start": st.sampled_from([0, 0, 0, 5]),  # most begin with the same tokens
+        "draft": st.sampled_from([0, 1, 4, 7]),
+        "auto": st.booleans(),
+        "seeded": st.booleans(),
+        "leaves": st.one_of(st.none(), st.none(), st.integers(1, 12)),
+        "max_tokens": st.sampled_from([1, 6, 25]),
+    }
+)
+
+
+@pytest.mark.parametrize("name", KINDS)
+@settings(max_examples=12, deadline=None)
+@given(requests=st.lists(REQUEST, min_size=2, max_size=6), step=st.sampled_from([8, 512]))
+def test_the_text_is_that_of_the_request_alone(name: str, requests: list[dict[str, Any]], step: int) -> None:
+    generator = Generator(*pair(name), step)
+    arrivals = []
+    for number, one in enumerate(requests):
+        seed, temperature = (number, 0.8) if one["seeded"] else (None, 0.0)
+        asked = Asked(
+            prompt(one["length"], one["start"]),
+            one["max_tokens"],
+            one["draft"],
+            one["auto"],
+            seed,
+            temperature,
+            one["leaves"],
+        )
+        arrivals.append((one["cycle"], asked))
+    generator.serve(*arrivals)
+    for (_, asked), one in zip(arrivals, requests, strict=True):
+        whole = alone(name, one["length"], one["start"], asked.seed, asked.temperature, one["max_tokens"])
+        assert asked.came[-1] is None, asked.came
+        assert asked.tokens == list(whole[: len(asked.tokens)])
+        if one["leaves"] is None:
+            assert len(asked.tokens) == len(whole)
+
+
+def test_a_title_beside_a_long_answer_has_its_first_token_soon_after_its_prompt() -> None:
+    generator = Generator(*pair("llama"), step=16)
+    long = Asked(prompt(30), 120, draft=3)
+    title = Asked(prompt(100, start=9), 5, draft=3)
+    generator.serve((0, long), (6, title))
+    assert title.at[0] - title.read_at <= 3
+    rounds_of_long = {at for at in long.at if title.at[0] - 3 <= at <= title.at[-1]}
+    assert len(rounds_of_long) >= 3, "the long answer goes on meanwhile"
+    assert title.at[-1] < long.at[-1] - 10
+
+
+def test_prompts_are_read_beside_each_other_and_an_answer_goes_on_between_their_pieces() -> None:
+    generator = Generator(*pair("llama"), step=4)
+    answer = Asked(prompt(2), 100, draft=0)
+    first, second = Asked(prompt(81, start=3), 2, draft=0), Asked(prompt(41, start=4), 2, draft=0)
+    generator.serve((0, answer), (5, first), (5, second))
+    assert second.read_at < first.read_at
+    of_answer = [at for at in answer.at if 5 <= at <= first.read_at]
+    assert len(of_answer) >= 28, "one round of it in each cycle, and 30 pieces were read"
+
+
+def test_a_client_that_leaves_ends_its_own_request_only() -> None:
+    generator = Generator(*pair("llama"), step=8)
+    stays, leaves = Asked(prompt(20), 60), Asked(prompt(20), 60, leaves=7)
+    in_its_prompt = Asked(prompt(60, start=1), 60, leaves=2)
+    generator.serve((0, stays), (0, leaves), (2, in_its_prompt))
+    assert stays.tokens == list(alone("llama", 20, 0, None, 0.0, 60))
+    assert leaves.at[-1] < stays.at[-1] - 3
+    assert 0 < len(leaves.tokens) < 20
+    assert in_its_prompt.came == [None]
+
+
+class BrokenError(Exception):
+    pass
+
+
+class Breaking(Greedy):
+    """Breaks at the fifth token."""
+
+    def shape(self, logits: Any, position: int) -> Any:
+        if position >= 5:
+            raise BrokenError
+        return logits
+
+
+@pytest.mark.parametrize("draft", [0, 4])
+def test_what_breaks_in_the_sampler_of_one_request_ends_that_one_only(
+    monkeypatch: pytest.MonkeyPatch, draft: int
+) -> None:
+    generator = Generator(*pair("qwen3_next"))
+    begin = generator.serving._begin
+
+    def beginning(models: Any, generator: Any, prompt: Any, arguments: Any) -> Any:
+        answering = begin(models, generator, prompt, arguments)
+        if arguments.max_tokens == 33:
+            answering.generation.rule = Breaking()
+            if answering.generation.draft:
+                answering.generation.draft._rule = Breaking()
+        return answering
+
+    monkeypatch.setattr(generator.serving, "_begin", beginning)
+    good, bad, later = (Asked(prompt(20), tokens, draft) for tokens in (40, 33, 30))
+    generator.serve((0, good), (1, bad), (20, later))
+    assert isinstance(bad.came[-1], BrokenError)
+    assert good.tokens == list(alone("qwen3_next", 20, 0, None, 0.0, 40))
+    assert later.tokens == list(alone("qwen3_next", 20, 0, None, 0.0, 30))
+
+
+def test_a_request_that_cannot_be_begun_ends_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    generator = Generator(*pair("llama"))
+    monkeypatch.setattr(generator, "_tokenize", refusing(generator._tokenize))
+    good, bad = Asked(prompt(20), 20), Asked(prompt(3), 20)
+    generator.serve((0, good), (2, bad))
+    assert [type(one) for one in bad.came] == [BrokenError]
+    assert good.tokens == list(alone("llama", 20, 0, None, 0.0, 20))
+    assert generator.serving._company.size == 0
+
+
+def refusing(tokenize: Any) -> Any:
+    def tokenizing(tokenizer: Any, request: Any, args: Any) -> Any:
+        if len(request.prompt) == 3:
+            raise BrokenError
+        return tokenize(tokenizer, request, args)
+
+    return tokenizing
+
+
+def test_a_request_for_mlx_lm_itself_is_given_back_and_nothing_more_is_taken_before_it() -> None:
+    generator = Generator(*pair("llama"))
+    first, batched, after = Asked(prompt(5), 30), Asked(prompt(6), batchable=True), Asked(prompt(7), 5)
+    taken = generator.serving
+    generator._arrivals = [(3, batched), (3, after)]
+    taken.serve(generator, generator._queued(first), mx.default_stream(mx.default_device()))
+    assert len(first.tokens) == 30
+    assert (batched.came, after.came) == ([], [])
+    given = taken.given_back()
+    assert given is not None
+    assert given[0] is batched
+    assert taken.given_back() is None
+
+
+def test_no_more_are_at_work_than_the_flag_allows(monkeypatch: pytest.MonkeyPatch) -> None:
+    generator = Generator(*pair("llama"))
+    generator.cli_args.decode_concurrency = 2
+    sizes: list[int] = []
+    go_on = generator.serving._go_on
+
+    def noting(work: Any) -> None:
+        sizes.append(len(generator.serving._turns))
+        go_on(work)
+
+    monkeypatch.setattr(generator.serving, "_go_on", noting)
+    asked = generator.serve(*[(0, Asked(prompt(5, n), 10)) for n in range(5)])
+    assert max(sizes) == 2
+    assert all(len(one.tokens) == 10 or one.tokens[-1] == 2 for one in asked)
+
+
+def test_the_prompt_cache_gives_way_to_what_is_at_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    generator = Generator(*pair("llama"))
+    generator.serve((0, Asked(prompt(200), 3)))
+    stored = generator.prompt_cache.nbytes
+    allowed: list[int] = []
+    monkeypatch.setattr(generator.prompt_cache, "trim_to", lambda *, n_bytes: allowed.append(n_bytes))
+    generator.cli_args.prompt_cache_bytes = 10 * stored
+    generator.serve((0, Asked(prompt(200), 3)), (0, Asked(prompt(200), 3)))
+    assert allowed == [9 * stored, 8 * stored], "each of them has as much as it was given"
+
+
+def test_each_request_is_counted_apart(reported: list[Any]) -> None:
+    generator = Generator(*pair("llama"))
+    sizes = [30, 20, 10]
+    asked = generator.serve(*[(0, Asked(prompt(9, n), size, draft=3)) for n, size in enumerate(sizes)])
+    counts = {count.tokens: (count, seconds) for count, _, seconds, _ in reported}
+    assert set(counts) == {len(one.tokens) for one in asked}
+    for count, seconds in counts.values():
+        assert count.rounds * 3 >= count.proposed > 0
+        assert seconds > 0
+    assert generator.ticks >= sum(sizes)
+
+
+def test_how_long_others_took_is_not_counted(monkeypatch: pytest.MonkeyPatch, reported: list[Any]) -> None:
+    now = [0.0]
+    clock = type("Clock", (), {"perf_counter": staticmethod(lambda: now[0])})
+    monkeypatch.setattr(loop, "time", clock)
+    generator = Generator(*pair("llama"))
+    go_on = generator.serving._go_on
+
+    def slow(work: Any) -> None:
+        now[0] += 100.0  # between two turns
+        go_on(work)
+
+    monkeypatch.setattr(generator.serving, "_go_on", slow)
+    generator.serve((0, Asked(prompt(9), 12)), (0, Asked(prompt(9, 4), 12)))
+    assert [seconds for _, _, seconds, _ in reported] == [0.0, 0.0]
