@@ -39,6 +39,7 @@ from draftd.telemetry.records import (
 )
 from draftd.web import dashboard
 from draftd.web.api import Api
+from draftd.web.body_reader import BodyReader
 from draftd.web.client import Limits
 from draftd.web.guard import Guard, make_guard
 from draftd.web.listener import Listener
@@ -73,6 +74,7 @@ async def run(settings: Settings, load: Load, beside: Beside, *, watched: tuple[
         known = fingerprint(watched)
         daemon = Daemon(settings, load, session, tasks)
         stack.callback(daemon.sink.close)
+        stack.push_async_callback(daemon.bodies.close)
         await stack.enter_async_context(tasks)
         stack.push_async_callback(daemon.listener.close)
         await _open(daemon.listener, settings)
@@ -112,8 +114,14 @@ class Daemon:
         self.starter = Starter(loads, self._on_change)
         self.supervisor = Supervisor(self._services(session, loads), tasks, share=settings.share_engine)
         self.router = Router(load(), settings.default_profile)
+        self.bodies = BodyReader()
         self.proxy = Proxy(
-            self.router, self.supervisor, self.metrics, settings.keepalive_interval, self._news.set
+            self.router,
+            self.supervisor,
+            self.metrics,
+            self.bodies,
+            settings.keepalive_interval,
+            self._news.set,
         )
         self.report = StatusReport(
             supervisor=self.supervisor,

@@ -209,7 +209,7 @@ def _read(state_dir: Path) -> Running | None:
 def _is_same_process(note: Running) -> bool:
     try:
         return abs(_created(note.pid) - note.created) < 2  # the boot time is reported in whole seconds
-    except (psutil.Error, TypeError, ValueError):  # gone, or a note of somebody else's making
+    except (psutil.Error, TypeError, ValueError):  # gone, or the note is not ours
         return False
 
 

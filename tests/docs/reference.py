@@ -17,8 +17,10 @@ from pydantic_core import PydanticUndefined
 from draftd.profile_tables import HealthPolicy, Limits, RequestDefaults, RestartPolicy, ServerFlags
 from draftd.profiles import Profile
 from draftd.settings import Settings
+from draftd.web.dialects import messages_fields
 from draftd.web.dialects.field_table import Row
 from draftd.web.dialects.fields import CHAT, INNER, TEXT
+from draftd.web.dialects.messages_fields import MESSAGES
 from tests.docs.pairs import pairs_table
 
 HEAD = "| {} | meaning | default |\n|---|---|---|\n"
@@ -66,11 +68,23 @@ def request_fields() -> str:
     return "| field | in | what becomes of it |\n|---|---|---|\n" + "".join(rows)
 
 
-def _field_row(name: str, row: Row, where: str) -> str:
+def fields_of_messages() -> str:
+    """What becomes of each field of a request in Anthropic's form."""
+    rows = [_field_row(row.name, row) for row in sorted(MESSAGES.rows.values(), key=lambda row: row.name)]
+    rows += [
+        _field_row(place + row.name, row)
+        for place, table in messages_fields.INNER.items()
+        for row in table.rows.values()
+    ]
+    return "| field | what becomes of it |\n|---|---|\n" + "".join(rows)
+
+
+def _field_row(name: str, row: Row, where: str | None = None) -> str:
     words = row.handling.value
     if row.harmless:
         words += " but for " + ", ".join(f"`{json.dumps(one)}`" for one in row.harmless)
-    return f"| `{name}` | {where} | {words}{': ' if row.note else ''}{row.note} |\n"
+    column = "" if where is None else f" {where} |"
+    return f"| `{name}` |{column} {words}{': ' if row.note else ''}{row.note} |\n"
 
 
 PARTS: Mapping[str, Callable[[], str]] = {
@@ -78,6 +92,7 @@ PARTS: Mapping[str, Callable[[], str]] = {
     "settings": settings,
     "model pairs": pairs_table,
     "request fields": request_fields,
+    "fields of messages": fields_of_messages,
 }
 
 

@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, Phase, given, seed, settings
 from schemathesis.checks import not_a_server_error
 from schemathesis.core.result import Ok
 
-EXAMPLES = 25  # of each operation
+EXAMPLES = settings().max_examples // 4  # of each operation
 
 
 def ask_all(made: dict[str, Any], url: str) -> set[int]:

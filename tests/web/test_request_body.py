@@ -158,7 +158,7 @@ def test_nulls_mean_that_a_field_is_not_set() -> None:
     assert sent(dict.fromkeys(given_null), to=DRAFTING) == sent({}, to=DRAFTING)
 
 
-ODD = {"user": "é", "metadata": {"a": [1, None, 1.5]}, "response_format": {"type": "text"}}
+ODD = {"user": "é", "metadata": {"a": [1, None, 1.5]}, "store": False}
 
 
 def test_a_worker_of_our_own_gets_only_what_it_uses() -> None:
@@ -251,9 +251,9 @@ def test_a_field_of_the_wrong_type_or_size_is_refused_by_name(name: str, values:
         ({"logit_bias": {}}, {}),
         ({"stop": "END"}, {"stop": "END"}),
         ({"stop": ["a", "b"]}, {"stop": ["a", "b"]}),
-        ({"tools": [], "tool_choice": "auto"}, {"tools": []}),
-        ({"tools": [TOOL], "tool_choice": "auto"}, {"tools": [TOOL]}),
-        ({"tools": [TOOL], "tool_choice": "none"}, {}),
+        ({"tools": [], "tool_choice": "auto"}, {"tools": [], "tool_choice": "auto"}),
+        ({"tools": [TOOL], "tool_choice": "required"}, {"tools": [TOOL], "tool_choice": "required"}),
+        ({"tools": [TOOL], "tool_choice": "none"}, {"tool_choice": "none"}),
         ({"tools": [TOOL], "parallel_tool_calls": False}, {"tools": [TOOL], "parallel_tool_calls": False}),
         (
             {"chat_template_kwargs": {"enable_thinking": False}},
@@ -277,7 +277,7 @@ def test_what_openai_allows_is_put_as_mlx_lm_server_takes_it(
         ({"type": "function", "function": {}}, "tools[0]"),
         ({"type": "function", "function": {"name": ""}}, "tools[0].function.name"),
         ({"type": "function", "function": {"name": "f", "parameters": []}}, "tools[0].function.parameters"),
-        ({"type": "function", "function": {"name": "f", "strict": True}}, "tools[0].function.strict"),
+        ({"type": "function", "function": {"name": "f", "strict": "x"}}, "tools[0].function.strict"),
         ({"type": "custom", "custom": {"name": "f"}}, "tools[0].type"),
         ({"function": {"name": "f"}, "custom": {"name": "f"}}, "tools[0].custom"),
     ],

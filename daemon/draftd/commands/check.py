@@ -28,13 +28,10 @@ def check(profiles: ProfilesDir = None) -> None:
         line = f"{profile.name}: {profile.model}, {_drafting(profile, models)}"
         out.say(line)
     if absent:
-        text = (
-            "of models that are not here yet it is taken for granted that they can be drafted: nearly all can"
+        out.say(
+            "models that are not on this machine yet are assumed to be ones that can be drafted: nearly all are"
         )
-        out.say(text)
-    out.say(
-        f"{len(found.profiles)} profiles in {settings.profiles_dir()} are valid",
-    )
+    out.say(f"{len(found.profiles)} profiles in {settings.profiles_dir()} are valid")
 
 
 def _drafting(profile: Profile, models: Mapping[str, ModelOnDisk]) -> str:

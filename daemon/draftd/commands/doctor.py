@@ -28,7 +28,7 @@ MARKS = {
 def doctor(
     as_json: Annotated[bool, typer.Option("--json", help="The findings as JSON.")] = False,
     mend: Annotated[
-        bool, typer.Option("--fix", help="Mend what is safe to mend, say what was done, then look again.")
+        bool, typer.Option("--fix", help="Fix what is safe to fix, say what was done, then look again.")
     ] = False,
     profiles: ProfilesDir = None,
     state_dir: StateDir = None,
@@ -44,7 +44,7 @@ def doctor(
         facts = collect(settings)
         done = list(fix(facts)) if mend else []
         facts = collect(settings) if done else facts
-    for sentence in done or (["nothing to mend"] if mend else []):
+    for sentence in done or (["nothing to fix"] if mend else []):
         err.say(f"fixed: {sentence}" if done else sentence, style="green")
     findings = diagnose(facts)
     if as_json:

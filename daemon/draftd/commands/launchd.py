@@ -80,7 +80,7 @@ def uninstall(dry_run: DryRun = False) -> None:
 
 @app.command()
 def status() -> None:
-    """Show what launchd knows of the agent.
+    """Show what launchd knows about the agent.
 
     Example: draftd launchd status
     """

@@ -91,9 +91,8 @@ def pull(
         out.say(f"  is in {download(name)}")
     left_out = [profile.name for profile in chosen if not set(names_at_hub([profile])) <= set(wanted)]
     if left_out:
-        text = (
+        out.say(
             f"left out, as they start only when asked: {', '.join(left_out)}; 'draftd pull PROFILE' gets one"
         )
-        out.say(text)
     elif not wanted:
         out.say("nothing to download: every model is a folder on this machine")

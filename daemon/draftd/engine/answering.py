@@ -19,6 +19,7 @@ from mlx_lm import server
 
 from draftd.engine import records, request_context
 from draftd.engine.answers.presence import LeftError
+from draftd.engine.answers.timings import COUNT_ATTRIBUTE
 from draftd.engine.generation.acceptance import AcceptanceCount
 from draftd.engine.generation.caches.layers import leaves
 from draftd.engine.generation.caches.sequence import SequenceCache
@@ -55,6 +56,7 @@ class Answering:
         self.count = AcceptanceCount(
             generation.policy.fixed if generation.draft else None, generation.rule.name
         )
+        setattr(self.prompt.context, COUNT_ATTRIBUTE, self.count)
 
     def in_turns(self) -> Generator[Pause, None, None]:
         """Put the answer into its queue; yield wherever others may have their turns. Whatever is raised ends it."""

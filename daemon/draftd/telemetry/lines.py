@@ -44,7 +44,7 @@ def _text(raw: bytearray) -> str:
 
 
 def _cut_text(raw: bytearray) -> str:
-    # final=False leaves a character that the cut went through out, instead of showing half of it as garbage.
+    # final=False leaves out a character that the cut went through, instead of showing half of it as garbage.
     whole = codecs.getincrementaldecoder("utf-8")("surrogateescape").decode(raw, final=False)
     return escape(whole) + CUT
 

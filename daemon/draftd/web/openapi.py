@@ -15,6 +15,7 @@ from pydantic.json_schema import models_json_schema
 
 from draftd.web.dialects.field_table import Handling, Row, Table
 from draftd.web.dialects.fields import CHAT, TEXT
+from draftd.web.dialects.messages_fields import COUNT, MESSAGES
 
 
 class Message(BaseModel):
@@ -112,7 +113,21 @@ _TEXT = _request(
     TEXT,
     prompt=(str | list[str], Field(min_length=1)),
 )
+_MESSAGES = _request(
+    "MessagesRequest",
+    "The body of a request in Anthropic's form.",
+    MESSAGES,
+    messages=(list[dict[str, Any]], Field(min_length=1)),
+)
+_COUNT = _request(
+    "CountRequest",
+    "The same, without what only concerns the answer.",
+    COUNT,
+    messages=(list[dict[str, Any]], Field(min_length=1)),
+)
 BODIES: dict[str, type[BaseModel]] = {
+    "/v1/messages": _MESSAGES,
+    "/v1/messages/count_tokens": _COUNT,
     "/v1/chat/completions": _CHAT,
     "/chat/completions": _CHAT,
     "/v1/completions": _TEXT,

@@ -16,6 +16,7 @@ from draftd.errors import RequestError
 from draftd.profiles import MAX_AUTO_DRAFT, Profile
 from draftd.protocol import (
     AUTO_DRAFT,
+    COUNT_FIELD,
     DRAFT_HEADER,
     DRAFTERS_HEADER,
     LOGIT_BIAS_FIELD,
@@ -37,7 +38,7 @@ class Forward:
     """What to send to the worker, and what the client wants back.
 
     `stream` is how the client wants the answer. The worker always streams: so it is seen that it gets on.
-    `headers` are for our engine.
+    `headers` are for our engine. With `counts_only` the worker reads nothing of the prompt.
     """
 
     payload: bytes
@@ -46,6 +47,7 @@ class Forward:
     stream: bool
     wants_usage: bool
     headers: Mapping[str, str]
+    counts_only: bool = False
 
 
 def parse_body(raw: bytes) -> dict[str, Any]:
@@ -93,7 +95,11 @@ def prepare(
     if "tools" in fields:
         fields["tools"] = [_tool(tool, f"tools[{n}]", foreign) for n, tool in enumerate(fields["tools"])]
     stream = fields.get("stream", False)
-    if not foreign:
+    if foreign:
+        if fields.pop(COUNT_FIELD, False):  # unknown to it: it reads the prompt, and says how long it was
+            fields.pop("max_completion_tokens", None)
+            fields["max_tokens"] = 1
+    else:
         fields = _with_an_effect(fields, TABLES[endpoint])
     _fill_in(fields, profile)
     headers = _drafting(fields, profile)
@@ -106,8 +112,8 @@ def prepare(
     else:
         fields["prompt"] = _text_prompt(fields, foreign)
     fields |= {"model": upstream_model, "stream": True, "stream_options": {"include_usage": True}}
-    wants_usage = options.get("include_usage", False)
-    return Forward(_encode(fields), endpoint, client_model, stream, wants_usage, headers)
+    wants_usage, counts_only = options.get("include_usage", False), fields.get(COUNT_FIELD, False)
+    return Forward(_encode(fields), endpoint, client_model, stream, wants_usage, headers, counts_only)
 
 
 def _tool(tool: dict[str, Any], place: str, foreign: bool) -> dict[str, Any]:

@@ -75,9 +75,7 @@ class Worker:
         self._usage = Usage()
         self._child: Child | None = None
         self._child_number = 0
-        self.watched: Watched | None = (
-            None  # the child, or the one that is being started; for what its engine says
-        )
+        self.watched: Watched | None = None  # what its engine says of the child, or of the one being started
         self._monitor: asyncio.Task[None] | None = None
         self._ticket = object()
         self._port: int | None = None
@@ -103,7 +101,7 @@ class Worker:
             port = await self._until_ready(name)
         try:
             with self._usage.serves():
-                yield Lease(port, self._usage.progress)
+                yield Lease(port, self._child_number, self._usage.progress)
         finally:
             if not self._usage.open and isinstance(self.state, Draining):
                 self.post(Drained())
@@ -126,6 +124,10 @@ class Worker:
         with suppress(TimeoutError):
             async with asyncio.timeout(limit):
                 await self._changed.wait()
+
+    def serves(self, child: int) -> bool:
+        """Whether the child with this number lives, and has not been told to end."""
+        return self._child_number == child and isinstance(self.state, Ready | Draining)
 
     def status(self) -> WorkerStatus:
         """The worker now."""

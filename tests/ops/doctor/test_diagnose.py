@@ -130,7 +130,7 @@ TABLE: list[tuple[str, dict[str, Any], Severity, str, str]] = [
         "mlx-lm is not installed",
         "uv pip install",
     ),
-    ("misfit", {"versions": replace(MAC, mlx="0.31.0")}, ERROR, "which wants >=0.32.2", "uv pip install"),
+    ("misfit", {"versions": replace(MAC, mlx="0.31.0")}, ERROR, "which needs >=0.32.2", "uv pip install"),
     ("new mlx-lm", {"versions": replace(MAC, mlx_lm="0.33.0")}, WARNING, "0.33.0 is not a 0.32", "<0.33"),
     ("Linux", {"versions": replace(MAC, system="Linux")}, NOTE, "mlx computes on the CPU", "Mac"),
     ("bad profile", {"config_error": "a.toml:3: no"}, ERROR, "a.toml:3: no", "draftd check"),
@@ -304,7 +304,7 @@ TABLE: list[tuple[str, dict[str, Any], Severity, str, str]] = [
             "unsupported": frozenset({"odd"}),
         },
         ERROR,
-        "knows no model type odd (small)",
+        "does not know the model type odd (small)",
         "update mlx-lm",
     ),
     (
@@ -315,7 +315,7 @@ TABLE: list[tuple[str, dict[str, Any], Severity, str, str]] = [
             "unsupported": frozenset({"odd"}),
         },
         ERROR,
-        "knows no model type odd (big)",
+        "does not know the model type odd (big)",
         "update mlx-lm",
     ),
     (

@@ -65,6 +65,11 @@ class AnswerText:
         """Whether a stop text has ended the answer, or the only call that it may make."""
         return self._stops.stopped or (self._one_call and self.made_calls)
 
+    @property
+    def stop_text(self) -> str | None:
+        """The stop text that has ended the answer."""
+        return self._stops.matched
+
     def feed(self, text: str, token: Any = None) -> None:
         """Take the next token and the text that it brought."""
         if self._spans is not None:

@@ -14,6 +14,10 @@ target model always all but the last token, or (on its own) all of it:
 Alone, the next token is being computed while the last one is given out, so that the device never waits. A draft
 model reads nothing meanwhile, the prompt included: it catches up when it is asked again, outside of what is timed.
 
+Under a grammar what it forbids is neither drafted nor chosen, and what it leaves no choice about is drafted without
+asking the policy. What may follow is known only once the tokens before are: so nothing is computed ahead, and a
+draft model is waited for at each of its tokens.
+
 Several requests take turns: `in_turns` says where one may be left for the others, with all that it has begun at an
 end, and how long that takes is not timed. Nothing is computed ahead then: others would wait for it.
 """
@@ -27,6 +31,7 @@ from typing import Any
 
 import mlx.core as mx
 
+from draftd.engine.generation.drafters.grammar import Grammar
 from draftd.engine.generation.drafters.lookup import LookupDrafter, Match
 from draftd.engine.generation.drafters.model import Draft, ModelDrafter
 from draftd.engine.generation.estimates import ALONE
@@ -34,8 +39,9 @@ from draftd.engine.generation.policy import LENGTHS, REVIEW, Choice, DraftPolicy
 from draftd.engine.generation.reader import Reader
 from draftd.engine.generation.sampling import Logits, Rule
 from draftd.engine.generation.turns import Company, Pause
-from draftd.protocol import LOOKUP_DRAFTER, MODEL_DRAFTER
+from draftd.protocol import GRAMMAR_DRAFTER, LOOKUP_DRAFTER, MODEL_DRAFTER
 
+MAX_FORCED = 64  # tokens that a grammar leaves no choice about, in one round
 LOOK_BACK = 32  # tokens generated alone that are compared with what the draft model would have proposed
 MAX_LATE = 16  # unread tokens that a draft model reads within a round; more than that it reads before
 
@@ -78,6 +84,7 @@ class Generation:
     draft: ModelDrafter | None = None
     max_draft: int = 0
     lookup: LookupDrafter | None = None
+    grammar: Grammar | None = None
     check: Callable[[int], None] = lambda _: None
     company: Company = field(default_factory=Company)
     prompt_length: int = field(init=False)
@@ -111,9 +118,13 @@ class Generation:
         self.policy.begin()
         ahead: tuple[mx.array, mx.array, mx.array] | None = None
         while self.left > 0:
+            if self.grammar and self.grammar.complete:
+                if not self.grammar.ends_with(self.text[-1]):
+                    yield self._end(self.grammar)
+                return
             match = self.lookup.find() if self.lookup else None
             now = self._situation(match)
-            choice = self._possible(self.policy.choose(now))
+            choice = self._forced(self.grammar) or self._possible(self.policy.choose(now))
             if choice.source == REVIEW:
                 yield from self._review()
                 continue
@@ -122,14 +133,15 @@ class Generation:
                     self.lookup.find() if self.lookup else None
                 )  # others may have changed what it was found in
             started = time.perf_counter()
-            if choice.source == ALONE or ahead is not None:
+            if not self.grammar and (choice.source == ALONE or ahead is not None):
                 choice, ahead = Choice(ALONE), (yield from self._alone(ahead, goes_on=choice.source == ALONE))
                 self._compare(match, 1)
             else:
-                yield from self._round(choice, match)
+                choice = yield from self._round(choice, match)
             took = time.perf_counter() - started
             self.seconds += took
-            self.policy.took(choice, now.depth, took)
+            if choice.source != GRAMMAR_DRAFTER:
+                self.policy.took(choice, now.depth, took)
             if choice.source == ALONE:
                 self.target.pace.took(1, took)
             yield Pause.ROUND
@@ -172,6 +184,8 @@ class Generation:
         self.text.append(token)
         if self.lookup:
             self.lookup.extend([token])
+        if self.grammar:
+            self.grammar.take(token)
 
     # --- alone -----------------------------------------------------------------------------------------------
 
@@ -230,43 +244,82 @@ class Generation:
             self.policy.would_have_kept(plain(shares))
         yield from self._let_draft_catch_up()
 
-    def _round(self, choice: Choice, match: Match | None) -> Generator[Token, None, None]:
-        """Give out what is kept of one draft, and the token after it."""
-        length, position = min(choice.length, self.left), self.position
-        readers = [
-            self.target,
-            *([self.draft.reader] if self.draft and choice.source == MODEL_DRAFTER else []),
-        ]
-        self._rows = []
+    def _round(self, choice: Choice, match: Match | None) -> Generator[Token, None, Choice]:
+        """Give out what is kept of one draft, and the token after it; return what it came to.
+
+        Under a grammar there may be no draft, or a shorter one.
+        """
+        position = self.position
+        by_model = choice.source == MODEL_DRAFTER
         try:
-            draft = self._propose(choice, match, length)
-            unread = self.target.begin_round(self.text)
-            rows = self.target.read(mx.concatenate([unread, *draft.tokens]))[-length - 1 :]
-            logits = self.logits(rows, self.text, draft.tokens)
-            drafted = mx.concatenate(draft.tokens)
-            q = mx.concatenate(draft.rows) if draft.rows else None
-            kept, token = self.rule.verify(self.rule.shape(logits, position), q, drafted, position)
-            mx.eval(kept, token, drafted, logits)
-            accepted, after, proposals = plain(kept), plain(token), plain(drafted)
-            self.policy.judged(choice.source, match.length if match else 0, length, accepted)
-            for place, proposal in enumerate(proposals[:accepted]):
-                self._take(proposal)
-                yield Token(proposal, logits[place], choice.source, choice.source, length)
+            draft = self._propose(choice, match, min(choice.length, self.left))
+            proposed = len(draft.tokens)
+            choice = Choice(choice.source, proposed) if proposed else Choice(ALONE)
+            kept, after, logits = self._verify(draft, position)
+            if choice.source not in (ALONE, GRAMMAR_DRAFTER):
+                self.policy.judged(choice.source, match.length if match else 0, proposed, len(kept))
+            for place, token in enumerate(kept):
+                self._take(token)
+                yield Token(token, logits[place], choice.source, choice.source, proposed)
         finally:
-            for reader in readers:
+            for reader in [self.target, *([self.draft.reader] if self.draft and by_model else [])]:
                 reader.end_round(len(self.text))
         if self.left > 0:
             self._take(after)
-            yield Token(after, logits[accepted], ALONE, choice.source, length)
-        if choice.source == MODEL_DRAFTER and match:
-            self._compare(match, min(accepted + 1, self.position - position))
+            yield Token(after, logits[len(kept)], ALONE, choice.source, proposed)
+        if match and choice.source != LOOKUP_DRAFTER:
+            self._compare(match, min(len(kept) + 1, self.position - position))
+        return choice
+
+    def _verify(self, draft: Draft, position: int) -> tuple[list[int], int, mx.array]:
+        """Return the draft tokens that are kept, the token after them, and the target model's logits."""
+        unread = self.target.begin_round(self.text)
+        count = len(draft.tokens)
+        rows = self.target.read(mx.concatenate([unread, *draft.tokens]))[-count - 1 :]
+        logits = self.logits(rows, self.text, draft.tokens)
+        p = self.rule.shape(self._allowed(logits, draft), position)
+        if not count:
+            token = self.rule.draw(p, position)
+            mx.eval(token, logits)
+            self._rows = [*self._rows[1 - LOOK_BACK :], p] if self.draft else []
+            return [], plain(token)[0], logits
+        self._rows = []
+        drafted = mx.concatenate(draft.tokens)
+        kept, token = self.rule.verify(
+            p, mx.concatenate(draft.rows) if draft.rows else None, drafted, position
+        )
+        mx.eval(kept, token, drafted, logits)
+        return plain(drafted)[: plain(kept)], plain(token), logits
 
     def _propose(self, choice: Choice, match: Match | None, length: int) -> Draft:
         if choice.source == MODEL_DRAFTER and self.draft:
-            return self.draft.propose(self.text, length, self.position)
-        if match is None:
-            raise ValueError("a lookup that found nothing cannot draft")
-        return Draft([mx.array([token], mx.uint32) for token in match.draft(length)], [])
+            return self.draft.propose(self.text, length, self.position, self.grammar)
+        tokens: list[int] = []
+        if choice.source == GRAMMAR_DRAFTER and self.grammar:
+            tokens = self.grammar.forced(length)
+        elif match and choice.source == LOOKUP_DRAFTER:
+            tokens = match.draft(length)
+            tokens = self.grammar.allowed(tokens) if self.grammar else tokens
+        return Draft([mx.array([token], mx.uint32) for token in tokens], [])
+
+    # --- under a grammar -------------------------------------------------------------------------------------
+
+    def _forced(self, grammar: Grammar | None) -> Choice | None:
+        """Return the choice of what a grammar leaves no choice about; None if it leaves one."""
+        forced = len(grammar.forced(min(MAX_FORCED, self.left))) if grammar else 0
+        return Choice(GRAMMAR_DRAFTER, forced) if forced else None
+
+    def _allowed(self, logits: mx.array, draft: Draft) -> mx.array:
+        if not self.grammar:
+            return logits
+        mx.async_eval(logits)  # type: ignore[no-untyped-call]
+        return self.grammar.mask(logits, [plain(token)[0] for token in draft.tokens])
+
+    def _end(self, grammar: Grammar) -> Token:
+        """Give out the token that ends an answer to which nothing can be added: there is nothing to compute."""
+        self.text.append(grammar.end)
+        logits = mx.where(mx.arange(self.logits.vocabulary) == grammar.end, 0.0, -mx.inf)
+        return Token(grammar.end, logits, ALONE, ALONE, 0)
 
 
 def plain(numbers: mx.array) -> Any:

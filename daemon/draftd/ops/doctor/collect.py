@@ -1,4 +1,4 @@
-"""Collects what the doctor judges, from the system, the model files and the running daemon; and mends what it may.
+"""Collects what the doctor judges, from the system, the model files and the running daemon; and fixes what it may.
 
 Blocking: seconds.
 """
@@ -276,7 +276,7 @@ def _other_programs(running: RunningDaemon | None) -> list[OtherProgram]:
 
 
 def fix(facts: Facts) -> Iterator[str]:
-    """Mend what is safe to mend: nothing that a person wrote or that runs. A sentence for each thing done."""
+    """Fix what is safe to fix: nothing that a person wrote or that runs. A sentence for each thing done."""
     folder = facts.state_dir
     if facts.stale_note:
         # Holding the folder as a daemon does, so that no daemon can be starting; leaving removes the note.

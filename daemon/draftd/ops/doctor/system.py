@@ -60,7 +60,7 @@ def _version_problems(found: Versions) -> Iterator[Finding]:
         if version is None:
             yield _broken(f"{name} is not installed", "no worker can start", again)
     if found.mlx and not SpecifierSet(found.mlx_wanted).contains(found.mlx, prereleases=True):
-        what = f"mlx {found.mlx} does not fit mlx-lm {found.mlx_lm}, which wants {found.mlx_wanted}"
+        what = f"mlx {found.mlx} does not fit mlx-lm {found.mlx_lm}, which needs {found.mlx_wanted}"
         yield _broken(what, "workers may fail at their start or compute wrongly", again)
     if found.mlx_lm and not ENGINE_FITS.contains(found.mlx_lm, prereleases=True):
         yield Finding(
@@ -101,7 +101,7 @@ def daemon(facts: Facts) -> Iterator[Finding]:
             Severity.NOTE,
             "daemon",
             "no daemon is running",
-            "there is nobody to answer requests",
+            "nobody answers requests",
             "draftd up, or without any download: draftd up --demo",
         )
     else:

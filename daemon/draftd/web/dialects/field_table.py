@@ -8,12 +8,14 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from draftd.errors import RequestError
 
+Object = dict[str, Any]
+Count = Annotated[int, Field(ge=1)]
 _MAX_SHOWN = 100  # characters of an unknown name that the client is shown
 _STRICTLY = ConfigDict(strict=True, allow_inf_nan=False)
 # What other servers and their clients call a field that is known here.
@@ -79,6 +81,26 @@ class Row:
         return RequestError(
             400, f"{place} must be {values}, or left out: {self.note}", code="unsupported_value", param=place
         )
+
+
+def honoured(name: str, note: str, check: Any = Any) -> Row:
+    """It does what its own documentation says."""
+    return Row(name, Handling.HONOURED, note, check)
+
+
+def translated(name: str, note: str, check: Any = Any) -> Row:
+    """It is honoured, in another form."""
+    return Row(name, Handling.TRANSLATED, note, check)
+
+
+def idle(name: str, note: str, check: Any) -> Row:
+    """It cannot change the answer."""
+    return Row(name, Handling.NO_EFFECT, note, check)
+
+
+def refused(name: str, note: str, *harmless: Any, passed_on: bool = True) -> Row:
+    """Any value but the `harmless` ones is refused."""
+    return Row(name, Handling.REFUSED, note, Any, harmless, passed_on)
 
 
 class Table:

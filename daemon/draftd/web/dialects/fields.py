@@ -19,10 +19,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field
 
-from draftd.profile_tables import RequestDefaults
+from draftd.profile_tables import RequestDefaults, Stop
 from draftd.profiles import MAX_DRAFT_TOKENS
-from draftd.protocol import MAX_TOP_LOGPROBS
-from draftd.web.dialects.field_table import Handling, Row, Table
+from draftd.protocol import COUNT_FIELD, MAX_TOP_LOGPROBS
+from draftd.web.dialects.field_table import Count, Object, Table, honoured, idle, refused, translated
 
 # Arguments of apply_chat_template that are not the template's own: they change what it returns, which ends
 # mlx_lm.server's generation thread, or the template itself.
@@ -33,25 +33,10 @@ _TEMPLATE_ARGUMENTS = frozenset({
 })  # fmt: skip
 
 
-def _honoured(name: str, note: str = "", check: Any = None) -> Row:
-    """Without a `check` that of the profiles' defaults, which are requests' fields."""
-    if check is None:
-        known = RequestDefaults.model_fields[name]
-        check = Annotated[(known.annotation, *known.metadata)] if known.metadata else known.annotation
-    return Row(name, Handling.HONOURED, note, check)
-
-
-def _translated(name: str, note: str, check: Any = None) -> Row:
-    row = _honoured(name, note, check)
-    return Row(name, Handling.TRANSLATED, note, row.check)
-
-
-def _idle(name: str, note: str, check: Any) -> Row:
-    return Row(name, Handling.NO_EFFECT, note, check)
-
-
-def _refused(name: str, note: str, *harmless: Any, passed_on: bool = True) -> Row:
-    return Row(name, Handling.REFUSED, note, Any, harmless, passed_on)
+def _as_in_defaults(name: str) -> Any:
+    """The check of a field that profiles may have defaults for."""
+    known = RequestDefaults.model_fields[name]
+    return Annotated[(known.annotation, *known.metadata)] if known.metadata else known.annotation
 
 
 def _for_the_template(value: dict[str, Any]) -> dict[str, Any]:
@@ -66,124 +51,130 @@ def _role(value: str) -> str:
     return value
 
 
-_Object = dict[str, Any]
-_Count = Annotated[int, Field(ge=1)]
 _Tokens = Annotated[int, Field(ge=0, le=100_000)]
 _Bias = dict[str, Annotated[float, Field(ge=-100, le=100)]]
-_NO_SCHEMA = "structured output is not built yet"
 _WEIGHTS = "the profile chooses the weights"
 
 _COMMON = (
-    _honoured("model", "a profile or one of its aliases", Any),
-    _honoured("stream", "", bool),
-    _honoured("stream_options", "", _Object),
-    _honoured("temperature"),
-    _honoured("top_p"),
-    _translated("top_k", "-1 is 0, no limit", Annotated[int, Field(ge=-1)]),
-    _honoured("min_p"),
-    _honoured("seed", "any whole number"),
-    _honoured("stop", "up to 16 texts of 1 to 256 characters"),
-    _translated("max_tokens", "cut to what is left of the context"),
-    _translated("max_completion_tokens", "the newer name; of both the smaller one counts", _Count),
-    _honoured("presence_penalty"),
-    _honoured("frequency_penalty"),
-    _honoured("repetition_penalty"),
+    honoured("model", "a profile or one of its aliases", Any),
+    honoured("stream", "", bool),
+    honoured("stream_options", "", Object),
+    honoured("temperature", "", _as_in_defaults("temperature")),
+    honoured("top_p", "", _as_in_defaults("top_p")),
+    translated("top_k", "-1 is 0, no limit", Annotated[int, Field(ge=-1)]),
+    honoured("min_p", "", _as_in_defaults("min_p")),
+    honoured("seed", "any whole number", int),
+    honoured("stop", "up to 16 texts of 1 to 256 characters", Stop),
+    translated("max_tokens", "cut to what is left of the context", Count),
+    translated("max_completion_tokens", "the newer name; of both the smaller one counts", Count),
+    honoured("presence_penalty", "", _as_in_defaults("presence_penalty")),
+    honoured("frequency_penalty", "", _as_in_defaults("frequency_penalty")),
+    honoured("repetition_penalty", "", _as_in_defaults("repetition_penalty")),
     *(
-        _honoured(f"{name}_context_size", "tokens that the penalty looks back", _Tokens)
+        honoured(f"{name}_context_size", "tokens that the penalty looks back", _Tokens)
         for name in ("presence", "frequency", "repetition")
     ),
-    _honoured("xtc_probability"),
-    _honoured("xtc_threshold"),
-    _honoured("logit_bias", "-100 to 100 for each token, by its number", _Bias),
-    _honoured(
+    honoured("xtc_probability", "", _as_in_defaults("xtc_probability")),
+    honoured("xtc_threshold", "", _as_in_defaults("xtc_threshold")),
+    honoured("logit_bias", "-100 to 100 for each token, by its number", _Bias),
+    honoured(
         "logprobs",
         "true or false; in `/v1/completions` how many alternatives",
         bool | Annotated[int, Field(ge=0, le=MAX_TOP_LOGPROBS)],
     ),
-    _honoured("top_logprobs", "needs `logprobs`", Annotated[int, Field(ge=0, le=MAX_TOP_LOGPROBS)]),
-    _honoured(
+    honoured("top_logprobs", "needs `logprobs`", Annotated[int, Field(ge=0, le=MAX_TOP_LOGPROBS)]),
+    honoured(
         "num_draft_tokens",
         'draft length of this request, or `"auto"`',
         Annotated[int, Field(ge=0, le=MAX_DRAFT_TOKENS)] | Literal["auto"],
     ),
-    _honoured("drafters", "what may draft for this request", list[Literal["lookup", "model"]]),
-    _idle("user", "draftd keeps no accounts", str),
-    _idle("cache_prompt", "the prompt cache is always used", bool),
-    _refused("n", "draftd gives one answer to a request", 1, passed_on=False),
-    _refused("adapters", _WEIGHTS, passed_on=False),
-    _refused("draft_model", _WEIGHTS, passed_on=False),
+    honoured("drafters", "what may draft for this request", list[Literal["lookup", "model"]]),
+    honoured(COUNT_FIELD, "true: the answer is empty, and its usage has the prompt's tokens", bool),
+    idle("user", "draftd keeps no accounts", str),
+    idle("cache_prompt", "the prompt cache is always used", bool),
+    refused("n", "draftd gives one answer to a request", 1, passed_on=False),
+    refused("adapters", _WEIGHTS, passed_on=False),
+    refused("draft_model", _WEIGHTS, passed_on=False),
 )
 
 _CHAT = (
-    _translated("messages", "see the rows below", Any),
-    _honoured("tools", "see the rows below", list[_Object]),
-    _refused("tool_choice", "calls cannot be enforced yet", "auto", "none"),
-    _honoured("parallel_tool_calls", "false ends the answer after its first call", bool),
-    _honoured(
+    translated("messages", "see the rows below", Any),
+    honoured("tools", "see the rows below", list[Object]),
+    honoured(
+        "tool_choice",
+        "`auto`, `none`, `required`, a function, or `allowed_tools`; a call that is asked for is enforced",
+        Literal["auto", "none", "required"] | Object,
+    ),
+    honoured("parallel_tool_calls", "false ends the answer after its first call", bool),
+    honoured(
         "chat_template_kwargs",
         "arguments of the model's own template",
-        Annotated[_Object, AfterValidator(_for_the_template)],
+        Annotated[Object, AfterValidator(_for_the_template)],
     ),
-    _idle("metadata", "draftd stores no answers", _Object),
-    _idle("prediction", "a hint that could only save time", _Object),
-    _idle("prompt_cache_key", "there is one prompt cache, and it is always used", str),
-    _idle("prompt_cache_options", "there is one prompt cache, and it is always used", _Object),
-    _idle("prompt_cache_retention", "there is one prompt cache, and it is always used", str),
-    _idle("safety_identifier", "draftd keeps no accounts", str),
-    _refused("response_format", _NO_SCHEMA, {"type": "text"}),
-    _refused("reasoning_effort", "`chat_template_kwargs` has it for models whose template knows it"),
-    _refused("verbosity", "no model here has been taught it", "medium"),
-    _refused("functions", "it is older than `tools`", [], passed_on=False),
-    _refused("function_call", "it is older than `tool_choice`", "none", "auto", passed_on=False),
-    _refused("store", "draftd stores no answers", False),
-    _refused("service_tier", "all requests are served alike", "auto", "default"),
-    _refused("web_search_options", "a model here has no way to the web"),
-    _refused("moderation", "draftd judges no texts", passed_on=False),
-    _refused("modalities", "answers are texts", ["text"], passed_on=False),
-    _refused("audio", "answers are texts", passed_on=False),
-    _refused("role_mapping", "prompts are made by the model's chat template"),
+    idle("metadata", "draftd stores no answers", Object),
+    idle("prediction", "a hint that could only save time", Object),
+    idle("prompt_cache_key", "there is one prompt cache, and it is always used", str),
+    idle("prompt_cache_options", "there is one prompt cache, and it is always used", Object),
+    idle("prompt_cache_retention", "there is one prompt cache, and it is always used", str),
+    idle("safety_identifier", "draftd keeps no accounts", str),
+    honoured("response_format", "JSON of any form, or by a schema, which is enforced", Object),
+    translated(
+        "reasoning_effort",
+        "as the model's chat template takes it; refused where that knows none",
+        Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"],
+    ),
+    refused("verbosity", "no model here has been taught it", "medium"),
+    refused("functions", "it is older than `tools`", [], passed_on=False),
+    refused("function_call", "it is older than `tool_choice`", "none", "auto", passed_on=False),
+    refused("store", "draftd stores no answers", False),
+    refused("service_tier", "all requests are served alike", "auto", "default"),
+    refused("web_search_options", "a model here has no way to the web"),
+    refused("moderation", "draftd judges no texts", passed_on=False),
+    refused("modalities", "answers are texts", ["text"], passed_on=False),
+    refused("audio", "answers are texts", passed_on=False),
+    refused("role_mapping", "prompts are made by the model's chat template"),
 )
 _TEXT = (
-    _translated("prompt", "one text, alone or in a list", Any),
-    _refused("suffix", "put the model's own marks for filling in into the prompt", ""),
-    _refused("echo", "the answer is what follows the prompt", False),
-    _refused("best_of", "draftd gives one answer to a request", 1),
+    translated("prompt", "one text, alone or in a list", Any),
+    refused("suffix", "put the model's own marks for filling in into the prompt", ""),
+    refused("echo", "the answer is what follows the prompt", False),
+    refused("best_of", "draftd gives one answer to a request", 1),
 )
 CHAT = Table((*_COMMON, *_CHAT), elsewhere={row.name: "/v1/completions" for row in _TEXT})
 TEXT = Table((*_COMMON, *_TEXT), elsewhere={row.name: "/v1/chat/completions" for row in _CHAT})
 STREAM_OPTIONS = Table(
     (
-        _honoured("include_usage", "", bool),
-        _refused("include_obfuscation", "events are sent as they are", False),
+        honoured("include_usage", "", bool),
+        refused("include_obfuscation", "events are sent as they are", False),
     )
 )
 MESSAGE = Table(
     (
-        _translated("role", "`developer` is `system`", Annotated[str, AfterValidator(_role)]),
-        _translated("content", "text, or parts of it; the profile's system prompt joins in", Any),
-        _translated("refusal", "joins the content", str),
-        _honoured("name", "goes to the chat template", str),
-        _translated("tool_calls", "calls of functions; their arguments as JSON", Any),
-        _honoured("tool_call_id", "goes to the chat template", str),
-        _refused("function_call", "it is older than `tool_calls`"),
-        _refused("audio", "draftd stores no answers"),
+        translated("role", "`developer` is `system`", Annotated[str, AfterValidator(_role)]),
+        translated("content", "text, or parts of it; the profile's system prompt joins in", Any),
+        translated("refusal", "joins the content", str),
+        honoured("name", "goes to the chat template", str),
+        translated("tool_calls", "calls of functions; their arguments as JSON", Any),
+        honoured("tool_call_id", "goes to the chat template", str),
+        refused("function_call", "it is older than `tool_calls`"),
+        refused("audio", "draftd stores no answers"),
     ),
     open=True,
 )
 TOOL = Table(
     (
-        _refused("type", "tools of other kinds are not built yet", "function"),
-        _honoured("function", "", _Object),
-        _refused("custom", "tools of other kinds are not built yet"),
+        refused("type", "tools of other kinds are not built yet", "function"),
+        honoured("function", "", Object),
+        refused("custom", "tools of other kinds are not built yet"),
     ),
     open=True,
 )
 FUNCTION = Table(
     (
-        _honoured("name", "", Annotated[str, Field(min_length=1)]),
-        _honoured("description", "goes to the chat template", str),
-        _honoured("parameters", "goes to the chat template", _Object),
-        _refused("strict", _NO_SCHEMA, False),
+        honoured("name", "", Annotated[str, Field(min_length=1)]),
+        honoured("description", "goes to the chat template", str),
+        honoured("parameters", "goes to the chat template", Object),
+        honoured("strict", "arguments by the schema in `parameters`, which is enforced", bool),
     ),
     open=True,
 )

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import mlx.core as mx
 
+from draftd.engine.generation.drafters.grammar import Grammar
 from draftd.engine.generation.reader import Reader
 from draftd.engine.generation.sampling import Logits, Rule
 
@@ -25,20 +26,30 @@ class ModelDrafter:
         self._logits = logits
         self._rule = rule
 
-    def propose(self, text: Sequence[int], length: int, position: int) -> Draft:
+    def propose(
+        self, text: Sequence[int], length: int, position: int, grammar: Grammar | None = None
+    ) -> Draft:
         """Draft so many tokens after the text; `position` is that of the first one in the answer.
 
-        Nothing is waited for: all is still being computed.
+        Nothing is waited for: all is still being computed. Under a grammar each token has to be known before the
+        next one, and the draft may end early, where the answer does.
         """
         token = self.reader.begin_round(text)
         drafted = Draft([], [])
+        known: list[int] = []
         for place in range(length):
             logits = self._logits.last(self.reader.read(token)[-1:], text, drafted.tokens)
+            if grammar:
+                logits = grammar.mask(logits, known)
             row = self._rule.shape(logits, position + place)
             token = self._rule.draw(row, position + place)
             mx.async_eval(token)  # type: ignore[no-untyped-call]
             drafted.tokens.append(token)
             drafted.rows.append(row)
+            if grammar:
+                known += token.tolist()  # type: ignore[arg-type]
+                if grammar.ends_with(known[-1]):
+                    break
         return drafted
 
     def would_propose(self, text: Sequence[int], count: int, position: int) -> mx.array:
