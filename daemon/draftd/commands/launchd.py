@@ -116,12 +116,13 @@ def logs(
 def _agent(
     settings: Settings, names: list[str] | None = None, environ: Mapping[str, str] | None = None
 ) -> launchd.Agent:
+    kept = launchd.environment(environ or {})
     return launchd.Agent(
         program=launchd.program(Path(sys.executable)),
         words=tuple(names or ()),
         home=Path.home(),
         longest_stop=settings.drain_timeout + settings.stop_grace,
-        environment=launchd.environment(environ or {}),
+        environment=kept | {"DRAFTD_STATE_DIR": str(settings.state_dir)},
     )
 
 
