@@ -211,6 +211,18 @@ def test_an_agent_comes_and_goes(mac: None, launchctl: Launchctl) -> None:
     assert "no agent of draftd" in refused(NotRunningError, "launchd", "status")
 
 
+def test_an_install_names_the_folders_that_macos_keeps_from_it(mac: None, launchctl: Launchctl) -> None:
+    assert "macOS keeps these" not in said("launchd", "install")
+    profiles = Path.home() / "Documents" / "profiles"
+    profiles.mkdir(parents=True)
+    (profiles / "a.toml").write_text('model = "~/Desktop/model"\n')
+    shown = run("launchd", "install", DRAFTD_PROFILES=str(profiles)).stdout
+    assert (
+        f"macOS keeps these from programs in the background: {profiles}, {Path.home()}/Desktop/model."
+        in shown
+    )
+
+
 def test_another_shell_finds_the_daemon_of_the_agent(
     mac: None, launchctl: Launchctl, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
