@@ -20,16 +20,17 @@ end, and how long that takes is not timed. Nothing is computed ahead then: other
 
 import time
 from collections.abc import Callable, Generator
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from itertools import takewhile
 from typing import Any
 
 import mlx.core as mx
 
-from draftd.engine.generation.drafters.lookup import LookupDrafter, Match
+from draftd.engine.generation.drafters.lookup import LookupDrafter
 from draftd.engine.generation.drafters.model import Draft, ModelDrafter
 from draftd.engine.generation.estimates import ALONE
+from draftd.engine.generation.parts import Deciding, Decision, Part, Pass, Ready, answer
 from draftd.engine.generation.policy import LENGTHS, REVIEW, Choice, DraftPolicy, Situation
 from draftd.engine.generation.reader import Reader
 from draftd.engine.generation.sampling import Logits, Rule
@@ -59,6 +60,18 @@ class Token:
         """Return the normalised logits. Only where they are asked for: exponentials are dear on a CPU."""
         logits = self.logits.astype(mx.float32)  # in bfloat16 a log-probability is right to a sixteenth only
         return logits - mx.logsumexp(logits, axis=-1, keepdims=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What a lookup proposes, and how many tokens before it agree."""
+
+    match: int
+    tokens: list[int]
+
+
+Ahead = tuple[mx.array, mx.array, mx.array]  # a token, and its logits, shaped and not: still being computed
+Parts = Generator["Token | Pause | Part", Any, None]
 
 
 @dataclass(slots=True)
@@ -101,37 +114,47 @@ class Generation:
     def generate(self) -> Generator[Token, None, None]:
         """Yield the answer, `max_tokens` at most. Closing it leaves both caches in order."""
         with closing(self.in_turns()) as parts:
-            for part in parts:
-                if isinstance(part, Token):
-                    yield part
+            reply: Any = None
+            with suppress(StopIteration):
+                while True:
+                    part = parts.send(reply)
+                    reply = None
+                    if isinstance(part, Token):
+                        yield part
+                    elif not isinstance(part, Pause):
+                        reply = answer(part, crowded=self.company.crowded)
 
-    def in_turns(self) -> Generator[Token | Pause, None, None]:
-        """Yield the answer, and a pause wherever others may have their turns. See `generate`."""
+    def in_turns(self) -> Parts:
+        """Yield the answer, what is needed on the way, and a pause wherever others may have their turns.
+
+        See `generate` and `parts`.
+        """
         yield from self.reading(self.target, len(self.text) - 1)
         self.policy.begin()
-        ahead: tuple[mx.array, mx.array, mx.array] | None = None
+        ahead: Ahead | None = None
         while self.left > 0:
-            match = self.lookup.find() if self.lookup else None
-            now = self._situation(match)
-            choice = self._possible(self.policy.choose(now))
+            found = self._find()
+            now = self._situation(found)
+            decision: Decision = yield Deciding(self.policy, now, ahead is not None)
+            choice = self._possible(decision.choice)
             if choice.source == REVIEW:
                 yield from self._review()
                 continue
-            if choice.source == MODEL_DRAFTER and (yield from self._let_draft_catch_up()):
-                match = (
-                    self.lookup.find() if self.lookup else None
-                )  # others may have changed what it was found in
+            if choice.source == MODEL_DRAFTER and (yield from self._let_draft_catch_up()) and decision.shared:
+                continue  # the others have gone on
             started = time.perf_counter()
             if choice.source == ALONE or ahead is not None:
-                choice, ahead = Choice(ALONE), (yield from self._alone(ahead, goes_on=choice.source == ALONE))
-                self._compare(match, 1)
+                goes_on = decision.goes_on and choice.source == ALONE
+                choice, ahead = Choice(ALONE), (yield from self._alone(ahead, goes_on=goes_on))
+                self._compare(found, 1)
             else:
-                yield from self._round(choice, match)
+                yield from self._round(choice, found)
             took = time.perf_counter() - started
             self.seconds += took
-            self.policy.took(choice, now.depth, took)
-            if choice.source == ALONE:
-                self.target.pace.took(1, took)
+            if not decision.shared:
+                self.policy.took(choice, now.depth, took)
+                if choice.source == ALONE:
+                    self.target.pace.took(1, took)
             yield Pause.ROUND
 
     def reading(self, reader: Reader, end: int) -> Generator[Pause, None, None]:
@@ -140,12 +163,17 @@ class Generation:
             self.check(count)
             yield Pause.READING if reader.position < end else Pause.ROUND
 
-    def _situation(self, match: Match | None) -> Situation:
+    def _find(self) -> Found | None:
+        """Look up what may follow. It is taken down at once: the place may be gone once others had their turns."""
+        match = self.lookup.find() if self.lookup else None
+        return Found(match.length, match.draft(LENGTHS[-1])) if match else None
+
+    def _situation(self, found: Found | None) -> Situation:
         return Situation(
             depth=len(self.text),
             left=self.left,
-            match=match.length if match else 0,
-            lookup=LENGTHS[-1] if match else 0,
+            match=found.match if found else 0,
+            lookup=len(found.tokens) if found else 0,
             model=self.max_draft if self.draft else 0,
         )
 
@@ -155,17 +183,14 @@ class Generation:
         So does the first token where the draft model would have to take turns to read the prompt before it.
         """
         tokens = self.target.unread(self.text) + choice.length
-        waits = (
-            self.company.crowded
-            and not self.position
-            and choice.source == MODEL_DRAFTER
-            and self._draft_is_late
-        )
+        first = self.company.crowded and not self.position
+        waits = first and choice.source == MODEL_DRAFTER and self.draft_is_late
         possible = not choice.length or self.target.may_read_at_once(tokens)
         return choice if possible and not waits else Choice(ALONE)
 
     @property
-    def _draft_is_late(self) -> bool:
+    def draft_is_late(self) -> bool:
+        """Whether the draft model has to read more before it can draft than is read within a round."""
         return self.draft is not None and self.draft.reader.unread(self.text) > MAX_LATE
 
     def _take(self, token: int) -> None:
@@ -175,43 +200,43 @@ class Generation:
 
     # --- alone -----------------------------------------------------------------------------------------------
 
-    def _alone(
-        self, ahead: tuple[mx.array, mx.array, mx.array] | None, *, goes_on: bool
-    ) -> Generator[Token, None, tuple[mx.array, mx.array, mx.array] | None]:
+    def _alone(self, ahead: Ahead | None, *, goes_on: bool) -> Generator[Token | Part, Any, Ahead | None]:
         """Give out one token; return what is computed of the next one, if it goes on."""
-        token, row, logits = ahead or self._next(mx.array(self.text[self.target.position :], mx.uint32), 0)
-        goes_on = goes_on and self.left > 1 and not self.company.crowded
-        following = self._next(token, 1) if goes_on else None
+        unread = mx.array(self.text[self.target.position :], mx.uint32)
+        token, row, logits = ahead or (yield from self._next(unread, 0))
+        following = (yield from self._next(token, 1)) if goes_on and self.left > 1 else None
+        yield Ready([token])
         self._take(plain(token)[0])
         if self.draft:
             self._rows = [*self._rows[1 - LOOK_BACK :], row]
         yield Token(self.text[-1], logits, ALONE, ALONE, 0)
         return following
 
-    def _next(self, unread: mx.array, ahead: int) -> tuple[mx.array, mx.array, mx.array]:
+    def _next(self, unread: mx.array, ahead: int) -> Generator[Part, Any, Ahead]:
         """Return the token after the unread ones, and the logits that it is drawn from, shaped and not.
 
         All are still being computed. `ahead` tokens of those that are read are not in the text yet.
         """
-        logits = self.logits.last(self.target.read(unread)[-1:], self.text, [unread] if ahead else [])
+        read: mx.array = yield Pass(self.target, unread)
+        logits = self.logits.last(read[-1:], self.text, [unread] if ahead else [])
         row = self.rule.shape(logits, self.position + ahead)
         token = self.rule.draw(row, self.position + ahead)
         mx.async_eval(token)  # type: ignore[no-untyped-call]
         return token, row, logits[0]
 
-    def _compare(self, match: Match | None, count: int) -> None:
+    def _compare(self, found: Found | None, count: int) -> None:
         """Judge a lookup that was not verified by the tokens that came."""
-        if match:
-            pairs = zip(match.draft(count), self.text[-count:], strict=True)
+        if found:
+            pairs = zip(found.tokens[:count], self.text[-count:], strict=True)
             kept = sum(takewhile(bool, (proposed == came for proposed, came in pairs)))
-            self.policy.judged(LOOKUP_DRAFTER, match.length, count, kept)
+            self.policy.judged(LOOKUP_DRAFTER, found.match, count, kept)
 
     # --- with a draft ----------------------------------------------------------------------------------------
 
     def _let_draft_catch_up(self) -> Generator[Pause, None, bool]:
         """Let the draft model read what would be too much within a round; return whether it was."""
         self._rows = []
-        if late := self._draft_is_late and self.draft is not None:
+        if late := self.draft_is_late and self.draft is not None:
             yield from self.reading(self.draft.reader, len(self.text) - 1)
         return late
 
@@ -230,25 +255,23 @@ class Generation:
             self.policy.would_have_kept(plain(shares))
         yield from self._let_draft_catch_up()
 
-    def _round(self, choice: Choice, match: Match | None) -> Generator[Token, None, None]:
+    def _round(self, choice: Choice, found: Found | None) -> Generator[Token | Part, Any, None]:
         """Give out what is kept of one draft, and the token after it."""
         length, position = min(choice.length, self.left), self.position
-        readers = [
-            self.target,
-            *([self.draft.reader] if self.draft and choice.source == MODEL_DRAFTER else []),
-        ]
+        drafting = self.draft if choice.source == MODEL_DRAFTER else None
+        readers = [self.target, *([drafting.reader] if drafting else [])]
         self._rows = []
         try:
-            draft = self._propose(choice, match, length)
+            draft = yield from self._propose(choice, found, length)
             unread = self.target.begin_round(self.text)
-            rows = self.target.read(mx.concatenate([unread, *draft.tokens]))[-length - 1 :]
-            logits = self.logits(rows, self.text, draft.tokens)
+            read: mx.array = yield Pass(self.target, mx.concatenate([unread, *draft.tokens]))
+            logits = self.logits(read[-length - 1 :], self.text, draft.tokens)
             drafted = mx.concatenate(draft.tokens)
             q = mx.concatenate(draft.rows) if draft.rows else None
             kept, token = self.rule.verify(self.rule.shape(logits, position), q, drafted, position)
-            mx.eval(kept, token, drafted, logits)
+            yield Ready([kept, token, drafted, logits])
             accepted, after, proposals = plain(kept), plain(token), plain(drafted)
-            self.policy.judged(choice.source, match.length if match else 0, length, accepted)
+            self.policy.judged(choice.source, found.match if found else 0, length, accepted)
             for place, proposal in enumerate(proposals[:accepted]):
                 self._take(proposal)
                 yield Token(proposal, logits[place], choice.source, choice.source, length)
@@ -258,15 +281,15 @@ class Generation:
         if self.left > 0:
             self._take(after)
             yield Token(after, logits[accepted], ALONE, choice.source, length)
-        if choice.source == MODEL_DRAFTER and match:
-            self._compare(match, min(accepted + 1, self.position - position))
+        if choice.source == MODEL_DRAFTER and found:
+            self._compare(found, min(accepted + 1, self.position - position))
 
-    def _propose(self, choice: Choice, match: Match | None, length: int) -> Draft:
+    def _propose(self, choice: Choice, found: Found | None, length: int) -> Generator[Part, Any, Draft]:
         if choice.source == MODEL_DRAFTER and self.draft:
-            return self.draft.propose(self.text, length, self.position)
-        if match is None:
+            return (yield from self.draft.proposing(self.text, length, self.position))
+        if found is None:
             raise ValueError("a lookup that found nothing cannot draft")
-        return Draft([mx.array([token], mx.uint32) for token in match.draft(length)], [])
+        return Draft([mx.array([token], mx.uint32) for token in found.tokens[:length]], [])
 
 
 def plain(numbers: mx.array) -> Any:

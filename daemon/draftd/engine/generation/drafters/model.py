@@ -1,10 +1,11 @@
 """Drafts from a draft model: a smaller model with the tokenizer of the target model."""
 
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 
 import mlx.core as mx
 
+from draftd.engine.generation.parts import Pass
 from draftd.engine.generation.reader import Reader
 from draftd.engine.generation.sampling import Logits, Rule
 
@@ -25,15 +26,16 @@ class ModelDrafter:
         self._logits = logits
         self._rule = rule
 
-    def propose(self, text: Sequence[int], length: int, position: int) -> Draft:
+    def proposing(self, text: Sequence[int], length: int, position: int) -> Generator[Pass, mx.array, Draft]:
         """Draft so many tokens after the text; `position` is that of the first one in the answer.
 
-        Nothing is waited for: all is still being computed.
+        Yields the passes of the draft model. Nothing is waited for: all is still being computed.
         """
         token = self.reader.begin_round(text)
         drafted = Draft([], [])
         for place in range(length):
-            logits = self._logits.last(self.reader.read(token)[-1:], text, drafted.tokens)
+            read = yield Pass(self.reader, token, by_draft=True)
+            logits = self._logits.last(read[-1:], text, drafted.tokens)
             row = self._rule.shape(logits, position + place)
             token = self._rule.draw(row, position + place)
             mx.async_eval(token)  # type: ignore[no-untyped-call]
