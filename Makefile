@@ -7,7 +7,7 @@ PINS := -c .ci/constraints.txt
 # Compiled tests are kept: a run that compiles them all, once in each process, takes twice as long.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test quick check faults soak recovery perf opencode opencode-installed format clean
+.PHONY: demo test quick check faults soak recovery perf opencode opencode-installed claude-code claude-code-installed format clean
 
 demo: .venv/demo-ready
 	$(BIN)/draftd up --demo
@@ -50,6 +50,16 @@ opencode-installed: build/opencode/node_modules/.bin/opencode
 build/opencode/node_modules/.bin/opencode:
 	mkdir -p build/opencode
 	npm install --prefix build/opencode --no-audit --no-fund opencode-ai@1.18.33
+
+# The real Claude Code (370 MB from npm): a turn in which it writes a file.
+claude-code: .venv/test-ready claude-code-installed
+	$(BIN)/python -m pytest tests/test_claude_code.py
+
+claude-code-installed: build/claude-code/node_modules/.bin/claude
+
+build/claude-code/node_modules/.bin/claude:
+	mkdir -p build/claude-code
+	npm install --prefix build/claude-code --no-audit --no-fund @anthropic-ai/claude-code@2.1.328
 
 format: .venv/test-ready
 	$(BIN)/ruff check --fix .

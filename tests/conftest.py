@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 import uvloop
@@ -29,22 +29,25 @@ settings.load_profile("draftd")
 REAL = {"browser", "demo", "engines", "pair"}  # fixtures that run or load what `real` stands for
 
 
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Where no real test is wanted, a module of nothing else is not even imported: mlx_lm takes a second."""
+    return True if config.option.markexpr == "not real" and _uses_mlx(collection_path) else None
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """A test is `real`, whether it says so or not, if it uses such a fixture or is in a module that uses mlx."""
+    """A test is `real`, whether it says so or not, if it uses such a fixture or is in a module that imports mlx."""
     for item in items:
-        module = item.getparent(pytest.Module)
-        if REAL.intersection(getattr(item, "fixturenames", ())) or (module and _uses_mlx(module.obj)):
+        if REAL.intersection(getattr(item, "fixturenames", ())) or _uses_mlx(item.path):
             item.add_marker("real")
 
 
 @cache
-def _uses_mlx(module: ModuleType) -> bool:
-    """Whether it has imported mlx or mlx_lm, or anything out of these."""
-    origins = (
-        value.__name__ if isinstance(value, ModuleType) else getattr(value, "__module__", None)
-        for value in vars(module).values()
-    )
-    return any(str(origin).partition(".")[0] in {"mlx", "mlx_lm"} for origin in origins)
+def _uses_mlx(path: Path) -> bool:
+    """Whether it is a test module that imports mlx or mlx_lm, or anything out of these, at its head."""
+    if not path.name.startswith("test_") or path.suffix != ".py":
+        return False
+    head = re.split("^(?:@|async|class|def) ?", path.read_text("utf-8"), maxsplit=1, flags=re.MULTILINE)[0]
+    return re.search("^(?:from|import) mlx", head, re.MULTILINE) is not None
 
 
 @pytest.fixture(autouse=True)

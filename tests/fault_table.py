@@ -74,6 +74,14 @@ FAULTS = {
     56: ("an exception in one worker's task", "logged; that worker goes on, others do not notice"),
     57: ("a load that makes no progress", "its place given up, then failed, with its probe's answer"),
     58: ("a worker floods its output", "half of the loop at most; neighbours answer as before"),
+    59: ("a field that nobody honours", "400 with its name, never accepted and ignored"),
+    65: ("servers of others", 'answer as was promised; errors keep status, type, code; no false "ended"'),
+    70: ("`up` cannot start", "one sentence, exit 2 where a restart mends nothing; a free port offered"),
+    71: ("terminal escapes of others", "shown as text by every verb; one place prints"),
+    72: ("a state folder open to others", "refused, or mended; no link in it is followed"),
+    73: ("a pipe or device as a file", "told what it is; nothing waits for it"),
+    74: ("bodies of 31 MB", "parsed elsewhere: nobody held up, health not judged, memory given back"),
+    75: ("pages of an allowed origin", "the preflight needs no key; the page sends it, and reads the answer"),
 }
 
 

@@ -21,14 +21,14 @@ from draftd.app import Daemon, run
 from draftd.profile_files import load_dir
 from draftd.settings import Settings
 
-FAKE_SERVER = Path(__file__).with_name("fake_server.py")
+FAKE_SERVER = (sys.executable, "-I", "-S", str(Path(__file__).with_name("fake_server")))
 QUICK = "[restart]\ninitial_delay = 0.05\nmax_delay = 0.2\n"
 LIMIT = 15.0  # seconds; a deadline for things that take a fraction of it
 
 
 def fake(*flags: str, top: str = "", tables: str = QUICK) -> str:
     """A profile that runs the scripted server with `flags`."""
-    command = [sys.executable, str(FAKE_SERVER), "--port", "{port}", "--model", "{model}", *flags]
+    command = [*FAKE_SERVER, "--port", "{port}", "--model", "{model}", *flags]
     return f'model = "fake"\ncommand = {json.dumps(command)}\n{top}\n{tables}'
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import signal
 import socket
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +16,7 @@ import pytest
 from draftd.app import Daemon, run
 from draftd.errors import AlreadyRunningError, ConfigError, DraftdError
 from draftd.workers.states import Backoff
-from tests.harness import FAKE_SERVER, QUICK, alive, chat, fake, free_ports, kill, serving, until_gone
+from tests.harness import FAKE_SERVER, LIMIT, QUICK, alive, chat, fake, free_ports, kill, serving, until_gone
 
 
 async def test_three_workers_stand_on_consecutive_ports_and_answer_by_name(tmp_path: Path) -> None:
@@ -140,7 +139,9 @@ async def test_a_worker_that_dies_before_headers_is_502_and_nothing_is_replayed(
         assert log.read_text().count("die-before-headers") == 1
 
 
-@pytest.mark.parametrize(("upstream", "expected"), [(400, 400), (404, 400), (500, 502), (503, 503)])
+@pytest.mark.parametrize(
+    ("upstream", "expected"), [(400, 400), (404, 400), (413, 413), (429, 429), (500, 502), (503, 503)]
+)
 async def test_the_workers_errors_become_honest_ones(tmp_path: Path, upstream: int, expected: int) -> None:
     async with serving(tmp_path, {"a": fake()}) as served:
         answer = await served.ask("a", f"[[status {upstream}]]")
@@ -393,7 +394,7 @@ async def test_a_silent_answer_is_stalled_unless_the_engine_says_that_it_gets_on
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A worker of mlx_lm's, played by the scripted server."""
-    scripted = [sys.executable, str(FAKE_SERVER), "--port"]
+    scripted = [*FAKE_SERVER, "--port"]
     monkeypatch.setattr("draftd.workers.command.argv", lambda _, port: [*scripted, str(port)])
     limits = QUICK + "[health]\ninterval = 0.05\nstall_timeout = 0.6\n"
     async with serving(tmp_path, {"a": f'model = "fake"\n{limits}'}) as served:
@@ -408,7 +409,8 @@ async def test_a_silent_answer_is_stalled_unless_the_engine_says_that_it_gets_on
 @pytest.mark.fault(17)
 async def test_a_flood_of_output_neither_blocks_the_child_nor_fills_the_daemon(tmp_path: Path) -> None:
     before = psutil.Process().memory_info().rss
-    async with serving(tmp_path, {"a": fake("--chatter", str(100 * 2**20))}) as served:
+    # It takes seconds of both processes' work, and as long again of rests.
+    async with serving(tmp_path, {"a": fake("--chatter", str(100 * 2**20))}, ready_limit=4 * LIMIT) as served:
         assert (await served.ask("a")).status == 200
         assert psutil.Process().memory_info().rss - before < 60 * 2**20
         shown = (await served.get("/api/logs/a?lines=1000")).text

@@ -25,7 +25,7 @@ import psutil
 import pytest
 from typer.testing import CliRunner
 
-from draftd.cli import app
+from draftd.cli import VERBS, app
 from draftd.demo import DRAFT, TARGET
 from tests.harness import alive, chat, fake, free_ports
 
@@ -334,6 +334,20 @@ def test_a_changed_file_is_a_reload_and_a_broken_one_is_not(tmp_path: Path) -> N
         daemon.until("worker ready", 2)
 
 
+@pytest.mark.fault(23)
+def test_a_folder_that_is_swapped_for_another_is_a_reload(tmp_path: Path) -> None:
+    folder = tmp_path / "profiles"
+    with up(tmp_path, "a") as daemon:
+        for count, name in enumerate(
+            ("b", "c"), start=2
+        ):  # the second time it is not the folder of the start
+            shutil.copytree(folder, tmp_path / "new")
+            (tmp_path / "new" / f"{name}.toml").write_text(fake())
+            folder.rename(tmp_path / f"old{count}")
+            (tmp_path / "new").rename(folder)
+            daemon.until("worker ready", count)
+
+
 @pytest.mark.fault(19)
 def test_a_second_sigterm_does_not_wait_for_open_requests(tmp_path: Path) -> None:
     with up(tmp_path, "a") as daemon, daemon.ask("[[slow 60]]", stream=True) as stream:
@@ -370,9 +384,19 @@ def test_bad_input_gets_a_clear_error_and_its_exit_code(
 def test_every_verb_has_help_with_an_example() -> None:
     runner = CliRunner()
     shown = runner.invoke(app, ["--help"]).stdout
-    for verb in ("up", "status", "logs", "restart", "start", "stop", "reload", "down", "check"):
+    for verb in VERBS:
         assert f" {verb} " in shown
         assert f"Example: draftd {verb}" in runner.invoke(app, [verb, "--help"]).stdout
+
+
+def test_a_verb_costs_no_more_than_its_own_imports() -> None:
+    code = "import sys, draftd.cli as cli; {}; print(*{{name.partition('.')[0] for name in sys.modules}})"
+    bare, status = (
+        set(subprocess.check_output([sys.executable, "-c", code.format(step)], text=True).split())
+        for step in ("0", "cli.Commands()['status']")
+    )
+    assert {"asyncio", "pydantic", "rich"}.isdisjoint(bare)
+    assert {"aiohttp", "structlog", "packaging"}.isdisjoint(status)
 
 
 @pytest.mark.parametrize(

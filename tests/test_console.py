@@ -1,13 +1,124 @@
-"""What a person sees in a terminal: the table of workers."""
+"""What a person sees in a terminal: nothing that steers it; the table of workers."""
 
 from __future__ import annotations
 
 import io
+import re
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any
 
+import pytest
 from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
 
-from draftd.console import workers_table
+from draftd.console import Terminal, harmless, harmless_body, status_view, take_every_text, workers_table
+
+# Every C0 but tab and line break, DEL, C1, and the bidirectional controls.
+STEERING = {chr(point) for point in (*range(0x20), *range(0x7F, 0xA0))} - {"\n", "\t"} | set(
+    "\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
+)
+EVIL = "a\x1b]0;owned\x07\x1b[2Jb\x9b31mc\u202ed\u2066e\x7f\x00f\rg[bold]h[/bold][/]:smile:"
+
+
+def as_if_by(terminal: Terminal, *, is_terminal: bool = False) -> str:
+    """What it wrote. Colours and cursor movements are rich's own, and taken out."""
+    assert isinstance(terminal.file, io.StringIO)
+    text = terminal.file.getvalue()
+    return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", text).replace("\r", "") if is_terminal else text
+
+
+def a_terminal(*, is_terminal: bool = False) -> Terminal:
+    made = Terminal()
+    made.file = io.StringIO()
+    made._force_terminal = is_terminal
+    made._width = 200
+    return made
+
+
+def _table(text: str) -> Table:
+    made = Table(text, title=text)
+    made.add_row(text)
+    made.add_row(Text(text))
+    return made
+
+
+def _meanwhile(terminal: Terminal, shown: AbstractContextManager[object]) -> None:
+    with shown:
+        terminal.say("")  # below it, what is live is drawn again
+
+
+WAYS: dict[str, Callable[[Terminal], object]] = {
+    "say": lambda terminal: terminal.say(EVIL),
+    "say with style": lambda terminal: terminal.say(Text(EVIL, style="bold"), EVIL, style="red"),
+    "show": lambda terminal: terminal.show(_table(EVIL)),
+    "rule": lambda terminal: terminal.rule(EVIL),
+    "piece": lambda terminal: terminal.piece(EVIL),
+    "data": lambda terminal: terminal.data(EVIL),
+    "busy": lambda terminal: _meanwhile(terminal, terminal.busy(EVIL)),
+    "live": lambda terminal: _meanwhile(terminal, Live(Text(EVIL), console=terminal)),
+    "print": lambda terminal: terminal.print(EVIL, Text(EVIL)),
+}
+
+
+@pytest.mark.fault(71)
+@pytest.mark.parametrize("is_terminal", [True, False], ids=["terminal", "pipe"])
+@pytest.mark.parametrize("way", WAYS)
+def test_nothing_that_is_printed_can_steer_the_terminal(way: str, is_terminal: bool) -> None:
+    terminal = a_terminal(is_terminal=is_terminal)
+    WAYS[way](terminal)
+    written = as_if_by(terminal, is_terminal=is_terminal)
+    kept = set("\u202e\u2066") if way == "data" and not is_terminal else set()
+    assert STEERING.intersection(written) - kept == set()
+    if way not in {"busy", "live"} or (way == "live" and is_terminal):  # busy is drawn by a clock
+        assert "[bold]h[/bold][/]:smile:" in written
+
+
+@pytest.mark.fault(71)
+def test_what_steers_is_shown_and_all_else_is_as_it_was() -> None:
+    assert harmless("".join(sorted(STEERING))).isprintable()
+    assert harmless("é 漢 😀‍👩 — ✓\tx\r\ny\n") == "é 漢 😀‍👩 — ✓\tx\ny\n"
+    assert harmless("\x1b[2J\u202e") == "\\x1b[2J\\u202e"
+
+
+@pytest.mark.fault(71)
+def test_a_name_cannot_fake_a_line() -> None:
+    body = {"a": ["x\nworker failed", {"b": "\x1b"}], "n": 1.5, "none": None}
+    assert harmless_body(body) == {"a": ["x\\x0aworker failed", {"b": "\\x1b"}], "n": 1.5, "none": None}
+
+
+@pytest.mark.fault(71)
+def test_the_table_of_workers_is_as_wide_as_what_it_shows() -> None:
+    last = {"reason": "exit\x1b", "meaning": EVIL, "lines": [EVIL]}
+    rows = [row(EVIL, state="failed", last_exit=last, notes=[EVIL]), row("a" * 10)]
+    terminal = a_terminal()
+    terminal.show(status_view({"workers": rows, "warm_spare": None}, 200))
+    lines = as_if_by(terminal).splitlines()
+    assert STEERING.intersection("".join(lines)) == set()
+    evil, plain = (next(line for line in lines if start in line) for start in ("\\x1b]0;", "a" * 10))
+    assert evil.index("8000") == plain.index("8000")
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "koi8-r"])
+def test_a_terminal_that_is_not_utf8_gets_what_looks_alike(
+    monkeypatch: pytest.MonkeyPatch, encoding: str
+) -> None:
+    raw = io.BytesIO()
+    monkeypatch.setattr("sys.stdout", io.TextIOWrapper(raw, encoding=encoding))
+    take_every_text()
+    terminal = Terminal()
+    terminal._width = 120
+    terminal.say("4 – 5 … → ≤ ✓ ✗ 漢")
+    terminal.data("→ 漢")
+    terminal.show(workers_table([row("a", state="starting")], 120))
+    written = raw.getvalue().decode(encoding)
+    assert "-> " in written
+    assert "\\u6f22" in written
+    assert "-----" in written
+    if encoding == "ascii":
+        assert written.startswith("4 - 5 ... -> <= + x \\u6f22\n")
 
 
 def row(name: str, **fields: Any) -> dict[str, Any]:

@@ -9,10 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from huggingface_hub import snapshot_download
 
 from draftd.demo import DRAFT, TARGET
-from draftd.engine.generation.caches.sequence import INEXACT
 from draftd.hub import (
     NEVER_DRAFTED,
     ModelConfig,
@@ -34,6 +32,10 @@ INDEX = {"weight_map": {"a": "model-1.safetensors", "b": "model-2.safetensors", 
 @pytest.fixture
 def snapshot(tmp_path: Path) -> Path:
     """A finished download, as huggingface_hub itself finds it."""
+    from huggingface_hub import (
+        snapshot_download,  # late: it takes a quarter of a second in each process that collects
+    )
+
     repository = tmp_path / "hub" / "models--org--model"
     folder = repository / "snapshots" / COMMIT
     for part in (folder, repository / "refs", repository / "blobs"):
@@ -208,6 +210,8 @@ def test_heads_and_sizes_are_found_under_their_several_names() -> None:
 
 
 def test_the_types_with_which_nothing_is_drafted_are_those_of_the_engine() -> None:
+    from draftd.engine.generation.caches.sequence import INEXACT
+
     assert {f"mlx_lm.models.{name}" for name in NEVER_DRAFTED} == INEXACT.keys()
 
 

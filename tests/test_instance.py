@@ -197,9 +197,78 @@ def test_a_state_folder_is_made_for_its_owner_only(tmp_path: Path) -> None:
         assert (folder / NOTE).stat().st_mode & 0o777 == 0o600
 
 
+@pytest.mark.fault(72)
+def test_a_folder_of_an_earlier_version_is_taken_from_the_eyes_of_others(tmp_path: Path) -> None:
+    folder = tmp_path / "state"
+    (folder / "logs").mkdir(parents=True, mode=0o755)
+    files = [folder / name for name in (LOCK, "bench.json", "logs/a.log", "logs/a.log.1")]
+    for file in [*files, folder / "not-ours.txt"]:
+        file.touch(mode=0o644)
+    with Instance(folder) as held:
+        held.announce(URL, "1.2")
+    assert {file.stat().st_mode & 0o777 for file in files} == {0o600}
+    assert {each.stat().st_mode & 0o777 for each in (folder, folder / "logs")} == {0o700}
+    assert (folder / "not-ours.txt").stat().st_mode & 0o777 == 0o644
+
+
+@pytest.mark.fault(72)
+@pytest.mark.parametrize("open_to_others", ["", "logs"])
+def test_a_folder_where_others_can_write_is_refused(tmp_path: Path, open_to_others: str) -> None:
+    (tmp_path / "logs").mkdir()
+    (tmp_path / open_to_others).chmod(0o777)
+    with pytest.raises(ConfigError, match="chmod 700"), Instance(tmp_path):
+        pass
+
+
+@pytest.mark.fault(72)
+def test_nothing_is_believed_where_others_can_write(tmp_path: Path) -> None:
+    """The note would name an address that the key is sent to, and a process that `down` ends."""
+    with Instance(tmp_path) as held:
+        held.announce(URL, "1.2")
+        tmp_path.chmod(0o777)
+        with pytest.raises(ConfigError, match="chmod 700"):
+            find_daemon(tmp_path)
+        tmp_path.chmod(0o755)
+        assert find_daemon(tmp_path).url == URL
+
+
+@pytest.mark.fault(72)
+@pytest.mark.parametrize("name", [LOCK, "logs"])
+def test_a_link_in_the_folder_is_refused(tmp_path: Path, name: str) -> None:
+    folder = tmp_path / "state"
+    folder.mkdir()
+    (folder / name).symlink_to(tmp_path / "victim")
+    with pytest.raises(ConfigError, match=f"{name}.*symbolic link|symbolic link.*{name}"), Instance(folder):
+        pass
+    assert not (tmp_path / "victim").exists()
+
+
+@pytest.mark.fault(72)
+def test_a_link_in_the_place_of_the_note_is_neither_read_nor_written(tmp_path: Path) -> None:
+    folder, victim = tmp_path / "state", tmp_path / "victim"
+    folder.mkdir()
+    victim.write_text(json.dumps(own_note() | {"url": "http://evil"}))
+    (folder / NOTE).symlink_to(victim)
+    with Instance(folder) as held:
+        assert "does not answer yet" in no_daemon(folder)
+        held.announce(URL, "1.2")
+        assert find_daemon(folder).url == URL
+    assert "evil" in victim.read_text()
+
+
+@pytest.mark.fault(73)
+@pytest.mark.parametrize("name", [LOCK, NOTE])
+def test_a_pipe_in_the_folder_holds_nobody_up(tmp_path: Path, name: str) -> None:
+    os.mkfifo(tmp_path / name)
+    assert "no daemon is running" in no_daemon(tmp_path)
+    if name == LOCK:
+        with pytest.raises(ConfigError, match="it is a named pipe, not a file"), Instance(tmp_path):
+            pass
+
+
 def test_a_note_that_cannot_be_written_is_told(tmp_path: Path) -> None:
     (tmp_path / f"{NOTE}.new").mkdir()
-    with Instance(tmp_path) as held, pytest.raises(ConfigError, match="cannot be used: Is a directory"):
+    with Instance(tmp_path) as held, pytest.raises(ConfigError, match="cannot be used"):
         held.announce(URL, "1.2")
 
 

@@ -7,6 +7,7 @@ from zipfile import ZipFile
 
 from hatchling.builders.wheel import WheelBuilder
 
+from draftd import __version__
 from draftd.settings import shipped_dir
 
 ROOT = Path(__file__).parent.parent
@@ -14,6 +15,7 @@ ROOT = Path(__file__).parent.parent
 
 def test_the_wheel_carries_the_demo_pair_and_what_users_edit(tmp_path: Path) -> None:
     (wheel,) = WheelBuilder(str(ROOT)).build(directory=str(tmp_path), versions=["standard"])
+    assert Path(wheel).name.startswith(f"draftd-{__version__}-")
     with ZipFile(wheel) as archive:
         names = set(archive.namelist())
         size = sum(entry.file_size for entry in archive.infolist() if "/demo/" in entry.filename)

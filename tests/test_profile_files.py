@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import re
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from draftd.errors import ConfigError, Problem
-from draftd.profile_files import load_dir, parse, read_prompt
+from draftd.profile_files import fingerprint, load_dir, parse, read_prompt
 from draftd.profiles import ProfileSet
 from draftd.settings import shipped_dir
 
@@ -218,6 +221,48 @@ def test_an_empty_and_a_missing_folder_are_told_apart(folder: Folder, tmp_path: 
         load_dir(tmp_path / "file", ())
 
 
+@pytest.mark.fault(73)
+def test_what_is_no_file_is_told_by_what_it_is_and_nothing_waits_for_it(folder: Folder) -> None:
+    folder.write(good=MODEL + 'system_prompt = "terse"\n')
+    os.mkfifo(folder.profiles / "a.toml")
+    (folder.profiles / "b.toml").symlink_to("/dev/zero")
+    prompt = folder.own / "terse.txt"
+    os.mkfifo(prompt)
+    assert folder.problems() == [
+        ("a.toml", None, "cannot be read: it is a named pipe, not a file"),
+        ("b.toml", None, "cannot be read: it is a device, not a file"),
+        (
+            "good.toml",
+            2,
+            f"system_prompt: {prompt} cannot be read: it is a named pipe, not a file",
+        ),
+    ]
+
+
+def test_a_byte_order_mark_is_part_of_no_key_and_of_no_prompt(folder: Folder) -> None:
+    mark = b"\xef\xbb\xbf"
+    (folder.profiles / "a.toml").write_bytes(mark + MODEL.encode() + b'system_prompt = "terse"\r\n')
+    (folder.own / "terse.txt").write_bytes(mark + "Zoë.\r\nTerse.\r\n".encode())
+    assert folder.load().prompts == {"terse": "Zoë.\nTerse."}
+    (folder.profiles / "a.toml").write_bytes(mark + b"# \xc3\xa9\nmodel = 5\n# \xff\n")
+    assert folder.problems() == [("a.toml", 3, "the file is not UTF-8 text")]
+
+
+def test_the_home_of_the_user_is_put_into_a_command(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/somebody")
+    command = '["~/bin/server", "--port", "{port}", "~", "--x=~/y", "a~b", "~no-such-user-here/x"]'
+    folder.write(a=f"{MODEL}command = {command}\n")
+    assert folder.load().profiles["a"].command == (
+        "/home/somebody/bin/server",
+        "--port",
+        "{port}",
+        "/home/somebody",
+        "--x=~/y",
+        "a~b",
+        "~no-such-user-here/x",
+    )
+
+
 def test_parse_names_the_file_it_was_given() -> None:
     with pytest.raises(ConfigError) as caught:
         parse(Path("x.toml"), "model = 5")
@@ -245,6 +290,12 @@ def test_a_name_an_alias_or_a_port_stands_in_one_file_only(
 ) -> None:
     folder.write(a=MODEL + first, b=MODEL + second)
     assert folder.problems() == [("b.toml", line, reason)]
+
+
+def test_names_that_differ_in_case_only_would_have_one_log_on_a_mac(folder: Folder) -> None:
+    folder.write(a=MODEL, b='\nname = "A"\n' + MODEL)
+    reason = "name: A differs from a in a.toml by case only; so would their logs"
+    assert folder.problems() == [("b.toml", 2, reason)]
 
 
 def test_a_name_does_not_clash_with_a_port_nor_a_file_with_itself(folder: Folder) -> None:
@@ -288,6 +339,16 @@ def test_a_prompt_that_is_a_link_is_refused_and_the_next_folder_not_asked(
     assert "canary" not in reason
 
 
+def test_a_prompt_may_be_a_link_within_its_folder(folder: Folder) -> None:
+    """As a folder that Kubernetes fills has it."""
+    (folder.own / "..1").mkdir()
+    (folder.own / "..1" / "terse.txt").write_text("Terse.")
+    (folder.own / "..data").symlink_to("..1")
+    (folder.own / "terse.txt").symlink_to("..data/terse.txt")
+    folder.write(a=MODEL + 'system_prompt = "terse"\n')
+    assert folder.load().prompts == {"terse": "Terse."}
+
+
 def test_a_prompt_that_is_not_text_is_refused(folder: Folder) -> None:
     (folder.own / "terse.txt").write_bytes(b"\xff")
     folder.write(a=MODEL + 'system_prompt = "terse"\n')
@@ -300,3 +361,70 @@ def test_a_folder_of_the_name_of_a_prompt_is_no_prompt(folder: Folder) -> None:
     assert read_prompt("terse", (folder.own, folder.other)) == "Terse."
     with pytest.raises(ConfigError, match=r"there is no terse\.txt in"):
         read_prompt("terse", (folder.own,))
+
+
+# --- changes ------------------------------------------------------------------------------------------------
+
+
+def _edit(folder: Path) -> None:
+    (folder / "a.toml").write_text(MODEL + "# edited\n")
+
+
+def _replace(folder: Path) -> None:
+    (folder / "new").write_text(MODEL)  # of the same size
+    (folder / "new").replace(folder / "a.toml")
+
+
+def _swap(folder: Path) -> None:
+    shutil.copytree(folder, folder.with_name("new"), symlinks=True)  # with the times of the old files
+    folder.rename(folder.with_name("old"))
+    folder.with_name("new").rename(folder)
+
+
+def _set_link_anew(folder: Path) -> None:
+    (folder / "..2").mkdir()
+    (folder / "..2" / "linked.toml").write_text(MODEL)
+    (folder / "..new").symlink_to("..2")
+    (folder / "..new").replace(folder / "..data")
+
+
+CHANGES: dict[str, Callable[[Path], object]] = {
+    "edited": _edit,
+    "replaced": _replace,
+    "added": lambda folder: (folder / "b.toml").write_text(MODEL),
+    "removed": lambda folder: (folder / "a.toml").unlink(),
+    "the folder swapped": _swap,
+    "the folder removed": shutil.rmtree,
+    "a link set anew": _set_link_anew,
+    "edited behind a link": lambda folder: (folder.parent / "elsewhere.toml").write_text(MODEL + "#"),
+    "a prompt edited": lambda folder: (folder / "x.txt").write_text("other"),
+}
+
+
+@pytest.mark.parametrize("how", CHANGES)
+def test_every_kind_of_change_is_seen(tmp_path: Path, how: str) -> None:
+    folder = tmp_path / "profiles"
+    (folder / "..1").mkdir(parents=True)
+    for path in (
+        folder / "a.toml",
+        folder / "x.txt",
+        folder / "..1" / "linked.toml",
+        tmp_path / "elsewhere.toml",
+    ):
+        path.write_text(MODEL)
+    (folder / "..data").symlink_to("..1")
+    (folder / "linked.toml").symlink_to("..data/linked.toml")
+    (folder / "behind.toml").symlink_to(tmp_path / "elsewhere.toml")
+    (folder / "nowhere.toml").symlink_to("nowhere")
+    before = fingerprint([folder, tmp_path / "missing"])
+    assert fingerprint([folder, tmp_path / "missing"]) == before
+    CHANGES[how](folder)
+    assert fingerprint([folder, tmp_path / "missing"]) != before
+
+
+def test_what_is_no_profile_and_no_prompt_is_not_looked_at(tmp_path: Path) -> None:
+    (tmp_path / "a.toml").write_text(MODEL)
+    before = fingerprint([tmp_path])
+    for name in (".a.toml.swp", "notes.md", ".#a.toml"):
+        (tmp_path / name).write_text("x")
+    assert fingerprint([tmp_path]) == before

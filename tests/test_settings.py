@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from draftd.errors import ConfigError
-from draftd.settings import config_dir, load_settings, settings_file, shipped_dir
+from draftd.settings import Settings, config_dir, load_settings, settings_file, shipped_dir
 
 SECRET = "canary-key-7f3a"
 
@@ -168,6 +169,31 @@ def test_a_value_of_the_command_line_is_refused_with_the_option(monkeypatch: pyt
     assert (
         refusal(base_port=0) == "--base-port: base_port: Input should be greater than or equal to 1 (it is 0)"
     )
+
+
+def test_an_empty_variable_is_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_file("base_port = 9000\nmax_loads = 0\n")
+    for name in Settings.model_fields:
+        monkeypatch.setenv(f"DRAFTD_{name.upper()}", "")
+    assert refusal().startswith(f"{path}:2: max_loads: ")
+    write_file("base_port = 9000\n")
+    settings = load_settings()
+    assert (settings.base_port, settings.api_key, settings.port) == (9000, None, 8080)
+    monkeypatch.setenv("DRAFTD_CONFIG", "")
+    assert load_settings().base_port == 9000
+
+
+def test_a_byte_order_mark_is_part_of_no_key() -> None:
+    write_file("").write_bytes(b"\xef\xbb\xbfbase_port = 9000\r\n")
+    assert load_settings().base_port == 9000
+
+
+@pytest.mark.fault(73)
+def test_a_pipe_in_the_place_of_the_file_is_told_and_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_file("")
+    path.unlink()
+    os.mkfifo(path)
+    assert refusal() == f"{path}: it is a named pipe, not a file"
 
 
 def test_all_refused_values_are_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:

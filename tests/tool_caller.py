@@ -1,6 +1,6 @@
-"""A scripted model for agents: asked with tools it calls `read` on the file that the last message names in
-brackets, then says what the tool gave. Asked to [[blunder]], it ends as mlx_lm.server does when it cannot parse a
-call. Each request's body goes to the file `--log-requests` names.
+"""A scripted model for agents: asked with tools it calls OpenCode's `read` or Claude Code's `Write` on the file
+that the last message names in brackets, then says what the tool gave. Asked to [[blunder]], it ends as
+mlx_lm.server does when it cannot parse a call. Each request's body goes to the file `--log-requests` names.
 """
 
 from __future__ import annotations
@@ -8,9 +8,14 @@ from __future__ import annotations
 import argparse
 import json
 import re
+from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+CALLS: dict[str, Callable[[str], dict[str, str]]] = {
+    "read": lambda file: {"filePath": file},
+    "Write": lambda file: {"file_path": file, "content": "swordfish\n"},
+}
 NAMED = re.compile(r"\[\[([^\]]+)\]\]")
 
 
@@ -25,7 +30,9 @@ def reply(body: dict[str, Any]) -> tuple[dict[str, Any], str]:
         return {"content": "oops"}, "tool_calls"
     if results:
         return {"content": f"It says: {json.dumps(results[-1])}"}, "stop"
-    function = {"name": "read", "arguments": json.dumps({"filePath": asked[-1]})}
+    offered = {tool["function"]["name"] for tool in body["tools"]}
+    name = next(name for name in CALLS if name in offered)
+    function = {"name": name, "arguments": json.dumps(CALLS[name](asked[-1]))}
     return {
         "tool_calls": [{"index": 0, "id": "call_1", "type": "function", "function": function}]
     }, "tool_calls"

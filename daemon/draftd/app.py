@@ -18,14 +18,14 @@ from typing import Any
 
 import aiohttp
 import structlog
-import watchfiles
 
 from draftd import __version__
-from draftd.errors import ConfigError, DraftdError
-from draftd.instance import Instance
+from draftd.errors import ConfigError
+from draftd.instance import LOGS, Instance
+from draftd.profile_files import fingerprint
 from draftd.profiles import ProfileSet
 from draftd.settings import Settings
-from draftd.sockets import holder_of
+from draftd.sockets import is_answered, why_not_listening
 from draftd.telemetry.metrics import Metrics
 from draftd.telemetry.output import Sink
 from draftd.telemetry.records import (
@@ -39,6 +39,7 @@ from draftd.telemetry.records import (
 )
 from draftd.web import dashboard
 from draftd.web.api import Api
+from draftd.web.body_reader import BodyReader
 from draftd.web.client import Limits
 from draftd.web.guard import Guard, make_guard
 from draftd.web.listener import Listener
@@ -54,6 +55,8 @@ from draftd.workers.warm_spare import Starter
 
 log = structlog.get_logger("daemon")
 
+LOOK_AGAIN = 0.25  # seconds between looks at the profiles
+
 Load = Callable[[], ProfileSet]
 Beside = Callable[["Daemon"], Coroutine[Any, Any, None]]
 
@@ -62,15 +65,16 @@ async def run(settings: Settings, load: Load, beside: Beside, *, watched: tuple[
     """Serve until told to stop. Raises DraftdError if the daemon cannot start.
 
     `load` reads the profiles, at the start and at each reload, and may raise ConfigError; a change in the folders
-    `watched`, which must exist, is a reload too. `beside` is called with the daemon as soon as it serves, and
-    cancelled when it stops.
+    `watched` is a reload too. `beside` is called with the daemon as soon as it serves, and cancelled when it stops.
     """
     async with AsyncExitStack() as stack:
         instance = stack.enter_context(Instance(settings.state_dir))
         session = await stack.enter_async_context(_worker_session())
         tasks = asyncio.TaskGroup()
+        known = fingerprint(watched)
         daemon = Daemon(settings, load, session, tasks)
         stack.callback(daemon.sink.close)
+        stack.push_async_callback(daemon.bodies.close)
         await stack.enter_async_context(tasks)
         stack.push_async_callback(daemon.listener.close)
         await _open(daemon.listener, settings)
@@ -79,7 +83,7 @@ async def run(settings: Settings, load: Load, beside: Beside, *, watched: tuple[
         log.info("draftd serves", url=settings.url, pid=os.getpid(), version=__version__)
         until_stopped = [
             tasks.create_task(beside(daemon)),
-            tasks.create_task(daemon.watch(watched)),
+            tasks.create_task(daemon.watch(watched, known)),
             tasks.create_task(daemon.feed.run()),
             tasks.create_task(instance.keep()),
         ]
@@ -105,13 +109,19 @@ class Daemon:
         self._changed = asyncio.Event()
         self._news = asyncio.Event()  # for the live feed
         self.metrics = Metrics(__version__, _version_of("mlx-lm"))
-        self.sink = Sink(settings.state_dir / "logs", self._on_record, self.metrics)
+        self.sink = Sink(settings.state_dir / LOGS, self._on_record, self.metrics)
         loads = LoadGate(settings.max_loads)
         self.starter = Starter(loads, self._on_change)
         self.supervisor = Supervisor(self._services(session, loads), tasks, share=settings.share_engine)
         self.router = Router(load(), settings.default_profile)
+        self.bodies = BodyReader()
         self.proxy = Proxy(
-            self.router, self.supervisor, self.metrics, settings.keepalive_interval, self._news.set
+            self.router,
+            self.supervisor,
+            self.metrics,
+            self.bodies,
+            settings.keepalive_interval,
+            self._news.set,
         )
         self.report = StatusReport(
             supervisor=self.supervisor,
@@ -217,12 +227,17 @@ class Daemon:
             self.metrics.declare(name)
         return self.supervisor.apply(profiles.profiles)
 
-    async def watch(self, folders: tuple[Path, ...]) -> None:
-        """Reload when a profile or prompt changes; if it cannot be read, the old ones stay in force."""
-        if not folders:
-            return
-        async for _ in watchfiles.awatch(*folders, stop_event=self._stop, recursive=False):
-            self.try_reload()
+    async def watch(self, folders: tuple[Path, ...], known: tuple[object, ...]) -> None:
+        """Reload when a profile or prompt changes; if it cannot be read, the old ones stay in force. `known` is how
+        the folders looked when they were read.
+        """
+        seen = known
+        while folders:
+            await asyncio.sleep(LOOK_AGAIN)
+            before, seen = seen, await asyncio.to_thread(fingerprint, folders)
+            if seen == before != known:  # two looks agree: nobody is in the middle of a change
+                known = seen
+                self.try_reload()
 
     async def shut_down(self) -> None:
         """Take nothing new, let open requests finish as long as they may, and end the workers."""
@@ -277,12 +292,12 @@ def handle_signals(daemon: Daemon) -> None:
 
 async def _open(listener: Listener, settings: Settings) -> None:
     host, port = settings.host, settings.port
+    if await asyncio.to_thread(is_answered, host, port):
+        raise ConfigError(await asyncio.to_thread(why_not_listening, host, port, None))
     try:
         await listener.open(host, port)
-    except OSError as error:
-        holder = await asyncio.to_thread(holder_of, port)
-        why = f": {holder}" if holder.pid else f": {error.strerror}"
-        raise DraftdError(f"cannot listen on {host}:{port}{why}; '--port' chooses another port") from error
+    except (OSError, UnicodeError) as error:  # UnicodeError: a name that no name can be
+        raise ConfigError(await asyncio.to_thread(why_not_listening, host, port, error)) from error
 
 
 def _guard(settings: Settings) -> Guard:

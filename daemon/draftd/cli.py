@@ -1,64 +1,117 @@
-"""The command line. Exit codes: 0 success, 1 refused or failed, 2 bad input, 3 no daemon is running."""
+"""The command line. Exit codes: 0 success, 1 refused or failed, 2 wrong input or settings, 3 no daemon is running.
+
+What ends with 2 ends the same way when it is tried again, until a person has changed something. launchd would try
+it every 10 s for ever, and knows one way to be told not to: its agent ends with 0.
+"""
 
 from __future__ import annotations
 
 import os
 import sys
-from typing import Annotated
+from collections.abc import Iterator, Mapping
+from importlib import import_module
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from draftd import __version__
-from draftd.commands import bench, control, doctor, launchd, observe, opencode, overview, serve, setup, test
-from draftd.commands.shared import err
+from draftd.console import err, out, take_every_text
 from draftd.errors import ConfigError, DraftdError, NotRunningError
+from draftd.instance import is_agent
 
 EXIT_FAILED, EXIT_INPUT, EXIT_NOT_RUNNING = 1, 2, 3
+RUN, MEASURE, SET_UP, CONNECT = "Run", "Measure and check", "Set up", "Connect"
+
+# Each verb, in the order of the help: its module in draftd.commands, its name there, and its part of the help.
+VERBS: Mapping[str, tuple[str, str, str]] = {
+    "up": ("serve", "up", RUN),
+    "status": ("control", "status", RUN),
+    "logs": ("control", "logs", RUN),
+    "restart": ("control", "restart", RUN),
+    "start": ("control", "start", RUN),
+    "stop": ("control", "stop", RUN),
+    "reload": ("control", "reload_profiles", RUN),
+    "down": ("control", "down", RUN),
+    "test": ("test", "smoke_test", MEASURE),
+    "bench": ("bench", "run_bench", MEASURE),
+    "doctor": ("doctor", "doctor", MEASURE),
+    "check": ("check", "check", MEASURE),
+    "init": ("setup", "init", SET_UP),
+    "pull": ("setup", "pull", SET_UP),
+    "prompts": ("setup", "prompts", SET_UP),
+    "launchd": ("launchd", "app", SET_UP),
+    "opencode": ("opencode", "opencode", CONNECT),
+    "clients": ("opencode", "clients", CONNECT),
+    "prometheus": ("observe", "prometheus", CONNECT),
+    "grafana": ("observe", "grafana", CONNECT),
+}
+
+
+class Commands(Mapping[str, Any]):
+    """The command of each verb. Its module is imported when it is asked for: all together take 0.2 s."""
+
+    def __getitem__(self, verb: str) -> Any:
+        module, name, panel = VERBS[verb]
+        found = getattr(import_module(f"draftd.commands.{module}"), name)
+        if isinstance(found, typer.Typer):
+            group = found
+        else:
+            group = typer.Typer(add_completion=False)
+            group.command(name=verb)(found)
+        command: Any = typer.main.get_command(group)
+        command.name, command.rich_help_panel = verb, panel
+        return command
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(VERBS)
+
+    def __len__(self) -> int:
+        return len(VERBS)
+
+
+class Verbs(TyperGroup):
+    """The group of all verbs."""
+
+    def __init__(self, **attributes: Any) -> None:
+        super().__init__(**attributes)
+        self.commands: Any = Commands()
+
 
 app = typer.Typer(
+    cls=Verbs,
     help="Speculative decoding on your machine: mlx_lm.server workers behind one OpenAI address.",
     epilog="Example: draftd up fast. Without a model of your own: draftd up --demo",
     pretty_exceptions_enable=False,
 )
-RUN, MEASURE, SET_UP, CONNECT = "Run", "Measure and check", "Set up", "Connect"
-app.command(rich_help_panel=RUN)(serve.up)
-app.command(rich_help_panel=RUN)(control.status)
-app.command(rich_help_panel=RUN)(control.logs)
-app.command(rich_help_panel=RUN)(control.restart)
-app.command(rich_help_panel=RUN)(control.start)
-app.command(rich_help_panel=RUN)(control.stop)
-app.command(name="reload", rich_help_panel=RUN)(control.reload_profiles)
-app.command(rich_help_panel=RUN)(control.down)
-app.command(name="test", rich_help_panel=MEASURE)(test.smoke_test)
-app.command(name="bench", rich_help_panel=MEASURE)(bench.run_bench)
-app.command(rich_help_panel=MEASURE)(doctor.doctor)
-app.command(rich_help_panel=MEASURE)(control.check)
-app.command(rich_help_panel=SET_UP)(setup.init)
-app.command(rich_help_panel=SET_UP)(setup.pull)
-app.command(rich_help_panel=SET_UP)(setup.prompts)
-app.add_typer(launchd.app, name="launchd", rich_help_panel=SET_UP)
-app.command(rich_help_panel=CONNECT)(opencode.opencode)
-app.command(rich_help_panel=CONNECT)(opencode.clients)
-app.command(rich_help_panel=CONNECT)(observe.prometheus)
-app.command(rich_help_panel=CONNECT)(observe.grafana)
 
 
 def main() -> None:
-    """Entry point: our own errors are shown without a traceback."""
+    """Entry point: what a person can do something about is shown without a traceback."""
+    take_every_text()
     try:
         app(prog_name="draftd")
-    except DraftdError as error:
-        err.print(f"draftd: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
-        codes = {ConfigError: EXIT_INPUT, NotRunningError: EXIT_NOT_RUNNING}
-        sys.exit(codes.get(type(error), EXIT_FAILED))
     except BrokenPipeError:  # as in `draftd logs | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
+    except (DraftdError, OSError) as error:
+        sys.exit(_told(error))
+
+
+def _told(error: DraftdError | OSError) -> int:
+    """Say what went wrong; the exit code."""
+    err.say(f"draftd: {error}", style="red")
+    codes = {ConfigError: EXIT_INPUT, NotRunningError: EXIT_NOT_RUNNING}
+    code = codes.get(type(error), EXIT_FAILED)
+    if code == EXIT_INPUT and is_agent():
+        err.say("launchd does not try again before the next login; 'draftd launchd install' does")
+        return 0
+    return code
 
 
 def _version(wanted: bool) -> None:
     if wanted:
-        typer.echo(f"draftd {__version__}")
+        out.say(f"draftd {__version__}")
         raise typer.Exit
 
 
@@ -71,4 +124,6 @@ def _root(
 ) -> None:
     """Speculative decoding on your machine: mlx_lm.server workers behind one OpenAI address."""
     if context.invoked_subcommand is None:
+        from draftd.commands import overview
+
         overview.overview()

@@ -1,20 +1,139 @@
-"""What a person sees in a terminal: the table of workers, live or once. Takes the rows of /api/status."""
+r"""What a person sees in a terminal: the one place that prints, and the table of workers, live or once.
+
+Names of processes and models, prompts, answers and errors come from others. So every text that is printed is plain
+(no markup of rich's), and whatever in it could steer a terminal, or show a line in another order than it has, is
+written as \x1b or \u202e. `Terminal` does that last of all, whoever made the text; nothing else prints.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import codecs
+import io
+import re
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
 
+import typer
 from rich import box
-from rich.console import Group, RenderableType
+from rich.console import Console, ConsoleOptions, Group, RenderableType
+from rich.segment import Segment
 from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
 from draftd.profiles import MIN_PAYING_ACCEPTANCE
+from draftd.telemetry.lines import escape
 
 Row = Mapping[str, Any]
+
+_STEERING = re.compile("\r(?!\n)|[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]")
+_LOOKALIKES = str.maketrans(
+    {
+        "–": "-",
+        "—": "-",
+        "…": "...",
+        "→": "->",
+        "≤": "<=",
+        "✓": "+",
+        "✗": "x",
+        "·": "-",
+        "×": "x",
+        "‘": "'",
+        "’": "'",
+        "“": '"',
+        "”": '"',
+    }
+)
+_PLAIN = "draftd.plain"  # the name of an error handler for what an encoding lacks
+
+
+class Terminal(Console):
+    """stdout or stderr, for people. Raises BrokenPipeError when nobody reads any more."""
+
+    def __init__(self, *, stderr: bool = False) -> None:
+        super().__init__(stderr=stderr, markup=False, highlight=False, emoji=False)
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterator[Segment]:
+        """rich's own, through which all goes that it prints; what is not rich's own code is made harmless."""
+        for segment in super().render(renderable, options):
+            yield segment if segment.control else Segment(harmless(segment.text), segment.style)
+
+    def say(self, *parts: str | Text, style: str = "") -> None:
+        """A line of text, or some. It is wrapped by the terminal, so that it can be copied whole."""
+        self.print(*parts, style=style or None, soft_wrap=True)
+
+    def show(self, shown: RenderableType) -> None:
+        """A table or the like, in the width of the terminal."""
+        self.print(shown)
+
+    def piece(self, text: str) -> None:
+        """A part of a text, as it comes."""
+        self._write(harmless(text))
+
+    def data(self, text: str, *, end: str = "\n") -> None:
+        """What other programs read, or what is kept in a file. Into a pipe it goes as it is, but for what would
+        steer the terminal behind it.
+        """
+        self._write(
+            (harmless(text) if self.is_terminal else _STEERING.sub(lambda found: escape(found[0]), text))
+            + end
+        )
+
+    def confirm(self, question: str) -> None:
+        """Ask; a no is typer.Abort."""
+        typer.confirm(harmless(question), abort=True)
+
+    @contextmanager
+    def busy(self, text: str) -> Iterator[None]:
+        """Show that something takes a while."""
+        with self.status(Text(text), spinner=self.spinner):
+            yield
+
+    @property
+    def spinner(self) -> str:
+        """The name of a spinner that this terminal can show."""
+        return "line" if self.options.ascii_only else "dots"
+
+    def _write(self, text: str) -> None:
+        self.file.write(text)
+        self.file.flush()
+
+
+def harmless(text: str) -> str:
+    """`text` with all that could steer a terminal escaped. Its line breaks and tabs stay."""
+    return "\n".join(map(escape, text.replace("\r\n", "\n").split("\n")))
+
+
+def harmless_body(value: Any) -> Any:
+    """A value of JSON with all of its texts harmless, each in one line: a name cannot fake a line of its own."""
+    if isinstance(value, str):
+        return escape(value)
+    if isinstance(value, Mapping):
+        return {key: harmless_body(each) for key, each in value.items()}
+    return [harmless_body(each) for each in value] if isinstance(value, list | tuple) else value
+
+
+def take_every_text() -> None:
+    """Let stdout and stderr take any text: what their encoding lacks is replaced by what looks like it."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors=_PLAIN)
+
+
+def _lookalike(error: UnicodeError) -> tuple[str | bytes, int]:
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    lacking = error.object[error.start : error.end].translate(_LOOKALIKES)
+    return lacking.encode("ascii", "backslashreplace").decode("ascii"), error.end
+
+
+codecs.register_error(_PLAIN, _lookalike)
+
+out = Terminal()
+err = Terminal(stderr=True)
 
 STYLES = {
     "ready": "green",
@@ -42,7 +161,7 @@ def status_view(body: Mapping[str, Any], width: int) -> RenderableType:
 
 def workers_table(rows: Iterable[Row], width: int) -> RenderableType:
     """One line per worker, and below the table what went wrong last. `width` is the terminal's, in columns."""
-    rows = list(rows)
+    rows = [harmless_body(row) for row in rows]
     titles = WIDE if width >= ROOM_FOR_WIDE else NARROW
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     for title in titles:
@@ -69,7 +188,7 @@ def _cells(row: Row) -> dict[str, RenderableType]:
     state = row["state"]
     shown: RenderableType = Text(state, style=STYLES.get(state, ""))
     if state in {"starting", "stopping"}:
-        shown = Spinner("dots", shown, style=STYLES[state])
+        shown = Spinner(out.spinner, shown, style=STYLES[state])
     speed = row["tokens_per_second"]
     return {
         "model": row["name"],

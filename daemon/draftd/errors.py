@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 
 class DraftdError(Exception):
@@ -35,21 +37,36 @@ class ConfigError(DraftdError):
 
 
 class RequestError(DraftdError):
-    """The client is at fault: an HTTP status of 4xx and OpenAI's error fields."""
+    """The client is at fault: an HTTP status of 4xx and OpenAI's error fields.
+
+    `kind` is the error's type; None for the one that fits the status.
+    """
 
     def __init__(
-        self, status: int, message: str, *, code: str | None = None, param: str | None = None
+        self,
+        status: int,
+        message: str,
+        *,
+        kind: str | None = None,
+        code: str | None = None,
+        param: str | None = None,
     ) -> None:
         super().__init__(message)
         self.status = status
+        self.kind = kind
         self.code = code
         self.param = param
 
+    def __reduce__(self) -> tuple[Any, ...]:  # one that is raised in another process is pickled
+        make = functools.partial(RequestError, code=self.code, param=self.param)
+        return make, (self.status, str(self))
+
 
 class WorkerError(DraftdError):
-    """A worker is at fault, or not available: an HTTP status of 5xx (or 429) for the client.
+    """A worker is at fault, or not available: an HTTP status of 5xx (or 429, or its own) for the client.
 
-    `retry_after` is in seconds; `retry=False` tells clients that trying again will not help.
+    `kind` is the error's type; None for the one that fits the status. `retry_after` is in seconds; `retry=False`
+    tells clients that trying again will not help.
     """
 
     def __init__(
@@ -57,13 +74,17 @@ class WorkerError(DraftdError):
         message: str,
         *,
         status: int = 503,
-        code: str = "worker_unavailable",
+        kind: str | None = None,
+        code: str | None = "worker_unavailable",
+        param: str | None = None,
         retry_after: float | None = None,
         retry: bool = True,
     ) -> None:
         super().__init__(message)
         self.status = status
+        self.kind = kind
         self.code = code
+        self.param = param
         self.retry_after = retry_after
         self.retry = retry
 

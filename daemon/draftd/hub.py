@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-# Model types of which mlx_lm 0.32 gives another text for a pass of several tokens than for one after the other, so
-# that nothing may be drafted with them. The engine finds it out by itself; this is for before anything is loaded.
+# Model types for which mlx_lm 0.32 gives a different text when several tokens are read in one pass, so that nothing
+# may be drafted with them. The engine finds it out by itself; this is for before anything is loaded.
 NEVER_DRAFTED: Mapping[str, str] = {"phi3small": "mlx_lm lets its tokens see those that come after them"}
 
 
@@ -53,7 +53,7 @@ class ModelOnDisk:
 
     @property
     def is_here(self) -> bool:
-        """Whether a worker can load it without asking the hub. What a folder lacks, the hub would not bring."""
+        """Whether a worker can load it without asking the hub. The hub would not bring what a folder lacks."""
         return self.folder is not None and (self.local or not self.missing)
 
 
@@ -132,7 +132,7 @@ def _missing(folder: Path) -> tuple[str, ...]:
 
 
 def _missing_of_download(folder: Path) -> tuple[str, ...]:
-    """The same, told more strictly: what is in doubt, the hub is asked for."""
+    """The same, more strictly: when in doubt, the hub is asked."""
     missing = [*_missing(folder)]
     if not (folder / "tokenizer_config.json").exists():
         missing.append("tokenizer_config.json")
@@ -147,7 +147,7 @@ def _missing_of_download(folder: Path) -> tuple[str, ...]:
 
 
 def _read_object(path: Path) -> dict[str, Any]:
-    """A JSON object from a file; empty for whatever is none."""
+    """A JSON object from a file; empty for anything else."""
     try:
         found = json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError):

@@ -3,11 +3,13 @@
 The lock is the truth: the system lets go of it when the daemon ends, however it ends. The note may be stale,
 and is believed only while the lock is held and the process it names is the one that wrote it. Both may be swept
 away with the folder while a daemon runs (cleaners of temporary files do that): it looks again now and then.
+
+Who can write in the folder could name a process to be stopped, an address to send the key to, or (by a link) a file
+to be written. So it is ours alone, or refused, and no link in it is followed.
 """
 
 from __future__ import annotations
 
-import asyncio
 import fcntl
 import json
 import os
@@ -20,17 +22,24 @@ from types import TracebackType
 from typing import IO, Self
 
 import psutil
-import structlog
 
 from draftd.errors import AlreadyRunningError, ConfigError, DraftdError, NotRunningError
+from draftd.files import (
+    check_private_folder,
+    make_private,
+    make_private_folder,
+    open_file,
+    read_text,
+    write_private,
+)
 
 LOCK = "daemon.lock"
 NOTE = "daemon.json"
+LOGS = "logs"
+OURS = ("daemon.*", "bench.json", f"{LOGS}/*.log*")  # the files in the folder
 AGENT = "dev.draftd"  # the label of the launchd agent
 TRIES = 5
 LOOK_AGAIN = 1.0  # seconds between looks at the folder
-
-log = structlog.get_logger("instance")
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,11 +69,16 @@ class Instance:
 
     def announce(self, url: str, version: str) -> None:
         """Write where this daemon answers."""
-        self._note = Running(os.getpid(), _created(os.getpid()), url, version, _agent())
+        self._note = Running(os.getpid(), _created(os.getpid()), url, version, AGENT if is_agent() else "")
         self._write(self._note)
 
     async def keep(self) -> None:
         """Take the folder again whenever it is swept: else this daemon is not found, and another can start."""
+        import asyncio  # here, as a command that looks for the daemon needs neither
+
+        import structlog
+
+        log = structlog.get_logger("instance")
         reason = ""
         while True:
             await asyncio.sleep(LOOK_AGAIN)
@@ -96,32 +110,49 @@ class Instance:
 
     def _taken(self) -> IO[str]:
         try:
-            self._dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-            lock = (self._dir / LOCK).open("a", encoding="utf-8")
+            self._make_private()
+            descriptor = open_file(self._dir / LOCK, os.O_RDWR | os.O_CREAT | os.O_APPEND, links=False)
         except OSError as error:
-            raise ConfigError(f"the state folder {self._dir} cannot be used: {error.strerror}") from error
+            raise self._unusable(error) from error
+        lock = os.fdopen(descriptor, "a", encoding="utf-8")
         if not _take(lock):
             lock.close()
             raise AlreadyRunningError(_who(self._dir))
         return lock
 
+    def _make_private(self) -> None:
+        """The folder, the logs in it and all files. Raises ConfigError if others can write there, and OSError."""
+        make_private_folder(self._dir)
+        logs = self._dir / LOGS
+        if logs.is_symlink():
+            raise ConfigError(
+                f"{logs} is a symbolic link; move it away, or choose another folder by --state-dir"
+            )
+        if logs.exists():
+            make_private_folder(logs)
+        for pattern in OURS:
+            for path in self._dir.glob(pattern):
+                with suppress(FileNotFoundError):
+                    make_private(path)
+
+    def _unusable(self, error: OSError) -> ConfigError:
+        where = f" ({Path(error.filename).name})" if error.filename not in {None, str(self._dir)} else ""
+        return ConfigError(f"the state folder {self._dir} cannot be used: {error.strerror}{where}")
+
     def _has_lock(self) -> bool:
         """Whether the lock that we hold is the one that others look at."""
         try:
             return self._lock is not None and os.path.samestat(
-                os.fstat(self._lock.fileno()), (self._dir / LOCK).stat()
+                os.fstat(self._lock.fileno()), (self._dir / LOCK).lstat()
             )
         except OSError:
             return False
 
     def _write(self, note: Running) -> None:
-        made = self._dir / f"{NOTE}.new"
         try:
-            made.touch(mode=0o600)
-            made.write_text(json.dumps(asdict(note)), "utf-8")
-            made.replace(self._dir / NOTE)
+            write_private(self._dir / NOTE, json.dumps(asdict(note)))
         except OSError as error:
-            raise ConfigError(f"the state folder {self._dir} cannot be used: {error.strerror}") from error
+            raise self._unusable(error) from error
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -135,7 +166,9 @@ class Instance:
 
 
 def find_daemon(state_dir: Path) -> Running:
-    """The daemon that holds `state_dir`. Raises NotRunningError."""
+    """The daemon that holds `state_dir`. Raises NotRunningError, and ConfigError if others can write there."""
+    with suppress(OSError):
+        check_private_folder(state_dir)
     if not _is_held(state_dir):
         raise NotRunningError(f"no daemon is running (state folder {state_dir}); 'draftd up' starts one")
     note = _read(state_dir)
@@ -156,7 +189,7 @@ def _take(lock: IO[str]) -> bool:
 
 def _is_held(state_dir: Path) -> bool:
     try:
-        with (state_dir / LOCK).open("r", encoding="utf-8") as lock:
+        with os.fdopen(open_file(state_dir / LOCK, os.O_RDONLY, links=False)) as lock:
             fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True
@@ -167,7 +200,7 @@ def _is_held(state_dir: Path) -> bool:
 
 def _read(state_dir: Path) -> Running | None:
     try:
-        note = Running(**json.loads((state_dir / NOTE).read_text("utf-8")))
+        note = Running(**json.loads(read_text(state_dir / NOTE, links=False)))
     except (OSError, ValueError, TypeError):
         return None
     return note if isinstance(note.pid, int) else None  # psutil takes None for the process that asks
@@ -176,7 +209,7 @@ def _read(state_dir: Path) -> Running | None:
 def _is_same_process(note: Running) -> bool:
     try:
         return abs(_created(note.pid) - note.created) < 2  # the boot time is reported in whole seconds
-    except (psutil.Error, TypeError, ValueError):  # gone, or a note of somebody else's making
+    except (psutil.Error, TypeError, ValueError):  # gone, or the note is not ours
         return False
 
 
@@ -189,9 +222,9 @@ def _created(pid: int) -> float:
     return psutil.Process(pid).create_time() - boot
 
 
-def _agent() -> str:
-    """launchd puts its job's name into the environment, where a terminal may put its own."""
-    return AGENT if os.environ.get("XPC_SERVICE_NAME") == AGENT else ""
+def is_agent() -> bool:
+    """Whether launchd started this process: its job's name is in the environment, as a terminal's own may be."""
+    return os.environ.get("XPC_SERVICE_NAME") == AGENT
 
 
 def _who(state_dir: Path) -> str:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import os
 import tomllib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
 from draftd.errors import ConfigError, Problem
+from draftd.files import read_text
 from draftd.profiles import Profile, ProfileSet
 from draftd.toml_lines import fault_of, line_of, reason_of
 
+PROFILES, PROMPTS = "[!.]*.toml", "[!.]*.txt"  # what editors leave beside a file begins with a dot
 PATH_KEYS = ("model", "draft_model", "adapter_path")  # where a value may be a path
 
 
@@ -22,9 +26,9 @@ def load_dir(folder: Path, prompt_dirs: Sequence[Path]) -> ProfileSet:
         raise ConfigError(f"the profiles folder {folder} does not exist; 'draftd up --demo' needs none")
     problems: list[Problem] = []
     loaded: list[tuple[Path, str, Profile]] = []
-    for path in sorted(folder.glob("[!.]*.toml")):  # what editors leave beside a file begins with a dot
+    for path in _files(folder, PROFILES):
         try:
-            text = path.read_text("utf-8")
+            text = read_text(path)
             loaded.append((path, text, parse(path, text)))
         except UnicodeDecodeError as error:
             line = error.object.count(b"\n", 0, error.start) + 1
@@ -42,6 +46,26 @@ def load_dir(folder: Path, prompt_dirs: Sequence[Path]) -> ProfileSet:
     return ProfileSet({p.name: p for p in sorted((p for *_, p in loaded), key=lambda p: p.name)}, prompts)
 
 
+def _files(folder: Path, pattern: str) -> list[Path]:
+    return sorted(folder.glob(pattern))
+
+
+def fingerprint(folders: Iterable[Path]) -> tuple[object, ...]:
+    """What changes when a profile or prompt in `folders` does, be it edited, replaced, added, or removed.
+
+    It goes by what stands at each path in the end: a folder may be swapped for another, a link be set anew (as
+    Kubernetes and many installers do), or the file that a link leads to be edited, and no event in the folder that
+    was watched tells of it.
+    """
+    found: list[object] = []
+    for folder in folders:
+        for path in (*_files(folder, PROFILES), *_files(folder, PROMPTS)):
+            with suppress(OSError):  # it has just gone, or is a link to nowhere
+                status = path.stat()
+                found.append((path, status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns))
+    return tuple(found)
+
+
 def parse(path: Path, text: str) -> Profile:
     """One profile from the text of its file. Raises ConfigError with file, line and reason."""
     try:
@@ -49,6 +73,8 @@ def parse(path: Path, text: str) -> Profile:
     except (ValueError, RecursionError) as error:
         raise ConfigError("a profile is not valid", (Problem(path, *fault_of(text, error)),)) from error
     problems = []
+    if isinstance(command := data.get("command"), list):
+        data["command"] = [_at_home(part) for part in command]
     for key in (key for key in PATH_KEYS if key in data):
         try:
             data[key] = _absolute(data[key], path.parent)
@@ -75,6 +101,11 @@ def _absolute(value: object, folder: Path) -> object:
     return value
 
 
+def _at_home(part: object) -> object:
+    """A part of a command, with '~' as a shell has it: no shell sees the command."""
+    return os.path.expanduser(part) if isinstance(part, str) and part.startswith("~") else part
+
+
 def _problem(path: Path, text: str, detail: dict[str, Any]) -> Problem:
     loc = detail["loc"]
     key = ".".join(str(part) for part in loc if isinstance(part, str))
@@ -84,7 +115,7 @@ def _problem(path: Path, text: str, detail: dict[str, Any]) -> Problem:
     return Problem(path, line_of(text, loc), f"{key}: {reason}" if key else reason)
 
 
-def _clashes(loaded: Iterable[tuple[Path, str, Profile]]) -> list[Problem]:
+def _clashes(loaded: Sequence[tuple[Path, str, Profile]]) -> list[Problem]:
     """Names and aliases share one space, ports another: each may stand in one file only."""
     owner: dict[tuple[str, object], Path] = {}
     problems = []
@@ -98,7 +129,19 @@ def _clashes(loaded: Iterable[tuple[Path, str, Profile]]) -> list[Problem]:
             if first is not path or (key == "aliases" and value == profile.name):
                 reason = f"{key}: {value} is taken by {first.name}"
                 problems.append(Problem(path, line_of(text, (key,)), reason))
-    return problems
+    return [*problems, *_alike(loaded)]
+
+
+def _alike(loaded: Iterable[tuple[Path, str, Profile]]) -> Iterator[Problem]:
+    """Each name is that of a log too, and to macOS files that differ in case only are one."""
+    found: dict[str, tuple[str, Path]] = {}
+    for path, text, profile in loaded:
+        name, first = found.setdefault(profile.name.lower(), (profile.name, path))
+        if name != profile.name:
+            reason = (
+                f"name: {profile.name} differs from {name} in {first.name} by case only; so would their logs"
+            )
+            yield Problem(path, line_of(text, ("name",)), reason)
 
 
 def _read_prompts(
@@ -111,7 +154,7 @@ def _read_prompts(
             continue
         try:
             texts[name] = read_prompt(name, dirs)
-        except (OSError, UnicodeDecodeError, ConfigError) as error:
+        except ConfigError as error:
             problems.append(Problem(path, line_of(text, ("system_prompt",)), f"system_prompt: {error}"))
     return texts
 
@@ -119,13 +162,22 @@ def _read_prompts(
 def read_prompt(name: str, dirs: Sequence[Path]) -> str:
     """The text of prompt `name` from the first of `dirs` that has it, without the line breaks at its end.
 
-    A link is refused: it could put any file of the user into every request.
+    A link out of its folder is refused: it could put any file of the user into every request. Raises ConfigError.
     """
     for folder in dirs:
         path = folder / f"{name}.txt"
-        if path.is_symlink():
-            raise ConfigError(f"{path} is a symbolic link; put the text itself there")
-        if path.is_file():
-            return path.read_text("utf-8").rstrip("\n")
+        if path.is_symlink() and not path.resolve().is_relative_to(folder.resolve()):
+            raise ConfigError(f"{path} is a symbolic link out of its folder; put the text itself there")
+        if path.exists() and not path.is_dir():
+            return _prompt(path)
     looked = ", ".join(str(folder) for folder in dirs)
     raise ConfigError(f"there is no {name}.txt in {looked}")
+
+
+def _prompt(path: Path) -> str:
+    try:
+        return read_text(path).rstrip("\n")
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path} cannot be read: it is not UTF-8 text") from error

@@ -137,8 +137,13 @@ class Profile(Table):
         return (self.model, self.draft_model) if self.draft_model else (self.model,)
 
     @property
+    def upstream_model(self) -> str:
+        """The model name that the worker expects: any other would make mlx_lm.server load other weights."""
+        return self.model if self.command else "default_model"
+
+    @property
     def files(self) -> tuple[str, ...]:
-        """All that mlx_lm loads, models and adapter; nothing for a `command`, whose files nobody here knows."""
+        """All that mlx_lm loads, models and adapter; nothing for a `command`, whose files we do not know."""
         if self.command:
             return ()
         return (*self.models, self.adapter_path) if self.adapter_path else self.models

@@ -25,9 +25,10 @@ AUTO_DRAFT = "auto"  # in DRAFT_HEADER: the length in the body is the longest, n
 DRAFTERS_HEADER = (
     "X-Draftd-Drafters"  # which may draft, with commas between them; all that there are if it is missing
 )
-MODEL_DRAFTER, LOOKUP_DRAFTER = "model", "lookup"
+MODEL_DRAFTER, LOOKUP_DRAFTER, GRAMMAR_DRAFTER = "model", "lookup", "grammar"
 # A bias travels under a name that mlx_lm does not know: it would use one unchecked, and write outside its memory.
 LOGIT_BIAS_FIELD = "draftd_logit_bias"
+COUNT_FIELD = "count_only"  # true: nothing is generated; the usage has the tokens of the prompt
 MAX_STOP_TEXTS = 16
 MAX_STOP_LENGTH = 256  # characters of each: looking for longer ones costs every token
 MAX_TOP_LOGPROBS = 20  # alternatives to each token

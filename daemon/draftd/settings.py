@@ -12,6 +12,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, Validati
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
 from draftd.errors import ConfigError, Problem
+from draftd.files import read_text
 from draftd.toml_lines import fault_of, line_of, reason_of
 
 
@@ -57,7 +58,7 @@ class Settings(BaseSettings):
     """The settings of the daemon as a whole. Times are in seconds, sizes in bytes."""
 
     model_config = SettingsConfigDict(
-        env_prefix="DRAFTD_", extra="forbid", frozen=True, hide_input_in_errors=True
+        env_prefix="DRAFTD_", env_ignore_empty=True, extra="forbid", frozen=True, hide_input_in_errors=True
     )
 
     host: str = Field("127.0.0.1", description="address that the proxy listens on")
@@ -139,13 +140,15 @@ class _FileSource(PydanticBaseSettingsSource):
     def __call__(self) -> dict[str, Any]:
         path = settings_file()
         try:
-            text = path.read_text("utf-8")
+            text = read_text(path)
         except FileNotFoundError:
             if os.environ.get("DRAFTD_CONFIG"):
                 raise ConfigError(f"the settings file {path} (from DRAFTD_CONFIG) does not exist") from None
             return {}
-        except (OSError, UnicodeDecodeError) as error:
-            raise _unreadable(path, None, str(error)) from error
+        except OSError as error:
+            raise _unreadable(path, None, error.strerror or str(error)) from error
+        except UnicodeDecodeError as error:
+            raise _unreadable(path, None, "the file is not UTF-8 text") from error
         try:
             return tomllib.loads(text)
         except (ValueError, RecursionError) as error:
@@ -178,8 +181,10 @@ def _problem(detail: dict[str, Any], given: dict[str, Any]) -> Problem:
     reason = f"{name}: {reason_of(detail)}"
     if name in given:
         return Problem(Path(f"--{name.replace('_', '-')}"), None, reason)
-    if variable in map(str.upper, os.environ):
+    if any(key.upper() == variable and value for key, value in os.environ.items()):
         return Problem(Path(variable), None, reason)
     path = settings_file()
-    text = path.read_text("utf-8") if path.is_file() else ""
-    return Problem(path, line_of(text, detail["loc"]), reason)
+    try:
+        return Problem(path, line_of(read_text(path), detail["loc"]), reason)
+    except (OSError, UnicodeDecodeError):  # it has just gone
+        return Problem(path, None, reason)

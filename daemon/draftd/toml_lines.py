@@ -1,7 +1,7 @@
 """Where a key stands in a TOML text (tomllib does not say), and why pydantic refused it, in plain words.
 
-Pure. Enough for the flat files we read: top-level keys, tables and dotted keys. All inside an inline table or an
-array has the place of its key.
+Pure. Enough for the flat files we read: top-level keys, tables and dotted keys. What is inside an inline table or
+an array has the place of its key.
 """
 
 from __future__ import annotations

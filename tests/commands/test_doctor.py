@@ -92,7 +92,7 @@ def test_fix_mends_what_is_safe_and_says_what(machine: Machine) -> None:
     assert not (machine.state / NOTE).exists()
     assert Path(machine.env["HF_HOME"], "hub").is_dir()
     assert "left its note" not in done.stdout  # what was mended is told as mended, not as found
-    assert machine.doctor("--fix").stderr == "nothing to mend\n"
+    assert machine.doctor("--fix").stderr == "nothing to fix\n"
 
 
 def test_a_running_daemon_is_no_trouble_to_its_doctor(tmp_path: Path) -> None:

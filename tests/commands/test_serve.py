@@ -1,15 +1,107 @@
-"""`draftd up`: what it says of workers that hold the same weights, and what to type next."""
+"""`draftd up`: what it says when it cannot start, of workers that hold the same weights, and what to type next."""
 
 from __future__ import annotations
 
+import os
+import socket
+import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from draftd.commands import serve
 from draftd.commands.serve import _demo_loader, what_sharing_saves
 from draftd.demo import DRAFT, TARGET
+from draftd.errors import ConfigError
+from draftd.instance import AGENT
 from draftd.profiles import Profile
+from tests.harness import free_ports
+from tests.test_cli import DRAFTD, LIMIT
+
+NO_BYTE = 'ulimit -f 0; exec "$@"'  # no file may have any: as on a full disk
+
+
+def refused(
+    tmp_path: Path, *words: str, port: int | None = None, limit: str = 'exec "$@"', **env: str
+) -> tuple[int, str]:
+    """What `up` that cannot start ends with, and the only line that it says."""
+    command = [*DRAFTD, "up", "--demo", "--plain", "--port", str(port or free_ports()), *words]
+    given = {"DRAFTD_STATE_DIR": str(tmp_path / "state"), "DRAFTD_API_KEY": "a-long-random-text"} | env
+    done = subprocess.run(
+        ["sh", "-c", limit, "sh", *command],
+        env=os.environ | given,
+        capture_output=True,
+        text=True,
+        timeout=LIMIT,
+        check=False,
+    )
+    assert done.stdout == ""
+    [line] = done.stderr.splitlines()
+    return done.returncode, line
+
+
+@pytest.mark.fault(70)
+@pytest.mark.parametrize("held", ["127.0.0.1", "::1"])
+def test_a_taken_port_is_one_sentence_with_its_holder_and_a_free_port(tmp_path: Path, held: str) -> None:
+    family = socket.AF_INET6 if ":" in held else socket.AF_INET
+    port = free_ports(2)
+    with socket.create_server((held, port), family=family):
+        code, line = refused(tmp_path, port=port)
+    assert code == 2
+    assert line.startswith(f"draftd: cannot listen on 127.0.0.1:{port}: port {port} is held by ")
+    assert f" (pid {os.getpid()}); port {port + 1} is free: '--port {port + 1}'" in line
+
+
+@pytest.mark.fault(70)
+@pytest.mark.parametrize(
+    ("words", "limit", "says"),
+    [
+        (("--host", "203.0.113.1"), 'exec "$@"', "this machine does not have that address"),
+        (("--host", "nonsense"), 'exec "$@"', "no address, nor a name that leads to one"),
+        (("--host", "a..b"), 'exec "$@"', "no address, nor a name that leads to one"),
+        (("--state-dir", "/dev/null"), 'exec "$@"', "the state folder /dev/null cannot be used"),
+        (("--state-dir", "/proc/draftd"), 'exec "$@"', "the state folder /proc/draftd cannot be used"),
+        ((), NO_BYTE, "cannot be used: File too large"),
+    ],
+)
+def test_what_a_restart_does_not_mend_is_one_sentence_and_exit_code_2(
+    tmp_path: Path, words: tuple[str, ...], limit: str, says: str
+) -> None:
+    code, line = refused(tmp_path, *words, limit=limit)
+    assert code == 2
+    assert says in line
+
+
+@pytest.mark.fault(70)
+def test_a_log_that_cannot_be_written_is_told_at_the_start(tmp_path: Path) -> None:
+    code, line = refused(tmp_path, DRAFTD_LOG_FILE=str(tmp_path))
+    assert (code, line) == (2, f"draftd: the log file {tmp_path} cannot be written: Is a directory")
+
+
+@pytest.mark.fault(70)
+def test_launchd_is_not_made_to_try_for_ever(tmp_path: Path) -> None:
+    """Its agent is started again, every 10 s, unless it ends with 0."""
+    command = [*DRAFTD, "up", "--demo", "--plain", "--state-dir", "/dev/null"]
+    done = subprocess.run(
+        command,
+        env=os.environ | {"XPC_SERVICE_NAME": AGENT},
+        capture_output=True,
+        text=True,
+        timeout=LIMIT,
+        check=False,
+    )
+    assert done.returncode == 0
+    assert len(done.stderr.splitlines()) == 2
+    assert "'draftd launchd install' does" in done.stderr
+
+
+def test_what_ended_the_daemon_is_found_however_deep_it_is_and_a_bug_is_shown_whole() -> None:
+    fault, bug = ConfigError("x"), KeyError("y")
+    deep = BaseExceptionGroup("", [BaseExceptionGroup("", [fault])])
+    assert serve._cause(deep) is fault
+    both = BaseExceptionGroup("", [fault, bug])
+    assert serve._cause(both) is both
 
 
 def test_workers_that_could_be_one_are_named_with_the_weights_that_this_saves() -> None:

@@ -194,7 +194,7 @@ def test_a_dry_run_does_nothing(mac: None, launchctl: Launchctl) -> None:
     assert not (Path.home() / "Library").exists()
 
 
-def test_an_agent_comes_and_goes(mac: None, launchctl: Launchctl, capfd: pytest.CaptureFixture[str]) -> None:
+def test_an_agent_comes_and_goes(mac: None, launchctl: Launchctl) -> None:
     launchctl.answers("bootout 113")
     assert "is installed and runs" in said("launchd", "install", "fast")
     plist = Path.home() / "Library" / "LaunchAgents" / "dev.draftd.plist"
@@ -202,8 +202,7 @@ def test_an_agent_comes_and_goes(mac: None, launchctl: Launchctl, capfd: pytest.
     assert "pid: 4711" in said("launchd", "status")
     assert "there is no log" in refused(DraftdError, "launchd", "logs")
     (Path.home() / "Library" / "Logs" / "draftd" / "draftd.log").write_text("one\ntwo\n")
-    said("launchd", "logs", "-n", "1")
-    assert capfd.readouterr().out == "two\n"
+    assert said("launchd", "logs", "-n", "1") == "two\n"
     assert said("launchd", "uninstall") == "the agent is gone\n"
     assert not plist.exists()
     launchctl.answers("bootout 113", "print 113")

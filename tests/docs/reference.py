@@ -5,6 +5,7 @@ A part stands between `<!-- NAME: made by python -m tests.docs -->` and `<!-- en
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -16,9 +17,14 @@ from pydantic_core import PydanticUndefined
 from draftd.profile_tables import HealthPolicy, Limits, RequestDefaults, RestartPolicy, ServerFlags
 from draftd.profiles import Profile
 from draftd.settings import Settings
+from draftd.web.dialects import messages_fields
+from draftd.web.dialects.field_table import Row
+from draftd.web.dialects.fields import CHAT, INNER, TEXT
+from draftd.web.dialects.messages_fields import MESSAGES
 from tests.docs.pairs import pairs_table
 
 HEAD = "| {} | meaning | default |\n|---|---|---|\n"
+BODIES = {"chat": CHAT, "text": TEXT}
 PART = re.compile(
     r"(?<=<!-- )([\w ]+)(: made by python -m tests\.docs -->\n\n)(.*?)(?=\n<!-- end -->)", re.DOTALL
 )
@@ -48,10 +54,45 @@ def settings() -> str:
     return HEAD.format("setting") + _rows(Settings.model_fields)
 
 
+def request_fields() -> str:
+    """What becomes of each field of a request, sorted, with those of the objects within it at the end."""
+    rows = [
+        _field_row(
+            row.name, row, " ".join(where for where, table in BODIES.items() if row.name in table.rows)
+        )
+        for row in sorted({**TEXT.rows, **CHAT.rows}.values(), key=lambda row: row.name)
+    ]
+    rows += [
+        _field_row(place + row.name, row, "") for place, table in INNER.items() for row in table.rows.values()
+    ]
+    return "| field | in | what becomes of it |\n|---|---|---|\n" + "".join(rows)
+
+
+def fields_of_messages() -> str:
+    """What becomes of each field of a request in Anthropic's form."""
+    rows = [_field_row(row.name, row) for row in sorted(MESSAGES.rows.values(), key=lambda row: row.name)]
+    rows += [
+        _field_row(place + row.name, row)
+        for place, table in messages_fields.INNER.items()
+        for row in table.rows.values()
+    ]
+    return "| field | what becomes of it |\n|---|---|\n" + "".join(rows)
+
+
+def _field_row(name: str, row: Row, where: str | None = None) -> str:
+    words = row.handling.value
+    if row.harmless:
+        words += " but for " + ", ".join(f"`{json.dumps(one)}`" for one in row.harmless)
+    column = "" if where is None else f" {where} |"
+    return f"| `{name}` |{column} {words}{': ' if row.note else ''}{row.note} |\n"
+
+
 PARTS: Mapping[str, Callable[[], str]] = {
     "profile keys": profile_keys,
     "settings": settings,
     "model pairs": pairs_table,
+    "request fields": request_fields,
+    "fields of messages": fields_of_messages,
 }
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from draftd.engine import request_context
 from draftd.engine.generation.sampling import Greedy, Seeded, Speculative
-from draftd.engine.request import rule_of, wants_lookup, way_of
+from draftd.engine.request import rule_of, wants_our_loop, way_of
 from draftd.protocol import LOOKUP_DRAFTER
 
 
@@ -61,4 +61,4 @@ def test_requests_are_alike_where_their_drafts_are_kept_as_often() -> None:
 def test_a_request_that_names_a_drafter_is_not_batched(drafters: frozenset[str] | None, wants: bool) -> None:
     asked = arguments()
     setattr(asked, request_context.CONTEXT_ATTRIBUTE, request_context.RequestContext(drafters=drafters))
-    assert wants_lookup(asked) is wants
+    assert wants_our_loop(asked) is wants

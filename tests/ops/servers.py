@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,7 +15,7 @@ from tests.harness import FAKE_SERVER, free_ports
 def scripted(*flags: str) -> Iterator[str]:
     """Its address, from the moment it listens."""
     port = free_ports()
-    command = [sys.executable, str(FAKE_SERVER), "--port", str(port), *flags]
+    command = [*FAKE_SERVER, "--port", str(port), *flags]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout is not None

@@ -161,6 +161,8 @@ def test_the_agent_gets_the_settings_with_absolute_paths_and_no_secret(
         "DRAFTD_PROFILES": "own",
         "HF_HOME": "~/hf",
         "HF_TOKEN": "x",
+        "DRAFTD_STATE_DIR": "",
+        "HF_HUB_CACHE": "",
         "SHELL": "sh",
     }
     assert launchd.environment(environ) == {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -53,6 +54,17 @@ def test_a_prompt_that_is_no_text_is_told(tmp_path: Path) -> None:
     (tmp_path / "bad.txt").write_bytes(b"\xff")
     with pytest.raises(ConfigError, match=r"bad.txt cannot be read"):
         find_prompts([tmp_path, tmp_path / "missing"], [])
+
+
+@pytest.mark.fault(73)
+def test_a_pipe_in_the_place_of_a_prompt_or_profile_is_not_waited_for(tmp_path: Path) -> None:
+    (tmp_path / "profiles").mkdir()
+    name = next(SHIPPED["profiles"].glob("*.toml")).name
+    for path in (tmp_path / "pipe.txt", tmp_path / "profiles" / name):
+        os.mkfifo(path)
+    with pytest.raises(ConfigError, match="it is a named pipe"):
+        find_prompts([tmp_path], [])
+    assert carried_out(tmp_path)[name].startswith("kept")
 
 
 # --- init ---------------------------------------------------------------------------------------------------

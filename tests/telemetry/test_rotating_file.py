@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from draftd.telemetry.rotating_file import RotatedFile
+from draftd.telemetry.rotating_file import RotatedFile, RotatedStream
 
 
 def contents(path: Path) -> dict[str, bytes]:
@@ -76,6 +76,32 @@ def test_a_file_that_was_swept_away_or_replaced_is_begun_again(path: Path) -> No
     file.write([b"five\n"])
     file.close()
     assert contents(path) == {"fast.log": b"four\nfive\n", "fast.old": b"two\n"}
+
+
+@pytest.mark.fault(72)
+def test_no_link_and_no_pipe_is_written_to(path: Path) -> None:
+    path.parent.mkdir(parents=True)
+    path.symlink_to(path.with_name("victim"))
+    file = RotatedFile(path, max_bytes=100, backups=1)
+    with pytest.raises(OSError, match="symbolic link"):
+        file.write([b"a\n"])
+    path.unlink()
+    os.mkfifo(path)
+    with pytest.raises(OSError, match="named pipe"):
+        file.write([b"a\n"])
+    path.unlink()
+    file.write([b"b\n"])
+    file.close()
+    assert contents(path) == {"fast.log": b"b\n"}
+
+
+def test_the_users_own_log_may_be_a_link(path: Path) -> None:
+    path.parent.mkdir(parents=True)
+    path.symlink_to(path.with_name("elsewhere"))
+    stream = RotatedStream(path)
+    stream.write("a\n")
+    stream.close()
+    assert path.with_name("elsewhere").read_text() == "a\n"
 
 
 def test_a_torn_line_is_ended_before_the_next(path: Path) -> None:

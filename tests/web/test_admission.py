@@ -212,7 +212,7 @@ async def play(slots: int, longest: int, history: Sequence[tuple[str, int]]) -> 
         assert room.entered == sorted(room.entered)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=3 * settings().max_examples // 2)
 @given(st.integers(1, 3), st.integers(0, 5), st.lists(steps, max_size=30))
 def test_whatever_happens_nobody_is_lost_and_no_slot_is_given_twice(
     slots: int, longest: int, history: list[tuple[str, int]]

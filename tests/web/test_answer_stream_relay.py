@@ -10,7 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from draftd.web.answer_stream import Answer, EventSplitter, Relay, is_usage_only, to_event
+from draftd.web import answer_stream
+from draftd.web.answer import Answer
+from draftd.web.answer_stream import EventSplitter, Relay, to_event
 
 TEXTS = st.text(max_size=8) | st.sampled_from(
     ['"', "\\", '"content": "x"', "\n\n", "data: {", "\x00", "é🎈", "\ud83d"]
@@ -58,7 +60,7 @@ def wire(chunks: list[dict[str, Any]], *, ascii_only: bool) -> bytes:
 def slowly(stream: bytes, *, wants_usage: bool) -> tuple[bytes, Answer]:
     answer = Answer("chat.completions", "mine")
     taken = [answer.take(data) for data in EventSplitter().feed(stream)]
-    sent = [c for c in taken if c is not None and (wants_usage or not is_usage_only(c))]
+    sent = [c for c in taken if c is not None and (wants_usage or c["choices"])]
     return b"".join(to_event(c) for c in sent), answer
 
 
@@ -80,8 +82,58 @@ def test_however_it_is_cut_a_stream_becomes_what_parsing_makes_of_it(
     assert joining.answer.whole() == answer.whole()
 
 
-def test_tokens_in_one_frame_are_parsed_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    parsed = []
+FOREIGN = st.fixed_dictionaries(
+    {
+        "delta": st.fixed_dictionaries(
+            {}, optional={name: TEXTS | st.none() for name in ("content", "reasoning")}
+        )
+    },
+    optional={"finish_reason": st.sampled_from(["", None]), "index": st.sampled_from([0, None, 1])},
+)
+ENDS = st.sampled_from([b"\n\n", b"\r\n\r\n", b" \n\n"])
+BEGINNINGS = st.sampled_from([b"data: ", b"data:", b": comment\ndata: ", b"event: x\r\ndata: "])
+
+
+@given(
+    st.lists(st.tuples(FOREIGN, BEGINNINGS, ENDS), max_size=8),
+    st.sampled_from([b"", b"\xef\xbb\xbf", b"\n", b": hello\n\n"]),
+    st.booleans(),
+    st.lists(st.integers(0, 2000), max_size=4),
+)
+def test_whatever_a_server_leaves_out_a_stream_joins_to_its_whole_answer(
+    sent: list[tuple[dict[str, Any], bytes, bytes]], first: bytes, done: bool, cuts: list[int]
+) -> None:
+    made = [before + json.dumps({"choices": [choice]}).encode() + after for choice, before, after in sent]
+    made.append(
+        b'data: {"choices": [{"delta": null, "finish_reason": "stop"}]}'
+    )  # without an empty line behind it
+    stream = first + b"".join(made) + (b"\n\ndata: [DONE]" if done else b"")
+    edges = [0, *sorted(cut for cut in cuts if cut < len(stream)), len(stream)]
+    pieces = [stream[a:b] for a, b in itertools.pairwise(edges)]
+    streaming, joining = (
+        Relay(Answer("chat.completions", "mine", "id", lambda: 1.0), streams=streams, wants_usage=False)
+        for streams in (True, False)
+    )
+    told = [event for part in [*map(streaming.feed, pieces), streaming.finish()] for event in _chunks(part)]
+    assert b"".join([*map(joining.feed, pieces), joining.finish()]) == b""
+    assert streaming.broken is joining.broken is None
+    whole = joining.answer.whole()
+    deltas = [event["choices"][0]["delta"] for event in told]
+    message = whole["choices"][0]["message"]
+    assert "".join(delta.get("content", "") for delta in deltas) == (message["content"] or "")
+    assert "".join(delta.get("reasoning", "") for delta in deltas) == message.get("reasoning", "")
+    assert [event["choices"][0]["finish_reason"] for event in told][-1:] == ["stop"]
+    meant = [choice["delta"] for choice, *_ in sent if choice.get("index") != 1]
+    assert (message["content"] or "") == "".join(delta.get("content") or "" for delta in meant)
+
+
+def _chunks(part: bytes) -> list[dict[str, Any]]:
+    return [json.loads(event[6:]) for event in part.split(b"\n\n") if event]
+
+
+def _count_parsed(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
+    """The data of the events that are parsed from now on."""
+    parsed: list[bytes] = []
     take = Answer.take
 
     def counted(self: Answer, data: bytes) -> dict[str, Any] | None:
@@ -89,6 +141,11 @@ def test_tokens_in_one_frame_are_parsed_once(monkeypatch: pytest.MonkeyPatch) ->
         return take(self, data)
 
     monkeypatch.setattr(Answer, "take", counted)
+    return parsed
+
+
+def test_tokens_in_one_frame_are_parsed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    parsed = _count_parsed(monkeypatch)
     relay = Relay(Answer("chat.completions", "mine"), streams=True, wants_usage=False)
     words = [chunk({"content": f' word{number} \\"é'}) for number in range(1000)]
     relay.feed(wire(words, ascii_only=True))
@@ -113,7 +170,7 @@ def test_what_came_before_a_break_is_still_sent(odd: bytes) -> None:
     assert not relay.answer.complete
 
 
-@pytest.mark.parametrize("text", [b"\x00", b"\x01", b"\n", b"\xff", b"\\x", b"\\u12g4", b'"', b"\\"])
+@pytest.mark.parametrize("text", [b"\x00", b"\x01", b"\n", b"\\x", b"\\u12g4", b'"', b"\\"])
 def test_what_is_no_json_string_does_not_slip_through_in_a_frame(text: bytes) -> None:
     relay = Relay(Answer("chat.completions", "mine"), streams=True, wants_usage=False)
     mark = b"MARK"
@@ -121,3 +178,24 @@ def test_what_is_no_json_string_does_not_slip_through_in_a_frame(text: bytes) ->
     assert relay.feed(events[0] + events[1]).count(mark) == 2
     assert relay.feed(events[2].replace(mark, text)) == b""
     assert relay.broken is not None
+
+
+def test_nulls_beside_the_text_do_not_keep_it_from_the_frame(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As SGLang and vLLM send them."""
+    parsed = _count_parsed(monkeypatch)
+    relay = Relay(Answer("chat.completions", "mine"), streams=True, wants_usage=False)
+    extra = {"role": None, "reasoning_content": None, "tool_calls": None}
+    sent = relay.feed(b"".join(to_event(chunk({"content": str(n)} | extra)) for n in range(100)))
+    assert sent.count(b"data: ") == 100
+    assert len(parsed) == 1
+
+
+def test_an_answer_that_does_not_end_is_refused_before_it_fills_the_memory(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(answer_stream, "MAX_EVENT", 100)
+    relay = Relay(Answer("chat.completions", "mine"), streams=False, wants_usage=False)
+    relay.feed(b"{" + b" " * 90)
+    assert relay.broken is None
+    relay.feed(b" " * 10)
+    assert "without end" in str(relay.broken)

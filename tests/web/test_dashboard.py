@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
-from playwright.async_api import Browser, Page, async_playwright, expect
+from playwright.async_api import Browser, Page, expect
 
 from draftd.profiles import Profile
 from draftd.protocol import Costs
@@ -22,24 +21,7 @@ from tests.harness import LIMIT, Served, fake, kill, serving
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 OUTPUT = Path(__file__).parents[2] / "test-output"
-FLAGS = (
-    "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking"
-    " --disable-component-update --disable-sync"
-)
 DESKTOP, PHONE = (1280, 900), (390, 844)
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def browser() -> AsyncIterator[Browser]:
-    """One browser with an empty profile of its own (Playwright makes and removes the folder)."""
-    chromium = shutil.which("chromium")
-    if chromium is None:
-        pytest.skip("chromium is missing (Debian package chromium)")
-    expect.set_options(timeout=LIMIT * 1000)
-    async with async_playwright() as playwright:
-        made = await playwright.chromium.launch(executable_path=chromium, args=FLAGS.split())
-        yield made
-        await made.close()
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")

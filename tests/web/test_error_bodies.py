@@ -50,6 +50,14 @@ def test_the_body_names_field_and_code() -> None:
     }
 
 
+@pytest.mark.parametrize(
+    "error", [RequestError(413, "no", kind="mine"), WorkerError("no", kind="mine", param="p")]
+)
+def test_a_type_that_is_given_is_kept(error: RequestError | WorkerError) -> None:
+    assert error_body(error)["error"]["type"] == "mine"
+    assert error_body(error)["error"]["param"] == error.param
+
+
 @pytest.mark.parametrize(("seconds", "header"), [(0.0, "0"), (0.2, "1"), (1, "1"), (4.01, "5"), (60.0, "60")])
 def test_retry_after_is_whole_seconds_and_never_too_short(seconds: float, header: str) -> None:
     assert error_headers(WorkerError("no", retry_after=seconds)) == {"Retry-After": header}

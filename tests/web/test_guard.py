@@ -116,6 +116,13 @@ def test_the_right_token_is_let_in(authorization: str) -> None:
     guard(key=f" {KEY}\n").check("GET", "/v1/models", {**LOCAL, "Authorization": authorization})
 
 
+@pytest.mark.parametrize("more", [{}, {"Authorization": "Bearer guess"}])
+def test_the_header_of_anthropic_s_clients_counts_as_well(more: dict[str, str]) -> None:
+    guard(key=KEY).check("GET", "/v1/models", {**LOCAL, "X-Api-Key": KEY, **more})
+    with refused(401):
+        guard(key=KEY).check("GET", "/v1/models", {**LOCAL, "X-Api-Key": "guess", **more})
+
+
 @pytest.mark.parametrize(
     "authorization",
     [

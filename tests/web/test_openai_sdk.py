@@ -133,6 +133,18 @@ async def test_models_texts_tools_and_probabilities_fit_the_types(demo: Served) 
 
 
 @pytest.mark.real
+async def test_a_model_that_never_thinks_has_no_effort_but_none(demo: Served) -> None:
+    asked: dict[str, Any] = {"model": "demo", "messages": HI, "max_tokens": 4, "temperature": 0}
+    async with client_of(demo) as client:
+        free = await client.chat.completions.create(**asked)
+        none = await client.chat.completions.create(**asked, reasoning_effort="none")
+        assert none.choices[0].message == free.choices[0].message
+        with pytest.raises(openai.BadRequestError) as caught:
+            await client.chat.completions.create(**asked, reasoning_effort="high")
+    assert caught.value.param == "reasoning_effort"
+
+
+@pytest.mark.real
 @pytest.mark.fault(50)
 async def test_log_probabilities_are_the_same_streamed_or_not_in_both_endpoints(demo: Served) -> None:
     asked: dict[str, Any] = {"model": "demo", "max_tokens": 20, "temperature": 0}

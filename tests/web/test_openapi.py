@@ -6,14 +6,7 @@ import asyncio
 from pathlib import Path
 from typing import Any
 
-import schemathesis
-from hypothesis import HealthCheck, Phase, given, seed, settings
-from schemathesis.checks import not_a_server_error
-from schemathesis.core.result import Ok
-
 from tests.harness import Served, fake, serving
-
-EXAMPLES = 25  # of each operation
 
 
 async def document(served: Served) -> dict[str, Any]:
@@ -41,6 +34,10 @@ async def test_it_tells_of_every_path_and_what_the_checks_ask_for(tmp_path: Path
 
 
 async def test_no_request_that_is_made_from_it_is_a_server_error(tmp_path: Path) -> None:
+    from tests.web.made_requests import (
+        ask_all,  # schemathesis takes half a second, in each process that collects
+    )
+
     async with serving(tmp_path, {"a": fake()}) as served:
         made = await document(served)
         for path in [path for path in made["paths"] if "events" in path]:
@@ -49,29 +46,3 @@ async def test_no_request_that_is_made_from_it_is_a_server_error(tmp_path: Path)
         assert served.state("a") == "ready"
     assert {200, 400, 404} <= statuses
     assert max(statuses) < 500
-
-
-def ask_all(made: dict[str, Any], url: str) -> set[int]:
-    """Ask each operation with what its schema allows, from one seed; the statuses that came."""
-    statuses: set[int] = set()
-    schema = schemathesis.openapi.from_dict(made)
-    for result in schema.get_all_operations():
-        assert isinstance(result, Ok), result
-        operation = result.ok()
-        varied = operation.body or operation.path_parameters
-
-        @seed(1)
-        @settings(
-            max_examples=EXAMPLES if varied else 2,
-            database=None,
-            phases=[Phase.generate],
-            suppress_health_check=list(HealthCheck),
-        )
-        @given(operation.as_strategy())
-        def ask(case: schemathesis.Case[Any]) -> None:
-            response = case.call(base_url=url, timeout=10)
-            statuses.add(response.status_code)
-            case.validate_response(response, checks=[not_a_server_error])
-
-        ask()
-    return statuses

@@ -10,13 +10,16 @@ from hypothesis import strategies as st
 from draftd.errors import RequestError
 from draftd.profiles import Profile
 from draftd.protocol import AUTO_DRAFT, DRAFT_HEADER, DRAFTERS_HEADER
+from draftd.web.dialects import fields as tables
 from draftd.web.request_body import Endpoint, Forward, parse_body, prepare
-from tests.web.given import junk, profile, refused, taken_by_mlx
+from tests.web.given import junk, profile, refused
 
 HELLO = {"role": "user", "content": "hello"}
+TOOL = {"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}, "x": 1}
 CHAT: Endpoint = "chat.completions"
 TEXT: Endpoint = "completions"
 ENDPOINTS: list[Endpoint] = [CHAT, TEXT]
+TEXT_FIELDS = tables.TEXT.rows
 PLAIN = profile()
 DRAFTING = profile(draft_model="org/draft")
 AUTO = profile(draft_model="org/draft", num_draft_tokens="auto", max_draft_tokens=6)
@@ -132,10 +135,12 @@ def test_answers_are_asked_for_as_streams_with_usage(
     assert (fields["stream"], fields["stream_options"]) == (True, {"include_usage": True})
 
 
-def test_the_client_cannot_make_the_worker_load_other_weights() -> None:
-    fields = sent({"model": "evil", "adapters": "evil", "draft_model": "evil"}, to=DRAFTING)
-    assert "evil" not in json.dumps(fields)
-    assert fields["model"] == "default_model"
+@pytest.mark.parametrize("to", [DRAFTING, FOREIGN])
+def test_the_client_cannot_make_the_worker_load_other_weights(to: Profile) -> None:
+    for name in ("adapters", "draft_model"):
+        with refused(400, param=name, says="the profile chooses the weights"):
+            forward({name: "evil"}, to=to)
+    assert sent({"model": "evil"}, to=to)["model"] == "default_model"
 
 
 def test_nulls_mean_that_a_field_is_not_set() -> None:
@@ -153,9 +158,31 @@ def test_nulls_mean_that_a_field_is_not_set() -> None:
     assert sent(dict.fromkeys(given_null), to=DRAFTING) == sent({}, to=DRAFTING)
 
 
-def test_fields_that_are_not_known_pass_as_they_are() -> None:
-    odd = {"user": "é", "metadata": {"a": [1, None, 1.5]}, "response_format": {"type": "text"}}
-    assert sent(odd) == {**sent({}), **odd}
+ODD = {"user": "é", "metadata": {"a": [1, None, 1.5]}, "store": False}
+
+
+def test_a_worker_of_our_own_gets_only_what_it_uses() -> None:
+    assert sent(ODD) == sent({})
+
+
+def test_another_server_gets_what_it_may_know() -> None:
+    more = {
+        "grammar": "root ::= [0-9]+",
+        "x": [1, None],
+        "tool_choice": "required",
+        "reasoning_effort": "low",
+    }
+    assert sent(ODD | more, to=FOREIGN) == {**sent({}, to=FOREIGN), **ODD, **more}
+    assert (
+        sent({"prompt": [1, 2], "echo": True}, TEXT, FOREIGN).items()
+        >= {"prompt": [1, 2], "echo": True}.items()
+    )
+
+
+@pytest.mark.parametrize("name", ["functions", "audio", "n"])
+def test_another_server_does_not_get_what_draftd_could_not_bring_back(name: str) -> None:
+    with refused(400, param=name):
+        forward({name: [{"name": "f"}]}, to=FOREIGN)
 
 
 # --- fields -------------------------------------------------------------------------------------------------
@@ -166,11 +193,11 @@ def test_fields_that_are_not_known_pass_as_they_are() -> None:
     [
         ("stream", ["true", 1, 0, [], {}]),
         ("stream_options", ["x", [], True, 5]),
-        ("n", [0, 2, "1", -1]),
+        ("n", [0, 2, "1", -1, True]),
         ("temperature", ["hot", True, [], -0.1, 5.1, 10**400]),
         ("top_p", ["x", -0.1, 1.1]),
         ("min_p", ["x", -0.1, 1.1]),
-        ("top_k", ["x", -1, 1.5, True]),
+        ("top_k", ["x", -2, 1.5, True]),
         ("max_tokens", ["x", 0, -1, 1.5, True]),
         ("max_completion_tokens", ["x", 0, -1, 1.5, True]),
         ("num_draft_tokens", ["x", -1, 65, 1.5, True]),
@@ -186,14 +213,17 @@ def test_fields_that_are_not_known_pass_as_they_are() -> None:
         ("logprobs", ["x", -1, 21, 1.5, []]),
         ("top_logprobs", ["x", -1, 21, 1.5]),
         ("stop", [5, {}, [5], ["a", None], "", ["a", ""], ["a"] * 17, "x" * 257, ["x" * 1_000_000]]),
-        ("tools", ["x", {}, [5], [None]]),
-        ("logit_bias", ["x", [], {"5": None}, {"5": "x"}]),
+        ("tools", ["x", {}, [5], [None]]),  # and see below
+        ("logit_bias", ["x", [], {"5": None}, {"5": "x"}, {"5": 101}, {"5": -1e30}]),
         ("chat_template_kwargs", ["x", [], 5]),
+        ("parallel_tool_calls", ["x", 0, []]),
+        ("user", [5, {}]),
+        ("metadata", ["x", []]),
     ],
 )
 def test_a_field_of_the_wrong_type_or_size_is_refused_by_name(name: str, values: list[object]) -> None:
     for value in values:
-        for endpoint in ENDPOINTS:
+        for endpoint in ENDPOINTS if name in TEXT_FIELDS else ENDPOINTS[:1]:
             with refused(400, param=name, says=f"^{name} must "):
                 forward({name: value}, endpoint, DRAFTING)
 
@@ -204,21 +234,27 @@ def test_a_field_of_the_wrong_type_or_size_is_refused_by_name(name: str, values:
         ({"temperature": 1}, {"temperature": 1.0}),
         ({"xtc_probability": 1, "xtc_threshold": 0}, {"xtc_probability": 1.0, "xtc_threshold": 0.0}),
         ({"max_tokens": 5.0, "top_k": 3.0}, {"max_tokens": 5, "top_k": 3}),
-        ({"n": 1}, {"n": 1}),
-        ({"n": 1.0}, {"n": 1}),
+        ({"n": 1}, {}),
+        ({"n": 1.0}, {}),
+        ({"max_tokens": 5, "max_completion_tokens": 7}, {"max_completion_tokens": 5}),
+        ({"max_tokens": 7, "max_completion_tokens": 5}, {"max_completion_tokens": 5}),
+        ({"top_k": -1}, {"top_k": 0}),
         ({"seed": -1}, {"seed": 2**64 - 1}),
         ({"seed": 2**64 + 5}, {"seed": 5}),
         ({"top_k": 10**9}, {"top_k": 1000}),
-        ({"logprobs": False, "top_logprobs": 3}, {}),
+        ({"logprobs": False, "top_logprobs": 0}, {}),
         ({"logprobs": True}, {"logprobs": True, "top_logprobs": 0}),
         ({"logprobs": True, "top_logprobs": 20}, {"logprobs": True, "top_logprobs": 20}),
         ({"logprobs": 5}, {"logprobs": True, "top_logprobs": 5}),
         ({"logprobs": 0}, {"logprobs": True, "top_logprobs": 0}),
+        ({"logprobs": 2, "top_logprobs": 5}, {"logprobs": True, "top_logprobs": 5}),
         ({"logit_bias": {}}, {}),
         ({"stop": "END"}, {"stop": "END"}),
         ({"stop": ["a", "b"]}, {"stop": ["a", "b"]}),
         ({"tools": [], "tool_choice": "auto"}, {"tools": [], "tool_choice": "auto"}),
-        ({"tools": [{"type": "function"}], "tool_choice": "none"}, {"tool_choice": "none"}),
+        ({"tools": [TOOL], "tool_choice": "required"}, {"tools": [TOOL], "tool_choice": "required"}),
+        ({"tools": [TOOL], "tool_choice": "none"}, {"tool_choice": "none"}),
+        ({"tools": [TOOL], "parallel_tool_calls": False}, {"tools": [TOOL], "parallel_tool_calls": False}),
         (
             {"chat_template_kwargs": {"enable_thinking": False}},
             {"chat_template_kwargs": {"enable_thinking": False}},
@@ -231,6 +267,38 @@ def test_what_openai_allows_is_put_as_mlx_lm_server_takes_it(
     fields = sent(asked)
     assert {key: fields[key] for key in fields if key not in sent({}) and key != "stream_options"} == got
     assert all(type(fields[key]) is type(got[key]) for key in got)
+
+
+@pytest.mark.parametrize(
+    ("tool", "param"),
+    [
+        ({}, "tools[0]"),
+        ({"type": "function"}, "tools[0]"),
+        ({"type": "function", "function": {}}, "tools[0]"),
+        ({"type": "function", "function": {"name": ""}}, "tools[0].function.name"),
+        ({"type": "function", "function": {"name": "f", "parameters": []}}, "tools[0].function.parameters"),
+        ({"type": "function", "function": {"name": "f", "strict": "x"}}, "tools[0].function.strict"),
+        ({"type": "custom", "custom": {"name": "f"}}, "tools[0].type"),
+        ({"function": {"name": "f"}, "custom": {"name": "f"}}, "tools[0].custom"),
+    ],
+)
+def test_a_tool_that_cannot_be_offered_is_refused_by_place(tool: dict[str, Any], param: str) -> None:
+    with refused(400, param=param):
+        forward({"tools": [tool]})
+
+
+def test_alternatives_are_asked_for_with_log_probabilities_or_not_at_all() -> None:
+    for asked in ({"top_logprobs": 3}, {"logprobs": False, "top_logprobs": 3}):
+        with refused(400, param="top_logprobs", says="needs logprobs"):
+            forward(asked)
+
+
+@pytest.mark.parametrize("option", ["include_obfuscation", "continuous_usage_stats"])
+def test_an_option_of_a_stream_that_is_not_kept_is_refused(option: str) -> None:
+    for to in (PLAIN, FOREIGN):
+        with refused(400, param=f"stream_options.{option}"):
+            forward({"stream": True, "stream_options": {option: True}}, to=to)
+    assert sent({"stream_options": {"include_obfuscation": False}}) == sent({})
 
 
 def test_a_bias_on_tokens_reaches_only_an_engine_that_checks_it() -> None:
@@ -393,6 +461,11 @@ def test_any_other_prompt_is_refused(prompt: object) -> None:
         ([{"role": "assistant", "tool_calls": ["x"]}], "messages[0].tool_calls"),
         ([{"role": "assistant", "tool_calls": [{"function": {}}]}], "messages[0].tool_calls"),
         ([{"role": "assistant", "tool_calls": [{"function": {"name": 5}}]}], "messages[0].tool_calls"),
+        ([{"role": "assistant", "tool_calls": [{"custom": {"name": "f"}}]}], "messages[0].tool_calls"),
+        ([{"role": "assistant", "function_call": {"name": "f"}}], "messages[0].function_call"),
+        ([{"role": "assistant", "audio": {"id": "a"}}], "messages[0].audio"),
+        ([{"role": "function", "name": "f", "content": "a"}], "messages[0].role"),
+        ([{"role": "user", "content": "a", "name": 5}], "messages[0].name"),
     ],
 )
 def test_messages_of_another_shape_are_refused_by_place(messages: object, param: str) -> None:
@@ -451,15 +524,23 @@ def test_another_server_gets_images_and_sound_as_they_are(part: dict[str, Any]) 
         ({"role": "developer", "content": "a"}, {"role": "system"}),
         ({"role": "tool", "content": "a", "tool_call_id": "1"}, {}),
         ({"role": "assistant", "content": "a", "tool_calls": []}, {}),
+        ({"role": "user", "content": "a", "name": "Ann", "reasoning_content": "b"}, {}),
     ],
 )
 def test_messages_reach_the_worker_as_plain_text(message: dict[str, Any], changed: dict[str, Any]) -> None:
     assert sent({"messages": [message, HELLO]})["messages"] == [{**message, **changed}, HELLO]
 
 
-def test_tool_calls_that_are_null_are_left_out() -> None:
-    message = {"role": "assistant", "content": "a", "tool_calls": None}
+def test_an_answer_comes_back_in_the_next_request_as_the_package_writes_it() -> None:
+    nulls = dict.fromkeys(["refusal", "annotations", "audio", "function_call", "tool_calls"])
+    message = {"role": "assistant", "content": "a", **nulls}
     assert sent({"messages": [message]})["messages"] == [{"role": "assistant", "content": "a"}]
+
+
+@pytest.mark.parametrize("said", [{"refusal": "no"}, {"content": [{"type": "refusal", "refusal": "no"}]}])
+def test_a_refusal_is_what_the_model_said(said: dict[str, Any]) -> None:
+    messages = sent({"messages": [{"role": "assistant", **said}]})["messages"]
+    assert messages == [{"role": "assistant", "content": "no"}]
 
 
 @pytest.mark.parametrize(
@@ -538,7 +619,7 @@ def test_a_text_completion_gets_no_system_prompt() -> None:
 @pytest.mark.parametrize("endpoint", ENDPOINTS)
 def test_what_utf8_cannot_carry_is_refused(endpoint: Endpoint, value: object, says: str) -> None:
     with refused(400, says=says):
-        forward({"user": value}, endpoint)
+        forward({"x": value}, endpoint, FOREIGN)
 
 
 # --- mlx_lm.server's own view -------------------------------------------------------------------------------
@@ -558,11 +639,14 @@ fields_of_openai: dict[str, st.SearchStrategy[Any]] = {
     "stream": st.booleans(),
     "stream_options": st.fixed_dictionaries({}, optional={"include_usage": st.booleans()}),
     "logprobs": st.booleans(),
-    "top_logprobs": st.integers(0, 20),
-    "tools": st.lists(st.just({"type": "function", "function": {"name": "f", "parameters": {}}}), max_size=2),
-    "tool_choice": st.sampled_from(["auto", "none", "required"]),
     "user": text,
-    "response_format": st.just({"type": "json_object"}),
+}
+fields_of_chat: dict[str, st.SearchStrategy[Any]] = {
+    "tools": st.lists(st.just({"type": "function", "function": {"name": "f", "parameters": {}}}), max_size=2),
+    "tool_choice": st.sampled_from(["auto", "none"]),
+    "parallel_tool_calls": st.booleans(),
+    "response_format": st.just({"type": "text"}),
+    "chat_template_kwargs": st.dictionaries(st.just("enable_thinking"), st.booleans()),
 }
 fields_of_mlx: dict[str, st.SearchStrategy[Any]] = {
     "top_k": st.integers(0, 10**12),
@@ -572,7 +656,6 @@ fields_of_mlx: dict[str, st.SearchStrategy[Any]] = {
     "repetition_context_size": st.integers(0, 100),
     "xtc_probability": st.floats(0, 1) | st.integers(0, 1),
     "xtc_threshold": st.floats(0, 0.5) | st.just(0),
-    "chat_template_kwargs": st.dictionaries(st.just("enable_thinking"), st.booleans()),
 }
 parts = st.lists(st.fixed_dictionaries({"type": st.just("text"), "text": text}), max_size=2)
 past_calls = st.lists(
@@ -599,12 +682,14 @@ def bodies(
     required: dict[str, st.SearchStrategy[Any]], *also: st.SearchStrategy[Any]
 ) -> st.SearchStrategy[dict[str, Any]]:
     """Bodies with any of the fields there are; `also` are further values that any optional field may have."""
-    known = {**fields_of_openai, **fields_of_mlx}
+    known = {**fields_of_openai, **fields_of_mlx, **(fields_of_chat if "messages" in required else {})}
     return st.fixed_dictionaries(required, optional={name: st.one_of(v, *also) for name, v in known.items()})
 
 
 def accept(made: Forward) -> None:
     """mlx_lm.server takes the payload, and nothing in it ends the thread that generates."""
+    from tests.web.mlx_handler import taken_by_mlx
+
     taken = taken_by_mlx(made.payload, made.endpoint)
     assert taken.refusal == ""
     assert taken.request is not None

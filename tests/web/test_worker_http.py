@@ -9,9 +9,16 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from draftd.errors import RequestError, WorkerError
+from draftd.errors import RequestError
 from draftd.web import worker_http
-from draftd.web.worker_http import BURST, MAX_BUFFERED, NotSentError, WorkerConnection, connect
+from draftd.web.worker_http import (
+    BURST,
+    MAX_BUFFERED,
+    BrokenOffError,
+    NotSentError,
+    WorkerConnection,
+    connect,
+)
 from tests.harness import free_ports
 
 HEAD = b"HTTP/1.1 200 OK\r\n"
@@ -57,8 +64,9 @@ async def answer_of(*pieces: bytes, payload: bytes = b"{}") -> tuple[int, bytes,
         (HEAD + b"Content-Length: 6\r\n\r\n", b"onetwo"),
         (HEAD + b"Transfer-Encoding: chunked\r\n\r\n3\r\none\r\n", b"3\r\ntwo\r\n0\r\n\r\n"),
         (b"HTTP/1.1 200 ", b"OK\r\nContent-Length: 6\r", b"\n\r\nonetwo and more"),
+        (b"HTTP/1.1 103 Hints\r\nLink: x\r\n\r\n" + HEAD, b"Content-Length: 6\r\n\r\nonetwo"),
     ],
-    ids=["until closed", "length", "chunked", "in pieces"],
+    ids=["until closed", "length", "chunked", "in pieces", "hints first"],
 )
 async def test_every_way_to_mark_the_end_of_a_body_is_read(pieces: tuple[bytes, ...]) -> None:
     assert (await answer_of(*pieces))[:2] == (200, b"onetwo")
@@ -72,22 +80,32 @@ async def test_a_request_larger_than_the_kernel_takes_at_once_arrives_whole() ->
 
 
 @pytest.mark.parametrize(
-    ("pieces", "cause"), [((), "no answer"), ((b"hello there\r\n\r\n",), "not speak HTTP")]
+    ("pieces", "words", "cause"),
+    [
+        ((), "broke off before it answered", "no answer"),
+        ((b"hello there\r\n\r\n",), "is not HTTP", "not speak HTTP"),
+        ((b"HTTP/1.1 103 Early Hints\r\n\r\n",), "broke off before it answered", "no answer"),
+    ],
 )
-async def test_a_missing_answer_is_not_taken_for_an_empty_one(pieces: tuple[bytes, ...], cause: str) -> None:
-    with pytest.raises(WorkerError, match="before it answered") as caught:
+async def test_a_missing_answer_is_not_taken_for_an_empty_one(
+    pieces: tuple[bytes, ...], words: str, cause: str
+) -> None:
+    with pytest.raises(BrokenOffError, match=words) as caught:
         await answer_of(*pieces)
     assert cause in str(caught.value.__cause__)
+    assert str(caught.value.ended()) == "the worker ended before it answered"
+    assert caught.value.ended().code == "worker_lost"
 
 
 async def test_an_answer_that_breaks_off_is_an_error() -> None:
-    with pytest.raises(WorkerError, match="in the middle of its answer"):
+    with pytest.raises(BrokenOffError, match="in the middle of its answer"):
         await answer_of(HEAD + b"Transfer-Encoding: chunked\r\n\r\n3\r\none\r\n", b"nonsense\r\n")
 
 
 async def test_a_worker_that_does_not_listen_is_known_at_once_and_was_sent_nothing() -> None:
-    with pytest.raises(NotSentError):
+    with pytest.raises(NotSentError, match="no connection to the worker") as caught:
         await connect(free_ports())
+    assert (caught.value.status, caught.value.code) == (503, "worker_unavailable")
 
 
 async def test_without_a_free_file_descriptor_nothing_was_sent(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -147,7 +165,7 @@ async def test_what_comes_faster_than_it_is_read_is_read_together(monkeypatch: p
     ("body", "message", "code", "param"),
     [
         (b'{"error": {"message": "m", "code": "c", "param": "p"}}', "m", "c", "p"),
-        (b'{"error": {"message": "m", "code": 5, "param": null}}', "m", None, None),
+        (b'{"error": {"message": "m", "code": 5, "param": null}}', "m", "5", None),
         (b'{"error": "m"}', "m", None, None),
         (b'{"error": {"message": null}}', "the worker answered with status 400", None, None),
         (b'{"error": []}', "[]", None, None),
@@ -161,3 +179,22 @@ async def test_what_a_worker_refuses_keeps_its_reason(
         with pytest.raises(RequestError) as caught:
             await worker_http.post(port, "/v1/x", b"{}", {})
     assert (str(caught.value), caught.value.code, caught.value.param) == (message, code, param)
+
+
+async def test_a_server_that_keeps_the_connection_behind_an_error_does_not_hold_the_client(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(worker_http, "ERROR_TIMEOUT", 0.1)
+    told = asyncio.Event()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b'HTTP/1.1 413 Large\r\n\r\n{"error": "too large"}')
+        await told.wait()
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    async with asyncio.timeout(10), server:
+        with pytest.raises(RequestError, match="too large") as caught:
+            await worker_http.post(server.sockets[0].getsockname()[1], "/v1/x", b"{}", {})
+        told.set()
+    assert caught.value.status == 413

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from draftd.profiles import Profile
-from draftd.workers.command import argv, environment, fingerprint, one_token_request, upstream_model
+from draftd.workers.command import argv, environment, fingerprint, one_token_request
 
 ENGINE = [sys.executable, "-m", "draftd.engine"]
 GUARDIAN = [sys.executable, "-m", "draftd.engine.guardian"]
@@ -109,7 +109,7 @@ def test_the_readiness_check_drafts_nothing_and_names_no_other_model() -> None:
     assert one_token_request(profile()) == {"model": "default_model", **plain}
     assert one_token_request(DRAFTING) == {"model": "default_model", **plain, "num_draft_tokens": 0}
     assert one_token_request(FOREIGN) == {"model": "org/target", **plain}
-    assert upstream_model(DRAFTING) == "default_model"
+    assert DRAFTING.upstream_model == "default_model"
 
 
 @pytest.mark.parametrize(

@@ -53,6 +53,7 @@ class Server:
     def __init__(self) -> None:
         self.answers: list[web.Response | dict[str, Any]] = [TOKEN]
         self.health = 200
+        self.holds_up = 0.0  # seconds that the loop stands still at a check; then its answer is there
         self.hangs = asyncio.Event()  # set: answers come
         self.hangs.set()
         self.bodies: list[Any] = []
@@ -79,6 +80,7 @@ class Server:
 
     async def get(self, request: web.Request) -> web.Response:
         self.checks.append(time.monotonic())
+        time.sleep(self.holds_up)  # noqa: ASYNC251 - that is meant
         await self.hangs.wait()
         return web.Response(status=self.health)
 
@@ -427,6 +429,13 @@ async def test_no_answer_in_time_is_a_miss_and_the_next_check_follows_at_once(be
     one, two, three, *_ = bench.server.checks
     assert 0.05 < two - one < LIMIT / 2
     assert 0.05 < three - two < LIMIT / 2
+
+
+@pytest.mark.fault(74)
+async def test_health_is_not_judged_by_a_clock_that_the_daemon_itself_stopped(bench: Bench) -> None:
+    bench.server.holds_up = OFTEN.timeout * 2
+    async with bench.watching():
+        assert [await bench.next() for _ in range(3)] == [BecameReady(), HealthOk(), HealthOk()]
 
 
 async def test_misses_that_come_quickly_are_no_quicker_a_reason_to_restart(bench: Bench) -> None:

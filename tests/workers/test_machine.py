@@ -509,7 +509,7 @@ def live(history: list[int], jitter: float) -> World:
     return world
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=4 * settings().max_examples)
 @given(histories, jitters)
 def test_no_history_that_the_world_can_produce_breaks_a_rule(history: list[int], jitter: float) -> None:
     live(history, jitter)

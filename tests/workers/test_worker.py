@@ -172,7 +172,7 @@ async def test_a_fixed_port_is_kept_for_the_worker_from_the_start_and_from_a_rel
 
 
 async def test_the_holders_of_ports_that_were_skipped_are_noted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "holder_of", lambda port: f"held: {port}")
+    monkeypatch.setattr(module, "holders_of", lambda port: f"held: {port}")
     world = World()
     world.busy = {8000, 8001}
     async with running(world) as (one,), asyncio.timeout(5):

@@ -11,8 +11,10 @@ from typing import Annotated
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from draftd.commands.shared import ProfilesDir, StateDir, err, out
+from draftd.commands.shared import ProfilesDir, StateDir
+from draftd.console import err, out
 from draftd.errors import ConfigError, DraftdError, NotRunningError
+from draftd.files import make_private_folder, write_private
 from draftd.instance import find_daemon
 from draftd.ops.bench.chart import to_svg
 from draftd.ops.bench.daemon import Rows, private_daemon
@@ -73,8 +75,8 @@ def run_bench(
     _show(report, as_json=as_json, as_markdown=as_markdown)
     try:
         if not demo:
-            settings.state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-            (settings.state_dir / SAVED).write_text(json.dumps(to_json(report)), "utf-8")
+            make_private_folder(settings.state_dir)
+            write_private(settings.state_dir / SAVED, json.dumps(to_json(report)))
         if chart is not None:
             chart.write_text(to_svg(report), "utf-8")
     except OSError as error:
@@ -100,7 +102,7 @@ def _warn_of_daemon(settings: Settings) -> None:
     with suppress(NotRunningError):
         running = find_daemon(settings.state_dir)
         text = f"a daemon runs (pid {running.pid}): its workers take memory and, when used, speed from this bench"
-        err.print(f"{text}; 'draftd down' ends it", style="yellow", highlight=False, soft_wrap=True)
+        err.say(f"{text}; 'draftd down' ends it", style="yellow")
 
 
 def _measured(plan: Plan, runs: int, max_tokens: int) -> Report:
@@ -125,18 +127,19 @@ def _measured(plan: Plan, runs: int, max_tokens: int) -> Report:
 
 
 def _progress() -> Progress:
-    columns = (TextColumn("{task.description:<32}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    what = TextColumn("{task.description:<32}", markup=False)
+    columns = (what, BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     return Progress(*columns, console=err, transient=True)
 
 
 def _show(report: Report, *, as_json: bool, as_markdown: bool) -> None:
     if as_json:
-        typer.echo(json.dumps(to_json(report), indent=2))
+        out.data(json.dumps(to_json(report), indent=2))
     elif as_markdown:
-        typer.echo(to_markdown(report))
+        out.data(to_markdown(report))
     else:
         for line in summary(report):
-            out.print(line, highlight=False, markup=False)
-        out.print(table(report))
+            out.say(line)
+        out.show(table(report))
         for sentence in report.verdict:
-            out.print(sentence, highlight=False, markup=False)
+            out.say(sentence)

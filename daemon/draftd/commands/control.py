@@ -1,4 +1,4 @@
-"""Commands for a running daemon: status, logs, restart and so on; and the check of profiles, which needs none."""
+"""Commands for a running daemon: status, logs, restart and so on."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import time
-from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
@@ -16,23 +15,15 @@ from rich.live import Live
 
 from draftd.commands.shared import (
     ProfileArgument,
-    ProfilesDir,
     StateDir,
     complete_profile,
     make_client,
-    out,
-    progress,
     resolve,
 )
-from draftd.console import status_view, workers_table
+from draftd.console import err, out, status_view, workers_table
 from draftd.errors import DraftdError, NotRunningError
-from draftd.hub import NEVER_DRAFTED, ModelOnDisk, read_model
 from draftd.instance import find_daemon
-from draftd.ops.drafting_words import describe_drafting
 from draftd.ops.http import DaemonClient
-from draftd.profile_files import load_dir
-from draftd.profiles import Profile
-from draftd.protocol import MODEL_DRAFTER
 from draftd.settings import load_settings
 
 
@@ -47,7 +38,7 @@ def status(
     """
     client = make_client(state_dir)
     if as_json:
-        typer.echo(json.dumps(client.status(), indent=2))
+        out.data(json.dumps(client.status(), indent=2))
     elif watch:
         with suppress(KeyboardInterrupt), Live(console=out, auto_refresh=False) as live:
             while True:
@@ -55,8 +46,8 @@ def status(
                 time.sleep(1)
     else:
         body = client.status()
-        out.print(f"draftd {body['version']} at {client.daemon.url}, pid {body['pid']}", highlight=False)
-        out.print(status_view(body, out.width))
+        out.say(f"draftd {body['version']} at {client.daemon.url}, pid {body['pid']}")
+        out.show(status_view(body, out.width))
 
 
 def logs(
@@ -77,7 +68,7 @@ def logs(
     client = make_client(state_dir)
     with suppress(KeyboardInterrupt):
         for line in client.log(resolve(client, name), lines, follow=follow):
-            typer.echo(line)
+            out.piece(f"{line}\n")
 
 
 def restart(name: ProfileArgument, state_dir: StateDir = None) -> None:
@@ -109,17 +100,17 @@ def _order(state_dir: Path | None, word: str, order: str, wanted: str) -> None:
     name = resolve(client, word)
     before = _row(client, name)
     shares_with = client.order(name, order)["shares_with"]
-    with progress(f"{order} {name}"):
+    with err.busy(f"{order} {name}"):
         # A restart is done when the worker is ready again in another process.
         while (now := _row(client, name))["state"] != wanted or (
             order == "restart" and now["pid"] == before["pid"]
         ):
             if now["state"] == "failed":
-                out.print(workers_table([now], out.width))
+                out.show(workers_table([now], out.width))
                 raise DraftdError(f"{name} failed; 'draftd logs {name}' shows why")
             time.sleep(0.1)
     also = f", and so are {', '.join(shares_with)}: they share its worker" if shares_with else ""
-    out.print(f"{name} is {wanted}{also}", highlight=False, soft_wrap=True)
+    out.say(f"{name} is {wanted}{also}")
 
 
 def _row(client: DaemonClient, name: str) -> dict[str, Any]:
@@ -136,7 +127,7 @@ def reload_profiles(state_dir: StateDir = None) -> None:
     Example: draftd reload
     """
     changed = make_client(state_dir).reload()
-    out.print(f"changed: {', '.join(changed)}" if changed else "nothing changed", highlight=False)
+    out.say(f"changed: {', '.join(changed)}" if changed else "nothing changed")
 
 
 def down(state_dir: StateDir = None) -> None:
@@ -147,10 +138,10 @@ def down(state_dir: StateDir = None) -> None:
     settings = load_settings(state_dir=state_dir)
     running = find_daemon(settings.state_dir)
     os.kill(running.pid, signal.SIGTERM)
-    with progress(f"stopping draftd (pid {running.pid})"):
+    with err.busy(f"stopping draftd (pid {running.pid})"):
         while _still_runs(settings.state_dir, running.pid):
             time.sleep(0.1)
-    out.print("draftd has stopped", highlight=False)
+    out.say("draftd has stopped")
 
 
 def _still_runs(state_dir: Path, pid: int) -> bool:
@@ -158,44 +149,3 @@ def _still_runs(state_dir: Path, pid: int) -> bool:
         return find_daemon(state_dir).pid == pid
     except NotRunningError:
         return False
-
-
-def check(profiles: ProfilesDir = None) -> None:
-    """Check the profiles without starting anything.
-
-    Example: draftd check --profiles ./profiles
-    """
-    settings = load_settings(profiles=profiles)
-    found = load_dir(settings.profiles_dir(), settings.prompt_dirs())
-    absent = False
-    for profile in found.profiles.values():
-        models = {name: read_model(name) for name in profile.models}
-        absent |= not profile.command and not all(model.folder for model in models.values())
-        line = f"{profile.name}: {profile.model}, {_drafting(profile, models)}"
-        out.print(line, highlight=False, markup=False, soft_wrap=True)
-    if absent:
-        text = (
-            "of models that are not here yet it is taken for granted that they can be drafted: nearly all can"
-        )
-        out.print(text, highlight=False, soft_wrap=True)
-    out.print(
-        f"{len(found.profiles)} profiles in {settings.profiles_dir()} are valid",
-        highlight=False,
-        soft_wrap=True,
-    )
-
-
-def _drafting(profile: Profile, models: Mapping[str, ModelOnDisk]) -> str:
-    """What will draft for a profile, as far as the models' configs on this machine tell."""
-    if profile.command:
-        return "drafted by its own server, if at all"
-    drafters = profile.all_drafters
-    never = {name: NEVER_DRAFTED.get(model.config.model_type or "") for name, model in models.items()}
-    if drafters and (why := never[profile.model]):
-        return f"no drafting: {why}"
-    why = never.get(profile.draft_model or "")
-    if why:
-        drafters = tuple(drafter for drafter in drafters if drafter != MODEL_DRAFTER)
-    length = profile.draft_length
-    words = describe_drafting(drafters, profile.draft_model, length, auto=profile.auto_draft)
-    return f"{words}, not by {profile.draft_model}: {why}" if why else words

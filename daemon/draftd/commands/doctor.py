@@ -10,7 +10,8 @@ from typing import Annotated
 import typer
 from rich.text import Text
 
-from draftd.commands.shared import ProfilesDir, StateDir, err, out, progress
+from draftd.commands.shared import ProfilesDir, StateDir
+from draftd.console import err, out
 from draftd.ops.doctor import diagnose, exit_code
 from draftd.ops.doctor.collect import collect, fix
 from draftd.ops.doctor.facts import Finding, Severity
@@ -27,7 +28,7 @@ MARKS = {
 def doctor(
     as_json: Annotated[bool, typer.Option("--json", help="The findings as JSON.")] = False,
     mend: Annotated[
-        bool, typer.Option("--fix", help="Mend what is safe to mend, say what was done, then look again.")
+        bool, typer.Option("--fix", help="Fix what is safe to fix, say what was done, then look again.")
     ] = False,
     profiles: ProfilesDir = None,
     state_dir: StateDir = None,
@@ -39,16 +40,16 @@ def doctor(
     Example: draftd doctor
     """
     settings = load_settings(profiles=profiles, state_dir=state_dir)
-    with progress("looking around"):
+    with err.busy("looking around"):
         facts = collect(settings)
         done = list(fix(facts)) if mend else []
         facts = collect(settings) if done else facts
-    for sentence in done or (["nothing to mend"] if mend else []):
-        err.print(f"fixed: {sentence}" if done else sentence, style="green", highlight=False, soft_wrap=True)
+    for sentence in done or (["nothing to fix"] if mend else []):
+        err.say(f"fixed: {sentence}" if done else sentence, style="green")
     findings = diagnose(facts)
     if as_json:
         body = [{**asdict(finding), "severity": finding.severity.name.lower()} for finding in findings]
-        typer.echo(json.dumps(body, indent=2))
+        out.data(json.dumps(body, indent=2))
     else:
         _show(findings)
     raise typer.Exit(exit_code(findings))
@@ -57,8 +58,8 @@ def doctor(
 def _show(findings: Iterable[Finding]) -> None:
     for finding in findings:
         mark, style = MARKS[finding.severity]
-        out.print(Text(f"{mark} {finding.topic:<9}", style=style), Text(finding.what), soft_wrap=True)
+        out.say(Text(f"{mark} {finding.topic:<9}", style=style), Text(finding.what))
         if finding.why:
-            out.print(Text(f"{'':<12}{finding.why}", style="dim"), soft_wrap=True)
+            out.say(Text(f"{'':<12}{finding.why}", style="dim"))
         if finding.do:
-            out.print(Text(f"{'':<12}→ {finding.do}"), soft_wrap=True)
+            out.say(Text(f"{'':<12}→ {finding.do}"))

@@ -7,12 +7,14 @@ import platform
 import subprocess
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from draftd.commands.shared import ProfileArguments, out
+from draftd.commands.shared import ProfileArguments
+from draftd.console import out
 from draftd.errors import DraftdError, NotRunningError
 from draftd.instance import find_daemon
 from draftd.ops import launchd
@@ -24,6 +26,7 @@ app = typer.Typer(
     help="Run the daemon as a launchd agent of macOS.",
     epilog="Example: draftd launchd install balanced",
     no_args_is_help=True,
+    add_completion=False,
 )
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Show the commands, and run none.")]
 
@@ -34,7 +37,7 @@ def print_(names: ProfileArguments = None) -> None:
 
     Example: draftd launchd print balanced
     """
-    typer.echo(_rendered(_agent(load_settings(), names, os.environ)).decode(), nl=False)
+    out.data(_rendered(_agent(load_settings(), names, os.environ)).decode(), end="")
 
 
 @app.command()
@@ -56,8 +59,8 @@ def install(names: ProfileArguments = None, dry_run: DryRun = False) -> None:
     launchd.validate(plist, agent.plist)
     _no_other(settings)
     launchd.install(agent, plist, os.getuid())
-    out.print(f"{agent.plist} is installed and runs", highlight=False, soft_wrap=True)
-    out.print("'draftd status' shows the workers, 'draftd launchd logs -f' the log", highlight=False)
+    out.say(f"{agent.plist} is installed and runs")
+    out.say("'draftd status' shows the workers, 'draftd launchd logs -f' the log")
 
 
 @app.command()
@@ -72,18 +75,18 @@ def uninstall(dry_run: DryRun = False) -> None:
         return
     _only_on_a_mac()
     done = launchd.uninstall(agent, os.getuid())
-    out.print("the agent is gone" if done else "there was no agent", highlight=False)
+    out.say("the agent is gone" if done else "there was no agent")
 
 
 @app.command()
 def status() -> None:
-    """Show what launchd knows of the agent.
+    """Show what launchd knows about the agent.
 
     Example: draftd launchd status
     """
     _only_on_a_mac()
     for key, value in launchd.status(os.getuid()).items():
-        out.print(f"{key}: {value}", highlight=False)
+        out.say(f"{key}: {value}")
 
 
 @app.command()
@@ -102,7 +105,12 @@ def logs(
         raise DraftdError(f"there is no log in {agent.log_dir} yet")
     # -F goes on with the new file after a rotation.
     command = ["tail", "-n", str(lines), *(["-F"] if follow else []), *files]
-    subprocess.run(command, check=False)
+    with (
+        suppress(KeyboardInterrupt),
+        subprocess.Popen(command, stdout=subprocess.PIPE, text=True, errors="surrogateescape") as tail,
+    ):
+        for line in tail.stdout or ():
+            out.piece(line)
 
 
 def _agent(
@@ -142,4 +150,4 @@ def _no_other(settings: Settings) -> None:
 
 def _show(lines: list[str]) -> None:
     for line in lines:
-        typer.echo(line)
+        out.data(line)

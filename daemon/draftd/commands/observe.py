@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from draftd.commands.shared import StateDir
+from draftd.console import out
 from draftd.errors import NotRunningError
 from draftd.instance import find_daemon
 from draftd.ops.monitoring import dashboard
@@ -19,7 +20,7 @@ def grafana() -> None:
 
     Example: draftd grafana > draftd.json; in Grafana: Dashboards, New, Import
     """
-    typer.echo(dashboard(), nl=False)
+    out.data(dashboard(), end="")
 
 
 def prometheus(
@@ -33,10 +34,10 @@ def prometheus(
     Example: draftd prometheus > prometheus.yml; draftd prometheus --rules > draftd-rules.yml
     """
     if rules:
-        typer.echo(RULES, nl=False)
+        out.data(RULES, end="")
         return
     settings = load_settings(state_dir=state_dir)
-    typer.echo(config(_address(settings), with_key=settings.api_key is not None), nl=False)
+    out.data(config(_address(settings), with_key=settings.api_key is not None), end="")
 
 
 def _address(settings: Settings) -> str:

@@ -10,7 +10,8 @@ from typing import Annotated
 import typer
 from rich.text import Text
 
-from draftd.commands.shared import ProfilesDir, StateDir, make_client, out
+from draftd.commands.shared import ProfilesDir, StateDir, make_client
+from draftd.console import out
 from draftd.errors import ConfigError, NotRunningError
 from draftd.hub import read_model
 from draftd.ops.connect.clients import CLIENTS, client_settings
@@ -48,19 +49,19 @@ def opencode(
     offer = _offer(profiles, state_dir)
     config = opencode_config(offer)
     if not write_it:
-        typer.echo(json.dumps(config, indent=2, ensure_ascii=False))
+        out.data(json.dumps(config, indent=2))
         return
     changed = change(file or config_file(), config)
     if not (diff := changed.diff()):
-        out.print(f"{changed.file} has all of it; nothing changed", highlight=False, soft_wrap=True)
+        out.say(f"{changed.file} has all of it; nothing changed")
         return
     for line in diff:
-        out.print(Text(line, style=DIFF_STYLES.get(line[:1], "")), soft_wrap=True)
+        out.say(Text(line, style=DIFF_STYLES.get(line[:1], "")))
     if not yes:
-        typer.confirm(f"Write {changed.file}?", abort=True)
+        out.confirm(f"Write {changed.file}?")
     backup = write(changed, datetime.now())
     kept = f"; the old one is {backup}" if backup else ""
-    out.print(f"{changed.file} written{kept}", highlight=False, soft_wrap=True)
+    out.say(f"{changed.file} written{kept}")
 
 
 def clients(
@@ -79,13 +80,13 @@ def clients(
     if name is not None:
         if name not in shown:
             raise ConfigError(f"there is no client '{name}' here; there are: {', '.join(shown)}")
-        typer.echo(shown[name])
+        out.data(shown[name])
         return
     for title, text in shown.items():
         out.rule(title, align="left")
-        typer.echo(f"{text}\n")
+        out.data(f"{text}\n")
     if offer.needs_key:
-        typer.echo(f"The daemon asks for a key: {KEY_VARIABLE} holds it here.")
+        out.say(f"The daemon asks for a key: {KEY_VARIABLE} holds it here.")
 
 
 def _offer(profiles: Path | None, state_dir: Path | None) -> Offer:

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from rich.table import Table
 
-from draftd.commands.shared import make_client, out
-from draftd.console import status_view
+from draftd.commands.shared import make_client
+from draftd.console import out, status_view
 from draftd.errors import NotRunningError
 from draftd.instance import how_to_stop
 
@@ -29,14 +29,12 @@ def overview(state_dir: Path | None = None) -> None:
         client = make_client(state_dir)
         body = client.status()
     except NotRunningError as error:
-        out.print(f"{error}\n", highlight=False, soft_wrap=True)
+        out.say(f"{error}\n")
         _next(STOPPED)
         return
     running = client.daemon
-    out.print(
-        f"draftd {body['version']} serves at {running.url}/v1, pid {body['pid']}; {how_to_stop(running)}"
-    )
-    out.print(status_view(body, out.width))
+    out.say(f"draftd {body['version']} serves at {running.url}/v1, pid {body['pid']}; {how_to_stop(running)}")
+    out.show(status_view(body, out.width))
     _next(RUNNING)
 
 
@@ -44,4 +42,4 @@ def _next(commands: dict[str, str]) -> None:
     table = Table.grid(padding=(0, 3))
     for command, why in (commands | {"draftd --help": "every command"}).items():
         table.add_row(f"  {command}", why)
-    out.print(table)
+    out.show(table)

@@ -6,14 +6,15 @@ import shutil
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.live import Live
 
-from draftd.commands.shared import ProfileArguments, ProfilesDir, StateDir, err
-from draftd.console import memory, what_next, workers_table
-from draftd.errors import DraftdError
+from draftd.commands.shared import ProfileArguments, ProfilesDir, StateDir
+from draftd.console import err, memory, what_next, workers_table
+from draftd.errors import ConfigError, DraftdError
 from draftd.hub import weight_bytes
 from draftd.profile_files import load_dir
 from draftd.profiles import Profile, ProfileSet, select
@@ -22,6 +23,7 @@ from draftd.sharing import could_share
 
 if TYPE_CHECKING:
     from draftd.app import Daemon
+    from draftd.telemetry.rotating_file import RotatedStream
 
 SETTLED = {"ready", "failed", "stopped", "backoff"}
 
@@ -52,7 +54,6 @@ def up(
 
     from draftd.app import handle_signals, run
     from draftd.telemetry.logging_setup import configure
-    from draftd.telemetry.rotating_file import RotatedStream
 
     settings = load_settings(
         host=host,
@@ -63,12 +64,10 @@ def up(
         share_engine=share_engine,
     )
     load = _demo_loader(names or []) if demo else _loader(settings, names or [])
-    watched = (
-        () if demo else tuple(d for d in (settings.profiles_dir(), *settings.prompt_dirs()) if d.is_dir())
-    )
+    watched = () if demo else (settings.profiles_dir(), *settings.prompt_dirs())
     live = not plain and err.is_terminal
     level = "warning" if live and settings.log_level == "info" else settings.log_level
-    configure(settings.log_format, level, RotatedStream(settings.log_file) if settings.log_file else None)
+    configure(settings.log_format, level, _log_stream(settings.log_file) if settings.log_file else None)
     savings = [*what_sharing_saves(load().profiles.values(), share=settings.share_engine)]
 
     async def beside(daemon: Daemon) -> None:
@@ -77,8 +76,29 @@ def up(
 
     try:
         uvloop.run(run(settings, load, beside, watched=watched))
-    except* DraftdError as group:
-        raise group.exceptions[0] from None
+    except BaseExceptionGroup as group:
+        raise _cause(group) from None
+
+
+def _cause(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """What a person can do something about, if that is all there is; else the whole group, which tells of a bug."""
+    _, others = group.split((DraftdError, OSError))
+    found: BaseException = group
+    while others is None and isinstance(found, BaseExceptionGroup):
+        found = found.exceptions[0]
+    return found
+
+
+def _log_stream(file: Path) -> RotatedStream:
+    """The daemon's own log, which could say nothing of it later that it cannot be written."""
+    from draftd.telemetry.rotating_file import RotatedStream
+
+    stream = RotatedStream(file)
+    try:
+        stream.write("")
+    except OSError as error:
+        raise ConfigError(f"the log file {file} cannot be written: {error.strerror}") from error
+    return stream
 
 
 def _loader(settings: Settings, names: list[str]) -> Callable[[], ProfileSet]:
@@ -124,14 +144,7 @@ async def _show_start(daemon: Daemon, savings: list[str], *, live: bool) -> None
     else:
         await _until_settled(daemon)
     if any(row["state"] == "ready" for row in daemon.workers()):
-        err.print(
-            *savings,
-            what_next(daemon.url, daemon.default_model, _command()),
-            sep="\n",
-            markup=False,
-            highlight=False,
-            soft_wrap=True,
-        )
+        err.say("\n".join([*savings, what_next(daemon.url, daemon.default_model, _command())]))
 
 
 async def _until_settled(daemon: Daemon) -> None:

@@ -9,7 +9,8 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from draftd.commands.shared import ProfileArguments, ProfilesDir, out
+from draftd.commands.shared import ProfileArguments, ProfilesDir
+from draftd.console import out
 from draftd.errors import ConfigError
 from draftd.ops.init import KINDS, carry_out, plan_copies
 from draftd.ops.prompts import Prompt, find_prompts
@@ -33,12 +34,12 @@ def prompts(
     loaded = load_dir(settings.profiles_dir(), settings.prompt_dirs()).profiles.values()
     found = find_prompts(settings.prompt_dirs(), loaded)
     if name is None:
-        out.print(_prompt_table(found))
-        out.print('A profile uses one with: system_prompt = "NAME"', highlight=False)
+        out.show(_prompt_table(found))
+        out.say('A profile uses one with: system_prompt = "NAME"')
         return
     for prompt in found:
         if prompt.name == name.removesuffix(".txt"):
-            typer.echo(prompt.text)
+            out.data(prompt.text)
             return
     raise ConfigError(f"there is no prompt '{name}'; there are: {', '.join(p.name for p in found)}")
 
@@ -68,11 +69,9 @@ def init(
     shipped = {kind: shipped_dir(kind) for kind in KINDS}
     for copy in plan_copies(shipped, folder):
         done = carry_out(copy, force=force)
-        out.print(f"{copy.target}: {done}", highlight=False, soft_wrap=True)
-    out.print(
+        out.say(f"{copy.target}: {done}")
+    out.say(
         f"'draftd up' reads {folder} from now on, and applies a change there at once",
-        highlight=False,
-        soft_wrap=True,
     )
 
 
@@ -88,13 +87,12 @@ def pull(
     chosen = select(load_dir(settings.profiles_dir(), settings.prompt_dirs()), names or []).profiles.values()
     wanted = names_at_hub(profile for profile in chosen if names or profile.autostart)
     for name in wanted:
-        out.print(f"{name} …", highlight=False, soft_wrap=True)
-        out.print(f"  is in {download(name)}", highlight=False, soft_wrap=True)
+        out.say(f"{name} …")
+        out.say(f"  is in {download(name)}")
     left_out = [profile.name for profile in chosen if not set(names_at_hub([profile])) <= set(wanted)]
     if left_out:
-        text = (
+        out.say(
             f"left out, as they start only when asked: {', '.join(left_out)}; 'draftd pull PROFILE' gets one"
         )
-        out.print(text, highlight=False, soft_wrap=True)
     elif not wanted:
-        out.print("nothing to download: every model is a folder on this machine", highlight=False)
+        out.say("nothing to download: every model is a folder on this machine")

@@ -1,26 +1,21 @@
-"""What the commands share: the terminal, common options, and the way to the running daemon."""
+"""What the commands share: common options, and the way to the running daemon."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from draftd.errors import ConfigError, DraftdError, NotRunningError
 from draftd.ops.http import DaemonClient
-from draftd.profile_files import load_dir
 from draftd.settings import load_settings
-
-out = Console()
-err = Console(stderr=True)
 
 
 def complete_profile(incomplete: str) -> list[str]:
     """For the shell: names that begin like this, else their last words, as in `draftd up fast`."""
+    from draftd.profile_files import load_dir
+
     try:
         settings = load_settings()
         names = load_dir(settings.profiles_dir(), settings.prompt_dirs()).profiles
@@ -75,10 +70,3 @@ def resolve(client: DaemonClient, word: str | None) -> str:
         if not candidates:
             raise
         raise ConfigError(f"'{word}' fits several profiles; there are: {', '.join(candidates)}") from None
-
-
-@contextmanager
-def progress(text: str) -> Iterator[None]:
-    """Show that something takes a while."""
-    with err.status(text):
-        yield

@@ -9,7 +9,8 @@ from typing import Annotated
 import typer
 from rich.text import Text
 
-from draftd.commands.shared import StateDir, make_client, out, progress, resolve
+from draftd.commands.shared import StateDir, make_client, resolve
+from draftd.console import err, out
 from draftd.ops import smoke
 from draftd.ops.generation import OpenAIServer
 from draftd.settings import load_settings
@@ -35,19 +36,19 @@ def smoke_test(
     Example: draftd test balanced
     """
     server = OpenAIServer(url, os.environ.get("OPENAI_API_KEY", "")) if url else _daemon(state_dir)
-    with progress(f"asking {server.root}"):
+    with err.busy(f"asking {server.root}"):
         models = server.models()
     _say("server", f"{server.root} answers")
     model = smoke.choose(name or "", models) if url else server.resolve(resolve(make_client(state_dir), name))
     row = server.worker(model)
     _say("model", smoke.describe_model(models, model, row))
     request = smoke.ChatRequest(model, prompt, max_tokens, temperature)
-    with progress("waiting for the first token"):
+    with err.busy("waiting for the first token"):
         smoke.warm_up(server, request)
     _say("prompt", prompt)
-    out.print()
-    result = smoke.run(server, request, row, _show)
-    out.print("\n")
+    out.piece("\n")
+    result = smoke.run(server, request, row, out.piece)
+    out.piece("\n\n")
     _report(result)
 
 
@@ -68,9 +69,4 @@ def _report(result: smoke.SmokeResult) -> None:
 
 
 def _say(title: str, text: str) -> None:
-    out.print(Text(f"{title:<12}", style="bold"), Text(text), soft_wrap=True)
-
-
-def _show(piece: str) -> None:
-    """As it comes; what could steer the terminal is left out."""
-    typer.echo("".join(c for c in piece if c.isprintable() or c in "\n\t"), nl=False)
+    out.say(Text(f"{title:<12}", style="bold"), Text(text))

@@ -19,14 +19,15 @@ from mlx_lm import server
 
 from draftd.engine import records, request_context
 from draftd.engine.answers.presence import LeftError
+from draftd.engine.answers.timings import COUNT_ATTRIBUTE
 from draftd.engine.generation.acceptance import AcceptanceCount
 from draftd.engine.generation.caches.layers import leaves
 from draftd.engine.generation.caches.ragged import RaggedRow
 from draftd.engine.generation.caches.sequence import SequenceCache
 from draftd.engine.generation.calibration import costs_of, measure
 from draftd.engine.generation.estimates import ALONE
-from draftd.engine.generation.loop import Generation, Token, plain
-from draftd.engine.generation.parts import Part
+from draftd.engine.generation.loop import Generation
+from draftd.engine.generation.parts import Part, Token, plain
 from draftd.engine.generation.reader import Reader
 from draftd.engine.generation.turns import Pause
 from draftd.engine.request import Prompt
@@ -58,6 +59,7 @@ class Answering:
         self.count = AcceptanceCount(
             generation.policy.fixed if generation.draft else None, generation.rule.name
         )
+        setattr(self.prompt.context, COUNT_ATTRIBUTE, self.count)
 
     def in_turns(self) -> Generator[Pause | Part, Any, None]:
         """Put the answer into its queue; yield what its generation needs, and wherever others may have their turns.

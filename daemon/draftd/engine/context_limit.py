@@ -6,6 +6,7 @@ goes through it in the generating thread, when its turn has come. Of what goes w
 """
 
 import functools
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -23,15 +24,30 @@ def tokenizing(tokenize: Callable[..., Any]) -> Callable[..., Any]:
     def _tokenize(self: Any, tokenizer: Any, request: Any, args: Any) -> Any:
         if getattr(args, LEFT_ATTRIBUTE, False):
             raise LeftError
-        try:
-            tokenized = tokenize(self, tokenizer, request, args)
-        except Exception as error:
-            raise RefusedRequestError(f"the prompt could not be read: {describe(error)}") from error
+        tokenized = _read(tokenize, self, tokenizer, request, args)
         context = context_length(getattr(self.model_provider.model, "args", None))
         args.max_tokens = tokens_left(len(tokenized[0]), args.max_tokens, context)
         return tokenized
 
     return _tokenize
+
+
+def count_prompt(generator: Any, request: Any, args: Any) -> int:
+    """Return the tokens of a prompt, be they more than the context has. `generator` is mlx_lm's ResponseGenerator.
+
+    Raise RefusedRequestError. This runs in the thread of the request: nothing waits for the generating one.
+    """
+    tokenizer = generator.model_provider.tokenizer
+    if tokenizer is None:
+        raise RefusedRequestError("the model is not loaded yet")
+    return len(_read(inspect.unwrap(type(generator)._tokenize), generator, tokenizer, request, args)[0])
+
+
+def _read(tokenize: Callable[..., Any], *arguments: Any) -> Any:
+    try:
+        return tokenize(*arguments)
+    except Exception as error:
+        raise RefusedRequestError(f"the prompt could not be read: {describe(error)}") from error
 
 
 def tokens_left(prompt_tokens: int, max_tokens: int, context: int | None) -> int:

@@ -74,13 +74,13 @@ def _place_serving() -> None:
     batchable = expect(generator, "_is_batchable", "args", caller="_generate")
     next_request = expect(generator, "_next_request", "timeout")
     expect(server, "_image_parts", "messages")
-    from draftd.engine.request import wants_lookup
+    from draftd.engine.request import wants_our_loop
     from draftd.engine.serving import Serving
 
     serving = Serving(_tick)
 
     def is_batchable(self: Any, args: Any) -> bool:
-        return bool(batchable(self, args)) and not wants_lookup(args)
+        return bool(batchable(self, args)) and not wants_our_loop(args)
 
     def serve_single(self: Any, request: Any, stream: Any) -> None:
         serving.serve(self, request, stream)

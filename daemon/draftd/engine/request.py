@@ -12,14 +12,15 @@ from mlx_lm import server
 from draftd.engine import request_context
 from draftd.engine.generation.caches.quantized import Quantization
 from draftd.engine.generation.sampling import Greedy, Logits, Rule, Seeded, Shape, Speculative
+from draftd.engine.grammars.enforcing import form_of
 from draftd.engine.model_facts import vocabulary_size
 
 CONTEXT_SIZES = ("repetition_context_size", "presence_context_size", "frequency_context_size")
 
 
-def wants_lookup(arguments: Any) -> bool:
-    """Whether a request that could be batched is to be served by our loop, for the lookup that it asks for."""
-    return bool(request_context.of(arguments).drafters)
+def wants_our_loop(arguments: Any) -> bool:
+    """Whether a request that could be batched is served by our loop, for its lookup or the form of its answer."""
+    return bool(request_context.of(arguments).drafters) or form_of(arguments) is not None
 
 
 def rule_of(arguments: Any, special_tokens: tuple[int, ...]) -> Rule:
@@ -52,7 +53,8 @@ def way_of(arguments: Any) -> tuple[Any, ...]:
         arguments.seed is None,
     )
     penalties = (logits.repetition_penalty, logits.presence_penalty, logits.frequency_penalty)
-    return (sampling.temperature, *(shaped if sampling.temperature else ()), *penalties)
+    has_form = form_of(arguments) is not None
+    return (sampling.temperature, *(shaped if sampling.temperature else ()), *penalties, has_form)
 
 
 @dataclass(slots=True)

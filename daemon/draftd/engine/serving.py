@@ -35,6 +35,7 @@ from draftd.engine.generation.parts import Part, answer
 from draftd.engine.generation.reader import Reader
 from draftd.engine.generation.together import Together
 from draftd.engine.generation.turns import Company, Pace, Pause, Turns, groups, size_of
+from draftd.engine.grammars.enforcing import grammar_for
 from draftd.engine.request import Prompt, logits_of, prompt_of, quantization_of, rule_of, way_of
 from draftd.protocol import LOOKUP_DRAFTER, MODEL_DRAFTER
 
@@ -231,6 +232,7 @@ class Serving:
         wanted = request_context.ALL_DRAFTERS if context.drafters is None else context.drafters
         drafters = wanted if models.can_draft and length > 0 else frozenset()
         by_model = models.has_drafter and MODEL_DRAFTER in drafters
+        grammar = grammar_for(arguments, provider, prompt.context)
         return Generation(
             text=list(prompt.tokens),
             max_tokens=arguments.max_tokens,
@@ -242,6 +244,7 @@ class Serving:
                 fixed=length if by_model and not context.auto else None,
                 draws=bool(arguments.sampling.temperature),
                 in_use=[work.answering.generation.policy for work in self._turns],
+                grammar=grammar is not None,
             ),
             draft=ModelDrafter(Reader(provider.draft_model, draft, step, pace=self._paces[1]), logits, rule)
             if by_model and draft is not None
@@ -250,5 +253,6 @@ class Serving:
             lookup=LookupDrafter(prompt.tokens, models.answers(context.profile))
             if LOOKUP_DRAFTER in drafters
             else None,
+            grammar=grammar,
             company=self._company,
         )

@@ -43,7 +43,7 @@ class Generation:
 
 @dataclass(frozen=True, slots=True)
 class Drafted:
-    """Draft tokens offered and kept, since some moment or by one generation."""
+    """Draft tokens proposed and accepted, since some moment or by one generation."""
 
     proposed: int
     accepted: int

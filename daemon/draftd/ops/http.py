@@ -44,7 +44,7 @@ class HttpClient:
         self._opener = build_opener(ProxyHandler({}))
 
     def json(self, path: str, *, method: str = "GET") -> Any:
-        """The JSON at `path`. Raises ValueError for an answer that is none, OSError for one that breaks off."""
+        """The JSON at `path`. Raises ValueError for an answer that is not JSON, OSError for one that breaks off."""
         with self.open(path, method=method) as answer:
             return json.load(answer)
 

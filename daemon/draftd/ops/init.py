@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from draftd.errors import ConfigError
+from draftd.files import read_bytes
 
 Outcome = Literal["new", "same", "edited"]
 KINDS = {"profiles": "*.toml", "prompts": "*.txt"}
@@ -34,7 +35,10 @@ def plan_copies(shipped: dict[str, Path], config: Path) -> list[Copy]:
 def _outcome(source: Path, target: Path) -> Outcome:
     if not target.exists():
         return "new"
-    return "same" if target.read_bytes() == source.read_bytes() else "edited"
+    try:
+        return "same" if read_bytes(target) == read_bytes(source) else "edited"
+    except OSError:  # whatever it is, it is the user's
+        return "edited"
 
 
 def carry_out(copy: Copy, *, force: bool) -> str:

@@ -86,6 +86,7 @@ def environment(environ: Mapping[str, str]) -> dict[str, str]:
 
     Raises ConfigError if it holds the API key, which may not go into the agent: it would serve without one.
     """
+    environ = {key: value for key, value in environ.items() if value}  # an empty one is unset
     if SECRET in map(str.upper, environ):
         raise ConfigError(
             f"{SECRET} cannot go into the agent, which others may read: put api_key into draftd.toml"

@@ -6,8 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from draftd.errors import ConfigError
-from draftd.profile_files import read_prompt
+from draftd.profile_files import PROMPTS, read_prompt
 from draftd.profiles import Profile
 
 
@@ -29,15 +28,12 @@ def find_prompts(dirs: Sequence[Path], profiles: Iterable[Profile]) -> list[Prom
     profiles = list(profiles)
     files: dict[str, Path] = {}
     for folder in dirs:
-        for path in sorted(folder.glob("[!.]*.txt")):
+        for path in sorted(folder.glob(PROMPTS)):
             files.setdefault(path.stem, path)
     return [_prompt(name, path, profiles) for name, path in sorted(files.items())]
 
 
 def _prompt(name: str, path: Path, profiles: Iterable[Profile]) -> Prompt:
-    try:
-        text = read_prompt(name, [path.parent])
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"the prompt {path} cannot be read: {error}") from error
+    text = read_prompt(name, [path.parent])
     used = (f"{p.name} ({p.system_prompt_mode})" for p in profiles if p.system_prompt == name)
     return Prompt(name, path, text, tuple(used))

@@ -30,7 +30,7 @@ PATTERNS = (
 def names_at_hub(profiles: Iterable[Profile]) -> list[str]:
     """What must come from the hub: each name once, in order.
 
-    A profile with a `command` of its own is left out: what its server makes of the model's name is not ours.
+    A profile with a `command` of its own is left out: what its server makes of the model's name is up to it.
     """
     wanted = dict.fromkeys(name for profile in profiles for name in profile.files)
     return [name for name in wanted if not is_local(name)]

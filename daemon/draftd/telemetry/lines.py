@@ -15,9 +15,9 @@ import re
 
 CUT = "… [cut]"
 
-# C0 but tab, DEL, C1 (U+009B is a CSI to terminals), the Unicode line breaks, and the bidirectional overrides
+# C0 but tab, DEL, C1 (U+009B is a CSI to terminals), the Unicode line breaks, and the bidirectional controls
 # that show a line in another order than its bytes. Surrogates stand for bytes that were no UTF-8: see `_text`
-_UNSAFE = re.compile("[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+_UNSAFE = re.compile("[\x00-\x08\x0a-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 def escape(text: str) -> str:
@@ -44,7 +44,7 @@ def _text(raw: bytearray) -> str:
 
 
 def _cut_text(raw: bytearray) -> str:
-    # final=False leaves a character that the cut went through out, instead of showing half of it as garbage.
+    # final=False leaves out a character that the cut went through, instead of showing half of it as garbage.
     whole = codecs.getincrementaldecoder("utf-8")("surrogateescape").decode(raw, final=False)
     return escape(whole) + CUT
 

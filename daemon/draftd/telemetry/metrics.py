@@ -154,7 +154,7 @@ class Metrics:
     """
 
     def __init__(self, version: str, mlx_lm: str) -> None:
-        # *_created series are no part of the interface, and would be one more for each of the others.
+        # *_created series are not part of the interface, and would be one more for each of the others.
         disable_created_metrics()  # type: ignore[no-untyped-call]
         self._registry = CollectorRegistry()
         self._tallies: dict[str, _Tally] = {}

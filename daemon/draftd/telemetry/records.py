@@ -22,6 +22,7 @@ from itertools import zip_longest
 from draftd import protocol
 from draftd.protocol import (
     ACCEPTANCE_LINE,
+    GRAMMAR_DRAFTER,
     LOOKUP_DRAFTER,
     MODEL_DRAFTER,
     PAPER_RULE,
@@ -35,7 +36,7 @@ MAX_COUNT = 10**9
 MAX_BYTES = 2**50
 MAX_POSITIONS = 1024
 MAX_TEXT = 500  # characters
-DRAFTERS = (LOOKUP_DRAFTER, MODEL_DRAFTER)
+DRAFTERS = (GRAMMAR_DRAFTER, LOOKUP_DRAFTER, MODEL_DRAFTER)
 
 _PROGRESS = re.compile(r"Prompt processing progress: ([0-9]{1,12})/([0-9]{1,12})")
 

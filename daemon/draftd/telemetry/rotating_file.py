@@ -10,17 +10,20 @@ import stat
 from collections.abc import Iterable
 from pathlib import Path
 
+from draftd.files import open_file
+
 
 class RotatedFile:
     """Whole lines of bytes in files of at most `max_bytes` each, `backups` old ones kept, mode 0600.
 
     A single longer line gets a file of its own. The folder is made (0700) when it is missing. Any error closes
     the file; the next write opens it again, and starts on a new line if the last one was torn. So does a write that
-    finds the file gone, or another one in its place.
+    finds the file gone, or another one in its place. With `links` it may be a link or a device, as /dev/stdout.
     """
 
-    def __init__(self, path: Path, *, max_bytes: int, backups: int) -> None:
+    def __init__(self, path: Path, *, max_bytes: int, backups: int, links: bool = False) -> None:
         self._path = path
+        self._links = links
         self._max_bytes = max_bytes
         self._backups = backups
         self._fd: int | None = None
@@ -64,7 +67,9 @@ class RotatedFile:
             return self._fd
         self.close()
         self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        fd = self._fd = os.open(self._path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o600)
+        flags = os.O_RDWR | os.O_APPEND | os.O_CREAT
+        fd = os.open(self._path, flags, 0o600) if self._links else open_file(self._path, flags, links=False)
+        self._fd = fd
         status = os.fstat(fd)
         self._size = status.st_size
         if stat.S_ISREG(status.st_mode):  # a link to a device keeps the device's mode
@@ -93,7 +98,7 @@ class RotatedStream(io.TextIOBase):
     """A rotated file as a stream for `logging`, which writes whole messages."""
 
     def __init__(self, path: Path, *, max_bytes: int = 10 * 1024 * 1024, backups: int = 3) -> None:
-        self._file = RotatedFile(path, max_bytes=max_bytes, backups=backups)
+        self._file = RotatedFile(path, max_bytes=max_bytes, backups=backups, links=True)
 
     def write(self, text: str) -> int:
         """Append a message with its newline. Raises OSError."""

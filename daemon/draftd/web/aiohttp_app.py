@@ -6,7 +6,7 @@ import asyncio
 import functools
 import json
 import logging
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 
 from aiohttp import hdrs, web
 from aiohttp.typedefs import Middleware
@@ -17,7 +17,7 @@ from draftd.web import openapi
 from draftd.web.client import JSON, ClientExchange, Limits, RequestHead
 from draftd.web.error_bodies import error_body
 from draftd.web.pipeline import COMPLETIONS, Pipeline, identity, too_large
-from draftd.web.request_body import Endpoint
+from draftd.web.routed_request import Dialect
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 MAX_LINGER = 2.0  # seconds that a refused client may go on sending before its connection is closed
@@ -28,8 +28,8 @@ _SILENT.setLevel(logging.CRITICAL)
 
 def make_runner(pipeline: Pipeline, routes: Iterable[web.RouteDef], limits: Limits) -> web.AppRunner:
     """The server of completions and of `routes`; to be set up and cleaned up."""
-    app = web.Application(client_max_size=limits.max_body, middlewares=[_middleware(pipeline, limits)])
-    completions = [web.post(path, _completion(pipeline, endpoint)) for path, endpoint in COMPLETIONS.items()]
+    app = web.Application(middlewares=[_middleware(pipeline, limits)])
+    completions = [web.post(path, _completion(pipeline, dialect)) for path, dialect in COMPLETIONS.items()]
     for route in (*routes, *completions, web.get("/openapi.json", _document(app))):
         web.RouteDef(route.method, route.path, route.handler, {**route.kwargs, **_EXPECT}).register(
             app.router
@@ -93,13 +93,18 @@ class AiohttpExchange(ClientExchange):
     async def body(self) -> bytes:
         if hdrs.EXPECT in self.head.headers and self._request.transport is not None:
             self._request.transport.write(CONTINUE)  # only now: a body is asked for from whom it is wanted
+        # Not by request.read(): aiohttp keeps what that returns, and a request is part of a cycle, so large bodies
+        # would stay until the garbage collector comes by.
+        body = bytearray()
         try:
             async with asyncio.timeout(self._limits.body):
-                return await self._request.read()
+                async for piece in self._request.content.iter_any():
+                    body += piece
+                    if len(body) > self._limits.max_body:
+                        raise too_large(self._limits)
         except TimeoutError as error:
             raise RequestError(408, f"the body did not come within {self._limits.body:g} s") from error
-        except web.HTTPRequestEntityTooLarge as error:
-            raise too_large(self._limits) from error
+        return bytes(body)
 
     async def answer(self, status: int, body: bytes, content_type: str = JSON) -> None:
         await self.send(web.Response(status=status, body=body, headers={hdrs.CONTENT_TYPE: content_type}))
@@ -153,7 +158,8 @@ def _middleware(pipeline: Pipeline, limits: Limits) -> Middleware:
         async def handle(exchange: AiohttpExchange) -> None:
             pipeline.check(exchange.head)
             try:
-                response = web.Response(status=204) if _is_preflight(request) else await handler(request)
+                preflight = pipeline.is_preflight(exchange.head)
+                response = web.Response(status=204) if preflight else await handler(request)
             except web.HTTPException as error:
                 raise _as_ours(error, exchange) from error
             if not exchange.begun:
@@ -166,15 +172,21 @@ def _middleware(pipeline: Pipeline, limits: Limits) -> Middleware:
     return middleware
 
 
-def _completion(pipeline: Pipeline, endpoint: Endpoint) -> Handler:
+_ASKING: Mapping[Dialect, str] = {
+    "chat.completions": "Ask a model, as with OpenAI's chats; by server-sent events if `stream` is true.",
+    "completions": "Continue a text, as with OpenAI's completions; by server-sent events if `stream` is true.",
+    "messages": "Ask a model, as with Anthropic's messages; answered by their events if `stream` is true.",
+    "count_tokens": "The tokens of a prompt in Anthropic's form, by the model's own template.",
+}
+
+
+def _completion(pipeline: Pipeline, dialect: Dialect) -> Handler:
     async def handle(request: web.Request) -> web.StreamResponse:
         exchange = request[EXCHANGE]
         await pipeline.complete(exchange)
         return exchange.response
 
-    handle.__doc__ = (
-        f"Ask a model, as with OpenAI's {endpoint}; answered by server-sent events if `stream` is true."
-    )
+    handle.__doc__ = _ASKING[dialect]
 
     return handle
 
@@ -207,10 +219,6 @@ async def _say_nothing(request: web.Request) -> None:
 
 
 _EXPECT = {"expect_handler": _say_nothing}
-
-
-def _is_preflight(request: web.Request) -> bool:
-    return request.method == hdrs.METH_OPTIONS and hdrs.ORIGIN in request.headers
 
 
 def _as_ours(error: web.HTTPException, exchange: ClientExchange) -> RequestError:

@@ -1,13 +1,15 @@
 """A worker's stream on its way to the client: cut into events, checked, renamed, or put together. Pure.
 
-The death of a worker in mid-stream looks like a clean end of its connection; only a missing `[DONE]` and a missing
-finish_reason show it. `Answer` keeps track of both.
+Theory of operation. A worker is asked for a stream, and may answer in one piece all the same: the first byte tells.
+The events of one answer differ in a single JSON string, the text of a token. So `Relay` parses the first event of a
+kind and writes it anew (by `Answer`), and keeps its `_Frame`: the bytes around the text, as they come and as they
+go out. Later events with the same bytes around their text are not parsed: the text is cut out and put into the
+client's frame. An event that fits no frame is parsed again. This is exact: what is cut out must be a strict JSON
+string in ASCII, so it cannot hold a part of the frame.
 
-Theory of operation. The events of one answer differ in a single JSON string, the text of a token. So `Relay`
-parses the first event of a kind and writes it anew (by `Answer`), and keeps its `_Frame`: the bytes around the
-text, as they come and as they go out. Later events with the same bytes around their text are not parsed: the text
-is cut out and put into the client's frame. An event that fits no frame is parsed again. This is exact: what is cut
-out must be a strict JSON string in ASCII, so it cannot hold a part of the frame.
+Servers differ in how they write events. Lines may end with a carriage return, `data:` may lack its blank, an error
+may be told by the kind of an event, or events may be parted by one newline: all that goes the slow way. So does
+what an answer ends with that has no empty line behind it.
 """
 
 from __future__ import annotations
@@ -15,11 +17,14 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
+from draftd.errors import DraftdError
 from draftd.web import json_codec
-from draftd.web.request_body import Endpoint
+from draftd.web.answer import Answer
+from draftd.web.answer_models import BrokenAnswerError, NotJSONError
 
 MAX_EVENT = 16 * 2**20  # bytes; larger than any real event, small enough to bound memory
 DONE = b"data: [DONE]\n\n"
@@ -30,12 +35,9 @@ _STRING = rb'"' + _PLAIN + rb'(?:\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4})' + _PLAIN + r
 _is_string = re.compile(_STRING).fullmatch
 _TEXT = re.compile(rb'"(?:content|reasoning|reasoning_content|text)": ?(' + _STRING + rb")")
 _ONE_TEXT = ({"content"}, {"reasoning"}, {"reasoning_content"})
-
-T = TypeVar("T")
-
-
-class BrokenAnswerError(Exception):
-    """The worker's answer is not what it should be; the text says how, without quoting the answer."""
+_BOM = b"\xef\xbb\xbf"
+# A chunk with no more than these has nothing for a client that does not want the usage.
+_HEAD_FIELDS = {"id", "object", "created", "model", "choices", "usage", "system_fingerprint", "timings"}
 
 
 class EventSplitter:
@@ -62,127 +64,25 @@ def _data_of(event: bytes) -> bytes:
     if event.startswith(b"data: ") and b"\n" not in event:
         return event[6:]
     lines = event.replace(b"\r\n", b"\n").split(b"\n")
-    return b"\n".join(line[5:].removeprefix(b" ") for line in lines if line.startswith(b"data:"))
+    data = b"\n".join(line[5:].removeprefix(b" ") for line in lines if line.startswith(b"data:"))
+    if any(line.startswith(b"event:") and line[6:].strip() == b"error" for line in lines):
+        return _as_error(data)
+    errors = [line[6:] for line in lines if line.startswith(b"error:")]
+    return data or (_as_error(b"\n".join(errors)) if errors else b"")
 
 
-class Answer:
-    """One answer as it comes in. `model` is the name that the client used."""
-
-    def __init__(self, endpoint: Endpoint, model: str) -> None:
-        self._endpoint = endpoint
-        self._model = model
-        self._head: dict[str, Any] = {}
-        self._texts: list[str] = []
-        self._reasoning: list[str] = []
-        self._tool_calls: dict[int, dict[str, Any]] = {}
-        self._logprobs: dict[str, list[Any]] = {}
-        self._role_sent = False
-        self.finish_reason: str | None = None
-        self.usage: dict[str, Any] | None = None
-        self.done = False
-
-    @property
-    def complete(self) -> bool:
-        """Whether the answer has come to its end: a finish_reason, and the mark after it."""
-        return self.done and self.finish_reason is not None
-
-    def take(self, data: bytes) -> dict[str, Any] | None:
-        """Take in one event's data; returns the chunk with the client's names, None for the end mark.
-
-        Raises BrokenAnswerError for anything but a chunk, and for an error that the worker reports.
-        """
-        if data == b"[DONE]":
-            self.done = True
-            return None
-        try:
-            chunk = _as(dict, json_codec.loads(data))
-        except (ValueError, RecursionError) as error:
-            raise BrokenAnswerError("an event that is not JSON") from error
-        if chunk.get("error") is not None:
-            raise BrokenAnswerError("an error reported by the worker")
-        chunk["model"] = self._model
-        chunk["object"] = (
-            "chat.completion.chunk" if self._endpoint == "chat.completions" else "text_completion"
-        )
-        self._head = self._head or {key: chunk.get(key) for key in ("id", "created", "system_fingerprint")}
-        self.usage = _as(dict, chunk.get("usage") or {}) or self.usage
-        for choice in _as(list, chunk.get("choices", [])):
-            self._take_choice(_as(dict, choice))
-        return chunk
-
-    def _take_choice(self, choice: dict[str, Any]) -> None:
-        self._texts.append(_text(choice, "text"))
-        delta = _as(dict, choice.get("delta", {}))
-        if self._role_sent:
-            delta.pop("role", None)
-        self._role_sent |= "role" in delta
-        self._texts.append(_text(delta, "content"))
-        self._reasoning.append(_text(delta, "reasoning") or _text(delta, "reasoning_content"))
-        for call in _as(list, delta.get("tool_calls") or []):
-            self._take_call(_as(dict, call))
-        for name, values in _as(dict, choice.get("logprobs") or {}).items():
-            self._logprobs.setdefault(name, []).extend(_as(list, values or []))
-        self._take_finish(choice)
-
-    def _take_finish(self, choice: dict[str, Any]) -> None:
-        reason = _text(choice, "finish_reason")
-        # mlx_lm.server ends so when it cannot parse the model's call; agents then ask again without end.
-        if reason == "tool_calls" and not self._tool_calls:
-            reason = choice["finish_reason"] = "stop"
-        self.finish_reason = reason or self.finish_reason
-
-    def _take_call(self, call: dict[str, Any]) -> None:
-        """Tool calls come in pieces, known by their index; the arguments are pieces of one text."""
-        function = _as(dict, call.get("function") or {})
-        index = _as(int, call.get("index", 0))
-        whole = self._tool_calls.setdefault(
-            index, {"id": "", "type": "function", "function": {"name": "", "arguments": ""}}
-        )
-        whole["id"] = _text(call, "id") or whole["id"]
-        whole["function"]["name"] = _text(function, "name") or whole["function"]["name"]
-        whole["function"]["arguments"] += _text(function, "arguments")
-
-    def add_texts(self, kind: str, texts: list[str]) -> None:
-        """Add tokens that were read without `take`; `kind` is the name of their field."""
-        (self._reasoning if kind.startswith("reasoning") else self._texts).extend(texts)
-
-    def whole(self) -> dict[str, Any]:
-        """The answer in one piece, for a client that did not ask for a stream."""
-        text = "".join(self._texts)
-        logprobs = {name: values or None for name, values in self._logprobs.items()} or None
-        choice: dict[str, Any] = {"index": 0, "finish_reason": self.finish_reason, "logprobs": logprobs}
-        if self._endpoint == "completions":
-            return self._body("text_completion", choice | {"text": text})
-        message: dict[str, Any] = {"role": "assistant", "content": text or None}
-        if reasoning := "".join(self._reasoning):
-            message["reasoning"] = reasoning
-        if self._tool_calls:
-            message["tool_calls"] = [self._tool_calls[index] for index in sorted(self._tool_calls)]
-        return self._body("chat.completion", choice | {"message": message})
-
-    def _body(self, kind: str, choice: dict[str, Any]) -> dict[str, Any]:
-        return {**self._head, "object": kind, "model": self._model, "choices": [choice], "usage": self.usage}
-
-
-def _as(kind: type[T], value: object) -> T:
-    if not isinstance(value, kind):
-        raise BrokenAnswerError("an event that is not a chunk of an answer")
-    return value
-
-
-def _text(fields: dict[str, Any], name: str) -> str:
-    value = fields.get(name)
-    return "" if value is None else _as(str, value)
+def _as_error(data: bytes) -> bytes:
+    """The data of an event whose kind says that it is an error, in the form of those that say it in their data."""
+    try:
+        json_codec.loads(data)
+    except (ValueError, RecursionError):
+        data = json.dumps(data.decode("utf-8", "replace").strip()).encode()
+    return b'{"error": {"error": %b}}' % data
 
 
 def to_event(chunk: dict[str, Any]) -> bytes:
     """A chunk as one event, in ASCII: half of a surrogate pair has no UTF-8."""
     return b"data: " + json.dumps(chunk).encode() + b"\n\n"
-
-
-def is_usage_only(chunk: dict[str, Any]) -> bool:
-    """Whether this is the last chunk of a stream, which a client gets only if it asked for usage."""
-    return not chunk.get("choices") and "usage" in chunk
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,9 +130,10 @@ def _around_the_text(event: bytes) -> tuple[bytes, bytes] | None:
 
 
 class Relay:
-    """Takes one streamed answer to a client that wants a stream as well, or collects it for `answer.whole()`.
+    """Takes one answer to a client that wants a stream, or collects it for `answer.whole()`.
 
-    `tokens` tells whether the newest bytes held any; `broken` is what is wrong with the answer, if anything is.
+    `tokens` tells whether the newest bytes held any. `broken` is what is wrong with the answer, if anything is:
+    that it is none, or an error that the worker reports.
     """
 
     def __init__(self, answer: Answer, *, streams: bool, wants_usage: bool) -> None:
@@ -241,18 +142,62 @@ class Relay:
         self._wants_usage = wants_usage
         self._splitter = EventSplitter()
         self._frame: _Frame | None = None
+        self._start: bytearray | None = bytearray()  # until it is known to be a stream
+        self._in_one_piece = False
+        self._usage_sent = False
+        # The last chunk of a client that does not want the usage: the figures in the chunk behind it belong here.
+        self._last: dict[str, Any] | None = None
         self.tokens = False
-        self.broken: BrokenAnswerError | None = None
+        self.broken: BrokenAnswerError | DraftdError | None = None
 
     def feed(self, data: bytes) -> bytes:
         """The events for a client that wants a stream, without the end mark, up to where the answer breaks."""
+        if self._start is not None:
+            data = self._begin(data)
+        return self._collect(self._events(self._splitter.take_rest() + data))
+
+    def finish(self) -> bytes:
+        """The last events of an answer whose bytes have ended without the mark of its end."""
+        return self._collect(self._remainder())
+
+    def end(self) -> bytes:
+        """The end of a complete stream: the usage, if it is wanted and came with something else, and the mark."""
+        lacks_usage = self._wants_usage and not self._usage_sent and self.answer.usage is not None
+        return self._release() + (to_event(self.answer.usage_chunk()) if lacks_usage else b"") + DONE
+
+    def _collect(self, events: Iterator[bytes]) -> bytes:
         self.tokens = False
         out: list[bytes] = []
         try:
-            out.extend(self._events(self._splitter.take_rest() + data))
-        except BrokenAnswerError as error:
+            out.extend(events)
+        except (BrokenAnswerError, DraftdError) as error:
             self.broken = error
+            out.append(self._release())
         return b"".join(out)
+
+    def _begin(self, data: bytes) -> bytes:
+        """The first bytes of a stream, without a byte order mark; nothing as long as it may not be one."""
+        assert self._start is not None, "it has begun already"
+        self._start += data
+        if len(self._start) > MAX_EVENT:
+            self.broken = BrokenAnswerError("an answer without end")
+        if self._in_one_piece:
+            return b""
+        begun = bytes(self._start).removeprefix(_BOM)
+        first = begun.lstrip()
+        self._in_one_piece = first.startswith(b"{")
+        if self._in_one_piece or _BOM.startswith(first):
+            return b""
+        self._start = None
+        return begun
+
+    def _remainder(self) -> Iterator[bytes]:
+        with suppress(NotJSONError):  # half of it
+            if self._start is None:
+                yield from self._split(self._splitter.take_rest() + _EVENT_END)
+            elif whole := bytes(self._start).removeprefix(_BOM).strip():
+                yield from map(self._told, self.answer.take_whole(whole))
+        yield self._release()
 
     def _events(self, data: bytes) -> Iterator[bytes]:
         *events, rest = data.split(_EVENT_END)
@@ -267,26 +212,61 @@ class Relay:
             if event.startswith(b"data: ") and b"\n" not in event and b"\r" not in event:
                 yield self._parse(event[6:])
             else:
-                yield from map(self._parse, self._splitter.feed(event + _EVENT_END))
+                yield from self._split(event + _EVENT_END)
         yield self._pass(texts)
-        yield from map(self._parse, self._splitter.feed(rest))
+        yield from self._split(rest)
+
+    def _split(self, data: bytes) -> Iterator[bytes]:
+        for event in self._splitter.feed(data):
+            try:
+                yield self._parse(event)
+            except NotJSONError:
+                if b"\n" not in event:
+                    raise
+                yield from map(self._parse, event.split(b"\n"))  # events with one newline between them
 
     def _pass(self, texts: list[bytes]) -> bytes:
         if not self._frame or not texts:
             return b""
         self.tokens = True
         if self._streams:
-            return self._frame.for_the_client(texts)
+            return self._release() + self._frame.for_the_client(texts)
         self.answer.add_texts(self._frame.kind, json_codec.loads(b"[" + b",".join(texts) + b"]"))
         return b""
 
     def _parse(self, data: bytes) -> bytes:
         chunk = None if self.answer.done else self.answer.take(data)
         if chunk is None:
-            return b""
-        self.tokens |= bool(chunk.get("choices"))
+            return self._release()
         event = b"data: " + data + _EVENT_END
         sent = to_event(chunk) if self._streams else event
         self._frame = _frame_of(event, chunk, sent) or self._frame
-        wanted = self._streams and (self._wants_usage or not is_usage_only(chunk))
-        return sent if wanted else b""
+        return self._told(chunk, sent)
+
+    def _told(self, chunk: dict[str, Any], sent: bytes = b"") -> bytes:
+        """What the client gets of a chunk; `sent` are its bytes, if they are known."""
+        wanted = self._is_wanted(chunk)
+        if not self._streams or self._wants_usage:
+            return (sent or to_event(chunk)) if wanted else b""
+        if chunk["choices"] and chunk["choices"][0]["finish_reason"]:
+            released, self._last = self._release(), chunk
+            return released
+        if wanted:
+            return self._release() + (sent or to_event(chunk))
+        if self._last is not None and "timings" in chunk:
+            self._last["timings"] = chunk["timings"]
+        return b""
+
+    def _release(self) -> bytes:
+        last, self._last = self._last, None
+        return b"" if last is None else to_event(last)
+
+    def _is_wanted(self, chunk: dict[str, Any]) -> bool:
+        """Whether the client gets the chunk. Many clients look for a choice in each but the one with the usage."""
+        if chunk["choices"]:
+            self.tokens = True
+            return self._streams
+        if chunk.get("usage") is None:
+            return self._streams and not chunk.keys() <= _HEAD_FIELDS
+        self._usage_sent |= self._wants_usage
+        return self._streams and self._wants_usage

@@ -48,8 +48,10 @@ class Api:
         ]
 
     async def models(self, request: web.Request) -> web.Response:
-        """GET /v1/models."""
+        """GET /v1/models; in Anthropic's form, with the aliases, for a client that sends `anthropic-version`."""
         profiles = self.router.table.profiles.profiles.values()
+        if "anthropic-version" in request.headers:
+            return json_response(status_report.messages_models(profiles, self.report.started))
         return json_response(status_report.models(profiles, int(self.report.started)))
 
     async def model(self, request: web.Request) -> web.Response:

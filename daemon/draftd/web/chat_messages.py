@@ -6,29 +6,28 @@ import json
 from typing import Any
 
 from draftd.errors import RequestError
+from draftd.web.dialects.fields import MESSAGE
 
 
-def checked(fields: dict[str, Any], *, parts: bool) -> list[dict[str, Any]]:
-    """The messages, checked. With `parts`, a content that holds more than text stays as it is."""
+def checked(fields: dict[str, Any], *, foreign: bool) -> list[dict[str, Any]]:
+    """The messages, checked. Another server, a `foreign` one, gets content that holds more than text as it is."""
     messages = fields.get("messages")
     if not isinstance(messages, list) or not messages:
         raise RequestError(400, "messages must be a list with at least one message", param="messages")
-    return [_message(message, f"messages[{index}]", parts) for index, message in enumerate(messages)]
+    return [_message(message, f"messages[{index}]", foreign) for index, message in enumerate(messages)]
 
 
-def _message(message: Any, place: str, parts: bool) -> dict[str, Any]:
+def _message(message: Any, place: str, foreign: bool) -> dict[str, Any]:
     if not isinstance(message, dict) or not isinstance(message.get("role"), str):
         raise RequestError(400, f"{place} must be an object with a role", param=place)
-    made = dict(message)
+    made = MESSAGE.checked(message, f"{place}.", foreign=foreign)
     if made["role"] == "developer":  # the newer name of `system`, unknown to chat templates
         made["role"] = "system"
     content = made.get("content")
     # The profile's system prompt may be joined with the client's, so that has to be a text in any case.
-    if not parts or made["role"] == "system" or not _holds_more_than_text(content):
-        made["content"] = _content(content, f"{place}.content")
-    if made.get("tool_calls") is None:
-        made.pop("tool_calls", None)
-    else:
+    if not foreign or made["role"] == "system" or not _holds_more_than_text(content):
+        made["content"] = _content(content, f"{place}.content") + made.pop("refusal", "")
+    if "tool_calls" in made:
         made["tool_calls"] = _tool_calls(made["tool_calls"], f"{place}.tool_calls")
     return made
 
@@ -52,7 +51,8 @@ def _content(content: Any, place: str) -> str:
 
 
 def _part_text(part: Any, place: str) -> str:
-    text = part.get("text") if isinstance(part, dict) and part.get("type") == "text" else None
+    kind = part.get("type") if isinstance(part, dict) else None
+    text = part.get(kind) if kind in {"text", "refusal"} else None
     if not isinstance(text, str):
         raise RequestError(400, f"{place}: only text parts are supported, no images or audio", param=place)
     return text

@@ -26,7 +26,8 @@ def status_of(error: DraftdError) -> int:
 def error_body(error: DraftdError) -> dict[str, Any]:
     """`{"error": {"message", "type", "param", "code"}}`."""
     status = status_of(error)
-    kind = _TYPES.get(status, "invalid_request_error" if status < 500 else "server_error")
+    kind = getattr(error, "kind", None)
+    kind = kind or _TYPES.get(status, "invalid_request_error" if status < 500 else "server_error")
     fields = {
         "message": str(error),
         "type": kind,

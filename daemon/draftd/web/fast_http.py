@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from email.utils import formatdate
-from http import HTTPStatus
+from http.client import responses
 from typing import cast
 
 from draftd.web.client import JSON, ClientExchange, Limits, RequestHead
@@ -128,7 +128,8 @@ class FastConnection(asyncio.Protocol):
         if self._late is not None:
             self._late.cancel()
         self._request = self._late = None
-        body = bytes(self._received[size:end])
+        with memoryview(self._received) as received:
+            body = bytes(received[size:end])
         del self._received[:end]
         self.call = self._loop.create_task(self._answer(FastExchange(self, head, body)))
 
@@ -195,7 +196,8 @@ class FastExchange(ClientExchange):
         return self._begun
 
     async def body(self) -> bytes:
-        return self._body
+        body, self._body = self._body, b""  # it may be large, and the answer may take minutes
+        return body
 
     async def answer(self, status: int, body: bytes, content_type: str = JSON) -> None:
         self.status = status
@@ -219,7 +221,7 @@ class FastExchange(ClientExchange):
 
     def _head(self, own: str) -> bytes:
         lines = "".join([f"{name}: {value}\r\n" for name, value in self.headers.items()])
-        phrase, date = HTTPStatus(self.status).phrase, _date(int(time.time()))
+        phrase, date = responses.get(self.status, ""), _date(int(time.time()))
         return f"HTTP/1.1 {self.status} {phrase}\r\n{own}{lines}Date: {date}\r\n\r\n".encode()
 
     def cut(self) -> None:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from ipaddress import ip_address
 
 from draftd.errors import ConfigError, RequestError
+from draftd.web.cors import is_preflight, origin_of
 
 OPEN = frozenset({"/healthz", "/"})
 DASHBOARD = "/dashboard/"  # files of the page at '/', which asks for the key itself
@@ -35,27 +36,32 @@ class Guard:
         origin = headers.get("Origin")
         if origin is not None and origin not in self.origins and not _same_origin(origin, host):
             raise RequestError(403, "requests from this web origin are not allowed (see allowed_origins)")
-        if path in OPEN or path.startswith(DASHBOARD):
+        if path in OPEN or path.startswith(DASHBOARD) or is_preflight(method, headers, self.origins):
             return
-        self._check_token(headers.get("Authorization", ""))
+        self._check_token(headers)
         # A form or text/plain can be posted by any page without asking the browser first.
         kind = headers.get("Content-Type", "").partition(";")[0].strip().lower()
         if method == "POST" and path.startswith(("/v1/", "/chat/")) and kind != "application/json":
             raise RequestError(415, "send the body with 'Content-Type: application/json'")
 
-    def _check_token(self, authorization: str) -> None:
+    def _check_token(self, headers: Mapping[str, str]) -> None:
         if not self.api_key:
             return
-        scheme, _, token = authorization.partition(" ")
-        right = hmac.compare_digest(_bytes(token.strip()), _bytes(self.api_key))
-        if scheme.lower() != "bearer" or not right:
+        scheme, _, token = headers.get("Authorization", "").partition(" ")
+        given = (
+            token if scheme.lower() == "bearer" else "",
+            headers.get("X-Api-Key", ""),
+        )  # Anthropic's header
+        if not any(hmac.compare_digest(_bytes(one.strip()), _bytes(self.api_key)) for one in given if one):
             raise RequestError(
                 401, "this daemon asks for its API key as a bearer token", code="invalid_api_key"
             )
 
 
 def make_guard(host: str, allowed_hosts: tuple[str, ...], origins: tuple[str, ...], api_key: str) -> Guard:
-    """The guard for an address to listen on. Raises ConfigError for an open address without a token."""
+    """The guard for an address to listen on. Raises ConfigError for an open address without a token,
+    and for an origin that is none.
+    """
     api_key = api_key.strip()
     if not is_loopback(host) and not api_key:
         raise ConfigError(
@@ -63,7 +69,7 @@ def make_guard(host: str, allowed_hosts: tuple[str, ...], origins: tuple[str, ..
             " random text, or listen on 127.0.0.1"
         )
     names = {name.lower() for name in (host, *allowed_hosts)} - {"", "0.0.0.0", "::"}
-    return Guard(LOOPBACK_NAMES | names, frozenset(origins), api_key)
+    return Guard(LOOPBACK_NAMES | names, frozenset(map(origin_of, origins)), api_key)
 
 
 def is_loopback(host: str) -> bool:

@@ -1,4 +1,4 @@
-"""The OpenAPI 3.1 document at /openapi.json, made from the route table, the handlers' docstrings and the checks.
+"""The OpenAPI 3.1 document at /openapi.json, made from the routes, the handlers' docstrings and the fields.
 
 Pure. Of a route that is not in BODIES or ANSWERS it has the path, the method and the first line of the docstring.
 """
@@ -8,12 +8,14 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema, create_model
 from pydantic.json_schema import models_json_schema
 
-from draftd.web.request_body import RequestFields
+from draftd.web.dialects.field_table import Handling, Row, Table
+from draftd.web.dialects.fields import CHAT, TEXT
+from draftd.web.dialects.messages_fields import COUNT, MESSAGES
 
 
 class Message(BaseModel):
@@ -25,19 +27,17 @@ class Message(BaseModel):
     tool_call_id: str | None = None
 
 
-class ChatRequest(RequestFields):
-    """The body of a chat request. `model` is a profile or one of its aliases, by default the default one."""
-
-    model: str | None = None
-    messages: list[Message] = Field(min_length=1)
-    tool_choice: str | dict[str, Any] | None = None
+def _request(name: str, doc: str, table: Table, **own: Any) -> type[BaseModel]:
+    """The body of a request; `own` are fields whose check is not in the table."""
+    fields: dict[str, Any] = {row.name: (_values(row), None) for row in table.rows.values()}
+    return create_model(name, __doc__=doc, **{**fields, "model": (str | None, None), **own})
 
 
-class TextRequest(RequestFields):
-    """The body of a request to continue a text."""
-
-    model: str | None = None
-    prompt: str | list[str] = Field(min_length=1)
+def _values(row: Row) -> Any:
+    """The type of what is taken for a field."""
+    if row.handling is Handling.REFUSED:
+        return Annotated[Any, WithJsonSchema({"enum": [None, *row.harmless]})]
+    return row.check
 
 
 class Usage(BaseModel):
@@ -101,10 +101,36 @@ class Error(BaseModel):
     error: ErrorFields
 
 
+_CHAT = _request(
+    "ChatRequest",
+    "The body of a chat request. `model` is a profile or one of its aliases, by default the default one.",
+    CHAT,
+    messages=(list[Message], Field(min_length=1)),
+)
+_TEXT = _request(
+    "TextRequest",
+    "The body of a request to continue a text.",
+    TEXT,
+    prompt=(str | list[str], Field(min_length=1)),
+)
+_MESSAGES = _request(
+    "MessagesRequest",
+    "The body of a request in Anthropic's form.",
+    MESSAGES,
+    messages=(list[dict[str, Any]], Field(min_length=1)),
+)
+_COUNT = _request(
+    "CountRequest",
+    "The same, without what only concerns the answer.",
+    COUNT,
+    messages=(list[dict[str, Any]], Field(min_length=1)),
+)
 BODIES: dict[str, type[BaseModel]] = {
-    "/v1/chat/completions": ChatRequest,
-    "/chat/completions": ChatRequest,
-    "/v1/completions": TextRequest,
+    "/v1/messages": _MESSAGES,
+    "/v1/messages/count_tokens": _COUNT,
+    "/v1/chat/completions": _CHAT,
+    "/chat/completions": _CHAT,
+    "/v1/completions": _TEXT,
 }
 ANSWERS: dict[str, type[BaseModel]] = {
     "/v1/chat/completions": ChatCompletion,

@@ -12,7 +12,7 @@ import asyncio
 import json
 import secrets
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import TypeVar
 
 import structlog
@@ -20,18 +20,23 @@ import structlog
 from draftd.errors import DraftdError, RequestError
 from draftd.telemetry.metrics import CLIENT_LEFT, Metrics
 from draftd.web.client import ClientExchange, Limits, RequestHead
+from draftd.web.cors import answer_headers, is_preflight
+from draftd.web.dialects import messages_errors
 from draftd.web.error_bodies import error_body, error_event, error_headers, status_of
 from draftd.web.guard import Guard
 from draftd.web.proxy import Proxy
-from draftd.web.request_body import Endpoint
+from draftd.web.routed_request import Dialect
+from draftd.web.translation import translated
 
 log = structlog.get_logger("web")
-
-COMPLETIONS: dict[str, Endpoint] = {
+COMPLETIONS: Mapping[str, Dialect] = {
     "/v1/chat/completions": "chat.completions",
     "/chat/completions": "chat.completions",
     "/v1/completions": "completions",
+    "/v1/messages": "messages",
+    "/v1/messages/count_tokens": "count_tokens",
 }
+MESSAGES = "/v1/messages"  # what is below it answers in Anthropic's form, errors too
 SERVER = "draftd"
 REQUEST_ID = "x-request-id"
 
@@ -67,9 +72,14 @@ class Pipeline:
             return False
         return head.path in COMPLETIONS
 
+    def is_preflight(self, head: RequestHead) -> bool:
+        """Whether a browser asks what a page may send: the headers that every answer has are all that it wants."""
+        return is_preflight(head.method, head.headers, self._guard.origins)
+
     def complete(self, exchange: ClientExchange) -> Awaitable[None]:
         """Handle a request for a completion."""
-        return self._proxy.handle(exchange, COMPLETIONS[exchange.head.path])
+        dialect = COMPLETIONS[exchange.head.path]
+        return self._proxy.handle(translated(exchange, dialect), dialect)
 
     async def run(self, exchange: Exchange, handle: Callable[[Exchange], Awaitable[None]]) -> None:
         """Answer one request by `handle`, which may raise.
@@ -77,8 +87,10 @@ class Pipeline:
         Raises CancelledError if the client has left or does not read: then nobody is there to be answered.
         """
         began = time.monotonic()
-        exchange.headers |= identity()
-        self._allow_origin(exchange)
+        head = exchange.head
+        exchange.headers |= identity() | answer_headers(head.method, head.headers, self._guard.origins)
+        if head.path.startswith(MESSAGES):  # where Anthropic's clients look for it
+            exchange.headers["request-id"] = exchange.headers[REQUEST_ID]
         status = CLIENT_LEFT
         try:
             status = await self._status_of(exchange, handle)
@@ -103,18 +115,6 @@ class Pipeline:
             return await _fail(exchange, DraftdError("a fault in draftd; its log has the details"))
         return exchange.status
 
-    def _allow_origin(self, exchange: ClientExchange) -> None:
-        """Let pages of the origins that the settings name read the answer; by default there are none."""
-        origin = exchange.head.headers.get("Origin")
-        if origin is None or origin not in self._guard.origins:
-            return
-        exchange.headers |= {"Access-Control-Allow-Origin": origin, "Vary": "Origin"}
-        if exchange.head.method == "OPTIONS":
-            exchange.headers |= {
-                "Access-Control-Allow-Methods": "GET, POST",
-                "Access-Control-Allow-Headers": "Authorization, Content-Type",
-            }
-
     def _count(self, exchange: ClientExchange, status: int, seconds: float) -> None:
         path = exchange.head.path
         if path in COMPLETIONS:
@@ -135,10 +135,14 @@ def too_large(limits: Limits) -> RequestError:
 
 async def _fail(exchange: ClientExchange, error: DraftdError) -> int:
     """Answer with an error: with its status as long as nothing was sent, else with an event and no end mark."""
+    of_messages, request_id = exchange.head.path.startswith(MESSAGES), exchange.headers[REQUEST_ID]
     if exchange.begun:
-        await exchange.write(error_event(error))
+        await exchange.write(
+            messages_errors.error_event(error, request_id) if of_messages else error_event(error)
+        )
         exchange.cut()
     else:
         exchange.headers |= error_headers(error)
-        await exchange.answer(status_of(error), json.dumps(error_body(error)).encode())
+        body = messages_errors.error_body(error, request_id) if of_messages else error_body(error)
+        await exchange.answer(status_of(error), json.dumps(body).encode())
     return status_of(error)

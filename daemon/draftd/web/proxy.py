@@ -14,12 +14,16 @@ from draftd.protocol import PROFILE_HEADER
 from draftd.telemetry.metrics import Metrics
 from draftd.web import json_codec, worker_http
 from draftd.web.admission import Admission
-from draftd.web.answer_stream import DONE, Answer, BrokenAnswerError, Relay
+from draftd.web.answer import Answer
+from draftd.web.answer_models import BrokenAnswerError
+from draftd.web.answer_stream import Relay
+from draftd.web.body_reader import BodyReader
 from draftd.web.client import ClientExchange, StreamReply
-from draftd.web.request_body import Endpoint, Forward, parse_body, prepare
+from draftd.web.request_body import Endpoint, Forward
+from draftd.web.routed_request import Dialect, Refused
 from draftd.web.router import Router
-from draftd.web.worker_http import WorkerConnection
-from draftd.workers.command import HOST, upstream_model
+from draftd.web.worker_http import IN_THE_MIDDLE, BrokenOffError, WorkerConnection
+from draftd.workers.command import HOST
 from draftd.workers.supervisor import Supervisor
 from draftd.workers.usage import Lease
 from draftd.workers.worker import Worker
@@ -28,6 +32,9 @@ log = structlog.get_logger("proxy")
 
 PATHS: dict[Endpoint, str] = {"chat.completions": "/v1/chat/completions", "completions": "/v1/completions"}
 MAX_NOTICE = 1.0  # seconds until the death of a worker is noticed
+# Seconds that a request whose connection broke off waits to hear whether its worker has ended. It usually takes a
+# few thousandths of one; after that the error says no more than what is known.
+MAX_DOUBT = 0.4
 
 
 @dataclass(slots=True)
@@ -63,6 +70,7 @@ class Proxy:
         router: Router,
         supervisor: Supervisor,
         metrics: Metrics,
+        bodies: BodyReader,
         keepalive: float,
         on_change: Callable[[], None],
     ) -> None:
@@ -70,6 +78,7 @@ class Proxy:
         self._supervisor = supervisor
         self._metrics = metrics
         self._keepalive = keepalive
+        self._bodies = bodies
         self._on_change = on_change
         self._admissions: dict[Worker, Admission] = {}
         self._refusing = False
@@ -103,7 +112,7 @@ class Proxy:
         """Return when no request is open."""
         await self._idle.wait()
 
-    async def handle(self, exchange: ClientExchange, endpoint: Endpoint) -> None:
+    async def handle(self, exchange: ClientExchange, dialect: Dialect) -> None:
         """Answer one request. Raises DraftdError, also when a part of a stream has been sent."""
         if self._refusing:
             raise WorkerError("draftd is stopping", code="stopping", retry_after=5)
@@ -111,22 +120,21 @@ class Proxy:
         self._idle.clear()
         self._on_change()
         try:
-            await self._handle(exchange, endpoint)
+            await self._handle(exchange, dialect)
         finally:
             self.open_requests -= 1
             self._on_change()
             if not self.open_requests:
                 self._idle.set()
 
-    async def _handle(self, exchange: ClientExchange, endpoint: Endpoint) -> None:
-        body = parse_body(await exchange.body())
-        table = self._router.table
-        profile = table.resolve(body.get("model"))
-        exchange.profile = exchange.headers["x-draftd-profile"] = profile.name
-        client_model = body.get("model") or profile.name
-        prompt = table.profiles.prompt_of(profile)
-        forward = prepare(body, endpoint, profile, prompt, upstream_model(profile), client_model)
-        call = Call(profile.name, forward, exchange.headers)
+    async def _handle(self, exchange: ClientExchange, dialect: Dialect) -> None:
+        routed = await self._bodies.read(await exchange.body(), dialect, self._router.table)
+        if routed.profile is not None:
+            exchange.profile = exchange.headers["x-draftd-profile"] = routed.profile
+        if isinstance(routed, Refused):
+            raise routed.error
+        forward = routed.forward
+        call = Call(routed.profile, forward, exchange.headers)
         if not forward.stream:
             await exchange.answer(200, await self._relay(call))
             return
@@ -163,38 +171,70 @@ class Proxy:
         async with worker.lease(call.name) as lease:
             call.headers["x-draftd-worker"] = f"{HOST}:{lease.port}"
             path, headers = PATHS[forward.endpoint], self._headers(call)
-            connection = await worker_http.post(lease.port, path, forward.payload, headers)
             try:
-                return await self._take_stream(connection, lease, call)
+                connection = await worker_http.post(lease.port, path, forward.payload, headers)
+                try:
+                    return await self._take_answer(connection, lease, call)
+                finally:
+                    connection.close()
+            except BrokenOffError as error:
+                lives = await _outlives(worker, lease, MAX_DOUBT)
+                raise (error if lives else error.ended()) from error.__cause__
             except BrokenAnswerError as error:
                 raise worker_http.broken(error) from error
-            finally:
-                connection.close()
 
     def _headers(self, call: Call) -> dict[str, str]:
         """What the engine has to know beside the body."""
         shared = {PROFILE_HEADER: call.name} if self._supervisor.shares_with(call.name) else {}
         return {**shared, **call.forward.headers}
 
-    async def _take_stream(self, connection: WorkerConnection, lease: Lease, call: Call) -> bytes:
-        answer = Answer(call.forward.endpoint, call.forward.model)
+    async def _take_answer(self, connection: WorkerConnection, lease: Lease, call: Call) -> bytes:
+        answer = Answer(call.forward.endpoint, call.forward.model, call.headers.get("x-request-id", ""))
         relay = Relay(answer, streams=call.reply is not None, wants_usage=call.forward.wants_usage)
-        events = b""
-        while piece := await connection.read():
-            lease.progress()
-            events = relay.feed(piece)
-            if relay.tokens:
-                self._note_token(call)
-            if answer.complete:
-                self._count(call, answer.usage)
-                return events + DONE if call.reply is not None else json_codec.dumps(answer.whole())
-            if call.reply is not None and events:
-                await call.reply.send(events)
-            if relay.broken is not None:
-                raise relay.broken
-            if answer.done:
-                break
-        raise worker_http.truncated()
+        try:
+            while piece := await connection.read():
+                lease.progress()
+                events = relay.feed(piece)
+                if relay.tokens:
+                    self._note_token(call)
+                if answer.complete:
+                    return self._complete(call, relay, events)
+                await self._send(call, relay, events)
+                if answer.done:
+                    break
+        except BrokenOffError:
+            if answer.finish_reason is None:
+                raise
+        events = relay.finish()
+        if relay.tokens:
+            self._note_token(call)
+        if answer.finish_reason is not None and relay.broken is None:
+            return self._complete(call, relay, events)
+        await self._send(call, relay, events)
+        if answer.done:
+            raise BrokenAnswerError("it has no finish_reason")
+        raise BrokenOffError(
+            IN_THE_MIDDLE, "" if answer.begun else "the worker answered with nothing of an answer"
+        )
+
+    async def _send(self, call: Call, relay: Relay, events: bytes) -> None:
+        """Pass on what has come so far. Raises what is wrong with it."""
+        if call.reply is not None and events:
+            await call.reply.send(events)
+        if relay.broken is not None:
+            raise relay.broken
+
+    def _complete(self, call: Call, relay: Relay, events: bytes) -> bytes:
+        """The rest of an answer that has come whole."""
+        answer = relay.answer
+        if not call.forward.counts_only:
+            self._metrics.generation(
+                call.name,
+                prompt_tokens=answer.tokens("prompt_tokens"),
+                completion_tokens=answer.tokens("completion_tokens"),
+                seconds=call.generation_seconds(),
+            )
+        return events + relay.end() if call.reply is not None else json_codec.dumps(answer.whole())
 
     def _note_token(self, call: Call) -> None:
         call.last_token = time.monotonic()
@@ -202,11 +242,10 @@ class Proxy:
             call.first_token = call.last_token
             self._metrics.first_token(call.name, call.first_token - call.began)
 
-    def _count(self, call: Call, usage: dict[str, int] | None) -> None:
-        usage = usage or {}
-        self._metrics.generation(
-            call.name,
-            prompt_tokens=usage.get("prompt_tokens") or 0,
-            completion_tokens=usage.get("completion_tokens") or 0,
-            seconds=call.generation_seconds(),
-        )
+
+async def _outlives(worker: Worker, lease: Lease, limit: float) -> bool:
+    """Whether the child still serves after `limit` seconds; no is said as soon as it is known."""
+    deadline = time.monotonic() + limit
+    while worker.serves(lease.child) and (left := deadline - time.monotonic()) > 0:
+        await worker.until_changed(left)
+    return worker.serves(lease.child)

@@ -10,65 +10,27 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, NoReturn
-
-from pydantic import AfterValidator, ConfigDict, Field, ValidationError
+from typing import Any, Literal, NoReturn
 
 from draftd.errors import RequestError
-from draftd.profile_tables import RequestDefaults
-from draftd.profiles import MAX_AUTO_DRAFT, MAX_DRAFT_TOKENS, Profile
+from draftd.profiles import MAX_AUTO_DRAFT, Profile
 from draftd.protocol import (
     AUTO_DRAFT,
+    COUNT_FIELD,
     DRAFT_HEADER,
     DRAFTERS_HEADER,
     LOGIT_BIAS_FIELD,
-    MAX_TOP_LOGPROBS,
     MODEL_DRAFTER,
 )
 from draftd.web import chat_messages, json_codec
+from draftd.web.dialects.field_table import Table
+from draftd.web.dialects.fields import CHAT, FUNCTION, STREAM_OPTIONS, TEXT, TOOL
 
 Endpoint = Literal["chat.completions", "completions"]
 
-# Fields that would make mlx_lm.server load other weights.
-_LOADERS = ("adapters", "draft_model")
-# Arguments of apply_chat_template that are not the template's own: they change what it returns, which ends
-# mlx_lm.server's generation thread, or the template itself.
-_TEMPLATE_ARGUMENTS = frozenset({
-    "conversation", "tools", "chat_template", "add_generation_prompt", "continue_final_message", "tokenize",
-    "padding", "truncation", "max_length", "return_tensors", "return_dict", "return_assistant_tokens_mask",
-    "tokenizer_kwargs", "sanitize_control_tokens",
-})  # fmt: skip
+TABLES: Mapping[Endpoint, Table] = {"chat.completions": CHAT, "completions": TEXT}
 # A top_k of the vocabulary's size or more ends the generation thread; as large as this it has no effect.
 _MAX_TOP_K = 1000
-# mlx_lm.server writes outside its memory for a token that it does not have. Our engine, which knows the tokens,
-# takes a bias under this name and refuses what is unknown; mlx_lm.server by itself ignores the name.
-
-
-def _for_the_template(value: dict[str, Any]) -> dict[str, Any]:
-    if taken := _TEMPLATE_ARGUMENTS & value.keys():
-        raise ValueError(f"must not hold {', '.join(sorted(taken))}")
-    return value
-
-
-class RequestFields(RequestDefaults):
-    """The fields that are checked, beside those that a profile's defaults may have; others pass as they are."""
-
-    model_config = ConfigDict(extra="ignore")
-
-    n: Literal[1] = 1
-    stream: bool = False
-    stream_options: dict[str, Any] | None = None
-    max_completion_tokens: int = Field(1, ge=1)
-    num_draft_tokens: Annotated[int, Field(ge=0, le=MAX_DRAFT_TOKENS)] | Literal["auto"] = 0
-    drafters: list[Literal["lookup", "model"]] | None = None
-    repetition_context_size: int = Field(0, ge=0, le=100_000)
-    presence_context_size: int = Field(0, ge=0, le=100_000)
-    frequency_context_size: int = Field(0, ge=0, le=100_000)
-    logprobs: bool | Annotated[int, Field(ge=0, le=MAX_TOP_LOGPROBS)] = False
-    top_logprobs: int = Field(0, ge=0, le=MAX_TOP_LOGPROBS)
-    logit_bias: dict[str, float] | None = None
-    tools: list[dict[str, Any]] | None = None
-    chat_template_kwargs: Annotated[dict[str, Any], AfterValidator(_for_the_template)] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +38,7 @@ class Forward:
     """What to send to the worker, and what the client wants back.
 
     `stream` is how the client wants the answer. The worker always streams: so it is seen that it gets on.
-    `headers` are for our engine.
+    `headers` are for our engine. With `counts_only` the worker reads nothing of the prompt.
     """
 
     payload: bytes
@@ -85,6 +47,7 @@ class Forward:
     stream: bool
     wants_usage: bool
     headers: Mapping[str, str]
+    counts_only: bool = False
 
 
 def parse_body(raw: bytes) -> dict[str, Any]:
@@ -126,39 +89,51 @@ def prepare(
     client_model: str,
 ) -> Forward:
     """The request for the worker. Raises RequestError (400) with the field at fault."""
-    fields = {k: _whole(v) for k, v in body.items() if v is not None and k not in _LOADERS}
-    asked = _check(fields)
+    foreign = bool(profile.command)
+    fields = TABLES[endpoint].checked(body, foreign=foreign)
+    options = STREAM_OPTIONS.checked(fields.get("stream_options", {}), "stream_options.")
+    if "tools" in fields:
+        fields["tools"] = [_tool(tool, f"tools[{n}]", foreign) for n, tool in enumerate(fields["tools"])]
+    stream = fields.get("stream", False)
+    if foreign:
+        if fields.pop(COUNT_FIELD, False):  # unknown to it: it reads the prompt, and says how long it was
+            fields.pop("max_completion_tokens", None)
+            fields["max_tokens"] = 1
+    else:
+        fields = _with_an_effect(fields, TABLES[endpoint])
     _fill_in(fields, profile)
     headers = _drafting(fields, profile)
-    if not profile.command:
+    if not foreign:
         _suit_mlx(fields)
     if endpoint == "chat.completions":
         fields["messages"] = chat_messages.with_system_prompt(
-            chat_messages.checked(fields, parts=bool(profile.command)), prompt, profile.system_prompt_mode
+            chat_messages.checked(fields, foreign=foreign), prompt, profile.system_prompt_mode
         )
     else:
-        fields["prompt"] = _text_prompt(fields)
+        fields["prompt"] = _text_prompt(fields, foreign)
     fields |= {"model": upstream_model, "stream": True, "stream_options": {"include_usage": True}}
-    wants_usage = bool((asked.stream_options or {}).get("include_usage"))
-    return Forward(_encode(fields), endpoint, client_model, asked.stream, wants_usage, headers)
+    wants_usage, counts_only = options.get("include_usage", False), fields.get(COUNT_FIELD, False)
+    return Forward(_encode(fields), endpoint, client_model, stream, wants_usage, headers, counts_only)
 
 
-def _whole(value: Any) -> Any:
-    """5.0 is a whole number in JSON."""
-    return int(value) if isinstance(value, float) and value.is_integer() else value
+def _tool(tool: dict[str, Any], place: str, foreign: bool) -> dict[str, Any]:
+    made = TOOL.checked(tool, f"{place}.", foreign=foreign)
+    if "function" in made:
+        made["function"] = FUNCTION.checked(made["function"], f"{place}.function.", foreign=foreign)
+    if not foreign and "name" not in made.get("function", {}):
+        raise RequestError(400, f"{place} must have a function with a name", param=place)
+    return made
 
 
-def _check(fields: dict[str, Any]) -> RequestFields:
-    """The checked fields, which also stand in `fields` with the type they are to have."""
-    try:
-        asked = RequestFields.model_validate(fields)
-    except ValidationError as error:
-        detail = error.errors(include_url=False, include_input=False, include_context=False)[0]
-        name = str(detail["loc"][0])
-        reason = detail["msg"].removeprefix("Value error, ").replace("Input should", "must", 1)
-        raise RequestError(400, f"{name} {reason}", param=name) from error
-    fields |= {name: getattr(asked, name) for name in asked.model_fields_set}
-    return asked
+def _with_an_effect(fields: dict[str, Any], table: Table) -> dict[str, Any]:
+    """What is left for a worker of our own, which gets nothing that it does not use."""
+    if fields.get("tool_choice") == "none":
+        fields.pop("tools", None)
+    if fields.get("top_logprobs") and fields.get("logprobs", False) is False:
+        raise RequestError(400, "top_logprobs needs logprobs to be true", param="top_logprobs")
+    if {"max_tokens", "max_completion_tokens"} <= fields.keys():
+        fields["max_completion_tokens"] = min(fields.pop("max_tokens"), fields["max_completion_tokens"])
+    return table.effective(fields)
 
 
 def _fill_in(fields: dict[str, Any], profile: Profile) -> None:
@@ -200,26 +175,28 @@ def _suit_mlx(fields: dict[str, Any]) -> None:
     """Change what OpenAI's API allows and mlx_lm.server refuses, ignores, or dies of."""
     if bias := fields.pop("logit_bias", None):
         fields[LOGIT_BIAS_FIELD] = bias
-    if fields.get("tool_choice") == "none":
-        fields.pop("tools", None)
     if "seed" in fields:
         fields["seed"] %= 2**64
     if "top_k" in fields:
-        fields["top_k"] = min(fields["top_k"], _MAX_TOP_K)
+        fields["top_k"] = max(0, min(fields["top_k"], _MAX_TOP_K))
     logprobs = fields.pop("logprobs", False)
     top = fields.pop("top_logprobs", 0)
     if not isinstance(logprobs, bool):  # /v1/completions gives the number here
-        logprobs, top = True, logprobs
+        logprobs, top = True, max(logprobs, top)
     if logprobs:
         fields |= {"logprobs": True, "top_logprobs": top}
 
 
-def _text_prompt(fields: dict[str, Any]) -> str:
+def _text_prompt(fields: dict[str, Any], foreign: bool) -> Any:
+    """One text. Another server may also take one list of token ids."""
     prompt = fields.get("prompt")
-    if isinstance(prompt, list) and len(prompt) == 1:
+    if isinstance(prompt, list) and len(prompt) == 1 and not isinstance(prompt[0], int):
         prompt = prompt[0]
+    if foreign and isinstance(prompt, list) and prompt and all(type(token) is int for token in prompt):
+        return prompt
     if not isinstance(prompt, str) or not prompt:
-        raise RequestError(400, "prompt must be a text, and not empty", param="prompt")
+        text = "prompt must be a text, and not empty; lists of several texts or of tokens are not supported"
+        raise RequestError(400, text, param="prompt")
     return prompt
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from types import MappingProxyType
 
 from draftd.errors import RequestError
 from draftd.profiles import Profile, ProfileSet
@@ -29,7 +28,7 @@ class RoutingTable:
     def __init__(self, profiles: ProfileSet, default: str) -> None:
         self.profiles = profiles
         table = {alias: profile for profile in profiles.profiles.values() for alias in profile.aliases}
-        self._table: Mapping[str, Profile] = MappingProxyType(table | dict(profiles.profiles))
+        self._table: Mapping[str, Profile] = table | dict(profiles.profiles)
         self.default = self._default_of(default)
 
     def _default_of(self, name: str) -> Profile | None:

@@ -153,6 +153,25 @@ def models(profiles: Iterable[Profile], created: int) -> dict[str, Any]:
     return {"object": "list", "data": [model(profile, created) for profile in profiles]}
 
 
+def messages_models(profiles: Iterable[Profile], created: float) -> dict[str, Any]:
+    """The body of /v1/models in Anthropic's form. `created` is in epoch seconds.
+
+    Claude Code offers only models whose names begin with claude or anthropic, which an alias can.
+    """
+    same = {"type": "model", "created_at": iso(created), "lifecycle": "active"}
+    data = [
+        {**same, "id": name, "display_name": name}
+        for profile in profiles
+        for name in (profile.name, *profile.aliases)
+    ]
+    ends = (
+        {"first_id": data[0]["id"], "last_id": data[-1]["id"]}
+        if data
+        else {"first_id": None, "last_id": None}
+    )
+    return {"data": data, "has_more": False, **ends}
+
+
 def iso(epoch: float) -> str:
     """Epoch seconds as ISO 8601 in UTC, to the second."""
     return datetime.fromtimestamp(epoch, UTC).isoformat(timespec="seconds")

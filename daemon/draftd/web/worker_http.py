@@ -9,15 +9,17 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import json
 import select
 import socket
+import time
 from collections.abc import Mapping
+from contextlib import suppress
 
 import httptools
 
-from draftd.errors import DraftdError, RequestError, WorkerError
-from draftd.web.answer_stream import BrokenAnswerError
+from draftd.errors import WorkerError
+from draftd.web.answer_models import BrokenAnswerError
+from draftd.web.worker_errors import refusal
 from draftd.workers.command import HOST
 
 MAX_READ = 64 * 1024  # bytes
@@ -27,7 +29,9 @@ BURST = 2048  # bytes
 BURST_PAUSE = 0.002  # seconds
 MAX_BUFFERED = 4 * MAX_READ  # bytes of an answer that wait here for a client that reads slowly
 MAX_ERROR = 64 * 1024  # bytes of an error's body that are read
+ERROR_TIMEOUT = 5.0  # seconds that an error's body may take; a server may keep its connection
 CONNECT_TIMEOUT = 5.0  # seconds
+BEFORE, IN_THE_MIDDLE = "before it answered", "in the middle of its answer"
 _HEAD = (
     "POST {path} HTTP/1.1\r\nHost: {host}:{port}\r\nContent-Type: application/json\r\n"
     "Content-Length: {length}\r\nConnection: close\r\n{more}\r\n"
@@ -38,16 +42,36 @@ class NotSentError(WorkerError):
     """Nobody took the connection: nothing was sent, so the request may be sent again."""
 
 
+class NotHTTPError(OSError):
+    """What comes over the connection cannot be read."""
+
+
+class BrokenOffError(WorkerError):
+    """The connection ended before the answer did: BEFORE the answer began, or IN_THE_MIDDLE of it.
+
+    Whether the worker has ended as well is not known here. The message is for one that has not.
+    """
+
+    def __init__(self, when: str, message: str = "") -> None:
+        super().__init__(message or f"the worker broke off {when}", status=502, code="bad_answer")
+        self.when = when
+
+    def ended(self) -> WorkerError:
+        """The error for a worker that has ended."""
+        return WorkerError(f"the worker ended {self.when}", status=502, code="worker_lost")
+
+
 async def post(port: int, path: str, payload: bytes, headers: Mapping[str, str]) -> WorkerConnection:
-    """Send a request; returns its connection once the worker has answered with status 200. Close it in the end.
+    """Send a request; returns its connection once the worker has answered with status 2xx. Close it in the end.
 
     `headers` are added to those that every request has. Raises NotSentError, RequestError or WorkerError.
     """
     connection = await connect(port)
     try:
         await connection.send(port, path, payload, headers)
-        if connection.status != 200:
-            raise _refusal(connection.status, await connection.read_error())
+        if not 200 <= connection.status < 300:
+            body = await connection.read_error()
+            raise refusal(connection.status, connection.head, body, time.time())
     except BaseException:
         connection.close()
         raise
@@ -64,7 +88,7 @@ async def connect(port: int) -> WorkerConnection:
             connection.close()
             raise
     except OSError as error:
-        raise NotSentError("the worker has just ended", code="worker_lost", retry_after=1) from error
+        raise NotSentError(f"no connection to the worker: {error.strerror}", retry_after=1) from error
     return connection
 
 
@@ -83,6 +107,7 @@ class WorkerConnection:
         self._error: OSError | None = None
         self._news: asyncio.Future[None] | None = None
         self.status = 0  # until the headers have come
+        self.head = b""  # the bytes that brought them
 
     async def connect(self, port: int) -> None:
         """Raises OSError."""
@@ -106,7 +131,7 @@ class WorkerConnection:
             self._loop.remove_writer(self._socket.fileno())
 
     async def send(self, port: int, path: str, payload: bytes, headers: Mapping[str, str]) -> None:
-        """Send the request and wait for the headers of the answer. Raises WorkerError if they do not come."""
+        """Send the request and wait for the headers of the answer. Raises BrokenOffError if they do not come."""
         more = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
         head = _HEAD.format(path=path, host=HOST, port=port, length=len(payload), more=more)
         data = head.encode() + payload
@@ -120,15 +145,14 @@ class WorkerConnection:
             if not self.status:
                 raise self._error or ConnectionResetError("no answer")
         except OSError as error:
-            text = "the worker ended before it answered"
-            raise WorkerError(text, status=502, code="worker_lost") from error
+            raise BrokenOffError(BEFORE, _not_http(error)) from error
 
     async def read(self) -> bytes:
-        """What has come since the last call, or comes next; b"" at the end. Raises WorkerError if it breaks off."""
+        """What has come since the last call, or comes next; b"" at the end. Raises BrokenOffError."""
         while not self._chunks and not self._ended:
             await self._until_news()
         if not self._chunks and self._error is not None:
-            raise truncated() from self._error
+            raise BrokenOffError(IN_THE_MIDDLE) from self._error
         data = self._chunks[0] if len(self._chunks) == 1 else b"".join(self._chunks)
         self._chunks.clear()
         self._buffered = 0
@@ -138,11 +162,10 @@ class WorkerConnection:
     async def read_error(self) -> bytes:
         """The body of an error, or what comes of it."""
         body = bytearray()
-        try:
-            while len(body) < MAX_ERROR and (piece := await self.read()):
-                body += piece
-        except WorkerError:
-            return b""
+        with suppress(BrokenOffError, TimeoutError):
+            async with asyncio.timeout(ERROR_TIMEOUT):
+                while len(body) < MAX_ERROR and (piece := await self.read()):
+                    body += piece
         return bytes(body)
 
     def close(self) -> None:
@@ -174,6 +197,8 @@ class WorkerConnection:
     def _on_readable(self) -> None:
         try:
             if data := self._socket.recv(MAX_READ):
+                if not self.status and len(self.head) < MAX_ERROR:
+                    self.head += data
                 self._parser.feed_data(data)
                 if len(data) >= BURST:
                     self._pause = self._loop.call_later(BURST_PAUSE, self._after_pause)
@@ -185,7 +210,7 @@ class WorkerConnection:
             self._error, self._ended = error, True
         except httptools.HttpParserError as error:
             if not self._ended:
-                self._error, self._ended = OSError(f"the worker does not speak HTTP: {error}"), True
+                self._error, self._ended = NotHTTPError(f"the worker does not speak HTTP: {error}"), True
         if self._ended or self._pause is not None or self._buffered > MAX_BUFFERED:
             self._stop_reading()
         if self._news is not None:
@@ -194,8 +219,9 @@ class WorkerConnection:
     # --- called by the parser -------------------------------------------------------------------------------
 
     def on_headers_complete(self) -> None:
-        """The status is known."""
-        self.status = self._parser.get_status_code()
+        """The status is known, unless it is one of those that come before the answer (1xx)."""
+        status = self._parser.get_status_code()
+        self.status = status if status >= 200 else 0
 
     def on_body(self, data: bytes) -> None:
         """A piece of the body, without the marks of its chunks."""
@@ -204,7 +230,11 @@ class WorkerConnection:
 
     def on_message_complete(self) -> None:
         """The end of an answer with a length."""
-        self._ended = True
+        self._ended = self.status > 0
+
+
+def _not_http(error: OSError) -> str:
+    return "what the worker answered is not HTTP" if isinstance(error, NotHTTPError) else ""
 
 
 def _writable_now(sock: socket.socket) -> bool:
@@ -218,34 +248,6 @@ def _set(future: asyncio.Future[None]) -> None:
         future.set_result(None)
 
 
-def truncated() -> WorkerError:
-    """The error for an answer that breaks off, or ends without its end mark."""
-    return WorkerError("the worker ended in the middle of its answer", status=502, code="worker_lost")
-
-
 def broken(error: BrokenAnswerError) -> WorkerError:
     """The error for an answer that is not what it should be."""
     return WorkerError(f"the worker's answer was broken: {error}", status=502, code="bad_answer")
-
-
-def _refusal(status: int, raw: bytes) -> DraftdError:
-    """Our engine says what is at fault. mlx_lm.server says 404 for whatever goes wrong while it reads a request."""
-    fields = _error(raw)
-    message = fields.get("message") or f"the worker answered with status {status}"
-    if "generation thread died" in message:
-        return WorkerError("the worker's generation thread died", status=502, code="worker_lost")
-    if status in {400, 404, 422}:
-        return RequestError(400, message, code=fields.get("code"), param=fields.get("param"))
-    if status in {429, 503}:
-        return WorkerError(message, retry_after=1)
-    return WorkerError(message, status=502, code="bad_answer")
-
-
-def _error(raw: bytes) -> dict[str, str]:
-    """The texts of `{"error": {"message": "...", "code": "...", "param": "..."}}`; the error may be the message."""
-    try:
-        error = json.loads(raw)["error"]
-    except (ValueError, KeyError, TypeError):
-        return {}
-    fields = error if isinstance(error, dict) else {"message": str(error)}
-    return {name: value for name, value in fields.items() if isinstance(value, str)}

@@ -74,13 +74,8 @@ def fingerprint(profile: Profile) -> str:
 def one_token_request(profile: Profile) -> dict[str, Any]:
     """The body of the readiness check. It drafts nothing, so that acceptance counts users' requests only."""
     body: dict[str, Any] = {
-        "model": upstream_model(profile),
+        "model": profile.upstream_model,
         "messages": [{"role": "user", "content": "hi"}],
         "max_tokens": 1,
     }
     return body | {"num_draft_tokens": 0} if profile.draft_model else body
-
-
-def upstream_model(profile: Profile) -> str:
-    """The model name that the worker expects: anything but this would make mlx_lm.server load other weights."""
-    return profile.model if profile.command else "default_model"

@@ -16,9 +16,10 @@ MAX_BACKOFF_WAIT = 10.0  # seconds of backoff that a new request waits out; beyo
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """A ready child for one request. Call `progress` whenever a part of the answer comes."""
+    """A ready child for one request. Call `progress` whenever a part of the answer comes. `child` is its number."""
 
     port: int
+    child: int
     progress: Callable[[], None]
 
 

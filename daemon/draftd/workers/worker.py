@@ -20,7 +20,7 @@ from typing import assert_never
 import structlog
 
 from draftd.profiles import Profile
-from draftd.sockets import holder_of
+from draftd.sockets import holders_of
 from draftd.workers import command, machine
 from draftd.workers.health import Watched, watch
 from draftd.workers.process import Child, contained, tell_fault
@@ -75,9 +75,7 @@ class Worker:
         self._usage = Usage()
         self._child: Child | None = None
         self._child_number = 0
-        self.watched: Watched | None = (
-            None  # the child, or the one that is being started; for what its engine says
-        )
+        self.watched: Watched | None = None  # what its engine says of the child, or of the one being started
         self._monitor: asyncio.Task[None] | None = None
         self._ticket = object()
         self._port: int | None = None
@@ -103,7 +101,7 @@ class Worker:
             port = await self._until_ready(name)
         try:
             with self._usage.serves():
-                yield Lease(port, self._usage.progress)
+                yield Lease(port, self._child_number, self._usage.progress)
         finally:
             if not self._usage.open and isinstance(self.state, Draining):
                 self.post(Drained())
@@ -126,6 +124,10 @@ class Worker:
         with suppress(TimeoutError):
             async with asyncio.timeout(limit):
                 await self._changed.wait()
+
+    def serves(self, child: int) -> bool:
+        """Whether the child with this number lives, and has not been told to end."""
+        return self._child_number == child and isinstance(self.state, Ready | Draining)
 
     def status(self) -> WorkerStatus:
         """The worker now."""
@@ -258,7 +260,7 @@ class Worker:
 
         try:
             self._port, skipped = self._services.ports.take(self)
-            self._notes = tuple([str(await asyncio.to_thread(holder_of, port)) for port in skipped])
+            self._notes = tuple([str(await asyncio.to_thread(holders_of, port)) for port in skipped])
             self._spawned_at = time.monotonic()
             limit = self._services.drain_timeout
             watched = self.watched = Watched(self._port, lambda: self.profile, self._usage, limit)

@@ -23,12 +23,15 @@ MARKS = {
 CALL = '<tool_call>{"name": "f"}</tool_call>'
 
 
-def text_of(stops: Sequence[str] = (), initial: str = NORMAL, marks: Any = MARKS) -> AnswerText:
+def text_of(
+    stops: Sequence[str] = (), initial: str = NORMAL, marks: Any = MARKS, *, one_call: bool = False
+) -> AnswerText:
     return AnswerText(
         Channels(marks and TextStateMachine(marks), initial),
         stops,
         lambda text: parse(json_tools.parse_tool_call, text, None),
         TokenSpans(),
+        one_call=one_call,
     )
 
 
@@ -73,6 +76,18 @@ def test_a_call_that_is_cut_off_is_text_and_a_whole_one_without_its_mark_a_call(
     answer = text_of()
     assert names(whole(answer, '<tool_call>{"name": "f"}')) == ["f"]
     assert answer.made_calls
+
+
+def test_the_only_call_ends_the_answer() -> None:
+    answer = text_of(["STOP"], one_call=True)
+    part = whole(answer, "a ST", f"{CALL}b", CALL, "c")
+    assert (part.content, names(part), answer.stopped) == ("a ST", ["f"], True)
+    both = [{"function": {"name": name}} for name in "fg"]
+    several = AnswerText(Channels(TextStateMachine(MARKS)), [], lambda _: both, one_call=True)
+    assert names(whole(several, CALL)) == ["f"]
+    bad = text_of(one_call=True)
+    part = whole(bad, "<tool_call>{</tool_call>", CALL)
+    assert (part.content, names(part)) == ("<tool_call>{</tool_call>", ["f"])
 
 
 def test_what_was_held_back_at_the_end_is_text() -> None:

@@ -6,6 +6,7 @@ import json
 import threading
 from itertools import islice
 from queue import Queue
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,9 +14,11 @@ from mlx_lm import server
 
 from draftd.engine.answers import presence
 from draftd.engine.answers.presence import LEFT_ATTRIBUTE, LeftError
+from draftd.engine.answers.timings import COUNT_ATTRIBUTE
 from draftd.engine.refusals import RefusedRequestError
 from tests.engine.answers.scripted import DEADLINE, Script, Turn, events, serving
 
+TOOLS = [{"type": "function", "function": {"name": "f"}}]
 CHAT, TEXT = "/v1/chat/completions", "/v1/completions"
 USAGE = {
     "prompt_tokens": 3,
@@ -66,6 +69,27 @@ def test_a_stop_text_ends_the_answer_and_the_generation_streamed_or_not(path: st
     assert all(turns.get().context.stopped.wait(DEADLINE) for _ in range(2))
 
 
+@pytest.mark.parametrize("path", [CHAT, TEXT])
+def test_the_last_chunk_and_a_whole_answer_have_the_timings(path: str) -> None:
+    def script(turn: Turn) -> None:
+        setattr(turn.context, COUNT_ATTRIBUTE, SimpleNamespace(proposed=4, accepted=1))
+        turn.tokens("one", " two")
+
+    told = [whole(script, path)]
+    for options in ({}, {"stream_options": {"include_usage": True}}):
+        *chunks, last, done = streamed(script, path, **options)
+        assert done == "[DONE]"
+        assert not any("timings" in chunk for chunk in chunks)
+        assert bool(last["choices"]) is not bool(options)
+        told.append(last)
+    for each in told:
+        timings = each["timings"]
+        assert (timings["cache_n"], timings["prompt_n"], timings["predicted_n"]) == (2, 1, 2)
+        assert (timings["draft_n"], timings["draft_n_accepted"]) == (4, 1)
+        assert timings["prompt_ms"] > 0
+        assert timings["predicted_ms"] > 0
+
+
 def test_mlx_is_told_of_no_stop_text() -> None:
     told: Queue[Any] = Queue()
 
@@ -97,16 +121,75 @@ def test_a_stop_that_cannot_be_heeded_is_refused(stop: Any) -> None:
 def test_a_call_is_told_whole_and_a_malformed_one_as_text() -> None:
     call, bad = '<tool_call>{"name": "f"}</tool_call>', "<tool_call>[5]</tool_call>"
     for told in (
-        whole(saying("a", call, ""))["choices"][0],
-        streamed(saying("a", call, ""))[-2]["choices"][0],
+        whole(saying("a", call, ""), tools=TOOLS)["choices"][0],
+        streamed(saying("a", call, ""), tools=TOOLS)[-2]["choices"][0],
     ):
         assert told["finish_reason"] == "tool_calls"
-    choice = whole(saying("a", bad, "b", ""))["choices"][0]
+    choice = whole(saying("a", bad, "b", ""), tools=TOOLS)["choices"][0]
     assert choice["finish_reason"] == "stop"
     assert choice["message"] == {"role": "assistant", "content": f"a{bad}b"}
-    chunks = streamed(saying("a", *bad, "b", ""))[:-1]
+    chunks = streamed(saying("a", *bad, "b", ""), tools=TOOLS)[:-1]
     assert "".join(chunk["choices"][0]["delta"].get("content", "") for chunk in chunks) == f"a{bad}b"
     assert chunks[-1]["choices"][0]["finish_reason"] == "stop"
+
+
+def test_the_last_chunk_names_the_stop_text_that_ended_the_answer() -> None:
+    chunks = streamed(saying("a", " STOP", ""), stop=["x", "STOP"])[:-1]
+    told = [chunk["choices"][0].get("stop_reason") for chunk in chunks]
+    assert told == [None] * (len(told) - 1) + ["STOP"]
+    assert all("stop_reason" not in chunk["choices"][0] for chunk in streamed(saying("a", ""), stop="x")[:-1])
+
+
+@pytest.mark.parametrize(("path", "form"), [(CHAT, "message"), (TEXT, "text")])
+def test_a_prompt_is_counted_and_nothing_generated(path: str, form: str) -> None:
+    def never(turn: Turn) -> None:
+        raise AssertionError("it has waited for its turn")
+
+    told = whole(never, path, count_only=True)
+    assert told["usage"] == {"prompt_tokens": 4, "completion_tokens": 0, "total_tokens": 4}
+    assert told["choices"][0][form] in ("", {"role": "assistant", "content": None})
+    *chunks, usage, done = streamed(never, path, count_only=True, stream_options={"include_usage": True})
+    assert [chunk["choices"][0]["finish_reason"] for chunk in chunks] == ["stop"]
+    assert (usage["usage"], usage["choices"], done) == (told["usage"], [], "[DONE]")
+
+
+def test_a_prompt_that_cannot_be_read_is_not_counted() -> None:
+    with serving(saying("a")) as served:
+        status, answer = served.ask(
+            count_only=True, messages=[{"role": "user", "content": [{"type": "image"}]}]
+        )
+    assert (status, "could not be read" in answer) == (400, True)
+
+
+def test_without_tools_there_is_no_call_whatever_the_model_writes() -> None:
+    call = '<tool_call>{"name": "f"}</tool_call>'
+    without: list[dict[str, Any]] = [{}, {"tools": []}]
+    for tools in without:
+        choice = whole(saying("a", call, "b", ""), **tools)["choices"][0]
+        assert (choice["finish_reason"], choice["message"]["content"]) == ("stop", f"a{call}b")
+        assert "tool_calls" not in choice["message"]
+
+
+def test_where_one_call_is_asked_for_the_generation_ends_after_it() -> None:
+    turns: Queue[Turn] = Queue()
+
+    def script(turn: Turn) -> None:
+        turns.put(turn)
+        turn.tokens(
+            '<tool_call>{"name": "f"}', "</tool_call>", '<tool_call>{"name": "g"}', "</tool_call>", ""
+        )
+
+    for parallel, called in ((False, ["f"]), (True, ["f", "g"])):
+        told = whole(script, tools=TOOLS, parallel_tool_calls=parallel)
+        calls = told["choices"][0]["message"]["tool_calls"]
+        assert [call["function"]["name"] for call in calls] == called
+        assert told["choices"][0]["finish_reason"] == "tool_calls"
+        assert told["usage"]["completion_tokens"] == (2 if called == ["f"] else 5)
+        assert turns.get().context.stopped.wait(DEADLINE)
+    chunks = streamed(script, tools=TOOLS, parallel_tool_calls=False)[:-1]
+    deltas = [chunk["choices"][0]["delta"] for chunk in chunks]
+    assert [call["function"]["name"] for delta in deltas for call in delta.get("tool_calls", [])] == ["f"]
+    assert chunks[-1]["choices"][0]["finish_reason"] == "tool_calls"
 
 
 def scored(turn: Turn) -> None:

@@ -38,6 +38,15 @@ def test_a_text_ends_where_a_stop_text_first_stands(
     assert fed(stops, pieces) == (given, stopped)
 
 
+def test_the_one_that_ended_the_text_is_known() -> None:
+    for pieces, matched in ((["xab", "c"], "abc"), (["xab", "d"], "b"), (["xa"], None)):
+        text = StopTexts(["b", "abc"])
+        for piece in pieces:
+            text.feed(piece)
+        text.finish()
+        assert text.matched == matched
+
+
 few = st.text("ab", max_size=3)
 
 

@@ -18,7 +18,7 @@ from draftd.profile_files import parse
 from draftd.profiles import Profile
 from tests.harness import FAKE_SERVER, LIMIT, chat
 
-COMMAND = (sys.executable, str(FAKE_SERVER), "--port", "{port}")
+COMMAND = (*FAKE_SERVER, "--port", "{port}")
 
 
 def scripted(name: str, *flags: str) -> Profile:

@@ -23,7 +23,7 @@ def shown(request: pytest.FixtureRequest) -> dict[str, str]:
 
 def test_every_client_is_told_the_address(shown: dict[str, str]) -> None:
     assert shown.keys() == CLIENTS.keys()
-    assert all(URL in text for text in shown.values())
+    assert all(URL.removesuffix("/v1") in text for text in shown.values())
     assert all("balanced" in text for text in shown.values())
 
 
@@ -53,6 +53,14 @@ def test_zed_is_a_key_of_its_settings(shown: dict[str, str]) -> None:
         ("balanced", 32768),
         ("fast", 4096),
     ]
+
+
+def test_claude_code_finds_its_address_without_v1_and_the_window(shown: dict[str, str]) -> None:
+    words = shlex.split(shown["claude"])
+    assert {f"ANTHROPIC_BASE_URL={URL.removesuffix('/v1')}", "CLAUDE_CODE_MAX_CONTEXT_TOKENS=32768"} < set(
+        words
+    )
+    assert (words[0], words[-1]) == ("export", "claude")
 
 
 def test_a_key_is_taken_from_its_variable() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -160,6 +161,21 @@ def test_what_cannot_be_read_is_told_and_left_alone(tmp_path: Path, data: bytes,
         change(file, {"a": 1})
     assert reason in str(caught.value)
     assert file.read_bytes() == data
+
+
+def test_a_byte_order_mark_stays(tmp_path: Path) -> None:
+    file = tmp_path / "opencode.json"
+    file.write_bytes(b'\xef\xbb\xbf{"theme": "x"}\n')
+    changed = change(file, {"model": "m"})
+    assert changed.after.startswith("\ufeff{")
+    assert json.loads(changed.after.removeprefix("\ufeff")) == {"theme": "x", "model": "m"}
+
+
+@pytest.mark.fault(73)
+def test_a_pipe_in_the_place_of_the_file_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "opencode.json")
+    with pytest.raises(ConfigError, match="it is a named pipe"):
+        change(tmp_path / "opencode.json", {"model": "m"})
 
 
 def test_a_file_that_cannot_be_written_stays_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -110,7 +110,7 @@ def test_where_all_is_well_the_doctor_says_what_it_looked_at_and_nothing_else() 
 AT_HUB = {"big": ModelOnDisk("big", local=False), "small": SMALL}
 PLAIN: dict[str, Any] = {"draft_model": None, "num_draft_tokens": None}
 LOOKING = profile("lookup", **PLAIN, drafters=("lookup",), autostart=False)
-NODE: tuple[str, int] = ("port 8080 is held by node (pid 77)", 77)
+NODE: tuple[str, tuple[int, ...]] = ("port 8080 is held by node (pid 77)", (77,))
 TABLE: list[tuple[str, dict[str, Any], Severity, str, str]] = [
     # what differs, and the finding's severity, what, and do
     ("old Python", {"versions": replace(MAC, python="3.10.1")}, ERROR, "Python 3.10.1 is too old", "install"),
@@ -130,11 +130,12 @@ TABLE: list[tuple[str, dict[str, Any], Severity, str, str]] = [
         "mlx-lm is not installed",
         "uv pip install",
     ),
-    ("misfit", {"versions": replace(MAC, mlx="0.31.0")}, ERROR, "which wants >=0.32.2", "uv pip install"),
+    ("misfit", {"versions": replace(MAC, mlx="0.31.0")}, ERROR, "which needs >=0.32.2", "uv pip install"),
     ("new mlx-lm", {"versions": replace(MAC, mlx_lm="0.33.0")}, WARNING, "0.33.0 is not a 0.32", "<0.33"),
     ("Linux", {"versions": replace(MAC, system="Linux")}, NOTE, "mlx computes on the CPU", "Mac"),
     ("bad profile", {"config_error": "a.toml:3: no"}, ERROR, "a.toml:3: no", "draftd check"),
     ("no daemon", {"daemon": None}, NOTE, "no daemon is running", "draftd up"),
+    ("state folder", {"state_error": "others can write in /state"}, ERROR, "others can write", "see above"),
     ("stale note", {"stale_note": True}, NOTE, "left its note in /state", "--fix"),
     ("no cache", {"hub_cache": Path("/h"), "hub_cache_exists": False}, NOTE, "there is no /h", "--fix"),
     (
@@ -203,14 +204,14 @@ TABLE: list[tuple[str, dict[str, Any], Severity, str, str]] = [
     ),
     (
         "worker port",
-        {"ports": (WantedPort(8000, "worker", "workers", "port 8000 is held by x (pid 5)", 5),)},
+        {"ports": (WantedPort(8000, "worker", "workers", "port 8000 is held by x (pid 5)", (5,)),)},
         NOTE,
         "port 8000 is held by x (pid 5)",
         "nothing, or: kill 5",
     ),
     (
         "fixed port",
-        {"ports": (WantedPort(9000, "fixed", "p-max", "port 9000 is held by x (pid 5)", 5),)},
+        {"ports": (WantedPort(9000, "fixed", "p-max", "port 9000 is held by x (pid 5)", (5,)),)},
         WARNING,
         "port 9000 is held by x (pid 5)",
         "kill 5",
@@ -303,7 +304,7 @@ TABLE: list[tuple[str, dict[str, Any], Severity, str, str]] = [
             "unsupported": frozenset({"odd"}),
         },
         ERROR,
-        "knows no model type odd (small)",
+        "does not know the model type odd (small)",
         "update mlx-lm",
     ),
     (
@@ -314,7 +315,7 @@ TABLE: list[tuple[str, dict[str, Any], Severity, str, str]] = [
             "unsupported": frozenset({"odd"}),
         },
         ERROR,
-        "knows no model type odd (big)",
+        "does not know the model type odd (big)",
         "update mlx-lm",
     ),
     (

@@ -22,9 +22,11 @@ class AnswerForm:
     names: TokenNames | None
     _calls_sent: int = 0
 
-    def chunk(self, part: Part, finish_reason: str | None) -> dict[str, Any]:
-        """Return a chunk of a stream."""
+    def chunk(self, part: Part, finish_reason: str | None, stop_text: str | None = None) -> dict[str, Any]:
+        """Return a chunk of a stream. The last one may name the stop text that ended the answer, as vLLM's does."""
         choice: dict[str, Any] = {"index": 0, "finish_reason": finish_reason} | self._logprobs(part)
+        if stop_text is not None:
+            choice["stop_reason"] = stop_text
         if not self.chat:
             return self._body(TEXT, choice | {"text": part.content})
         delta: dict[str, Any] = {"role": "assistant"}

@@ -5,7 +5,8 @@ effect in reasoning, where models weigh the very words that are to end the answe
 most of them before they begin. Nor has it any in a tool call, of which a half is of use to nobody. OpenAI's own
 reasoning models take no `stop` at all. /v1/completions continues a text: there all is content, marks too.
 
-A tool call that cannot be parsed is content: the client gets what the model wrote, with the marks around it.
+A tool call that cannot be parsed is content: the client gets what the model wrote, with the marks around it. A
+client that takes one call at most (`parallel_tool_calls: false`) has its answer ended after the first.
 """
 
 from collections.abc import Callable, Sequence
@@ -37,7 +38,9 @@ class _OpenCall:
 
 
 class AnswerText:
-    """`parse` returns the calls in a tool call's text, None if it is malformed. `spans` keeps track of tokens."""
+    """`parse` returns the calls in a tool call's text, None if it is malformed. `spans` keeps track of tokens. With
+    `one_call` the first call is the end.
+    """
 
     def __init__(
         self,
@@ -45,19 +48,27 @@ class AnswerText:
         stop_texts: Sequence[str],
         parse: Callable[[str], list[dict[str, Any]] | None],
         spans: TokenSpans[Any] | None = None,
+        *,
+        one_call: bool = False,
     ) -> None:
         self._channels = channels
         self._stops = StopTexts(stop_texts)
         self._parse = parse
         self._spans = spans
+        self._one_call = one_call
         self._call: _OpenCall | None = None
         self._part = Part()
         self.made_calls = False
 
     @property
     def stopped(self) -> bool:
-        """Whether a stop text has ended the answer."""
-        return self._stops.stopped
+        """Whether a stop text has ended the answer, or the only call that it may make."""
+        return self._stops.stopped or (self._one_call and self.made_calls)
+
+    @property
+    def stop_text(self) -> str | None:
+        """The stop text that has ended the answer."""
+        return self._stops.matched
 
     def feed(self, text: str, token: Any = None) -> None:
         """Take the next token and the text that it brought."""
@@ -108,7 +119,7 @@ class AnswerText:
             self._show_content(call.raw)
         else:
             self._place(call.raw, content=False)
-            self._part.tool_calls += calls
+            self._part.tool_calls += calls[:1] if self._one_call else calls
             self.made_calls = True
 
     def _show_content(self, text: str) -> None:

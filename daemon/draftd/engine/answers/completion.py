@@ -15,6 +15,7 @@ from __future__ import annotations
 import functools
 import json
 import logging
+import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from http import HTTPStatus
@@ -22,17 +23,21 @@ from typing import Any
 
 from mlx_lm import server
 
-from draftd.engine.answers import stop_texts
+from draftd.engine.answers import reasoning_effort, stop_texts
 from draftd.engine.answers.answer_forms import AnswerForm, error_body, usage_of
-from draftd.engine.answers.answer_text import AnswerText
+from draftd.engine.answers.answer_text import AnswerText, Part
 from draftd.engine.answers.channels import Channels
 from draftd.engine.answers.logprobs import Chosen, TokenNames
 from draftd.engine.answers.presence import LEFT_ATTRIBUTE, Client, LeftError, looking
+from draftd.engine.answers.reasoning_effort import template_arguments
+from draftd.engine.answers.timings import COUNT_ATTRIBUTE, Timings
 from draftd.engine.answers.token_spans import TokenSpans
 from draftd.engine.answers.tool_calls import parse
+from draftd.engine.context_limit import count_prompt
+from draftd.engine.grammars.enforcing import take_form
 from draftd.engine.records import describe
 from draftd.engine.refusals import RefusedRequestError
-from draftd.protocol import MAX_TOP_LOGPROBS
+from draftd.protocol import COUNT_FIELD, MAX_TOP_LOGPROBS
 
 SAMPLING = ("temperature", "top_p", "top_k", "min_p", "xtc_probability", "xtc_threshold")
 PENALTIES = ("repetition", "presence", "frequency")
@@ -51,6 +56,11 @@ def handle_completion(self: Any, request: Any, stop_words: Any) -> None:
         try:
             stops = _stops(self.body.get("stop"))
             arguments = generation_arguments(self)
+            if self.body.get(COUNT_FIELD):
+                _send_count(self, client, request, count_prompt(self.response_generator, request, arguments))
+                return
+            if request.request_type == "chat":
+                take_form(arguments, self.body, self.response_generator.model_provider)
             with looking(lambda: setattr(arguments, LEFT_ATTRIBUTE, client.gone)):
                 context, responses = self.response_generator.generate(
                     request, arguments, functools.partial(_progress, self, client)
@@ -71,17 +81,25 @@ def handle_completion(self: Any, request: Any, stop_words: Any) -> None:
 
 
 def generation_arguments(handler: Any) -> Any:
-    """Return mlx_lm's GenerationArguments for what its APIHandler has read of a request."""
+    """Return mlx_lm's GenerationArguments for what its APIHandler has read of a request.
+
+    Raise RefusedRequestError if the chat template cannot do what is asked of it.
+    """
 
     def read(names: tuple[str, ...]) -> dict[str, Any]:
         return {name: getattr(handler, name) for name in names}
 
+    templated = template_arguments(
+        handler.chat_template_kwargs,
+        handler.body.get(reasoning_effort.FIELD),
+        handler.response_generator.model_provider.tokenizer,
+    )
     return server.GenerationArguments(
         model=server.ModelDescription(**{name: getattr(handler, theirs) for name, theirs in MODEL.items()}),
         sampling=server.SamplingArguments(**read(SAMPLING)),
         logits=server.LogitsProcessorArguments(**read(LOGITS)),
         stop_words=[],
-        **read(OTHERS),
+        **(read(OTHERS) | {"chat_template_kwargs": templated}),
     )
 
 
@@ -117,11 +135,14 @@ class _Answer:
         self._text = AnswerText(
             Channels(context.text_sm, context.initial_state) if chat else Channels(),
             stops,
-            lambda text: parse(context.tool_parser, text, request.tools),
+            # Without tools there is nothing to call: it is text, however much it looks like a call.
+            lambda text: parse(context.tool_parser, text, request.tools) if request.tools else None,
             None if self._names is None else TokenSpans(),
+            one_call=handler.body.get("parallel_tool_calls") is False,
         )
         self._begun = False  # whether any text has come
         self._count = 0
+        self._timings = Timings(time.perf_counter())
 
     def give(self, responses: Iterable[Any]) -> None:
         """Send the answer that mlx_lm's responses make. Raise LeftError if the client goes."""
@@ -137,11 +158,18 @@ class _Answer:
             self._fail(error)
             return
         usage = usage_of(len(self._context.prompt), self._count, self._context.prompt_cache_count)
+        figures = {"timings": self._told_timings()}
         if self._handler.stream:
-            self._end_stream(reason, usage)
+            self._end_stream(reason, usage, figures)
         else:
             whole = self._form.whole(self._text.take(), reason, usage)
-            _send(self._handler, self._client, HTTPStatus.OK, whole)
+            _send(self._handler, self._client, HTTPStatus.OK, whole | figures)
+
+    def _told_timings(self) -> dict[str, Any]:
+        context, drafts = self._context, getattr(self._context, COUNT_ATTRIBUTE, None)
+        return self._timings.told(
+            len(context.prompt), context.prompt_cache_count, self._count, time.perf_counter(), drafts
+        )
 
     def _follow(self, responses: Iterable[Any]) -> str:
         """Put the tokens together to the answer's text, and send it as it comes; return why it ends."""
@@ -149,6 +177,8 @@ class _Answer:
         for response in responses:
             self._client.expect()
             self._count += 1
+            if self._count == 1:
+                self._timings.first = time.perf_counter()
             self._text.feed(response.text, self._chosen(response))
             reason = response.finish_reason
             if self._text.stopped:
@@ -182,10 +212,13 @@ class _Answer:
     def _send_event(self, body: dict[str, Any]) -> None:
         self._client.write(f"data: {json.dumps(body)}\n\n".encode())
 
-    def _end_stream(self, reason: str, usage: dict[str, Any]) -> None:
-        self._send_event(self._form.chunk(self._text.take(), reason))
+    def _end_stream(self, reason: str, usage: dict[str, Any], figures: dict[str, Any]) -> None:
+        """Send the last chunks; the figures are on the very last."""
+        last = self._form.chunk(self._text.take(), reason, self._text.stop_text)
         if (self._handler.stream_options or {}).get("include_usage"):
-            self._send_event(self._form.usage_chunk(usage))
+            self._send_event(last)
+            last = self._form.usage_chunk(usage)
+        self._send_event(last | figures)
         self._client.write(b"data: [DONE]\n\n")
 
     def _fail(self, error: Exception) -> None:
@@ -193,6 +226,19 @@ class _Answer:
             self._send_event(error_body(describe(error)))
         else:
             _send_error(self._handler, self._client, HTTPStatus.INTERNAL_SERVER_ERROR, error)
+
+
+def _send_count(handler: Any, client: Client, request: Any, tokens: int) -> None:
+    """Answer with an empty text whose usage has the tokens of the prompt."""
+    form = AnswerForm(_head(handler), request.request_type == "chat", None)
+    usage = usage_of(tokens, 0, -1)
+    if not handler.stream:
+        _send(handler, client, HTTPStatus.OK, form.whole(Part(), "stop", usage))
+        return
+    client.begin(handler._set_stream_headers, HTTPStatus.OK)
+    for body in (form.chunk(Part(), "stop"), form.usage_chunk(usage)):
+        client.write(f"data: {json.dumps(body)}\n\n".encode())
+    client.write(b"data: [DONE]\n\n")
 
 
 def _stops(stop: Any) -> tuple[str, ...]:

@@ -24,12 +24,17 @@ def checked(stop: Any) -> tuple[str, ...]:
 
 
 class StopTexts:
-    """Takes a text in pieces, and gives what the client may have of it; `stopped`: a stop text has ended it."""
+    """Takes a text in pieces, gives what the client may have of it; `matched` is the stop text that ended it."""
 
     def __init__(self, texts: Sequence[str]) -> None:
         self._texts = tuple(texts)
         self._held = ""
-        self.stopped = False
+        self.matched: str | None = None
+
+    @property
+    def stopped(self) -> bool:
+        """Whether a stop text has ended the text."""
+        return self.matched is not None
 
     def feed(self, text: str) -> str:
         """Return what is certain to stand before any stop text."""
@@ -54,7 +59,7 @@ class StopTexts:
         return min((at for stop in self._texts if (at := text.find(stop)) >= 0), default=None)
 
     def _stop(self, text: str, at: int) -> str:
-        self.stopped, self._held = True, ""
+        self.matched, self._held = next(stop for stop in self._texts if text.startswith(stop, at)), ""
         return text[:at]
 
 

@@ -14,6 +14,10 @@ target model always all but the last token, or (on its own) all of it:
 Alone, the next token is being computed while the last one is given out, so that the device never waits. A draft
 model reads nothing meanwhile, the prompt included: it catches up when it is asked again, outside of what is timed.
 
+Under a grammar what it forbids is neither drafted nor chosen, and what it leaves no choice about is drafted without
+asking the policy. What may follow is known only once the tokens before are: so nothing is computed ahead, and a
+draft model is waited for at each of its tokens.
+
 Several requests take turns: `in_turns` says where one may be left for the others, with all that it has begun at an
 end, and how long that takes is not timed. Nothing is computed ahead then: others would wait for it.
 """
@@ -21,45 +25,27 @@ end, and how long that takes is not timed. Nothing is computed ahead then: other
 import time
 from collections.abc import Callable, Generator
 from contextlib import closing, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import takewhile
 from typing import Any
 
 import mlx.core as mx
 
+from draftd.engine.generation.drafters.grammar import Grammar
 from draftd.engine.generation.drafters.lookup import LookupDrafter
 from draftd.engine.generation.drafters.model import Draft, ModelDrafter
 from draftd.engine.generation.estimates import ALONE
-from draftd.engine.generation.parts import Deciding, Decision, Part, Pass, Ready, answer
+from draftd.engine.generation.parts import Deciding, Decision, Part, Pass, Ready, Token, answer, plain
 from draftd.engine.generation.policy import LENGTHS, REVIEW, Choice, DraftPolicy, Situation
 from draftd.engine.generation.reader import Reader
 from draftd.engine.generation.sampling import Logits, Rule
 from draftd.engine.generation.turns import Company, Pause
-from draftd.protocol import LOOKUP_DRAFTER, MODEL_DRAFTER
+from draftd.protocol import GRAMMAR_DRAFTER, LOOKUP_DRAFTER, MODEL_DRAFTER
 
+MAX_FORCED = 64  # tokens that a grammar leaves no choice about, in one round
+MAX_FORCED_IN_COMPANY = 8  # where other rows of the pass are padded to as many
 LOOK_BACK = 32  # tokens generated alone that are compared with what the draft model would have proposed
 MAX_LATE = 16  # unread tokens that a draft model reads within a round; more than that it reads before
-
-
-@dataclass(frozen=True, slots=True)
-class Token:
-    """One token of an answer. `logits` are those of the target model at its place, before they were shaped,
-    (vocabulary,).
-
-    `source` drafted it, ALONE means that the target model chose it; `drafter` and `proposed` are those of its
-    round.
-    """
-
-    token: int
-    logits: mx.array
-    source: str
-    drafter: str
-    proposed: int
-
-    def logprobs(self) -> mx.array:
-        """Return the normalised logits. Only where they are asked for: exponentials are dear on a CPU."""
-        logits = self.logits.astype(mx.float32)  # in bfloat16 a log-probability is right to a sixteenth only
-        return logits - mx.logsumexp(logits, axis=-1, keepdims=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +77,7 @@ class Generation:
     draft: ModelDrafter | None = None
     max_draft: int = 0
     lookup: LookupDrafter | None = None
+    grammar: Grammar | None = None
     check: Callable[[int], None] = lambda _: None
     company: Company = field(default_factory=Company)
     prompt_length: int = field(init=False)
@@ -133,25 +120,29 @@ class Generation:
         self.policy.begin()
         ahead: Ahead | None = None
         while self.left > 0:
+            if self.grammar and self.grammar.complete:
+                if not self.grammar.ends_with(self.text[-1]):
+                    yield self._end(self.grammar)
+                return
             found = self._find()
             now = self._situation(found)
-            decision: Decision = yield Deciding(self.policy, now, ahead is not None)
-            choice = self._possible(decision.choice)
+            decision = yield from self._decide(now, ahead=ahead is not None)
+            choice = decision.choice
             if choice.source == REVIEW:
                 yield from self._review()
                 continue
             if choice.source == MODEL_DRAFTER and (yield from self._let_draft_catch_up()) and decision.shared:
                 continue  # the others have gone on
             started = time.perf_counter()
-            if choice.source == ALONE or ahead is not None:
+            if not self.grammar and (choice.source == ALONE or ahead is not None):
                 goes_on = decision.goes_on and choice.source == ALONE
                 choice, ahead = Choice(ALONE), (yield from self._alone(ahead, goes_on=goes_on))
                 self._compare(found, 1)
             else:
-                yield from self._round(choice, found)
+                choice = yield from self._round(choice, found)
             took = time.perf_counter() - started
             self.seconds += took
-            if not decision.shared:
+            if not decision.shared and choice.source != GRAMMAR_DRAFTER:
                 self.policy.took(choice, now.depth, took)
                 if choice.source == ALONE:
                     self.target.pace.took(1, took)
@@ -162,6 +153,13 @@ class Generation:
         for count in reader.steps_to(end, self.text):
             self.check(count)
             yield Pause.READING if reader.position < end else Pause.ROUND
+
+    def _decide(self, now: Situation, *, ahead: bool) -> Generator[Part, Any, Decision]:
+        """Ask how to go on, unless a grammar leaves no choice."""
+        if forced := self._forced(self.grammar):
+            return Decision(forced, goes_on=False)
+        decision: Decision = yield Deciding(self.policy, now, ahead)
+        return replace(decision, choice=self._possible(decision.choice))
 
     def _find(self) -> Found | None:
         """Look up what may follow. It is taken down at once: the place may be gone once others had their turns."""
@@ -197,6 +195,8 @@ class Generation:
         self.text.append(token)
         if self.lookup:
             self.lookup.extend([token])
+        if self.grammar:
+            self.grammar.take(token)
 
     # --- alone -----------------------------------------------------------------------------------------------
 
@@ -255,43 +255,80 @@ class Generation:
             self.policy.would_have_kept(plain(shares))
         yield from self._let_draft_catch_up()
 
-    def _round(self, choice: Choice, found: Found | None) -> Generator[Token | Part, Any, None]:
-        """Give out what is kept of one draft, and the token after it."""
-        length, position = min(choice.length, self.left), self.position
-        drafting = self.draft if choice.source == MODEL_DRAFTER else None
-        readers = [self.target, *([drafting.reader] if drafting else [])]
-        self._rows = []
+    def _round(self, choice: Choice, found: Found | None) -> Generator[Token | Part, Any, Choice]:
+        """Give out what is kept of one draft, and the token after it; return what it came to.
+
+        Under a grammar there may be no draft, or a shorter one.
+        """
+        position = self.position
+        by_model = choice.source == MODEL_DRAFTER
         try:
-            draft = yield from self._propose(choice, found, length)
-            unread = self.target.begin_round(self.text)
-            read: mx.array = yield Pass(self.target, mx.concatenate([unread, *draft.tokens]))
-            logits = self.logits(read[-length - 1 :], self.text, draft.tokens)
-            drafted = mx.concatenate(draft.tokens)
-            q = mx.concatenate(draft.rows) if draft.rows else None
-            kept, token = self.rule.verify(self.rule.shape(logits, position), q, drafted, position)
-            yield Ready([kept, token, drafted, logits])
-            accepted, after, proposals = plain(kept), plain(token), plain(drafted)
-            self.policy.judged(choice.source, found.match if found else 0, length, accepted)
-            for place, proposal in enumerate(proposals[:accepted]):
-                self._take(proposal)
-                yield Token(proposal, logits[place], choice.source, choice.source, length)
+            draft = yield from self._propose(choice, found, min(choice.length, self.left))
+            proposed = len(draft.tokens)
+            choice = Choice(choice.source, proposed) if proposed else Choice(ALONE)
+            kept, after, logits = yield from self._verify(draft, position)
+            if choice.source not in (ALONE, GRAMMAR_DRAFTER):
+                self.policy.judged(choice.source, found.match if found else 0, proposed, len(kept))
+            for place, token in enumerate(kept):
+                self._take(token)
+                yield Token(token, logits[place], choice.source, choice.source, proposed)
         finally:
-            for reader in readers:
+            for reader in [self.target, *([self.draft.reader] if self.draft and by_model else [])]:
                 reader.end_round(len(self.text))
         if self.left > 0:
             self._take(after)
-            yield Token(after, logits[accepted], ALONE, choice.source, length)
-        if choice.source == MODEL_DRAFTER and found:
-            self._compare(found, min(accepted + 1, self.position - position))
+            yield Token(after, logits[len(kept)], ALONE, choice.source, proposed)
+        if found and choice.source != LOOKUP_DRAFTER:
+            self._compare(found, min(len(kept) + 1, self.position - position))
+        return choice
+
+    def _verify(self, draft: Draft, position: int) -> Generator[Part, Any, tuple[list[int], int, mx.array]]:
+        """Return the draft tokens that are kept, the token after them, and the target model's logits."""
+        unread = self.target.begin_round(self.text)
+        count = len(draft.tokens)
+        read: mx.array = yield Pass(self.target, mx.concatenate([unread, *draft.tokens]))
+        logits = self.logits(read[-count - 1 :], self.text, draft.tokens)
+        p = self.rule.shape(self._allowed(logits, draft), position)
+        if not count:
+            token = self.rule.draw(p, position)
+            yield Ready([token, logits])
+            self._rows = [*self._rows[1 - LOOK_BACK :], p] if self.draft else []
+            return [], plain(token)[0], logits
+        self._rows = []
+        drafted = mx.concatenate(draft.tokens)
+        kept, token = self.rule.verify(
+            p, mx.concatenate(draft.rows) if draft.rows else None, drafted, position
+        )
+        yield Ready([kept, token, drafted, logits])
+        return plain(drafted)[: plain(kept)], plain(token), logits
 
     def _propose(self, choice: Choice, found: Found | None, length: int) -> Generator[Part, Any, Draft]:
         if choice.source == MODEL_DRAFTER and self.draft:
-            return (yield from self.draft.proposing(self.text, length, self.position))
-        if found is None:
-            raise ValueError("a lookup that found nothing cannot draft")
-        return Draft([mx.array([token], mx.uint32) for token in found.tokens[:length]], [])
+            return (yield from self.draft.proposing(self.text, length, self.position, self.grammar))
+        tokens: list[int] = []
+        if choice.source == GRAMMAR_DRAFTER and self.grammar:
+            tokens = self.grammar.forced(length)
+        elif found and choice.source == LOOKUP_DRAFTER:
+            tokens = found.tokens[:length]
+            tokens = self.grammar.allowed(tokens) if self.grammar else tokens
+        return Draft([mx.array([token], mx.uint32) for token in tokens], [])
 
+    # --- under a grammar -------------------------------------------------------------------------------------
 
-def plain(numbers: mx.array) -> Any:
-    """Return an array as Python numbers, once it has been computed."""
-    return numbers.tolist()
+    def _forced(self, grammar: Grammar | None) -> Choice | None:
+        """Return the choice of what a grammar leaves no choice about; None if it leaves one."""
+        limit = MAX_FORCED_IN_COMPANY if self.company.crowded else MAX_FORCED
+        forced = len(grammar.forced(min(limit, self.left))) if grammar else 0
+        return Choice(GRAMMAR_DRAFTER, forced) if forced else None
+
+    def _allowed(self, logits: mx.array, draft: Draft) -> mx.array:
+        if not self.grammar:
+            return logits
+        mx.async_eval(logits)  # type: ignore[no-untyped-call]
+        return self.grammar.mask(logits, [plain(token)[0] for token in draft.tokens])
+
+    def _end(self, grammar: Grammar) -> Token:
+        """Give out the token that ends an answer to which nothing can be added: there is nothing to compute."""
+        self.text.append(grammar.end)
+        logits = mx.where(mx.arange(self.logits.vocabulary) == grammar.end, 0.0, -mx.inf)
+        return Token(grammar.end, logits, ALONE, ALONE, 0)

@@ -24,7 +24,7 @@ class LoadedModels:
         self.draft_caches = ModelCaches(draft) if draft is not None else None
         self._exact: dict[int, bool] = {}  # by the id of a model
         self._policies: dict[tuple[Any, ...], DraftPolicy] = {}
-        self._costs: dict[bool, CostModel] = {}
+        self._costs: dict[tuple[bool, bool], CostModel] = {}
         self._answers: dict[str | None, AnswerStore] = {}
         refusals = {
             caches.refusal for caches in (self.target_caches, self.draft_caches) if caches and caches.refusal
@@ -49,17 +49,24 @@ class LoadedModels:
         return self._exact[id(model)]
 
     def policy(
-        self, way: tuple[Any, ...], *, fixed: int | None, draws: bool, in_use: Iterable[DraftPolicy] = ()
+        self,
+        way: tuple[Any, ...],
+        *,
+        fixed: int | None,
+        draws: bool,
+        grammar: bool = False,
+        in_use: Iterable[DraftPolicy] = (),
     ) -> DraftPolicy:
-        """Return the policy of all requests that sample in the same way; `draws` tells whether they do at all.
+        """Return the policy of all requests that sample in the same way.
 
+        `draws` tells whether they do at all, and `grammar` whether one is asked before each token: both take time.
         For a request beside another one it is a policy that has learnt the same, and teaches it, but does not
         count the other one's tokens as its own.
         """
         key = (*way, fixed)
         if key not in self._policies:
             _forget_oldest(self._policies)
-            costs = self._costs.setdefault(draws, CostModel())
+            costs = self._costs.setdefault((draws, grammar), CostModel())
             self._policies[key] = DraftPolicy(costs, fixed)
         policy = self._policies[key]
         return replace(policy) if any(used is policy for used in in_use) else policy

@@ -8,11 +8,33 @@ get where a generation is on its own.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import mlx.core as mx
 
 from draftd.engine.generation.policy import Choice, DraftPolicy, Situation
 from draftd.engine.generation.reader import Reader
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """One token of an answer. `logits` are those of the target model at its place, before they were shaped,
+    (vocabulary,).
+
+    `source` drafted it, ALONE means that the target model chose it; `drafter` and `proposed` are those of its
+    round.
+    """
+
+    token: int
+    logits: mx.array
+    source: str
+    drafter: str
+    proposed: int
+
+    def logprobs(self) -> mx.array:
+        """Return the normalised logits. Only where they are asked for: exponentials are dear on a CPU."""
+        logits = self.logits.astype(mx.float32)  # in bfloat16 a log-probability is right to a sixteenth only
+        return logits - mx.logsumexp(logits, axis=-1, keepdims=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,3 +90,8 @@ def answer(part: Part, *, crowded: bool) -> Decision | mx.array | None:
         return part.reader.read(part.tokens)
     mx.eval(*part.arrays)
     return None
+
+
+def plain(numbers: mx.array) -> Any:
+    """Return an array as Python numbers, once it has been computed."""
+    return numbers.tolist()

@@ -27,7 +27,7 @@ from draftd.profiles import Profile
 _TETHER = 'exec 3<&0 </dev/null; { cat <&3; kill $$; } >/dev/null 2>&1 & exec 3<&-; exec "$@"'
 _POLL = 0.2  # seconds between looks at workers that load
 _MAX_EXIT_DELAY = 2.0  # seconds until the daemon reports that a worker ended under a request
-_MAX_STOP = 60.0  # seconds; the daemon drains and kills its workers within less
+_MAX_STOP = 60.0  # seconds; the daemon drains and kills its workers in less
 
 Rows = list[dict[str, Any]]
 

@@ -76,10 +76,20 @@ def _zed(offer: Offer, key: str) -> str:
     return f'{first}"language_models": {json.dumps(config, indent=2)}'
 
 
+def _claude(offer: Offer, key: str) -> str:
+    context = next(model.context for model in offer.models if model.name == offer.default)
+    return (
+        f"export ANTHROPIC_BASE_URL={offer.base_url.removesuffix('/v1')} ANTHROPIC_AUTH_TOKEN={key} \\\n"
+        f"  ANTHROPIC_MODEL={offer.default} CLAUDE_CODE_MAX_CONTEXT_TOKENS={context}\n"
+        "claude"
+    )
+
+
 CLIENTS: Mapping[str, Render] = {
     "curl": _curl,
     "openai": _openai,
     "continue": _continue,
     "aider": _aider,
     "zed": _zed,
+    "claude": _claude,
 }

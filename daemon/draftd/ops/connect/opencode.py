@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from draftd.errors import ConfigError, Problem
+from draftd.files import read_bytes
 from draftd.ops.connect.jsonc import JsoncError, merge
 from draftd.ops.connect.offer import KEY_VARIABLE, Offer, OfferedModel
 
@@ -87,8 +88,9 @@ class Change:
 def change(file: Path, config: Mapping[str, Any]) -> Change:
     """`config` merged into the text of `file`, which may be missing. Raises ConfigError with file and line."""
     try:
-        before = file.read_bytes().decode("utf-8") if file.exists() else ""
-        return Change(file, before, merge(before, config))
+        before = read_bytes(file).decode("utf-8") if file.exists() else ""
+        mark = "\ufeff" if before.startswith("\ufeff") else ""  # which is no JSON
+        return Change(file, before, mark + merge(before.removeprefix(mark), config))
     except JsoncError as error:
         raise _refused(file, error.line, str(error)) from error
     except (OSError, UnicodeDecodeError) as error:

@@ -1,4 +1,4 @@
-"""Collects what the doctor judges, from the system, the model files and the running daemon; and mends what it may.
+"""Collects what the doctor judges, from the system, the model files and the running daemon; and fixes what it may.
 
 Blocking: seconds.
 """
@@ -22,6 +22,7 @@ from packaging.requirements import InvalidRequirement, Requirement
 
 from draftd import __version__
 from draftd.errors import AlreadyRunningError, ConfigError, DraftdError, NotRunningError
+from draftd.files import check_private_folder, read_text
 from draftd.hub import ModelOnDisk, cache_dir, read_model, read_vocabulary
 from draftd.instance import NOTE, Instance, find_daemon
 from draftd.ops.bench.report import SAVED
@@ -41,7 +42,7 @@ from draftd.profile_files import load_dir
 from draftd.profiles import Profile
 from draftd.settings import Settings
 from draftd.sharing import groups
-from draftd.sockets import holder_of, is_free_port
+from draftd.sockets import holders_of, is_answered, is_free_port
 
 WATCHED = 0.3  # seconds over which processor use is measured
 # mlx_lm.utils.MODEL_REMAPPING of 0.32: model types that are served by the file of another.
@@ -64,7 +65,8 @@ OTHER_NAMES = {
 def collect(settings: Settings) -> Facts:
     """Collect everything. What is broken raises nothing: it is a fact too."""
     profiles, config_error = _profiles(settings)
-    running = _daemon(settings)
+    state_error = _state_error(settings.state_dir)
+    running = None if state_error else _daemon(settings)
     share = settings.share_engine or _shares(running)
     models = _read_models(profiles)
     memory = psutil.virtual_memory()
@@ -73,6 +75,7 @@ def collect(settings: Settings) -> Facts:
         version=__version__,
         versions=_versions(),
         config_error=config_error,
+        state_error=state_error,
         profiles=profiles,
         share=share,
         ports=tuple(_ports(settings, profiles, running, share=share)),
@@ -84,7 +87,7 @@ def collect(settings: Settings) -> Facts:
         memory_free=memory.available,
         disk_free=_disk_free(hub_cache),
         state_dir=settings.state_dir,
-        stale_note=running is None and (settings.state_dir / NOTE).exists(),
+        stale_note=running is None and not state_error and (settings.state_dir / NOTE).exists(),
         hub_cache=hub_cache,
         hub_cache_exists=hub_cache.is_dir(),
         daemon=running,
@@ -99,6 +102,16 @@ def _profiles(settings: Settings) -> tuple[tuple[Profile, ...], str]:
     except ConfigError as error:
         return (), str(error)
     return tuple(found.profiles.values()), ""
+
+
+def _state_error(folder: Path) -> str:
+    try:
+        check_private_folder(folder)
+    except ConfigError as error:
+        return str(error)
+    except OSError:  # there is none yet
+        pass
+    return ""
 
 
 def _read_models(profiles: Iterable[Profile]) -> dict[str, ModelOnDisk]:
@@ -204,11 +217,14 @@ def _ports(
     for number in range(settings.base_port, min(settings.base_port + floating, 65536)):
         wanted.setdefault(number, ("worker", "workers"))
     for number, (purpose, owner) in sorted(wanted.items()):
-        if is_free_port(number):
+        answered = purpose == "proxy" and is_answered(settings.host, number)
+        if is_free_port(number) and not answered:
             yield WantedPort(number, purpose, owner)
             continue
-        holder = holder_of(number)
-        yield WantedPort(number, purpose, owner, str(holder), holder.pid, ours=holder.pid in family)
+        holders = holders_of(number)
+        pids = tuple(process.pid for process in holders.processes)
+        ours = bool(pids) and family.issuperset(pids)
+        yield WantedPort(number, purpose, owner, str(holders), pids, ours=ours)
 
 
 def _family(running: RunningDaemon | None) -> set[int]:
@@ -223,7 +239,7 @@ def _family(running: RunningDaemon | None) -> set[int]:
 
 def _bench(folder: Path) -> dict[str, Any] | None:
     try:
-        found: dict[str, Any] = json.loads((folder / SAVED).read_text("utf-8"))
+        found: dict[str, Any] = json.loads(read_text(folder / SAVED, links=False))
     except (OSError, ValueError):
         return None
     return found
@@ -260,7 +276,7 @@ def _other_programs(running: RunningDaemon | None) -> list[OtherProgram]:
 
 
 def fix(facts: Facts) -> Iterator[str]:
-    """Mend what is safe to mend: nothing that a person wrote or that runs. A sentence for each thing done."""
+    """Fix what is safe to fix: nothing that a person wrote or that runs. A sentence for each thing done."""
     folder = facts.state_dir
     if facts.stale_note:
         # Holding the folder as a daemon does, so that no daemon can be starting; leaving removes the note.

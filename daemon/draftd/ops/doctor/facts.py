@@ -35,15 +35,15 @@ Purpose = Literal["proxy", "fixed", "worker"]
 class WantedPort:
     """A port that draftd wants for the proxy or for the profile `owner`.
 
-    `held` says in words who holds it, "" if it is free; `pid` is the holder's where the system tells. `ours` if the
-    running daemon or one of its workers is the holder.
+    `held` says in words who holds it, "" if it is free; `pids` are the holders' where the system tells. `ours` if
+    the running daemon and its workers are all of them.
     """
 
     number: int
     purpose: Purpose
     owner: str
     held: str = ""
-    pid: int | None = None
+    pids: tuple[int, ...] = ()
     ours: bool = False
 
 
@@ -93,14 +93,16 @@ class RunningDaemon:
 class Facts:
     """Everything there is to judge.
 
-    `models` has every model of the profiles, `downloads` those that are not here. `unsupported` are the model types
-    among them that the installed mlx_lm does not know. `share` tells whether profiles that do not say otherwise
-    share an engine. `bench` is the report of the last `draftd bench`, None if there is none.
+    `state_error` says why the state folder is not to be trusted, "" if it is. `models` has every model of the
+    profiles, `downloads` those that are not here. `unsupported` are the model types among them that the installed
+    mlx_lm does not know. `share` tells whether profiles that do not say otherwise share an engine. `bench` is the
+    report of the last `draftd bench`, None if there is none.
     """
 
     version: str
     versions: Versions
     config_error: str = ""
+    state_error: str = ""
     profiles: tuple[Profile, ...] = ()
     share: bool = False
     ports: tuple[WantedPort, ...] = ()

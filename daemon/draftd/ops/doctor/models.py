@@ -60,7 +60,9 @@ def known_types(facts: Facts) -> Iterator[Finding]:
     """The installed mlx-lm can load every model."""
     for model in facts.models.values():
         if model.config.model_type in facts.unsupported:
-            what = f"the installed mlx-lm knows no model type {model.config.model_type} ({model.name})"
+            what = (
+                f"the installed mlx-lm does not know the model type {model.config.model_type} ({model.name})"
+            )
             why = f"workers fail at their start: {', '.join(_users(facts.profiles, model.name))}"
             do = "update mlx-lm within 0.32, or choose another model"
             yield Finding(Severity.ERROR, "models", what, why, do)

@@ -60,7 +60,7 @@ def _version_problems(found: Versions) -> Iterator[Finding]:
         if version is None:
             yield _broken(f"{name} is not installed", "no worker can start", again)
     if found.mlx and not SpecifierSet(found.mlx_wanted).contains(found.mlx, prereleases=True):
-        what = f"mlx {found.mlx} does not fit mlx-lm {found.mlx_lm}, which wants {found.mlx_wanted}"
+        what = f"mlx {found.mlx} does not fit mlx-lm {found.mlx_lm}, which needs {found.mlx_wanted}"
         yield _broken(what, "workers may fail at their start or compute wrongly", again)
     if found.mlx_lm and not ENGINE_FITS.contains(found.mlx_lm, prereleases=True):
         yield Finding(
@@ -93,12 +93,15 @@ def configuration(facts: Facts) -> Iterator[Finding]:
 
 def daemon(facts: Facts) -> Iterator[Finding]:
     """It runs, answers, and is the installed version; and an earlier one left nothing behind."""
-    if facts.daemon is None:
+    if facts.state_error:
+        why = "they could name a process for draftd to stop, or an address to send the key to"
+        yield Finding(Severity.ERROR, "daemon", facts.state_error, why, "see above; draftd up refuses it too")
+    elif facts.daemon is None:
         yield Finding(
             Severity.NOTE,
             "daemon",
             "no daemon is running",
-            "there is nobody to answer requests",
+            "nobody answers requests",
             "draftd up, or without any download: draftd up --demo",
         )
     else:
@@ -171,7 +174,7 @@ def ports(facts: Facts) -> Iterator[Finding]:
 def _busy(port: WantedPort, system: str, *, running: bool) -> Finding:
     who = "lsof -nP" if system == "Darwin" else "ss -ltnp"
     find = f"sudo {who} {f'-iTCP:{port.number} -sTCP:LISTEN' if system == 'Darwin' else f'sport = :{port.number}'}"
-    free = f"kill {port.pid}" if port.pid else f"find out who with: {find}"
+    free = f"kill {' '.join(map(str, port.pids))}" if port.pids else f"find out who with: {find}"
     if port.purpose == "worker":
         why = "workers skip it and take the next free port"
         return Finding(Severity.NOTE, "ports", port.held, why, f"nothing, or: {free}")

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import mlx.core as mx
 
+from draftd.engine.generation.drafters.grammar import Grammar
 from draftd.engine.generation.parts import Pass
 from draftd.engine.generation.reader import Reader
 from draftd.engine.generation.sampling import Logits, Rule
@@ -26,21 +27,31 @@ class ModelDrafter:
         self._logits = logits
         self._rule = rule
 
-    def proposing(self, text: Sequence[int], length: int, position: int) -> Generator[Pass, mx.array, Draft]:
+    def proposing(
+        self, text: Sequence[int], length: int, position: int, grammar: Grammar | None = None
+    ) -> Generator[Pass, mx.array, Draft]:
         """Draft so many tokens after the text; `position` is that of the first one in the answer.
 
-        Yields the passes of the draft model. Nothing is waited for: all is still being computed.
+        Yields the passes of the draft model. Nothing is waited for: all is still being computed. Under a grammar
+        each token has to be known before the next one, and the draft may end early, where the answer does.
         """
         token = self.reader.begin_round(text)
         drafted = Draft([], [])
+        known: list[int] = []
         for place in range(length):
             read = yield Pass(self.reader, token, by_draft=True)
             logits = self._logits.last(read[-1:], text, drafted.tokens)
+            if grammar:
+                logits = grammar.mask(logits, known)
             row = self._rule.shape(logits, position + place)
             token = self._rule.draw(row, position + place)
             mx.async_eval(token)  # type: ignore[no-untyped-call]
             drafted.tokens.append(token)
             drafted.rows.append(row)
+            if grammar:
+                known += token.tolist()  # type: ignore[arg-type]
+                if grammar.ends_with(known[-1]):
+                    break
         return drafted
 
     def would_propose(self, text: Sequence[int], count: int, position: int) -> mx.array:

@@ -2,6 +2,9 @@
 
 Flags say how the process as a whole misbehaves; a word in double brackets in the last message, as in
 `[[die-mid-stream]]`, says how one request does. It answers "one two three …", a word a token.
+
+Hundreds of them are started in a run of the tests, so it imports little (http.server alone takes as long as all of
+this), and is a folder, of which Python keeps what it has compiled.
 """
 
 from __future__ import annotations
@@ -11,11 +14,10 @@ import json
 import os
 import re
 import signal
-import subprocess
 import sys
 import threading
 import time
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from socketserver import StreamRequestHandler, ThreadingTCPServer
 from typing import Any
 
 WORDS = ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"]
@@ -46,32 +48,41 @@ def arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-class Handler(BaseHTTPRequestHandler):
+class Handler(StreamRequestHandler):
     args: argparse.Namespace
     born = time.monotonic()
     eaten = b""
     # Like mlx_lm.server when drafting: one request at a time, in order, and nobody can leave the queue.
     one_at_a_time = threading.Lock()
 
-    def log_message(self, format: str, *args: object) -> None:
+    def handle(self) -> None:
+        self.request_line = self.rfile.readline().decode("latin-1").strip()
+        self.headers: dict[str, str] = {}
+        while line := self.rfile.readline().decode("latin-1").strip():
+            name, _, value = line.partition(":")
+            self.headers[name.title()] = value.strip()
+        if self.request_line.startswith("GET "):
+            self._get()
+        elif self.request_line.startswith("POST "):
+            self._post()
+
+    def _head(self, status: int, *headers: str) -> None:
         if self.args.chatty:
-            print(format % args, flush=True)
+            print(f'"{self.request_line}" {status} -', flush=True)
+        self.wfile.write("\r\n".join((f"HTTP/1.0 {status} -", *headers, "", "")).encode())
 
     def _json(self, status: int, body: dict[str, Any]) -> None:
         self._bytes(status, json.dumps(body).encode())
 
     def _bytes(self, status: int, data: bytes) -> None:
-        self.send_response(status)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(data)))
-        self.end_headers()
+        self._head(status, "Content-Type: application/json", f"Content-Length: {len(data)}")
         self.wfile.write(data)
 
-    def do_GET(self) -> None:
+    def _get(self) -> None:
         well = not self.args.never_ready
         self._json(200 if well else 503, {"status": "ok" if well else "unavailable"})
 
-    def do_POST(self) -> None:
+    def _post(self) -> None:
         raw = self.rfile.read(int(self.headers["Content-Length"]))
         body = json.loads(raw)
         if self.args.log_requests:
@@ -131,9 +142,7 @@ class Handler(BaseHTTPRequestHandler):
         }
 
     def _stream(self, body: dict[str, Any], order: str, amount: float, count: int) -> None:
-        self.send_response(200)
-        self.send_header("Content-Type", "text/event-stream")
-        self.end_headers()
+        self._head(200, "Content-Type: text/event-stream")
         chat = "messages" in body
         for number in range(count):
             word = (" " if number else "") + WORDS[number % len(WORDS)]
@@ -153,7 +162,7 @@ class Handler(BaseHTTPRequestHandler):
             )
         self.wfile.write(b"data: [DONE]\n\n")
         proposed = round(count / self.args.accepted)
-        whose = f"[{name}] " if (name := self.headers["X-Draftd-Profile"]) else ""
+        whose = f"[{name}] " if (name := self.headers.get("X-Draftd-Profile")) else ""
         print(f"{whose}Draft tokens accepted: {count}/{proposed} ({count / proposed:.0%})", flush=True)
 
     def _halfway(self, order: str) -> None:
@@ -211,6 +220,8 @@ def main() -> None:
     if args.ignore_sigterm:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
     if args.grandchild:
+        import subprocess
+
         code = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); signal.pause()"
         child = subprocess.Popen([sys.executable, "-c", code])
         with open(args.grandchild, "w") as file:
@@ -226,8 +237,8 @@ def main() -> None:
         time.sleep(0.1)
     if args.flood:
         threading.Thread(target=flood, daemon=True).start()
-    ThreadingHTTPServer.daemon_threads = True
-    ThreadingHTTPServer(("127.0.0.1", args.port), Handler).serve_forever()
+    ThreadingTCPServer.daemon_threads = ThreadingTCPServer.allow_reuse_address = True
+    ThreadingTCPServer(("127.0.0.1", args.port), Handler).serve_forever()
 
 
 if __name__ == "__main__":

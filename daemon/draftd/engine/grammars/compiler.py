@@ -1,0 +1,116 @@
+"""From a request's form to what may follow at each token, by llguidance.
+
+Grammars are compiled once: agents send the same tools with each request. A compiled one is never used itself; every
+request gets a copy that begins at the beginning.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterable
+from threading import Lock
+from typing import Any
+
+from llguidance import LLMatcher, LLTokenizer
+from llguidance.hf import from_tokenizer
+
+from draftd.engine.grammars.lark import Marks, grammar_of
+from draftd.engine.grammars.requested import ANY_OBJECT, Requested, Tool
+from draftd.engine.grammars.spelling import json_rule
+from draftd.engine.refusals import RefusedRequestError
+
+MAX_KNOWN = 64  # compiled grammars
+SILENT = 0
+
+
+class Compiler:
+    """Compiles for one model. `tokenizer` is mlx_lm's TokenizerWrapper, `vocabulary` how many tokens the model has.
+
+    Any thread may use it.
+    """
+
+    def __init__(self, tokenizer: Any, vocabulary: int) -> None:
+        self.tokenizer = tokenizer
+        self._vocabulary = vocabulary
+        self._lock = Lock()
+        self._made: tuple[LLTokenizer, Marks] | None = None
+        self._known: OrderedDict[str, LLMatcher] = OrderedDict()
+
+    def compile(self, requested: Requested, *, thinking: bool = False) -> LLMatcher:
+        """Return a matcher for one answer; `thinking` as in `grammar_of`.
+
+        Raise RefusedRequestError for what cannot be compiled, with the reason.
+        """
+        with self._lock:
+            tokens, marks = self._tokens()
+            checked = _checked(requested)
+            grammar = grammar_of(checked, marks, thinking=thinking)
+            matcher = self._known.get(grammar)
+            if matcher is None:
+                matcher = LLMatcher(tokens, grammar, log_level=SILENT)
+                if matcher.is_error():
+                    raise RefusedRequestError(
+                        f"the form of the answer cannot be enforced: {_reason(matcher.get_error())}"
+                    )
+                self._known[grammar] = matcher
+                while len(self._known) > MAX_KNOWN:
+                    self._known.popitem(last=False)
+            self._known.move_to_end(grammar)
+            return matcher.deep_copy()
+
+    def _tokens(self) -> tuple[LLTokenizer, Marks]:
+        if self._made is None:
+            wrapped = self.tokenizer._tokenizer
+            try:
+                tokens = from_tokenizer(
+                    wrapped, n_vocab=self._vocabulary, eos_token=sorted(self.tokenizer.eos_token_ids)
+                )
+            except ValueError as error:
+                raise RefusedRequestError(
+                    f"no form can be enforced with this model's tokenizer: {error}"
+                ) from error
+            self._made = tokens, _marks(self.tokenizer, tokens)
+        return self._made
+
+
+def _marks(tokenizer: Any, tokens: LLTokenizer) -> Marks:
+    added = tokenizer._tokenizer.get_added_vocab()
+    parser = tokenizer.tool_parser
+    return Marks(
+        {text: token for text, token in added.items() if tokens.is_special_token(token)},
+        (tokenizer.think_start, tokenizer.think_end) if tokenizer.has_thinking else None,
+        parser.__module__.rpartition(".")[2] if parser is not None else None,
+    )
+
+
+def _checked(requested: Requested) -> Requested:
+    """Refuse schemas that cannot be enforced; where a tool does not insist on its own, any object will do."""
+    if requested.schema is not None and (reason := _fault(requested.schema)):
+        raise RefusedRequestError(
+            f"response_format: its schema cannot be enforced: {reason}", param="response_format"
+        )
+    tools = tuple(_checked_tools(requested.tools))
+    return Requested(requested.schema, tools, requested.must_call, requested.one_call)
+
+
+def _checked_tools(tools: Iterable[Tool]) -> Iterable[Tool]:
+    for tool in tools:
+        if not (reason := _fault(tool.parameters)):
+            yield tool
+        elif tool.strict:
+            raise RefusedRequestError(
+                f"tools: the parameters of {tool.name!r} cannot be enforced: {reason}", param="tools"
+            )
+        else:
+            yield Tool(tool.name, ANY_OBJECT)
+
+
+def _fault(schema: dict[str, Any]) -> str:
+    """Return why a schema cannot be compiled; an empty text if it can."""
+    return _reason(LLMatcher.validate_grammar(f"start: {json_rule(schema)}"))
+
+
+def _reason(error: str) -> str:
+    """Return the heart of llguidance's message, which also says where in the whole grammar it stands."""
+    first, _, _ = error.partition("\n")
+    return first.rpartition("JSON schema: ")[2]

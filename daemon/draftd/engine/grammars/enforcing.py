@@ -1,0 +1,62 @@
+"""The form that a request asks for, carried from the thread that reads it to the one that generates.
+
+What cannot be enforced is refused while the request is read; then its compiled grammar is at hand when its turn
+comes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from draftd.engine import request_context
+from draftd.engine.answers.channels import REASONING
+from draftd.engine.generation.drafters.grammar import Grammar
+from draftd.engine.grammars.compiler import Compiler
+from draftd.engine.grammars.requested import Requested, requested
+from draftd.engine.model_facts import vocabulary_size
+
+FORM_ATTRIBUTE = "draftd_form"  # of mlx_lm's GenerationArguments
+_COMPILER = "draftd_compiler"  # of mlx_lm's ModelProvider
+
+
+def take_form(arguments: Any, body: Mapping[str, Any], provider: Any) -> None:
+    """Take note of the form that a request for a chat asks for. Raise RefusedRequestError if it cannot be had."""
+    form = requested(body)
+    setattr(arguments, FORM_ATTRIBUTE, form)
+    if form is not None and provider.model is not None:
+        _compiler(provider).compile(form)
+
+
+def form_of(arguments: Any) -> Requested | None:
+    """Return the form that a request asks for, None if any will do."""
+    form: Requested | None = getattr(arguments, FORM_ATTRIBUTE, None)
+    return form
+
+
+def grammar_for(arguments: Any, provider: Any, context: Any) -> Grammar | None:
+    """Return the grammar of a request's answer, if it has one; `context` is mlx_lm's GenerationContext.
+
+    It drafts what it forces, unless the request is to have no drafts at all.
+    """
+    form = form_of(arguments)
+    if form is None:
+        return None
+    matcher = _compiler(provider).compile(form, thinking=context.initial_state == REASONING)
+    drafts = request_context.of(arguments).drafters != frozenset()
+    return Grammar(matcher, _vocabulary(provider), sorted(provider.tokenizer.eos_token_ids), drafts=drafts)
+
+
+def _compiler(provider: Any) -> Compiler:
+    known: Compiler | None = getattr(provider, _COMPILER, None)
+    if known is None or known.tokenizer is not provider.tokenizer:
+        known = Compiler(provider.tokenizer, _vocabulary(provider))
+        setattr(provider, _COMPILER, known)
+    return known
+
+
+def _vocabulary(provider: Any) -> int:
+    size = vocabulary_size(provider.model.args)
+    if size is None:
+        raise ValueError("the model does not say how many tokens it has")
+    return size

@@ -1,0 +1,179 @@
+"""One answer of a worker as it comes in: each chunk is checked, and made into what the client was promised. Pure.
+
+The death of a worker in mid-stream looks like a clean end of its connection; only a missing finish_reason shows it.
+Most servers send a `[DONE]` behind it as well.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from draftd.web.answer_models import Choice, Message, checked, chunks_of, read_json, reason_of
+from draftd.web.request_body import Endpoint
+from draftd.web.tool_calls import ToolCalls
+from draftd.web.worker_errors import error_in
+
+_MAX_TOKENS = 2**53  # more than can be; beyond it JSON's numbers are not exact
+
+
+class Answer:
+    """One answer as it comes in. `model` is the name that the client used.
+
+    `request_id` makes the ids that the worker did not give, `clock` the time of an answer that has none (epoch
+    seconds).
+    """
+
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        model: str,
+        request_id: str = "",
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._endpoint = endpoint
+        self._model = model
+        self._request_id = request_id
+        self._clock = clock
+        self._head: dict[str, Any] = {}
+        self._texts: list[str] = []
+        self._reasoning: list[str] = []
+        self._tool_calls = ToolCalls(request_id[:24])
+        self._logprobs: dict[str, list[Any]] = {}
+        self._role_sent = False
+        self._stop_text: str | None = None  # that ended the answer, where the worker says so
+        self.finish_reason: str | None = None
+        self.usage: dict[str, Any] | None = None
+        self.timings: dict[str, Any] | None = None  # in llama.cpp's words
+        self.done = False
+
+    @property
+    def begun(self) -> bool:
+        """Whether anything has come that is a part of an answer."""
+        return bool(self._head)
+
+    @property
+    def complete(self) -> bool:
+        """Whether nothing can come any more: there was a finish_reason, and the mark after it."""
+        return self.done and self.finish_reason is not None
+
+    def tokens(self, name: str) -> int:
+        """A figure of the usage; 0 if there is none, or none that can be right."""
+        figure: Any = (self.usage or {}).get(name)
+        is_count = type(figure) is int or (isinstance(figure, float) and figure.is_integer())
+        return int(figure) if is_count and 0 <= figure <= _MAX_TOKENS else 0
+
+    def take(self, data: bytes) -> dict[str, Any] | None:
+        """Take in one event's data; returns the chunk for the client, None for the end mark.
+
+        Raises BrokenAnswerError for anything but a chunk, RequestError or WorkerError for an error that the worker
+        reports.
+        """
+        if data.strip() == b"[DONE]":
+            self.done = True
+            return None
+        return self._take(read_json(data))
+
+    def take_whole(self, data: bytes) -> list[dict[str, Any]]:
+        """Take in an answer that comes in one piece; returns it as chunks. Raises as `take` does."""
+        whole = read_json(data)
+        if error := error_in(whole):
+            raise error
+        taken = [self._take(chunk) for chunk in chunks_of(whole)]
+        self.done = True
+        return taken
+
+    def _take(self, chunk: dict[str, Any]) -> dict[str, Any]:
+        if error := error_in(chunk):
+            raise error
+        choices = checked(chunk)
+        chunk.pop("error", None)
+        chunk |= self._head_of(chunk)
+        chunk["model"] = self._model
+        chunk["object"] = (
+            "chat.completion.chunk" if self._endpoint == "chat.completions" else "text_completion"
+        )
+        if "usage" in chunk:
+            usage = chunk["usage"]
+            chunk["usage"] = usage if usage and isinstance(usage, dict) else None
+            self.usage = chunk["usage"] or self.usage
+        if isinstance(timings := chunk.get("timings"), dict):
+            self.timings = timings
+        chunk["choices"] = [self._take_choice(raw, choice) for raw, choice in choices]
+        return chunk
+
+    def _head_of(self, chunk: dict[str, Any]) -> dict[str, Any]:
+        """The id and the time of the answer, which are those of its first chunk."""
+        if not self._head:
+            kind = "chatcmpl" if self._endpoint == "chat.completions" else "cmpl"
+            name: Any = chunk.get("id")
+            created: Any = chunk.get("created")
+            self._head = {
+                "id": name if name and isinstance(name, str) else f"{kind}-{self._request_id}",
+                "created": int(self._clock() if type(created) not in {int, float} else created),
+                "system_fingerprint": chunk.get("system_fingerprint"),
+            }
+        return {"id": self._head["id"], "created": self._head["created"]}
+
+    def _take_choice(self, raw: dict[str, Any], choice: Choice) -> dict[str, Any]:
+        sent = {key: raw[key] for key in raw if key not in {"delta", "message", "text"}}
+        if isinstance(stop_text := raw.get("stop_reason"), str):
+            self._stop_text = stop_text
+        if self._endpoint == "chat.completions":
+            sent["delta"] = self._take_delta(raw, choice)
+        else:
+            came = choice.delta or choice.message or Message()
+            sent["text"] = choice.text or came.text
+            self._texts.append(sent["text"])
+        for name, values in (choice.logprobs or {}).items():
+            self._logprobs.setdefault(name, []).extend(values or [])
+        reason = reason_of(choice, calls=bool(self._tool_calls))
+        self.finish_reason = reason or self.finish_reason
+        return sent | {"index": 0, "finish_reason": reason}
+
+    def _take_delta(self, raw: dict[str, Any], choice: Choice) -> dict[str, Any]:
+        came = choice.message if choice.delta is None else choice.delta
+        came = came or Message()
+        fields = raw.get("message" if choice.delta is None else "delta") or {}
+        delta = {key: value for key, value in fields.items() if value is not None}
+        if delta.pop("role", None) and not self._role_sent:
+            self._role_sent = True
+            delta["role"] = "assistant"
+        content = came.text or choice.text or ""
+        if came.content is not None or choice.text is not None:
+            delta["content"] = content
+        self._texts.append(content)
+        self._reasoning.append(came.reasoning or came.reasoning_content or "")
+        calls = self._tool_calls.take(delta.pop("tool_calls", []), came.tool_calls or [])
+        return delta | ({"tool_calls": calls} if calls else {})
+
+    def add_texts(self, kind: str, texts: list[str]) -> None:
+        """Add tokens that were read without `take`; `kind` is the name of their field."""
+        (self._reasoning if kind.startswith("reasoning") else self._texts).extend(texts)
+
+    def whole(self) -> dict[str, Any]:
+        """The answer in one piece, for a client that did not ask for a stream."""
+        text = "".join(self._texts)
+        logprobs = {name: values or None for name, values in self._logprobs.items()} or None
+        choice: dict[str, Any] = {"index": 0, "finish_reason": self.finish_reason, "logprobs": logprobs}
+        if self._stop_text is not None:
+            choice["stop_reason"] = self._stop_text
+        if self._endpoint == "completions":
+            return self._body("text_completion", choice | {"text": text})
+        message: dict[str, Any] = {"role": "assistant", "content": text or None}
+        if reasoning := "".join(self._reasoning):
+            message["reasoning"] = reasoning
+        if self._tool_calls:
+            message["tool_calls"] = self._tool_calls.whole()
+        return self._body("chat.completion", choice | {"message": message})
+
+    def _body(self, kind: str, choice: dict[str, Any]) -> dict[str, Any]:
+        body = {**self._head, "object": kind, "model": self._model, "choices": [choice], "usage": self.usage}
+        return body if self.timings is None else body | {"timings": self.timings}
+
+    def usage_chunk(self) -> dict[str, Any]:
+        """The usage in a chunk of its own, with the timings, as a client gets it that asked for it."""
+        chat = self._endpoint == "chat.completions"
+        body = self._body("chat.completion.chunk" if chat else "text_completion", {})
+        return body | {"choices": []}

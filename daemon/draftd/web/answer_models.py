@@ -1,0 +1,165 @@
+"""What workers answer, as models: every answer, and every chunk of one, is held against them once. Pure.
+
+A profile's `command` may start any server that speaks OpenAI's protocol, and none speaks it quite like another.
+Null stands for absent everywhere. What is of the wrong type, and would end up in the text of an answer or in the
+arguments of a call, is refused. Fields that no model names are left as they are.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+
+from draftd.web import json_codec
+
+# The same in the words of other servers. OpenCode asks again without end for a reason that it does not know.
+_REASONS = {
+    "eos": "stop", "eos_token": "stop", "end_turn": "stop", "stop_sequence": "stop",
+    "max_tokens": "length", "tool_use": "tool_calls",
+}  # fmt: skip
+_GIVEN_UP = frozenset({"abort", "cancelled", "error"})
+
+
+class BrokenAnswerError(Exception):
+    """The worker's answer is not what it should be; the text says how, without quoting the answer."""
+
+
+class NotJSONError(BrokenAnswerError):
+    """It cannot be read, or broke off where it could not end."""
+
+
+class Function(msgspec.Struct):
+    """Of a tool call: its name comes once, its arguments in pieces of one text, or as the object itself."""
+
+    name: str | None = None
+    arguments: str | dict[str, Any] | None = None
+
+
+class ToolCall(msgspec.Struct):
+    """A tool call, or a piece of one."""
+
+    index: int | float | str | None = None
+    id: str | int | None = None
+    function: Function | None = None
+
+
+class TextPart(msgspec.Struct):
+    """A part of a content that comes as a list."""
+
+    text: str
+
+
+class Message(msgspec.Struct):
+    """A message, or what a chunk adds to one."""
+
+    role: str | None = None
+    content: str | list[TextPart] | None = None
+    reasoning: str | None = None
+    reasoning_content: str | None = None
+    tool_calls: list[ToolCall | None] | None = None
+
+    @property
+    def text(self) -> str:
+        """The content in one piece."""
+        if isinstance(self.content, list):
+            return "".join(part.text for part in self.content)
+        return self.content or ""
+
+
+class Choice(msgspec.Struct):
+    """A chat's choice has a `delta`, or a `message` if it is whole; that of a text has its `text`."""
+
+    index: int | None = None
+    delta: Message | None = None
+    message: Message | None = None
+    text: str | None = None
+    finish_reason: str | None = None
+    logprobs: dict[str, list[Any] | None] | None = None
+
+
+class Chunk(msgspec.Struct):
+    """An answer, or a part of one."""
+
+    choices: list[Choice | None] | None = None
+
+
+def read_json(data: bytes) -> dict[str, Any]:
+    """A JSON object. Raises BrokenAnswerError.
+
+    Bytes that are not UTF-8, such as half of a character, are replaced; a number that JSON has no word for is null.
+    """
+    try:
+        try:
+            value = json_codec.strictly(data)
+        except ValueError:
+            text = data.decode("utf-8", "replace")
+            value = json.loads(text, parse_constant=lambda _: None, parse_float=_finite)
+    except (ValueError, RecursionError) as error:
+        raise NotJSONError("an event that is not JSON") from error
+    if not isinstance(value, dict):
+        raise BrokenAnswerError("an event that is not a chunk of an answer")
+    return value
+
+
+def _finite(digits: str) -> float | None:
+    number = float(digits)
+    return number if math.isfinite(number) else None
+
+
+def checked(chunk: dict[str, Any]) -> list[tuple[dict[str, Any], Choice]]:
+    """The choices of a chunk as they came, each with its model. Raises BrokenAnswerError.
+
+    One choice is asked for, the first. Any other would get mixed up with it, and is left out.
+    """
+    try:
+        choices = msgspec.convert(chunk, Chunk).choices or []
+    except msgspec.ValidationError as error:
+        raise BrokenAnswerError(f"an event that is not a chunk of an answer: {error}") from error
+    return [
+        (raw, choice)
+        for raw, choice in zip(chunk.get("choices") or [], choices, strict=True)
+        if choice is not None and not choice.index
+    ]
+
+
+def reason_of(choice: Choice, *, calls: bool) -> str | None:
+    """Why the answer ends here, in OpenAI's words; None if it goes on. Raises BrokenAnswerError if it was given up.
+
+    `calls` tells whether there have been tool calls. mlx_lm.server speaks of them where it could not parse the only
+    one, and agents then ask again without end; others end with `stop`, and agents then do not make the call.
+    """
+    if not choice.finish_reason:
+        return None
+    reason = choice.finish_reason.lower()
+    if reason in _GIVEN_UP:
+        raise BrokenAnswerError("it was given up by the worker")
+    reason = _REASONS.get(reason, reason)
+    if reason in {"stop", "tool_calls"}:
+        return "tool_calls" if calls else "stop"
+    return reason
+
+
+def chunks_of(whole: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """An answer in one piece as the chunks of a stream: what it says, why it ends, and its usage.
+
+    Raises BrokenAnswerError. That it is all there is known from its last bracket, so it may lack the reason.
+    """
+    found = checked(whole)
+    if not found:
+        raise BrokenAnswerError("JSON that is not an answer")
+    raw, choice = found[0]
+    said = {key: value for key, value in raw.items() if key != "finish_reason"}
+    calls = (raw.get("message") or {}).get("tool_calls")
+    if calls:  # each is one: what their indexes say does not matter
+        numbered = [call and {**call, "index": place} for place, call in enumerate(calls)]
+        said["message"] = raw["message"] | {"tool_calls": numbered}
+    head = {key: whole.get(key) for key in ("id", "created", "system_fingerprint")}
+    yield head | {"choices": [said]}
+    rest = {key: value for key, value in whole.items() if key not in {"usage", "choices"}}
+    yield rest | {"choices": [{"finish_reason": choice.finish_reason or "stop"}]}
+    if whole.get("usage"):
+        yield head | {"choices": [], "usage": whole["usage"]}

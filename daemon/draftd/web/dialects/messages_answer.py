@@ -1,0 +1,151 @@
+"""The chunks of a chat's answer as Anthropic's events, and as the message that they make. Pure.
+
+An answer is a list of blocks, one after the other: thoughts, texts, and one block for each call of a tool. A block
+ends where a chunk brings something of another kind. The message is put together from the very events, so a stream
+and a whole answer cannot differ.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+_STOP_REASONS = {
+    "stop": "end_turn",
+    "length": "max_tokens",
+    "tool_calls": "tool_use",
+    "content_filter": "refusal",
+}
+Event = dict[str, Any]
+
+
+@dataclass(slots=True)
+class MessageAnswer:
+    """Takes chunks, and gives events; `message` is what they have made so far."""
+
+    message: dict[str, Any] = field(default_factory=dict)
+    _open: tuple[str, Any] | None = None  # the kind of the block that is open, and the index of its call
+    _pieces: list[str] = field(default_factory=list)  # of the open block's text, or of its call's arguments
+
+    def take(self, chunk: Mapping[str, Any]) -> Iterator[Event]:
+        """The events of one chunk of the answer."""
+        if not self.message:
+            yield self._start(chunk)
+        for choice in chunk.get("choices") or []:
+            delta = choice.get("delta") or {}
+            yield from self._text("thinking", delta.get("reasoning") or delta.get("reasoning_content"))
+            yield from self._text("text", delta.get("content"))
+            for call in delta.get("tool_calls") or []:
+                yield from self._call(call)
+            self._take_reason(choice)
+        if chunk.get("usage"):
+            self.message["usage"] = usage_of(chunk["usage"])
+
+    def finish(self) -> Iterator[Event]:
+        """The events of the regular end."""
+        yield from self._end_block()
+        delta = {name: self.message[name] for name in ("stop_reason", "stop_sequence")}
+        yield {"type": "message_delta", "delta": delta, "usage": self.message["usage"]}
+        yield {"type": "message_stop"}
+
+    def _start(self, chunk: Mapping[str, Any]) -> Event:
+        self.message = {
+            "id": "msg_" + str(chunk.get("id") or "").removeprefix("chatcmpl-"),
+            "type": "message",
+            "role": "assistant",
+            "model": chunk.get("model"),
+            "content": [],
+            "stop_reason": None,
+            "stop_sequence": None,
+            "usage": usage_of({}),
+        }
+        return {"type": "message_start", "message": {**self.message, "content": []}}
+
+    def _take_reason(self, choice: Mapping[str, Any]) -> None:
+        if reason := choice.get("finish_reason"):
+            self.message["stop_reason"] = _STOP_REASONS.get(reason, "end_turn")
+        if isinstance(stop := choice.get("stop_reason"), str):
+            self.message |= {"stop_reason": "stop_sequence", "stop_sequence": stop}
+
+    def _text(self, kind: str, text: str | None) -> Iterator[Event]:
+        if not text:
+            return
+        if self._open != (kind, None):
+            block = {"type": kind, kind: ""} | ({"signature": ""} if kind == "thinking" else {})
+            yield from self._begin((kind, None), block)
+        self._pieces.append(text)
+        yield self._delta({"type": f"{kind}_delta", kind: text})
+
+    def _call(self, call: Mapping[str, Any]) -> Iterator[Event]:
+        function = call.get("function") or {}
+        if self._open != ("tool_use", call.get("index")):
+            block: dict[str, Any] = {
+                "type": "tool_use",
+                "id": call.get("id") or "",
+                "name": function.get("name") or "",
+                "input": {},
+            }
+            yield from self._begin(("tool_use", call.get("index")), block)
+        if arguments := function.get("arguments"):
+            self._pieces.append(arguments)
+            yield self._delta({"type": "input_json_delta", "partial_json": arguments})
+
+    def _begin(self, kind: tuple[str, Any], block: dict[str, Any]) -> Iterator[Event]:
+        yield from self._end_block()
+        self._open = kind
+        self.message["content"].append(block)
+        yield {"type": "content_block_start", "index": self._index, "content_block": dict(block)}
+
+    def _end_block(self) -> Iterator[Event]:
+        if self._open is None:
+            return
+        kind, whole = self._open[0], "".join(self._pieces)
+        if kind == "tool_use":
+            self.message["content"][-1]["input"] = _object(whole)
+        else:
+            self.message["content"][-1][kind] = whole
+        self._open, self._pieces = None, []
+        yield {"type": "content_block_stop", "index": self._index}
+
+    def _delta(self, delta: dict[str, Any]) -> Event:
+        return {"type": "content_block_delta", "index": self._index, "delta": delta}
+
+    @property
+    def _index(self) -> int:
+        return len(self.message["content"]) - 1
+
+
+def whole_message(completion: Mapping[str, Any]) -> dict[str, Any]:
+    """The message for an answer that came in one piece."""
+    answer = MessageAnswer()
+    choices = [{**choice, "delta": _with_places(choice["message"])} for choice in completion["choices"]]
+    for _ in (*answer.take({**completion, "choices": choices}), *answer.finish()):
+        pass
+    return answer.message
+
+
+def _with_places(message: Mapping[str, Any]) -> dict[str, Any]:
+    calls = [{**call, "index": place} for place, call in enumerate(message.get("tool_calls") or [])]
+    return {**message, "tool_calls": calls}
+
+
+def usage_of(usage: Mapping[str, Any]) -> dict[str, int]:
+    """OpenAI's usage in Anthropic's form, where the tokens of the prompt that came out of the cache count apart."""
+    cached = (usage.get("prompt_tokens_details") or {}).get("cached_tokens") or 0
+    return {
+        "input_tokens": (usage.get("prompt_tokens") or 0) - cached,
+        "cache_creation_input_tokens": 0,
+        "cache_read_input_tokens": cached,
+        "output_tokens": usage.get("completion_tokens") or 0,
+    }
+
+
+def _object(text: str) -> dict[str, Any]:
+    """The arguments of a call. Anthropic's form has no place for what is no object."""
+    try:
+        value = json.loads(text or "{}")
+    except ValueError:
+        value = text
+    return value if isinstance(value, dict) else {"arguments": value}

@@ -1,0 +1,88 @@
+"""Which fields a request in Anthropic's form may have, and what becomes of each. Pure.
+
+What is translated is held against the table of chats afterwards, so what cannot be done there is refused there.
+Blocks and tools have more fields than these: what only Anthropic's own servers do something with is dropped, and a
+block or tool of a kind that is not known is refused.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator
+
+from draftd.web.dialects.field_table import Count, Object, Table, honoured, idle, refused, translated
+
+_CACHE = "there is one prompt cache, and it is always used"
+_ACCOUNTS = "draftd keeps no accounts"
+
+
+def _edits(value: dict[str, Any]) -> dict[str, Any]:
+    """Thoughts of earlier turns are the chat template's to keep or to leave out; nothing else may be edited."""
+    edits = value.get("edits") or []
+    if not isinstance(edits, list) or not all(
+        isinstance(edit, dict) and str(edit.get("type")).startswith("clear_thinking") for edit in edits
+    ):
+        raise ValueError("must hold no edits but clear_thinking: draftd leaves a conversation as it is")
+    return value
+
+
+_TOOLS_AND_TEXTS = (
+    honoured("model", "a profile or one of its aliases"),
+    translated("messages", "texts, thoughts, tool calls and their results; images only for a `command`"),
+    translated(
+        "system", "the first message; the billing header of Claude Code is left out", str | list[Object]
+    ),
+    translated("tools", "functions", list[Object]),
+    translated("tool_choice", "as in a chat; `disable_parallel_tool_use` is honoured", Object),
+    translated("thinking", "`enable_thinking` of the chat template; `max_tokens` is the budget", Object),
+    translated("output_config", "see the rows below", Object),
+    idle("cache_control", _CACHE, Object),
+    idle("user_profile_id", _ACCOUNTS, str),
+    idle("workspace_id", _ACCOUNTS, str),
+    translated(
+        "context_management",
+        "`clear_thinking` is the chat template's",
+        Annotated[Object, AfterValidator(_edits)],
+    ),
+    refused("speed", "all requests are served alike", "standard"),
+)
+COUNT = Table(_TOOLS_AND_TEXTS)
+MESSAGES = Table(
+    (
+        *_TOOLS_AND_TEXTS,
+        translated("max_tokens", "cut to what is left of the context", Count),
+        honoured("stream", "", bool),
+        translated("stop_sequences", "`stop`", list[str]),
+        honoured("temperature", ""),
+        honoured("top_k", ""),
+        honoured("top_p", ""),
+        idle("metadata", _ACCOUNTS, Object),
+        idle("service_tier", "all requests are served alike", Literal["auto", "standard_only"]),
+        refused("container", "draftd runs nothing for a model"),
+        refused("diagnostics", "draftd stores no answers"),
+        refused("inference_geo", "requests are served on this machine"),
+    )
+)
+OUTPUT = Table(
+    (
+        idle("effort", "no model here has been taught it", Literal["low", "medium", "high", "xhigh", "max"]),
+        translated("format", "`response_format`: JSON by a schema, which is enforced", Object),
+    )
+)
+THINKING = Table(
+    (
+        translated(
+            "type",
+            "disabled, or as the template can",
+            Literal["enabled", "adaptive", "disabled"],
+        ),
+        idle("budget_tokens", "`max_tokens` counts thoughts too", Count),
+        idle(
+            "display",
+            "thoughts are sent: they belong to the next request's prompt",
+            Literal["summarized", "omitted"],
+        ),
+    )
+)
+INNER = {"output_config.": OUTPUT, "thinking.": THINKING}

@@ -1,0 +1,66 @@
+"""From the body that a client sent to the profile that it names, and what that profile's worker is sent. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from draftd.errors import RequestError
+from draftd.web.dialects.messages_request import chat_request, count_request
+from draftd.web.request_body import Endpoint, Forward, parse_body, prepare
+from draftd.web.router import RoutingTable
+
+Dialect = Literal[Endpoint, "messages", "count_tokens"]
+_AS_CHATS: Mapping[Dialect, Callable[[Mapping[str, Any]], dict[str, Any]]] = {
+    "messages": chat_request,
+    "count_tokens": count_request,
+}
+# Values in a body: lists, objects, and what stands in them. A conversation of ten thousand messages has half as
+# many; millions of them fit into a body that is allowed, and each takes a hundred bytes of memory and more.
+MAX_VALUES = 250_000
+_STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"', re.DOTALL)
+
+
+@dataclass(frozen=True, slots=True)
+class Routed:
+    """The name of the profile that a request is for, and what its worker is sent."""
+
+    profile: str
+    forward: Forward
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """Why a body is not taken; `profile` is the name of the one that it is for, None if that is not known."""
+
+    profile: str | None
+    error: RequestError
+
+
+def route(raw: bytes, dialect: Dialect, table: RoutingTable) -> Routed | Refused:
+    """Parse a body, find its profile, and make the request for the worker."""
+    name: str | None = None
+    try:
+        body = parse_body(raw)
+        profile = table.resolve(body.get("model"))
+        name = profile.name
+        endpoint: Endpoint = "completions" if dialect == "completions" else "chat.completions"
+        if dialect in _AS_CHATS:
+            body = _AS_CHATS[dialect](body)
+        prompt = table.profiles.prompt_of(profile)
+        client_model = body.get("model") or name
+        forward = prepare(body, endpoint, profile, prompt, profile.upstream_model, client_model)
+    except RequestError as error:
+        return Refused(name, error)
+    return Routed(name, forward)
+
+
+def check_size(raw: bytes) -> None:
+    """Refuse a body with more values than MAX_VALUES, without making them. Raises RequestError (400)."""
+    rest = _STRING.sub(b"", raw)
+    if b'"' in rest:
+        raise RequestError(400, "the body is not JSON: a string in it does not end")
+    if sum(rest.count(mark) for mark in (b",", b"[", b"{")) > MAX_VALUES:
+        raise RequestError(400, f"the body holds more than {MAX_VALUES} values")

@@ -1,0 +1,114 @@
+"""Stands between a client that speaks another dialect and the proxy, which knows chats in OpenAI's form.
+
+Theory of operation. A request is translated where it is parsed, in `routed_request`. To the proxy this here is a
+client's exchange like any other, to which it writes the answer of a chat; each event, or the whole, is translated
+on its way to the client. Nothing else in the daemon knows of the dialect but the errors' form.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from draftd.errors import WorkerError
+from draftd.web import json_codec
+from draftd.web.answer_stream import DONE
+from draftd.web.client import JSON, ClientExchange
+from draftd.web.dialects.messages_answer import Event, MessageAnswer, whole_message
+from draftd.web.routed_request import Dialect
+
+_EVENT_END = b"\n\n"
+_PING: Event = {"type": "ping"}
+
+
+class Translated(ClientExchange):
+    """Passes on to `inner` all that is not translated."""
+
+    def __init__(self, inner: ClientExchange) -> None:
+        self._inner = inner
+        super().__init__(inner.head)
+        self.headers = inner.headers
+
+    @property
+    def begun(self) -> bool:
+        return self._inner.begun
+
+    @property
+    def profile(self) -> str | None:
+        """The inner one's."""
+        return self._inner.profile
+
+    @profile.setter
+    def profile(self, name: str | None) -> None:
+        self._inner.profile = name
+
+    async def body(self) -> bytes:
+        return await self._inner.body()
+
+    async def answer(self, status: int, body: bytes, content_type: str = JSON) -> None:
+        await self._inner.answer(status, body, content_type)
+
+    async def write(self, data: bytes) -> None:
+        await self._inner.write(data)
+
+    async def finish(self, data: bytes) -> None:
+        await self._inner.finish(data)
+
+    def cut(self) -> None:
+        self._inner.cut()
+
+    def abort(self) -> None:
+        self._inner.abort()
+
+
+class MessagesExchange(Translated):
+    """A request for `/v1/messages`."""
+
+    def __init__(self, inner: ClientExchange) -> None:
+        super().__init__(inner)
+        self._answer = MessageAnswer()
+
+    async def answer(self, status: int, body: bytes, content_type: str = JSON) -> None:
+        message = whole_message(json_codec.loads(body))
+        await self._inner.answer(status, json_codec.dumps(message), content_type)
+
+    async def write(self, data: bytes) -> None:
+        await self._inner.write(_sent(self._events(data)))
+
+    async def finish(self, data: bytes) -> None:
+        await self._inner.finish(_sent([*self._events(data), *self._answer.finish()]))
+
+    def _events(self, data: bytes) -> Iterable[Event]:
+        for event in data.removesuffix(DONE).split(_EVENT_END):
+            if event.startswith(b"data: "):
+                yield from self._answer.take(json_codec.loads(event[6:]))
+            elif event.startswith(b":"):
+                yield _PING
+
+
+class CountExchange(Translated):
+    """A request for `/v1/messages/count_tokens`."""
+
+    async def answer(self, status: int, body: bytes, content_type: str = JSON) -> None:
+        usage: Any = json_codec.loads(body).get("usage")
+        if not usage:
+            raise WorkerError("the worker did not say how many tokens it read", status=502, code="bad_answer")
+        await self._inner.answer(
+            status, json.dumps({"input_tokens": usage["prompt_tokens"]}).encode(), content_type
+        )
+
+
+_EXCHANGES: Mapping[Dialect, type[Translated]] = {"messages": MessagesExchange, "count_tokens": CountExchange}
+
+
+def translated(exchange: ClientExchange, dialect: Dialect) -> ClientExchange:
+    """The exchange as the proxy is to have it: the client's own where nothing has to be translated."""
+    made = _EXCHANGES.get(dialect)
+    return exchange if made is None else made(exchange)
+
+
+def _sent(events: Iterable[Event]) -> bytes:
+    return b"".join(
+        b"event: %b\ndata: %b\n\n" % (event["type"].encode(), json_codec.dumps(event)) for event in events
+    )

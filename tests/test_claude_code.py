@@ -1,0 +1,115 @@
+"""The real Claude Code as a client of the daemon, with a scripted model: a tool, and what the prompts are like.
+
+'make claude-code' installs it (370 MB from npm).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shutil
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.harness import Served, serving
+
+INSTALLED = Path(__file__).parents[1] / "build" / "claude-code" / "node_modules" / ".bin" / "claude"
+CLAUDE = str(INSTALLED) if INSTALLED.exists() else shutil.which("claude")
+TOOL_CALLER = Path(__file__).with_name("tool_caller.py")
+LIMIT = 120.0  # seconds
+SWITCHES = (
+    "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC",
+    "DISABLE_AUTOUPDATER",
+    "DISABLE_ERROR_REPORTING",
+    "DISABLE_TELEMETRY",
+)
+
+pytestmark = [
+    pytest.mark.real,
+    pytest.mark.skipif(
+        CLAUDE is None, reason="Claude Code is not installed; 'make claude-code' does it, with npm"
+    ),
+]
+
+
+class ClaudeCode:
+    """Claude Code in a folder of its own, which sees nothing of whoever runs the test."""
+
+    def __init__(self, folder: Path, served: Served) -> None:
+        self.project = folder / "project"
+        self._home = folder / "home"
+        for each in (self.project, self._home):
+            each.mkdir(parents=True)
+        self._served = served
+
+    async def ask(self, question: str, *options: str) -> str:
+        """What Claude Code prints. Fails unless it ends well."""
+        assert CLAUDE is not None
+        env = {
+            "PATH": os.environ["PATH"],
+            "HOME": str(self._home),
+            "PWD": str(self.project),
+            "TERM": "dumb",
+            "ANTHROPIC_BASE_URL": self._served.url,
+            "ANTHROPIC_AUTH_TOKEN": "local",
+            "ANTHROPIC_MODEL": "caller",
+            "CLAUDE_CODE_MAX_CONTEXT_TOKENS": "32768",
+            **dict.fromkeys(SWITCHES, "1"),
+        }
+        process = await asyncio.create_subprocess_exec(
+            CLAUDE,
+            "-p",
+            question,
+            *options,
+            cwd=self.project,
+            env=env,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        try:
+            async with asyncio.timeout(LIMIT):
+                said, complaint = await process.communicate()
+        finally:
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
+        assert process.returncode == 0, said.decode() + complaint.decode()
+        return said.decode().strip()
+
+
+@pytest.fixture
+async def scripted(tmp_path: Path) -> AsyncIterator[tuple[ClaudeCode, Path]]:
+    """Claude Code with the scripted model, and the file of the requests that reached it."""
+    log = tmp_path / "requests"
+    command = [sys.executable, str(TOOL_CALLER), "--port", "{port}", "--log-requests", str(log)]
+    profile = f'model = "scripted"\ncommand = {json.dumps(command)}\n[limits]\nconcurrency = 2\n'
+    (tmp_path / "daemon").mkdir()
+    async with serving(tmp_path / "daemon", {"caller": profile}) as served:
+        log.write_text("")  # without the readiness check
+        yield ClaudeCode(tmp_path / "client", served), log
+
+
+async def test_it_writes_a_file_and_every_turn_goes_on_from_the_one_before(
+    scripted: tuple[ClaudeCode, Path],
+) -> None:
+    claude, log = scripted
+    file = claude.project / "note.txt"
+    said = await claude.ask(f"Write a note to [[{file}]].", "--permission-mode", "acceptEdits")
+    assert said.startswith("It says:")
+    assert file.read_text() == "swordfish\n"
+    bodies: list[dict[str, Any]] = [json.loads(line) for line in log.read_text().splitlines()]
+    first, second = (body for body in bodies if body.get("tools"))
+    assert {"Read", "Write", "Edit", "Bash"} <= {tool["function"]["name"] for tool in first["tools"]}
+    assert first["messages"][0]["role"] == "system"
+    assert "x-anthropic-billing-header" not in json.dumps(first["messages"])
+    # What the second prompt has in common with the first is what the prompt cache serves.
+    assert second["messages"][: len(first["messages"])] == first["messages"]
+    assert second["tools"] == first["tools"]
+    further = [message["role"] for message in second["messages"][len(first["messages"]) :]]
+    assert further[:2] == ["assistant", "tool"]
