@@ -6,20 +6,21 @@ import sys
 import traceback
 from collections.abc import Callable
 
-from draftd.engine import lifeline, records
+from draftd.engine import channel, lifeline, records
 from draftd.engine.exits import EngineError, leave
 from draftd.engine.records import describe
 from draftd.protocol import EXIT_FAILED
 
 
 def main(until_wanted: Callable[[], None] = lambda: None) -> None:
-    """Hold the lifeline, place the hooks, and hand over to mlx_lm.server. Every way out has its exit code.
+    """Hold lifeline and channel, place the hooks, and hand over to mlx_lm.server. Every way out has its exit code.
 
     `until_wanted` is called when everything is imported, and returns when `sys.argv` holds the flags.
     """
     records.keep_lines_whole()
     try:
         lifeline.hold(os.environ)  # first: importing mlx_lm takes seconds
+        channel.hold(os.environ)
         place()
         until_wanted()
         serve()

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from random import random
@@ -20,6 +20,7 @@ from typing import assert_never
 import structlog
 
 from draftd.profiles import Profile
+from draftd.protocol import SECRET_HEADER
 from draftd.sockets import holders_of
 from draftd.workers import command, machine
 from draftd.workers.health import Watched, watch
@@ -98,15 +99,15 @@ class Worker:
         Raises WorkerError (503) if there is none to be had soon.
         """
         with self._usage.waits():
-            port = await self._until_ready(name)
+            port, headers = await self._until_ready(name)
         try:
             with self._usage.serves():
-                yield Lease(port, self._child_number, self._usage.progress)
+                yield Lease(port, headers, self._child_number, self._usage.progress)
         finally:
             if not self._usage.open and isinstance(self.state, Draining):
                 self.post(Drained())
 
-    async def _until_ready(self, name: str) -> int:
+    async def _until_ready(self, name: str) -> tuple[int, Mapping[str, str]]:
         if not isinstance(self.state, Ready):
             self.post(Demand())
         started = False
@@ -116,8 +117,8 @@ class Worker:
             if no is not None:
                 raise no
             await self._changed.wait()
-        assert self._port is not None
-        return self._port
+        assert self.watched is not None, "it comes before the child"
+        return self.watched.port, self.watched.headers
 
     async def until_changed(self, limit: float) -> None:
         """Return at the next change of state, or after `limit` seconds."""
@@ -268,6 +269,7 @@ class Worker:
                 command.argv(self.profile, self._port),
                 functools.partial(self._services.environment, self.profile),
                 on_output=functools.partial(self._hear, watched),
+                on_record=self._hear_record,
                 on_exit=lambda: post(Exited()),
             )
         except Exception as error:
@@ -277,6 +279,7 @@ class Worker:
             post(SpawnFailed("spawn"))
             return
         watched.pid = self._child.pid
+        watched.headers = {SECRET_HEADER: self._child.secret} if self._child.secret else {}
         watching = watch(watched, self._services.session, post)
         self._monitor = tasks.create_task(watching, name=f"monitor {self.name}")
 
@@ -284,6 +287,10 @@ class Worker:
         watched.output += len(chunk)
         with contained(self.name):
             self._services.on_output(self.name, chunk)
+
+    def _hear_record(self, line: bytes) -> None:
+        with contained(self.name):
+            self._services.on_record(self.name, line)
 
     def _bury(self, reason: str) -> None:
         """The child is gone: keep its last words, and let go of what it had."""
