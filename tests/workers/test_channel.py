@@ -80,7 +80,7 @@ async def test_a_command_of_others_gets_no_channel_and_no_secret() -> None:
 
 @pytest.mark.parametrize("deaf", [False, True])
 async def test_records_are_whole_and_the_last_of_them_come_before_the_exit(deaf: bool) -> None:
-    code = ENGINE + "for n in range(3000): os.write(fd, b'{\"number\": %d}\\n' % n)\nos.write(fd, b'half')"
+    code = ENGINE + "os.write(fd, b''.join(b'{\"number\": %d}\\n' % n for n in range(3000)) + b'half')"
     async with Heard().to_the_end(code, deaf=deaf) as heard:
         assert heard.records == [b'{"number": %d}' % number for number in range(3000)]
         assert heard.at_the_end == 3000
