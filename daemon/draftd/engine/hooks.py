@@ -15,7 +15,7 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
-from draftd.engine import records, request_context
+from draftd.engine import records, release, request_context
 from draftd.engine.guard import METHODS, refuse_strangers, refuse_web_pages
 from draftd.engine.logit_bias import taking_bias
 from draftd.engine.model_facts import saying
@@ -28,7 +28,12 @@ from draftd.protocol import STARTED
 
 PLACED = "placed"
 
-_tick = at_most_every(INTERVAL, records.report_progress)
+_report = at_most_every(INTERVAL, records.report_progress)
+
+
+def _tick() -> None:
+    release.park()
+    _report()
 
 
 class UnfitError(Exception):
