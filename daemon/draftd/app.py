@@ -36,6 +36,7 @@ from draftd.telemetry.records import (
     ModelsLoaded,
     PromptProgress,
     Record,
+    parse_record,
 )
 from draftd.web import dashboard
 from draftd.web.api import Api
@@ -109,7 +110,12 @@ class Daemon:
         self._changed = asyncio.Event()
         self._news = asyncio.Event()  # for the live feed
         self.metrics = Metrics(__version__, _version_of("mlx-lm"))
-        self.sink = Sink(settings.state_dir / LOGS, self._on_record, self.metrics)
+        self.sink = Sink(
+            settings.state_dir / LOGS,
+            self._on_report,
+            lambda worker: self.supervisor.acceptance_pattern(worker),  # noqa: PLW0108 - it is made later
+            self.metrics,
+        )
         loads = LoadGate(settings.max_loads)
         self.starter = Starter(loads, self._on_change)
         self.supervisor = Supervisor(self._services(session, loads), tasks, share=settings.share_engine)
@@ -147,6 +153,7 @@ class Daemon:
             stop_grace=self.settings.stop_grace,
             drain_timeout=self.settings.drain_timeout,
             on_output=self._on_output,
+            on_record=self._on_record,
             on_restart=self.metrics.restarted,
             on_change=self._on_change,
             on_gone=self._on_gone,
@@ -269,7 +276,12 @@ class Daemon:
         self.sink.feed(name, chunk)
         self._news.set()
 
-    def _on_record(self, worker: str, record: Record) -> None:
+    def _on_record(self, worker: str, line: bytes) -> None:
+        if (record := parse_record(line)) is not None:
+            self._on_report(worker, record)
+        self._news.set()
+
+    def _on_report(self, worker: str, record: Record) -> None:
         match record:
             case EngineStarted():
                 self.supervisor.engine_started(worker, accounting=record.accounting)

@@ -20,7 +20,6 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
-from draftd.profiles import MIN_PAYING_ACCEPTANCE
 from draftd.terminal_text import harmless, harmless_body, harmless_in_a_pipe
 
 Row = Mapping[str, Any]
@@ -157,6 +156,8 @@ def _drafts(row: Row) -> str:
 def _acceptance(ratio: float | None) -> Text:
     if ratio is None:
         return Text("–")
+    from draftd.profiles import MIN_PAYING_ACCEPTANCE  # late: pydantic takes as long as all else
+
     return Text(f"{ratio:.0%}", style="green" if ratio >= MIN_PAYING_ACCEPTANCE else "yellow")
 
 

@@ -10,8 +10,7 @@ from dataclasses import dataclass, field
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 
-from draftd.profiles import MAX_DRAFT_TOKENS
-from draftd.protocol import Costs
+from draftd.protocol import MAX_DRAFT_TOKENS, Costs
 from draftd.telemetry.records import GenerationReport
 
 WINDOW = 50  # requests that ratios, estimates and medians look back on

@@ -170,7 +170,7 @@ class Proxy:
         forward = call.forward
         async with worker.lease(call.name) as lease:
             call.headers["x-draftd-worker"] = f"{HOST}:{lease.port}"
-            path, headers = PATHS[forward.endpoint], self._headers(call)
+            path, headers = PATHS[forward.endpoint], {**self._headers(call), **lease.headers}
             try:
                 connection = await worker_http.post(lease.port, path, forward.payload, headers)
                 try:
