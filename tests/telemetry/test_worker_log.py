@@ -6,7 +6,6 @@ import os
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -89,12 +88,13 @@ def test_the_file_is_rotated(tmp_path: Path) -> None:
 
 
 def test_a_full_disk_is_told_and_the_ring_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(*_: Any) -> int:
+    def full(_fd: int, _data: bytes) -> int:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
+    monkeypatch.setattr(os, "write", full)
     bench = Bench(tmp_path / "fast.log")
-    monkeypatch.setattr("draftd.telemetry.rotating_file.os.write", full)
     bench.log.write(["a"])
+    monkeypatch.undo()
     assert bench.errors == [errno.ENOSPC]
     assert texts(bench.log.tail(5)) == ["a"]
 
