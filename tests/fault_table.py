@@ -87,6 +87,9 @@ FAULTS = {
     73: ("a pipe or device as a file", "told what it is; nothing waits for it"),
     74: ("bodies of 31 MB", "parsed elsewhere: nobody held up, health not judged, memory given back"),
     75: ("pages of an allowed origin", "the preflight needs no key; the page sends it, and reads the answer"),
+    76: ("a Host that only begins as ours", "403; several of one header that lets in: 400"),
+    77: ("HTTP/2.0 lines, 9 KB of cookies, garbage", "505, 431 with the reason; who came before is answered"),
+    78: ("shutdown while clients wait", "503 `stopping` with Retry-After; a cut stream says so too"),
 }
 
 

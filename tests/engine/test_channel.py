@@ -46,7 +46,8 @@ def test_an_engine_knows_the_secret_and_hands_nothing_on(
     )
     assert done.returncode == 1, "a process that it started has the channel"
     assert ours.recv(1000) == b'{"event": "started", "secret": "the secret", "variable": false}\n'
-    assert done.stderr == b""
+    assert done.stderr.startswith(b"draftd-engine {"), "the log has the record too, and nothing else"
+    assert done.stderr.count(b"\n") == 1
 
 
 @pytest.mark.parametrize("environ", [{}, {CHANNEL_VARIABLE: ""}])

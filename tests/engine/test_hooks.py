@@ -113,7 +113,17 @@ def test_serving_is_placed_where_all_that_it_uses_is_there(change: str, says: st
 def test_importing_the_package_imports_no_mlx() -> None:
     generation = [f"generation.{name}" for name in ("acceptance", "drafters.lookup", "estimates", "policy")]
     others = (
-        *("channel", "exits", "guard", "lifeline", "model_facts", "own_models", "progress", "records"),
+        *(
+            "channel",
+            "exits",
+            "guard",
+            "lifeline",
+            "model_facts",
+            "own_models",
+            "progress",
+            "records",
+            "release",
+        ),
         "request_context",
     )
     modules = ", ".join(f"draftd.engine.{name}" for name in (*generation, *others))

@@ -31,17 +31,24 @@ class Heard:
         self.output = b""
         self.records: list[bytes] = []
         self.ended = asyncio.Event()
+        self.at_the_end = 0  # records
         self.child: Child
 
     @asynccontextmanager
-    async def to_the_end(self, code: str, *, channel: bool = True) -> AsyncIterator[Heard]:
+    async def to_the_end(
+        self, code: str, *, channel: bool = True, deaf: bool = False
+    ) -> AsyncIterator[Heard]:
+        """Run `code`. With `deaf` the loop has no time for what it reports before it ends."""
         self.child = await Child.spawn(
             [sys.executable, "-c", code],
             os.environ,
             on_output=self._take,
-            on_exit=self.ended.set,
+            on_exit=self._end,
             on_record=self.records.append if channel else None,
         )
+        if deaf:
+            assert self.child._channel is not None
+            asyncio.get_running_loop().remove_reader(self.child._channel._ours.fileno())
         try:
             async with asyncio.timeout(LIMIT):
                 await self.ended.wait()
@@ -52,6 +59,10 @@ class Heard:
 
     def _take(self, chunk: bytes) -> None:
         self.output += chunk
+
+    def _end(self) -> None:
+        self.at_the_end = len(self.records)
+        self.ended.set()
 
 
 async def test_each_start_has_a_secret_of_its_own() -> None:
@@ -67,10 +78,12 @@ async def test_a_command_of_others_gets_no_channel_and_no_secret() -> None:
         assert (heard.output, heard.child.secret) == (b"False\n", "")
 
 
-async def test_records_are_whole_and_the_last_of_them_come_before_the_exit() -> None:
-    code = ENGINE + "for n in range(3000): os.write(fd, b'{\"number\": %d}\\n' % n)\nos.write(fd, b'half')"
-    async with Heard().to_the_end(code) as heard:
+@pytest.mark.parametrize("deaf", [False, True])
+async def test_records_are_whole_and_the_last_of_them_come_before_the_exit(deaf: bool) -> None:
+    code = ENGINE + "os.write(fd, b''.join(b'{\"number\": %d}\\n' % n for n in range(3000)) + b'half')"
+    async with Heard().to_the_end(code, deaf=deaf) as heard:
         assert heard.records == [b'{"number": %d}' % number for number in range(3000)]
+        assert heard.at_the_end == 3000
 
 
 async def test_a_record_without_an_end_closes_the_channel_and_harms_nobody() -> None:

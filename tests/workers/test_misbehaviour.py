@@ -190,7 +190,7 @@ async def test_a_full_disk_for_logs_does_not_stop_serving(tmp_path: Path) -> Non
 
 @contextmanager
 def _tiny_disk(folder: Path) -> Iterator[None]:
-    command = ["mount", "-t", "tmpfs", "-o", "size=16k", "tmpfs", str(folder)]
+    command = ["mount", "-t", "tmpfs", "-o", "size=16k,mode=0700", "tmpfs", str(folder)]
     if os.geteuid() != 0 or subprocess.run(command, capture_output=True, check=False).returncode != 0:
         pytest.skip("a small tmpfs cannot be mounted here")
     try:

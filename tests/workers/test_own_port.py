@@ -14,7 +14,8 @@ from tests.harness import QUICK, Served, chat, fake, play_engine, serving
 
 CHEAT = "Draft tokens accepted: 900000000/900000000 (100%)"
 RECORD = 'draftd-engine {"event": "generation", "rounds": 1, "proposed": 900000000, "accepted": 900000000}'
-PROFILE = f'model = "fake"\n{QUICK}[health]\ninterval = 0.05\n'
+# One health check that is refused is one too many.
+PROFILE = f'model = "fake"\n{QUICK}[health]\ninterval = 0.05\nfailures = 1\n'
 
 
 def address(served: Served, path: str) -> str:

@@ -15,6 +15,8 @@ The engine is mlx_lm.server with hooks, not a server of its own. It parses no fl
 - `startup_checks` refuses flags that corrupt the output, and gives a taken port a name and an exit code;
 - `own_models` refuses requests for other weights than the worker's, and for images from the network;
 - `guard` refuses what programs and web pages send to the worker's own port past the daemon;
+- `memory_limits` bounds what the worker wires and keeps of a GPU's memory;
+- `release` gives the GPU's memory back before SIGTERM ends the process;
 - `watchdog` ends the process when the thread that generates has died.
 
 `lifeline` needs no hook: it ends the process when the daemon is gone; `guardian` holds it for a command that

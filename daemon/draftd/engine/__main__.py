@@ -6,7 +6,7 @@ import sys
 import traceback
 from collections.abc import Callable
 
-from draftd.engine import channel, lifeline, records
+from draftd.engine import channel, lifeline, records, release
 from draftd.engine.exits import EngineError, leave
 from draftd.engine.records import describe
 from draftd.protocol import EXIT_FAILED
@@ -21,6 +21,7 @@ def main(until_wanted: Callable[[], None] = lambda: None) -> None:
     try:
         lifeline.hold(os.environ)  # first: importing mlx_lm takes seconds
         channel.hold(os.environ)
+        release.before_sigterm()
         place()
         until_wanted()
         serve()
@@ -44,7 +45,7 @@ def place() -> None:
 
 
 def serve() -> None:
-    """Run mlx_lm.server until it ends. SIGTERM ends it at once, as it always did."""
+    """Run mlx_lm.server until it ends."""
     from mlx_lm import server
 
     sys.argv[0] = "draftd.engine"  # the name in the help text

@@ -15,9 +15,10 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
-from draftd.engine import records, request_context
+from draftd.engine import records, release, request_context
 from draftd.engine.guard import METHODS, refuse_strangers, refuse_web_pages
 from draftd.engine.logit_bias import taking_bias
+from draftd.engine.memory_limits import FREE_CACHE_SHARE, after, limits_of, setting_own
 from draftd.engine.model_facts import saying
 from draftd.engine.own_models import keeping_to_own, no_fetching
 from draftd.engine.progress import INTERVAL, at_most_every, with_ticks
@@ -28,7 +29,12 @@ from draftd.protocol import STARTED
 
 PLACED = "placed"
 
-_tick = at_most_every(INTERVAL, records.report_progress)
+_report = at_most_every(INTERVAL, records.report_progress)
+
+
+def _tick() -> None:
+    release.park()
+    _report()
 
 
 class UnfitError(Exception):
@@ -236,6 +242,28 @@ def _place_watchdog() -> None:
     watch(generator, exit_on_death)
 
 
+def _place_memory_limits() -> None:
+    names = ("mlx_lm.utils", "mlx_lm.generate", "mlx_lm.server")
+    modules: list[Any] = [importlib.import_module(name) for name in names]
+    server = modules[-1]
+    for module in modules:
+        expect(module, "maybe_set_recommended_wired_limit")
+    if "max_bytes" not in inspect.signature(server.LRUPromptCache).parameters:
+        raise UnfitError("mlx_lm.server.LRUPromptCache takes no max_bytes")
+    provider = _model_provider(server)
+    load = expect(provider, "_load", caller="load")
+    mx: Any = importlib.import_module("mlx.core")
+    limits = limits_of(mx.device_info())
+    if limits is None:
+        return  # no Metal
+    mx.set_cache_limit(limits.gpu // FREE_CACHE_SHARE)
+    server.LRUPromptCache = functools.partial(server.LRUPromptCache, max_bytes=limits.prompt_cache)
+    set_own_limit = setting_own(limits)
+    for module in modules:
+        module.maybe_set_recommended_wired_limit = set_own_limit
+    provider._load = after(load, set_own_limit)
+
+
 def _place_startup_checks() -> None:
     server: Any = importlib.import_module("mlx_lm.server")
     run = expect(server, "run", "host", "port", "model_provider", caller="main")
@@ -267,6 +295,10 @@ HOOKS: dict[str, tuple[Callable[[], None], str]] = {
     "prompt_cache": (_place_prompt_cache, "cached prompts may change the answers of drafted requests"),
     "loaded": (_place_loaded, "the models' kinds of cache are not known"),
     "watchdog": (_place_watchdog, "the process outlives its generation thread"),
+    "memory_limits": (
+        _place_memory_limits,
+        "it may wire all of the GPU's memory, and cached prompts have no bound in bytes",
+    ),
     "startup_checks": (
         _place_startup_checks,
         "flags are not checked, and a taken port has no exit code of its own",

@@ -9,7 +9,10 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 JSON = "application/json"
+MAX_HEADERS = 128  # of one request
 EVENT_STREAM = "text/event-stream"
+# Beside their content type; nginx collects what it passes on, unless it is told not to.
+STREAM_HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
 KEEPALIVE = b": keepalive\n\n"
 
 

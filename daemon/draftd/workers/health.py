@@ -62,6 +62,7 @@ class Watched:
     pid: int = 0
     headers: Mapping[str, str] = field(default_factory=dict)  # that its engine wants to see with each request
     output: int = 0  # bytes
+    said: bytes = b""  # the last of them
     told_memory: int = 0  # bytes, by the word of the engine; 0 if it has not said
     accounting: bool = False  # whether the engine counts draft tokens
     draft_refusal: str | None = None  # why nothing may be drafted with its models, if so

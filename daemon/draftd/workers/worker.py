@@ -23,6 +23,7 @@ from draftd.profiles import Profile
 from draftd.protocol import SECRET_HEADER
 from draftd.sockets import holders_of
 from draftd.workers import command, machine
+from draftd.workers.gpu_faults import gpu_fault
 from draftd.workers.health import Watched, watch
 from draftd.workers.process import Child, contained, tell_fault
 from draftd.workers.services import Services
@@ -59,6 +60,7 @@ from draftd.workers.usage import Lease, Usage, refusal
 log = structlog.get_logger("worker")
 
 NEVER_READY = ("start_timeout", "no_progress")  # reasons that need what the readiness check was answered
+LAST_WORDS = 8192  # bytes of a child's output that are looked at for what ended it
 LAST_LINES = 8  # of a child's output that are kept with its exit
 
 
@@ -270,7 +272,7 @@ class Worker:
                 functools.partial(self._services.environment, self.profile),
                 on_output=functools.partial(self._hear, watched),
                 on_record=self._hear_record,
-                on_exit=lambda: post(Exited()),
+                on_exit=lambda: post(Exited(fault.reason if (fault := gpu_fault(watched.said)) else "exit")),
             )
         except Exception as error:
             if not isinstance(error, OSError):
@@ -285,6 +287,7 @@ class Worker:
 
     def _hear(self, watched: Watched, chunk: bytes) -> None:
         watched.output += len(chunk)
+        watched.said = (watched.said + chunk)[-LAST_WORDS:]
         with contained(self.name):
             self._services.on_output(self.name, chunk)
 
@@ -302,8 +305,11 @@ class Worker:
         self._child_number += 1  # what was said about it and is still in the inbox is void
         self._monitor.cancel()
         child.close()
-        answer = (f"draftd: {watched.answer}",) if reason in NEVER_READY else ()
-        self._last_exit = LastExit(child.exit_code, reason, time.time(), answer)
+        fault = gpu_fault(watched.said)
+        ours = [fault.words] if fault else []
+        ours += [watched.answer] if reason in NEVER_READY else []
+        words = tuple(f"draftd: {text}" for text in ours)
+        self._last_exit = LastExit(child.exit_code, reason, time.time(), words)
         with contained(self.name):
             lines = tuple(self._services.tail(self.name, LAST_LINES))
-            self._last_exit = replace(self._last_exit, lines=lines + answer)
+            self._last_exit = replace(self._last_exit, lines=lines + words)
