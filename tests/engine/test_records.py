@@ -56,6 +56,8 @@ def said(line: str) -> dict[str, Any]:
 
 def test_generation_record_has_the_agreed_keys() -> None:
     counted = count(KEPT, AFTER, ALONE, LOOKED_UP, draft_length=2)
+    for rows in (1, 3, 3):
+        counted.read(rows)
     assert said(generation_record(counted, None, 0.5, memory={"active": 1, "cache": 2, "peak": 3})) == {
         "event": "generation",
         "rounds": 2,
@@ -71,6 +73,8 @@ def test_generation_record_has_the_agreed_keys() -> None:
         "accepted_by_position": [2, 0, 0],
         "proposed_by_position": [2, 2, 1],
         "tokens": 4,
+        "passes": 3,
+        "rows": 7,
         "memory": {"active": 1, "cache": 2, "peak": 3},
     }
 

@@ -181,7 +181,7 @@ def refusing(tokenize: Any) -> Any:
 
 
 def test_a_request_for_mlx_lm_itself_is_given_back_and_nothing_more_is_taken_before_it() -> None:
-    generator = Generator(*pair("qwen2"))
+    generator = Generator(*pair("qwen2"), ends=False)
     first, batched, after = Asked(prompt(5), 30), Asked(prompt(6), batchable=True), Asked(prompt(7), 5)
     taken = generator.serving
     generator._arrivals = [(3, batched), (3, after)]
@@ -312,7 +312,9 @@ class Observed:
 
 
 @pytest.mark.parametrize(("name", "rows"), [("qwen2", 3), ("gemma3_text", 1)])
-def test_one_pass_serves_all_where_the_kind_of_cache_allows_it(name: str, rows: int) -> None:
+def test_one_pass_serves_all_where_the_kind_of_cache_allows_it(
+    name: str, rows: int, reported: list[Any]
+) -> None:
     target = Observed(make(name))
     generator = Generator(target, None, ends=False)
     asked = [Asked(prompt(9, n), 60, draft=0) for n in range(3)]
@@ -323,6 +325,9 @@ def test_one_pass_serves_all_where_the_kind_of_cache_allows_it(name: str, rows: 
     assert max(widths) == rows
     assert widths.count(rows) > 0.9 * len(widths)
     assert [len(one.tokens) for one in asked] == [60, 60, 60]
+    for count, *_ in reported:
+        assert count.passes in {60, 61}
+        assert 0.9 * rows < count.rows / count.passes <= rows
 
 
 def test_the_last_one_goes_on_as_if_it_had_always_been_alone(monkeypatch: pytest.MonkeyPatch) -> None:

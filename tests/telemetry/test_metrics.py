@@ -85,6 +85,8 @@ NAMES = {
     "draftd_draft_proposed_by_position_total": ("counter", {"profile", "position"}),
     "draftd_draft_length": ("histogram", {"profile"}),
     "draftd_draft_speedup_estimate": ("gauge", {"profile"}),
+    "draftd_target_passes_total": ("counter", {"profile"}),
+    "draftd_target_pass_rows_total": ("counter", {"profile"}),
     "draftd_queue_depth": ("gauge", {"profile"}),
     "draftd_worker_state": ("gauge", {"profile", "state"}),
     "draftd_worker_memory_bytes": ("gauge", {"profile"}),

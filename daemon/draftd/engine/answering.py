@@ -27,7 +27,7 @@ from draftd.engine.generation.caches.sequence import SequenceCache
 from draftd.engine.generation.calibration import costs_of, measure
 from draftd.engine.generation.estimates import ALONE
 from draftd.engine.generation.loop import Generation
-from draftd.engine.generation.parts import Part, Token, plain
+from draftd.engine.generation.parts import Part, Pass, Token, plain
 from draftd.engine.generation.reader import Reader
 from draftd.engine.generation.turns import Pause
 from draftd.engine.request import Prompt
@@ -129,6 +129,8 @@ class Answering:
             while True:
                 part = parts.send(reply)
                 reply = None
+                if isinstance(part, Pass) and not part.by_draft:
+                    self.count.read(part.reader.rows)
                 if not isinstance(part, Token):
                     reply = yield part
                 elif self._give(part, detokenizer) or self.prompt.context._should_stop:

@@ -129,6 +129,8 @@ def generation_record(count: AcceptanceCount, costs: Costs | None, seconds: floa
         accepted_by_position=count.accepted_by_position,
         proposed_by_position=count.proposed_by_position,
         tokens=count.tokens,
+        passes=count.passes,
+        rows=count.rows,
         **worth,
         **others,
     )

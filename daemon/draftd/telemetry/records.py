@@ -76,8 +76,9 @@ class GenerationReport:
 
     `drafters` has `proposed` and `accepted` for each drafter, by its name. The tuples `_by_position` count draft
     tokens by their place in the round, first place first. `rule` is "paper" or "plain"; `speedup` is estimated,
-    against no drafting; `profile` is whose request it was, where several share the engine. What the engine did not
-    say is None.
+    against no drafting; `profile` is whose request it was, where several share the engine. `passes` of the target
+    model were made for the request, over so many `rows` in all: it and those beside it. What the engine did not say
+    is None or 0.
     """
 
     rounds: int
@@ -94,6 +95,8 @@ class GenerationReport:
     speedup: float | None = None
     profile: str | None = None
     drafters: Mapping[str, DraftAcceptance] = field(default_factory=dict, hash=False)
+    passes: int = 0
+    rows: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,6 +208,8 @@ def _generation(said: Mapping[str, object]) -> GenerationReport:
         accepted_by_position=_positions(said.get("accepted_by_position")),
         proposed_by_position=_positions(said.get("proposed_by_position")),
         tokens=_optional(said.get("tokens")),
+        passes=_optional(said.get("passes")) or 0,
+        rows=_optional(said.get("rows")) or 0,
         memory=_memory(said.get("memory")),
         rule=rule if (rule := said.get("rule")) in {PAPER_RULE, PLAIN_RULE} else None,
         costs=_costs(said.get("costs")),

@@ -76,6 +76,11 @@ class Reader:
         """Whether it reads in a batch."""
         return isinstance(self.cache, RaggedRow)
 
+    @property
+    def rows(self) -> int:
+        """How many sequences are in its passes."""
+        return len(self.cache.batch.rows) if isinstance(self.cache, RaggedRow) else 1
+
     def join(self, batch: RaggedBatch) -> RaggedRow:
         """Read in a row of a batch from here on; between two rounds."""
         if not isinstance(self.cache, RaggedRow) or self.cache.batch is not batch:
