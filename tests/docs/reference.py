@@ -17,10 +17,11 @@ from pydantic_core import PydanticUndefined
 from draftd.profile_tables import HealthPolicy, Limits, RequestDefaults, RestartPolicy, ServerFlags
 from draftd.profiles import Profile
 from draftd.settings import Settings
-from draftd.web.dialects import messages_fields
-from draftd.web.dialects.field_table import Row
+from draftd.web.dialects import messages_fields, responses_fields
+from draftd.web.dialects.field_table import Row, Table
 from draftd.web.dialects.fields import CHAT, INNER, TEXT
 from draftd.web.dialects.messages_fields import MESSAGES
+from draftd.web.dialects.responses_fields import RESPONSES
 from tests.docs.pairs import pairs_table
 
 HEAD = "| {} | meaning | default |\n|---|---|---|\n"
@@ -70,11 +71,18 @@ def request_fields() -> str:
 
 def fields_of_messages() -> str:
     """What becomes of each field of a request in Anthropic's form."""
-    rows = [_field_row(row.name, row) for row in sorted(MESSAGES.rows.values(), key=lambda row: row.name)]
+    return _fields(MESSAGES, messages_fields.INNER)
+
+
+def fields_of_responses() -> str:
+    """What becomes of each field of a request in the form of OpenAI's responses."""
+    return _fields(RESPONSES, responses_fields.INNER)
+
+
+def _fields(outer: Table, inner: Mapping[str, Table]) -> str:
+    rows = [_field_row(row.name, row) for row in sorted(outer.rows.values(), key=lambda row: row.name)]
     rows += [
-        _field_row(place + row.name, row)
-        for place, table in messages_fields.INNER.items()
-        for row in table.rows.values()
+        _field_row(place + row.name, row) for place, table in inner.items() for row in table.rows.values()
     ]
     return "| field | what becomes of it |\n|---|---|\n" + "".join(rows)
 
@@ -93,6 +101,7 @@ PARTS: Mapping[str, Callable[[], str]] = {
     "model pairs": pairs_table,
     "request fields": request_fields,
     "fields of messages": fields_of_messages,
+    "fields of responses": fields_of_responses,
 }
 
 

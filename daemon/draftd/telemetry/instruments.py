@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 UNKNOWN = "_unknown"
-ENDPOINTS = ("chat.completions", "completions", "messages", "count_tokens", "models", "other")
+ENDPOINTS = ("chat.completions", "completions", "messages", "count_tokens", "responses", "models", "other")
 
 # Series that exist at 0 before anything happened, so that rate() sees the first event too.
 _EXPECTED = (("chat.completions", "200"), ("completions", "200"))

@@ -220,6 +220,7 @@ _ASKING: Mapping[Dialect, str] = {
     "completions": "Continue a text, as with OpenAI's completions; by server-sent events if `stream` is true.",
     "messages": "Ask a model, as with Anthropic's messages; answered by their events if `stream` is true.",
     "count_tokens": "The tokens of a prompt in Anthropic's form, by the model's own template.",
+    "responses": "Ask a model, as with OpenAI's responses; answered by their events if `stream` is true.",
 }
 
 

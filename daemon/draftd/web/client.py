@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import Any
+
+from draftd.errors import DraftdError
 
 JSON = "application/json"
 MAX_HEADERS = 128  # of one request
@@ -46,8 +49,9 @@ class ClientExchange(ABC):
     """A request and its answer, which is either one piece (`answer`) or a stream (`write`, then `finish` or `cut`).
 
     `headers` will be part of the answer, whatever it is; `status` is the answer's. `profile` is None as long as the
-    request has not been routed to one. Sending raises ConnectionError if the client has left, TimeoutError if it
-    does not read.
+    request has not been routed to one; then `repeated` is what the answer repeats of it. `failed` makes the end of
+    a stream that breaks off, in a dialect that has a regular one. Sending raises ConnectionError if the client has
+    left, TimeoutError if it does not read.
     """
 
     stream_type = EVENT_STREAM  # the content type of a stream
@@ -57,6 +61,8 @@ class ClientExchange(ABC):
         self.headers: dict[str, str] = {}
         self.status = 200
         self.profile: str | None = None
+        self.repeated: Mapping[str, Any] = {}
+        self.failed: Callable[[DraftdError], bytes] | None = None
 
     @property
     @abstractmethod

@@ -16,6 +16,7 @@ from pydantic.json_schema import models_json_schema
 from draftd.web.dialects.field_table import Handling, Row, Table
 from draftd.web.dialects.fields import CHAT, TEXT
 from draftd.web.dialects.messages_fields import COUNT, MESSAGES
+from draftd.web.dialects.responses_fields import RESPONSES
 
 
 class Message(BaseModel):
@@ -125,9 +126,16 @@ _COUNT = _request(
     COUNT,
     messages=(list[dict[str, Any]], Field(min_length=1)),
 )
+_RESPONSES = _request(
+    "ResponsesRequest",
+    "The body of a request in the form of OpenAI's responses.",
+    RESPONSES,
+    input=(str | list[dict[str, Any]], Field(min_length=1)),
+)
 BODIES: dict[str, type[BaseModel]] = {
     "/v1/messages": _MESSAGES,
     "/v1/messages/count_tokens": _COUNT,
+    "/v1/responses": _RESPONSES,
     "/v1/chat/completions": _CHAT,
     "/chat/completions": _CHAT,
     "/v1/completions": _TEXT,

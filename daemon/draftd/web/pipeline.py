@@ -35,6 +35,7 @@ COMPLETIONS: Mapping[str, Dialect] = {
     "/v1/completions": "completions",
     "/v1/messages": "messages",
     "/v1/messages/count_tokens": "count_tokens",
+    "/v1/responses": "responses",
 }
 MESSAGES = "/v1/messages"  # what is below it answers in Anthropic's form, errors too
 SERVER = "draftd"
@@ -134,9 +135,14 @@ def too_large(limits: Limits) -> RequestError:
 
 
 async def _fail(exchange: ClientExchange, error: DraftdError) -> int:
-    """Answer with an error: with its status as long as nothing was sent, else with an event and no end mark."""
+    """Answer with an error: with its status as long as nothing was sent, else with an event and no end mark.
+
+    Where the dialect has an event that ends a stream with an error, that is the end mark.
+    """
     of_messages, request_id = exchange.head.path.startswith(MESSAGES), exchange.headers[REQUEST_ID]
-    if exchange.begun:
+    if exchange.begun and exchange.failed is not None:
+        await exchange.finish(exchange.failed(error))
+    elif exchange.begun:
         await exchange.write(
             messages_errors.error_event(error, request_id) if of_messages else error_event(error)
         )

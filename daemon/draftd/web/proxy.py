@@ -149,6 +149,7 @@ class Proxy:
             exchange.profile = exchange.headers["x-draftd-profile"] = routed.profile
         if isinstance(routed, Refused):
             raise routed.error
+        exchange.repeated = routed.repeated
         forward = routed.forward
         call = Call(routed.profile, forward, exchange.headers)
         if not forward.stream:

@@ -8,14 +8,17 @@ on its way to the client. Nothing else in the daemon knows of the dialect but th
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterable, Mapping
+from functools import cached_property
 from typing import Any
 
-from draftd.errors import WorkerError
+from draftd.errors import DraftdError, WorkerError
 from draftd.web import json_codec
 from draftd.web.answer_stream import DONE
 from draftd.web.client import JSON, ClientExchange
 from draftd.web.dialects.messages_answer import Event, MessageAnswer, whole_message
+from draftd.web.dialects.responses_answer import ResponseAnswer, whole_response
 from draftd.web.routed_request import Dialect
 
 _EVENT_END = b"\n\n"
@@ -87,6 +90,41 @@ class MessagesExchange(Translated):
                 yield _PING
 
 
+class ResponsesExchange(Translated):
+    """A request for `/v1/responses`.
+
+    Comments, which say that the request is in work, become events: Codex gives up where five minutes bring none.
+    """
+
+    def __init__(self, inner: ClientExchange) -> None:
+        super().__init__(inner)
+        inner.failed = self._failed
+
+    @cached_property
+    def _answer(self) -> ResponseAnswer:
+        return ResponseAnswer(self.headers["x-request-id"], int(time.time()), self.repeated)
+
+    async def answer(self, status: int, body: bytes, content_type: str = JSON) -> None:
+        response = whole_response(json_codec.loads(body), self._answer)
+        await self._inner.answer(status, json_codec.dumps(response), content_type)
+
+    async def write(self, data: bytes) -> None:
+        await self._inner.write(_sent(self._events(data)))
+
+    async def finish(self, data: bytes) -> None:
+        await self._inner.finish(_sent([*self._events(data), *self._answer.finish()]))
+
+    def _failed(self, error: DraftdError) -> bytes:
+        return _sent(self._answer.fail(error))
+
+    def _events(self, data: bytes) -> Iterable[Event]:
+        for event in data.removesuffix(DONE).split(_EVENT_END):
+            if event.startswith(b"data: "):
+                yield from self._answer.take(json_codec.loads(event[6:]))
+            elif event.startswith(b":"):
+                yield from self._answer.begin()
+
+
 class CountExchange(Translated):
     """A request for `/v1/messages/count_tokens`."""
 
@@ -99,7 +137,11 @@ class CountExchange(Translated):
         )
 
 
-_EXCHANGES: Mapping[Dialect, type[Translated]] = {"messages": MessagesExchange, "count_tokens": CountExchange}
+_EXCHANGES: Mapping[Dialect, type[Translated]] = {
+    "messages": MessagesExchange,
+    "count_tokens": CountExchange,
+    "responses": ResponsesExchange,
+}
 
 
 def translated(exchange: ClientExchange, dialect: Dialect) -> ClientExchange:

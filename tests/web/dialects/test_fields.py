@@ -25,14 +25,16 @@ from openai.types.chat import (
     ChatCompletionUserMessageParam,
 )
 from openai.types.chat import completion_create_params as chat_params
-from openai.types.shared_params import FunctionDefinition
+from openai.types.responses import ResponseTextConfigParam, response_create_params
+from openai.types.shared_params import FunctionDefinition, Reasoning
 
 from draftd.errors import RequestError
 from draftd.profile_tables import RequestDefaults
-from draftd.web.dialects import messages_fields
+from draftd.web.dialects import messages_fields, responses_fields
 from draftd.web.dialects.field_table import Handling, Table
 from draftd.web.dialects.fields import CHAT, FUNCTION, INNER, MESSAGE, STREAM_OPTIONS, TEXT, TOOL
 from draftd.web.dialects.messages_fields import COUNT, MESSAGES, OUTPUT, THINKING
+from draftd.web.dialects.responses_fields import REASONING, RESPONSES, TEXT_OUTPUT
 
 # What mlx_lm.server, draftd and a few other servers have beyond OpenAI's own.
 MORE = {
@@ -71,6 +73,10 @@ TYPES: list[tuple[Table, list[Any], set[str]]] = [
         [ThinkingConfigAdaptiveParam, ThinkingConfigDisabledParam, ThinkingConfigEnabledParam],
         set(),
     ),
+    # Codex sends `client_metadata`.
+    (RESPONSES, [response_create_params.ResponseCreateParamsStreaming], {"client_metadata"}),
+    (TEXT_OUTPUT, [ResponseTextConfigParam], set()),
+    (REASONING, [Reasoning], set()),
 ]
 TABLES = {
     "chat": CHAT,
@@ -79,6 +85,8 @@ TABLES = {
     "messages": MESSAGES,
     "count": COUNT,
     **messages_fields.INNER,
+    "responses": RESPONSES,
+    **responses_fields.INNER,
 }
 REFUSED = [
     (name, row)

@@ -1,0 +1,99 @@
+"""Tools and the choice among them, from the form of OpenAI's responses to that of chats. Pure.
+
+A custom tool takes one text, mostly by a grammar. Chats know only functions, so it is offered as a function whose
+one argument is the text; the grammar is told in its description, and not enforced. Tools of other kinds, which
+OpenAI's servers run or which come in groups, are left out: Codex sends them with every request.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from draftd.errors import RequestError
+
+CUSTOM = "custom"
+_INPUT = "input"
+_PARAMETERS = {
+    "type": "object",
+    "properties": {_INPUT: {"type": "string"}},
+    "required": [_INPUT],
+    "additionalProperties": False,
+}
+_OF_FUNCTIONS = ("description", "parameters", "strict")
+_KINDS = ("function", CUSTOM)
+Fields = dict[str, Any]
+
+
+def offered(tools: Iterable[Fields]) -> list[Fields]:
+    """The tools that the model is told of."""
+    return [tool for tool in tools if tool.get("type") in _KINDS]
+
+
+def chat_tools(tools: Iterable[Fields]) -> list[Fields]:
+    """The functions of a chat. Raises RequestError (400)."""
+    return [
+        {"type": "function", "function": _function(tool, f"tools[{place}]")}
+        for place, tool in enumerate(tools)
+        if tool.get("type") in _KINDS
+    ]
+
+
+def _function(tool: Fields, place: str) -> Fields:
+    name = _name(tool, place)
+    if tool["type"] == CUSTOM:
+        return {"name": name, "description": _described(tool), "parameters": _PARAMETERS}
+    more = {key: tool[key] for key in _OF_FUNCTIONS if tool.get(key) is not None}
+    return {"name": name, **more}
+
+
+def _described(tool: Fields) -> str:
+    form = tool.get("format")
+    grammar = form.get("definition") if isinstance(form, dict) else None
+    told = f"The input follows this grammar:\n{grammar}" if isinstance(grammar, str) else None
+    return "\n\n".join(text for text in (tool.get("description"), told) if isinstance(text, str))
+
+
+def chat_choice(choice: str | Fields) -> str | Fields:
+    """The choice of a tool as a chat has it. Raises RequestError (400)."""
+    if isinstance(choice, str):
+        return choice
+    if choice.get("type") in _KINDS:
+        return _chosen(choice, "tool_choice")
+    tools = choice.get("tools")
+    if choice.get("type") != "allowed_tools" or not isinstance(tools, list):
+        text = "tool_choice must be auto, none, required, a function, a custom tool, or allowed_tools"
+        raise RequestError(400, text, code="unsupported_value", param="tool_choice")
+    known = [
+        _chosen(tool, f"tool_choice.tools[{place}]")
+        for place, tool in enumerate(tools)
+        if isinstance(tool, dict) and tool.get("type") in _KINDS
+    ]
+    return {"type": "allowed_tools", "allowed_tools": {"mode": choice.get("mode"), "tools": known}}
+
+
+def _chosen(tool: Fields, place: str) -> Fields:
+    return {"type": "function", "function": {"name": _name(tool, place)}}
+
+
+def _name(tool: Fields, place: str) -> str:
+    name = tool.get("name")
+    if not isinstance(name, str) or not name:
+        raise RequestError(400, f"{place}.name must be a text", param=f"{place}.name")
+    return name
+
+
+def custom_arguments(text: str) -> str:
+    """The arguments of the function that stands for a custom tool."""
+    return json.dumps({_INPUT: text})
+
+
+def custom_input(arguments: str) -> str:
+    """The text for a custom tool; arguments that are of another form are passed on as they are."""
+    try:
+        value = json.loads(arguments)
+    except ValueError:
+        return arguments
+    text = value.get(_INPUT) if isinstance(value, Mapping) else None
+    return text if isinstance(text, str) else arguments
