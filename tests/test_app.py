@@ -536,5 +536,5 @@ async def test_streams_that_do_not_finish_in_time_end_as_errors(tmp_path: Path) 
         served.daemon.stop()
         answer = await streaming
         assert answer.cut
-        assert answer.events[-1]["error"]["code"] == "worker_lost"
+        assert answer.events[-1]["error"]["code"] == "stopping"
     assert not alive(pid)
