@@ -74,6 +74,11 @@ FAULTS = {
     56: ("an exception in one worker's task", "logged; that worker goes on, others do not notice"),
     57: ("a load that makes no progress", "its place given up, then failed, with its probe's answer"),
     58: ("a worker floods its output", "half of the loop at most; neighbours answer as before"),
+    67: ("a stranger asks a worker's own port", "403 without the secret of this start, which nobody is told"),
+    68: (
+        "a log that lies about drafting",
+        "counts nothing: the engine's own channel does, or a profile's pattern",
+    ),
     59: ("a field that nobody honours", "400 with its name, never accepted and ignored"),
     65: ("servers of others", 'answer as was promised; errors keep status, type, code; no false "ended"'),
     70: ("`up` cannot start", "one sentence, exit 2 where a restart mends nothing; a free port offered"),
@@ -82,6 +87,9 @@ FAULTS = {
     73: ("a pipe or device as a file", "told what it is; nothing waits for it"),
     74: ("bodies of 31 MB", "parsed elsewhere: nobody held up, health not judged, memory given back"),
     75: ("pages of an allowed origin", "the preflight needs no key; the page sends it, and reads the answer"),
+    76: ("a Host that only begins as ours", "403; several of one header that lets in: 400"),
+    77: ("HTTP/2.0 lines, 9 KB of cookies, garbage", "505, 431 with the reason; who came before is answered"),
+    78: ("shutdown while clients wait", "503 `stopping` with Retry-After; a cut stream says so too"),
 }
 
 

@@ -16,12 +16,18 @@ from typing import Any
 
 import aiohttp
 import psutil
+import pytest
 
 from draftd.app import Daemon, run
 from draftd.profile_files import load_dir
 from draftd.settings import Settings
+from draftd.workers import command
 
 FAKE_SERVER = (sys.executable, "-I", "-S", str(Path(__file__).with_name("fake_server")))
+ACCEPTANCE = (
+    r"(\[(?P<profile>[A-Za-z0-9._-]+)\] )?Draft tokens accepted: "
+    r"(?P<accepted>[0-9]+)/(?P<proposed>[0-9]+) \([0-9]+%\)"
+)  # as the scripted server reports it, and only whole lines
 QUICK = "[restart]\ninitial_delay = 0.05\nmax_delay = 0.2\n"
 LIMIT = 15.0  # seconds; a deadline for things that take a fraction of it
 
@@ -29,7 +35,13 @@ LIMIT = 15.0  # seconds; a deadline for things that take a fraction of it
 def fake(*flags: str, top: str = "", tables: str = QUICK) -> str:
     """A profile that runs the scripted server with `flags`."""
     command = [*FAKE_SERVER, "--port", "{port}", "--model", "{model}", *flags]
-    return f'model = "fake"\ncommand = {json.dumps(command)}\n{top}\n{tables}'
+    kept = f"acceptance_pattern = '{ACCEPTANCE}'"
+    return f'model = "fake"\ncommand = {json.dumps(command)}\n{kept}\n{top}\n{tables}'
+
+
+def play_engine(monkeypatch: pytest.MonkeyPatch, *flags: str) -> None:
+    """Have workers of mlx_lm's played by the scripted server. The daemon needs `warm_spare=False`."""
+    monkeypatch.setattr(command, "ENGINE", [*FAKE_SERVER, *flags])
 
 
 def free_ports(count: int = 1) -> int:

@@ -16,7 +16,7 @@ import pytest
 from draftd.app import Daemon, run
 from draftd.errors import AlreadyRunningError, ConfigError, DraftdError
 from draftd.workers.states import Backoff
-from tests.harness import FAKE_SERVER, LIMIT, QUICK, alive, chat, fake, free_ports, kill, serving, until_gone
+from tests.harness import LIMIT, QUICK, alive, chat, fake, free_ports, kill, play_engine, serving, until_gone
 
 
 async def test_three_workers_stand_on_consecutive_ports_and_answer_by_name(tmp_path: Path) -> None:
@@ -394,10 +394,9 @@ async def test_a_silent_answer_is_stalled_unless_the_engine_says_that_it_gets_on
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A worker of mlx_lm's, played by the scripted server."""
-    scripted = [*FAKE_SERVER, "--port"]
-    monkeypatch.setattr("draftd.workers.command.argv", lambda _, port: [*scripted, str(port)])
+    play_engine(monkeypatch)
     limits = QUICK + "[health]\ninterval = 0.05\nstall_timeout = 0.6\n"
-    async with serving(tmp_path, {"a": f'model = "fake"\n{limits}'}) as served:
+    async with serving(tmp_path, {"a": f'model = "fake"\n{limits}'}, warm_spare=False) as served:
         well = await served.ask("a", "[[heartbeat 1.5]]")
         assert (well.status, served.row("a")["restarts"]) == (200, 0)
         wedged = await served.ask("a", "[[wait 30]]")
@@ -537,5 +536,6 @@ async def test_streams_that_do_not_finish_in_time_end_as_errors(tmp_path: Path) 
         served.daemon.stop()
         answer = await streaming
         assert answer.cut
-        assert answer.events[-1]["error"]["code"] == "worker_lost"
+        assert answer.events[-1]["error"]["code"] == "stopping"
+        assert "draftd is stopping" in answer.events[-1]["error"]["message"]
     assert not alive(pid)

@@ -6,6 +6,7 @@ import fcntl
 import http.client
 import json
 import os
+import pty
 import shlex
 import shutil
 import signal
@@ -210,6 +211,50 @@ def test_sighup_reloads(tmp_path: Path) -> None:
         assert daemon.until("profiles applied", 2)["changed"] == []
 
 
+@pytest.mark.parametrize("nohup", [False, True])
+def test_a_closed_terminal_ends_what_runs_in_it_unless_nohup_was_asked_for(
+    tmp_path: Path, nohup: bool
+) -> None:
+    (tmp_path / "profiles").mkdir()
+    (tmp_path / "profiles" / "a.toml").write_text(fake())
+    log = tmp_path / "log"
+    env = _clean_environment(tmp_path) | {
+        "DRAFTD_PROFILES": str(tmp_path / "profiles"),
+        "DRAFTD_STATE_DIR": str(tmp_path / "state"),
+        "DRAFTD_LOG_FILE": str(log),
+        "DRAFTD_PORT": str(free_ports()),
+        "DRAFTD_BASE_PORT": str(free_ports(2)),
+    }
+    pid, terminal = pty.fork()
+    if pid == 0:
+        if nohup:
+            signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        os.execve(sys.executable, [*DRAFTD, "up", "--plain"], env)
+
+    def until(event: str, count: int) -> None:
+        deadline = time.monotonic() + LIMIT
+        while not (log.exists() and log.read_text().count(f'"event": "{event}"') >= count):
+            assert time.monotonic() < deadline, log.read_text() if log.exists() else "no log"
+            time.sleep(0.05)  # a file tells nobody
+
+    try:
+        until("worker ready", 1)
+        os.kill(pid, signal.SIGHUP)  # its terminal is there: this is a reload
+        until("profiles applied", 2)
+        os.close(terminal)
+        if nohup:
+            os.kill(pid, signal.SIGHUP)
+            until("profiles applied", 3)
+            os.kill(pid, signal.SIGTERM)
+        until("draftd has stopped", 1)
+    except BaseException:
+        os.kill(pid, signal.SIGKILL)
+        raise
+    finally:
+        _, status = os.waitpid(pid, 0)
+    assert os.waitstatus_to_exitcode(status) == 0
+
+
 @pytest.mark.fault(22)
 @pytest.mark.parametrize("held", [False, True], ids=["the daemon is gone", "another one starts"])
 def test_a_stale_note_never_leads_to_a_strangers_end(tmp_path: Path, held: bool) -> None:
@@ -395,7 +440,7 @@ def test_a_verb_costs_no_more_than_its_own_imports() -> None:
         set(subprocess.check_output([sys.executable, "-c", code.format(step)], text=True).split())
         for step in ("0", "cli.Commands()['status']")
     )
-    assert {"asyncio", "pydantic", "rich"}.isdisjoint(bare)
+    assert {"asyncio", "pydantic", "structlog"}.isdisjoint(bare)
     assert {"aiohttp", "structlog", "packaging"}.isdisjoint(status)
 
 

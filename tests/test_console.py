@@ -14,7 +14,8 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from draftd.console import Terminal, harmless, harmless_body, status_view, take_every_text, workers_table
+from draftd.console import Terminal, status_view, workers_table
+from draftd.terminal_text import harmless, harmless_body, take_every_text
 
 # Every C0 but tab and line break, DEL, C1, and the bidirectional controls.
 STEERING = {chr(point) for point in (*range(0x20), *range(0x7F, 0xA0))} - {"\n", "\t"} | set(
@@ -99,6 +100,7 @@ def test_the_table_of_workers_is_as_wide_as_what_it_shows() -> None:
     assert STEERING.intersection("".join(lines)) == set()
     evil, plain = (next(line for line in lines if start in line) for start in ("\\x1b]0;", "a" * 10))
     assert evil.index("8000") == plain.index("8000")
+    assert harmless_body(EVIL) in evil
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "koi8-r"])

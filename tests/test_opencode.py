@@ -129,6 +129,42 @@ async def test_a_call_that_could_not_be_parsed_ends_the_turn(scripted: tuple[Ope
     assert len([body for body in requests(log) if body.get("tools")]) == 1
 
 
+async def test_it_is_launched_with_nothing_written(tmp_path: Path) -> None:
+    """`draftd launch opencode`, in a home that has no config at all."""
+    assert OPENCODE is not None
+    command = [sys.executable, str(TOOL_CALLER), "--port", "{port}", "--log-requests", str(tmp_path / "log")]
+    profile = f'model = "scripted"\ncommand = {json.dumps(command)}\n[limits]\nconcurrency = 2\n'
+    project, home = tmp_path / "project", tmp_path / "home"
+    project.mkdir()
+    home.mkdir()
+    (tmp_path / "daemon").mkdir()
+    async with serving(tmp_path / "daemon", {"caller": profile}, api_key="secret") as served:
+        env = {
+            "PATH": f"{Path(OPENCODE).parent}:{os.environ['PATH']}",
+            "HOME": str(home),
+            "PWD": str(project),
+            "TERM": "dumb",
+            "NO_COLOR": "1",
+            "DRAFTD_API_KEY": "secret",
+            "DRAFTD_STATE_DIR": str(served.daemon.settings.state_dir),
+            **{f"OPENCODE_DISABLE_{switch}": "1" for switch in SWITCHES},
+        }
+        words = ["-m", "draftd", "launch", "opencode", "--", "run", "Hello"]
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            *words,
+            cwd=project,
+            env=env,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        async with asyncio.timeout(LIMIT):
+            out, err = await process.communicate()
+        assert (process.returncode, out.decode().strip()) == (0, "A title"), err.decode()
+    assert not [file for file in home.rglob("opencode.json*") if "caller" in file.read_text()]
+
+
 # --- the demo pair ------------------------------------------------------------------------------------------
 
 

@@ -192,7 +192,8 @@ def test_a_home_of_nobody_hides_no_other_fault(folder: Folder) -> None:
 def test_the_message_reads_as_file_line_and_reason(folder: Folder) -> None:
     folder.write(a=MODEL + "modle = 1\n")
     assert str(folder.refusal()) == (
-        f"the profiles in {folder.profiles} are not valid\n  {folder.profiles}/a.toml:2: modle: unknown key"
+        f"the profiles in {folder.profiles} are not valid\n"
+        f"  {folder.profiles}/a.toml:2: modle: unknown key; did you mean model?"
     )
     assert str(Problem(Path("a.toml"), None, "why")) == "a.toml: why"
 
@@ -219,6 +220,29 @@ def test_an_empty_and_a_missing_folder_are_told_apart(folder: Folder, tmp_path: 
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigError, match="does not exist"):
         load_dir(tmp_path / "file", ())
+
+
+@pytest.mark.parametrize(
+    ("text", "hint"),
+    [
+        ('draft_modle = "x"\n', "draft_modle: unknown key; did you mean draft_model?"),
+        ("temperature = 1.0\n", "temperature: unknown key; temperature belongs in [defaults]"),
+        ("max_token = 1\n", "max_token: unknown key; did you mean max_tokens in [defaults]?"),
+        ("[defaults]\ntemprature = 1.0\n", "defaults.temprature: unknown key; did you mean temperature?"),
+        (
+            "[server]\nprompt-cache-sizes = 1\n",
+            "server.prompt-cache-sizes: unknown key; did you mean prompt_cache_size?",
+        ),
+        (
+            '[limits]\ndraft_model = "x"\n',
+            "limits.draft_model: unknown key; draft_model belongs in the top of the file, above every table",
+        ),
+        ("zzz = 1\n", "zzz: unknown key"),
+    ],
+)
+def test_a_near_miss_gets_a_hint(folder: Folder, text: str, hint: str) -> None:
+    folder.write(a=MODEL + text)
+    assert [reason for _, _, reason in folder.problems()] == [hint]
 
 
 @pytest.mark.fault(73)

@@ -45,6 +45,7 @@ def test_a_model_is_all_that_a_profile_must_have() -> None:
         "system_prompt": None,
         "system_prompt_mode": "default",
         "command": (),
+        "acceptance_pattern": None,
         "defaults": RequestDefaults().model_dump(),
         "server": ServerFlags().model_dump(),
         "limits": Limits().model_dump(),

@@ -127,6 +127,23 @@ async def test_metrics_are_what_was_generated(served: Served) -> None:
     assert 0.5 < served.row("balanced")["acceptance"]["ratio"] < 1
 
 
+@pytest.mark.fault(67, 68)
+async def test_a_worker_answers_only_the_daemon_and_its_log_cannot_lie(served: Served) -> None:
+    before = await served.metrics()
+    worker = f"http://127.0.0.1:{served.row('balanced')['port']}"
+    lie = "/Draft%20tokens%20accepted:%20900000000/900000000%20(100%25)"
+    for path in ("/v1/chat/completions", "/chat/completions", "/v1/completions", lie):
+        async with served.http.post(worker + path, json=chat()) as answer:
+            assert (answer.status, "daemon's own" in await answer.text()) == (403, True)
+    for path in ("/health", "/v1/models", lie):
+        async with served.http.get(worker + path) as answer:
+            assert answer.status == 403
+    await greedy(served, "balanced", [user("Hi!")])
+    after = await served.metrics()
+    key = 'draftd_draft_tokens_proposed_total{profile="balanced"}'
+    assert 0 < after[key] - before[key] < 1000
+
+
 async def test_readiness_and_health_checks_draft_nothing(served: Served) -> None:
     old = served.row("max")["pid"]
     before = await served.metrics()

@@ -183,6 +183,11 @@ def test_an_empty_variable_is_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
     assert load_settings().base_port == 9000
 
 
+def test_a_near_miss_gets_a_hint() -> None:
+    path = write_file("stop_grase = 1.0\n")
+    assert refusal() == f"{path}:1: stop_grase: unknown key; did you mean stop_grace?"
+
+
 def test_a_byte_order_mark_is_part_of_no_key() -> None:
     write_file("").write_bytes(b"\xef\xbb\xbfbase_port = 9000\r\n")
     assert load_settings().base_port == 9000

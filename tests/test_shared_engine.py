@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import signal
 from pathlib import Path
 
-from tests.harness import QUICK, Served, alive, chat, fake, serving
+from tests.harness import QUICK, Served, alive, chat, fake, kill, serving
 
 ONE_AT_A_TIME = QUICK + "[limits]\nconcurrency = 1\n"
 
@@ -144,11 +145,14 @@ async def test_they_stand_in_one_line_first_come_first_served(tmp_path: Path) ->
             for number, name in enumerate("bcab"):
                 tasks.create_task(ask(served, name))
                 await served.until_queue("a", waiting=number)
+                if not number:
+                    kill(served.row("a")["pid"], signal.SIGSTOP)  # nobody gets on while we look
             assert {served.row(name)["queue"] for name in "abc"} == {3}
             metrics = await served.metrics()
             assert {key: metrics[key] for key in metrics if key.startswith("draftd_queue_depth")} == {
                 series("queue_depth", "a"): 3
             }
+            kill(served.row("a")["pid"], signal.SIGCONT)
         assert done == list("bcab")
 
 

@@ -27,6 +27,7 @@ APART = {
     "port": 9000,
     "idle_timeout": 60.0,
     "command": ("serve", "{port}"),
+    "acceptance_pattern": "(?P<accepted>[0-9]+)/(?P<proposed>[0-9]+)",
     "server": ServerFlags(prompt_cache_size=1),
     "limits": Limits(queue=1),
     "restart": RestartPolicy(max_failures=2),

@@ -36,6 +36,7 @@ from draftd.telemetry.records import (
     ModelsLoaded,
     PromptProgress,
     Record,
+    parse_record,
 )
 from draftd.web import dashboard
 from draftd.web.api import Api
@@ -109,7 +110,12 @@ class Daemon:
         self._changed = asyncio.Event()
         self._news = asyncio.Event()  # for the live feed
         self.metrics = Metrics(__version__, _version_of("mlx-lm"))
-        self.sink = Sink(settings.state_dir / LOGS, self._on_record, self.metrics)
+        self.sink = Sink(
+            settings.state_dir / LOGS,
+            self._on_report,
+            lambda worker: self.supervisor.acceptance_pattern(worker),  # noqa: PLW0108 - it is made later
+            self.metrics,
+        )
         loads = LoadGate(settings.max_loads)
         self.starter = Starter(loads, self._on_change)
         self.supervisor = Supervisor(self._services(session, loads), tasks, share=settings.share_engine)
@@ -147,6 +153,7 @@ class Daemon:
             stop_grace=self.settings.stop_grace,
             drain_timeout=self.settings.drain_timeout,
             on_output=self._on_output,
+            on_record=self._on_record,
             on_restart=self.metrics.restarted,
             on_change=self._on_change,
             on_gone=self._on_gone,
@@ -250,6 +257,7 @@ class Daemon:
         _, pending = await asyncio.wait({ended, drained}, timeout=limit, return_when=asyncio.FIRST_COMPLETED)
         for task in pending:
             task.cancel()
+        self.proxy.cut_off()
         await self.supervisor.close(drain=0.0)
 
     # --- called by the parts ----------------------------------------------------------------------------------
@@ -269,7 +277,12 @@ class Daemon:
         self.sink.feed(name, chunk)
         self._news.set()
 
-    def _on_record(self, worker: str, record: Record) -> None:
+    def _on_record(self, worker: str, line: bytes) -> None:
+        if (record := parse_record(line)) is not None:
+            self._on_report(worker, record)
+        self._news.set()
+
+    def _on_report(self, worker: str, record: Record) -> None:
         match record:
             case EngineStarted():
                 self.supervisor.engine_started(worker, accounting=record.accounting)
@@ -283,11 +296,31 @@ class Daemon:
 
 
 def handle_signals(daemon: Daemon) -> None:
-    """SIGTERM and SIGINT stop the daemon, SIGHUP reloads it. For the main thread."""
+    """SIGTERM and SIGINT stop the daemon, SIGHUP reloads it. For the main thread.
+
+    SIGHUP is also what the system sends when the terminal is closed, which is to end what runs in it, unless it was
+    started by `nohup`: that ignores the signal.
+    """
     loop = asyncio.get_running_loop()
+    in_terminal = signal.getsignal(signal.SIGHUP) != signal.SIG_IGN and _has_terminal()
+
+    def hung_up() -> None:
+        if in_terminal and not _has_terminal():
+            daemon.stop()
+        else:
+            daemon.try_reload()
+
     loop.add_signal_handler(signal.SIGTERM, daemon.stop)
     loop.add_signal_handler(signal.SIGINT, daemon.stop)
-    loop.add_signal_handler(signal.SIGHUP, daemon.try_reload)
+    loop.add_signal_handler(signal.SIGHUP, hung_up)
+
+
+def _has_terminal() -> bool:
+    try:
+        os.close(os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY))
+    except OSError:
+        return False
+    return True
 
 
 async def _open(listener: Listener, settings: Settings) -> None:

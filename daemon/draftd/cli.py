@@ -16,9 +16,9 @@ import typer
 from typer.core import TyperGroup
 
 from draftd import __version__
-from draftd.console import err, out, take_every_text
 from draftd.errors import ConfigError, DraftdError, NotRunningError
 from draftd.instance import is_agent
+from draftd.terminal_text import take_every_text
 
 EXIT_FAILED, EXIT_INPUT, EXIT_NOT_RUNNING = 1, 2, 3
 RUN, MEASURE, SET_UP, CONNECT = "Run", "Measure and check", "Set up", "Connect"
@@ -43,6 +43,7 @@ VERBS: Mapping[str, tuple[str, str, str]] = {
     "launchd": ("launchd", "app", SET_UP),
     "opencode": ("opencode", "opencode", CONNECT),
     "clients": ("opencode", "clients", CONNECT),
+    "launch": ("launch", "launch", CONNECT),
     "prometheus": ("observe", "prometheus", CONNECT),
     "grafana": ("observe", "grafana", CONNECT),
 }
@@ -100,6 +101,8 @@ def main() -> None:
 
 def _told(error: DraftdError | OSError) -> int:
     """Say what went wrong; the exit code."""
+    from draftd.console import err
+
     err.say(f"draftd: {error}", style="red")
     codes = {ConfigError: EXIT_INPUT, NotRunningError: EXIT_NOT_RUNNING}
     code = codes.get(type(error), EXIT_FAILED)
@@ -111,7 +114,7 @@ def _told(error: DraftdError | OSError) -> int:
 
 def _version(wanted: bool) -> None:
     if wanted:
-        out.say(f"draftd {__version__}")
+        typer.echo(f"draftd {__version__}")  # our own text, and rich takes longer than all else here
         raise typer.Exit
 
 

@@ -7,10 +7,6 @@ written as \x1b or \u202e. `Terminal` does that last of all, whoever made the te
 
 from __future__ import annotations
 
-import codecs
-import io
-import re
-import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -24,30 +20,9 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
-from draftd.profiles import MIN_PAYING_ACCEPTANCE
-from draftd.telemetry.lines import escape
+from draftd.terminal_text import harmless, harmless_body, harmless_in_a_pipe
 
 Row = Mapping[str, Any]
-
-_STEERING = re.compile("\r(?!\n)|[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]")
-_LOOKALIKES = str.maketrans(
-    {
-        "–": "-",
-        "—": "-",
-        "…": "...",
-        "→": "->",
-        "≤": "<=",
-        "✓": "+",
-        "✗": "x",
-        "·": "-",
-        "×": "x",
-        "‘": "'",
-        "’": "'",
-        "“": '"',
-        "”": '"',
-    }
-)
-_PLAIN = "draftd.plain"  # the name of an error handler for what an encoding lacks
 
 
 class Terminal(Console):
@@ -77,10 +52,7 @@ class Terminal(Console):
         """What other programs read, or what is kept in a file. Into a pipe it goes as it is, but for what would
         steer the terminal behind it.
         """
-        self._write(
-            (harmless(text) if self.is_terminal else _STEERING.sub(lambda found: escape(found[0]), text))
-            + end
-        )
+        self._write((harmless(text) if self.is_terminal else harmless_in_a_pipe(text)) + end)
 
     def confirm(self, question: str) -> None:
         """Ask; a no is typer.Abort."""
@@ -101,36 +73,6 @@ class Terminal(Console):
         self.file.write(text)
         self.file.flush()
 
-
-def harmless(text: str) -> str:
-    """`text` with all that could steer a terminal escaped. Its line breaks and tabs stay."""
-    return "\n".join(map(escape, text.replace("\r\n", "\n").split("\n")))
-
-
-def harmless_body(value: Any) -> Any:
-    """A value of JSON with all of its texts harmless, each in one line: a name cannot fake a line of its own."""
-    if isinstance(value, str):
-        return escape(value)
-    if isinstance(value, Mapping):
-        return {key: harmless_body(each) for key, each in value.items()}
-    return [harmless_body(each) for each in value] if isinstance(value, list | tuple) else value
-
-
-def take_every_text() -> None:
-    """Let stdout and stderr take any text: what their encoding lacks is replaced by what looks like it."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors=_PLAIN)
-
-
-def _lookalike(error: UnicodeError) -> tuple[str | bytes, int]:
-    if not isinstance(error, UnicodeEncodeError):
-        raise error
-    lacking = error.object[error.start : error.end].translate(_LOOKALIKES)
-    return lacking.encode("ascii", "backslashreplace").decode("ascii"), error.end
-
-
-codecs.register_error(_PLAIN, _lookalike)
 
 out = Terminal()
 err = Terminal(stderr=True)
@@ -214,6 +156,8 @@ def _drafts(row: Row) -> str:
 def _acceptance(ratio: float | None) -> Text:
     if ratio is None:
         return Text("–")
+    from draftd.profiles import MIN_PAYING_ACCEPTANCE  # late: pydantic takes as long as all else
+
     return Text(f"{ratio:.0%}", style="green" if ratio >= MIN_PAYING_ACCEPTANCE else "yellow")
 
 

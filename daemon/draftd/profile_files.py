@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 import tomllib
 from collections.abc import Iterable, Iterator, Sequence
@@ -13,10 +14,17 @@ from pydantic import ValidationError
 
 from draftd.errors import ConfigError, Problem
 from draftd.files import read_text
+from draftd.profile_tables import Table
 from draftd.profiles import Profile, ProfileSet
 from draftd.toml_lines import fault_of, line_of, reason_of
 
 PROFILES, PROMPTS = "[!.]*.toml", "[!.]*.txt"  # what editors leave beside a file begins with a dot
+_TABLES = {"": tuple(Profile.model_fields)} | {
+    name: tuple(field.annotation.model_fields)
+    for name, field in Profile.model_fields.items()
+    if isinstance(field.annotation, type) and issubclass(field.annotation, Table)
+}
+MIN_LIKENESS = 0.75  # of a misspelt key, where 1 is the same
 PATH_KEYS = ("model", "draft_model", "adapter_path")  # where a value may be a path
 
 
@@ -112,7 +120,26 @@ def _problem(path: Path, text: str, detail: dict[str, Any]) -> Problem:
     reason = reason_of(detail)
     if detail["type"] == "value_error":  # our own sentences begin with the key that they are about
         loc = (*loc, *reason.split(" ")[0].split("."))
+    if detail["type"] == "extra_forbidden":
+        reason += near_miss(loc)
     return Problem(path, line_of(text, loc), f"{key}: {reason}" if key else reason)
+
+
+def near_miss(loc: Sequence[Any]) -> str:
+    """What was meant by an unknown key, if that can be guessed: a key that is spelt like it, or its right table."""
+    *tables, key = (str(part).replace("-", "_") for part in loc)
+    here = ".".join(tables)
+    likeness, table, meant = max(
+        (difflib.SequenceMatcher(a=key, b=known).ratio() + (0.1 if table == here else 0.0), table, known)
+        for table, keys in _TABLES.items()
+        for known in keys
+    )
+    if likeness < MIN_LIKENESS:
+        return ""
+    if table == here:
+        return f"; did you mean {meant}?"
+    place = f"[{table}]" if table else "the top of the file, above every table"
+    return f"; {meant} belongs in {place}" if meant == key else f"; did you mean {meant} in {place}?"
 
 
 def _clashes(loaded: Sequence[tuple[Path, str, Profile]]) -> list[Problem]:

@@ -14,12 +14,11 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from draftd.errors import ConfigError
 from draftd.profile_tables import HealthPolicy, Limits, RequestDefaults, RestartPolicy, ServerFlags, Table
-from draftd.protocol import LOOKUP_DRAFTER, MODEL_DRAFTER, PROFILE_NAME
+from draftd.protocol import LOOKUP_DRAFTER, MAX_DRAFT_TOKENS, MODEL_DRAFTER, PROFILE_NAME
 
 MAX_DRAFTED_AT_ONCE, MAX_BATCHED_AT_ONCE = 4, 8  # requests at one worker, where a profile does not say
 MAX_AUTO_DRAFT = 8  # tokens per round that "auto" proposes at most, where a profile does not say
 MIN_PAYING_ACCEPTANCE = 0.6  # below this acceptance rate drafting rarely pays
-MAX_DRAFT_TOKENS = 64  # tokens per round that a profile or a request may ask for
 _ALIAS = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]{0,99}")
 
 
@@ -54,10 +53,21 @@ def _draft_length(value: object) -> object:
     return value
 
 
+def _acceptance_pattern(value: str) -> str:
+    try:
+        groups = re.compile(value).groupindex.keys()
+    except (re.error, OverflowError, RecursionError) as error:
+        raise ValueError(f"is no regular expression: {error}") from error
+    if not {"accepted", "proposed"} <= groups:
+        raise ValueError("needs the groups (?P<accepted>[0-9]+) and (?P<proposed>[0-9]+)")
+    return value
+
+
 DraftLength = Annotated[int | Literal["auto"], BeforeValidator(_draft_length)]
 PlainName = Annotated[str, AfterValidator(_name)]
 Alias = Annotated[str, AfterValidator(_alias)]
 ModelName = Annotated[str, AfterValidator(_model)]
+AcceptancePattern = Annotated[str, AfterValidator(_acceptance_pattern)]
 
 
 class Profile(Table):
@@ -98,6 +108,11 @@ class Profile(Table):
     command: tuple[str, ...] = Field(
         (), strict=False, description="another OpenAI-compatible server, with `{port}` and `{model}`"
     )
+    acceptance_pattern: AcceptancePattern | None = Field(
+        None,
+        description="a regular expression for whole lines in which the `command` reports draft tokens, with the "
+        "groups `accepted` and `proposed`; without it no line of its log counts",
+    )
     defaults: RequestDefaults = RequestDefaults()
     server: ServerFlags = ServerFlags()
     limits: Limits = Limits()
@@ -114,6 +129,8 @@ class Profile(Table):
             raise ValueError("the drafter `model` needs a draft_model")
         if self.command:
             self._check_command()
+        elif self.acceptance_pattern is not None:
+            raise ValueError("acceptance_pattern needs a command: the engine of draftd counts by itself")
         return self
 
     def _check_command(self) -> None:

@@ -1,7 +1,7 @@
 """All that the daemon and the engine in its workers agree on: the only module of ours that both import.
 
-They meet in five places: the flags and the environment of the process, the headers and one field of a request,
-the lines on stderr, the exit code, and the socket of a warm spare. Pure, and standard library only.
+They meet in six places: the flags and the environment of the process, the headers and one field of a request, the
+channel, the lines on stderr, the exit code, and the socket of a warm spare. Pure, and standard library only.
 """
 
 import re
@@ -16,9 +16,21 @@ SPARE_MODULE = "draftd.engine.spare"  # takes the engine's flags later, over its
 # --- the environment --------------------------------------------------------------------------------------------
 
 LIFELINE_VARIABLE = "DRAFTD_LIFELINE_FD"  # a descriptor; its end of file means that the daemon is gone
+CHANNEL_VARIABLE = "DRAFTD_CHANNEL_FD"  # a socket: see the channel below
+
+# --- the channel ------------------------------------------------------------------------------------------------
+# The daemon has written the secret of this start as one line when the engine begins; the engine writes its
+# records, each a JSON object in one line whose "event" is one of the next four. Nobody else holds an end of it, so
+# what comes over it is the engine's word, which cannot be said of its log.
+
+STARTED, LOADED, GENERATION, PROGRESS = "started", "loaded", "generation", "progress"
+PLAIN_RULE = "plain"  # draft tokens are kept where they equal a sample of the target model
+PAPER_RULE = "paper"  # they are kept by the rule of arXiv 2211.17192
 
 # --- a request --------------------------------------------------------------------------------------------------
 
+# Holds the secret of this start; the engine refuses whoever does not know it.
+SECRET_HEADER = "X-Draftd-Secret"  # noqa: S105 - a name
 PROFILE_HEADER = "X-Draftd-Profile"  # whose request it is, where several profiles share the engine
 DRAFT_HEADER = "X-Draftd-Draft"
 AUTO_DRAFT = "auto"  # in DRAFT_HEADER: the length in the body is the longest, not that of each draft
@@ -29,6 +41,7 @@ MODEL_DRAFTER, LOOKUP_DRAFTER, GRAMMAR_DRAFTER = "model", "lookup", "grammar"
 # A bias travels under a name that mlx_lm does not know: it would use one unchecked, and write outside its memory.
 LOGIT_BIAS_FIELD = "draftd_logit_bias"
 COUNT_FIELD = "count_only"  # true: nothing is generated; the usage has the tokens of the prompt
+MAX_DRAFT_TOKENS = 64  # tokens per round that a profile or a request may ask for
 MAX_STOP_TEXTS = 16
 MAX_STOP_LENGTH = 256  # characters of each: looking for longer ones costs every token
 MAX_TOP_LOGPROBS = 20  # alternatives to each token
@@ -38,15 +51,7 @@ PROFILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 # --- lines on stderr --------------------------------------------------------------------------------------------
 
-RECORD_PREFIX = "draftd-engine "  # before a JSON object whose "event" is one of the next four
-STARTED, LOADED, GENERATION, PROGRESS = "started", "loaded", "generation", "progress"
-PLAIN_RULE = "plain"  # draft tokens are kept where they equal a sample of the target model
-PAPER_RULE = "paper"  # they are kept by the rule of arXiv 2211.17192
-# The percentage is asked for: a line cut within the numbers ("1/1" of "1/15") must not be taken for whole.
-ACCEPTANCE_LINE = re.compile(
-    r"(?:\[([A-Za-z0-9._-]{1,100})\] )?"
-    r"Draft tokens accepted: ([0-9]{1,12})/([0-9]{1,12}) \([0-9]{1,3}(?:\.[0-9]{1,6})?%\)"
-)
+RECORD_PREFIX = "draftd-engine "  # before a record in the log, which is for people
 
 
 def acceptance_line(accepted: int, proposed: int, profile: str | None = None) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 import tomllib
 from pathlib import Path
@@ -179,6 +180,10 @@ def _problem(detail: dict[str, Any], given: dict[str, Any]) -> Problem:
         detail.pop("input", None)  # a secret is never repeated
     variable = f"DRAFTD_{name.upper()}"
     reason = f"{name}: {reason_of(detail)}"
+    if detail["type"] == "extra_forbidden" and (
+        alike := difflib.get_close_matches(name, Settings.model_fields, n=1)
+    ):
+        reason += f"; did you mean {alike[0]}?"
     if name in given:
         return Problem(Path(f"--{name.replace('_', '-')}"), None, reason)
     if any(key.upper() == variable and value for key, value in os.environ.items()):

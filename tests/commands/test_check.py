@@ -76,4 +76,4 @@ def test_of_a_model_that_is_not_here_nothing_is_known_yet(profiles: Profiles, mo
     monkeypatch.setenv("HF_HOME", str(profiles.folder))
     line, note = profiles.said('model = "org/big"\ndrafters = ["lookup"]\n')
     assert line == "p: org/big, drafted by lookup"
-    assert note.startswith("of models that are not here yet")
+    assert note.startswith("models that are not on this machine yet are assumed")

@@ -11,6 +11,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from draftd.cli import app
+from draftd.commands import shared
 from draftd.errors import ConfigError, DraftdError, NotRunningError
 from draftd.instance import AGENT, Instance
 from draftd.settings import config_dir, load_settings
@@ -37,7 +38,7 @@ def refused(kind: type[DraftdError], *words: str) -> str:
     return str(result.exception)
 
 
-@pytest.mark.parametrize("verb", ["opencode", "clients", "prompts", "init", "pull"])
+@pytest.mark.parametrize("verb", ["opencode", "clients", "launch", "prompts", "init", "pull"])
 def test_each_verb_has_help_with_an_example(verb: str) -> None:
     assert f" {verb} " in said("--help")
     assert f"Example: draftd {verb}" in said(verb, "--help")
@@ -208,6 +209,33 @@ def test_an_agent_comes_and_goes(mac: None, launchctl: Launchctl) -> None:
     launchctl.answers("bootout 113", "print 113")
     assert said("launchd", "uninstall") == "there was no agent\n"
     assert "no agent of draftd" in refused(NotRunningError, "launchd", "status")
+
+
+def test_an_install_names_the_folders_that_macos_keeps_from_it(mac: None, launchctl: Launchctl) -> None:
+    assert "macOS keeps these" not in said("launchd", "install")
+    profiles = Path.home() / "Documents" / "profiles"
+    profiles.mkdir(parents=True)
+    (profiles / "a.toml").write_text('model = "~/Desktop/model"\n')
+    shown = run("launchd", "install", DRAFTD_PROFILES=str(profiles)).stdout
+    assert (
+        f"macOS keeps these from programs in the background: {profiles}, {Path.home()}/Desktop/model."
+        in shown
+    )
+
+
+def test_another_shell_finds_the_daemon_of_the_agent(
+    mac: None, launchctl: Launchctl, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """One that has other folders, as by XDG_STATE_HOME."""
+    said("launchd", "install")
+    folder = load_settings().state_dir
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "other"))
+    assert load_settings().state_dir != folder
+    assert shared.where_it_runs(load_settings()) == folder
+    assert shared.where_it_runs(load_settings(state_dir=tmp_path)) == tmp_path
+    with Instance(load_settings().state_dir) as running:
+        running.announce("http://127.0.0.1:1", "1.2")
+        assert shared.where_it_runs(load_settings()) == load_settings().state_dir
 
 
 def test_an_agent_that_could_never_start_is_refused(mac: None, launchctl: Launchctl) -> None:

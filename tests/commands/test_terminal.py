@@ -42,7 +42,7 @@ def test_one_module_writes_to_the_terminal() -> None:
         for path in PACKAGE.rglob("*.py")
         if not IN_THE_CHILD.intersection(path.parts) and WRITES.intersection(calls(path))
     }
-    assert writers == {"console.py"}
+    assert writers == {"cli.py", "console.py"}  # cli.py its version alone: rich takes longer than that
 
 
 def harmless(done: subprocess.CompletedProcess[str]) -> str:

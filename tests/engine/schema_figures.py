@@ -10,6 +10,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable
+from decimal import Decimal
 from functools import partial
 from itertools import cycle, islice, product
 from statistics import median
@@ -50,8 +51,9 @@ def judge(choice: dict[str, Any], schema: Any) -> str:
         return "cut at max_tokens"
     calls = choice["message"].get("tool_calls")
     text = calls[0]["function"]["arguments"] if calls else choice["message"]["content"]
+    exact = json.loads(json.dumps(schema), parse_float=Decimal)  # by floats 5.01 is no multiple of 0.01
     try:
-        jsonschema.validate(json.loads(text), schema)
+        jsonschema.validate(json.loads(text, parse_float=Decimal), exact)
     except (ValueError, jsonschema.ValidationError) as error:
         return f"INVALID: {text!r}: {error}"
     return "valid"

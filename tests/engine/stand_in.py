@@ -26,9 +26,13 @@ class Detokenizer:
 
 
 class Tokenizer:
+    """Texts end with token 2, unless that is to end none of them."""
+
     has_tool_calling = has_thinking = False
     tool_parser = None
-    eos_token_ids = frozenset({2})
+
+    def __init__(self, *, ends: bool) -> None:
+        self.eos_token_ids = frozenset({2} if ends else ())
 
     @property
     def detokenizer(self) -> Detokenizer:
@@ -98,9 +102,9 @@ class Generator:
 
     _is_distributed = _stop = False
 
-    def __init__(self, target: Any, draft: Any, step: int = 512) -> None:
+    def __init__(self, target: Any, draft: Any, step: int = 512, *, ends: bool = True) -> None:
         self.model_provider = SimpleNamespace(
-            model=target, draft_model=draft, tokenizer=Tokenizer(), model_key=("model",)
+            model=target, draft_model=draft, tokenizer=Tokenizer(ends=ends), model_key=("model",)
         )
         self.prompt_cache = TruePromptCache(10)
         self.cli_args = SimpleNamespace(

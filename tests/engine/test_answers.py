@@ -52,6 +52,27 @@ def parts(engine: Engine, path: str, *, stream: bool, **body: Any) -> tuple[list
     return [text.get("content") or "" for text in texts], choices[-1]["finish_reason"], told[-1]["usage"]
 
 
+@pytest.mark.parametrize("where", PATHS)
+def test_an_answer_says_what_it_took(engine: Engine, where: str, request: pytest.FixtureRequest) -> None:
+    path, body = PATHS[where]
+    *_, last = chunks(engine, path, temperature=0, **body)
+    again = engine.ask(path, temperature=0, **body)
+    assert again["timings"]["cache_n"] > 0
+    for told in (last, again):
+        usage, timings = told["usage"], told["timings"]
+        assert timings["predicted_n"] == usage["completion_tokens"]
+        assert timings["cache_n"] == usage["prompt_tokens_details"]["cached_tokens"]
+        assert timings["prompt_n"] + timings["cache_n"] == usage["prompt_tokens"]
+        assert timings["predicted_ms"] > 0
+        assert timings["predicted_per_second"] == pytest.approx(
+            timings["predicted_n"] / timings["predicted_ms"] * 1000, rel=0.01
+        )
+        if engine is request.getfixturevalue("drafted"):
+            assert 0 < timings["draft_n_accepted"] <= timings["draft_n"]
+        else:
+            assert "draft_n" not in timings
+
+
 @pytest.mark.fault(49)
 @pytest.mark.parametrize("stream", [True, False], ids=["stream", "whole"])
 @pytest.mark.parametrize("where", PATHS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from types import SimpleNamespace
 from typing import Any
 
@@ -21,12 +22,59 @@ GENERATOR = SimpleNamespace(
     model_provider=SimpleNamespace(model=SimpleNamespace(args=SimpleNamespace(max_position_embeddings=10)))
 )
 
+TEXT = SimpleNamespace(request_type="text", prompt="hi")
+
+
+class Words:
+    """A tokenizer: a word is a token. `longest` is the longest text that it was given, in characters."""
+
+    def __init__(self) -> None:
+        self.longest = 0
+
+    def encode(self, text: str, **_: Any) -> list[int]:
+        self.longest = max(self.longest, len(text))
+        return [1] * len(text.split())
+
+    def apply_chat_template(self, messages: Any, *, tokenize: bool = True, **_: Any) -> Any:
+        text = " ".join(message["content"] for message in messages)
+        return self.encode(text) if tokenize else text
+
+
+def read(self: Any, tokenizer: Any, request: Any, args: Any) -> Any:
+    """As mlx_lm reads a prompt."""
+    if request.request_type == "chat":
+        return (tokenizer.apply_chat_template(request.messages, tokenize=True),)
+    return (tokenizer.encode(request.prompt),)
+
+
+def a_request(kind: str, text: str) -> SimpleNamespace:
+    messages = [{"role": "user", "content": text}]
+    return SimpleNamespace(request_type=kind, prompt=text, messages=messages, tools=None)
+
+
+@pytest.mark.fault(52, 74)
+@pytest.mark.parametrize("kind", ["chat", "text"])
+def test_a_prompt_that_is_far_too_long_is_refused_before_the_whole_is_tokenized(kind: str) -> None:
+    words = Words()
+    with pytest.raises(RefusedRequestError, match=r"more than \d+ tokens.* 10 tokens") as caught:
+        tokenizing(read)(GENERATOR, words, a_request(kind, "a " * 100_000), SimpleNamespace(max_tokens=1))
+    assert caught.value.code == CONTEXT_LENGTH_EXCEEDED
+    assert words.longest <= 40
+
+
+@pytest.mark.parametrize("kind", ["chat", "text"])
+def test_a_long_prompt_of_few_tokens_is_read(kind: str) -> None:
+    args = SimpleNamespace(max_tokens=100)
+    text = "a " * 3 + "b" * 1000
+    assert len(tokenizing(read)(GENERATOR, Words(), a_request(kind, text), args)[0]) == 4
+    assert args.max_tokens == 6
+
 
 def tokenized(prompt: list[int], **arguments: Any) -> SimpleNamespace:
     """The arguments of a request after its prompt was tokenized."""
     args = SimpleNamespace(**{"max_tokens": 5} | arguments)
     wrapped = tokenizing(lambda self, tokenizer, request, args: (prompt, [prompt], ["user"], "normal", None))
-    assert wrapped(GENERATOR, None, None, args)[0] == prompt
+    assert wrapped(GENERATOR, None, TEXT, args)[0] == prompt
     return args
 
 
@@ -60,7 +108,7 @@ def test_what_goes_wrong_in_a_template_is_the_request_s_fault() -> None:
         raise KeyError("role")
 
     with pytest.raises(RefusedRequestError, match="KeyError: 'role'"):
-        tokenizing(broken)(GENERATOR, None, None, SimpleNamespace(max_tokens=1))
+        tokenizing(broken)(GENERATOR, None, TEXT, SimpleNamespace(max_tokens=1))
 
 
 def test_who_left_before_the_turn_costs_nothing() -> None:
@@ -84,3 +132,20 @@ def test_an_engine_reads_no_prompt_that_is_too_long(which: str, request: pytest.
     chat = {"messages": [{"role": "user", "content": [{"type": "image"}]}], "max_tokens": 1}
     status, answer = engine.post("/v1/chat/completions", json.dumps(chat), JSON)
     assert (status, "could not be read" in json.loads(answer)["error"]["message"]) == (400, True)
+
+
+@pytest.mark.real
+@pytest.mark.fault(52, 74)
+@pytest.mark.parametrize("text", ["word " * 500_000, "a" * 2_500_000])
+def test_an_engine_refuses_a_huge_prompt_quickly(plain: Engine, text: str) -> None:
+    """Such a prompt took it minutes as a whole, and gigabytes."""
+    for path, body in (
+        ("/v1/completions", {"prompt": text}),
+        ("/v1/chat/completions", {"messages": [{"role": "user", "content": text}]}),
+    ):
+        began = time.monotonic()
+        status, answer = plain.post(path, json.dumps(body), JSON)
+        error = json.loads(answer)["error"]
+        assert (status, error["code"]) == (400, CONTEXT_LENGTH_EXCEEDED)
+        assert "more than" in error["message"]
+        assert time.monotonic() - began < 10

@@ -112,7 +112,20 @@ def test_serving_is_placed_where_all_that_it_uses_is_there(change: str, says: st
 
 def test_importing_the_package_imports_no_mlx() -> None:
     generation = [f"generation.{name}" for name in ("acceptance", "drafters.lookup", "estimates", "policy")]
-    others = ("exits", "guard", "lifeline", "model_facts", "progress", "records", "request_context")
+    others = (
+        *(
+            "channel",
+            "exits",
+            "guard",
+            "lifeline",
+            "model_facts",
+            "own_models",
+            "progress",
+            "records",
+            "release",
+        ),
+        "request_context",
+    )
     modules = ", ".join(f"draftd.engine.{name}" for name in (*generation, *others))
     code = f"import sys, {modules}; print([name for name in sys.modules if name.startswith('mlx')])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

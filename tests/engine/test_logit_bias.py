@@ -53,9 +53,11 @@ def test_the_smaller_vocabulary_counts_and_each_must_be_known() -> None:
 def test_an_engine_refuses_an_unknown_token_and_heeds_a_known_one(drafted: Engine) -> None:
     asked: dict[str, Any] = {"prompt": turn("Hello!"), "max_tokens": 2}
     free = drafted.ask("/v1/completions", **asked)["choices"][0]["text"]
-    for bias, says in (({"999999": 5}, b"token 999999"), ({"-1": 5}, b"token -1")):
-        status, answer = drafted.post("/v1/completions", json.dumps(asked | {LOGIT_BIAS_FIELD: bias}), JSON)
-        assert status == 400
-        assert says in answer
+    unknown = (("999999", b"token 999999"), ("-1", b"token -1"), ("2000000000", b"token 2000000000"))
+    for field in (LOGIT_BIAS_FIELD, "logit_bias"):
+        for token, says in unknown:
+            status, answer = drafted.post("/v1/completions", json.dumps(asked | {field: {token: 5}}), JSON)
+            assert status == 400
+            assert says in answer
     forced = drafted.ask("/v1/completions", **asked, **{LOGIT_BIAS_FIELD: {"65": 1000}})["choices"][0]["text"]
     assert forced[0] * 2 == forced != free

@@ -56,6 +56,8 @@ def said(line: str) -> dict[str, Any]:
 
 def test_generation_record_has_the_agreed_keys() -> None:
     counted = count(KEPT, AFTER, ALONE, LOOKED_UP, draft_length=2)
+    for rows in (1, 3, 3):
+        counted.read(rows)
     assert said(generation_record(counted, None, 0.5, memory={"active": 1, "cache": 2, "peak": 3})) == {
         "event": "generation",
         "rounds": 2,
@@ -71,6 +73,8 @@ def test_generation_record_has_the_agreed_keys() -> None:
         "accepted_by_position": [2, 0, 0],
         "proposed_by_position": [2, 2, 1],
         "tokens": 4,
+        "passes": 3,
+        "rows": 7,
         "memory": {"active": 1, "cache": 2, "peak": 3},
     }
 
@@ -111,6 +115,25 @@ def test_writing_to_nobody_raises_nothing() -> None:
     records.write("lost", fd=writer)
     os.close(writer)
     records.write("lost", fd=writer)
+
+
+def test_with_a_channel_records_go_there_as_well(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reader, writer = os.pipe()
+    monkeypatch.setattr(records, "_channel", None)  # as it is to be again
+    records.report_to(writer)
+    report_generation(count(KEPT, KEPT), None, 1.0, None)
+    records.report_progress()
+    os.close(writer)
+    human, *logged = capfd.readouterr().err.splitlines()
+    assert human == "Draft tokens accepted: 2/2 (100%)"
+    with os.fdopen(reader) as channel:
+        sent = channel.read().splitlines()
+    assert [json.loads(line)["event"] for line in sent] == ["generation", "progress"]
+    assert logged == [RECORD_PREFIX + line for line in sent]
+    report_generation(count(KEPT, KEPT), None, 1.0, None)  # nobody listens any more
+    assert len(capfd.readouterr().err.splitlines()) == 2
 
 
 def test_lines_of_one_call_stay_together() -> None:

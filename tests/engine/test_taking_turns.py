@@ -1,5 +1,6 @@
 """Several requests at work: each gets the text that it gets alone, whatever comes, goes or breaks beside it."""
 
+import random
 from functools import cache
 from typing import Any
 
@@ -10,13 +11,18 @@ from hypothesis import strategies as st
 from mlx_lm import server
 
 from draftd.engine import records
-from draftd.engine.generation import loop
+from draftd.engine.generation import loop, together
+from draftd.engine.generation.batch_policy import BatchPolicy, Row
+from draftd.engine.generation.estimates import ALONE
+from draftd.engine.generation.models import LoadedModels
+from draftd.engine.generation.policy import REVIEW, Choice
 from draftd.engine.generation.sampling import Greedy
+from draftd.protocol import LOOKUP_DRAFTER, MODEL_DRAFTER
 from tests.engine.architectures.models import make, noisy
 from tests.engine.stand_in import VOCABULARY, Asked, Generator
 
-KINDS = ["llama", "gemma3_text", "qwen3_next", "llama4_text"]
-"""Plain layers, windows, states, and chunks."""
+KINDS = ["qwen2", "gemma3_text", "qwen3_next", "llama4_text"]
+"""Plain layers, which are read together, and windows, states and chunks, which are not."""
 
 
 @pytest.fixture(autouse=True)
@@ -88,7 +94,7 @@ def test_the_text_is_that_of_the_request_alone(name: str, requests: list[dict[st
 
 
 def test_a_title_beside_a_long_answer_has_its_first_token_soon_after_its_prompt() -> None:
-    generator = Generator(*pair("llama"), step=16)
+    generator = Generator(*pair("qwen2"), step=16, ends=False)
     long = Asked(prompt(30), 120, draft=3)
     title = Asked(prompt(100, start=9), 5, draft=3)
     generator.serve((0, long), (6, title))
@@ -99,7 +105,7 @@ def test_a_title_beside_a_long_answer_has_its_first_token_soon_after_its_prompt(
 
 
 def test_prompts_are_read_beside_each_other_and_an_answer_goes_on_between_their_pieces() -> None:
-    generator = Generator(*pair("llama"), step=4)
+    generator = Generator(*pair("qwen2"), step=4, ends=False)
     answer = Asked(prompt(2), 100, draft=0)
     first, second = Asked(prompt(81, start=3), 2, draft=0), Asked(prompt(41, start=4), 2, draft=0)
     generator.serve((0, answer), (5, first), (5, second))
@@ -109,11 +115,11 @@ def test_prompts_are_read_beside_each_other_and_an_answer_goes_on_between_their_
 
 
 def test_a_client_that_leaves_ends_its_own_request_only() -> None:
-    generator = Generator(*pair("llama"), step=8)
+    generator = Generator(*pair("qwen2"), step=8)
     stays, leaves = Asked(prompt(20), 60), Asked(prompt(20), 60, leaves=7)
     in_its_prompt = Asked(prompt(60, start=1), 60, leaves=2)
     generator.serve((0, stays), (0, leaves), (2, in_its_prompt))
-    assert stays.tokens == list(alone("llama", 20, 0, None, 0.0, 60))
+    assert stays.tokens == list(alone("qwen2", 20, 0, None, 0.0, 60))
     assert leaves.at[-1] < stays.at[-1] - 3
     assert 0 < len(leaves.tokens) < 20
     assert in_its_prompt.came == [None]
@@ -156,12 +162,12 @@ def test_what_breaks_in_the_sampler_of_one_request_ends_that_one_only(
 
 
 def test_a_request_that_cannot_be_begun_ends_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    generator = Generator(*pair("llama"))
+    generator = Generator(*pair("qwen2"))
     monkeypatch.setattr(generator, "_tokenize", refusing(generator._tokenize))
     good, bad = Asked(prompt(20), 20), Asked(prompt(3), 20)
     generator.serve((0, good), (2, bad))
     assert [type(one) for one in bad.came] == [BrokenError]
-    assert good.tokens == list(alone("llama", 20, 0, None, 0.0, 20))
+    assert good.tokens == list(alone("qwen2", 20, 0, None, 0.0, 20))
     assert generator.serving._company.size == 0
 
 
@@ -175,7 +181,7 @@ def refusing(tokenize: Any) -> Any:
 
 
 def test_a_request_for_mlx_lm_itself_is_given_back_and_nothing_more_is_taken_before_it() -> None:
-    generator = Generator(*pair("llama"))
+    generator = Generator(*pair("qwen2"), ends=False)
     first, batched, after = Asked(prompt(5), 30), Asked(prompt(6), batchable=True), Asked(prompt(7), 5)
     taken = generator.serving
     generator._arrivals = [(3, batched), (3, after)]
@@ -189,7 +195,7 @@ def test_a_request_for_mlx_lm_itself_is_given_back_and_nothing_more_is_taken_bef
 
 
 def test_no_more_are_at_work_than_the_flag_allows(monkeypatch: pytest.MonkeyPatch) -> None:
-    generator = Generator(*pair("llama"))
+    generator = Generator(*pair("qwen2"))
     generator.cli_args.decode_concurrency = 2
     sizes: list[int] = []
     go_on = generator.serving._go_on
@@ -205,7 +211,7 @@ def test_no_more_are_at_work_than_the_flag_allows(monkeypatch: pytest.MonkeyPatc
 
 
 def test_the_prompt_cache_gives_way_to_what_is_at_work(monkeypatch: pytest.MonkeyPatch) -> None:
-    generator = Generator(*pair("llama"))
+    generator = Generator(*pair("qwen2"))
     generator.serve((0, Asked(prompt(200), 3)))
     stored = generator.prompt_cache.nbytes
     allowed: list[int] = []
@@ -216,13 +222,14 @@ def test_the_prompt_cache_gives_way_to_what_is_at_work(monkeypatch: pytest.Monke
 
 
 def test_each_request_is_counted_apart(reported: list[Any]) -> None:
-    generator = Generator(*pair("llama"))
+    generator = Generator(*pair("qwen2"))
     sizes = [30, 20, 10]
     asked = generator.serve(*[(0, Asked(prompt(9, n), size, draft=3)) for n, size in enumerate(sizes)])
     counts = {count.tokens: (count, seconds) for count, _, seconds, _ in reported}
     assert set(counts) == {len(one.tokens) for one in asked}
     for count, seconds in counts.values():
-        assert count.rounds * 3 >= count.proposed > 0
+        assert count.rounds * 3 >= count.proposed
+        assert count.tokens - count.alone - count.accepted in {count.rounds, count.rounds - 1}
         assert seconds > 0
     assert generator.ticks >= sum(sizes)
 
@@ -231,7 +238,7 @@ def test_how_long_others_took_is_not_counted(monkeypatch: pytest.MonkeyPatch, re
     now = [0.0]
     clock = type("Clock", (), {"perf_counter": staticmethod(lambda: now[0])})
     monkeypatch.setattr(loop, "time", clock)
-    generator = Generator(*pair("llama"))
+    generator = Generator(*pair("qwen2"))
     go_on = generator.serving._go_on
 
     def slow(work: Any) -> None:
@@ -241,3 +248,127 @@ def test_how_long_others_took_is_not_counted(monkeypatch: pytest.MonkeyPatch, re
     monkeypatch.setattr(generator.serving, "_go_on", slow)
     generator.serve((0, Asked(prompt(9), 12)), (0, Asked(prompt(9, 4), 12)))
     assert [seconds for _, _, seconds, _ in reported] == [0.0, 0.0]
+
+
+# --- in one pass --------------------------------------------------------------------------------------------
+
+
+def scripted(monkeypatch: pytest.MonkeyPatch, rng: random.Random) -> list[int]:
+    """Let all rows of a round draft as many tokens, a length drawn anew each time; return the lengths."""
+    lengths: list[int] = []
+
+    def choose(self: Any, rows: list[Row]) -> list[Choice]:
+        length = rng.choice([0, 0, 0, 1, 2, 5, 8])
+        lengths.append(length)
+        source = rng.choice([MODEL_DRAFTER, MODEL_DRAFTER, LOOKUP_DRAFTER])
+        if rng.random() < 0.05:
+            return [Choice(REVIEW) if row.now.model else Choice(ALONE) for row in rows]
+        return [row.drafting(source, length) for row in rows]
+
+    monkeypatch.setattr(BatchPolicy, "choose", choose)
+    return lengths
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_the_text_of_rows_that_keep_different_numbers_of_tokens_is_that_of_each_alone(
+    monkeypatch: pytest.MonkeyPatch, seed: int
+) -> None:
+    rng = random.Random(seed)
+    lengths = scripted(monkeypatch, rng)
+    generator = Generator(*pair("qwen2"), rng.choice([8, 512]))
+    asked = []
+    for number in range(10):
+        own_seed = number if rng.random() < 0.4 else None
+        temperature = 0.0 if own_seed is None else 0.8
+        length, start = rng.choice([1, 2, 9, 40, 70]), rng.choice([0, 0, 5])
+        tokens, leaves = rng.choice([1, 6, 25, 60, 90]), rng.choice([0, 0, 0, rng.randint(1, 9)]) or None
+        one = Asked(prompt(length, start), tokens, rng.choice([0, 4, 7]), seed=own_seed, leaves=leaves)
+        one.temperature = temperature
+        asked.append(
+            (rng.randrange(0, 15), one, alone("qwen2", length, start, own_seed, temperature, tokens))
+        )
+    generator.serve(*((cycle, one) for cycle, one, _ in asked))
+    assert any(lengths)
+    for _, one, whole in asked:
+        assert one.came[-1] is None, one.came
+        assert one.tokens == list(whole[: len(one.tokens)])
+        assert one.leaves is not None or len(one.tokens) == len(whole)
+    assert not generator.serving._together._batches, "the memory of the batches is given back"
+
+
+class Observed:
+    """A model, with the shapes of its passes."""
+
+    def __init__(self, model: Any) -> None:
+        self._model = model
+        self.passes: list[tuple[int, int]] = []
+
+    def __call__(self, tokens: Any, *args: Any, **kwargs: Any) -> Any:
+        self.passes.append(tokens.shape)
+        return self._model(tokens, *args, **kwargs)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._model, name)
+
+
+@pytest.mark.parametrize(("name", "rows"), [("qwen2", 3), ("gemma3_text", 1)])
+def test_one_pass_serves_all_where_the_kind_of_cache_allows_it(
+    name: str, rows: int, reported: list[Any]
+) -> None:
+    target = Observed(make(name))
+    generator = Generator(target, None, ends=False)
+    asked = [Asked(prompt(9, n), 60, draft=0) for n in range(3)]
+    generator.serving._models = LoadedModels(make(name), None, lambda _: None)
+    generator.serving._models.target = target
+    generator.serve(*((0, one) for one in asked))
+    widths = [shape[0] for shape in target.passes[30:-30]]
+    assert max(widths) == rows
+    assert widths.count(rows) > 0.9 * len(widths)
+    assert [len(one.tokens) for one in asked] == [60, 60, 60]
+    for count, *_ in reported:
+        assert count.passes in {60, 61}
+        assert 0.9 * rows < count.rows / count.passes <= rows
+
+
+def test_the_last_one_goes_on_as_if_it_had_always_been_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    generator = Generator(*pair("qwen2"), ends=False)
+    long, short = Asked(prompt(30), 80, draft=3), Asked(prompt(9, 3), 8, draft=3)
+    kinds: list[tuple[int, bool]] = []
+    go_on = generator.serving._cycle
+
+    def cycling() -> None:
+        go_on()
+        works = list(generator.serving._turns)
+        kinds.extend((len(works), work.answering.generation.target.is_joined) for work in works)
+
+    monkeypatch.setattr(generator.serving, "_cycle", cycling)
+    generator.serve((0, long), (3, short))
+    assert (2, True) in kinds
+    assert kinds[-1] == (1, False)
+
+
+@pytest.mark.parametrize("broken", ["pass", "computing"])
+def test_what_breaks_in_a_pass_of_all_is_told_to_all_and_the_next_request_is_served(
+    monkeypatch: pytest.MonkeyPatch, broken: str
+) -> None:
+    generator = Generator(*pair("qwen2"), ends=False)
+    first, second, later = (Asked(prompt(9, n), 40, draft=0) for n in range(3))
+    calls = [0]
+
+    def breaking(inner: Any) -> Any:
+        def call(*args: Any) -> Any:
+            calls[0] += 1
+            if calls[0] == 10:
+                raise BrokenError
+            return inner(*args)
+
+        return call
+
+    if broken == "pass":
+        monkeypatch.setattr(together, "read_together", breaking(together.read_together))
+    else:
+        monkeypatch.setattr(mx, "eval", breaking(mx.eval))
+    generator.serve((0, first), (0, second), (50, later))
+    ends = [type(one.came[-1]) for one in (first, second)]
+    assert ends == ([BrokenError] * 2 if broken == "pass" else [type(None)] * 2)
+    assert len(later.tokens) == 40

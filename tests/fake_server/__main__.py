@@ -3,6 +3,8 @@
 Flags say how the process as a whole misbehaves; a word in double brackets in the last message, as in
 `[[die-mid-stream]]`, says how one request does. It answers "one two three …", a word a token.
 
+With a channel to the daemon it plays our engine: it answers only who knows the secret, and sends records.
+
 Hundreds of them are started in a run of the tests, so it imports little (http.server alone takes as long as all of
 this), and is a folder, of which Python keeps what it has compiled.
 """
@@ -22,7 +24,17 @@ from typing import Any
 
 WORDS = ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"]
 PAUSES = {"slow": 0.0, "eat": 0.1, "metal": 0.1}  # seconds between two tokens; 0: as ordered
+CHANNEL = int(os.environ.get("DRAFTD_CHANNEL_FD", "-1"))
+SECRET = os.read(CHANNEL, 256).decode().strip() if CHANNEL >= 0 else ""
 ORDER = re.compile(r"\[\[([a-z-]+)(?: ([0-9.]+))?\]\]")
+
+
+def record(event: str, **fields: Any) -> None:
+    """Tell the daemon over the channel; the log says the same, and nobody may believe it."""
+    made = json.dumps({"event": event, **fields})
+    if CHANNEL >= 0:
+        os.write(CHANNEL, f"{made}\n".encode())
+    print(f"draftd-engine {made}", flush=True)
 
 
 def arguments() -> argparse.Namespace:
@@ -44,8 +56,9 @@ def arguments() -> argparse.Namespace:
     )
     parser.add_argument("--chatter", type=int, default=0, help="bytes of output without a newline, at once")
     parser.add_argument("--accepted", type=float, default=0.5, help="share of draft tokens")
+    parser.add_argument("--says", help="a line that it writes before each answer")
     parser.add_argument("--log-requests", help="append each request's body to this file")
-    return parser.parse_args()
+    return parser.parse_known_args()[0]  # the engine's other flags
 
 
 class Handler(StreamRequestHandler):
@@ -61,7 +74,9 @@ class Handler(StreamRequestHandler):
         while line := self.rfile.readline().decode("latin-1").strip():
             name, _, value = line.partition(":")
             self.headers[name.title()] = value.strip()
-        if self.request_line.startswith("GET "):
+        if SECRET and self.headers.get("X-Draftd-Secret") != SECRET:
+            self._json(403, {"error": "who are you?"})
+        elif self.request_line.startswith("GET "):
             self._get()
         elif self.request_line.startswith("POST "):
             self._post()
@@ -101,6 +116,8 @@ class Handler(StreamRequestHandler):
             self._answer(body, order, amount)
 
     def _answer(self, body: dict[str, Any], order: str, amount: float) -> None:
+        if self.args.says:
+            print(self.args.says, flush=True)
         if order == "die-before-headers":
             os._exit(9)
         if order == "thread-died":
@@ -115,10 +132,10 @@ class Handler(StreamRequestHandler):
         if order == "heartbeat":
             for _ in range(10):
                 time.sleep(amount / 10)
-                print('draftd-engine {"event": "progress"}', flush=True)
+                record("progress")
         if order == "metal":
             memory = {"active": int(amount * 2**20) - 1000, "cache": 2000, "peak": 0}
-            print("draftd-engine " + json.dumps({"event": "progress", "memory": memory}), flush=True)
+            record("progress", memory=memory)
         if order == "eat":
             Handler.eaten = b"x" * int(amount * 2**20)
         if order == "status":
@@ -162,7 +179,9 @@ class Handler(StreamRequestHandler):
             )
         self.wfile.write(b"data: [DONE]\n\n")
         proposed = round(count / self.args.accepted)
-        whose = f"[{name}] " if (name := self.headers.get("X-Draftd-Profile")) else ""
+        name = self.headers.get("X-Draftd-Profile")
+        record("generation", rounds=count, proposed=proposed, accepted=count, profile=name)
+        whose = f"[{name}] " if name else ""
         print(f"{whose}Draft tokens accepted: {count}/{proposed} ({count / proposed:.0%})", flush=True)
 
     def _halfway(self, order: str) -> None:

@@ -160,6 +160,10 @@ def test_the_agent_gets_the_settings_with_absolute_paths_and_no_secret(
         "DRAFTD_PORT": "9",
         "DRAFTD_PROFILES": "own",
         "HF_HOME": "~/hf",
+        "XDG_STATE_HOME": "state",
+        "https_proxy": "http://proxy:1",
+        "HTTP_PROXY": "http://me:word@proxy:1",
+        "PATH": "/a::b:/c",
         "HF_TOKEN": "x",
         "DRAFTD_STATE_DIR": "",
         "HF_HUB_CACHE": "",
@@ -169,6 +173,9 @@ def test_the_agent_gets_the_settings_with_absolute_paths_and_no_secret(
         "DRAFTD_PORT": "9",
         "DRAFTD_PROFILES": str(tmp_path / "own"),
         "HF_HOME": str(Path.home() / "hf"),
+        "XDG_STATE_HOME": str(tmp_path / "state"),
+        "https_proxy": "http://proxy:1",
+        "PATH": "/a:/c",
     }
     for name in ("DRAFTD_API_KEY", "draftd_api_key"):
         with pytest.raises(ConfigError, match=r"put api_key into draftd.toml"):
@@ -185,7 +192,12 @@ def test_the_first_install_finds_nothing_to_stop(tmp_path: Path, launchctl: Laun
     launchd.install(mine, b"the plist", 501)
     assert mine.plist.read_bytes() == b"the plist"
     assert mine.log_dir.is_dir()
-    assert launchctl.calls == [f"bootout {TARGET}", f"bootstrap gui/501 {mine.plist}"]
+    assert launchctl.calls == [
+        "print gui/501",
+        f"bootout {TARGET}",
+        f"enable {TARGET}",
+        f"bootstrap gui/501 {mine.plist}",
+    ]
 
 
 def test_a_second_install_stops_the_first_and_waits_until_launchd_lets_go(
@@ -196,9 +208,8 @@ def test_a_second_install_stops_the_first_and_waits_until_launchd_lets_go(
     launchctl.answers("bootout 36", "bootstrap 5", "bootstrap 37", "bootstrap 5")
     launchd.install(mine, b"new", 501, clock=clock, sleep=clock.sleep)
     assert mine.plist.read_bytes() == b"new"
-    assert [call.split()[0] for call in launchctl.calls] == ["bootout", "bootstrap", "bootout"] + [
-        "bootstrap"
-    ] * 4
+    first = ["print", "bootout", "enable", "bootstrap"]
+    assert [call.split()[0] for call in launchctl.calls] == [*first, *first, *["bootstrap"] * 3]
     assert list(mine.plist.parent.iterdir()) == [mine.plist]
 
 
@@ -217,6 +228,29 @@ def test_any_other_failure_is_told_at_once(
     launchctl.answers(answer)
     with pytest.raises(DraftdError, match=f"launchctl {call} .* failed with {answer.split()[1]}"):
         launchd.install(agent(tmp_path), b"", 501)
+
+
+def test_without_a_session_at_the_screen_nothing_is_tried(tmp_path: Path, launchctl: Launchctl) -> None:
+    launchctl.answers("print 125")
+    mine = agent(tmp_path)
+    with pytest.raises(DraftdError, match="nobody is logged in at this Mac's screen"):
+        launchd.install(mine, b"", 501)
+    assert launchctl.calls == ["print gui/501"]
+    assert not mine.plist.exists()
+
+
+@pytest.mark.parametrize(("word", "disabled"), [("disabled", True), ("true", True), ("enabled", False)])
+def test_a_disabled_agent_is_said_to_be_that(
+    monkeypatch: pytest.MonkeyPatch, word: str, disabled: bool
+) -> None:
+    def call(command: list[str]) -> subprocess.CompletedProcess[str]:
+        code = 113 if command[1] == "print" else 0
+        return subprocess.CompletedProcess(command, code, f'\t\t"{launchd.LABEL}" => {word}\n', "")
+
+    monkeypatch.setattr(launchd, "_call", call)
+    with pytest.raises(NotRunningError) as caught:
+        launchd.status(501)
+    assert ("which has been disabled" in str(caught.value)) == disabled
 
 
 def test_uninstall_takes_away_what_is_there(tmp_path: Path, launchctl: Launchctl) -> None:
@@ -247,6 +281,6 @@ def test_a_dry_run_tells_what_an_install_does(tmp_path: Path, launchctl: Launchc
     lines = launchd.dry_run(mine, 501)
     assert lines[1] == f"draftd launchd print fast > {mine.plist}"
     launchd.install(mine, b"", 501)
-    assert [f"launchctl {call}" for call in launchctl.calls] == lines[2:]
+    assert [f"launchctl {call}" for call in launchctl.calls[1:]] == lines[2:]
     launchd.uninstall(mine, 501)
     assert launchd.dry_uninstall(mine, 501) == [f"launchctl {launchctl.calls[-1]}", f"rm -f {mine.plist}"]

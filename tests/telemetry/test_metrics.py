@@ -85,6 +85,8 @@ NAMES = {
     "draftd_draft_proposed_by_position_total": ("counter", {"profile", "position"}),
     "draftd_draft_length": ("histogram", {"profile"}),
     "draftd_draft_speedup_estimate": ("gauge", {"profile"}),
+    "draftd_target_passes_total": ("counter", {"profile"}),
+    "draftd_target_pass_rows_total": ("counter", {"profile"}),
     "draftd_queue_depth": ("gauge", {"profile"}),
     "draftd_worker_state": ("gauge", {"profile", "state"}),
     "draftd_worker_memory_bytes": ("gauge", {"profile"}),
@@ -169,14 +171,14 @@ def test_unknown_is_no_profile(metrics: Metrics) -> None:
         metrics.declare(UNKNOWN)
 
 
-def test_each_number_is_counted_from_one_line_only(metrics: Metrics) -> None:
-    metrics.record("fast", DraftAcceptance(41, 60))
-    metrics.record("fast", REPORT)
+def test_a_request_is_counted_from_its_report_or_from_its_line(metrics: Metrics) -> None:
+    metrics.record("fast", REPORT)  # by our engine
+    metrics.record("fast", DraftAcceptance(4, 5))  # by another server
     metrics.record("fast", PromptProgress(1, 2))
-    assert value(metrics, "draft_tokens_proposed_total", profile="fast") == 60
-    assert value(metrics, "draft_tokens_accepted_total", profile="fast") == 41
+    assert value(metrics, "draft_tokens_proposed_total", profile="fast") == 63
+    assert value(metrics, "draft_tokens_accepted_total", profile="fast") == 45
     assert value(metrics, "draft_rounds_total", profile="fast") == 12
-    assert metrics.acceptance("fast") == Acceptance(60, 41, 41 / 60)
+    assert metrics.acceptance("fast") == Acceptance(63, 45, 45 / 63)
 
 
 def test_the_ratio_is_of_the_last_50_requests_that_drafted(metrics: Metrics) -> None:

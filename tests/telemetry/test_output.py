@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import psutil
@@ -10,25 +11,31 @@ from structlog.testing import capture_logs
 from draftd.telemetry.metrics import Metrics
 from draftd.telemetry.output import Sink
 from draftd.telemetry.records import DraftAcceptance, Record
+from tests.harness import ACCEPTANCE
 
 
 def made(tmp_path: Path) -> tuple[Sink, Metrics]:
     metrics = Metrics("1", "2")
     metrics.declare("a")
     metrics.declare("b")
-    return Sink(tmp_path, metrics.record, metrics), metrics
+    return Sink(tmp_path, metrics.record, acceptance, metrics), metrics
+
+
+def acceptance(worker: str) -> re.Pattern[str] | None:
+    """The lines of a count, those of others do not."""
+    return re.compile(ACCEPTANCE) if worker == "a" else None
 
 
 def test_lines_are_kept_in_a_file_and_counted_for_their_own_worker(tmp_path: Path) -> None:
     sink, metrics = made(tmp_path)
     sink.feed("a", b"Draft tokens acc")
-    sink.feed("b", b"other\n")
+    sink.feed("b", b"other\nDraft tokens accepted: 3/3 (100%)\n")
     sink.feed("a", b"epted: 4/5 (80%)\nmore\n")
     assert metrics.acceptance("a").accepted == 4
     assert metrics.acceptance("b").proposed == 0
     assert [line.text for line in sink.log("a").tail(5)] == ["Draft tokens accepted: 4/5 (80%)", "more"]
     sink.close()
-    assert (tmp_path / "b.log").read_text().endswith(" other\n")
+    assert (tmp_path / "b.log").read_text().endswith(" Draft tokens accepted: 3/3 (100%)\n")
 
 
 def test_last_words_hold_the_unfinished_line_and_the_next_child_starts_afresh(tmp_path: Path) -> None:
@@ -40,9 +47,9 @@ def test_last_words_hold_the_unfinished_line_and_the_next_child_starts_afresh(tm
     sink.close()
 
 
-def test_only_lines_that_hold_a_record_are_told_with_the_workers_name(tmp_path: Path) -> None:
+def test_only_lines_that_report_something_are_told_with_the_workers_name(tmp_path: Path) -> None:
     told: list[tuple[str, Record]] = []
-    sink = Sink(tmp_path, lambda name, record: told.append((name, record)), Metrics("1", "2"))
+    sink = Sink(tmp_path, lambda name, record: told.append((name, record)), acceptance, Metrics("1", "2"))
     sink.feed("a", b"hello\nDraft tokens accepted: 4/5 (80%)\n")
     assert told == [("a", DraftAcceptance(4, 5))]
     sink.close()
@@ -83,7 +90,7 @@ def test_a_log_that_cannot_be_written_is_counted_and_serving_goes_on(tmp_path: P
     blocked.touch()
     metrics = Metrics("1", "2")
     metrics.declare("a")
-    sink = Sink(blocked, metrics.record, metrics)
+    sink = Sink(blocked, metrics.record, acceptance, metrics)
     with capture_logs() as logs:
         sink.feed("a", b"Draft tokens accepted: 1/2 (50%)\n")
     assert [(entry["log_level"], entry["worker"]) for entry in logs] == [("warning", "a")]

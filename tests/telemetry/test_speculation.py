@@ -6,8 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from draftd.profiles import MAX_DRAFT_TOKENS
-from draftd.protocol import Costs
+from draftd.protocol import MAX_DRAFT_TOKENS, Costs
 from draftd.telemetry.metrics import Metrics
 from draftd.telemetry.records import DraftAcceptance, GenerationReport
 from draftd.telemetry.speculation import WINDOW, Speculation

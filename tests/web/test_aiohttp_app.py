@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
@@ -65,7 +65,7 @@ async def test_old_and_odd_methods(wire: Wire, served: Served) -> None:
 
 
 @pytest.mark.parametrize(
-    "data", [b"\x16\x03\x01\x02\x00\x01\x00", b"hello there\r\n\r\n", b"GET / HTTP/9.9\r\n\r\n"]
+    "data", [b"\x16\x03\x01\x02\x00\x01\x00", b"hello there\r\n\r\n", b"GET / HTTP/1.1\r\nno colon\r\n\r\n"]
 )
 @pytest.mark.parametrize("used", [False, True])
 async def test_what_is_not_http_gets_an_error_in_the_usual_shape(
@@ -79,3 +79,57 @@ async def test_what_is_not_http_gets_an_error_in_the_usual_shape(
     assert (answer.headers["server"], answer.headers["content-type"]) == ("draftd", "application/json")
     assert len(answer.headers["x-request-id"]) == 32
     assert b"canary" not in answer.body
+
+
+@pytest.mark.fault(77)
+@pytest.mark.parametrize("version", ["2.0", "0.9", "3.0", "1.2", "9.9"])
+async def test_a_version_that_is_not_spoken_here_is_refused(wire: Wire, served: Served, version: str) -> None:
+    async with wire.connect(served, used=True) as connection:
+        connection.send(wire.post(BODY, version=version))
+        answer = await connection.answer()
+        assert await connection.rest() == b""
+    assert (answer.status, answer.error["code"]) == (505, "http_version_not_supported")
+    assert len(answer.headers["x-request-id"]) == 32
+
+
+@pytest.mark.fault(77)
+@pytest.mark.parametrize(
+    ("make", "status", "says"),
+    [
+        (lambda w: w.post(BODY, "Cookie: a=" + "x" * 9000), 431, "cookies"),
+        (lambda w: w.post(BODY, "X-" + "y" * 9000 + ": a"), 431, "header is longer"),
+        (lambda w: w.post(BODY, *(f"X-{n}: a" for n in range(130))), 431, "more than 128 headers"),
+        (lambda w: w.request(b"", method="GET", path="/healthz?" + "x" * 9000), 414, "request line"),
+        (lambda w: w.post(BODY, "Cookie: a=" + "x" * 8000), 200, ""),
+        (lambda w: w.post(BODY, "Cookie: a=" + "x" * 5000, "X-More: " + "x" * 5000), 200, ""),
+    ],
+    ids=["cookie", "name", "many", "line", "fits", "two that fit"],
+)
+async def test_headers_that_are_too_large_are_refused_with_the_reason(
+    wire: Wire, served: Served, make: Callable[[Wire], bytes], status: int, says: str
+) -> None:
+    async with wire.connect(served, used=True) as connection:
+        connection.send(make(wire))
+        answer = await connection.answer()
+    assert answer.status == status
+    if says:
+        assert says in answer.error["message"]
+        assert b"xxx" not in answer.body
+
+
+@pytest.mark.fault(76)
+@pytest.mark.parametrize(
+    "twice", ["Host: evil.test", "Host: 127.0.0.1", "Content-Type: text/plain", "Authorization: Bearer x"]
+)
+async def test_a_header_that_lets_in_comes_once(wire: Wire, served: Served, twice: str) -> None:
+    one = ("Authorization: Bearer y",) if twice.startswith("Auth") else ()
+    answer = await wire.ask(served, wire.post(BODY, *one, twice))
+    assert answer.status == 400
+
+
+@pytest.mark.fault(76)
+@pytest.mark.parametrize(
+    "host", ["[::1]evil.com", "127.0.0.1:80@evil.com", "127.0.0.1:evil.com", "a@127.0.0.1", ""]
+)
+async def test_a_host_that_only_begins_as_ours_is_refused(wire: Wire, served: Served, host: str) -> None:
+    assert (await wire.ask(served, wire.post(BODY, host=host))).status == 403

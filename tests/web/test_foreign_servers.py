@@ -260,6 +260,44 @@ async def test_usage_comes_in_a_chunk_of_its_own_to_who_asked_for_it(
     assert (await served.metrics())['draftd_completion_tokens_total{profile="a"}'] == counted + 2
 
 
+TIMINGS = {
+    "cache_n": 1,
+    "prompt_n": 2,
+    "predicted_n": 2,
+    "predicted_ms": 1.5,
+    "draft_n": 4,
+    "draft_n_accepted": 1,
+}
+
+
+@pytest.mark.parametrize("endpoint", ENDPOINTS)
+@pytest.mark.parametrize(
+    "timed",
+    [
+        lambda e: [*hello(e), {"choices": [], "usage": USAGE, "timings": TIMINGS}],
+        lambda e: [*hello(e)[:2], said(e, "", "stop", timings=TIMINGS), {"choices": [], "usage": USAGE}],
+        lambda e: [*hello(e)[:2], said(e, "", "stop", timings=TIMINGS, usage=USAGE)],
+        lambda e: [*hello(e), {"choices": [], "timings": TIMINGS}],
+        whole,
+    ],
+    ids=["with the usage", "before the usage", "with the end", "alone", "in one piece"],
+)
+async def test_timings_reach_the_client_in_a_chunk_that_it_gets(
+    served: Served, endpoint: Endpoint, timed: Callable[[Endpoint], Any]
+) -> None:
+    """They are on the last chunk of llama.cpp's, which has the usage; a client that wants none does not get it."""
+    sent = timed(endpoint)
+    if isinstance(sent, list):
+        wire = HEAD + events(*sent[:3]) + b"\0" + events(*sent[3:]) + DONE
+    else:
+        wire = in_one_piece(json.dumps(sent | {"timings": TIMINGS}).encode())
+    assert (await asked(served, wire, endpoint, stream=False)).json["timings"] == TIMINGS
+    answer = await asked(served, wire, endpoint, stream=True)
+    assert [event["timings"] for event in answer.events[:-1] if "timings" in event] == [TIMINGS]
+    assert answer.events[-2]["timings"] == TIMINGS
+    assert answer.events[-2]["choices"][0]["finish_reason"] == "stop"
+
+
 async def test_half_a_character_is_seen_as_such_and_costs_nothing_else(served: Served) -> None:
     made = [said("chat.completions", "caf\ufffd"), said("chat.completions", "!", "stop")]
     wire = HEAD + b"".join(

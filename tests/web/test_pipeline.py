@@ -35,7 +35,12 @@ async def served(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Serv
 
 # --- one answer, whatever the transport -----------------------------------------------------------------------
 
-STREAMED = {"cache-control": "no-cache", "content-type": "text/event-stream", "transfer-encoding": "chunked"}
+STREAMED = {
+    "cache-control": "no-cache",
+    "content-type": "text/event-stream",
+    "transfer-encoding": "chunked",
+    "x-accel-buffering": "no",  # else nginx collects the stream
+}
 JSON = {"content-type": "application/json"}
 EVERY = {"server", "date", "x-request-id"}
 ROUTED = {"x-draftd-profile", "x-draftd-queue-position"}

@@ -47,6 +47,7 @@ class World:
             stop_grace=AT_ONCE,
             drain_timeout=NEVER,
             on_output=lambda name, chunk: self.log.append(("output", name, chunk)),
+            on_record=lambda name, line: self.log.append(("record", name, line)),
             on_restart=lambda name, reason: self.log.append(("restart", name, reason)),
             on_change=lambda: self.log.append(("change",)),
             on_gone=lambda name: self.log.append(("gone", name)),
@@ -91,6 +92,7 @@ class Child:
     argv: Sequence[str]
     on_output: Callable[[bytes], None]
     on_exit: Callable[[], None]
+    on_record: Callable[[bytes], None] | None = None
     pid: int = 0
     exit_code: int | None = None
     heard: list[str] = field(default_factory=list)  # the signals and the close
@@ -98,6 +100,10 @@ class Child:
     @property
     def alive(self) -> bool:
         return self.exit_code is None
+
+    @property
+    def secret(self) -> str:
+        return f"secret {self.pid}" if self.on_record else ""
 
     def terminate(self) -> None:
         self.heard.append("term")

@@ -477,7 +477,7 @@ def scarce() -> Iterator[None]:
 
 
 async def test_a_refused_connection_is_a_miss(bench: Bench) -> None:
-    assert not await is_healthy(bench.session, 1, 1.0, strict=False)
+    assert not await is_healthy(bench.session, 1, {}, 1.0, strict=False)
 
 
 async def test_after_an_answer_the_next_check_waits_for_the_interval(bench: Bench) -> None:

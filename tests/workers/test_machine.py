@@ -266,6 +266,15 @@ def test_a_crash_loop_waits_twice_as_long_each_time_and_is_given_up_at_the_fifth
     assert isinstance(crash(state, now=state.since), Failed)
 
 
+@pytest.mark.parametrize(
+    ("reason", "delay"), [("exit", 0.1), ("gpu_victim", 0.1), ("gpu_memory", 60.0), ("gpu_timeout", 60.0)]
+)
+def test_what_the_same_load_would_meet_again_is_not_tried_again_at_once(reason: str, delay: float) -> None:
+    state, effects = step(Ready(BEGAN), Exited(reason), NOW, POLICY)
+    assert state == Backoff(NOW, NOW + delay, reason, (NOW,))
+    assert CountRestart(reason) in effects
+
+
 def test_delays_grow_to_the_limit_and_no_further() -> None:
     many = RestartPolicy(max_failures=100)
     delays = [backoff_delay(failures, many, was_ready=False, jitter=0.0) for failures in range(1, 10)]
@@ -373,6 +382,7 @@ SPEECH: dict[str, list[Event]] = {  # what the monitor and the exit watcher can 
         LoadStuck(),
         Unfit("no_progress"),
         Exited(),
+        Exited("gpu_memory"),
     ],
     "ready": [HealthOk(), HealthMissed(), Unfit("memory"), Unfit("memory", drain=30), Stop(IDLE), Exited()],
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import statistics
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -14,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from draftd.workers import process
-from tests.harness import QUICK, fake, kill, serving
+from tests.harness import QUICK, fake, kill, play_engine, serving
 
 Measured = Callable[[float], None]
 HEALTH = QUICK + "[health]\ninterval = 0.1\ntimeout = 0.3\nfailures = 2\n"
@@ -79,13 +80,16 @@ async def test_a_worker_that_floods_its_output_does_not_delay_its_neighbours(
     tmp_path: Path, measured: Measured
 ) -> None:
     async with serving(tmp_path, {"a": fake("--flood"), "b": fake()}) as served:
-        worst = 0.0
+        taken: list[float] = []
         for _ in range(20):
             began = time.monotonic()
             assert (await served.ask("b")).status == 200
-            worst = max(worst, time.monotonic() - began)
-        measured(worst)
-        assert worst < 1.0
+            taken.append(time.monotonic() - began)
+        usual = statistics.median(taken)  # a busy machine delays one or the other
+        measured(usual)
+        assert (
+            usual < 0.3
+        )  # a thousandth is usual; with a pipe that is read without end it is nearly a second
         assert served.state("a") == "ready"
         assert len((await served.get("/api/logs/a?lines=1000")).text.splitlines()) == 1000
 
@@ -117,9 +121,13 @@ async def test_a_wedged_generation_is_ended_though_health_is_well(tmp_path: Path
 
 @pytest.mark.fault(10)
 @pytest.mark.parametrize("sign", ["prompt", "heartbeat", "slow"])
-async def test_a_slow_request_that_gets_on_is_left_alone(tmp_path: Path, sign: str) -> None:
+async def test_a_slow_request_that_gets_on_is_left_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sign: str
+) -> None:
     """Progress of the prompt, the engine's own word, and tokens that come slowly are all signs of life."""
-    async with serving(tmp_path, {"a": fake(tables=HEALTH + "stall_timeout = 1\n")}) as served:
+    play_engine(monkeypatch)
+    profile = f'model = "fake"\n{HEALTH}stall_timeout = 1\n'
+    async with serving(tmp_path, {"a": profile}, warm_spare=False) as served:
         began = time.monotonic()
         answer = await served.ask("a", f"[[{sign} {0.3 if sign == 'slow' else 1.5}]]")
         assert (answer.status, served.row("a")["restarts"]) == (200, 0)
@@ -148,11 +156,12 @@ async def test_a_slow_load_is_waited_for(tmp_path: Path) -> None:
 @pytest.mark.fault(14)
 @pytest.mark.parametrize(("order", "limit"), [("eat 120", "90MB"), ("metal 9000", "8GB")])
 async def test_a_worker_over_its_memory_limit_is_drained_and_replaced(
-    tmp_path: Path, order: str, limit: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, order: str, limit: str
 ) -> None:
     """Memory of its own, and memory of a GPU that only the engine can tell of."""
-    profile = fake(tables=HEALTH + f'[limits]\nmemory = "{limit}"\n')
-    async with serving(tmp_path, {"a": profile}) as served:
+    play_engine(monkeypatch)
+    profile = f'model = "fake"\n{HEALTH}[limits]\nmemory = "{limit}"\n'
+    async with serving(tmp_path, {"a": profile}, warm_spare=False) as served:
         old = served.row("a")["pid"]
         eating = asyncio.create_task(served.ask("a", f"[[{order}]]", stream=True, max_tokens=10))
         await served.until_state("a", "stopping")
@@ -181,7 +190,7 @@ async def test_a_full_disk_for_logs_does_not_stop_serving(tmp_path: Path) -> Non
 
 @contextmanager
 def _tiny_disk(folder: Path) -> Iterator[None]:
-    command = ["mount", "-t", "tmpfs", "-o", "size=16k", "tmpfs", str(folder)]
+    command = ["mount", "-t", "tmpfs", "-o", "size=16k,mode=0700", "tmpfs", str(folder)]
     if os.geteuid() != 0 or subprocess.run(command, capture_output=True, check=False).returncode != 0:
         pytest.skip("a small tmpfs cannot be mounted here")
     try:

@@ -55,7 +55,10 @@ def test_what_needs_another_child_is_a_replacement(key: str, value: object) -> N
 
 
 def test_every_key_of_a_profile_is_on_one_of_the_two_lists() -> None:
-    assert SAME_CHILD.keys() | NEW_CHILD.keys() | {"name", "command"} == Profile.model_fields.keys()
+    assert (
+        SAME_CHILD.keys() | NEW_CHILD.keys() | {"name", "command", "acceptance_pattern"}
+        == Profile.model_fields.keys()
+    )
 
 
 def test_a_default_that_is_written_out_changes_nothing() -> None:

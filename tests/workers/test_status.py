@@ -21,9 +21,10 @@ from tests.web.test_status_report import READY
         (2, "exit code 2: it refused its flags"),
         (70, "exit code 70: its generation thread died"),
         (98, "exit code 98: its port was taken"),
-        (-9, "SIGKILL"),
+        (-9, "SIGKILL: something killed it, as the system does when memory is short"),
         (-15, "SIGTERM"),
-        (-6, "SIGABRT"),
+        (-6, "SIGABRT: it gave up by itself, as libraries and Metal do"),
+        (-11, "SIGSEGV: it used memory that is not its own"),
         (-63, "signal 63"),
     ],
 )

@@ -81,7 +81,7 @@ def test_a_new_request_waits_out_a_short_backoff(remaining: float) -> None:
 @pytest.mark.parametrize("state", [FAILED, backoff(60)], ids=lambda value: type(value).__name__)
 def test_the_last_words_of_the_child_are_in_the_error(state: State) -> None:
     assert str(refusal("fast", state, LAST, NOW, witnessed_start=False)).endswith(
-        ": exit (SIGKILL)\nloading\nKilled"
+        ": exit (SIGKILL: something killed it, as the system does when memory is short)\nloading\nKilled"
     )
     without = str(refusal("fast", state, None, NOW, witnessed_start=False))
     assert "exit" not in without

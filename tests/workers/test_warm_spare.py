@@ -25,8 +25,11 @@ LIMIT = 10.0
 QUIT = "import signal, sys; print('flags', *sys.argv[1:], flush=True); signal.pause()"
 SPARE = f"""
 import os
-from draftd.engine import lifeline, spare
+from draftd.engine import channel, lifeline, spare
 lifeline.hold(os.environ)
+socket = int(os.environ["DRAFTD_CHANNEL_FD"])
+channel.hold(os.environ)
+os.write(socket, b'{{"event": "started"}}\\n')
 print("imported", flush=True)
 if os.environ["KIND"] != "slow":
     spare.until_taken(spare.take_stdin())
@@ -43,6 +46,7 @@ class Started:
 
     def __init__(self) -> None:
         self.output = b""
+        self.records: list[bytes] = []
         self.said = asyncio.Event()
         self.ended = asyncio.Event()
         self.child: Child
@@ -91,7 +95,11 @@ class Bench:
         self.loads.acquire(started, lambda: None)
         async with asyncio.timeout(LIMIT):
             started.child = await self.starter.start(
-                [*argv, *flags], env, on_output=started.take, on_exit=started.ended.set
+                [*argv, *flags],
+                env,
+                on_output=started.take,
+                on_record=started.records.append,
+                on_exit=started.ended.set,
             )
             await started.said.wait()
         self.loads.release(started)
@@ -134,6 +142,8 @@ async def test_the_second_start_takes_the_spare_that_the_first_one_left(bench: B
     taken = await bench.start("--b", "two words")
     assert cold.child.pid != taken.child.pid == spare
     assert taken.output == b"imported\nflags --b two words\n"  # what it said as a spare, too
+    assert taken.records == [b'{"event": "started"}']
+    assert taken.child.secret != cold.child.secret
     assert os.getpgid(spare) == os.getsid(spare) == spare
     assert await bench.until_warm() != spare
     os.kill(spare, signal.SIGKILL)

@@ -19,6 +19,7 @@ from draftd.workers import memory
 from draftd.workers import worker as module
 from draftd.workers.states import (
     IDLE,
+    Backoff,
     BecameReady,
     Close,
     Failed,
@@ -140,6 +141,35 @@ async def test_a_load_that_never_ended_is_told_with_what_its_readiness_check_was
         last = one.status().last_exit
         assert last is not None
         assert (last.reason, last.lines) == (reason, ("its last line", "draftd: its answer was HTTP 503"))
+
+
+METAL = b"[METAL] Command buffer execution failed: (0:kIOGPUCommandBufferCallbackError%s)\n"
+
+
+async def test_metal_out_of_memory_is_told_in_words_and_not_tried_again_at_once() -> None:
+    world = World()
+    patient = PROFILE.model_copy(update={"restart": RestartPolicy()})
+    async with ready(world, patient) as one:
+        world.children[0].on_output(METAL % b"OutOfMemory" + b"libc++abi: terminating\n")
+        world.children[0].end(-6)
+        await settle()
+        last = one.status().last_exit
+        assert last is not None
+        assert (last.reason, str(last)[:19]) == ("gpu_memory", "gpu_memory (SIGABRT")
+        assert last.lines[-1].startswith("draftd: the GPU ran out of memory: a smaller model")
+        assert isinstance(one.state, Backoff)
+        assert one.state.deadline - one.state.since >= patient.restart.max_delay
+
+
+async def test_the_next_child_is_not_blamed_for_what_the_last_one_said() -> None:
+    world = World()
+    world.words = [METAL.decode()]  # the log still has it
+    async with running(world, PROFILE) as (one,):
+        world.children[0].end(1)
+        await settle()
+        last = one.status().last_exit
+        assert last is not None
+        assert last.reason == "exit"
 
 
 async def test_a_worker_that_is_cancelled_leaves_no_child_and_keeps_neither_place_nor_port() -> None:

@@ -19,6 +19,7 @@ from draftd.commands.shared import (
     complete_profile,
     make_client,
     resolve,
+    where_it_runs,
 )
 from draftd.console import err, out, status_view, workers_table
 from draftd.errors import DraftdError, NotRunningError
@@ -136,10 +137,11 @@ def down(state_dir: StateDir = None) -> None:
     Example: draftd down
     """
     settings = load_settings(state_dir=state_dir)
-    running = find_daemon(settings.state_dir)
+    state_dir = where_it_runs(settings)
+    running = find_daemon(state_dir)
     os.kill(running.pid, signal.SIGTERM)
     with err.busy(f"stopping draftd (pid {running.pid})"):
-        while _still_runs(settings.state_dir, running.pid):
+        while _still_runs(state_dir, running.pid):
             time.sleep(0.1)
     out.say("draftd has stopped")
 

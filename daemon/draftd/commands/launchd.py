@@ -6,7 +6,7 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
@@ -16,8 +16,10 @@ import typer
 from draftd.commands.shared import ProfileArguments
 from draftd.console import out
 from draftd.errors import DraftdError, NotRunningError
+from draftd.hub import cache_dir
 from draftd.instance import find_daemon
 from draftd.ops import launchd
+from draftd.ops.mac_folders import guarded
 from draftd.profile_files import load_dir
 from draftd.profiles import select
 from draftd.settings import Settings, load_settings, shipped_dir
@@ -27,6 +29,10 @@ app = typer.Typer(
     epilog="Example: draftd launchd install balanced",
     no_args_is_help=True,
     add_completion=False,
+)
+GUARDED = (
+    "macOS keeps these from programs in the background: {paths}. Move them elsewhere, or allow {program} in System "
+    "Settings, Privacy & Security, Full Disk Access"
 )
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Show the commands, and run none.")]
 
@@ -60,6 +66,8 @@ def install(names: ProfileArguments = None, dry_run: DryRun = False) -> None:
     _no_other(settings)
     launchd.install(agent, plist, os.getuid())
     out.say(f"{agent.plist} is installed and runs")
+    if paths := guarded(_paths(settings, agent), Path.home()):
+        out.say(GUARDED.format(paths=", ".join(map(str, paths)), program=agent.program[0]), style="yellow")
     out.say("'draftd status' shows the workers, 'draftd launchd logs -f' the log")
 
 
@@ -113,15 +121,23 @@ def logs(
             out.piece(line)
 
 
+def _paths(settings: Settings, agent: launchd.Agent) -> Iterator[Path]:
+    """What the agent reads."""
+    yield from (Path(agent.program[0]), settings.profiles_dir(), settings.state_dir, cache_dir())
+    for profile in load_dir(settings.profiles_dir(), settings.prompt_dirs()).profiles.values():
+        yield from (Path(name) for name in profile.files if os.path.isabs(name))
+
+
 def _agent(
     settings: Settings, names: list[str] | None = None, environ: Mapping[str, str] | None = None
 ) -> launchd.Agent:
+    kept = launchd.environment(environ or {})
     return launchd.Agent(
         program=launchd.program(Path(sys.executable)),
         words=tuple(names or ()),
         home=Path.home(),
         longest_stop=settings.drain_timeout + settings.stop_grace,
-        environment=launchd.environment(environ or {}),
+        environment=kept | {"DRAFTD_STATE_DIR": str(settings.state_dir)},
     )
 
 

@@ -18,6 +18,7 @@ from draftd.ops.connect.clients import CLIENTS, client_settings
 from draftd.ops.connect.offer import KEY_VARIABLE, Offer, OfferedModel
 from draftd.ops.connect.opencode import change, config_file, opencode_config, write
 from draftd.ops.drafting_words import drafters_of
+from draftd.ops.http import DaemonClient
 from draftd.profile_files import load_dir
 from draftd.protocol import LOOKUP_DRAFTER
 from draftd.settings import Settings, load_settings
@@ -97,6 +98,11 @@ def _offer(profiles: Path | None, state_dir: Path | None) -> Offer:
         client = make_client(state_dir)
     except NotRunningError:
         return _promised(settings, needs_key)
+    return offer_of(client, needs_key=needs_key)
+
+
+def offer_of(client: DaemonClient, *, needs_key: bool) -> Offer:
+    """What the running daemon offers. Raises NotRunningError."""
     body = client.status()
     rows = [
         OfferedModel(

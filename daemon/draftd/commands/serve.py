@@ -16,6 +16,8 @@ from draftd.commands.shared import ProfileArguments, ProfilesDir, StateDir
 from draftd.console import err, memory, what_next, workers_table
 from draftd.errors import ConfigError, DraftdError
 from draftd.hub import weight_bytes
+from draftd.instance import is_agent
+from draftd.ops.mac_folders import wait_for_volumes
 from draftd.profile_files import load_dir
 from draftd.profiles import Profile, ProfileSet, select
 from draftd.settings import Settings, load_settings, shipped_dir
@@ -63,6 +65,8 @@ def up(
         state_dir=state_dir,
         share_engine=share_engine,
     )
+    if is_agent():
+        wait_for_volumes((settings.profiles_dir(), settings.state_dir), err.say)
     load = _demo_loader(names or []) if demo else _loader(settings, names or [])
     watched = () if demo else (settings.profiles_dir(), *settings.prompt_dirs())
     live = not plain and err.is_terminal

@@ -8,8 +8,9 @@ from typing import Annotated
 import typer
 
 from draftd.errors import ConfigError, DraftdError, NotRunningError
+from draftd.instance import find_daemon
 from draftd.ops.http import DaemonClient
-from draftd.settings import load_settings
+from draftd.settings import Settings, load_settings
 
 
 def complete_profile(incomplete: str) -> list[str]:
@@ -44,10 +45,28 @@ ProfileArguments = Annotated[
 ]
 
 
+def where_it_runs(settings: Settings) -> Path:
+    """The state folder of the daemon: as set, else, if none runs there, that of the agent of launchd.
+
+    The agent keeps the folders of the shell that installed it, and another shell may have other ones.
+    """
+    if "state_dir" in settings.model_fields_set:
+        return settings.state_dir
+    try:
+        find_daemon(settings.state_dir)
+    except NotRunningError:
+        from draftd.ops.launchd import installed_state_dir
+
+        return installed_state_dir(Path.home()) or settings.state_dir
+    return settings.state_dir
+
+
 def make_client(state_dir: Path | None) -> DaemonClient:
     """A client of the running daemon. Raises NotRunningError."""
     settings = load_settings(state_dir=state_dir)
-    return DaemonClient(settings.state_dir, settings.api_key.get_secret_value() if settings.api_key else "")
+    return DaemonClient(
+        where_it_runs(settings), settings.api_key.get_secret_value() if settings.api_key else ""
+    )
 
 
 def resolve(client: DaemonClient, word: str | None) -> str:

@@ -6,20 +6,22 @@ import sys
 import traceback
 from collections.abc import Callable
 
-from draftd.engine import lifeline, records
+from draftd.engine import channel, lifeline, records, release
 from draftd.engine.exits import EngineError, leave
 from draftd.engine.records import describe
 from draftd.protocol import EXIT_FAILED
 
 
 def main(until_wanted: Callable[[], None] = lambda: None) -> None:
-    """Hold the lifeline, place the hooks, and hand over to mlx_lm.server. Every way out has its exit code.
+    """Hold lifeline and channel, place the hooks, and hand over to mlx_lm.server. Every way out has its exit code.
 
     `until_wanted` is called when everything is imported, and returns when `sys.argv` holds the flags.
     """
     records.keep_lines_whole()
     try:
         lifeline.hold(os.environ)  # first: importing mlx_lm takes seconds
+        channel.hold(os.environ)
+        release.before_sigterm()
         place()
         until_wanted()
         serve()
@@ -43,7 +45,7 @@ def place() -> None:
 
 
 def serve() -> None:
-    """Run mlx_lm.server until it ends. SIGTERM ends it at once, as it always did."""
+    """Run mlx_lm.server until it ends."""
     from mlx_lm import server
 
     sys.argv[0] = "draftd.engine"  # the name in the help text

@@ -10,8 +10,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import closing
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,12 +19,16 @@ from mlx_lm import server
 
 from draftd.engine import records, request_context
 from draftd.engine.answers.presence import LeftError
+from draftd.engine.answers.timings import COUNT_ATTRIBUTE
 from draftd.engine.generation.acceptance import AcceptanceCount
 from draftd.engine.generation.caches.layers import leaves
+from draftd.engine.generation.caches.ragged import RaggedRow
 from draftd.engine.generation.caches.sequence import SequenceCache
 from draftd.engine.generation.calibration import costs_of, measure
 from draftd.engine.generation.estimates import ALONE
-from draftd.engine.generation.loop import Generation, Token, plain
+from draftd.engine.generation.loop import Generation
+from draftd.engine.generation.parts import Part, Pass, Token, plain
+from draftd.engine.generation.reader import Reader
 from draftd.engine.generation.turns import Pause
 from draftd.engine.request import Prompt
 from draftd.protocol import MODEL_DRAFTER
@@ -45,7 +49,7 @@ class Answering:
     prompt: Prompt
     arguments: Any
     generation: Generation
-    caches: Sequence[SequenceCache]  # of the target model, and of the draft model if there is one
+    draft_cache: SequenceCache | None  # of the draft model: it is kept where that does not draft
     costs: TokenCosts
     tick: Callable[[], None]
     count: AcceptanceCount = field(init=False)
@@ -55,17 +59,16 @@ class Answering:
         self.count = AcceptanceCount(
             generation.policy.fixed if generation.draft else None, generation.rule.name
         )
+        setattr(self.prompt.context, COUNT_ATTRIBUTE, self.count)
 
-    def in_turns(self) -> Generator[Pause, None, None]:
-        """Put the answer into its queue; yield wherever others may have their turns. Whatever is raised ends it."""
+    def in_turns(self) -> Generator[Pause | Part, Any, None]:
+        """Put the answer into its queue; yield what its generation needs, and wherever others may have their turns.
+
+        Whatever is raised ends it.
+        """
         try:
             yield from self._read_prompt()
-            with closing(self._responses()) as responses:
-                for response in responses:
-                    if isinstance(response, Pause):
-                        yield response
-                    else:
-                        self.prompt.put(response)
+            yield from self._give_answer()
         except LeftError:
             pass
         finally:
@@ -83,9 +86,21 @@ class Answering:
             raise LeftError
 
     @property
+    def readers(self) -> list[Reader]:
+        """The target model's, and the draft model's if it drafts."""
+        draft = self.generation.draft
+        return [self.generation.target, *([draft.reader] if draft else [])]
+
+    @property
     def cache_bytes(self) -> int:
-        """How much memory the caches of both models take."""
-        return sum(leaf.nbytes for cache in self.caches for leaf in leaves(cache.layers))
+        """How much memory the caches of both models take; 0 for those that read in a batch, which has its own."""
+        alone = [cache for cache in self._caches() if isinstance(cache, SequenceCache)]
+        return sum(leaf.nbytes for cache in alone for leaf in leaves(cache.layers))
+
+    def _caches(self) -> list[SequenceCache | RaggedRow]:
+        """Of both models, also where the draft model does not draft for this request."""
+        caches = [reader.cache for reader in self.readers]
+        return [*caches, self.draft_cache] if self.draft_cache and len(caches) == 1 else caches
 
     def _read_prompt(self) -> Iterator[Pause]:
         """Read the prompt; where caches cannot be cut, store a copy at the end of each message."""
@@ -106,28 +121,36 @@ class Answering:
             self.prompt.put((self.generation.target.position, total))
             yield Pause.READING if self.generation.target.position < total - 1 else Pause.ROUND
 
-    def _responses(self) -> Generator[Any, None, None]:
-        """Yield mlx_lm's responses, one for each token, and pauses; the last one has a reason to finish."""
-        tokenizer = self.generator.model_provider.tokenizer
-        detokenizer = tokenizer.detokenizer
-        with closing(self.generation.in_turns()) as parts:
-            for token in parts:
-                if isinstance(token, Pause):
-                    yield token
-                    continue
-                self.tick()
-                self.count.observe(token.drafter, token.proposed, drafted=token.source != ALONE)
-                reason = None
-                if token.token in tokenizer.eos_token_ids:
-                    reason = "stop"
-                else:
-                    detokenizer.add_token(token.token)
-                    reason = None if self.generation.left else "length"
-                if reason:
-                    detokenizer.finalize()
-                yield _response(token, detokenizer.last_segment, reason, self.arguments, tokenizer)
-                if reason or self.prompt.context._should_stop:
+    def _give_answer(self) -> Generator[Pause | Part, Any, None]:
+        """Put mlx_lm's responses into the queue, one for each token; the last one has a reason to finish."""
+        detokenizer = self.generator.model_provider.tokenizer.detokenizer
+        with closing(self.generation.in_turns()) as parts, suppress(StopIteration):
+            reply: Any = None
+            while True:
+                part = parts.send(reply)
+                reply = None
+                if isinstance(part, Pass) and not part.by_draft:
+                    self.count.read(part.reader.rows)
+                if not isinstance(part, Token):
+                    reply = yield part
+                elif self._give(part, detokenizer) or self.prompt.context._should_stop:
                     return
+
+    def _give(self, token: Token, detokenizer: Any) -> bool:
+        """Put one response into the queue; return whether it is the last one."""
+        self.tick()
+        self.count.observe(token.drafter, token.proposed, drafted=token.source != ALONE)
+        tokenizer = self.generator.model_provider.tokenizer
+        reason = None
+        if token.token in tokenizer.eos_token_ids:
+            reason = "stop"
+        else:
+            detokenizer.add_token(token.token)
+            reason = None if self.generation.left else "length"
+        if reason:
+            detokenizer.finalize()
+        self.prompt.put(_response(token, detokenizer.last_segment, reason, self.arguments, tokenizer))
+        return reason is not None
 
     def _report(self) -> None:
         """Report what was drafted, with what it cost and was worth as soon as that is known."""
@@ -152,7 +175,11 @@ class Answering:
 
     def _store(self, text: list[int], kind: str = "assistant", *, copied: bool = False) -> None:
         """Give what both models have read of a text to the prompt cache; a copy of it, if they are to read on."""
-        layers = [layer for cache in self.caches for layer in (cache.copy() if copied else cache).layers]
+        layers = [
+            layer
+            for cache in self._caches()
+            for layer in (cache.copy() if copied and isinstance(cache, SequenceCache) else cache).layers
+        ]
         key = self.generator.model_provider.model_key
         self.generator.prompt_cache.insert_cache(
             key, text[: self.generation.target.position], layers, cache_type=kind

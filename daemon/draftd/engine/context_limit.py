@@ -16,6 +16,41 @@ from draftd.engine.records import describe
 from draftd.engine.refusals import RefusedRequestError
 from draftd.protocol import CONTEXT_LENGTH_EXCEEDED
 
+# Characters of a prompt for each token of the context. Beyond it the prompt is tokenized slice by slice, and
+# refused as soon as it is known to be too long: 31 MB as a whole take a tokenizer minutes, and 5 GB that stay.
+MAX_CHARACTERS = 8
+MAX_SPLIT = 16  # tokens more that a cut between two slices may make
+
+
+class Bounded:
+    """A tokenizer that refuses a text of more tokens than the `context` has, before it tokenizes the whole."""
+
+    def __init__(self, tokenizer: Any, context: int) -> None:
+        self._tokenizer = tokenizer
+        self._context = context
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._tokenizer, name)
+
+    def apply_chat_template(self, *arguments: Any, **options: Any) -> Any:
+        """Raise RefusedRequestError; otherwise it is the tokenizer's own."""
+        self._check(self._tokenizer.apply_chat_template(*arguments, **options | {"tokenize": False}))
+        return self._tokenizer.apply_chat_template(*arguments, **options)
+
+    def encode(self, text: str, **options: Any) -> Any:
+        """Raise RefusedRequestError; otherwise it is the tokenizer's own."""
+        self._check(text)
+        return self._tokenizer.encode(text, **options)
+
+    def _check(self, text: str) -> None:
+        slice_length, tokens, allowed = 4 * self._context, 0, self._context
+        for start in range(0, len(text), slice_length):
+            part = text[start : start + slice_length]
+            tokens += len(self._tokenizer.encode(part, add_special_tokens=False))
+            if tokens > allowed:
+                raise too_long(f"more than {tokens}", self._context)
+            allowed += MAX_SPLIT
+
 
 def tokenizing(tokenize: Callable[..., Any]) -> Callable[..., Any]:
     """Wrap `_tokenize`: raise RefusedRequestError, or LeftError if the client left while the request waited."""
@@ -24,8 +59,10 @@ def tokenizing(tokenize: Callable[..., Any]) -> Callable[..., Any]:
     def _tokenize(self: Any, tokenizer: Any, request: Any, args: Any) -> Any:
         if getattr(args, LEFT_ATTRIBUTE, False):
             raise LeftError
-        tokenized = _read(tokenize, self, tokenizer, request, args)
         context = context_length(getattr(self.model_provider.model, "args", None))
+        if context is not None and _characters(request) > MAX_CHARACTERS * context:
+            tokenizer = Bounded(tokenizer, context)
+        tokenized = _read(tokenize, self, tokenizer, request, args)
         args.max_tokens = tokens_left(len(tokenized[0]), args.max_tokens, context)
         return tokenized
 
@@ -46,6 +83,8 @@ def count_prompt(generator: Any, request: Any, args: Any) -> int:
 def _read(tokenize: Callable[..., Any], *arguments: Any) -> Any:
     try:
         return tokenize(*arguments)
+    except RefusedRequestError:
+        raise
     except Exception as error:
         raise RefusedRequestError(f"the prompt could not be read: {describe(error)}") from error
 
@@ -60,8 +99,22 @@ def tokens_left(prompt_tokens: int, max_tokens: int, context: int | None) -> int
     if context is None:
         return max_tokens
     if prompt_tokens >= context:
-        raise RefusedRequestError(
-            f"the prompt has {prompt_tokens} tokens, and this model's context is {context} tokens, answer included",
-            code=CONTEXT_LENGTH_EXCEEDED,
-        )
+        raise too_long(str(prompt_tokens), context)
     return min(max_tokens, context - prompt_tokens)
+
+
+def too_long(prompt_tokens: str, context: int) -> RefusedRequestError:
+    """Return the refusal of a prompt; `prompt_tokens` may say "more than" before the number."""
+    return RefusedRequestError(
+        f"the prompt has {prompt_tokens} tokens, and this model's context is {context} tokens, answer included",
+        code=CONTEXT_LENGTH_EXCEEDED,
+    )
+
+
+def _characters(request: Any) -> int:
+    """Return the length of a request's texts and tools; what the template adds to them is short."""
+    if request.request_type != "chat":
+        return len(request.prompt)
+    contents = (message.get("content") for message in request.messages)
+    texts = sum(len(content) for content in contents if isinstance(content, str))
+    return texts + len(repr(request.tools or ""))

@@ -10,7 +10,7 @@ import os
 import sys
 from typing import NoReturn
 
-from draftd.engine import records
+from draftd.engine import records, release
 
 
 class EngineError(Exception):
@@ -31,4 +31,5 @@ def leave(code: int, reason: str) -> NoReturn:
         with contextlib.suppress(Exception):
             stream.flush()
     records.say(reason)
+    release.give_back()
     os._exit(code)

@@ -15,10 +15,12 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
-from draftd.engine import records, request_context
-from draftd.engine.guard import METHODS, refuse_web_pages
+from draftd.engine import records, release, request_context
+from draftd.engine.guard import METHODS, refuse_strangers, refuse_web_pages
 from draftd.engine.logit_bias import taking_bias
+from draftd.engine.memory_limits import FREE_CACHE_SHARE, after, limits_of, setting_own
 from draftd.engine.model_facts import saying
+from draftd.engine.own_models import keeping_to_own, no_fetching
 from draftd.engine.progress import INTERVAL, at_most_every, with_ticks
 from draftd.engine.records import describe
 from draftd.engine.startup_checks import checked_run
@@ -27,7 +29,12 @@ from draftd.protocol import STARTED
 
 PLACED = "placed"
 
-_tick = at_most_every(INTERVAL, records.report_progress)
+_report = at_most_every(INTERVAL, records.report_progress)
+
+
+def _tick() -> None:
+    release.park()
+    _report()
 
 
 class UnfitError(Exception):
@@ -46,7 +53,7 @@ def announce(placed: dict[str, str]) -> None:
         records.say(f"{HOOKS[name][1]}: {reason}")
     version = importlib.import_module("mlx_lm").__version__
     accounting = "serving" not in missing
-    records.write(records.record(STARTED, accounting=accounting, mlx_lm=version, hooks=placed))
+    records.report(records.record(STARTED, accounting=accounting, mlx_lm=version, hooks=placed))
 
 
 def _attempt(place: Callable[[], None]) -> str:
@@ -122,7 +129,9 @@ def _place_guard() -> None:
     for flag in ("allowed_origins", "cli_args"):
         if flag not in handler._set_cors_headers.__code__.co_names:
             raise UnfitError(f"mlx_lm.server.APIHandler._set_cors_headers does not use {flag}")
+    expect(handler, "parse_request", caller="handle_one_request")
     refuse_web_pages(handler)
+    refuse_strangers(handler)
 
 
 def _place_logit_bias() -> None:
@@ -134,6 +143,22 @@ def _place_logit_bias() -> None:
             raise UnfitError(f"mlx_lm.server.APIHandler.do_POST does not set {flag}")
     _model_provider(server)
     handler.validate_model_parameters = taking_bias(validate)
+
+
+def _place_own_models() -> None:
+    server: Any = importlib.import_module("mlx_lm.server")
+    handler = expect(server, "APIHandler")
+    validate = expect(handler, "validate_model_parameters", caller="do_POST")
+    for attribute in ("requested_model", "requested_draft_model", "adapter", "num_draft_tokens"):
+        if attribute not in handler.do_POST.__code__.co_names:
+            raise UnfitError(f"mlx_lm.server.APIHandler.do_POST does not set {attribute}")
+    inline = expect(server, "_inline_image_urls", "messages")
+    if "_inline_image_urls" not in handler.handle_chat_completions.__code__.co_names:
+        raise UnfitError("mlx_lm.server.APIHandler.handle_chat_completions does not use _inline_image_urls")
+    image_url = expect(server, "_image_url", "part")
+    image_parts = expect(server, "_image_parts", "messages")
+    handler.validate_model_parameters = keeping_to_own(validate)
+    server._inline_image_urls = no_fetching(inline, lambda said: map(image_url, image_parts(said)))
 
 
 def _place_request_context() -> None:
@@ -217,6 +242,28 @@ def _place_watchdog() -> None:
     watch(generator, exit_on_death)
 
 
+def _place_memory_limits() -> None:
+    names = ("mlx_lm.utils", "mlx_lm.generate", "mlx_lm.server")
+    modules: list[Any] = [importlib.import_module(name) for name in names]
+    server = modules[-1]
+    for module in modules:
+        expect(module, "maybe_set_recommended_wired_limit")
+    if "max_bytes" not in inspect.signature(server.LRUPromptCache).parameters:
+        raise UnfitError("mlx_lm.server.LRUPromptCache takes no max_bytes")
+    provider = _model_provider(server)
+    load = expect(provider, "_load", caller="load")
+    mx: Any = importlib.import_module("mlx.core")
+    limits = limits_of(mx.device_info())
+    if limits is None:
+        return  # no Metal
+    mx.set_cache_limit(limits.gpu // FREE_CACHE_SHARE)
+    server.LRUPromptCache = functools.partial(server.LRUPromptCache, max_bytes=limits.prompt_cache)
+    set_own_limit = setting_own(limits)
+    for module in modules:
+        module.maybe_set_recommended_wired_limit = set_own_limit
+    provider._load = after(load, set_own_limit)
+
+
 def _place_startup_checks() -> None:
     server: Any = importlib.import_module("mlx_lm.server")
     run = expect(server, "run", "host", "port", "model_provider", caller="main")
@@ -239,14 +286,19 @@ HOOKS: dict[str, tuple[Callable[[], None], str]] = {
     "progress": (_place_progress, "a slow request may be taken for a stalled one"),
     "quiet_health": (_place_quiet_health, "the log is full of health checks"),
     "logit_bias": (_place_logit_bias, "logit_bias is ignored"),
+    "own_models": (_place_own_models, "requests can load other models and fetch images"),
     "request_context": (
         _place_request_context,
         "drafting counts for one profile where several share the worker, and no draft length adapts",
     ),
-    "guard": (_place_guard, "web pages can send requests to the worker's port"),
+    "guard": (_place_guard, "web pages and other programs can send requests to the worker's port"),
     "prompt_cache": (_place_prompt_cache, "cached prompts may change the answers of drafted requests"),
     "loaded": (_place_loaded, "the models' kinds of cache are not known"),
     "watchdog": (_place_watchdog, "the process outlives its generation thread"),
+    "memory_limits": (
+        _place_memory_limits,
+        "it may wire all of the GPU's memory, and cached prompts have no bound in bytes",
+    ),
     "startup_checks": (
         _place_startup_checks,
         "flags are not checked, and a taken port has no exit code of its own",

@@ -9,10 +9,9 @@ Then, in this order:
 
 1. A helper outside our process group is started, which sends SIGKILL to the group after KILL_AFTER_S.
    It has to be another process: this one does not survive step 2.
-2. SIGTERM to the group, which ends this process at once (mlx_lm.server installs no handler) and asks
-   everything it started to end. SIGTERM comes first because on macOS a SIGKILL of a process with much wired
-   memory can leave that memory wired until the next boot.
-3. A process that does handle SIGTERM, as the guardian does, is still there, and exits by EXIT_ORPHANED.
+2. SIGTERM to the group, which asks everything that we started to end, and ends this process when it has given its
+   memory back: see `release`.
+3. A process that goes on after SIGTERM, as the guardian does, exits by EXIT_ORPHANED after GRACE_S.
 
 A worker that does not lead its process group shares it with strangers, such as the shell of somebody who tries the
 engine by hand, so it ends only itself.
@@ -26,13 +25,16 @@ import os
 import signal
 import subprocess
 import threading
+import time
 from collections.abc import MutableMapping
 from typing import NoReturn
 
+from draftd.engine import release
 from draftd.engine.exits import EngineError
 from draftd.protocol import EXIT_ORPHANED, EXIT_REFUSED, LIFELINE_VARIABLE
 
-KILL_AFTER_S = 0.5
+GRACE_S = release.LIMIT_S + 0.2
+KILL_AFTER_S = GRACE_S + 0.2
 
 
 def hold(environ: MutableMapping[str, str]) -> threading.Thread | None:
@@ -69,6 +71,9 @@ def _end() -> NoReturn:
         with contextlib.suppress(OSError):
             _kill_group_later(os.getpgrp())
         os.killpg(os.getpgrp(), signal.SIGTERM)
+        time.sleep(GRACE_S)
+    else:
+        release.give_back()
     os._exit(EXIT_ORPHANED)
 
 

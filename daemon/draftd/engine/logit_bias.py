@@ -2,7 +2,8 @@
 
 mlx_lm adds a bias at the token's place in the logits without checking how many there are; beyond their end it
 writes outside its memory. So the daemon sends a bias under a name that mlx_lm does not know, and it gets mlx_lm's
-own name only here, where the sizes of the vocabularies are known. Without this hook it is ignored.
+own name only here, where the sizes of the vocabularies are known. Without this hook it is ignored. A bias under
+mlx_lm's own name, which the daemon never sends, is checked in the same way.
 """
 
 import functools
@@ -43,11 +44,9 @@ def taking_bias(validate: Callable[[Any], None]) -> Callable[[Any], None]:
 
     @functools.wraps(validate)
     def validate_model_parameters(self: Any) -> None:
-        if self.body.get(LOGIT_BIAS_FIELD):
+        if bias := self.body.get(LOGIT_BIAS_FIELD) or self.logit_bias:
             loaded = self.response_generator.model_provider
-            self.logit_bias = checked(
-                self.body[LOGIT_BIAS_FIELD], vocabulary(loaded.model, loaded.draft_model)
-            )
+            self.logit_bias = checked(bias, vocabulary(loaded.model, loaded.draft_model))
         validate(self)
 
     return validate_model_parameters

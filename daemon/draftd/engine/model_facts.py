@@ -23,7 +23,7 @@ def saying(load: Callable[..., Any]) -> Callable[..., Any]:
     def loading(self: Any, *args: Any, **kwargs: Any) -> Any:
         result = load(self, *args, **kwargs)
         try:
-            records.write(loaded_record(self.model, self.draft_model))
+            records.report(loaded_record(self.model, self.draft_model))
         except Exception as error:
             records.say(f"what the models are like could not be said: {records.describe(error)}")
         return result

@@ -1,10 +1,13 @@
-"""What the engine says, as lines on stderr: for people, and for the daemon, which reads the worker's log.
+"""What the engine says, as lines on stderr: for people, who find them in the worker's log.
 
 There are three forms, each on one line:
 
     Draft tokens accepted: 4/5 (80%)            what people were promised, one for each drafted request
-    draftd-engine {"event": "generation", ...}  the same and more, for the daemon to parse
+    draftd-engine {"event": "generation", ...}  the same and more: a record
     draftd-engine: port 8000 on 127.0.0.1 ...   something that a person should know, at most once each
+
+The daemon does not read them: anybody could have such a line written there. It gets the records over the channel
+(see `channel`), where nobody but the engine can write, and before they stand in the log.
 
 Where several profiles share the engine, the daemon says whose a request is (see `request_context`): then the
 first form begins with the profile's name in brackets, and the record of the generation has a "profile".
@@ -22,6 +25,7 @@ import io
 import json
 import os
 import sys
+import threading
 from dataclasses import asdict
 from typing import Any
 
@@ -29,11 +33,29 @@ from draftd.engine.generation.acceptance import AcceptanceCount
 from draftd.protocol import GENERATION, PROGRESS, RECORD_PREFIX, Costs, acceptance_line
 
 _STDERR = 2
+_channel: int | None = None
+_reporting = (
+    threading.Lock()
+)  # a record that the kernel takes in two pieces must not be torn by another thread
+
+
+def report_to(channel: int) -> None:
+    """Send records to this descriptor from now on."""
+    global _channel  # noqa: PLW0603 - a process has one channel
+    _channel = channel
 
 
 def record(event: str, **fields: Any) -> str:
     """Return one record as a line without its end."""
     return RECORD_PREFIX + json.dumps({"event": event, **fields})
+
+
+def report(made: str, *human: str) -> None:
+    """Send a record, and write it with the lines for people that go with it."""
+    if _channel is not None:
+        with _reporting:
+            write(made.removeprefix(RECORD_PREFIX), fd=_channel)
+    write(*human, made)
 
 
 def say(text: str) -> None:
@@ -42,7 +64,7 @@ def say(text: str) -> None:
 
 
 def write(*lines: str, fd: int = _STDERR) -> None:
-    """Write whole lines, together. They are lost if nobody holds the log open any more."""
+    """Write whole lines, together. They are lost if nobody reads them any more."""
     data = "".join(f"{line}\n" for line in lines).encode(errors="backslashreplace")
     with contextlib.suppress(OSError):
         while data:
@@ -67,9 +89,9 @@ def describe(error: BaseException) -> str:
 
 
 def report_progress() -> None:
-    """Write that a generation gets on, and how much memory it takes."""
+    """Report that a generation gets on, and how much memory it takes."""
     try:
-        write(record(PROGRESS, memory=_memory()))
+        report(record(PROGRESS, memory=_memory()))
     except Exception as error:
         say(f"progress could not be reported: {describe(error)}")
 
@@ -77,7 +99,7 @@ def report_progress() -> None:
 def report_generation(
     count: AcceptanceCount, costs: Costs | None, seconds: float, profile: str | None
 ) -> None:
-    """Write the lines of a generation that has ended.
+    """Report a generation that has ended.
 
     `seconds` is what its rounds took, `costs` what drafting costs, as far as it is known; `profile` is whose
     request it was, if the daemon said so.
@@ -85,7 +107,7 @@ def report_generation(
     try:
         human = [acceptance_line(count.accepted, count.proposed, profile)] if count.proposed else []
         whose = {"profile": profile} if profile else {}
-        write(*human, generation_record(count, costs, seconds, memory=_memory(), **whose))
+        report(generation_record(count, costs, seconds, memory=_memory(), **whose), *human)
     except Exception as error:
         say(f"a generation could not be reported: {describe(error)}")
 
@@ -107,6 +129,8 @@ def generation_record(count: AcceptanceCount, costs: Costs | None, seconds: floa
         accepted_by_position=count.accepted_by_position,
         proposed_by_position=count.proposed_by_position,
         tokens=count.tokens,
+        passes=count.passes,
+        rows=count.rows,
         **worth,
         **others,
     )

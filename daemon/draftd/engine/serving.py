@@ -6,7 +6,8 @@ until it returns. It returns when no request is at work any more:
 
 1. Between the turns of those at work it takes what waits in mlx_lm's queue. One that mlx_lm is to serve, a batched
    one or one for other models, is given back; from then on nothing more is taken, so that its turn comes.
-2. Those at work take turns, see `generation/turns`; what one of them does in its turns is in `answering`.
+2. Those at work take turns, see `generation/turns`; what one of them does in its turns is in `answering`. Those
+   that can be read in one pass have their rounds together, see `generation/together`.
 3. Whatever goes wrong in a turn ends that request, and no other one.
 
 How many are at work the daemon decides, who keeps the queue; mlx_lm's flag `--decode-concurrency` is a limit for
@@ -16,7 +17,7 @@ whoever asks a worker directly.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,8 +31,10 @@ from draftd.engine.generation.drafters.lookup import LookupDrafter
 from draftd.engine.generation.drafters.model import ModelDrafter
 from draftd.engine.generation.loop import Generation
 from draftd.engine.generation.models import LoadedModels
+from draftd.engine.generation.parts import Part, answer
 from draftd.engine.generation.reader import Reader
-from draftd.engine.generation.turns import Company, Pace, Pause, Turns
+from draftd.engine.generation.together import Together
+from draftd.engine.generation.turns import Company, Pace, Pause, Turns, groups, size_of
 from draftd.engine.grammars.enforcing import grammar_for
 from draftd.engine.request import Prompt, logits_of, prompt_of, quantization_of, rule_of, way_of
 from draftd.protocol import LOOKUP_DRAFTER, MODEL_DRAFTER
@@ -44,7 +47,7 @@ class Work:
     """A request at work, and what is left of it."""
 
     answering: Answering
-    turns: Iterator[Pause]
+    turns: Generator[Pause | Part, Any, None]
 
 
 class Serving:
@@ -57,6 +60,7 @@ class Serving:
         self._company = Company(0)
         self._paces = Pace(self._company), Pace(self._company)  # of the target and of the draft model
         self._turns: Turns[Work] = Turns()
+        self._together: Together[Work] = Together()
         self._given_back: deque[Queued] = deque()
 
     def serve(self, generator: Any, request: Queued, stream: Any) -> None:
@@ -71,8 +75,7 @@ class Serving:
             self._join(generator, request)
             while len(self._turns):
                 takes = takes and self._take_waiting(generator, request[2].model)
-                for work in self._turns.cycle():
-                    self._go_on(work)
+                self._cycle()
 
     def given_back(self) -> Queued | None:
         """Return the request that was taken, and is to be served by mlx_lm."""
@@ -107,24 +110,91 @@ class Serving:
         self._turns.join(Work(answering, answering.in_turns()))
         self._make_room(generator)
 
+    def _cycle(self) -> None:
+        """Give each request that writes a round, and one that reads a piece."""
+        together, reading = self._partners(), self._turns.reading
+        for works in together:
+            for work, pause in self._together.round(works, self._step).items():
+                self._turns.paused(work, pause)
+        partners = {work for works in together for work in works}
+        for work in [*(work for work in self._turns.writing if work not in partners), *reading]:
+            self._go_on(work)
+
+    def _partners(self) -> list[list[Work]]:
+        """Return which requests have their rounds together, with the target model reading them in one batch."""
+        models = self._models
+        if models is None or not self._company.crowded or not models.reads_rows(models.target):
+            return []
+        lengths = {
+            work: len(work.answering.generation.text)
+            for work in self._turns.writing
+            if work.answering.generation.target.can_join
+        }
+        together = []
+        for works in groups(lengths):
+            size = size_of(lengths[works[0]])
+            if len(works) > 1 or works[0].answering.generation.target.is_joined:
+                together.append(works)
+                for work in works:
+                    self._put_together(models, work.answering.generation, size)
+        return together
+
+    def _put_together(self, models: LoadedModels, generation: Generation, size: int) -> None:
+        """Let both models read a sequence in a batch, the draft model if it has little to read before."""
+        generation.target.join(self._together.batch(models.target, size))
+        draft = generation.draft
+        if (
+            draft
+            and not generation.draft_is_late
+            and draft.reader.can_join
+            and models.reads_rows(models.draft)
+        ):
+            draft.reader.join(self._together.batch(models.draft, size))
+
     def _go_on(self, work: Work) -> None:
-        """Give a request its turn."""
+        """Give a request its turn, on its own."""
+        if not self._company.crowded:
+            for reader in work.answering.readers:
+                reader.leave()
+        part = self._step(work, None)
+        while part is not None and not isinstance(part, Pause):
+            part = self._step(work, self._answer(part))
+        if part is not None:
+            self._turns.paused(work, part)
+
+    def _answer(self, part: Part) -> Any:
         try:
-            pause = next(work.turns, None)
+            return answer(part, crowded=self._company.crowded)
         except Exception as error:
+            return error
+
+    def _step(self, work: Work, reply: Any) -> Pause | Part | None:
+        """Send a request what it asked for, or the error instead; return what it needs next, None at its end."""
+        try:
+            if isinstance(reply, Exception):
+                raise reply
+            return work.turns.send(reply)
+        except StopIteration:
+            self._end(work)
+        except Exception as error:
+            self._end(work, error)
+        return None
+
+    def _end(self, work: Work, error: Exception | None = None) -> None:
+        if error is not None:
+            work.turns.close()
             work.answering.prompt.put(error)
-            pause = None
-        if pause is None:
-            self._turns.leave(work)
-            self._company.size = len(self._turns)
-        else:
-            self._turns.paused(work, pause)
+        for reader in work.answering.readers:
+            reader.close()
+        self._together.forget_empty()
+        self._turns.leave(work)
+        self._company.size = len(self._turns)
 
     def _make_room(self, generator: Any) -> None:
         """Keep the prompt cache and what is at work within the memory that mlx_lm's flag allows, as mlx_lm does."""
         allowed = generator.cli_args.prompt_cache_bytes
         if allowed is not None:
-            taken = sum(work.answering.cache_bytes for work in self._turns)
+            taken = self._together.nbytes + sum(work.answering.cache_bytes for work in self._turns)
             generator.prompt_cache.trim_to(n_bytes=allowed - taken)
 
     def _loaded(self, provider: Any) -> LoadedModels:
@@ -132,6 +202,7 @@ class Serving:
         if known is None or known.target is not provider.model or known.draft is not provider.draft_model:
             self._models = known = LoadedModels(provider.model, provider.draft_model, records.say)
             self._costs = TokenCosts()
+            self._together = Together()
             self._paces = Pace(self._company), Pace(self._company)
         return known
 
@@ -141,8 +212,7 @@ class Serving:
         prompt.context.prompt_cache_count = len(prompt.tokens) - len(rest)
         target, draft = models.adopt(cached or [], prompt.context.prompt_cache_count)
         generation = self._generation(models, generator, prompt, arguments, (target, draft))
-        caches = [cache for cache in (target, draft) if cache is not None]
-        answering = Answering(generator, prompt, arguments, generation, caches, self._costs, self._tick)
+        answering = Answering(generator, prompt, arguments, generation, draft, self._costs, self._tick)
         generation.check = answering.check
         return answering
 

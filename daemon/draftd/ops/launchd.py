@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import plistlib
+import re
 import shlex
 import subprocess
 import time
@@ -30,7 +31,12 @@ PATH_VARIABLES = {
     "DRAFTD_LOG_FILE",
     "HF_HOME",
     "HF_HUB_CACHE",
+    "HF_TOKEN_PATH",
+    "XDG_CACHE_HOME",
+    "XDG_CONFIG_HOME",
+    "XDG_STATE_HOME",
 }
+PROXIES = {"HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"}  # in either case
 NOT_LOADED = {3, 113}
 STILL_LEAVING = {5, 36, 37}
 SETTLE = 15.0  # seconds that launchd keeps a label after its job has ended; 5 were measured by others
@@ -82,7 +88,8 @@ def program(python: Path) -> tuple[str, ...]:
 
 
 def environment(environ: Mapping[str, str]) -> dict[str, str]:
-    """What the agent needs from the user's environment: where models are, and draftd's settings.
+    """What the agent needs from the user's environment to find what a shell finds: draftd's settings and folders,
+    the models and the way to the hub, the programs. No proxy with a password in it: others may read the agent.
 
     Raises ConfigError if it holds the API key, which may not go into the agent: it would serve without one.
     """
@@ -94,11 +101,23 @@ def environment(environ: Mapping[str, str]) -> dict[str, str]:
     kept = {
         key: value
         for key, value in environ.items()
-        if key.startswith("DRAFTD_") or key in {"HF_HOME", "HF_HUB_CACHE", "HF_ENDPOINT"}
+        if key.startswith("DRAFTD_") or key in PATH_VARIABLES | {"HF_ENDPOINT"}
     }
+    kept |= {key: value for key, value in environ.items() if key.upper() in PROXIES and "@" not in value}
     # launchd starts the agent in "/".
     paths = {key: os.path.abspath(os.path.expanduser(kept[key])) for key in kept.keys() & PATH_VARIABLES}
+    if "PATH" in environ:
+        kept["PATH"] = os.pathsep.join(filter(os.path.isabs, environ["PATH"].split(os.pathsep)))
     return kept | paths
+
+
+def installed_state_dir(home: Path) -> Path | None:
+    """The state folder of the agent that is installed; None if there is none, or it does not say."""
+    try:
+        job = plistlib.loads((home / "Library" / "LaunchAgents" / f"{LABEL}.plist").read_bytes())
+        return Path(job["EnvironmentVariables"]["DRAFTD_STATE_DIR"])
+    except (OSError, ValueError, plistlib.InvalidFileException, ExpatError, KeyError, TypeError):
+        return None
 
 
 def render(template: bytes, agent: Agent) -> bytes:
@@ -108,7 +127,13 @@ def render(template: bytes, agent: Agent) -> bytes:
         job["Label"] = LABEL
         job["ProgramArguments"] = [*agent.program, "up", "--plain", *agent.words]
         job["ExitTimeOut"] = agent.exit_timeout
-        job["EnvironmentVariables"] |= {"DRAFTD_LOG_FILE": str(agent.log), **agent.environment}
+        given = {"DRAFTD_LOG_FILE": str(agent.log), **agent.environment}
+        paths = (
+            *given.get("PATH", "").split(os.pathsep),
+            *job["EnvironmentVariables"]["PATH"].split(os.pathsep),
+        )
+        given["PATH"] = os.pathsep.join(dict.fromkeys(filter(None, paths)))
+        job["EnvironmentVariables"] |= given
         job["StandardOutPath"] = job["StandardErrorPath"] = str(agent.early_log)
     except (plistlib.InvalidFileException, ExpatError, KeyError, TypeError) as error:
         raise ConfigError(f"the template of the launchd agent is not valid: {error!r}") from error
@@ -133,6 +158,11 @@ def bootstrap(uid: int, agent: Agent) -> list[str]:
     return ["launchctl", "bootstrap", f"gui/{uid}", str(agent.plist)]
 
 
+def enable(uid: int) -> list[str]:
+    """The command that lets the agent start, should somebody have disabled it: that outlasts its removal."""
+    return ["launchctl", "enable", f"gui/{uid}/{LABEL}"]
+
+
 def install(
     agent: Agent,
     plist: bytes,
@@ -142,6 +172,7 @@ def install(
     sleep: Callable[[float], None] = time.sleep,
 ) -> None:
     """Write the plist, stop an agent that runs, and start this one. Raises DraftdError."""
+    _find_session(uid)
     try:
         agent.log_dir.mkdir(parents=True, exist_ok=True)
         agent.plist.parent.mkdir(parents=True, exist_ok=True)
@@ -151,9 +182,19 @@ def install(
     except OSError as error:
         raise DraftdError(f"{agent.plist} cannot be written: {error.strerror}") from error
     _run(bootout(uid), NOT_LOADED | STILL_LEAVING)
+    _run(enable(uid), set())
     deadline = clock() + agent.exit_timeout + SETTLE
     while _run(bootstrap(uid, agent), STILL_LEAVING if clock() < deadline else set()):
         sleep(1.0)
+
+
+def _find_session(uid: int) -> None:
+    """Raise DraftdError where nobody is logged in at the screen: there launchd refuses the agent however often."""
+    if _call(["launchctl", "print", f"gui/{uid}"]).returncode:
+        raise DraftdError(
+            "nobody is logged in at this Mac's screen (as over SSH), where launchd runs agents; log in there, "
+            "or by Screen Sharing (a Mac without a screen: turn on automatic login), then install again"
+        )
 
 
 def uninstall(agent: Agent, uid: int) -> bool:
@@ -168,7 +209,9 @@ def status(uid: int) -> dict[str, str]:
     """What launchctl says: state, pid, last exit code. Raises NotRunningError if the agent is not loaded."""
     done = _call(["launchctl", "print", f"gui/{uid}/{LABEL}"])
     if done.returncode:
-        raise NotRunningError("launchd has no agent of draftd; 'draftd launchd install' loads it")
+        raise NotRunningError(
+            f"launchd has no agent of draftd{_disabled(uid)}; 'draftd launchd install' loads it"
+        )
     wanted = {"state", "pid", "last exit code", "runs"}
     found: dict[str, str] = {}
     for line in done.stdout.splitlines():
@@ -178,12 +221,19 @@ def status(uid: int) -> dict[str, str]:
     return found
 
 
+def _disabled(uid: int) -> str:
+    """macOS writes 'disabled' since 13, and 'true' before."""
+    said = _call(["launchctl", "print-disabled", f"gui/{uid}"]).stdout
+    return ", which has been disabled" if re.search(rf'"{re.escape(LABEL)}" => (disabled|true)', said) else ""
+
+
 def dry_run(agent: Agent, uid: int) -> list[str]:
     """What `install` would do, as lines for a shell."""
     return [
         shlex.join(["mkdir", "-p", str(agent.log_dir), str(agent.plist.parent)]),
         shlex.join(["draftd", "launchd", "print", *agent.words]) + f" > {shlex.quote(str(agent.plist))}",
         shlex.join(bootout(uid)),
+        shlex.join(enable(uid)),
         shlex.join(bootstrap(uid, agent)),
     ]
 

@@ -16,7 +16,7 @@ import re
 CUT = "… [cut]"
 
 # C0 but tab, DEL, C1 (U+009B is a CSI to terminals), the Unicode line breaks, and the bidirectional controls
-# that show a line in another order than its bytes. Surrogates stand for bytes that were no UTF-8: see `_text`
+# that show a line in another order than its bytes. Surrogates stand for bytes that were not UTF-8: see `_text`
 _UNSAFE = re.compile("[\x00-\x08\x0a-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 

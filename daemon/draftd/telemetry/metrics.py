@@ -7,7 +7,8 @@ Every label value comes from configuration or from a fixed set. A profile is a l
 and `retire`; a request for anything else counts under `_unknown`, and other numbers for it are dropped. So
 the number of series depends on the profiles alone, whatever clients send.
 
-Proposed and accepted come from `DraftAcceptance` only, rounds from `GenerationReport` only: see `records`.
+A request of our engine is counted by its `GenerationReport`, one of a `command` by its `DraftAcceptance`: see
+`records`.
 For the event loop's thread only.
 """
 
@@ -181,17 +182,21 @@ class Metrics:
             self._push.retire(profile)
 
     def record(self, profile: str, record: Record) -> None:
-        """Count what a line of the worker said."""
+        """Count what the worker said."""
         if (tally := self._tallies.get(profile)) is None:
             return
         match record:
             case DraftAcceptance():
-                tally.add(record)
-                self._push.proposed.labels(profile).inc(record.proposed)
-                self._push.accepted.labels(profile).inc(record.accepted)
+                self._accepted(profile, tally, record)
             case GenerationReport():
+                self._accepted(profile, tally, DraftAcceptance(record.accepted, record.proposed))
                 self._push.rounds.labels(profile).inc(record.rounds)
                 tally.speculation.add(record)
+
+    def _accepted(self, profile: str, tally: _Tally, record: DraftAcceptance) -> None:
+        tally.add(record)
+        self._push.proposed.labels(profile).inc(record.proposed)
+        self._push.accepted.labels(profile).inc(record.accepted)
 
     def request(self, profile: str | None, endpoint: str, status: int, seconds: float) -> None:
         """Count one answered request. `status` is the HTTP status, CLIENT_LEFT if the client left.

@@ -1,7 +1,8 @@
-"""What becomes of a worker's output: it is cut into lines, kept in the worker's log, and read for records."""
+"""What becomes of a worker's output: it is cut into lines, kept in the worker's log, and read for reports."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,21 +10,31 @@ import structlog
 
 from draftd.telemetry.lines import LineSplitter
 from draftd.telemetry.metrics import Metrics
-from draftd.telemetry.records import Record, parse
+from draftd.telemetry.records import DraftAcceptance, PromptProgress, parse_line
 from draftd.telemetry.worker_log import WorkerLog
 
 log = structlog.get_logger("telemetry")
+
+OnReport = Callable[[str, DraftAcceptance | PromptProgress], None]
 
 
 class Sink:
     """Takes the output of all workers, by name. The log files are in `folder`.
 
-    `on_record` is called with the worker's name for each record that its output holds.
+    `on_report` is called with the worker's name for each line that reports something; `acceptance` gives the
+    pattern of a worker's lines that report draft tokens, None if none of them does.
     """
 
-    def __init__(self, folder: Path, on_record: Callable[[str, Record], None], metrics: Metrics) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        on_report: OnReport,
+        acceptance: Callable[[str], re.Pattern[str] | None],
+        metrics: Metrics,
+    ) -> None:
         self._folder = folder
-        self._on_record = on_record
+        self._on_report = on_report
+        self._acceptance = acceptance
         self._metrics = metrics
         self._logs: dict[str, WorkerLog] = {}
         self._splitters: dict[str, LineSplitter] = {}
@@ -56,10 +67,11 @@ class Sink:
 
     def _take(self, name: str, lines: list[str]) -> None:
         self.log(name).write(lines)
+        acceptance = self._acceptance(name)
         for line in lines:
-            record = parse(line)
-            if record is not None:
-                self._on_record(name, record)
+            report = parse_line(line, acceptance)
+            if report is not None:
+                self._on_report(name, report)
 
     def _on_error(self, name: str) -> Callable[[OSError], None]:
         def tell(error: OSError) -> None:

@@ -1,16 +1,15 @@
-"""One line of a worker's output -> what it tells, as a typed record, or None. Pure.
+"""What a worker says -> typed records, or None. Pure.
 
-Two kinds of lines tell of the same request. Each number is taken from one of them only, so that nothing is
-counted twice:
+There are two sources, and what comes from the one is never taken for the other:
 
-* `Draft tokens accepted: 4/5 (80%)`, for people: the *only* source of the proposed and accepted counters. It counts
-  from any server that prints it, whatever stands before it, such as a logger's prefix. A name in brackets right
-  before it says whose request it was, where several profiles share the worker.
-* `draftd-engine {json}`, of our engine: the source of rounds, truncated rounds, the positions and memory. It
-  repeats proposed and accepted so that one line is complete by itself; counters must not add them.
+* The channel of our engine, on which nobody else can write: `parse_record`. It is the only source of figures for
+  our workers. `Draft tokens accepted: 4/5 (80%)` in their log is for people; anybody could have it written there,
+  by a request line or by what a model says.
+* The log of a `command`, which has no channel: `parse_line`. Draft tokens count by the lines that the profile's
+  pattern describes from end to end, if it has one, and only what one request can have.
 
-A worker's output is not trusted. A line that is malformed, cut, or says something impossible (more accepted
-than proposed, negative or absurd counts) is no record; `parse` never raises.
+Neither is trusted. What is malformed, cut, or says something impossible (more accepted than proposed, negative or
+absurd counts) is no record; nothing here ever raises.
 """
 
 import json
@@ -21,19 +20,23 @@ from itertools import zip_longest
 
 from draftd import protocol
 from draftd.protocol import (
-    ACCEPTANCE_LINE,
     GRAMMAR_DRAFTER,
     LOOKUP_DRAFTER,
     MODEL_DRAFTER,
     PAPER_RULE,
     PLAIN_RULE,
-    RECORD_PREFIX,
     Costs,
 )
 
 # More than any request or prompt can have. A number beyond it is damage, and would spoil a counter for good.
 MAX_COUNT = 10**9
 MAX_BYTES = 2**50
+# Draft tokens that one line of a `command` may report: no model's context is longer.
+MAX_LINE_COUNT = 2**20
+MAX_DIGITS = 12
+MAX_ACCEPTANCE_LINE = (
+    1000  # characters: what a pattern costs may grow faster than the line that it is tried on
+)
 MAX_POSITIONS = 1024
 MAX_TEXT = 500  # characters
 DRAFTERS = (GRAMMAR_DRAFTER, LOOKUP_DRAFTER, MODEL_DRAFTER)
@@ -71,10 +74,11 @@ class Memory:
 class GenerationReport:
     """The engine's account of one request.
 
-    `proposed` and `accepted` repeat the human line: read them, never add them to a counter; `drafters` has them
-    for each drafter, by its name. The tuples `_by_position` count draft tokens by their place in the round, first
-    place first. `rule` is "paper" or "plain"; `speedup` is estimated, against no drafting; `profile` is whose
-    request it was, where several share the engine. What the engine did not say is None.
+    `drafters` has `proposed` and `accepted` for each drafter, by its name. The tuples `_by_position` count draft
+    tokens by their place in the round, first place first. `rule` is "paper" or "plain"; `speedup` is estimated,
+    against no drafting; `profile` is whose request it was, where several share the engine. `passes` of the target
+    model were made for the request, over so many `rows` in all: it and those beside it. What the engine did not say
+    is None or 0.
     """
 
     rounds: int
@@ -91,6 +95,8 @@ class GenerationReport:
     speedup: float | None = None
     profile: str | None = None
     drafters: Mapping[str, DraftAcceptance] = field(default_factory=dict, hash=False)
+    passes: int = 0
+    rows: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,20 +149,33 @@ class EngineProgress:
 Record = DraftAcceptance | GenerationReport | EngineStarted | ModelsLoaded | EngineProgress | PromptProgress
 
 
-def parse(line: str) -> Record | None:
-    """The record that `line` holds, or None. Never raises."""
-    if (at := line.find(RECORD_PREFIX + "{")) >= 0:
-        return _engine(line[at + len(RECORD_PREFIX) :])
-    if match := ACCEPTANCE_LINE.search(line):
-        accepted, proposed = int(match[2]), int(match[3])
-        return DraftAcceptance(accepted, proposed, match[1]) if accepted <= proposed <= MAX_COUNT else None
+def parse_line(line: str, acceptance: re.Pattern[str] | None) -> DraftAcceptance | PromptProgress | None:
+    """The record in a line of a worker's log, or None. Never raises.
+
+    `acceptance` matches whole lines that report draft tokens, and has the groups `accepted` and `proposed`; it may
+    have `profile`.
+    """
+    if acceptance and len(line) <= MAX_ACCEPTANCE_LINE and (match := acceptance.fullmatch(line)):
+        return _acceptance(match.groupdict())
     if match := _PROGRESS.search(line):
         processed, total = int(match[1]), int(match[2])
         return PromptProgress(processed, total) if processed <= total <= MAX_COUNT else None
     return None
 
 
-def _engine(text: str) -> GenerationReport | EngineStarted | ModelsLoaded | EngineProgress | None:
+def _acceptance(found: Mapping[str, str | None]) -> DraftAcceptance | None:
+    accepted, proposed = (_digits(found[name]) for name in ("accepted", "proposed"))
+    if accepted is None or proposed is None or not accepted <= proposed <= MAX_LINE_COUNT:
+        return None
+    return DraftAcceptance(accepted, proposed, found.get("profile"))
+
+
+def _digits(text: str | None) -> int | None:
+    return int(text) if text and text.isascii() and text.isdecimal() and len(text) <= MAX_DIGITS else None
+
+
+def parse_record(text: bytes) -> GenerationReport | EngineStarted | ModelsLoaded | EngineProgress | None:
+    """The record that the engine sent, or None. Never raises."""
     try:
         said = json.loads(text)
         match said.get("event"):
@@ -169,7 +188,11 @@ def _engine(text: str) -> GenerationReport | EngineStarted | ModelsLoaded | Engi
                 return ModelsLoaded(_facts(said.get("target")), None if draft is None else _facts(draft))
             case protocol.PROGRESS:
                 return EngineProgress(_memory(said.get("memory")))
-    except (ValueError, RecursionError):  # not JSON, an impossible number, or nested to exhaust the stack
+    except (
+        ValueError,
+        AttributeError,
+        RecursionError,
+    ):  # not JSON, an impossible number, or nested to exhaust the stack
         return None
     return None
 
@@ -185,6 +208,8 @@ def _generation(said: Mapping[str, object]) -> GenerationReport:
         accepted_by_position=_positions(said.get("accepted_by_position")),
         proposed_by_position=_positions(said.get("proposed_by_position")),
         tokens=_optional(said.get("tokens")),
+        passes=_optional(said.get("passes")) or 0,
+        rows=_optional(said.get("rows")) or 0,
         memory=_memory(said.get("memory")),
         rule=rule if (rule := said.get("rule")) in {PAPER_RULE, PLAIN_RULE} else None,
         costs=_costs(said.get("costs")),

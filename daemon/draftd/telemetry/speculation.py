@@ -10,8 +10,7 @@ from dataclasses import dataclass, field
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 
-from draftd.profiles import MAX_DRAFT_TOKENS
-from draftd.protocol import Costs
+from draftd.protocol import MAX_DRAFT_TOKENS, Costs
 from draftd.telemetry.records import GenerationReport
 
 WINDOW = 50  # requests that ratios, estimates and medians look back on
@@ -28,11 +27,15 @@ class Speculation:
     rules: Counter[str] = field(default_factory=Counter)
     proposed_by: Counter[str] = field(default_factory=Counter)
     accepted_by: Counter[str] = field(default_factory=Counter)
+    passes: int = 0
+    rows: int = 0
     costs: Costs | None = None
     _estimates: deque[tuple[int, float]] = field(default_factory=lambda: deque(maxlen=WINDOW))
 
     def add(self, report: GenerationReport) -> None:
         """Count one request. One that drafted nothing has nothing to say about drafting."""
+        self.passes += report.passes
+        self.rows += report.rows
         if not report.proposed:
             return
         proposed = report.proposed_by_position[:MAX_DRAFT_TOKENS]
@@ -69,7 +72,17 @@ def families(profiles: Mapping[str, Speculation]) -> Iterator[Metric]:
         "Estimated speed against no drafting, last 50 drafted requests.",
         labels=("profile",),
     )
+    passes = CounterMetricFamily(
+        "draftd_target_passes",
+        "Passes of the target model, for each request that was in them.",
+        labels=("profile",),
+    )
+    rows = CounterMetricFamily(
+        "draftd_target_pass_rows", "Requests that were in these passes.", labels=("profile",)
+    )
     for profile, one in profiles.items():
+        passes.add_metric([profile], one.passes)
+        rows.add_metric([profile], one.rows)
         for family, counts in ((accepted, one.accepted), (proposed, one.proposed)):
             for position in sorted(counts):
                 family.add_metric([profile, str(position)], counts[position])
@@ -79,7 +92,7 @@ def families(profiles: Mapping[str, Speculation]) -> Iterator[Metric]:
         length.add_metric([profile], *_histogram(one.lengths))
         if (estimate := one.speedup()) is not None:
             speedup.add_metric([profile], estimate)
-    yield from (accepted, proposed, accepted_by, proposed_by, length, speedup)
+    yield from (accepted, proposed, accepted_by, proposed_by, length, speedup, passes, rows)
 
 
 def _by_position(what: str, text: str) -> CounterMetricFamily:

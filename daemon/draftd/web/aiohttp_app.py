@@ -8,18 +8,25 @@ import json
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 
-from aiohttp import hdrs, web
+from aiohttp import HttpVersion10, HttpVersion11, hdrs, web
+from aiohttp.http_exceptions import LineTooLong
 from aiohttp.typedefs import Middleware
 
 from draftd import __version__
 from draftd.errors import RequestError
 from draftd.web import openapi
-from draftd.web.client import JSON, ClientExchange, Limits, RequestHead
+from draftd.web.client import JSON, MAX_HEADERS, STREAM_HEADERS, ClientExchange, Limits, RequestHead
 from draftd.web.error_bodies import error_body
 from draftd.web.pipeline import COMPLETIONS, Pipeline, identity, too_large
 from draftd.web.routed_request import Dialect
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+MAX_LINE = 8190  # bytes of a request line
+MAX_FIELD = 8192  # bytes of a header with its name; not MAX_LINE, so that errors tell which it was
+MAX_PIECES = 64  # in which what a client sends at once is parsed
+HEAD_END = b"\r\n\r\n"
+VERSIONS = (HttpVersion10, HttpVersion11)
+ONCE = (hdrs.HOST, hdrs.ORIGIN, hdrs.AUTHORIZATION, hdrs.CONTENT_TYPE)  # headers that let a request in
 MAX_LINGER = 2.0  # seconds that a refused client may go on sending before its connection is closed
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _SILENT = logging.getLogger("draftd.http")
@@ -53,7 +60,18 @@ class AiohttpConnection(web.RequestHandler):
             logger=_SILENT,
             keepalive_timeout=limits.idle,
             lingering_time=MAX_LINGER,
+            max_line_size=MAX_LINE,
+            max_field_size=MAX_FIELD,
+            max_headers=MAX_HEADERS,
         )
+
+    def data_received(self, data: bytes) -> None:
+        """Parse head by head: the parser forgets the requests that stand in one piece with what is not HTTP."""
+        *heads, rest = data.split(HEAD_END, MAX_PIECES)
+        for head in heads:
+            super().data_received(head + HEAD_END)
+        if rest or not heads:
+            super().data_received(rest)
 
     def handle_error(
         self,
@@ -63,11 +81,34 @@ class AiohttpConnection(web.RequestHandler):
         message: str | None = None,
     ) -> web.StreamResponse:
         """Answer what is not HTTP. Unlike aiohttp's, the text does not quote the request."""
-        error = RequestError(400, "this is not a request in HTTP")
-        response = json_response(error_body(error), status=400)
+        error = _why_not(exc)
+        response = json_response(error_body(error), status=error.status)
         response.headers.update(identity())
         response.force_close()
         return response
+
+
+def _why_not(exc: BaseException | None) -> RequestError:
+    """What aiohttp could not read."""
+    said = str(exc)
+    if isinstance(exc, LineTooLong) and exc.args[1] == MAX_LINE:
+        return RequestError(414, f"the request line is longer than {MAX_LINE} bytes", code="uri_too_long")
+    if isinstance(exc, LineTooLong):
+        # Browsers send what any program on this host has set, whatever its port.
+        text = (
+            f"a header is longer than {MAX_FIELD} bytes; often these are cookies that other programs have set"
+        )
+        return RequestError(431, text, code="header_too_large")
+    if "Too many headers" in said:
+        return RequestError(431, f"there are more than {MAX_HEADERS} headers", code="header_too_large")
+    if "HTTP version" in said:
+        return unknown_version()
+    return RequestError(400, "this is not a request in HTTP")
+
+
+def unknown_version() -> RequestError:
+    """The error for a version of HTTP that is not spoken here."""
+    return RequestError(505, "draftd speaks HTTP/1.1 and HTTP/1.0", code="http_version_not_supported")
 
 
 class AiohttpExchange(ClientExchange):
@@ -113,7 +154,8 @@ class AiohttpExchange(ClientExchange):
         """Send an answer in one piece that a handler has made."""
         self.status = response.status
         self._response = response
-        if self._request.can_read_body and not self._request.content.is_eof():
+        unread = self._request.can_read_body and not self._request.content.is_eof()
+        if unread or response.status == 505:
             response.force_close()  # nobody wants the rest of the body
         async with asyncio.timeout(self._limits.write):
             await response.prepare(self._request)
@@ -129,7 +171,7 @@ class AiohttpExchange(ClientExchange):
 
     async def _stream(self) -> web.StreamResponse:
         if self._response is None:
-            headers = {hdrs.CONTENT_TYPE: self.stream_type, hdrs.CACHE_CONTROL: "no-cache"}
+            headers = {hdrs.CONTENT_TYPE: self.stream_type, **STREAM_HEADERS}
             self._response = web.StreamResponse(headers=headers)
             await self._response.prepare(self._request)
         return self._response
@@ -156,6 +198,7 @@ def _middleware(pipeline: Pipeline, limits: Limits) -> Middleware:
     @web.middleware
     async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
         async def handle(exchange: AiohttpExchange) -> None:
+            _check_form(request)
             pipeline.check(exchange.head)
             try:
                 preflight = pipeline.is_preflight(exchange.head)
@@ -179,6 +222,16 @@ _ASKING: Mapping[Dialect, str] = {
     "count_tokens": "The tokens of a prompt in Anthropic's form, by the model's own template.",
     "responses": "Ask a model, as with OpenAI's responses; answered by their events if `stream` is true.",
 }
+
+
+def _check_form(request: web.Request) -> None:
+    """Refuse what aiohttp takes, and what could be read in two ways. Raises RequestError."""
+    if request.version not in VERSIONS:
+        request._version = HttpVersion11  # the answer's, too
+        raise unknown_version()
+    for name in ONCE:
+        if len(request.headers.getall(name, ())) > 1:
+            raise RequestError(400, f"there is more than one {name} header")
 
 
 def _completion(pipeline: Pipeline, dialect: Dialect) -> Handler:

@@ -45,6 +45,7 @@ class Answer:
         self._stop_text: str | None = None  # that ended the answer, where the worker says so
         self.finish_reason: str | None = None
         self.usage: dict[str, Any] | None = None
+        self.timings: dict[str, Any] | None = None  # in llama.cpp's words
         self.done = False
 
     @property
@@ -97,6 +98,8 @@ class Answer:
             usage = chunk["usage"]
             chunk["usage"] = usage if usage and isinstance(usage, dict) else None
             self.usage = chunk["usage"] or self.usage
+        if isinstance(timings := chunk.get("timings"), dict):
+            self.timings = timings
         chunk["choices"] = [self._take_choice(raw, choice) for raw, choice in choices]
         return chunk
 
@@ -166,15 +169,11 @@ class Answer:
         return self._body("chat.completion", choice | {"message": message})
 
     def _body(self, kind: str, choice: dict[str, Any]) -> dict[str, Any]:
-        return {**self._head, "object": kind, "model": self._model, "choices": [choice], "usage": self.usage}
+        body = {**self._head, "object": kind, "model": self._model, "choices": [choice], "usage": self.usage}
+        return body if self.timings is None else body | {"timings": self.timings}
 
     def usage_chunk(self) -> dict[str, Any]:
-        """The usage in a chunk of its own, as a client gets it that asked for it."""
-        return {
-            "id": self._head["id"],
-            "object": "chat.completion.chunk" if self._endpoint == "chat.completions" else "text_completion",
-            "created": self._head["created"],
-            "model": self._model,
-            "choices": [],
-            "usage": self.usage,
-        }
+        """The usage in a chunk of its own, with the timings, as a client gets it that asked for it."""
+        chat = self._endpoint == "chat.completions"
+        body = self._body("chat.completion.chunk" if chat else "text_completion", {})
+        return body | {"choices": []}

@@ -36,7 +36,8 @@ _is_string = re.compile(_STRING).fullmatch
 _TEXT = re.compile(rb'"(?:content|reasoning|reasoning_content|text)": ?(' + _STRING + rb")")
 _ONE_TEXT = ({"content"}, {"reasoning"}, {"reasoning_content"})
 _BOM = b"\xef\xbb\xbf"
-_HEAD_FIELDS = {"id", "object", "created", "model", "choices", "usage", "system_fingerprint"}
+# A chunk with no more than these has nothing for a client that does not want the usage.
+_HEAD_FIELDS = {"id", "object", "created", "model", "choices", "usage", "system_fingerprint", "timings"}
 
 
 class EventSplitter:
@@ -144,6 +145,8 @@ class Relay:
         self._start: bytearray | None = bytearray()  # until it is known to be a stream
         self._in_one_piece = False
         self._usage_sent = False
+        # The last chunk of a client that does not want the usage: the figures in the chunk behind it belong here.
+        self._last: dict[str, Any] | None = None
         self.tokens = False
         self.broken: BrokenAnswerError | DraftdError | None = None
 
@@ -160,7 +163,7 @@ class Relay:
     def end(self) -> bytes:
         """The end of a complete stream: the usage, if it is wanted and came with something else, and the mark."""
         lacks_usage = self._wants_usage and not self._usage_sent and self.answer.usage is not None
-        return to_event(self.answer.usage_chunk()) + DONE if lacks_usage else DONE
+        return self._release() + (to_event(self.answer.usage_chunk()) if lacks_usage else b"") + DONE
 
     def _collect(self, events: Iterator[bytes]) -> bytes:
         self.tokens = False
@@ -169,6 +172,7 @@ class Relay:
             out.extend(events)
         except (BrokenAnswerError, DraftdError) as error:
             self.broken = error
+            out.append(self._release())
         return b"".join(out)
 
     def _begin(self, data: bytes) -> bytes:
@@ -193,6 +197,7 @@ class Relay:
                 yield from self._split(self._splitter.take_rest() + _EVENT_END)
             elif whole := bytes(self._start).removeprefix(_BOM).strip():
                 yield from map(self._told, self.answer.take_whole(whole))
+        yield self._release()
 
     def _events(self, data: bytes) -> Iterator[bytes]:
         *events, rest = data.split(_EVENT_END)
@@ -225,21 +230,36 @@ class Relay:
             return b""
         self.tokens = True
         if self._streams:
-            return self._frame.for_the_client(texts)
+            return self._release() + self._frame.for_the_client(texts)
         self.answer.add_texts(self._frame.kind, json_codec.loads(b"[" + b",".join(texts) + b"]"))
         return b""
 
     def _parse(self, data: bytes) -> bytes:
         chunk = None if self.answer.done else self.answer.take(data)
         if chunk is None:
-            return b""
+            return self._release()
         event = b"data: " + data + _EVENT_END
         sent = to_event(chunk) if self._streams else event
         self._frame = _frame_of(event, chunk, sent) or self._frame
-        return sent if self._is_wanted(chunk) else b""
+        return self._told(chunk, sent)
 
-    def _told(self, chunk: dict[str, Any]) -> bytes:
-        return to_event(chunk) if self._is_wanted(chunk) else b""
+    def _told(self, chunk: dict[str, Any], sent: bytes = b"") -> bytes:
+        """What the client gets of a chunk; `sent` are its bytes, if they are known."""
+        wanted = self._is_wanted(chunk)
+        if not self._streams or self._wants_usage:
+            return (sent or to_event(chunk)) if wanted else b""
+        if chunk["choices"] and chunk["choices"][0]["finish_reason"]:
+            released, self._last = self._release(), chunk
+            return released
+        if wanted:
+            return self._release() + (sent or to_event(chunk))
+        if self._last is not None and "timings" in chunk:
+            self._last["timings"] = chunk["timings"]
+        return b""
+
+    def _release(self) -> bytes:
+        last, self._last = self._last, None
+        return b"" if last is None else to_event(last)
 
     def _is_wanted(self, chunk: dict[str, Any]) -> bool:
         """Whether the client gets the chunk. Many clients look for a choice in each but the one with the usage."""

@@ -12,7 +12,10 @@ from typing import Any
 from draftd.errors import DraftdError
 
 JSON = "application/json"
+MAX_HEADERS = 128  # of one request
 EVENT_STREAM = "text/event-stream"
+# Beside their content type; nginx collects what it passes on, unless it is told not to.
+STREAM_HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
 KEEPALIVE = b": keepalive\n\n"
 
 

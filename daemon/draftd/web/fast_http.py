@@ -19,7 +19,7 @@ from email.utils import formatdate
 from http.client import responses
 from typing import cast
 
-from draftd.web.client import JSON, ClientExchange, Limits, RequestHead
+from draftd.web.client import JSON, MAX_HEADERS, STREAM_HEADERS, ClientExchange, Limits, RequestHead
 from draftd.web.pipeline import Pipeline
 
 MAX_HEAD = 8192  # bytes
@@ -31,6 +31,9 @@ _NAME = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]++"
 _HEAD = re.compile(rb"POST (/[a-z0-9/]++) HTTP/1\.1\r\n((?:" + _NAME + rb":[ -~]*+\r\n)++)\r\n")
 _FIELD = re.compile(r"([^:]++): *+([^\r]*+)\r\n")
 _LENGTH = re.compile(r"[0-9]{1,12}")
+_OF_STREAMS = "".join(
+    f"{name}: {value}\r\n" for name, value in (*STREAM_HEADERS.items(), ("Transfer-Encoding", "chunked"))
+)
 _ODD = frozenset({"Transfer-Encoding", "Content-Encoding", "Expect", "Upgrade", "Trailer", "Origin"})
 
 
@@ -40,6 +43,8 @@ def read_head(data: bytes | bytearray) -> tuple[RequestHead, int] | None:
     if match is None or match.end() > MAX_HEAD:
         return None
     fields = _FIELD.findall(match[2].decode("ascii"))
+    if len(fields) > MAX_HEADERS:
+        return None
     headers = {name.title(): value.rstrip(" ") for name, value in fields}
     length = headers.get("Content-Length", "")
     plain = len(headers) == len(fields) and headers.keys().isdisjoint(_ODD) and _LENGTH.fullmatch(length)
@@ -216,8 +221,7 @@ class FastExchange(ClientExchange):
         if self._begun:
             return chunk
         self._begun = True
-        own = f"Content-Type: {self.stream_type}\r\nCache-Control: no-cache\r\nTransfer-Encoding: chunked\r\n"
-        return self._head(own) + chunk
+        return self._head(f"Content-Type: {self.stream_type}\r\n{_OF_STREAMS}") + chunk
 
     def _head(self, own: str) -> bytes:
         lines = "".join([f"{name}: {value}\r\n" for name, value in self.headers.items()])

@@ -8,6 +8,7 @@ is ours, and must not come from a foreign origin.
 from __future__ import annotations
 
 import hmac
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from ipaddress import ip_address
@@ -18,6 +19,11 @@ from draftd.web.cors import is_preflight, origin_of
 OPEN = frozenset({"/healthz", "/"})
 DASHBOARD = "/dashboard/"  # files of the page at '/', which asks for the key itself
 LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
+
+_HOST = re.compile(
+    r"(?:\[(?P<address>[0-9A-Fa-f:.]+(?:%[\w.~-]+)?)\]|(?P<name>[\w.~-]+))(?::(?P<port>[0-9]{1,5}))?",
+    re.ASCII,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,10 +87,11 @@ def is_loopback(host: str) -> bool:
 
 
 def host_name(header: str) -> str:
-    """The name in a Host header, without its port, in lower case."""
-    if header.startswith("["):
-        return header[1:].partition("]")[0].lower()
-    return header.partition(":")[0].lower()
+    """The name in a Host header, without its port, in lower case; empty if it is anything but a name and a port."""
+    found = _HOST.fullmatch(header)
+    if found is None or int(found["port"] or 1) not in range(1, 65536):
+        return ""
+    return (found["address"] or found["name"]).lower()
 
 
 def _bytes(text: str) -> bytes:

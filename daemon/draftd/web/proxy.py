@@ -31,10 +31,17 @@ from draftd.workers.worker import Worker
 log = structlog.get_logger("proxy")
 
 PATHS: dict[Endpoint, str] = {"chat.completions": "/v1/chat/completions", "completions": "/v1/completions"}
+# Codes of what a request comes to when its worker ends, by itself or by us.
+ENDED = frozenset({"worker_lost", "worker_stopped", "worker_unavailable", "bad_answer"})
 MAX_NOTICE = 1.0  # seconds until the death of a worker is noticed
 # Seconds that a request whose connection broke off waits to hear whether its worker has ended. It usually takes a
 # few thousandths of one; after that the error says no more than what is known.
 MAX_DOUBT = 0.4
+
+
+def stopping() -> WorkerError:
+    """The error for a request that the daemon's own end leaves without an answer, or without its rest."""
+    return WorkerError("draftd is stopping", code="stopping", retry_after=5)
 
 
 @dataclass(slots=True)
@@ -82,6 +89,7 @@ class Proxy:
         self._on_change = on_change
         self._admissions: dict[Worker, Admission] = {}
         self._refusing = False
+        self._ending = False
         self._idle = asyncio.Event()
         self._idle.set()
         self.open_requests = 0
@@ -108,6 +116,10 @@ class Proxy:
         """The daemon stops: what is open may finish, nothing new is taken."""
         self._refusing = True
 
+    def cut_off(self) -> None:
+        """The workers are ended now: who still waits for one, or for the rest of an answer, is told why."""
+        self._ending = True
+
     async def until_idle(self) -> None:
         """Return when no request is open."""
         await self._idle.wait()
@@ -115,12 +127,16 @@ class Proxy:
     async def handle(self, exchange: ClientExchange, dialect: Dialect) -> None:
         """Answer one request. Raises DraftdError, also when a part of a stream has been sent."""
         if self._refusing:
-            raise WorkerError("draftd is stopping", code="stopping", retry_after=5)
+            raise stopping()
         self.open_requests += 1
         self._idle.clear()
         self._on_change()
         try:
             await self._handle(exchange, dialect)
+        except WorkerError as error:
+            if self._ending and error.code in ENDED:
+                raise stopping() from error
+            raise
         finally:
             self.open_requests -= 1
             self._on_change()
@@ -171,7 +187,7 @@ class Proxy:
         forward = call.forward
         async with worker.lease(call.name) as lease:
             call.headers["x-draftd-worker"] = f"{HOST}:{lease.port}"
-            path, headers = PATHS[forward.endpoint], self._headers(call)
+            path, headers = PATHS[forward.endpoint], {**self._headers(call), **lease.headers}
             try:
                 connection = await worker_http.post(lease.port, path, forward.payload, headers)
                 try:

@@ -16,8 +16,8 @@ import asyncio
 import errno
 import ipaddress
 import time
-from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
+from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import aiohttp
@@ -60,7 +60,9 @@ class Watched:
     usage: Usage
     drain: float  # seconds that open requests get if it breaks a limit
     pid: int = 0
+    headers: Mapping[str, str] = field(default_factory=dict)  # that its engine wants to see with each request
     output: int = 0  # bytes
+    said: bytes = b""  # the last of them
     told_memory: int = 0  # bytes, by the word of the engine; 0 if it has not said
     accounting: bool = False  # whether the engine counts draft tokens
     draft_refusal: str | None = None  # why nothing may be drafted with its models, if so
@@ -210,7 +212,7 @@ async def _generates(child: Watched, session: aiohttp.ClientSession, request: di
     if child.status is None:
         child.answer = "it listens, and has not answered the readiness check"
     try:
-        async with session.post(url, json=request, allow_redirects=False) as response:
+        async with session.post(url, json=request, headers=child.headers, allow_redirects=False) as response:
             body = await _beginning(response)
             child.status = response.status
             child.answer = (
@@ -241,7 +243,7 @@ async def _check(child: Watched, session: aiohttp.ClientSession, post: Callable[
     """One health check, a look at the limits, and the wait for the next."""
     policy = child.profile().health
     began = time.monotonic()
-    well = await is_healthy(session, child.port, policy.timeout, strict=not child.family)
+    well = await is_healthy(session, child.port, child.headers, policy.timeout, strict=not child.family)
     # A child that generates may be too busy to answer; what it generates is the better sign of life.
     if 0 < child.usage.silent_seconds() < policy.timeout:
         well = True
@@ -255,21 +257,22 @@ async def _check(child: Watched, session: aiohttp.ClientSession, post: Callable[
 
 
 async def is_healthy(
-    session: aiohttp.ClientSession, port: int, timeout: float, *, strict: bool
+    session: aiohttp.ClientSession, port: int, headers: Mapping[str, str], timeout: float, *, strict: bool
 ) -> bool | None:
     """One health check within `timeout` seconds; None if there is no descriptor to ask with.
 
     mlx_lm.server has /health, which must say 200 (`strict`); of another server any answer below 500 will do.
     """
     try:
-        status = await _within(timeout, _status(session, f"http://{HOST}:{port}/health"))
+        status = await _within(timeout, _status(session, f"http://{HOST}:{port}/health", headers))
     except (aiohttp.ClientError, TimeoutError, OSError) as error:
         return None if getattr(error, "errno", None) in {errno.EMFILE, errno.ENFILE} else False
     return status == 200 if strict else status < 500
 
 
-async def _status(session: aiohttp.ClientSession, url: str) -> int:
-    async with session.get(url, timeout=aiohttp.ClientTimeout(), allow_redirects=False) as response:
+async def _status(session: aiohttp.ClientSession, url: str, headers: Mapping[str, str]) -> int:
+    limit = aiohttp.ClientTimeout()
+    async with session.get(url, headers=headers, timeout=limit, allow_redirects=False) as response:
         return response.status
 
 

@@ -11,7 +11,8 @@ Rules that every transition keeps:
 4.  What is left of the child's process group is killed (`KILL_GROUP`) after each exit, whoever asked for it.
 5.  A failure is an exit that nobody asked for, or a stop that we decided on because the child was unfit.
     Failures older than the window are forgotten; `max_failures` of them inside it lead to Failed, fewer to
-    Backoff. A single one is answered nearly at once if the child had been ready: clients are waiting.
+    Backoff. A single one is answered nearly at once if the child had been ready: clients are waiting. One that
+    the same load would meet again (`NO_QUICK_RETRY`) is answered after the longest delay.
 6.  Failed is left only by an order: `Start`, `Restart` or `Stop`. A client's `Demand` wakes Stopped, unless an
     operator stopped the worker.
 7.  Late events of an old child never get here (worker.py drops them by the child's number); an event that a
@@ -27,6 +28,8 @@ from typing import Any
 
 from draftd.profile_tables import HealthPolicy, RestartPolicy
 from draftd.workers.states import (
+    GPU_MEMORY,
+    GPU_TIMEOUT,
     IDLE,
     Backoff,
     BecameReady,
@@ -82,6 +85,9 @@ class Policy:
 def deadline(state: State) -> float | None:
     """When `TimerDue` is to be sent for this state; None if it waits for events only."""
     return getattr(state, "deadline", None)
+
+
+NO_QUICK_RETRY = frozenset({GPU_MEMORY, GPU_TIMEOUT})
 
 
 def has_child(state: State) -> bool:
@@ -246,7 +252,9 @@ def _crashed(
         return _ended(
             Stopping(now, None, state.then, state.reason, state.failures), event, now, policy, jitter
         )
-    return _failure(state.failures, "exit", now, policy, jitter, was_ready=not isinstance(state, Starting))
+    return _failure(
+        state.failures, event.reason, now, policy, jitter, was_ready=not isinstance(state, Starting)
+    )
 
 
 def _spawn_failed(state: Starting, event: SpawnFailed, now: float, policy: Policy, jitter: float) -> Step:
@@ -261,6 +269,8 @@ def _failure(
     if len(recent) >= policy.restart.max_failures:
         return Failed(now, reason, recent), after_exit
     delay = backoff_delay(len(recent), policy.restart, was_ready=was_ready, jitter=jitter)
+    if reason in NO_QUICK_RETRY:
+        delay = max(delay, policy.restart.max_delay)
     return Backoff(now, now + delay, reason, recent), (*after_exit, CountRestart(reason))
 
 

@@ -6,10 +6,11 @@ overrun. After MAX_WORK seconds of work on it the pipe is not read for REST time
 output slows itself down, not its neighbours.
 
 A second pipe is the lifeline: the child holds the read end, we hold the write end and never write; when we are
-gone, however we went, it reads end-of-file.
+gone, however we went, it reads end-of-file. An engine has a channel as well: see channel.py.
 
 Exit is not end-of-file: a grandchild may keep the output pipe open. The child watcher tells of the exit, and what
-is still in the pipe is given EOF_GRACE seconds to arrive, so that the last words are there with the exit.
+is still in the pipe is given EOF_GRACE seconds to arrive, so that the last words are there with the exit, and the
+last records.
 """
 
 from __future__ import annotations
@@ -21,13 +22,14 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import cast
 
 import psutil
 import structlog
 
-from draftd.protocol import LIFELINE_VARIABLE
+from draftd.protocol import CHANNEL_VARIABLE, LIFELINE_VARIABLE
+from draftd.workers.channel import Channel, OnRecord
 
 log = structlog.get_logger("worker")
 
@@ -77,6 +79,7 @@ class Child:
         self._on_exit = on_exit
         self._transport: asyncio.SubprocessTransport | None = None
         self._lifeline: int | None = None
+        self._channel: Channel | None = None
         self.pid = 0
         self.exit_code: int | None = None
 
@@ -88,38 +91,52 @@ class Child:
         *,
         on_output: Callable[[bytes], None],
         on_exit: Callable[[], None],
+        on_record: OnRecord | None = None,
         stdin: int = subprocess.DEVNULL,
     ) -> Child:
-        """Start `argv` in `working_folder`. `on_exit` is called once, after the last output. Raises OSError."""
+        """Start `argv` in `working_folder`. `on_exit` is called once, after the last output. Raises OSError.
+
+        An engine gets a channel, and `on_record` what it says over it; other commands get none.
+        """
         child = cls(on_output, on_exit)
-        loop = asyncio.get_running_loop()
-        theirs, ours = os.pipe()
-        try:
-            transport, _ = await loop.subprocess_exec(
+        with ExitStack() as undo, ExitStack() as spawned:
+            theirs, child._lifeline = os.pipe()
+            undo.callback(child.close)
+            spawned.callback(os.close, theirs)
+            passed = {LIFELINE_VARIABLE: theirs}
+            if on_record is not None:
+                child._channel = Channel(on_record)
+                passed[CHANNEL_VARIABLE] = child._channel.theirs.fileno()
+            child._transport, _ = await asyncio.get_running_loop().subprocess_exec(
                 lambda: _Protocol(child),
                 *argv,
-                env={**env, LIFELINE_VARIABLE: str(theirs)},
+                env={**env, **{name: str(fd) for name, fd in passed.items()}},
                 cwd=working_folder(),
                 stdin=stdin,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
-                pass_fds=(theirs,),
+                pass_fds=tuple(passed.values()),
             )
-        except BaseException:
-            os.close(ours)
-            raise
-        finally:
-            os.close(theirs)
-        child._transport = transport
-        child._lifeline = ours
-        child.pid = transport.get_pid()
+            undo.pop_all()
+        if child._channel is not None:
+            child._channel.open()
+        child.pid = child._transport.get_pid()
         return child
 
-    def tell(self, on_output: Callable[[bytes], None], on_exit: Callable[[], None]) -> None:
-        """Hand output and exit to somebody else from now on."""
+    @property
+    def secret(self) -> str:
+        """What its engine wants to see with each request; empty for other commands."""
+        return self._channel.secret if self._channel is not None else ""
+
+    def tell(
+        self, on_output: Callable[[bytes], None], on_record: OnRecord, on_exit: Callable[[], None]
+    ) -> None:
+        """Hand output, records and exit to somebody else from now on."""
         self._on_output = on_output
         self._on_exit = on_exit
+        if self._channel is not None:
+            self._channel.on_record = on_record
 
     def terminate(self) -> None:
         """SIGTERM to the group, and SIGCONT, without which a stopped process would not hear it."""
@@ -137,6 +154,8 @@ class Child:
         if self._lifeline is not None:
             os.close(self._lifeline)
             self._lifeline = None
+        if self._channel is not None:
+            self._channel.close()
 
     def _signal_group(self, number: signal.Signals) -> None:
         # The group's id is the child's pid. It cannot have been given to a stranger while a member of the
@@ -220,6 +239,8 @@ class _Protocol(asyncio.SubprocessProtocol):
     def _tell(self) -> None:
         if not self._told:
             self._told = True
+            if self._child._channel is not None:
+                self._child._channel.read_all()
             self._child._on_exit()
 
 

@@ -16,7 +16,9 @@ from draftd.workers.warm_spare import Starter
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """Times are in seconds. `on_output(name, bytes)` is called in the event loop, so it must be quick."""
+    """Times are in seconds. `on_output(name, bytes)` and `on_record(name, line)`, for what an engine reports, are
+    called in the event loop, so they must be quick.
+    """
 
     ports: PortBook
     loads: LoadGate
@@ -26,6 +28,7 @@ class Services:
     stop_grace: float
     drain_timeout: float
     on_output: Callable[[str, bytes], None]
+    on_record: Callable[[str, bytes], None]
     on_restart: Callable[[str, str], None]
     on_change: Callable[[], None]
     on_gone: Callable[[str], None]

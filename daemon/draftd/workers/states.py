@@ -11,6 +11,7 @@ from enum import StrEnum
 from draftd.profiles import Profile
 
 IDLE = "idle"  # the reason of a stop that the next request undoes
+GPU_MEMORY, GPU_TIMEOUT, GPU_VICTIM = "gpu_memory", "gpu_timeout", "gpu_victim"  # reasons of an exit
 
 
 class Then(StrEnum):
@@ -168,7 +169,9 @@ class BecameReady:
 
 @dataclass(frozen=True, slots=True)
 class Exited:
-    """The child is gone, and reaped."""
+    """The child is gone, and reaped. `reason` is for one that nobody asked for."""
+
+    reason: str = "exit"
 
 
 @dataclass(frozen=True, slots=True)

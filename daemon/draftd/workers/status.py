@@ -9,6 +9,16 @@ from dataclasses import dataclass, replace
 from draftd.protocol import EXIT_WORDS
 from draftd.sharing import Group
 
+SIGNAL_WORDS = {
+    "SIGABRT": "it gave up by itself, as libraries and Metal do",
+    "SIGSEGV": "it used memory that is not its own",
+    "SIGBUS": "it used memory that is not there, as of a file that was cut",
+    "SIGILL": "its code is not for this processor",
+    "SIGTRAP": "it gave up by itself",
+    "SIGKILL": "something killed it, as the system does when memory is short",
+    "SIGXCPU": "it used up its processor time",
+}
+
 
 @dataclass(frozen=True, slots=True)
 class LastExit:
@@ -76,7 +86,7 @@ def of_members(status: WorkerStatus, group: Group) -> Iterator[WorkerStatus]:
 
 
 def describe_code(code: int | None) -> str:
-    """An exit code in words: 'exit code 1', 'SIGKILL', or 'exit code 70: its generation thread died'.
+    """An exit code in words: 'exit code 1', 'SIGTERM', or 'exit code 70: its generation thread died'.
 
     The last form says what our engine means by it. A foreign command may mean something else: the number stays.
     """
@@ -84,7 +94,8 @@ def describe_code(code: int | None) -> str:
         return "never started"
     if code < 0:
         try:
-            return signal.Signals(-code).name
+            name = signal.Signals(-code).name
+            return f"{name}: {SIGNAL_WORDS[name]}" if name in SIGNAL_WORDS else name
         except ValueError:
             return f"signal {-code}"
     return f"exit code {code}" + (f": {EXIT_WORDS[code]}" if code in EXIT_WORDS else "")

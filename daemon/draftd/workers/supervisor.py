@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Iterable, Mapping
 
 import structlog
@@ -103,6 +104,12 @@ class Supervisor:
     def whose(self, worker: str, named: str | None) -> str:
         """Which profile a record of `worker` is about: `named`, if the worker has ever served it, else its host."""
         return named if named is not None and named in self._served.get(worker, ()) else worker
+
+    def acceptance_pattern(self, worker: str) -> re.Pattern[str] | None:
+        """What lines of a worker's log report draft tokens, whole; None if no line does."""
+        known = self._workers.get(worker)
+        pattern = known.profile.acceptance_pattern if known else None
+        return re.compile(pattern) if pattern else None
 
     def engine_started(self, worker: str, *, accounting: bool) -> None:
         """The engine of a worker is up; `accounting` says whether it counts draft tokens."""

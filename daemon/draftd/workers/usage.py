@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -16,9 +16,12 @@ MAX_BACKOFF_WAIT = 10.0  # seconds of backoff that a new request waits out; beyo
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """A ready child for one request. Call `progress` whenever a part of the answer comes. `child` is its number."""
+    """A ready child for one request, which must have the `headers`. Call `progress` whenever a part of the answer
+    comes. `child` is its number.
+    """
 
     port: int
+    headers: Mapping[str, str]
     child: int
     progress: Callable[[], None]
 

@@ -32,6 +32,7 @@ import structlog
 
 from draftd.protocol import SPARE_TAKEN, SPARE_WARM
 from draftd.workers import command, memory
+from draftd.workers.channel import OnRecord
 from draftd.workers.process import Child, contained, working_folder
 from draftd.workers.resources import LoadGate
 from draftd.workers.status import SpareStatus
@@ -46,6 +47,7 @@ LAST_WORDS = 500  # bytes of what a spare said that are logged when it dies
 Environment = Callable[[], Mapping[str, str]]
 OnOutput = Callable[[bytes], None]
 OnExit = Callable[[], None]
+MAX_RECORDS = 16  # of a spare's, kept until somebody takes it; it has one to say
 
 
 class Decision(Enum):
@@ -88,6 +90,7 @@ class SpareChild:
         self._made_for = _surroundings(env)
         self.warm = False
         self.output = b""
+        self._records: list[bytes] = []
         self.over = asyncio.Event()  # it has ended, or is somebody else's
         self._given = False
 
@@ -100,7 +103,12 @@ class SpareChild:
             spare._reader, spare._writer = await asyncio.open_connection(sock=ours)
             try:
                 spare._child = await Child.spawn(
-                    command.SPARE, env, on_output=spare._keep, on_exit=spare.over.set, stdin=theirs.fileno()
+                    command.SPARE,
+                    env,
+                    on_output=spare._keep,
+                    on_record=spare._keep_record,
+                    on_exit=spare.over.set,
+                    stdin=theirs.fileno(),
                 )
             except BaseException:
                 spare._writer.close()
@@ -130,10 +138,12 @@ class SpareChild:
         with suppress(OSError):
             self.warm = await self._reader.read(len(SPARE_WARM)) == SPARE_WARM
 
-    async def give(self, flags: Sequence[str], on_output: OnOutput, on_exit: OnExit) -> Child | None:
+    async def give(
+        self, flags: Sequence[str], on_output: OnOutput, on_record: OnRecord, on_exit: OnExit
+    ) -> Child | None:
         """Let a warm spare go on with these flags: it is the caller's then. None if it does not answer in time.
 
-        `on_output` gets what it has said so far. Nothing is heard of one that did not answer.
+        `on_output` and `on_record` get what it has said so far. Nothing is heard of one that did not answer.
         """
         answer = b""
         with suppress(OSError, TimeoutError):
@@ -143,8 +153,10 @@ class SpareChild:
         if answer != SPARE_TAKEN or self.exit_code is not None:
             return None
         self._given = True
-        self._child.tell(on_output, on_exit)
+        self._child.tell(on_output, on_record, on_exit)
         on_output(self.output)
+        for line in self._records:
+            on_record(line)
         self.over.set()
         return self._child
 
@@ -164,6 +176,9 @@ class SpareChild:
     def _keep(self, chunk: bytes) -> None:
         self.output = (self.output + chunk)[-MAX_OUTPUT:]
 
+    def _keep_record(self, line: bytes) -> None:
+        self._records = [*self._records, line][-MAX_RECORDS:]
+
 
 class Starter:
     """See the module. `loads` knows when no worker loads. Unless `run` runs, every start is a cold one."""
@@ -177,23 +192,37 @@ class Starter:
         self._spare: SpareChild | None = None
 
     async def start(
-        self, argv: Sequence[str], environment: Environment, *, on_output: OnOutput, on_exit: OnExit
+        self,
+        argv: Sequence[str],
+        environment: Environment,
+        *,
+        on_output: OnOutput,
+        on_record: OnRecord,
+        on_exit: OnExit,
     ) -> Child:
-        """Like Child.spawn, by the spare if that fits. Raises OSError.
+        """Like Child.spawn, by the spare if that fits. Only an engine has anything for `on_record`. Raises OSError.
 
         `environment` is asked now, and again for the next spare: by then the models may have been fetched.
         """
         env = environment()
-        child = await self._from_spare(argv, env, on_output, on_exit)
+        engine = flags_of(argv) is not None
+        child = await self._from_spare(argv, env, on_output, on_record, on_exit)
         if child is None:
-            child = await Child.spawn(argv, env, on_output=on_output, on_exit=on_exit)
-        if flags_of(argv) is not None:
+            child = await Child.spawn(
+                argv, env, on_output=on_output, on_exit=on_exit, on_record=on_record if engine else None
+            )
+        if engine:
             self._environment = environment
             self._wanted.set()
         return child
 
     async def _from_spare(
-        self, argv: Sequence[str], env: Mapping[str, str], on_output: OnOutput, on_exit: OnExit
+        self,
+        argv: Sequence[str],
+        env: Mapping[str, str],
+        on_output: OnOutput,
+        on_record: OnRecord,
+        on_exit: OnExit,
     ) -> Child | None:
         spare = self._spare
         if spare is None:
@@ -206,7 +235,7 @@ class Starter:
         child = None
         try:
             if decision is Decision.TAKE:
-                child = await spare.give(flags_of(argv) or (), on_output, on_exit)
+                child = await spare.give(flags_of(argv) or (), on_output, on_record, on_exit)
                 outcome = "the warm spare is taken" if child else "the warm spare did not answer"
                 log.info(outcome, pid=spare.pid)
         finally:

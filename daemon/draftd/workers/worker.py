@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from random import random
@@ -20,8 +20,10 @@ from typing import assert_never
 import structlog
 
 from draftd.profiles import Profile
+from draftd.protocol import SECRET_HEADER
 from draftd.sockets import holders_of
 from draftd.workers import command, machine
+from draftd.workers.gpu_faults import gpu_fault
 from draftd.workers.health import Watched, watch
 from draftd.workers.process import Child, contained, tell_fault
 from draftd.workers.services import Services
@@ -58,6 +60,7 @@ from draftd.workers.usage import Lease, Usage, refusal
 log = structlog.get_logger("worker")
 
 NEVER_READY = ("start_timeout", "no_progress")  # reasons that need what the readiness check was answered
+LAST_WORDS = 8192  # bytes of a child's output that are looked at for what ended it
 LAST_LINES = 8  # of a child's output that are kept with its exit
 
 
@@ -98,15 +101,15 @@ class Worker:
         Raises WorkerError (503) if there is none to be had soon.
         """
         with self._usage.waits():
-            port = await self._until_ready(name)
+            port, headers = await self._until_ready(name)
         try:
             with self._usage.serves():
-                yield Lease(port, self._child_number, self._usage.progress)
+                yield Lease(port, headers, self._child_number, self._usage.progress)
         finally:
             if not self._usage.open and isinstance(self.state, Draining):
                 self.post(Drained())
 
-    async def _until_ready(self, name: str) -> int:
+    async def _until_ready(self, name: str) -> tuple[int, Mapping[str, str]]:
         if not isinstance(self.state, Ready):
             self.post(Demand())
         started = False
@@ -116,8 +119,8 @@ class Worker:
             if no is not None:
                 raise no
             await self._changed.wait()
-        assert self._port is not None
-        return self._port
+        assert self.watched is not None, "it comes before the child"
+        return self.watched.port, self.watched.headers
 
     async def until_changed(self, limit: float) -> None:
         """Return at the next change of state, or after `limit` seconds."""
@@ -268,7 +271,8 @@ class Worker:
                 command.argv(self.profile, self._port),
                 functools.partial(self._services.environment, self.profile),
                 on_output=functools.partial(self._hear, watched),
-                on_exit=lambda: post(Exited()),
+                on_record=self._hear_record,
+                on_exit=lambda: post(Exited(fault.reason if (fault := gpu_fault(watched.said)) else "exit")),
             )
         except Exception as error:
             if not isinstance(error, OSError):
@@ -277,13 +281,19 @@ class Worker:
             post(SpawnFailed("spawn"))
             return
         watched.pid = self._child.pid
+        watched.headers = {SECRET_HEADER: self._child.secret} if self._child.secret else {}
         watching = watch(watched, self._services.session, post)
         self._monitor = tasks.create_task(watching, name=f"monitor {self.name}")
 
     def _hear(self, watched: Watched, chunk: bytes) -> None:
         watched.output += len(chunk)
+        watched.said = (watched.said + chunk)[-LAST_WORDS:]
         with contained(self.name):
             self._services.on_output(self.name, chunk)
+
+    def _hear_record(self, line: bytes) -> None:
+        with contained(self.name):
+            self._services.on_record(self.name, line)
 
     def _bury(self, reason: str) -> None:
         """The child is gone: keep its last words, and let go of what it had."""
@@ -295,8 +305,11 @@ class Worker:
         self._child_number += 1  # what was said about it and is still in the inbox is void
         self._monitor.cancel()
         child.close()
-        answer = (f"draftd: {watched.answer}",) if reason in NEVER_READY else ()
-        self._last_exit = LastExit(child.exit_code, reason, time.time(), answer)
+        fault = gpu_fault(watched.said)
+        ours = [fault.words] if fault else []
+        ours += [watched.answer] if reason in NEVER_READY else []
+        words = tuple(f"draftd: {text}" for text in ours)
+        self._last_exit = LastExit(child.exit_code, reason, time.time(), words)
         with contained(self.name):
             lines = tuple(self._services.tail(self.name, LAST_LINES))
-            self._last_exit = replace(self._last_exit, lines=lines + answer)
+            self._last_exit = replace(self._last_exit, lines=lines + words)

@@ -6,6 +6,7 @@ import json
 import threading
 from itertools import islice
 from queue import Queue
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from mlx_lm import server
 
 from draftd.engine.answers import presence
 from draftd.engine.answers.presence import LEFT_ATTRIBUTE, LeftError
+from draftd.engine.answers.timings import COUNT_ATTRIBUTE
 from draftd.engine.refusals import RefusedRequestError
 from tests.engine.answers.scripted import DEADLINE, Script, Turn, events, serving
 
@@ -65,6 +67,27 @@ def test_a_stop_text_ends_the_answer_and_the_generation_streamed_or_not(path: st
     deltas = [chunk["choices"][0].get("delta") or chunk["choices"][0] for chunk in chunks]
     assert [delta.get(field, "") for delta in deltas] == ["one ", ""]
     assert all(turns.get().context.stopped.wait(DEADLINE) for _ in range(2))
+
+
+@pytest.mark.parametrize("path", [CHAT, TEXT])
+def test_the_last_chunk_and_a_whole_answer_have_the_timings(path: str) -> None:
+    def script(turn: Turn) -> None:
+        setattr(turn.context, COUNT_ATTRIBUTE, SimpleNamespace(proposed=4, accepted=1))
+        turn.tokens("one", " two")
+
+    told = [whole(script, path)]
+    for options in ({}, {"stream_options": {"include_usage": True}}):
+        *chunks, last, done = streamed(script, path, **options)
+        assert done == "[DONE]"
+        assert not any("timings" in chunk for chunk in chunks)
+        assert bool(last["choices"]) is not bool(options)
+        told.append(last)
+    for each in told:
+        timings = each["timings"]
+        assert (timings["cache_n"], timings["prompt_n"], timings["predicted_n"]) == (2, 1, 2)
+        assert (timings["draft_n"], timings["draft_n_accepted"]) == (4, 1)
+        assert timings["prompt_ms"] > 0
+        assert timings["predicted_ms"] > 0
 
 
 def test_mlx_is_told_of_no_stop_text() -> None:

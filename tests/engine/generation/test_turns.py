@@ -4,27 +4,37 @@ from collections.abc import Callable
 
 import pytest
 
-from draftd.engine.generation.turns import FIRST_PIECE, MAX_HELD_UP, Company, Pace, Pause, Turns
+from draftd.engine.generation.turns import FIRST_PIECE, MAX_HELD_UP, Company, Pace, Pause, Turns, groups
 
 LIMIT = 2048
 
 
 def test_each_that_writes_has_a_round_in_a_cycle_and_one_of_those_that_read_a_piece() -> None:
     turns: Turns[str] = Turns()
+
+    def cycle() -> tuple[list[str], list[str]]:
+        return turns.writing, turns.reading
+
+    assert cycle() == ([], [])
     for name in ("a", "b", "c", "d"):
         turns.join(name)
-    assert turns.cycle() == ["a"]
+    assert cycle() == ([], ["a"])
     turns.paused("a", Pause.ROUND)
-    assert turns.cycle() == ["a", "b"]
+    assert cycle() == (["a"], ["b"])
     turns.paused("b", Pause.READING)
-    assert turns.cycle() == ["a", "c"], "prompts are read in turns"
+    assert cycle() == (["a"], ["c"]), "prompts are read in turns"
     turns.paused("c", Pause.ROUND)
-    assert turns.cycle() == ["a", "c", "d"]
+    assert cycle() == (["a", "c"], ["d"])
     turns.leave("d")
     turns.leave("a")
-    assert (turns.cycle(), list(turns), len(turns)) == (["c", "b"], ["c", "b"], 2)
+    assert (*cycle(), list(turns), len(turns)) == (["c"], ["b"], ["c", "b"], 2)
     turns.paused("c", Pause.READING)
-    assert turns.cycle() == ["b"]
+    assert cycle() == ([], ["b"])
+
+
+def test_texts_of_about_one_length_are_put_together() -> None:
+    lengths = {"a title": 40, "a chat": 2000, "a file": 2500, "two files": 4000, "an agent": 30_000}
+    assert groups(lengths) == [["a title", "a chat"], ["a file", "two files"], ["an agent"]]
 
 
 def piece_after(seconds: Callable[[int], float], passes: int = 8) -> int:

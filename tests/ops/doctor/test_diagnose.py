@@ -136,6 +136,13 @@ TABLE: list[tuple[str, dict[str, Any], Severity, str, str]] = [
     ("bad profile", {"config_error": "a.toml:3: no"}, ERROR, "a.toml:3: no", "draftd check"),
     ("no daemon", {"daemon": None}, NOTE, "no daemon is running", "draftd up"),
     ("state folder", {"state_error": "others can write in /state"}, ERROR, "others can write", "see above"),
+    (
+        "private folder",
+        {"guarded": (Path("/Users/me/Documents/p"),)},
+        NOTE,
+        "/Users/me/Documents/p is in a folder that macOS keeps",
+        "Full Disk Access",
+    ),
     ("stale note", {"stale_note": True}, NOTE, "left its note in /state", "--fix"),
     ("no cache", {"hub_cache": Path("/h"), "hub_cache_exists": False}, NOTE, "there is no /h", "--fix"),
     (

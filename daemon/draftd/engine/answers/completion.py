@@ -15,6 +15,7 @@ from __future__ import annotations
 import functools
 import json
 import logging
+import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from http import HTTPStatus
@@ -29,6 +30,7 @@ from draftd.engine.answers.channels import Channels
 from draftd.engine.answers.logprobs import Chosen, TokenNames
 from draftd.engine.answers.presence import LEFT_ATTRIBUTE, Client, LeftError, looking
 from draftd.engine.answers.reasoning_effort import template_arguments
+from draftd.engine.answers.timings import COUNT_ATTRIBUTE, Timings
 from draftd.engine.answers.token_spans import TokenSpans
 from draftd.engine.answers.tool_calls import parse
 from draftd.engine.context_limit import count_prompt
@@ -140,6 +142,7 @@ class _Answer:
         )
         self._begun = False  # whether any text has come
         self._count = 0
+        self._timings = Timings(time.perf_counter())
 
     def give(self, responses: Iterable[Any]) -> None:
         """Send the answer that mlx_lm's responses make. Raise LeftError if the client goes."""
@@ -155,11 +158,18 @@ class _Answer:
             self._fail(error)
             return
         usage = usage_of(len(self._context.prompt), self._count, self._context.prompt_cache_count)
+        figures = {"timings": self._told_timings()}
         if self._handler.stream:
-            self._end_stream(reason, usage)
+            self._end_stream(reason, usage, figures)
         else:
             whole = self._form.whole(self._text.take(), reason, usage)
-            _send(self._handler, self._client, HTTPStatus.OK, whole)
+            _send(self._handler, self._client, HTTPStatus.OK, whole | figures)
+
+    def _told_timings(self) -> dict[str, Any]:
+        context, drafts = self._context, getattr(self._context, COUNT_ATTRIBUTE, None)
+        return self._timings.told(
+            len(context.prompt), context.prompt_cache_count, self._count, time.perf_counter(), drafts
+        )
 
     def _follow(self, responses: Iterable[Any]) -> str:
         """Put the tokens together to the answer's text, and send it as it comes; return why it ends."""
@@ -167,6 +177,8 @@ class _Answer:
         for response in responses:
             self._client.expect()
             self._count += 1
+            if self._count == 1:
+                self._timings.first = time.perf_counter()
             self._text.feed(response.text, self._chosen(response))
             reason = response.finish_reason
             if self._text.stopped:
@@ -200,10 +212,13 @@ class _Answer:
     def _send_event(self, body: dict[str, Any]) -> None:
         self._client.write(f"data: {json.dumps(body)}\n\n".encode())
 
-    def _end_stream(self, reason: str, usage: dict[str, Any]) -> None:
-        self._send_event(self._form.chunk(self._text.take(), reason, self._text.stop_text))
+    def _end_stream(self, reason: str, usage: dict[str, Any], figures: dict[str, Any]) -> None:
+        """Send the last chunks; the figures are on the very last."""
+        last = self._form.chunk(self._text.take(), reason, self._text.stop_text)
         if (self._handler.stream_options or {}).get("include_usage"):
-            self._send_event(self._form.usage_chunk(usage))
+            self._send_event(last)
+            last = self._form.usage_chunk(usage)
+        self._send_event(last | figures)
         self._client.write(b"data: [DONE]\n\n")
 
     def _fail(self, error: Exception) -> None:

@@ -23,13 +23,16 @@ class AcceptanceCount:
     """The count of one request, fed with each token in order.
 
     `draft_length` is that of each round, None where the policy decides about each one anew; `alone` counts tokens
-    of rounds without a draft.
+    of rounds without a draft. `passes` of the target model read for it, and had so many `rows` in all, its own and
+    those of others.
     """
 
     draft_length: int | None
     rule: str
     tokens: int = 0
     alone: int = 0
+    passes: int = 0
+    rows: int = 0
     drafters: dict[str, Tally] = field(default_factory=dict)
     proposed_by_position: list[int] = field(default_factory=list)
     accepted_by_position: list[int] = field(default_factory=list)
@@ -56,6 +59,11 @@ class AcceptanceCount:
     def truncated_rounds(self) -> int:
         """1 if the answer ended inside a round with proposed tokens left over, else 0."""
         return int(self._open and self._left > 0)
+
+    def read(self, rows: int) -> None:
+        """Count a pass of the target model, over so many requests."""
+        self.passes += 1
+        self.rows += rows
 
     def observe(self, drafter: str, proposed: int, *, drafted: bool) -> None:
         """Count one token of a round in which a drafter proposed so many; `drafted`: it is one of them."""

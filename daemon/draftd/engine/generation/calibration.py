@@ -6,6 +6,7 @@ from collections.abc import Callable
 import mlx.core as mx
 
 from draftd.engine.generation.acceptance import Tally
+from draftd.engine.generation.drafters.model import ModelDrafter
 from draftd.engine.generation.estimates import ALONE, RoundTimes
 from draftd.engine.generation.loop import Generation
 from draftd.engine.generation.reader import Reader
@@ -34,7 +35,18 @@ def measure(generation: Generation) -> tuple[float, float]:
         return [token]
 
     single = _seconds(alone, generation.target)
-    return single / TIMED, _seconds(lambda: draft.propose(text, TIMED, 0).tokens, draft.reader) / TIMED
+    return single / TIMED, _seconds(lambda: _proposed(draft, text), draft.reader) / TIMED
+
+
+def _proposed(draft: ModelDrafter, text: list[int]) -> list[mx.array]:
+    proposing = draft.proposing(text, TIMED, 0)
+    part = next(proposing)
+    try:
+        while True:
+            part = proposing.send(part.reader.read(part.tokens))
+    except StopIteration as end:
+        tokens: list[mx.array] = end.value.tokens
+        return tokens
 
 
 def _seconds(tokens: Callable[[], list[mx.array]], reader: Reader) -> float:

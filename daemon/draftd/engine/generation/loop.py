@@ -24,17 +24,18 @@ end, and how long that takes is not timed. Nothing is computed ahead then: other
 
 import time
 from collections.abc import Callable, Generator
-from contextlib import closing
-from dataclasses import dataclass, field
+from contextlib import closing, suppress
+from dataclasses import dataclass, field, replace
 from itertools import takewhile
 from typing import Any
 
 import mlx.core as mx
 
 from draftd.engine.generation.drafters.grammar import Grammar
-from draftd.engine.generation.drafters.lookup import LookupDrafter, Match
+from draftd.engine.generation.drafters.lookup import LookupDrafter
 from draftd.engine.generation.drafters.model import Draft, ModelDrafter
 from draftd.engine.generation.estimates import ALONE
+from draftd.engine.generation.parts import Deciding, Decision, Part, Pass, Ready, Token, answer, plain
 from draftd.engine.generation.policy import LENGTHS, REVIEW, Choice, DraftPolicy, Situation
 from draftd.engine.generation.reader import Reader
 from draftd.engine.generation.sampling import Logits, Rule
@@ -42,29 +43,21 @@ from draftd.engine.generation.turns import Company, Pause
 from draftd.protocol import GRAMMAR_DRAFTER, LOOKUP_DRAFTER, MODEL_DRAFTER
 
 MAX_FORCED = 64  # tokens that a grammar leaves no choice about, in one round
+MAX_FORCED_IN_COMPANY = 8  # where other rows of the pass are padded to as many
 LOOK_BACK = 32  # tokens generated alone that are compared with what the draft model would have proposed
 MAX_LATE = 16  # unread tokens that a draft model reads within a round; more than that it reads before
 
 
 @dataclass(frozen=True, slots=True)
-class Token:
-    """One token of an answer. `logits` are those of the target model at its place, before they were shaped,
-    (vocabulary,).
+class Found:
+    """What a lookup proposes, and how many tokens before it agree."""
 
-    `source` drafted it, ALONE means that the target model chose it; `drafter` and `proposed` are those of its
-    round.
-    """
+    match: int
+    tokens: list[int]
 
-    token: int
-    logits: mx.array
-    source: str
-    drafter: str
-    proposed: int
 
-    def logprobs(self) -> mx.array:
-        """Return the normalised logits. Only where they are asked for: exponentials are dear on a CPU."""
-        logits = self.logits.astype(mx.float32)  # in bfloat16 a log-probability is right to a sixteenth only
-        return logits - mx.logsumexp(logits, axis=-1, keepdims=True)
+Ahead = tuple[mx.array, mx.array, mx.array]  # a token, and its logits, shaped and not: still being computed
+Parts = Generator["Token | Pause | Part", Any, None]
 
 
 @dataclass(slots=True)
@@ -108,42 +101,51 @@ class Generation:
     def generate(self) -> Generator[Token, None, None]:
         """Yield the answer, `max_tokens` at most. Closing it leaves both caches in order."""
         with closing(self.in_turns()) as parts:
-            for part in parts:
-                if isinstance(part, Token):
-                    yield part
+            reply: Any = None
+            with suppress(StopIteration):
+                while True:
+                    part = parts.send(reply)
+                    reply = None
+                    if isinstance(part, Token):
+                        yield part
+                    elif not isinstance(part, Pause):
+                        reply = answer(part, crowded=self.company.crowded)
 
-    def in_turns(self) -> Generator[Token | Pause, None, None]:
-        """Yield the answer, and a pause wherever others may have their turns. See `generate`."""
+    def in_turns(self) -> Parts:
+        """Yield the answer, what is needed on the way, and a pause wherever others may have their turns.
+
+        See `generate` and `parts`.
+        """
         yield from self.reading(self.target, len(self.text) - 1)
         self.policy.begin()
-        ahead: tuple[mx.array, mx.array, mx.array] | None = None
+        ahead: Ahead | None = None
         while self.left > 0:
             if self.grammar and self.grammar.complete:
                 if not self.grammar.ends_with(self.text[-1]):
                     yield self._end(self.grammar)
                 return
-            match = self.lookup.find() if self.lookup else None
-            now = self._situation(match)
-            choice = self._forced(self.grammar) or self._possible(self.policy.choose(now))
+            found = self._find()
+            now = self._situation(found)
+            decision = yield from self._decide(now, ahead=ahead is not None)
+            choice = decision.choice
             if choice.source == REVIEW:
                 yield from self._review()
                 continue
-            if choice.source == MODEL_DRAFTER and (yield from self._let_draft_catch_up()):
-                match = (
-                    self.lookup.find() if self.lookup else None
-                )  # others may have changed what it was found in
+            if choice.source == MODEL_DRAFTER and (yield from self._let_draft_catch_up()) and decision.shared:
+                continue  # the others have gone on
             started = time.perf_counter()
             if not self.grammar and (choice.source == ALONE or ahead is not None):
-                choice, ahead = Choice(ALONE), (yield from self._alone(ahead, goes_on=choice.source == ALONE))
-                self._compare(match, 1)
+                goes_on = decision.goes_on and choice.source == ALONE
+                choice, ahead = Choice(ALONE), (yield from self._alone(ahead, goes_on=goes_on))
+                self._compare(found, 1)
             else:
-                choice = yield from self._round(choice, match)
+                choice = yield from self._round(choice, found)
             took = time.perf_counter() - started
             self.seconds += took
-            if choice.source != GRAMMAR_DRAFTER:
+            if not decision.shared and choice.source != GRAMMAR_DRAFTER:
                 self.policy.took(choice, now.depth, took)
-            if choice.source == ALONE:
-                self.target.pace.took(1, took)
+                if choice.source == ALONE:
+                    self.target.pace.took(1, took)
             yield Pause.ROUND
 
     def reading(self, reader: Reader, end: int) -> Generator[Pause, None, None]:
@@ -152,12 +154,24 @@ class Generation:
             self.check(count)
             yield Pause.READING if reader.position < end else Pause.ROUND
 
-    def _situation(self, match: Match | None) -> Situation:
+    def _decide(self, now: Situation, *, ahead: bool) -> Generator[Part, Any, Decision]:
+        """Ask how to go on, unless a grammar leaves no choice."""
+        if forced := self._forced(self.grammar):
+            return Decision(forced, goes_on=False)
+        decision: Decision = yield Deciding(self.policy, now, ahead)
+        return replace(decision, choice=self._possible(decision.choice))
+
+    def _find(self) -> Found | None:
+        """Look up what may follow. It is taken down at once: the place may be gone once others had their turns."""
+        match = self.lookup.find() if self.lookup else None
+        return Found(match.length, match.draft(LENGTHS[-1])) if match else None
+
+    def _situation(self, found: Found | None) -> Situation:
         return Situation(
             depth=len(self.text),
             left=self.left,
-            match=match.length if match else 0,
-            lookup=LENGTHS[-1] if match else 0,
+            match=found.match if found else 0,
+            lookup=len(found.tokens) if found else 0,
             model=self.max_draft if self.draft else 0,
         )
 
@@ -167,17 +181,14 @@ class Generation:
         So does the first token where the draft model would have to take turns to read the prompt before it.
         """
         tokens = self.target.unread(self.text) + choice.length
-        waits = (
-            self.company.crowded
-            and not self.position
-            and choice.source == MODEL_DRAFTER
-            and self._draft_is_late
-        )
+        first = self.company.crowded and not self.position
+        waits = first and choice.source == MODEL_DRAFTER and self.draft_is_late
         possible = not choice.length or self.target.may_read_at_once(tokens)
         return choice if possible and not waits else Choice(ALONE)
 
     @property
-    def _draft_is_late(self) -> bool:
+    def draft_is_late(self) -> bool:
+        """Whether the draft model has to read more before it can draft than is read within a round."""
         return self.draft is not None and self.draft.reader.unread(self.text) > MAX_LATE
 
     def _take(self, token: int) -> None:
@@ -189,43 +200,43 @@ class Generation:
 
     # --- alone -----------------------------------------------------------------------------------------------
 
-    def _alone(
-        self, ahead: tuple[mx.array, mx.array, mx.array] | None, *, goes_on: bool
-    ) -> Generator[Token, None, tuple[mx.array, mx.array, mx.array] | None]:
+    def _alone(self, ahead: Ahead | None, *, goes_on: bool) -> Generator[Token | Part, Any, Ahead | None]:
         """Give out one token; return what is computed of the next one, if it goes on."""
-        token, row, logits = ahead or self._next(mx.array(self.text[self.target.position :], mx.uint32), 0)
-        goes_on = goes_on and self.left > 1 and not self.company.crowded
-        following = self._next(token, 1) if goes_on else None
+        unread = mx.array(self.text[self.target.position :], mx.uint32)
+        token, row, logits = ahead or (yield from self._next(unread, 0))
+        following = (yield from self._next(token, 1)) if goes_on and self.left > 1 else None
+        yield Ready([token])
         self._take(plain(token)[0])
         if self.draft:
             self._rows = [*self._rows[1 - LOOK_BACK :], row]
         yield Token(self.text[-1], logits, ALONE, ALONE, 0)
         return following
 
-    def _next(self, unread: mx.array, ahead: int) -> tuple[mx.array, mx.array, mx.array]:
+    def _next(self, unread: mx.array, ahead: int) -> Generator[Part, Any, Ahead]:
         """Return the token after the unread ones, and the logits that it is drawn from, shaped and not.
 
         All are still being computed. `ahead` tokens of those that are read are not in the text yet.
         """
-        logits = self.logits.last(self.target.read(unread)[-1:], self.text, [unread] if ahead else [])
+        read: mx.array = yield Pass(self.target, unread)
+        logits = self.logits.last(read[-1:], self.text, [unread] if ahead else [])
         row = self.rule.shape(logits, self.position + ahead)
         token = self.rule.draw(row, self.position + ahead)
         mx.async_eval(token)  # type: ignore[no-untyped-call]
         return token, row, logits[0]
 
-    def _compare(self, match: Match | None, count: int) -> None:
+    def _compare(self, found: Found | None, count: int) -> None:
         """Judge a lookup that was not verified by the tokens that came."""
-        if match:
-            pairs = zip(match.draft(count), self.text[-count:], strict=True)
+        if found:
+            pairs = zip(found.tokens[:count], self.text[-count:], strict=True)
             kept = sum(takewhile(bool, (proposed == came for proposed, came in pairs)))
-            self.policy.judged(LOOKUP_DRAFTER, match.length, count, kept)
+            self.policy.judged(LOOKUP_DRAFTER, found.match, count, kept)
 
     # --- with a draft ----------------------------------------------------------------------------------------
 
     def _let_draft_catch_up(self) -> Generator[Pause, None, bool]:
         """Let the draft model read what would be too much within a round; return whether it was."""
         self._rows = []
-        if late := self._draft_is_late and self.draft is not None:
+        if late := self.draft_is_late and self.draft is not None:
             yield from self.reading(self.draft.reader, len(self.text) - 1)
         return late
 
@@ -244,7 +255,7 @@ class Generation:
             self.policy.would_have_kept(plain(shares))
         yield from self._let_draft_catch_up()
 
-    def _round(self, choice: Choice, match: Match | None) -> Generator[Token, None, Choice]:
+    def _round(self, choice: Choice, found: Found | None) -> Generator[Token | Part, Any, Choice]:
         """Give out what is kept of one draft, and the token after it; return what it came to.
 
         Under a grammar there may be no draft, or a shorter one.
@@ -252,12 +263,12 @@ class Generation:
         position = self.position
         by_model = choice.source == MODEL_DRAFTER
         try:
-            draft = self._propose(choice, match, min(choice.length, self.left))
+            draft = yield from self._propose(choice, found, min(choice.length, self.left))
             proposed = len(draft.tokens)
             choice = Choice(choice.source, proposed) if proposed else Choice(ALONE)
-            kept, after, logits = self._verify(draft, position)
+            kept, after, logits = yield from self._verify(draft, position)
             if choice.source not in (ALONE, GRAMMAR_DRAFTER):
-                self.policy.judged(choice.source, match.length if match else 0, proposed, len(kept))
+                self.policy.judged(choice.source, found.match if found else 0, proposed, len(kept))
             for place, token in enumerate(kept):
                 self._take(token)
                 yield Token(token, logits[place], choice.source, choice.source, proposed)
@@ -267,20 +278,20 @@ class Generation:
         if self.left > 0:
             self._take(after)
             yield Token(after, logits[len(kept)], ALONE, choice.source, proposed)
-        if match and choice.source != LOOKUP_DRAFTER:
-            self._compare(match, min(len(kept) + 1, self.position - position))
+        if found and choice.source != LOOKUP_DRAFTER:
+            self._compare(found, min(len(kept) + 1, self.position - position))
         return choice
 
-    def _verify(self, draft: Draft, position: int) -> tuple[list[int], int, mx.array]:
+    def _verify(self, draft: Draft, position: int) -> Generator[Part, Any, tuple[list[int], int, mx.array]]:
         """Return the draft tokens that are kept, the token after them, and the target model's logits."""
         unread = self.target.begin_round(self.text)
         count = len(draft.tokens)
-        rows = self.target.read(mx.concatenate([unread, *draft.tokens]))[-count - 1 :]
-        logits = self.logits(rows, self.text, draft.tokens)
+        read: mx.array = yield Pass(self.target, mx.concatenate([unread, *draft.tokens]))
+        logits = self.logits(read[-count - 1 :], self.text, draft.tokens)
         p = self.rule.shape(self._allowed(logits, draft), position)
         if not count:
             token = self.rule.draw(p, position)
-            mx.eval(token, logits)
+            yield Ready([token, logits])
             self._rows = [*self._rows[1 - LOOK_BACK :], p] if self.draft else []
             return [], plain(token)[0], logits
         self._rows = []
@@ -288,17 +299,17 @@ class Generation:
         kept, token = self.rule.verify(
             p, mx.concatenate(draft.rows) if draft.rows else None, drafted, position
         )
-        mx.eval(kept, token, drafted, logits)
+        yield Ready([kept, token, drafted, logits])
         return plain(drafted)[: plain(kept)], plain(token), logits
 
-    def _propose(self, choice: Choice, match: Match | None, length: int) -> Draft:
+    def _propose(self, choice: Choice, found: Found | None, length: int) -> Generator[Part, Any, Draft]:
         if choice.source == MODEL_DRAFTER and self.draft:
-            return self.draft.propose(self.text, length, self.position, self.grammar)
+            return (yield from self.draft.proposing(self.text, length, self.position, self.grammar))
         tokens: list[int] = []
         if choice.source == GRAMMAR_DRAFTER and self.grammar:
             tokens = self.grammar.forced(length)
-        elif match and choice.source == LOOKUP_DRAFTER:
-            tokens = match.draft(length)
+        elif found and choice.source == LOOKUP_DRAFTER:
+            tokens = found.tokens[:length]
             tokens = self.grammar.allowed(tokens) if self.grammar else tokens
         return Draft([mx.array([token], mx.uint32) for token in tokens], [])
 
@@ -306,7 +317,8 @@ class Generation:
 
     def _forced(self, grammar: Grammar | None) -> Choice | None:
         """Return the choice of what a grammar leaves no choice about; None if it leaves one."""
-        forced = len(grammar.forced(min(MAX_FORCED, self.left))) if grammar else 0
+        limit = MAX_FORCED_IN_COMPANY if self.company.crowded else MAX_FORCED
+        forced = len(grammar.forced(min(limit, self.left))) if grammar else 0
         return Choice(GRAMMAR_DRAFTER, forced) if forced else None
 
     def _allowed(self, logits: mx.array, draft: Draft) -> mx.array:
@@ -320,8 +332,3 @@ class Generation:
         self.text.append(grammar.end)
         logits = mx.where(mx.arange(self.logits.vocabulary) == grammar.end, 0.0, -mx.inf)
         return Token(grammar.end, logits, ALONE, ALONE, 0)
-
-
-def plain(numbers: mx.array) -> Any:
-    """Return an array as Python numbers, once it has been computed."""
-    return numbers.tolist()

@@ -5,6 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 from draftd.engine.generation.caches.layers import leaves
+from draftd.engine.generation.caches.ragged import is_exact
 from draftd.engine.generation.caches.sequence import ModelCaches, SequenceCache
 from draftd.engine.generation.drafters.lookup import AnswerStore
 from draftd.engine.generation.estimates import CostModel
@@ -21,6 +22,7 @@ class LoadedModels:
         self.target, self.draft = target, draft
         self.target_caches = ModelCaches(target)
         self.draft_caches = ModelCaches(draft) if draft is not None else None
+        self._exact: dict[int, bool] = {}  # by the id of a model
         self._policies: dict[tuple[Any, ...], DraftPolicy] = {}
         self._costs: dict[tuple[bool, bool], CostModel] = {}
         self._answers: dict[str | None, AnswerStore] = {}
@@ -39,6 +41,12 @@ class LoadedModels:
     def has_drafter(self) -> bool:
         """Whether there is a draft model that can be used."""
         return self.can_draft and self.draft_caches is not None and self.draft_caches.refusal is None
+
+    def reads_rows(self, model: Any) -> bool:
+        """Whether several sequences can be read in one pass of a model. Found out when it is asked for first."""
+        if id(model) not in self._exact:
+            self._exact[id(model)] = is_exact(model)
+        return self._exact[id(model)]
 
     def policy(
         self,

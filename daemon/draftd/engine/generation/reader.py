@@ -7,6 +7,7 @@ from typing import Any
 import mlx.core as mx
 
 from draftd.engine.generation.caches.quantized import Quantization
+from draftd.engine.generation.caches.ragged import RaggedBatch, RaggedRow, can_join
 from draftd.engine.generation.caches.sequence import SequenceCache
 from draftd.engine.generation.turns import Pace
 
@@ -23,7 +24,7 @@ class Reader:
     def __init__(
         self,
         model: Any,
-        cache: SequenceCache,
+        cache: SequenceCache | RaggedRow,
         step: int,
         quantization: Quantization | None = None,
         pace: Pace | None = None,
@@ -33,7 +34,7 @@ class Reader:
         self._quantization = quantization
         self.pace = pace or Pace()
         self._marked: int | None = None
-        self.cache = cache
+        self.cache: SequenceCache | RaggedRow = cache
 
     @property
     def position(self) -> int:
@@ -50,11 +51,54 @@ class Reader:
 
     def read(self, tokens: mx.array) -> mx.array:
         """Read on; return the logits of what may follow, a row for each token. Nothing is waited for."""
-        logits: mx.array = self._model(tokens[None], cache=self.cache.layers)[0]
-        self.cache.advance(tokens.size)
+        if isinstance(self.cache, RaggedRow):
+            logits = self.cache.batch.read({self.cache: tokens})[self.cache]
+        else:
+            logits = self._model(tokens[None], cache=self.cache.layers)[0]
+        self.advance(tokens.size)
+        return logits
+
+    def advance(self, tokens: int) -> None:
+        """Say that so many tokens were read, by `read` or with those of others."""
+        self.cache.advance(tokens)
         if self._marked is None:
             self._quantize()
-        return logits
+
+    @property
+    def can_join(self) -> bool:
+        """Whether it can read together with others that read with the same model."""
+        return isinstance(self.cache, RaggedRow) or (
+            self._quantization is None and can_join(self.cache.layers)
+        )
+
+    @property
+    def is_joined(self) -> bool:
+        """Whether it reads in a batch."""
+        return isinstance(self.cache, RaggedRow)
+
+    @property
+    def rows(self) -> int:
+        """How many sequences are in its passes."""
+        return len(self.cache.batch.rows) if isinstance(self.cache, RaggedRow) else 1
+
+    def join(self, batch: RaggedBatch) -> RaggedRow:
+        """Read in a row of a batch from here on; between two rounds."""
+        if not isinstance(self.cache, RaggedRow) or self.cache.batch is not batch:
+            self.leave()
+            self.cache = batch.join(self.cache.layers, self.position)
+        return self.cache
+
+    def leave(self) -> None:
+        """Read alone from here on; between two rounds."""
+        if isinstance(self.cache, RaggedRow):
+            row, layers, position = self.cache, self.cache.layers, self.position
+            row.batch.leave(row)
+            self.cache = SequenceCache(layers, position, rereads=False)
+
+    def close(self) -> None:
+        """Give up its place in a batch, and what it has read there."""
+        if isinstance(self.cache, RaggedRow):
+            self.cache.batch.leave(self.cache)
 
     def catch_up(self, text: Sequence[int], progress: Progress = lambda _: None) -> None:
         """Read the text but for its last token, a step at a time; `progress` is told how many each step has read.
@@ -71,9 +115,11 @@ class Reader:
     def steps_to(self, end: int, text: Sequence[int]) -> Iterator[int]:
         """Read the first `end` tokens of the text; yield after each step how many it has read.
 
-        Between two steps the cache is in order, and others may use the device.
+        Between two steps the cache is in order, and others may use the device. It reads alone from here on: others
+        would be padded to the length of its steps.
         """
         while (missing := end - self.position) > 0:
+            self.leave()
             start, count = self.position, min(missing, self.pace.tokens(self._step))
             began = time.perf_counter()
             self.read(mx.array(list(text[start : start + count]), mx.uint32))
@@ -98,5 +144,5 @@ class Reader:
             self._marked = None
 
     def _quantize(self) -> None:
-        if self._quantization:
+        if self._quantization and isinstance(self.cache, SequenceCache):
             self._quantization.apply(self.cache.layers)

@@ -9,16 +9,17 @@ as that already, pieces that short would cost far more than they are worth: ther
 """
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Generic, TypeVar
 
 MAX_HELD_UP = 0.1  # seconds that reading a piece of somebody's prompt may hold the others up for
 FIRST_PIECE = 16  # tokens, where nothing is known yet of how long they take
+SMALLEST_GROUP = 2048  # tokens; texts up to that are about as long
 NEWEST_WEIGHT = 0.5  # of the newest time against what was known
 
-Request = TypeVar("Request")
+Request = TypeVar("Request", bound=Hashable)
 
 
 class Pause(Enum):
@@ -96,6 +97,25 @@ class Turns(Generic[Request]):
         self.leave(request)
         (self._writing if pause is Pause.ROUND else self._reading).append(request)
 
-    def cycle(self) -> list[Request]:
-        """Return who has a turn before it is decided again: each at most once."""
-        return [*self._writing, *([self._reading[0]] if self._reading else [])]
+    @property
+    def writing(self) -> list[Request]:
+        """Those that have a round in this cycle."""
+        return list(self._writing)
+
+    @property
+    def reading(self) -> list[Request]:
+        """The one that reads a piece in this cycle, if any reads."""
+        return list(self._reading)[:1]
+
+
+def groups(lengths: Mapping[Request, int]) -> list[list[Request]]:
+    """Put those together whose texts are about as long, in tokens: the shorter ones are padded to the longest."""
+    by_size: dict[int, list[Request]] = {}
+    for request, length in lengths.items():
+        by_size.setdefault(size_of(length), []).append(request)
+    return list(by_size.values())
+
+
+def size_of(length: int) -> int:
+    """Return which group a length is in: there is one up to SMALLEST_GROUP tokens, and one for each doubling."""
+    return (length // SMALLEST_GROUP).bit_length()

@@ -76,13 +76,20 @@ def _zed(offer: Offer, key: str) -> str:
     return f'{first}"language_models": {json.dumps(config, indent=2)}'
 
 
-def _claude(offer: Offer, key: str) -> str:
+def claude_variables(offer: Offer, key: str) -> dict[str, str]:
+    """What Claude Code needs in its environment."""
     context = next(model.context for model in offer.models if model.name == offer.default)
-    return (
-        f"export ANTHROPIC_BASE_URL={offer.base_url.removesuffix('/v1')} ANTHROPIC_AUTH_TOKEN={key} \\\n"
-        f"  ANTHROPIC_MODEL={offer.default} CLAUDE_CODE_MAX_CONTEXT_TOKENS={context}\n"
-        "claude"
-    )
+    return {
+        "ANTHROPIC_BASE_URL": offer.base_url.removesuffix("/v1"),
+        "ANTHROPIC_AUTH_TOKEN": key,
+        "ANTHROPIC_MODEL": offer.default,
+        "CLAUDE_CODE_MAX_CONTEXT_TOKENS": str(context),
+    }
+
+
+def _claude(offer: Offer, key: str) -> str:
+    first, second, *others = (f"{name}={value}" for name, value in claude_variables(offer, key).items())
+    return f"export {first} {second} \\\n  {' '.join(others)}\nclaude"
 
 
 def _codex(offer: Offer, key: str) -> str:

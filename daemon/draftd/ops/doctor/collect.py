@@ -37,6 +37,7 @@ from draftd.ops.doctor.facts import (
     WantedPort,
 )
 from draftd.ops.http import DaemonClient
+from draftd.ops.mac_folders import guarded
 from draftd.ops.pull import size_at_hub
 from draftd.profile_files import load_dir
 from draftd.profiles import Profile
@@ -87,6 +88,7 @@ def collect(settings: Settings) -> Facts:
         memory_free=memory.available,
         disk_free=_disk_free(hub_cache),
         state_dir=settings.state_dir,
+        guarded=_guarded([settings.profiles_dir(), settings.state_dir, hub_cache], profiles),
         stale_note=running is None and not state_error and (settings.state_dir / NOTE).exists(),
         hub_cache=hub_cache,
         hub_cache_exists=hub_cache.is_dir(),
@@ -112,6 +114,13 @@ def _state_error(folder: Path) -> str:
     except OSError:  # there is none yet
         pass
     return ""
+
+
+def _guarded(folders: Iterable[Path], profiles: Iterable[Profile]) -> tuple[Path, ...]:
+    if platform.system() != "Darwin":
+        return ()
+    models = (Path(name) for profile in profiles for name in profile.files if os.path.isabs(name))
+    return tuple(guarded([*folders, *models], Path.home()))
 
 
 def _read_models(profiles: Iterable[Profile]) -> dict[str, ModelOnDisk]:

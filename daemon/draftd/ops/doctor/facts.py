@@ -96,7 +96,8 @@ class Facts:
     `state_error` says why the state folder is not to be trusted, "" if it is. `models` has every model of the
     profiles, `downloads` those that are not here. `unsupported` are the model types among them that the installed
     mlx_lm does not know. `share` tells whether profiles that do not say otherwise share an engine. `bench` is the
-    report of the last `draftd bench`, None if there is none.
+    report of the last `draftd bench`, None if there is none. `guarded` are the folders in use that macOS keeps from
+    an agent of launchd.
     """
 
     version: str
@@ -114,6 +115,7 @@ class Facts:
     memory_free: int = 0
     disk_free: int = 0
     state_dir: Path = Path()
+    guarded: tuple[Path, ...] = ()
     stale_note: bool = False
     hub_cache: Path = Path()
     hub_cache_exists: bool = True

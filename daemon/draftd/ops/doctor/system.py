@@ -160,6 +160,15 @@ def _other_models(facts: Facts) -> Iterator[Finding]:
         )
 
 
+def folders(facts: Facts) -> Iterator[Finding]:
+    """What launchd's agent has to read is not in a folder that macOS keeps from it."""
+    for path in facts.guarded:
+        what = f"{path} is in a folder that macOS keeps from programs in the background"
+        why = "draftd as an agent of launchd gets 'Operation not permitted' there; from a terminal it works"
+        do = "move it elsewhere, or allow Python in System Settings, Privacy & Security, Full Disk Access"
+        yield Finding(Severity.NOTE, "folders", what, why, do)
+
+
 def ports(facts: Facts) -> Iterator[Finding]:
     """The ports that draftd wants are free, or held by itself."""
     strangers = [port for port in facts.ports if port.held and not port.ours]
@@ -204,4 +213,4 @@ def _heavy(program: OtherProgram) -> Finding:
     return Finding(Severity.NOTE, "machine", what, why, "end it, if it is not needed")
 
 
-CHECKS: tuple[Check, ...] = (versions, configuration, daemon, ports, other_programs)
+CHECKS: tuple[Check, ...] = (versions, configuration, daemon, folders, ports, other_programs)

@@ -20,8 +20,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field
 
 from draftd.profile_tables import RequestDefaults, Stop
-from draftd.profiles import MAX_DRAFT_TOKENS
-from draftd.protocol import COUNT_FIELD, MAX_TOP_LOGPROBS
+from draftd.protocol import COUNT_FIELD, MAX_DRAFT_TOKENS, MAX_TOP_LOGPROBS
 from draftd.web.dialects.field_table import Count, Object, Table, honoured, idle, refused, translated
 
 # Arguments of apply_chat_template that are not the template's own: they change what it returns, which ends

@@ -1,11 +1,12 @@
 """Drafts from a draft model: a smaller model with the tokenizer of the target model."""
 
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 
 import mlx.core as mx
 
 from draftd.engine.generation.drafters.grammar import Grammar
+from draftd.engine.generation.parts import Pass
 from draftd.engine.generation.reader import Reader
 from draftd.engine.generation.sampling import Logits, Rule
 
@@ -26,19 +27,20 @@ class ModelDrafter:
         self._logits = logits
         self._rule = rule
 
-    def propose(
+    def proposing(
         self, text: Sequence[int], length: int, position: int, grammar: Grammar | None = None
-    ) -> Draft:
+    ) -> Generator[Pass, mx.array, Draft]:
         """Draft so many tokens after the text; `position` is that of the first one in the answer.
 
-        Nothing is waited for: all is still being computed. Under a grammar each token has to be known before the
-        next one, and the draft may end early, where the answer does.
+        Yields the passes of the draft model. Nothing is waited for: all is still being computed. Under a grammar
+        each token has to be known before the next one, and the draft may end early, where the answer does.
         """
         token = self.reader.begin_round(text)
         drafted = Draft([], [])
         known: list[int] = []
         for place in range(length):
-            logits = self._logits.last(self.reader.read(token)[-1:], text, drafted.tokens)
+            read = yield Pass(self.reader, token, by_draft=True)
+            logits = self._logits.last(read[-1:], text, drafted.tokens)
             if grammar:
                 logits = grammar.mask(logits, known)
             row = self._rule.shape(logits, position + place)

@@ -1,0 +1,129 @@
+"""Rounds of several sequences at once: their passes are one, and the device is waited for once.
+
+Each sequence is a generator, see `parts`, and goes on until it needs something. When all of them need something, it
+is done for all: first the decisions, then a pass of the draft model in the rows that draft, again and again; then
+one of the target model in all rows; then what they want to know is computed. So each does what it would do alone,
+with its own rule, penalties and lookups, and what goes wrong in one is its own affair.
+
+Sequences of about the same length stand in one batch: the shorter ones are padded to the longest one, in memory and
+in the attention.
+"""
+
+import time
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from typing import Any, Generic, TypeVar
+
+import mlx.core as mx
+
+from draftd.engine.generation.batch_policy import BatchPolicy, Row
+from draftd.engine.generation.caches.ragged import RaggedBatch, RaggedRow
+from draftd.engine.generation.estimates import ALONE
+from draftd.engine.generation.parts import Deciding, Decision, Part, Pass, Ready
+from draftd.engine.generation.policy import Choice
+from draftd.engine.generation.turns import Pause
+
+Sequence_ = TypeVar("Sequence_", bound=Hashable)
+Step = Callable[[Any, Any], "Part | Pause | None"]
+"""Sends a sequence its answer, or the error that there is instead; returns what it needs next, None at its end."""
+
+
+class Together(Generic[Sequence_]):
+    """The batches of two loaded models."""
+
+    def __init__(self) -> None:
+        self._policy = BatchPolicy()
+        self._batches: dict[Hashable, RaggedBatch] = {}
+
+    def batch(self, model: Any, size: Hashable) -> RaggedBatch:
+        """Return the batch of a model for texts of about one size."""
+        key = id(model), size
+        if key not in self._batches:
+            self._batches[key] = RaggedBatch(model)
+        return self._batches[key]
+
+    def forget_empty(self) -> None:
+        """Give back the memory of batches that nobody is in."""
+        self._batches = {key: batch for key, batch in self._batches.items() if batch.rows}
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all batches."""
+        return sum(layer.nbytes for batch in self._batches.values() for layer in batch.layers)
+
+    def round(self, sequences: Sequence[Sequence_], step: Step) -> dict[Sequence_, Pause]:
+        """Give each sequence a round; return the pauses of those that have not ended."""
+        needs = {sequence: part for sequence in sequences if (part := step(sequence, None)) is not None}
+        asked = {sequence: part for sequence, part in needs.items() if isinstance(part, Deciding)}
+        rows = [Row(part.policy, part.now) for part in asked.values()]
+        decisions = self._choose(rows, asked)
+        started = time.perf_counter()
+        self._answer(needs, dict(zip(asked, decisions, strict=True)), step)
+        while parts := {s: part for s, part in needs.items() if not isinstance(part, Pause)}:
+            self._answer(needs, self._done(parts), step)
+        pauses = {sequence: part for sequence, part in needs.items() if isinstance(part, Pause)}
+        if len(pauses) == len(rows) and all(pause is Pause.ROUND for pause in pauses.values()):
+            self._policy.took(
+                rows, [decision.choice for decision in decisions], time.perf_counter() - started
+            )
+        return pauses
+
+    def _choose(self, rows: list[Row], asked: Mapping[Sequence_, Deciding]) -> list[Decision]:
+        """Decide for all; where the next token of one is being computed already, it is given out first."""
+        choices = self._policy.choose(rows) if rows else []
+        goes_on = all(choice.source == ALONE for choice in choices)
+        if any(part.ahead for part in asked.values()):
+            choices = [Choice(ALONE) if choice.length else choice for choice in choices]
+        return [Decision(choice, goes_on, shared=True) for choice in choices]
+
+    def _answer(self, needs: dict[Sequence_, Any], answers: Mapping[Sequence_, Any], step: Step) -> None:
+        for sequence, reply in answers.items():
+            part = step(sequence, reply)
+            if part is None:
+                del needs[sequence]
+            else:
+                needs[sequence] = part
+
+    def _done(self, parts: Mapping[Sequence_, Any]) -> Mapping[Sequence_, Any]:
+        """Do what comes first of all that is needed, for all that need it; return the answers, or the errors."""
+        if late := [sequence for sequence, part in parts.items() if isinstance(part, Deciding)]:
+            return dict.fromkeys(late, Decision(Choice(ALONE), goes_on=False, shared=True))
+        passes = {sequence: part for sequence, part in parts.items() if isinstance(part, Pass)}
+        if drafting := {sequence: part for sequence, part in passes.items() if part.by_draft}:
+            passes = drafting
+        if passes:
+            try:
+                return read_together(passes)
+            except Exception as error:
+                return dict.fromkeys(passes, error)
+        return computed({sequence: part for sequence, part in parts.items() if isinstance(part, Ready)})
+
+
+def computed(waiting: Mapping[Sequence_, Ready]) -> dict[Sequence_, Exception | None]:
+    """Compute what all wait for; return what went wrong with whose."""
+    answers: dict[Sequence_, Exception | None] = dict.fromkeys(waiting)
+    try:
+        mx.eval([part.arrays for part in waiting.values()])
+    except Exception:
+        for sequence, part in waiting.items():
+            try:
+                mx.eval(part.arrays)
+            except Exception as error:
+                answers[sequence] = error
+    return answers
+
+
+def read_together(passes: Mapping[Sequence_, Pass]) -> dict[Sequence_, mx.array]:
+    """Read what is to be read, in one pass for each batch; return the logits."""
+    batches: dict[RaggedBatch, dict[RaggedRow, mx.array]] = {}
+    for part in passes.values():
+        if isinstance(row := part.reader.cache, RaggedRow):
+            batches.setdefault(row.batch, {})[row] = part.tokens
+    logits = {row: read for batch, tokens in batches.items() for row, read in batch.read(tokens).items()}
+    answers = {}
+    for sequence, part in passes.items():
+        if isinstance(row := part.reader.cache, RaggedRow):
+            answers[sequence] = logits[row]
+            part.reader.advance(part.tokens.size)
+        else:
+            answers[sequence] = part.reader.read(part.tokens)
+    return answers

@@ -1,0 +1,67 @@
+"""The daemon's end of the channel to one engine: the secret of its start goes down, its records come up.
+
+Each start has a secret of its own, which never leaves this process and the engine: it is in no argument, variable,
+file or log. The socket's buffer holds it until the child reads it, so nothing waits here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import socket
+from collections.abc import Callable
+
+OnRecord = Callable[[bytes], None]
+
+MAX_READ = 8192  # bytes in one turn of the loop
+MAX_RECORD = 64 * 1024  # bytes; what is longer comes from no engine of ours
+
+
+class Channel:
+    """`on_record` gets each line that the engine writes. Give `theirs` to the child, then `open` it.
+
+    Raises OSError if there is no descriptor left.
+    """
+
+    def __init__(self, on_record: OnRecord) -> None:
+        self.on_record = on_record
+        self.secret = secrets.token_urlsafe(32)
+        self._loop = asyncio.get_running_loop()
+        self._ours, self.theirs = socket.socketpair()
+        self._ours.setblocking(False)
+        self._ours.send(self.secret.encode() + b"\n")
+        self._held = b""
+
+    def open(self) -> None:
+        """The child has its end: let go of it here, and listen."""
+        self.theirs.close()
+        self._loop.add_reader(self._ours.fileno(), self._read)
+
+    def read_all(self) -> None:
+        """Hand on what is there, for when the child has ended."""
+        while self._read():
+            pass
+
+    def close(self) -> None:
+        """Let go of both ends. Idempotent."""
+        if self._ours.fileno() >= 0:
+            self._loop.remove_reader(self._ours.fileno())
+        self._ours.close()
+        self.theirs.close()
+
+    def _read(self) -> bool:
+        """Hand on a piece; returns whether there may be more."""
+        if self._ours.fileno() < 0:
+            return False
+        try:
+            data = self._ours.recv(MAX_READ)
+        except BlockingIOError:
+            return False
+        except ConnectionResetError:  # the child ended before it had read the secret
+            data = b""
+        *lines, self._held = (self._held + data).split(b"\n")
+        for line in lines:
+            self.on_record(line)
+        if not data or len(self._held) > MAX_RECORD:
+            self.close()
+        return bool(data)

@@ -1,0 +1,219 @@
+"""What several requests at once give: `python -m tests.engine.batching_figures [TARGET DRAFT]`. Takes minutes.
+
+For 1, 2, 4 and 8 clients, each of which sends one request after the other: tokens per second in all and for each
+client, and the time to the first token, at temperature 0 with mixed prompts, for (a) one request after the other,
+(b) mlx_lm's batching without drafts, and (c) our loop. The answers of (b) and (c) are compared with those of (a).
+The ways take turns, and medians are shown. Without folders of models, the demo pair is measured. The machine has to
+be quiet.
+"""
+
+from __future__ import annotations
+
+import importlib
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import mlx.core as mx
+import mlx_lm
+from mlx_lm import server
+
+from draftd.demo import DRAFT, TARGET
+from draftd.engine import records
+from tests.engine.stand_in import Asked, Generator
+
+CLIENTS = (1, 2, 4, 8)
+REQUESTS = 2  # of each client, one after the other
+TOKENS = 120
+REPEATS = 5  # after a first one, which is for learning
+QUESTIONS = (
+    "Tell me a long story.",
+    "What is draftd?",
+    "Explain speculative decoding.",
+    "Write a Python function that adds two numbers.",
+    "What is a draft model?",
+    "What are the presets? " * 12,
+    "Who are you?",
+    "Explain the metrics, and say which of them tells how well drafting works. " * 6,
+)
+
+
+@dataclass
+class Answer:
+    """When a request was sent, and its tokens came."""
+
+    sent: float
+    came: list[float] = field(default_factory=list)
+    tokens: list[int] = field(default_factory=list)
+
+    def add(self, token: int) -> None:
+        self.came.append(time.perf_counter())
+        self.tokens.append(token)
+
+
+@dataclass
+class Run:
+    """What one way gave for some clients: their answers, and the seconds in all."""
+
+    answers: list[list[Answer]]
+    seconds: float
+
+    @property
+    def total(self) -> float:
+        return sum(len(one.tokens) for client in self.answers for one in client) / self.seconds
+
+    @property
+    def each(self) -> float:
+        """Tokens per second of a client, from when it sent a request to its end."""
+        rates = [len(one.tokens) / (one.came[-1] - one.sent) for client in self.answers for one in client]
+        return statistics.median(rates)
+
+    @property
+    def first(self) -> float:
+        return statistics.median(one.came[0] - one.sent for client in self.answers for one in client)
+
+
+class Waiting:
+    """The requests of some clients: the next one of each comes when the one before has ended."""
+
+    def __init__(self, prompts: list[list[int]], clients: int) -> None:
+        turns = range(REQUESTS)
+        self._left = [
+            [prompts[(n + clients * turn) % len(prompts)] for turn in turns] for n in range(clients)
+        ]
+        self._busy = [False] * clients
+        self.sent = [0.0] * clients
+        self.answers: list[list[Answer]] = [[] for _ in range(clients)]
+        self.began = time.perf_counter()
+        self.sent = [self.began] * clients
+
+    def take(self) -> tuple[int, list[int], Answer] | None:
+        """Return the client, the prompt and the answer of the next request, if one waits."""
+        for client, left in enumerate(self._left):
+            if left and not self._busy[client]:
+                self._busy[client] = True
+                self.answers[client].append(Answer(self.sent[client]))
+                return client, left.pop(0), self.answers[client][-1]
+        return None
+
+    def ended(self, client: int) -> None:
+        self._busy[client] = False
+        self.sent[client] = time.perf_counter()
+
+    def run(self) -> Run:
+        return Run(self.answers, time.perf_counter() - self.began)
+
+
+class Timed(Asked):
+    """A request whose tokens are timed."""
+
+    answer: Answer
+    ended: Callable[[], None]
+
+    def put(self, what: Any) -> None:
+        if isinstance(what, server.Response):
+            self.answer.add(what.token)
+        elif isinstance(what, server.GenerationContext):
+            self.context = what
+        elif what is None:
+            self.ended()
+        elif isinstance(what, Exception):
+            raise what
+
+
+class Ours(Generator):
+    """Our loop. `at_once` requests are at work at a time."""
+
+    def __init__(self, target: Any, draft: Any, ends: frozenset[int], at_once: int) -> None:
+        super().__init__(target, draft)
+        self.model_provider.tokenizer.eos_token_ids = ends
+        self.cli_args.decode_concurrency = at_once
+        self._waiting = Waiting([], 0)
+
+    def _next_request(self, timeout: float | None = None) -> Any:
+        taken = self._waiting.take()
+        if taken is None:
+            return None
+        client, prompt, answer = taken
+        asked = Timed(prompt, TOKENS, 8, auto=True)
+        asked.answer, asked.ended = answer, lambda: self._waiting.ended(client)
+        return self._queued(asked)
+
+    def run(self, prompts: list[list[int]], clients: int) -> Run:
+        self.prompt_cache.trim_to(n_sequences=0)
+        self._waiting = Waiting(prompts, clients)
+        while request := self._next_request():
+            self.serving.serve(self, request, mx.default_stream(mx.default_device()))
+        return self._waiting.run()
+
+
+def batched(target: Any, ends: frozenset[int], prompts: list[list[int]], clients: int) -> Run:
+    """mlx_lm's batching, without drafts."""
+    generate: Any = importlib.import_module("mlx_lm.generate")
+    generator = generate.BatchGenerator(target, max_tokens=TOKENS, stop_tokens=[[end] for end in ends])
+    waiting, open_requests = Waiting(prompts, clients), {}
+    while True:
+        while taken := waiting.take():
+            client, prompt, answer = taken
+            (uid,) = generator.insert([prompt])
+            open_requests[uid] = client, answer
+        if not open_requests:
+            return waiting.run()
+        for response in generator.next()[1]:
+            client, answer = open_requests[response.uid]
+            answer.add(int(response.token))
+            if response.finish_reason:
+                del open_requests[response.uid]
+                waiting.ended(client)
+
+
+def ways(target: Any, draft: Any, ends: frozenset[int]) -> dict[str, Callable[[list[list[int]], int], Run]]:
+    return {
+        "one by one": Ours(target, draft, ends, 1).run,
+        "batched, no drafts": lambda prompts, clients: batched(target, ends, prompts, clients),
+        "draftd": Ours(target, draft, ends, max(CLIENTS)).run,
+    }
+
+
+def differing(ours: Run, reference: Run) -> int:
+    """Return how many answers differ."""
+    pairs = zip(ours.answers, reference.answers, strict=True)
+    return sum(a.tokens != b.tokens for mine, others in pairs for a, b in zip(mine, others, strict=True))
+
+
+def figures(target: Any, draft: Any, ends: frozenset[int], prompts: list[list[int]]) -> Iterator[str]:
+    """Yield the lines of the table."""
+    yield "| clients | way | tokens/s in all | for each client | first token, s | answers that differ |"
+    yield "|---|---|---|---|---|---|"
+    measured = ways(target, draft, ends)
+    for clients in CLIENTS:
+        runs: dict[str, list[Run]] = {name: [] for name in measured}
+        for _ in range(REPEATS + 1):
+            for name, run in measured.items():
+                runs[name].append(run(prompts, clients))
+        for name, made in runs.items():
+            total, each, first = (
+                statistics.median(getattr(one, what) for one in made[1:])
+                for what in ("total", "each", "first")
+            )
+            differ = differing(made[-1], runs["one by one"][-1])
+            yield f"| {clients} | {name} | {total:.1f} | {each:.1f} | {first:.2f} | {differ} |"
+
+
+def main(target_path: str, draft_path: str) -> None:
+    vars(records)["report_generation"] = lambda *_: None
+    target, tokenizer = mlx_lm.load(target_path)[:2]
+    draft = mlx_lm.load(draft_path)[0]
+    prompts = [
+        tokenizer.apply_chat_template([{"role": "user", "content": question}], add_generation_prompt=True)
+        for question in QUESTIONS
+    ]
+    for line in figures(target, draft, frozenset(tokenizer.eos_token_ids), prompts):
+        print(line, flush=True)
+
+
+if __name__ == "__main__":
+    main(*(sys.argv[1:3] if len(sys.argv) > 2 else (str(TARGET), str(DRAFT))))
