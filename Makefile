@@ -7,7 +7,7 @@ PINS := -c .ci/constraints.txt
 # Compiled tests are kept: a run that compiles them all, once in each process, takes twice as long.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test quick check faults soak recovery perf opencode opencode-installed claude-code claude-code-installed format clean
+.PHONY: demo test quick check faults soak recovery perf opencode opencode-installed claude-code claude-code-installed codex codex-installed format clean
 
 demo: .venv/demo-ready
 	$(BIN)/draftd up --demo
@@ -60,6 +60,16 @@ claude-code-installed: build/claude-code/node_modules/.bin/claude
 build/claude-code/node_modules/.bin/claude:
 	mkdir -p build/claude-code
 	npm install --prefix build/claude-code --no-audit --no-fund @anthropic-ai/claude-code@2.1.328
+
+# The real Codex (400 MB from npm): a turn in which it writes a file.
+codex: .venv/test-ready codex-installed
+	$(BIN)/python -m pytest tests/test_codex.py
+
+codex-installed: build/codex/node_modules/.bin/codex
+
+build/codex/node_modules/.bin/codex:
+	mkdir -p build/codex
+	npm install --prefix build/codex --no-audit --no-fund @openai/codex@0.169.0
 
 format: .venv/test-ready
 	$(BIN)/ruff check --fix .

@@ -1,6 +1,7 @@
-"""A scripted model for agents: asked with tools it calls OpenCode's `read` or Claude Code's `Write` on the file
-that the last message names in brackets, then says what the tool gave. Asked to [[blunder]], it ends as
-mlx_lm.server does when it cannot parse a call. Each request's body goes to the file `--log-requests` names.
+"""A scripted model for agents: asked with tools it calls OpenCode's `read`, Claude Code's `Write` or Codex's
+`exec_command` on the file that the last message names in brackets, then says what the tool gave. Asked to
+[[blunder]], it ends as mlx_lm.server does when it cannot parse a call. Each request's body goes to the file
+`--log-requests` names.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import re
+import shlex
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -15,6 +17,7 @@ from typing import Any
 CALLS: dict[str, Callable[[str], dict[str, str]]] = {
     "read": lambda file: {"filePath": file},
     "Write": lambda file: {"file_path": file, "content": "swordfish\n"},
+    "exec_command": lambda file: {"cmd": f"echo swordfish > {shlex.quote(file)}"},
 }
 NAMED = re.compile(r"\[\[([^\]]+)\]\]")
 

@@ -1,4 +1,4 @@
-"""Anthropic's messages over both transports: what is sent when, and how an answer ends that does not end well."""
+"""Messages and responses over both transports: what is sent when, and how an answer ends that does not end well."""
 
 from __future__ import annotations
 
@@ -100,3 +100,34 @@ async def test_the_tokens_of_a_prompt_are_counted(served: Served, wire: Wire) ->
     body = json.dumps({"model": "a", "messages": [{"role": "user", "content": "hi"}]}).encode()
     answer = await wire.ask(served, wire.post(body, path=f"{PATH}/count_tokens"))
     assert (answer.status, answer.json) == (200, {"input_tokens": 7})
+
+
+def responses(wire: Wire, text: str, **fields: Any) -> bytes:
+    body = {"model": "a", "max_output_tokens": 3, "input": text, **fields}
+    return wire.post(json.dumps(body).encode(), path="/v1/responses")
+
+
+async def test_a_response_comes_in_one_piece_or_as_events(served: Served, wire: Wire) -> None:
+    whole = await wire.ask(served, responses(wire, "hi"))
+    assert (whole.status, whole.json["output"][0]["content"][0]["text"]) == (200, "one two three")
+    assert whole.json["id"] == "resp_" + whole.headers["x-request-id"]
+    stream = await wire.ask(served, responses(wire, "[[wait 0.5]]", stream=True))
+    assert (stream.headers["content-type"], stream.whole) == ("text/event-stream", True)
+    assert kinds(stream.body)[:3] == ["response.created", "response.in_progress", "response.in_progress"]
+    assert kinds(stream.body)[-1] == "response.incomplete"
+
+
+async def test_a_response_that_breaks_has_an_end_that_says_so(served: Served, wire: Wire) -> None:
+    stream = await wire.ask(served, responses(wire, "[[error-event]]", stream=True))
+    assert (kinds(stream.body)[-1], stream.whole) == ("response.failed", True)
+    whole = await wire.ask(served, responses(wire, "[[error-event]]"))
+    assert (whole.status, whole.error["type"]) == (502, "server_error")
+
+
+async def test_a_large_request_for_a_response_is_read_elsewhere_with_what_it_repeats(
+    served: Served, wire: Wire
+) -> None:
+    answer = await wire.ask(served, responses(wire, "x" * 2 * LARGE, metadata={"a": "b"}))
+    assert (answer.status, answer.json["metadata"], answer.json["model"]) == (200, {"a": "b"}, "a")
+    refused = await wire.ask(served, responses(wire, "x" * 2 * LARGE, store=True))
+    assert (refused.status, refused.error["param"]) == (400, "store")

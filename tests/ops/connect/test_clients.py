@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+import tomllib
 from dataclasses import replace
 
 import pytest
@@ -61,6 +62,13 @@ def test_claude_code_finds_its_address_without_v1_and_the_window(shown: dict[str
         words
     )
     assert (words[0], words[-1]) == ("export", "claude")
+
+
+def test_codex_finds_its_provider_and_the_window(shown: dict[str, str]) -> None:
+    config = tomllib.loads(shown["codex"])
+    assert (config["model"], config["model_context_window"]) == ("balanced", 32768)
+    provider = config["model_providers"][config["model_provider"]]
+    assert (provider["base_url"], provider["wire_api"]) == (URL, "responses")
 
 
 def test_a_key_is_taken_from_its_variable() -> None:

@@ -92,6 +92,17 @@ def _claude(offer: Offer, key: str) -> str:
     return f"export {first} {second} \\\n  {' '.join(others)}\nclaude"
 
 
+def _codex(offer: Offer, key: str) -> str:
+    context = next(model.context for model in offer.models if model.name == offer.default)
+    from_variable = f"env_key = {json.dumps(key[1:])}\n" if key.startswith("$") else ""
+    return (
+        f"# ~/.codex/config.toml\nmodel = {json.dumps(offer.default)}\n"
+        f'model_provider = "draftd"\nmodel_context_window = {context}\n\n'
+        f'[model_providers.draftd]\nname = "draftd"\nbase_url = {json.dumps(offer.base_url)}\n'
+        f'wire_api = "responses"\n{from_variable}'
+    ).rstrip()
+
+
 CLIENTS: Mapping[str, Render] = {
     "curl": _curl,
     "openai": _openai,
@@ -99,4 +110,5 @@ CLIENTS: Mapping[str, Render] = {
     "aider": _aider,
     "zed": _zed,
     "claude": _claude,
+    "codex": _codex,
 }

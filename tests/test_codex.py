@@ -1,0 +1,106 @@
+"""The real Codex as a client of the daemon, with a scripted model: a tool, and what the prompts are like.
+
+'make codex' installs it (400 MB from npm).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shutil
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from draftd.ops.connect.clients import client_settings
+from draftd.ops.connect.offer import Offer, OfferedModel
+from tests.harness import Served, serving
+
+INSTALLED = Path(__file__).parents[1] / "build" / "codex" / "node_modules" / ".bin" / "codex"
+CODEX = str(INSTALLED) if INSTALLED.exists() else shutil.which("codex")
+TOOL_CALLER = Path(__file__).with_name("tool_caller.py")
+LIMIT = 120.0  # seconds
+# The folder of a test is no sandbox's, and a test has none to give.
+OPTIONS = ("exec", "--json", "--skip-git-repo-check", "--sandbox", "danger-full-access")
+
+pytestmark = [
+    pytest.mark.real,
+    pytest.mark.skipif(CODEX is None, reason="Codex is not installed; 'make codex' does it, with npm"),
+]
+
+
+class Codex:
+    """Codex in a folder of its own, with the config that `draftd clients codex` prints."""
+
+    def __init__(self, folder: Path, served: Served) -> None:
+        self.project = folder / "project"
+        self._home = folder / "home"
+        for each in (self.project, self._home):
+            each.mkdir(parents=True)
+        offer = Offer([OfferedModel("caller", 5, 32768)], "caller", served.url + "/v1")
+        (self._home / "config.toml").write_text(client_settings(offer)["codex"])
+
+    async def ask(self, question: str) -> list[dict[str, Any]]:
+        """The events that Codex prints. Fails unless it ends well."""
+        assert CODEX is not None
+        home = str(self._home)
+        env = {"PATH": os.environ["PATH"], "HOME": home, "CODEX_HOME": home, "TERM": "dumb"}
+        process = await asyncio.create_subprocess_exec(
+            CODEX,
+            *OPTIONS,
+            question,
+            cwd=self.project,
+            env=env,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        try:
+            async with asyncio.timeout(LIMIT):
+                said, complaint = await process.communicate()
+        finally:
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
+        assert process.returncode == 0, said.decode() + complaint.decode()
+        return [json.loads(line) for line in said.decode().splitlines()]
+
+
+@pytest.fixture
+async def scripted(tmp_path: Path) -> AsyncIterator[tuple[Codex, Path]]:
+    """Codex with the scripted model, and the file of the requests that reached it."""
+    log = tmp_path / "requests"
+    command = [sys.executable, str(TOOL_CALLER), "--port", "{port}", "--log-requests", str(log)]
+    profile = f'model = "scripted"\ncommand = {json.dumps(command)}\n[limits]\nconcurrency = 2\n'
+    (tmp_path / "daemon").mkdir()
+    async with serving(tmp_path / "daemon", {"caller": profile}) as served:
+        log.write_text("")  # without the readiness check
+        yield Codex(tmp_path / "client", served), log
+
+
+async def test_it_writes_a_file_and_every_turn_goes_on_from_the_one_before(
+    scripted: tuple[Codex, Path],
+) -> None:
+    codex, log = scripted
+    file = codex.project / "note.txt"
+    events = await codex.ask(f"Write a note to [[{file}]].")
+    assert file.read_text() == "swordfish\n"
+    items = [event["item"] for event in events if event["type"] == "item.completed"]
+    assert items[-1]["type"] == "agent_message"
+    assert items[-1]["text"].startswith("It says:")
+    assert events[-1]["type"] == "turn.completed"
+    assert events[-1]["usage"]["input_tokens"] == 2  # two requests, of one token each
+    bodies: list[dict[str, Any]] = [json.loads(line) for line in log.read_text().splitlines()]
+    first, second = (body for body in bodies if body.get("tools"))
+    assert "exec_command" in {tool["function"]["name"] for tool in first["tools"]}
+    assert {tool["type"] for tool in first["tools"]} == {"function"}
+    assert [message["role"] for message in first["messages"]] == ["system", "user", "user"]
+    # What the second prompt has in common with the first is what the prompt cache serves.
+    assert second["messages"][: len(first["messages"])] == first["messages"]
+    assert second["tools"] == first["tools"]
+    further = [message["role"] for message in second["messages"][len(first["messages"]) :]]
+    assert further == ["assistant", "tool"]
