@@ -16,9 +16,9 @@ from typing import Any
 import mlx_lm
 
 from draftd.demo import DRAFT, TARGET
+from draftd.engine.generation.choices import ALONE
 from draftd.engine.generation.drafters.lookup import AnswerStore, LookupDrafter
 from draftd.engine.generation.drafters.model import ModelDrafter
-from draftd.engine.generation.estimates import ALONE
 from draftd.engine.generation.loop import Generation
 from draftd.engine.generation.models import LoadedModels
 from draftd.engine.generation.policy import DraftPolicy

@@ -23,7 +23,7 @@ from draftd.engine.generation.acceptance import AcceptanceCount
 from draftd.engine.generation.caches.layers import leaves
 from draftd.engine.generation.caches.sequence import SequenceCache
 from draftd.engine.generation.calibration import costs_of, measure
-from draftd.engine.generation.estimates import ALONE
+from draftd.engine.generation.choices import ALONE
 from draftd.engine.generation.loop import Generation, Token, plain
 from draftd.engine.generation.turns import Pause
 from draftd.engine.request import Prompt
