@@ -13,9 +13,8 @@ from mlx_lm import server
 from draftd.engine import records
 from draftd.engine.generation import loop, together
 from draftd.engine.generation.batch_policy import BatchPolicy, Row
-from draftd.engine.generation.estimates import ALONE
+from draftd.engine.generation.choices import ALONE, REVIEW, Choice
 from draftd.engine.generation.models import LoadedModels
-from draftd.engine.generation.policy import REVIEW, Choice
 from draftd.engine.generation.sampling import Greedy
 from draftd.protocol import LOOKUP_DRAFTER, MODEL_DRAFTER
 from tests.engine.architectures.models import make, noisy
@@ -231,7 +230,7 @@ def test_each_request_is_counted_apart(reported: list[Any]) -> None:
         assert count.rounds * 3 >= count.proposed
         assert count.tokens - count.alone - count.accepted in {count.rounds, count.rounds - 1}
         assert seconds > 0
-    assert generator.ticks >= sum(sizes)
+    assert generator.ticks >= sum(len(one.tokens) for one in asked) / 4  # a round of 3 drafts has 4 at most
 
 
 def test_how_long_others_took_is_not_counted(monkeypatch: pytest.MonkeyPatch, reported: list[Any]) -> None:
@@ -282,11 +281,12 @@ def test_the_text_of_rows_that_keep_different_numbers_of_tokens_is_that_of_each_
         temperature = 0.0 if own_seed is None else 0.8
         length, start = rng.choice([1, 2, 9, 40, 70]), rng.choice([0, 0, 5])
         tokens, leaves = rng.choice([1, 6, 25, 60, 90]), rng.choice([0, 0, 0, rng.randint(1, 9)]) or None
+        arrives = rng.randrange(0, 15)
+        if number < 2:  # so that there are some that stand together in any case
+            tokens, leaves, arrives = 60, None, 0
         one = Asked(prompt(length, start), tokens, rng.choice([0, 4, 7]), seed=own_seed, leaves=leaves)
         one.temperature = temperature
-        asked.append(
-            (rng.randrange(0, 15), one, alone("qwen2", length, start, own_seed, temperature, tokens))
-        )
+        asked.append((arrives, one, alone("qwen2", length, start, own_seed, temperature, tokens)))
     generator.serve(*((cycle, one) for cycle, one, _ in asked))
     assert any(lengths)
     for _, one, whole in asked:

@@ -25,7 +25,7 @@ from draftd.engine.generation.caches.layers import leaves
 from draftd.engine.generation.caches.ragged import RaggedRow
 from draftd.engine.generation.caches.sequence import SequenceCache
 from draftd.engine.generation.calibration import costs_of, measure
-from draftd.engine.generation.estimates import ALONE
+from draftd.engine.generation.choices import ALONE
 from draftd.engine.generation.loop import Generation
 from draftd.engine.generation.parts import Part, Pass, Token, plain
 from draftd.engine.generation.reader import Reader

@@ -9,10 +9,9 @@ import mlx.core as mx
 import pytest
 from llguidance import LLMatcher, LLTokenizer, TokenizerWrapper
 
+from draftd.engine.generation.choices import ALONE, Choice
 from draftd.engine.generation.drafters.grammar import Grammar
-from draftd.engine.generation.estimates import ALONE
 from draftd.engine.generation.loop import MAX_FORCED
-from draftd.engine.generation.policy import Choice
 from draftd.engine.generation.sampling import Greedy, Rule, Seeded, Shape, Speculative
 from draftd.protocol import GRAMMAR_DRAFTER, LOOKUP_DRAFTER, MODEL_DRAFTER
 from tests.engine.chance import chi_square, most_by_chance

@@ -15,11 +15,11 @@ from mlx_lm.models.cache import QuantizedKVCache
 from draftd.engine.generation.acceptance import AcceptanceCount
 from draftd.engine.generation.caches.quantized import Quantization
 from draftd.engine.generation.caches.sequence import ModelCaches
+from draftd.engine.generation.choices import ALONE, REVIEW, Choice
 from draftd.engine.generation.drafters.lookup import AnswerStore, LookupDrafter
 from draftd.engine.generation.drafters.model import ModelDrafter
-from draftd.engine.generation.estimates import ALONE
 from draftd.engine.generation.loop import LOOK_BACK, MAX_LATE, Generation
-from draftd.engine.generation.policy import REVIEW, Choice, DraftPolicy
+from draftd.engine.generation.policy import DraftPolicy
 from draftd.engine.generation.reader import Reader
 from draftd.engine.generation.sampling import Greedy, Logits, Rule, Seeded, Shape, Speculative
 from draftd.protocol import LOOKUP_DRAFTER, MODEL_DRAFTER
@@ -351,6 +351,14 @@ def test_after_a_rest_the_draft_model_proposes_what_it_always_would(
     same = [(depth, kept) for depth, kept in rested if depth in always]
     assert len(same) >= 8
     assert [always[depth] for depth, _ in same] == [kept for _, kept in same]
+
+
+def test_the_policy_is_told_what_the_draft_model_read_outside_of_rounds(models: Models) -> None:
+    policy = Scripted(*[Choice(ALONE)] * 20, Choice(REVIEW), *by_model(1, 1))
+    text_of(models.generation(list(range(1, 41)), policy, tokens=50, lookup=False))
+    assert policy.read[0] == 60
+    assert all(length > MAX_LATE for length in policy.read)
+    assert len(policy.read) == 2
 
 
 # --- reviews ------------------------------------------------------------------------------------------------

@@ -10,8 +10,8 @@ import mlx.core as mx
 import pytest
 from mlx_lm.sample_utils import make_logits_processors, make_sampler
 
+from draftd.engine.generation.choices import Choice
 from draftd.engine.generation.parts import plain
-from draftd.engine.generation.policy import Choice
 from draftd.engine.generation.sampling import Greedy, Logits, Rule, Seeded, Shape, Speculative, _after
 from draftd.protocol import PAPER_RULE, PLAIN_RULE
 from tests.engine.chance import chi_square, most_by_chance

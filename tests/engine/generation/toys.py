@@ -7,11 +7,11 @@ from typing import Any
 import mlx.core as mx
 
 from draftd.engine.generation.caches.sequence import SequenceCache
+from draftd.engine.generation.choices import ALONE, REVIEW, Choice, Situation
 from draftd.engine.generation.drafters.lookup import AnswerStore, LookupDrafter
 from draftd.engine.generation.drafters.model import ModelDrafter
-from draftd.engine.generation.estimates import ALONE
 from draftd.engine.generation.loop import Generation
-from draftd.engine.generation.policy import REVIEW, Choice, DraftPolicy, Situation
+from draftd.engine.generation.policy import DraftPolicy
 from draftd.engine.generation.reader import Reader
 from draftd.engine.generation.sampling import Logits, Rule
 from draftd.protocol import LOOKUP_DRAFTER, MODEL_DRAFTER
@@ -46,6 +46,7 @@ class Scripted(DraftPolicy):
         self.judgements: list[tuple[str, int, int, int]] = []
         self.shares: list[float] = []
         self.taken: list[tuple[Choice, int]] = []
+        self.read: list[int] = []  # tokens that the draft model read outside of rounds
 
     def choose(self, now: Situation) -> Choice:
         choice = next(self._script)
@@ -60,7 +61,10 @@ class Scripted(DraftPolicy):
         self.shares += shares
 
     def took(self, choice: Choice, depth: int, seconds: float) -> None:
-        self.taken.append((choice, depth))
+        if choice.source == REVIEW:
+            self.read.append(choice.length)
+        else:
+            self.taken.append((choice, depth))
 
 
 def by_model(*lengths: int) -> list[Choice]:

@@ -6,8 +6,9 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
-from draftd.engine.generation.estimates import ALONE
-from draftd.engine.generation.policy import REVIEW, Choice, DraftPolicy, Situation
+from draftd.engine.generation.choices import ALONE, REVIEW, Choice, Situation
+from draftd.engine.generation.loop import MAX_LATE
+from draftd.engine.generation.policy import DraftPolicy
 from draftd.protocol import LOOKUP_DRAFTER, MODEL_DRAFTER
 
 MAX_DRAFT = 8
@@ -32,14 +33,17 @@ def slope(share: float) -> Callable[[int], float]:
 
 @dataclass(frozen=True)
 class Machine:
-    """`draft` and `rows` are in tokens of the target model alone: a draft token, and a pass of so many rows."""
+    """`draft` and `rows` are in tokens of the target model alone: a draft token, and a pass of so many rows.
+    To read a token of the text takes the draft model `reading` of what drafting one takes.
+    """
 
     draft: float
     rows: Callable[[int], float]
+    reading: float = 0.06
 
     def seconds(self, choice: Choice) -> float:
         if choice.source == REVIEW:
-            return 3 * self.draft * SINGLE  # one pass of the draft model over what came alone
+            return SINGLE * self.draft * (1 + self.reading * choice.length)
         drafting = choice.length * self.draft if choice.source == MODEL_DRAFTER else 0.0
         return SINGLE * (drafting + self.rows(choice.length + 1))
 
@@ -65,19 +69,22 @@ class World:
     found: Callable[[int, random.Random], Found] = lambda _, __: None
     model: int = MAX_DRAFT
     depth: int = 500
+    cold: int = 500  # tokens of each prompt that the draft model has not read
+    compiling: float = 1.0  # how much longer each choice takes the first time
 
     def speed(self, policy: DraftPolicy, tokens: int = 6000, requests: int = 3, seed: int = 1) -> float:
         """Return tokens per second of simulated time."""
         rng = random.Random(seed)
         self.choices: list[Choice] = []
+        self.known: set[Choice] = set()
         self.made, self.seconds = 0, 0.0
         for _ in range(requests):
             policy.begin()
             end = self.made + tokens // requests
-            alone = 0
+            alone, self.unread = 0, self.cold
             while self.made < end:
                 found = self.found(self.made, rng)
-                now = Situation(self.depth, end - self.made, model=self.model)
+                now = Situation(self.depth, end - self.made, model=self.model, unread=self.unread)
                 if found:
                     now = replace(now, match=found[0], lookup=MAX_LOOKUP)
                 choice = policy.choose(now)
@@ -95,12 +102,13 @@ class World:
     ) -> int:
         """Do what was chosen; return how many tokens have come alone since the last draft."""
         self.choices.append(choice)
-        took = self.machine.seconds(choice) * rng.uniform(1 - NOISE, 1 + NOISE)
-        self.seconds += took
+        if choice.source == MODEL_DRAFTER and self.unread > MAX_LATE:
+            self._take(policy, Choice(REVIEW, self.unread), now, rng)
+        self._take(policy, choice, now, rng)
+        made = self.made
         if choice.source == REVIEW:
             policy.would_have_kept([self.kept(self.made)] * min(alone, 32))
-            return 0
-        if choice.source == ALONE:
+        elif choice.source == ALONE:
             self.made += 1
             if found:
                 policy.judged(LOOKUP_DRAFTER, found[0], 1, int(rng.random() < found[1]))
@@ -109,13 +117,21 @@ class World:
             kept = next((n for n in range(choice.length) if rng.random() >= share), choice.length)
             policy.judged(choice.source, now.match, choice.length, kept)
             self.made += min(kept + 1, now.left)
-        policy.took(choice, now.depth, took)
+        self.unread = 1 if choice.source in {MODEL_DRAFTER, REVIEW} else self.unread + self.made - made
         return alone + 1 if choice.source == ALONE else 0
 
+    def _take(self, policy: DraftPolicy, choice: Choice, now: Situation, rng: random.Random) -> None:
+        first = choice not in self.known
+        self.known.add(choice)
+        took = self.machine.seconds(choice) * rng.uniform(1 - NOISE, 1 + NOISE)
+        took *= self.compiling if first else 1
+        self.seconds += took
+        policy.took(choice, now.depth, took)
 
-def median_speed(make: Callable[[], World], tokens: int = 6000) -> float:
+
+def median_speed(make: Callable[[], World], tokens: int = 6000, requests: int = 3) -> float:
     """Return that of an adaptive policy."""
-    return statistics.median(make().speed(DraftPolicy(), tokens, seed=seed) for seed in SEEDS)
+    return statistics.median(make().speed(DraftPolicy(), tokens, requests, seed=seed) for seed in SEEDS)
 
 
 def rate(machine: Machine, share: float, source: str, length: int) -> float:

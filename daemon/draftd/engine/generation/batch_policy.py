@@ -7,7 +7,7 @@ number of rows on a pass has no room for drafts. How long rounds take is learnt 
 come; how often tokens are kept is what each sequence's own policy knows. A fixed length is the longest here: where
 others wait, a draft must pay.
 
-What is uncertain is tried as by `policy`: a length that was never timed is hoped to take no longer than the next
+What is uncertain is tried by two rules: a length that was never timed is hoped to take no longer than the next
 shorter one, and every PROBE rounds the neighbour of the best one is taken. After MAX_REST rounds without a draft
 the draft model reads what it has not, to see what it would have proposed.
 """
@@ -15,20 +15,14 @@ the draft model reads what it has not, to see what it would have proposed.
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from draftd.engine.generation.estimates import ALONE, CostModel, RoundTimes
-from draftd.engine.generation.policy import (
-    FIRST_TIMES,
-    LENGTHS,
-    MARGIN,
-    MAX_REST,
-    PROBE,
-    REVIEW,
-    Choice,
-    DraftPolicy,
-    Situation,
-    account_of,
-)
+from draftd.engine.generation.choices import ALONE, REVIEW, Choice, Situation, account_of
+from draftd.engine.generation.estimates import CostModel, RoundTimes
+from draftd.engine.generation.policy import FIRST_TIMES, LENGTHS, DraftPolicy
 from draftd.protocol import LOOKUP_DRAFTER, MODEL_DRAFTER
+
+PROBE = 32  # rounds
+MAX_REST = 256  # rounds
+MARGIN = 1.02  # a draft must promise so much more than going on alone
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +99,7 @@ class BatchPolicy:
                     max(lookup[length], model[length] if source == MODEL_DRAFTER else 0.0)
                     for lookup, model in zip(by_lookup, by_model, strict=True)
                 )
-                rate = expected / times.seconds(source, length)
+                rate = expected / _hoped(times, source, length)
                 if rate > best[2]:
                     best = (source, length, rate)
         return best
@@ -125,3 +119,9 @@ class BatchPolicy:
             by_model = source == MODEL_DRAFTER and model >= lookup
             choices.append(row.drafting(MODEL_DRAFTER if by_model else LOOKUP_DRAFTER, length))
         return choices
+
+
+def _hoped(times: RoundTimes, source: str, length: int) -> float:
+    """Return how long a round takes, or the next shorter one that was timed if this one never was."""
+    timed = next((each for each in range(length, 0, -1) if times.times(source, each)), length)
+    return times.seconds(source, timed)

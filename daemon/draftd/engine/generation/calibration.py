@@ -6,8 +6,9 @@ from collections.abc import Callable
 import mlx.core as mx
 
 from draftd.engine.generation.acceptance import Tally
+from draftd.engine.generation.choices import ALONE
 from draftd.engine.generation.drafters.model import ModelDrafter
-from draftd.engine.generation.estimates import ALONE, RoundTimes
+from draftd.engine.generation.estimates import RoundTimes
 from draftd.engine.generation.loop import Generation
 from draftd.engine.generation.reader import Reader
 from draftd.protocol import MODEL_DRAFTER, Costs

@@ -4,88 +4,81 @@ Both are learnt from the rounds themselves, as they come, so no request waits fo
 drafts is a name: a draft model, or lookups with matches of one class. Lengths are in draft tokens.
 """
 
+import copy
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-# --- how often draft tokens are kept ----------------------------------------------------------------------------
+DECAY = 0.97  # weight of what was known of a source against one more draft from it
+PRIOR_WEIGHT = 4.0  # draft tokens that a guess is worth, and so is what was seen of other texts
+NEIGHBOUR_WEIGHT = 2.0  # draft tokens that what is known of the position before is worth
+MAX_POSITIONS = 8  # that are told apart
 
-DECAY = 0.97  # weight of what was known against one new draft token
-PRIOR_WEIGHT = 4.0  # draft tokens that a guess is worth
-MAX_OWN_POSITION = 8  # positions below it have a share each; beyond it, one for each doubling
 
-
+@dataclass(slots=True)
 class Share:
-    """How often something happened lately, beginning with a guess."""
+    """How many tokens were seen lately, and how many of them were kept. Both fade."""
 
-    def __init__(self, guess: float) -> None:
-        self._hits, self._seen = guess * PRIOR_WEIGHT, PRIOR_WEIGHT
+    kept: float = 0.0
+    seen: float = 0.0
 
-    def add(self, hit: float) -> None:
-        """Note one more case: 1 if it happened, 0 if not, or how likely it was."""
-        self._hits = DECAY * self._hits + hit
-        self._seen = DECAY * self._seen + 1
-
-    def another_text(self) -> None:
-        """What was seen of other texts counts no more than a guess does."""
-        keep = min(1.0, PRIOR_WEIGHT / self._seen)
-        self._hits, self._seen = keep * self._hits, keep * self._seen
-
-    @property
-    def value(self) -> float:
-        """Between 0 and 1."""
-        return self._hits / self._seen
-
-
-def place_of(position: int) -> int:
-    """Return which share a position (from 0) has: 0, 1, ... 7, then one for 8-15, 16-31 and so on."""
-    return position if position < MAX_OWN_POSITION else MAX_OWN_POSITION - 4 + position.bit_length()
+    def fade(self, rest: float) -> None:
+        """Let what was seen count that much of what it did."""
+        self.kept, self.seen = rest * self.kept, rest * self.seen
 
 
 class AcceptanceEstimate:
-    """How likely a draft token is to be kept if all before it in its draft are, by source and position."""
+    """How likely a draft token is to be kept if all before it in its draft are, by source and position.
+
+    Of a position that was not tried for long, what is known of the one before it is believed in the end.
+    """
 
     def __init__(self, guess: Callable[[str], float]) -> None:
         self._guess = guess
         self._shares: dict[str, list[Share]] = {}
 
-    def _share(self, source: str, position: int) -> Share:
-        """Of a position that was never tried, what is known of the one before it is the guess."""
-        shares = self._shares.setdefault(source, [])
-        place = place_of(position)
-        while len(shares) <= place:
-            shares.append(Share(shares[-1].value if shares else self._guess(source)))
-        return shares[place]
+    def _of(self, source: str) -> list[Share]:
+        if source not in self._shares:
+            first = Share(self._guess(source) * PRIOR_WEIGHT, PRIOR_WEIGHT)
+            self._shares[source] = [first, *(Share() for _ in range(MAX_POSITIONS - 1))]
+        return self._shares[source]
 
     def chances(self, source: str, length: int) -> Iterator[float]:
         """Yield for each position how likely its token is to be kept, together with all before it."""
-        chance = 1.0
+        chance, value = 1.0, self._guess(source)
+        weight = 0.0  # nothing comes before the first
+        shares = self._of(source)
         for position in range(length):
-            chance *= self._share(source, position).value
+            if position < MAX_POSITIONS:
+                share = shares[position]
+                value = (share.kept + weight * value) / (share.seen + weight)
+                weight = NEIGHBOUR_WEIGHT
+            chance *= value
             yield chance
 
-    def judged(self, source: str, length: int, kept: int) -> None:
-        """Learn from a draft of which so many were kept; what comes after the first refused one was not judged."""
-        for position in range(min(kept + 1, length)):
-            self._share(source, position).add(position < kept)
+    def judged(self, source: str, length: int, kept: float) -> None:
+        """Learn from a draft of which so many were kept; what comes after the first refused one was not judged.
 
-    def would_have_kept(self, source: str, share: float) -> None:
-        """Learn from a token that was generated without a draft: how likely one from this source was to be kept."""
-        self._share(source, 0)
-        for known in self._shares[source]:
-            known.add(share)
+        Of a draft of one token, `kept` may be how likely it was to be kept.
+        """
+        shares = self._of(source)
+        for share in shares:
+            share.fade(DECAY)
+        for position in range(min(int(kept) + 1, length)):
+            share = shares[min(position, MAX_POSITIONS - 1)]
+            share.kept += min(1.0, kept - position)
+            share.seen += 1
 
     def another_text(self) -> None:
         """What was seen of other texts counts less than what will be seen of this one."""
         for shares in self._shares.values():
             for share in shares:
-                share.another_text()
+                share.fade(PRIOR_WEIGHT / max(share.seen, PRIOR_WEIGHT))
 
 
-# --- how long rounds take ---------------------------------------------------------------------------------------
-
-LEARNING = 0.05  # weight of a new time against what was known, once there are a few
-STALE = 200  # rounds after which half of what was known is given up for a new time
+LEARNING = 0.05  # weight of a new time against what was known, at least
 MAX_SURPRISE = 1.5  # times as long as expected that one round counts for at most: the rest was something else
+HOPE = 0.0004  # part by which a time is hoped to be shorter now, for each round since it was taken
+MAX_HOPE = 0.15  # the same for what is not known
 UNKNOWN = 1.0  # seconds of a round before any was timed: all are as good
 SMALLEST_DEPTH = 2048  # tokens of context; there is a table for it and for each doubling
 
@@ -101,47 +94,51 @@ class RoundTimes:
     """Seconds of a round by source and draft length, at about one depth of context."""
 
     def __init__(self) -> None:
-        self._cells: dict[tuple[str, int], _Cell] = {}
+        self._cells: dict[str, dict[int, _Cell]] = {}
         self._rounds = 0
 
     def add(self, source: str, length: int, seconds: float) -> None:
-        """Note how long a round took."""
+        """Note how long a round took. The first time of its kind there may have been something to compile."""
         self._rounds += 1
-        cell = self._cells.setdefault((source, length), _Cell(seconds, self._rounds, 0))
-        seconds = min(max(seconds, cell.seconds / MAX_SURPRISE), cell.seconds * MAX_SURPRISE)
-        cell.times += 1
-        age = self._rounds - cell.last
-        cell.seconds += (seconds - cell.seconds) * max(LEARNING, 1 / cell.times, min(0.5, age / (2 * STALE)))
-        cell.last = self._rounds
+        cell = self._cells.setdefault(source, {}).setdefault(length, _Cell(seconds, self._rounds, 0))
+        weight = max(LEARNING, 1 / max(1, cell.times), self._hope(cell))
+        cell.seconds += weight * (min(seconds, MAX_SURPRISE * cell.seconds) - cell.seconds)
+        cell.last, cell.times = self._rounds, cell.times + 1
 
     def times(self, source: str, length: int) -> int:
         """Return how often a round of this length was timed."""
-        cell = self._cells.get((source, length))
+        cell = self._cells.get(source, {}).get(length)
         return cell.times if cell else 0
 
+    def nearest(self, source: str, length: int) -> int:
+        """Return the length nearest to this one that was timed; 0 if none was."""
+        return min(self._cells.get(source, {}), key=lambda timed: abs(timed - length), default=0)
+
     def seconds(self, source: str, length: int) -> float:
-        """Return how long a round takes.
+        """Return how long a round takes; one that was not timed is taken to lie between its neighbours."""
+        cell = self._cells.get(source, {}).get(length)
+        return cell.seconds if cell else self._between(source, length)
 
-        One that was not timed is hoped to take as long as the longest shorter one, or else as the quickest of
-        all: so it is tried, if that would make it the best, and then it is known. (The cost of rows is a
-        staircase on some devices: no line through the others could tell.)
-        """
-        for shorter in range(length, 0, -1):
-            if cell := self._cells.get((source, shorter)):
-                return cell.seconds
-        alone = self._cells.get((ALONE, 0))
-        return (
-            alone.seconds if alone else min((cell.seconds for cell in self._cells.values()), default=UNKNOWN)
+    def hoped(self, source: str, length: int) -> float:
+        """Return how long a round may take at best: the longer ago it was timed, the less is known."""
+        if self.times(source, length) < 2:
+            return (1 - MAX_HOPE) * self._between(source, length)
+        cell = self._cells[source][length]
+        return (1 - self._hope(cell)) * cell.seconds
+
+    def _hope(self, cell: _Cell) -> float:
+        return min(MAX_HOPE, HOPE * (self._rounds - cell.last))
+
+    def _between(self, source: str, length: int) -> float:
+        """Without a shorter neighbour it is the quickest round of all; without a longer one, the shorter one."""
+        known = {n: cell.seconds for n, cell in self._cells.get(source, {}).items() if cell.times > 1}
+        quickest = min(
+            (cell.seconds for cells in self._cells.values() for cell in cells.values()), default=UNKNOWN
         )
-
-    def copy(self) -> "RoundTimes":
-        """Return what is known here as a guess for another depth."""
-        made = RoundTimes()
-        made._cells = {key: _Cell(cell.seconds, 0, cell.times) for key, cell in self._cells.items()}
-        return made
-
-
-ALONE = "alone"  # the source of rounds without a draft
+        shorter = max((n for n in known if n < length), default=0)
+        longer = min((n for n in known if n > length), default=length)
+        low = known.get(shorter, quickest)
+        return low + (known.get(longer, low) - low) * (length - shorter) / max(1, longer - shorter)
 
 
 class CostModel:
@@ -155,5 +152,5 @@ class CostModel:
         bucket = (depth // SMALLEST_DEPTH).bit_length()
         if bucket not in self._tables:
             nearest = min(self._tables, key=lambda known: abs(known - bucket), default=None)
-            self._tables[bucket] = RoundTimes() if nearest is None else self._tables[nearest].copy()
+            self._tables[bucket] = RoundTimes() if nearest is None else copy.deepcopy(self._tables[nearest])
         return self._tables[bucket]

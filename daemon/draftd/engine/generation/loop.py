@@ -12,7 +12,7 @@ target model always all but the last token, or (on its own) all of it:
    middle of it, both models forget what they have read beyond the text.
 
 Alone, the next token is being computed while the last one is given out, so that the device never waits. A draft
-model reads nothing meanwhile, the prompt included: it catches up when it is asked again, outside of what is timed.
+model reads nothing meanwhile, the prompt included: it catches up when it is asked again, which is timed by itself.
 
 Under a grammar what it forbids is neither drafted nor chosen, and what it leaves no choice about is drafted without
 asking the policy. What may follow is known only once the tokens before are: so nothing is computed ahead, and a
@@ -31,12 +31,12 @@ from typing import Any
 
 import mlx.core as mx
 
+from draftd.engine.generation.choices import ALONE, REVIEW, Choice, Situation
 from draftd.engine.generation.drafters.grammar import Grammar
 from draftd.engine.generation.drafters.lookup import LookupDrafter
 from draftd.engine.generation.drafters.model import Draft, ModelDrafter
-from draftd.engine.generation.estimates import ALONE
 from draftd.engine.generation.parts import Deciding, Decision, Part, Pass, Ready, Token, answer, plain
-from draftd.engine.generation.policy import LENGTHS, REVIEW, Choice, DraftPolicy, Situation
+from draftd.engine.generation.policy import LENGTHS, DraftPolicy
 from draftd.engine.generation.reader import Reader
 from draftd.engine.generation.sampling import Logits, Rule
 from draftd.engine.generation.turns import Company, Pause
@@ -128,11 +128,15 @@ class Generation:
             now = self._situation(found)
             decision = yield from self._decide(now, ahead=ahead is not None)
             choice = decision.choice
+            started = time.perf_counter()
             if choice.source == REVIEW:
                 yield from self._review()
+                self._draft_has_read(now, started)
                 continue
-            if choice.source == MODEL_DRAFTER and (yield from self._let_draft_catch_up()) and decision.shared:
-                continue  # the others have gone on
+            if choice.source == MODEL_DRAFTER and (yield from self._let_draft_catch_up()):
+                self._draft_has_read(now, started)
+                if decision.shared:
+                    continue  # the others have gone on
             started = time.perf_counter()
             if not self.grammar and (choice.source == ALONE or ahead is not None):
                 goes_on = decision.goes_on and choice.source == ALONE
@@ -173,6 +177,7 @@ class Generation:
             match=found.match if found else 0,
             lookup=len(found.tokens) if found else 0,
             model=self.max_draft if self.draft else 0,
+            unread=self.draft.reader.unread(self.text) if self.draft else 0,
         )
 
     def _possible(self, choice: Choice) -> Choice:
@@ -239,6 +244,11 @@ class Generation:
         if late := self.draft_is_late and self.draft is not None:
             yield from self.reading(self.draft.reader, len(self.text) - 1)
         return late
+
+    def _draft_has_read(self, then: Situation, started: float) -> None:
+        """Tell the policy how long that took. Beside others it is not known: they had their turns in between."""
+        if not self.company.crowded:
+            self.policy.took(Choice(REVIEW, then.unread), then.depth, time.perf_counter() - started)
 
     def _review(self) -> Generator[Pause, None, None]:
         """Let the draft model read what came alone, and the policy know what it would have proposed for it."""

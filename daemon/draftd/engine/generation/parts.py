@@ -12,7 +12,8 @@ from typing import Any
 
 import mlx.core as mx
 
-from draftd.engine.generation.policy import Choice, DraftPolicy, Situation
+from draftd.engine.generation.choices import Choice, Situation
+from draftd.engine.generation.policy import DraftPolicy
 from draftd.engine.generation.reader import Reader
 
 

@@ -2,65 +2,37 @@
 
 Theory of operation. A round is worth the tokens that it is expected to yield in the time that it takes. Of all
 sources and lengths the one with the best rate is chosen; going on without a draft is one of them, unless the
-length is fixed. Chances and times are learnt from the rounds (`estimates`). What is uncertain is tried by three
-rules:
+length is fixed. Chances and times are learnt from the rounds (`estimates`). What the draft model has yet to read of
+the text counts as well: the time of that is shared by the tokens that may be expected of the answer. What is
+uncertain is tried by two rules:
 
-1. A length that was never timed is hoped to take no longer than the next shorter one: it is tried if that would
-   make it the best.
-2. Every PROBE rounds the neighbour of the chosen length is taken, once the longer and once the shorter one.
-3. Where no draft pays, the target model rests from the draft model, for twice as many tokens each time. Then the
-   draft model reads them, which tells what it would have proposed for the last of them: that is the review.
+1. A time is hoped to be shorter, the longer ago it was taken, and most if it never was. So each length is tried
+   again, the sooner the nearer it was to the best. None is tried that is more than twice the longest so
+   far, nor one for which the draft model would have to read first.
+2. Where no draft pays, the draft model reads now and then what came without it, which tells what it would have
+   proposed: that is the review. Reviews may take REVIEW_SHARE of the time.
 
 Lookups cost nothing to find, so they are judged in every round, whether they were verified or not.
 """
 
+import math
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
-from draftd.engine.generation.estimates import ALONE, AcceptanceEstimate, CostModel, RoundTimes
+from draftd.engine.generation.choices import ALONE, REVIEW, Choice, Situation, account_of
+from draftd.engine.generation.estimates import AcceptanceEstimate, CostModel, RoundTimes
 from draftd.protocol import LOOKUP_DRAFTER, MODEL_DRAFTER
 
-REVIEW = "review"
-MATCH_CLASSES = (3, 5, 9, 17)  # tokens of the shortest match of each class
 GUESSES = {MODEL_DRAFTER: 0.85, "lookup3": 0.5, "lookup5": 0.65, "lookup9": 0.8, "lookup17": 0.9}
 LENGTHS = (*range(1, 9), 10, 12, 16, 24, 32, 48, 64)  # in draft tokens; of others only a fixed one is weighed
-PROBE = 32  # rounds
+FIRST_LIMIT = 4  # tokens of a draft before any was timed
 FIRST_TIMES = 4  # tokens that go alone before anything is compared with them
-FIRST_REST, MAX_REST = 16, 256  # tokens
+MIN_REVIEWED = 16  # tokens
+REVIEW_SHARE = 0.02  # of the time
+MAX_SAVED = 8  # tokens that come alone in the time that is kept for further reviews
+USUAL_ANSWER = 256  # tokens, before any answer has ended
+NEWEST_ANSWER = 0.2  # weight of its length
 MIN_CHANCE = 0.02  # of being kept that a token must have to be weighed
-MARGIN = 1.02  # a draft must promise so much more than going on alone
-
-
-@dataclass(frozen=True, slots=True)
-class Choice:
-    """A source of drafts and a length. ALONE is one token without a draft; REVIEW has the draft model read what
-    it has not read, so that the next choice can be made.
-    """
-
-    source: str
-    length: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Situation:
-    """What a choice is made for: the depth of the context and the tokens that may still come; the match that a
-    lookup found and what it could propose at most; the longest draft of the draft model, 0 without one.
-    """
-
-    depth: int
-    left: int
-    match: int = 0
-    lookup: int = 0
-    model: int = 0
-
-
-def account_of(source: str, match: int) -> str:
-    """Return under which name drafts of a source are judged: lookups by the length of their match."""
-    if source != LOOKUP_DRAFTER:
-        return source
-    return LOOKUP_DRAFTER + str(
-        max(bound for bound in MATCH_CLASSES if bound <= max(match, MATCH_CLASSES[0]))
-    )
 
 
 @dataclass(slots=True)
@@ -74,68 +46,81 @@ class DraftPolicy:
     costs: CostModel = field(default_factory=CostModel)
     fixed: int | None = None
     acceptance: AcceptanceEstimate = field(default_factory=lambda: AcceptanceEstimate(GUESSES.__getitem__))
-    _rest: int = FIRST_REST  # the length of the next one
-    _resting: int = 0  # tokens that are still to come without the draft model
-    _rounds: int = 0
+    _alone: int = 0  # tokens since the draft model has read
+    _credit: float = 0.0  # seconds that a review may take
+    _usual: float = USUAL_ANSWER  # tokens of an answer
+    _first: int = 0  # tokens that were left at the first choice of this answer, and at the last one
+    _last: int = 0
 
     def begin(self) -> None:
         """Another request begins."""
-        self._rest, self._resting = FIRST_REST, 0
+        if self._first:
+            self._usual += NEWEST_ANSWER * (self._first - self._last - self._usual)
+        self._alone = self._first = 0
         self.acceptance.another_text()
 
     def choose(self, now: Situation) -> Choice:
         """Return how to go on."""
         times = self.costs.at(now.depth)
+        self._first, self._last = self._first or now.left, now.left
         if self.fixed is not None and now.model:
             return self._best(times, now, fixed=min(self.fixed, now.left))[0]
         if times.times(ALONE, 0) < FIRST_TIMES:
             return Choice(ALONE)
-        best, rate = self._best(times, replace(now, model=0) if self._resting else now)
-        pays = rate * times.seconds(ALONE, 0) > MARGIN
-        if self._resting:
-            self._resting -= 1
-            return best if pays else Choice(ALONE if self._resting or not now.model else REVIEW)
-        if pays:
-            return self._probe(best, now)
-        if now.model:
-            self._resting, self._rest = self._rest, min(2 * self._rest, MAX_REST)
-        return Choice(ALONE)
+        best, rate = self._best(times, now)
+        if rate * times.hoped(ALONE, 0) <= 1:
+            best = Choice(REVIEW, now.unread) if self._may_review(times, now) else Choice(ALONE)
+        self._alone = 0 if best.source in {MODEL_DRAFTER, REVIEW} else self._alone + 1
+        return best
+
+    def _may_review(self, times: RoundTimes, now: Situation) -> bool:
+        seconds = self._reading(times, now)
+        if not now.model or self._alone < MIN_REVIEWED or self._credit < seconds:
+            return False
+        self._credit = min(self._credit - seconds, MAX_SAVED * times.seconds(ALONE, 0))
+        return True
 
     def _best(self, times: RoundTimes, now: Situation, fixed: int | None = None) -> tuple[Choice, float]:
         """Return the draft with the best rate, and the rate in tokens per second; 0 if there is none."""
         best, highest = Choice(ALONE), 0.0
         for source, limit in ((MODEL_DRAFTER, fixed or now.model), (LOOKUP_DRAFTER, now.lookup)):
             weighed = (fixed,) if fixed and source == MODEL_DRAFTER else LENGTHS
+            reads = source == MODEL_DRAFTER and now.unread > MIN_REVIEWED and not fixed
+            seconds = times.seconds if reads else times.hoped
+            reading = self._reading(times, now) / max(1.0, min(now.left, self._usual)) if reads else 0.0
+            tried = LENGTHS[-1] if fixed else max(FIRST_LIMIT, 2 * times.nearest(source, LENGTHS[-1]))
+            chances = self.acceptance.chances(account_of(source, now.match), min(limit, now.left, tried))
             expected = 1.0
-            chances = self.acceptance.chances(account_of(source, now.match), min(limit, now.left))
             for length, chance in enumerate(chances, 1):
                 expected += chance
                 if chance < MIN_CHANCE and not fixed:
                     break
-                if length in weighed and expected > highest * (seconds := times.seconds(source, length)):
-                    best, highest = Choice(source, length), expected / seconds
+                if length in weighed:
+                    rate = 1 / (seconds(source, length) / expected + reading)
+                    if rate > highest:
+                        best, highest = Choice(source, length), rate
         return best, highest
 
-    def _probe(self, best: Choice, now: Situation) -> Choice:
-        self._rounds += 1
-        if self._rounds % PROBE:
-            return best
-        place = LENGTHS.index(best.length) + (1 if self._rounds % (2 * PROBE) else -1)
-        limit = min(now.lookup if best.source == LOOKUP_DRAFTER else now.model, now.left)
-        fits = 0 <= place < len(LENGTHS) and LENGTHS[place] <= limit
-        return Choice(best.source, LENGTHS[place]) if fits else best
+    def _reading(self, times: RoundTimes, now: Situation) -> float:
+        """Return how many seconds the draft model needs for what it has not read.
+
+        Of twice as much as was ever timed it is not known whether that takes as long or twice as long.
+        """
+        size = now.unread.bit_length()
+        nearest = times.nearest(REVIEW, size)
+        return times.seconds(REVIEW, nearest) * math.sqrt(2.0 ** (size - nearest)) if nearest else 0.0
 
     def judged(self, source: str, match: int, length: int, kept: int) -> None:
         """Of a draft so many tokens were kept: it was verified, or compared with what came without it."""
         self.acceptance.judged(account_of(source, match), length, kept)
-        if source == MODEL_DRAFTER and kept == length:
-            self._rest = FIRST_REST
 
     def would_have_kept(self, shares: Iterable[float]) -> None:
         """How likely each of some tokens, generated alone, was to be kept, had the draft model proposed it."""
         for share in shares:
-            self.acceptance.would_have_kept(MODEL_DRAFTER, share)
+            self.acceptance.judged(MODEL_DRAFTER, 1, share)
 
     def took(self, choice: Choice, depth: int, seconds: float) -> None:
-        """How long a choice took, until the next one could be made."""
-        self.costs.at(depth).add(choice.source, choice.length, seconds)
+        """How long a choice took, until the next one could be made; reading of the draft model is a REVIEW too."""
+        length = choice.length.bit_length() if choice.source == REVIEW else choice.length
+        self.costs.at(depth).add(choice.source, length, seconds)
+        self._credit += REVIEW_SHARE * seconds

@@ -17,9 +17,8 @@ import mlx.core as mx
 
 from draftd.engine.generation.batch_policy import BatchPolicy, Row
 from draftd.engine.generation.caches.ragged import RaggedBatch, RaggedRow
-from draftd.engine.generation.estimates import ALONE
+from draftd.engine.generation.choices import ALONE, Choice
 from draftd.engine.generation.parts import Deciding, Decision, Part, Pass, Ready
-from draftd.engine.generation.policy import Choice
 from draftd.engine.generation.turns import Pause
 
 Sequence_ = TypeVar("Sequence_", bound=Hashable)
