@@ -40,8 +40,12 @@ def test_the_agent_takes_the_place_of_the_command_with_all_that_it_needs(tmp_pat
             json.loads(json.loads(daemon.run("launch", "opencode").stdout)[1])["model"]
             == "speculative/one-fast"
         )
-        refused = daemon.run("launch", "codex")
-        assert (refused.returncode, "does not serve yet" in refused.stderr) == (1, True)
+        (programs / "codex").write_text(
+            f"#!{sys.executable}\nimport sys\nprint(sys.argv[1:3], sys.argv[-1])\n"
+        )
+        (programs / "codex").chmod(0o755)
+        led = daemon.run("launch", "codex", "--model", "max", "--", "exec")
+        assert led.stdout == "['-c', 'model=\"two-max\"'] exec\n"
         (programs / "claude").write_text(
             f'#!{sys.executable}\nimport os\nprint(os.environ["ANTHROPIC_MODEL"])\n'
         )

@@ -10,7 +10,7 @@ import typer
 
 from draftd.commands.opencode import offer_of
 from draftd.commands.shared import StateDir, complete_profile, make_client, resolve
-from draftd.ops.connect.launch import AGENTS, agent, environment, not_installed
+from draftd.ops.connect.launch import AGENTS, agent, environment, flags, not_installed
 from draftd.settings import load_settings
 
 
@@ -50,5 +50,6 @@ def launch(
         raise not_installed(chosen)
     key = load_settings(state_dir=state_dir).api_key
     secret = key.get_secret_value() if key else ""
-    env = environment(chosen, offer_of(client, needs_key=key is not None), begins_with, secret, os.environ)
-    os.execve(program, [program, *(arguments or ())], env)
+    offer = offer_of(client, needs_key=key is not None)
+    env = environment(chosen, offer, begins_with, secret, os.environ)
+    os.execve(program, [program, *flags(chosen, offer, begins_with), *(arguments or ())], env)

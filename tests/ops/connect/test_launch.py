@@ -6,8 +6,8 @@ import json
 
 import pytest
 
-from draftd.errors import ConfigError, DraftdError
-from draftd.ops.connect.launch import agent, environment, not_installed
+from draftd.errors import ConfigError
+from draftd.ops.connect.launch import agent, environment, flags, not_installed
 from draftd.ops.connect.offer import Offer, OfferedModel
 
 MODELS = [OfferedModel("one", 3, 32768), OfferedModel("two", 7, 32768)]
@@ -42,9 +42,21 @@ def test_claude_code_is_led_here_and_nowhere_else() -> None:
     }
 
 
-def test_an_agent_that_draftd_does_not_understand_is_refused_with_what_is_missing() -> None:
-    with pytest.raises(DraftdError, match="POST /v1/responses, which draftd does not serve yet"):
-        agent("codex")
+def test_codex_gets_its_settings_as_flags_and_the_key_in_its_variable() -> None:
+    offer = Offer(MODELS, "one", "http://127.0.0.1:1/v1", needs_key=True)
+    given = flags(agent("codex"), offer, "two")
+    assert given[::2] == ("-c",) * 7
+    assert set(given[1::2]) == {
+        'model="two"',
+        'model_provider="draftd"',
+        "model_context_window=32768",
+        'model_providers.draftd.name="draftd"',
+        'model_providers.draftd.base_url="http://127.0.0.1:1/v1"',
+        'model_providers.draftd.wire_api="responses"',
+        'model_providers.draftd.env_key="DRAFTD_API_KEY"',
+    }
+    assert environment(agent("codex"), offer, "two", "secret", {}) == {"DRAFTD_API_KEY": "secret"}
+    assert flags(agent("opencode"), offer, "two") == ()
 
 
 def test_an_unknown_agent_is_wrong_input() -> None:

@@ -92,15 +92,27 @@ def _claude(offer: Offer, key: str) -> str:
     return f"export {first} {second} \\\n  {' '.join(others)}\nclaude"
 
 
+_CODEX_PROVIDER = "model_providers.draftd"
+
+
+def codex_settings(offer: Offer, key: str) -> dict[str, str | int]:
+    """What Codex needs, by the names of its settings; a `key` that begins with `$` names a variable."""
+    provider = {"name": "draftd", "base_url": offer.base_url, "wire_api": "responses"}
+    if key.startswith("$"):
+        provider["env_key"] = key[1:]
+    return {
+        "model": offer.default,
+        "model_provider": "draftd",
+        "model_context_window": next(model.context for model in offer.models if model.name == offer.default),
+        **{f"{_CODEX_PROVIDER}.{name}": value for name, value in provider.items()},
+    }
+
+
 def _codex(offer: Offer, key: str) -> str:
-    context = next(model.context for model in offer.models if model.name == offer.default)
-    from_variable = f"env_key = {json.dumps(key[1:])}\n" if key.startswith("$") else ""
-    return (
-        f"# ~/.codex/config.toml\nmodel = {json.dumps(offer.default)}\n"
-        f'model_provider = "draftd"\nmodel_context_window = {context}\n\n'
-        f'[model_providers.draftd]\nname = "draftd"\nbase_url = {json.dumps(offer.base_url)}\n'
-        f'wire_api = "responses"\n{from_variable}'
-    ).rstrip()
+    lines = {name: f"{json.dumps(value)}" for name, value in codex_settings(offer, key).items()}
+    top = [f"{name} = {value}" for name, value in lines.items() if "." not in name]
+    inner = [f"{name.rpartition('.')[2]} = {value}" for name, value in lines.items() if "." in name]
+    return "\n".join(["# ~/.codex/config.toml", *top, "", f"[{_CODEX_PROVIDER}]", *inner])
 
 
 CLIENTS: Mapping[str, Render] = {

@@ -1,6 +1,7 @@
-"""Agents that can be started against the daemon, with all that they need in their environment. Pure.
+"""Agents that can be started against the daemon, with all that they need in their environment or as flags. Pure.
 
-Nothing is written to the user's own config: OpenCode takes a config from a variable, and merges it over the files.
+Nothing is written to the user's own config: OpenCode takes a config from a variable, and merges it over the files;
+Codex takes settings as flags.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 from draftd.errors import ConfigError, DraftdError
-from draftd.ops.connect.clients import claude_variables
+from draftd.ops.connect.clients import claude_variables, codex_settings
 from draftd.ops.connect.offer import KEY_VARIABLE, Offer
 from draftd.ops.connect.opencode import opencode_config
 
@@ -18,13 +19,15 @@ from draftd.ops.connect.opencode import opencode_config
 @dataclass(frozen=True, slots=True)
 class Agent:
     """An agent. `package` is its name at npm, `variables` make its environment from an offer and the daemon's key,
-    and `replaces` are variables of the user's own that would lead it elsewhere.
+    `flags` its first arguments from the offer, and `replaces` are variables of the user's own that would lead it
+    elsewhere.
     """
 
     program: str
     package: str
     variables: Callable[[Offer, str], Mapping[str, str]]
     replaces: frozenset[str] = frozenset()
+    flags: Callable[[Offer], tuple[str, ...]] = lambda _: ()
 
 
 def _opencode(offer: Offer, key: str) -> dict[str, str]:
@@ -32,22 +35,28 @@ def _opencode(offer: Offer, key: str) -> dict[str, str]:
     return config | ({KEY_VARIABLE: key} if offer.needs_key else {})
 
 
+def _codex_key(offer: Offer, key: str) -> dict[str, str]:
+    return {KEY_VARIABLE: key} if offer.needs_key else {}
+
+
+def _codex_flags(offer: Offer) -> tuple[str, ...]:
+    settings = codex_settings(offer, f"${KEY_VARIABLE}" if offer.needs_key else "")
+    return tuple(word for name, value in settings.items() for word in ("-c", f"{name}={json.dumps(value)}"))
+
+
 AGENTS: Mapping[str, Agent] = {
     "opencode": Agent("opencode", "opencode-ai", _opencode),
     "claude": Agent(
         "claude", "@anthropic-ai/claude-code", claude_variables, frozenset({"ANTHROPIC_API_KEY"})
     ),
+    "codex": Agent("codex", "@openai/codex", _codex_key, flags=_codex_flags),
 }
-# What an agent sends its requests to that draftd does not serve.
-MISSING: Mapping[str, str] = {"codex": "Codex sends POST /v1/responses, which draftd does not serve yet"}
 
 
 def agent(name: str) -> Agent:
-    """Raises ConfigError for a name that is not known, DraftdError for an agent that cannot talk to draftd."""
-    if name in MISSING:
-        raise DraftdError(MISSING[name])
+    """Raises ConfigError for a name that is not known."""
     if name not in AGENTS:
-        raise ConfigError(f"there is no agent '{name}' here; there are: {', '.join([*AGENTS, *MISSING])}")
+        raise ConfigError(f"there is no agent '{name}' here; there are: {', '.join(AGENTS)}")
     return AGENTS[name]
 
 
@@ -56,6 +65,11 @@ def not_installed(missing: Agent) -> DraftdError:
     return DraftdError(
         f"there is no {missing.program} on the PATH; 'npm install -g {missing.package}' installs it"
     )
+
+
+def flags(chosen: Agent, offer: Offer, model: str) -> tuple[str, ...]:
+    """The agent's first arguments. `model` is one of the offer's."""
+    return chosen.flags(replace(offer, default=model))
 
 
 def environment(chosen: Agent, offer: Offer, model: str, key: str, base: Mapping[str, str]) -> dict[str, str]:
