@@ -5,22 +5,20 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import shutil
-import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.harness import Served, serving
+from tests.agents import run_agent, scripted_model
+from tests.harness import Served
 
 INSTALLED = Path(__file__).parents[1] / "build" / "claude-code" / "node_modules" / ".bin" / "claude"
 CLAUDE = str(INSTALLED) if INSTALLED.exists() else shutil.which("claude")
-TOOL_CALLER = Path(__file__).with_name("tool_caller.py")
 LIMIT = 120.0  # seconds
 SWITCHES = (
     "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC",
@@ -61,37 +59,14 @@ class ClaudeCode:
             "CLAUDE_CODE_MAX_CONTEXT_TOKENS": "32768",
             **dict.fromkeys(SWITCHES, "1"),
         }
-        process = await asyncio.create_subprocess_exec(
-            CLAUDE,
-            "-p",
-            question,
-            *options,
-            cwd=self.project,
-            env=env,
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-        )
-        try:
-            async with asyncio.timeout(LIMIT):
-                said, complaint = await process.communicate()
-        finally:
-            if process.returncode is None:
-                process.kill()
-                await process.wait()
-        assert process.returncode == 0, said.decode() + complaint.decode()
-        return said.decode().strip()
+        said, _ = await run_agent(CLAUDE, "-p", question, *options, folder=self.project, env=env, limit=LIMIT)
+        return said.strip()
 
 
 @pytest.fixture
 async def scripted(tmp_path: Path) -> AsyncIterator[tuple[ClaudeCode, Path]]:
     """Claude Code with the scripted model, and the file of the requests that reached it."""
-    log = tmp_path / "requests"
-    command = [sys.executable, str(TOOL_CALLER), "--port", "{port}", "--log-requests", str(log)]
-    profile = f'model = "scripted"\ncommand = {json.dumps(command)}\n[limits]\nconcurrency = 2\n'
-    (tmp_path / "daemon").mkdir()
-    async with serving(tmp_path / "daemon", {"caller": profile}) as served:
-        log.write_text("")  # without the readiness check
+    async with scripted_model(tmp_path) as (served, log):
         yield ClaudeCode(tmp_path / "client", served), log
 
 

@@ -5,11 +5,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import shutil
-import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -18,11 +16,11 @@ import pytest
 
 from draftd.ops.connect.clients import client_settings
 from draftd.ops.connect.offer import Offer, OfferedModel
-from tests.harness import Served, serving
+from tests.agents import run_agent, scripted_model
+from tests.harness import Served
 
 INSTALLED = Path(__file__).parents[1] / "build" / "codex" / "node_modules" / ".bin" / "codex"
 CODEX = str(INSTALLED) if INSTALLED.exists() else shutil.which("codex")
-TOOL_CALLER = Path(__file__).with_name("tool_caller.py")
 LIMIT = 120.0  # seconds
 # The folder of a test is no sandbox's, and a test has none to give.
 OPTIONS = ("exec", "--json", "--skip-git-repo-check", "--sandbox", "danger-full-access")
@@ -49,36 +47,14 @@ class Codex:
         assert CODEX is not None
         home = str(self._home)
         env = {"PATH": os.environ["PATH"], "HOME": home, "CODEX_HOME": home, "TERM": "dumb"}
-        process = await asyncio.create_subprocess_exec(
-            CODEX,
-            *OPTIONS,
-            question,
-            cwd=self.project,
-            env=env,
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-        )
-        try:
-            async with asyncio.timeout(LIMIT):
-                said, complaint = await process.communicate()
-        finally:
-            if process.returncode is None:
-                process.kill()
-                await process.wait()
-        assert process.returncode == 0, said.decode() + complaint.decode()
-        return [json.loads(line) for line in said.decode().splitlines()]
+        said, _ = await run_agent(CODEX, *OPTIONS, question, folder=self.project, env=env, limit=LIMIT)
+        return [json.loads(line) for line in said.splitlines()]
 
 
 @pytest.fixture
 async def scripted(tmp_path: Path) -> AsyncIterator[tuple[Codex, Path]]:
     """Codex with the scripted model, and the file of the requests that reached it."""
-    log = tmp_path / "requests"
-    command = [sys.executable, str(TOOL_CALLER), "--port", "{port}", "--log-requests", str(log)]
-    profile = f'model = "scripted"\ncommand = {json.dumps(command)}\n[limits]\nconcurrency = 2\n'
-    (tmp_path / "daemon").mkdir()
-    async with serving(tmp_path / "daemon", {"caller": profile}) as served:
-        log.write_text("")  # without the readiness check
+    async with scripted_model(tmp_path) as (served, log):
         yield Codex(tmp_path / "client", served), log
 
 

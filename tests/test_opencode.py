@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import shutil
@@ -21,11 +20,11 @@ import pytest
 from draftd.demo import DRAFT, TARGET
 from draftd.ops.connect.offer import Offer, OfferedModel
 from draftd.ops.connect.opencode import change, opencode_config, write
+from tests.agents import TOOL_CALLER, run_agent, scripted_model
 from tests.harness import Served, serving
 
 INSTALLED = Path(__file__).parents[1] / "build" / "opencode" / "node_modules" / ".bin" / "opencode"
 OPENCODE = str(INSTALLED) if INSTALLED.exists() else shutil.which("opencode")
-TOOL_CALLER = Path(__file__).with_name("tool_caller.py")
 PRESETS = {"balanced": 5, "fast": 3, "max": 7}
 ASKED = tuple(PRESETS) if os.environ.get("ALL_PRESETS") else ("balanced",)
 SWITCHES = ("MODELS_FETCH", "AUTOUPDATE", "LSP_DOWNLOAD", "SHARE", "DEFAULT_PLUGINS")
@@ -66,27 +65,11 @@ class OpenCode:
             "OPENCODE_CONFIG": str(self._config),
             **{f"OPENCODE_DISABLE_{switch}": "1" for switch in SWITCHES},
         }
-        process = await asyncio.create_subprocess_exec(
-            OPENCODE,
-            "run",
-            *options,
-            question,
-            cwd=self.project,
-            env=env,
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
+        out, err = await run_agent(
+            OPENCODE, "run", *options, question, folder=self.project, env=env, limit=LIMIT
         )
-        try:
-            async with asyncio.timeout(LIMIT):
-                out, err = await process.communicate()
-        finally:
-            if process.returncode is None:
-                process.kill()
-                await process.wait()
-        assert process.returncode == 0, err.decode()
-        assert "Error" not in err.decode()
-        return out.decode().strip()
+        assert "Error" not in err
+        return out.strip()
 
 
 # --- tools, with a scripted model ---------------------------------------------------------------------------
@@ -95,12 +78,7 @@ class OpenCode:
 @pytest.fixture
 async def scripted(tmp_path: Path) -> AsyncIterator[tuple[OpenCode, Path]]:
     """OpenCode with the scripted model, and the file of the requests that reached it."""
-    log = tmp_path / "requests"
-    command = [sys.executable, str(TOOL_CALLER), "--port", "{port}", "--log-requests", str(log)]
-    profile = f'model = "scripted"\ncommand = {json.dumps(command)}\n[limits]\nconcurrency = 2\n'
-    (tmp_path / "daemon").mkdir()
-    async with serving(tmp_path / "daemon", {"caller": profile}) as served:
-        log.write_text("")  # without the readiness check
+    async with scripted_model(tmp_path) as (served, log):
         yield OpenCode(tmp_path / "client", served, [OfferedModel("caller", 0, 32768)]), log
 
 
@@ -149,19 +127,9 @@ async def test_it_is_launched_with_nothing_written(tmp_path: Path) -> None:
             "DRAFTD_STATE_DIR": str(served.daemon.settings.state_dir),
             **{f"OPENCODE_DISABLE_{switch}": "1" for switch in SWITCHES},
         }
-        words = ["-m", "draftd", "launch", "opencode", "--", "run", "Hello"]
-        process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            *words,
-            cwd=project,
-            env=env,
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-        )
-        async with asyncio.timeout(LIMIT):
-            out, err = await process.communicate()
-        assert (process.returncode, out.decode().strip()) == (0, "A title"), err.decode()
+        launch = [sys.executable, "-m", "draftd", "launch", "opencode", "--", "run", "Hello"]
+        out, _ = await run_agent(*launch, folder=project, env=env, limit=LIMIT)
+        assert out.strip() == "A title"
     assert not [file for file in home.rglob("opencode.json*") if "caller" in file.read_text()]
 
 
