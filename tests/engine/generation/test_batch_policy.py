@@ -62,7 +62,7 @@ def test_it_is_about_as_fast_as_the_best_length_and_never_slower_than_none(
 ) -> None:
     none, *others = (speed(machine, count, share, fixed=length, rounds=800) for length in (0, 1, 2, 3, 5, 8))
     ours = speed(machine, count, share)
-    assert ours >= 0.92 * max(none, *others)
+    assert ours >= 0.94 * max(none, *others)
     assert ours >= 0.97 * none
 
 

@@ -7,8 +7,9 @@ number of rows on a pass has no room for drafts. How long rounds take is learnt 
 come; how often tokens are kept is what each sequence's own policy knows. A fixed length is the longest here: where
 others wait, a draft must pay.
 
-What is uncertain is tried by two rules: a length that was never timed is hoped to take no longer than the next
-shorter one, and every PROBE rounds the neighbour of the best one is taken. After MAX_REST rounds without a draft
+What is uncertain is tried by three rules: a length that was never timed is hoped to take no longer than the next
+shorter one, a time is hoped to be shorter the longer ago it was taken, and every PROBE rounds the neighbour of the
+best length is taken. After MAX_REST rounds without a draft
 the draft model reads what it has not, to see what it would have proposed.
 """
 
@@ -22,7 +23,7 @@ from draftd.protocol import LOOKUP_DRAFTER, MODEL_DRAFTER
 
 PROBE = 32  # rounds
 MAX_REST = 256  # rounds
-MARGIN = 1.02  # a draft must promise so much more than going on alone
+MARGIN = 1.01  # a draft must promise so much more than going on alone
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +123,6 @@ class BatchPolicy:
 
 
 def _hoped(times: RoundTimes, source: str, length: int) -> float:
-    """Return how long a round takes, or the next shorter one that was timed if this one never was."""
+    """Return how long a round may take at best, or the next shorter one that was timed if this one never was."""
     timed = next((each for each in range(length, 0, -1) if times.times(source, each)), length)
-    return times.seconds(source, timed)
+    return times.hoped(source, timed) if times.times(source, timed) > 1 else times.seconds(source, timed)
