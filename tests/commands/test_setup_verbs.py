@@ -15,7 +15,7 @@ from draftd.commands import shared
 from draftd.errors import ConfigError, DraftdError, NotRunningError
 from draftd.instance import AGENT, Instance
 from draftd.settings import config_dir, load_settings
-from tests.ops.test_launchd import Launchctl, launchctl
+from tests.ops.test_launchctl import Launchctl, launchctl
 
 __all__ = ["launchctl"]  # a fixture
 

@@ -18,7 +18,7 @@ from draftd.console import out
 from draftd.errors import DraftdError, NotRunningError
 from draftd.hub import cache_dir
 from draftd.instance import find_daemon
-from draftd.ops import launchd
+from draftd.ops import launchctl, launchd
 from draftd.ops.mac_folders import guarded
 from draftd.profile_files import load_dir
 from draftd.profiles import select
@@ -59,12 +59,12 @@ def install(names: ProfileArguments = None, dry_run: DryRun = False) -> None:
     agent = _agent(settings, names, os.environ)
     plist = _rendered(agent)
     if dry_run:
-        _show(launchd.dry_run(agent, os.getuid()))
+        _show(launchctl.dry_run(agent, os.getuid()))
         return
     _only_on_a_mac()
     launchd.validate(plist, agent.plist)
     _no_other(settings)
-    launchd.install(agent, plist, os.getuid())
+    launchctl.install(agent, plist, os.getuid())
     out.say(f"{agent.plist} is installed and runs")
     if paths := guarded(_paths(settings, agent), Path.home()):
         out.say(GUARDED.format(paths=", ".join(map(str, paths)), program=agent.program[0]), style="yellow")
@@ -79,10 +79,10 @@ def uninstall(dry_run: DryRun = False) -> None:
     """
     agent = _agent(load_settings())
     if dry_run:
-        _show(launchd.dry_uninstall(agent, os.getuid()))
+        _show(launchctl.dry_uninstall(agent, os.getuid()))
         return
     _only_on_a_mac()
-    done = launchd.uninstall(agent, os.getuid())
+    done = launchctl.uninstall(agent, os.getuid())
     out.say("the agent is gone" if done else "there was no agent")
 
 
@@ -93,7 +93,7 @@ def status() -> None:
     Example: draftd launchd status
     """
     _only_on_a_mac()
-    for key, value in launchd.status(os.getuid()).items():
+    for key, value in launchctl.status(os.getuid()).items():
         out.say(f"{key}: {value}")
 
 
