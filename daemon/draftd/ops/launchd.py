@@ -8,13 +8,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from math import ceil
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from xml.parsers.expat import ExpatError
 
 from draftd.errors import ConfigError, Problem
-from draftd.instance import AGENT
+from draftd.instance import agent_label
 
-LABEL = AGENT
+TEMPLATE = "dev.draftd.plist"
+Session = Literal["Aqua", "Background"]  # at the screen, or without one
 SECRET = "DRAFTD_API_KEY"  # noqa: S105 - the name of a variable; `launchctl print` would show its value
 PATH_VARIABLES = {
     "DRAFTD_CONFIG",
@@ -29,6 +30,7 @@ PATH_VARIABLES = {
     "XDG_STATE_HOME",
 }
 PROXIES = {"HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"}  # in either case
+APPLE_BREW, INTEL_BREW = "/opt/homebrew/bin", "/usr/local/bin"
 SLACK = 20  # seconds between the daemon's own longest stop and launchd's SIGKILL
 
 
@@ -47,7 +49,7 @@ class Agent:
     @property
     def plist(self) -> Path:
         """Where launchd looks for it."""
-        return self.home / "Library" / "LaunchAgents" / f"{LABEL}.plist"
+        return self.home / "Library" / "LaunchAgents" / f"{agent_label()}.plist"
 
     @property
     def log_dir(self) -> Path:
@@ -103,30 +105,37 @@ def environment(environ: Mapping[str, str]) -> dict[str, str]:
 def installed_state_dir(home: Path) -> Path | None:
     """The state folder of the agent that is installed; None if there is none, or it does not say."""
     try:
-        job = plistlib.loads((home / "Library" / "LaunchAgents" / f"{LABEL}.plist").read_bytes())
+        job = plistlib.loads((home / "Library" / "LaunchAgents" / f"{agent_label()}.plist").read_bytes())
         return Path(job["EnvironmentVariables"]["DRAFTD_STATE_DIR"])
     except (OSError, ValueError, plistlib.InvalidFileException, ExpatError, KeyError, TypeError):
         return None
 
 
-def render(template: bytes, agent: Agent) -> bytes:
+def render(template: bytes, agent: Agent, session: Session) -> bytes:
     """The plist. Raises ConfigError if the template is not a plist, or has no place for what must go in."""
     try:
         job = plistlib.loads(template)
-        job["Label"] = LABEL
+        job["Label"] = agent_label()
+        job["LimitLoadToSessionType"] = session
         job["ProgramArguments"] = [*agent.program, "up", "--plain", *agent.words]
         job["ExitTimeOut"] = agent.exit_timeout
         given = {"DRAFTD_LOG_FILE": str(agent.log), **agent.environment}
-        paths = (
-            *given.get("PATH", "").split(os.pathsep),
-            *job["EnvironmentVariables"]["PATH"].split(os.pathsep),
-        )
-        given["PATH"] = os.pathsep.join(dict.fromkeys(filter(None, paths)))
+        given["PATH"] = _search_path(given.get("PATH", ""), job["EnvironmentVariables"]["PATH"])
         job["EnvironmentVariables"] |= given
         job["StandardOutPath"] = job["StandardErrorPath"] = str(agent.early_log)
     except (plistlib.InvalidFileException, ExpatError, KeyError, TypeError) as error:
         raise ConfigError(f"the template of the launchd agent is not valid: {error!r}") from error
     return plistlib.dumps(job, sort_keys=False)
+
+
+def _search_path(own: str, usual: str) -> str:
+    """The user's folders of programs, then the usual ones; Homebrew's for Apple silicon before that for Intel."""
+    folders = list(dict.fromkeys(filter(None, (*own.split(os.pathsep), *usual.split(os.pathsep)))))
+    if APPLE_BREW in folders and INTEL_BREW in folders:
+        first = min(folders.index(APPLE_BREW), folders.index(INTEL_BREW))
+        folders.remove(APPLE_BREW)
+        folders.insert(first, APPLE_BREW)
+    return os.pathsep.join(folders)
 
 
 def validate(plist: bytes, file: Path) -> None:
