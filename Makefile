@@ -7,7 +7,7 @@ PINS := -c .ci/constraints.txt
 # Compiled tests are kept: a run that compiles them all, once in each process, takes twice as long.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test quick check faults soak recovery perf opencode opencode-installed claude-code claude-code-installed codex codex-installed format clean
+.PHONY: demo test quick check faults soak recovery perf mac-check opencode opencode-installed claude-code claude-code-installed codex codex-installed format clean
 
 demo: .venv/demo-ready
 	$(BIN)/draftd up --demo
@@ -40,6 +40,10 @@ recovery: .venv/test-ready
 # What the proxy costs, beside nginx.
 perf: .venv/test-ready
 	$(BIN)/python -m tests.perf
+
+# Minutes on any Mac: what cannot be seen anywhere else, as one table to paste into a report.
+mac-check: .venv/demo-ready
+	$(BIN)/python -m tests.mac_check
 
 # The real OpenCode (350 MB from npm) with each of the three presets, and its tools.
 opencode: .venv/test-ready opencode-installed
