@@ -50,7 +50,9 @@ def install(site: Site) -> str:
     shells.write(LENGTH)
     site.draftd("launchd", "install", env=shells.installing)
     took = until(lambda: _ready(site), READY_LIMIT, "the agent's worker ready")
-    site.kept("launchctl-print-agent", "launchctl", "print", f"{domain}/{site.label}")
+    printed = site.kept("launchctl-print-agent", "launchctl", "print", f"{domain}/{site.label}")
+    if "state = running" not in printed:
+        raise FailedError(f"launchctl says of {site.label}: {printed[:300]}")
     facts = site.draftd("launchd", "status", env=shells.other)
     if f"domain: {domain}" not in facts or f"pid: {_status(site)['pid']}" not in facts:
         raise FailedError(f"'draftd launchd status' says: {facts}")
