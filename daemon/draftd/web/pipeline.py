@@ -24,7 +24,7 @@ from draftd.web.dialects import messages_errors
 from draftd.web.error_bodies import error_body, error_event, error_headers, status_of
 from draftd.web.guard import Guard
 from draftd.web.proxy import Proxy
-from draftd.web.routed_request import Dialect
+from draftd.web.router import Dialect
 from draftd.web.translation import translated
 
 log = structlog.get_logger("web")
