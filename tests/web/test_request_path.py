@@ -19,7 +19,7 @@ WAY = (
     "profiles.py", "web/dialects/field_table.py", "web/chat_messages.py", "web/dialects/fields.py",
     "workers/supervisor.py", "web/admission.py", "telemetry/metrics.py", "telemetry/instruments.py",
     "workers/worker.py", "workers/usage.py", "sharing.py", "web/worker_http.py", "web/answer.py",
-    "web/tool_calls.py", "web/answer_stream.py", "web/answer_models.py", "web/worker_errors.py",
+    "web/answer_stream.py", "web/answer_models.py",
 )  # fmt: skip
 
 
