@@ -21,6 +21,9 @@ def _message(message: Any, place: str, foreign: bool) -> dict[str, Any]:
     if not isinstance(message, dict) or not isinstance(message.get("role"), str):
         raise RequestError(400, f"{place} must be an object with a role", param=place)
     made = MESSAGE.checked(message, f"{place}.", foreign=foreign)
+    if made["role"] == "function":
+        text = f"{place}.role must be tool for what a function returned: function is the older name"
+        raise RequestError(400, text, param=f"{place}.role")
     if made["role"] == "developer":  # the newer name of `system`, unknown to chat templates
         made["role"] = "system"
     content = made.get("content")

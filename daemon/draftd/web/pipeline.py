@@ -25,7 +25,7 @@ from draftd.web.error_bodies import error_body, error_event, error_headers, stat
 from draftd.web.guard import Guard
 from draftd.web.proxy import Proxy
 from draftd.web.router import Dialect
-from draftd.web.translation import translated
+from draftd.web.translation import TRANSLATED
 
 log = structlog.get_logger("web")
 COMPLETIONS: Mapping[str, Dialect] = {
@@ -79,7 +79,8 @@ class Pipeline:
     def complete(self, exchange: ClientExchange) -> Awaitable[None]:
         """Handle a request for a completion."""
         dialect = COMPLETIONS[exchange.head.path]
-        return self._proxy.handle(translated(exchange, dialect), dialect)
+        translated = TRANSLATED.get(dialect)
+        return self._proxy.handle(translated(exchange) if translated else exchange, dialect)
 
     async def run(self, exchange: Exchange, handle: Callable[[Exchange], Awaitable[None]]) -> None:
         """Answer one request by `handle`, which may raise.

@@ -207,7 +207,7 @@ class Proxy:
 
     def _headers(self, call: Call) -> dict[str, str]:
         """What the engine has to know beside the body."""
-        shared = {PROFILE_HEADER: call.name} if self._supervisor.shares_with(call.name) else {}
+        shared = {PROFILE_HEADER: call.name} if self._supervisor.is_shared(call.name) else {}
         return {**shared, **call.forward.headers}
 
     async def _take_answer(self, connection: WorkerConnection, lease: Lease, call: Call) -> bytes:

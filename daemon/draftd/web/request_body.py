@@ -54,7 +54,7 @@ def parse_body(raw: bytes) -> dict[str, Any]:
     """The JSON object of a request. Raises RequestError (400) for anything else, without quoting it."""
     try:
         body = json_codec.strictly(raw)
-    except (ValueError, RecursionError) as error:
+    except (*json_codec.FAULTS, RecursionError) as error:
         raise RequestError(400, f"the body {_fault(raw)}") from error
     if not isinstance(body, dict):
         raise RequestError(400, "the body must be a JSON object")

@@ -137,17 +137,12 @@ class CountExchange(Translated):
         )
 
 
-_EXCHANGES: Mapping[Dialect, type[Translated]] = {
+# The exchange that the proxy gets in place of a client's own; it gets that where a dialect does not stand here.
+TRANSLATED: Mapping[Dialect, type[Translated]] = {
     "messages": MessagesExchange,
     "count_tokens": CountExchange,
     "responses": ResponsesExchange,
 }
-
-
-def translated(exchange: ClientExchange, dialect: Dialect) -> ClientExchange:
-    """The exchange as the proxy is to have it: the client's own where nothing has to be translated."""
-    made = _EXCHANGES.get(dialect)
-    return exchange if made is None else made(exchange)
 
 
 def _sent(events: Iterable[Event]) -> bytes:
