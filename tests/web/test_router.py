@@ -1,10 +1,15 @@
-"""Router: which profile a request's `model` means."""
+"""Router: which profile a request's `model` means, and what becomes of a body by it."""
+
+import json
+from typing import Any
 
 import pytest
 
 from draftd.errors import RequestError
 from draftd.profiles import Profile, ProfileSet
-from draftd.web.router import RoutingTable
+from draftd.web.request_body import prepare
+from draftd.web.router import Refused, Routed, RoutingTable, route
+from tests.harness import chat
 from tests.web.given import profile, refused
 
 FAST = profile("fast", aliases=["gpt-4o", "speculative/odd"], autostart=False)
@@ -79,3 +84,50 @@ def test_a_huge_name_is_quoted_short() -> None:
         router(FAST).resolve("x" * 1_000_000)
     assert "x" * 100 in str(caught.value)
     assert len(str(caught.value)) < 200
+
+
+SMALL = profile("small", system_prompt="house", aliases=["tiny"])
+OTHER = profile("other", command=["server", "{port}"])
+TABLE = RoutingTable(ProfileSet({"small": SMALL, "other": OTHER}, {"house": "Be brief."}), "small")
+
+
+@pytest.mark.parametrize(
+    ("asked", "name", "upstream", "client_model"),
+    [
+        ({"model": "small"}, "small", "default_model", "small"),
+        ({"model": "tiny"}, "small", "default_model", "tiny"),
+        ({}, "small", "default_model", "small"),
+        ({"model": "other"}, "other", "org/model", "other"),
+    ],
+)
+def test_a_body_is_made_into_the_request_of_the_profile_that_it_names(
+    asked: dict[str, Any], name: str, upstream: str, client_model: str
+) -> None:
+    body = chat("hi", **asked)
+    prompt = "Be brief." if name == "small" else ""
+    expected = prepare(
+        body, "chat.completions", TABLE.profiles.profiles[name], prompt, upstream, client_model
+    )
+    assert route(json.dumps(body).encode(), "chat.completions", TABLE) == Routed(name, expected)
+
+
+@pytest.mark.parametrize(
+    ("body", "name", "status"),
+    [
+        ({"model": "nobody"}, None, 404),
+        ({"model": "small"}, "small", 400),
+        ({"model": "other", "messages": 5}, "other", 400),
+    ],
+)
+def test_a_refusal_says_whose_request_it_was_if_that_is_known(
+    body: dict[str, Any], name: str | None, status: int
+) -> None:
+    found = route(json.dumps(body).encode(), "chat.completions", TABLE)
+    assert isinstance(found, Refused)
+    assert (found.profile, found.error.status) == (name, status)
+
+
+def test_what_is_not_json_is_refused() -> None:
+    found = route(b"{", "chat.completions", TABLE)
+    assert isinstance(found, Refused)
+    assert (found.profile, found.error.status) == (None, 400)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping
 
-from draftd.web.routed_request import Dialect
+from draftd.web.router import Dialect
 
 COMPLETIONS: Mapping[str, Dialect] = {
     "/v1/chat/completions": "chat.completions",

@@ -19,7 +19,7 @@ from draftd.web.addresses import COMPLETIONS, meant, nearest
 from draftd.web.client import JSON, MAX_HEADERS, STREAM_HEADERS, ClientExchange, Limits, RequestHead
 from draftd.web.error_bodies import error_body
 from draftd.web.pipeline import Pipeline, identity, too_large
-from draftd.web.routed_request import Dialect
+from draftd.web.router import Dialect
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 MAX_LINE = 8190  # bytes of a request line

@@ -110,6 +110,13 @@ def _finite(digits: str) -> float | None:
     return number if math.isfinite(number) else None
 
 
+def is_error(body: dict[str, Any]) -> bool:
+    """Whether an error stands in place of an answer, or of a chunk of one."""
+    if body.get("error") or body.get("object") == "error":
+        return True
+    return body.get("choices") is None and not body.keys().isdisjoint({"detail", "message"})
+
+
 def checked(chunk: dict[str, Any]) -> list[tuple[dict[str, Any], Choice]]:
     """The choices of a chunk as they came, each with its model. Raises BrokenAnswerError.
 

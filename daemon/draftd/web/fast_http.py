@@ -19,7 +19,7 @@ from email.utils import formatdate
 from http.client import responses
 from typing import cast
 
-from draftd.web.addresses import meant
+from draftd.web.addresses import COMPLETIONS, meant
 from draftd.web.client import JSON, MAX_HEADERS, STREAM_HEADERS, ClientExchange, Limits, RequestHead
 from draftd.web.pipeline import Pipeline
 
@@ -52,7 +52,8 @@ def read_head(data: bytes | bytearray) -> tuple[RequestHead, int] | None:
     if not plain or headers.get("Connection", "keep-alive").lower() != "keep-alive":
         return None
     path = match[1].decode("ascii")
-    return RequestHead("POST", path, meant(path), headers, int(length)), match.end()
+    address = path if path in COMPLETIONS else meant(path)
+    return RequestHead("POST", path, address, headers, int(length)), match.end()
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,6 @@ from draftd.errors import DraftdError, RequestError
 from draftd.telemetry.metrics import CLIENT_LEFT, Metrics
 from draftd.web.addresses import COMPLETIONS, MODELS
 from draftd.web.client import ClientExchange, Limits, RequestHead
-from draftd.web.cors import answer_headers, is_preflight
 from draftd.web.dialects import messages_errors
 from draftd.web.error_bodies import error_body, error_event, error_headers, status_of
 from draftd.web.guard import Guard
@@ -68,7 +67,7 @@ class Pipeline:
 
     def is_preflight(self, head: RequestHead) -> bool:
         """Whether a browser asks what a page may send: the headers that every answer has are all that it wants."""
-        return is_preflight(head.method, head.headers, self._guard.origins)
+        return self._guard.is_preflight(head.method, head.headers)
 
     def complete(self, exchange: ClientExchange) -> Awaitable[None]:
         """Handle a request for a completion."""
@@ -82,7 +81,7 @@ class Pipeline:
         """
         began = time.monotonic()
         head = exchange.head
-        exchange.headers |= identity() | answer_headers(head.method, head.headers, self._guard.origins)
+        exchange.headers |= identity() | self._guard.answer_headers(head.method, head.headers)
         if _speaks_messages(head):  # where Anthropic's clients look for it
             exchange.headers["request-id"] = exchange.headers[REQUEST_ID]
         status = CLIENT_LEFT
