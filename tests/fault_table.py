@@ -90,6 +90,10 @@ FAULTS = {
     76: ("a Host that only begins as ours", "403; several of one header that lets in: 400"),
     77: ("HTTP/2.0 lines, 9 KB of cookies, garbage", "505, 431 with the reason; who came before is answered"),
     78: ("shutdown while clients wait", "503 `stopping` with Retry-After; a cut stream says so too"),
+    120: (
+        "an address typed with /v1 twice, without it, with // or / behind",
+        "taken for what it can only mean",
+    ),
 }
 
 

@@ -202,7 +202,7 @@ def test_json_is_taken(kind: str) -> None:
     guard().check("POST", CHAT, {**LOCAL, "Content-Type": kind})
 
 
-@pytest.mark.parametrize("path", [CHAT, "/v1/completions", "/chat/completions"])
+@pytest.mark.parametrize("path", [CHAT, "/v1/completions", "/v1/messages"])
 @pytest.mark.parametrize(
     "kind",
     ["", "text/plain", "application/x-www-form-urlencoded", "multipart/form-data", "application/jsonx"],

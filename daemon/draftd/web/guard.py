@@ -47,7 +47,7 @@ class Guard:
         self._check_token(headers)
         # A form or text/plain can be posted by any page without asking the browser first.
         kind = headers.get("Content-Type", "").partition(";")[0].strip().lower()
-        if method == "POST" and path.startswith(("/v1/", "/chat/")) and kind != "application/json":
+        if method == "POST" and path.startswith("/v1/") and kind != "application/json":
             raise RequestError(415, "send the body with 'Content-Type: application/json'")
 
     def is_preflight(self, method: str, headers: Mapping[str, str]) -> bool:
