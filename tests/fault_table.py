@@ -90,6 +90,15 @@ FAULTS = {
     76: ("a Host that only begins as ours", "403; several of one header that lets in: 400"),
     77: ("HTTP/2.0 lines, 9 KB of cookies, garbage", "505, 431 with the reason; who came before is answered"),
     78: ("shutdown while clients wait", "503 `stopping` with Retry-After; a cut stream says so too"),
+    100: (
+        "a GPU's memory, which no resident size has",
+        "the footprint is asked for, for foreign servers too",
+    ),
+    101: ("memory gets short", "known by the system's own pressure, and told; never by what is free"),
+    102: (
+        "several workers wire the GPU's memory",
+        "all together never more than it may have; each is told its part",
+    ),
 }
 
 
