@@ -99,6 +99,7 @@ FAULTS = {
         "several workers wire the GPU's memory",
         "all together never more than it may have; each is told its part",
     ),
+    103: ("more starts than fits in memory", "the default profile's worker alone, and why, in GB"),
 }
 
 

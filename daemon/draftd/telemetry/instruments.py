@@ -23,7 +23,7 @@ Instrument = TypeVar("Instrument", Counter, Histogram)
 
 
 class Instruments:
-    """All have `profile` as their first label, except those of the spare and the machine. The `_unknown` series exist
+    """All but those of the spare and the machine have `profile` as their first label. The `_unknown` series exist
     from the start.
     """
 
