@@ -94,6 +94,16 @@ FAULTS = {
         "an address typed with /v1 twice, without it, with // or / behind",
         "taken for what it can only mean",
     ),
+    100: (
+        "a GPU's memory, which no resident size has",
+        "the footprint is asked for, for foreign servers too",
+    ),
+    101: ("memory gets short", "known by the system's own pressure, and told; never by what is free"),
+    102: (
+        "several workers wire the GPU's memory",
+        "all together never more than it may have; each is told its part",
+    ),
+    103: ("more starts than fits in memory", "the default profile's worker alone, and why, in GB"),
 }
 
 
