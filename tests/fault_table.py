@@ -93,6 +93,20 @@ FAULTS = {
     111: ("no session at the Mac's screen", "the agent runs in the user's own domain, and says so"),
     112: ("an agent beside another daemon", "waits quietly until that has ended; launchd does not spin"),
     78: ("shutdown while clients wait", "503 `stopping` with Retry-After; a cut stream says so too"),
+    120: (
+        "an address typed with /v1 twice, without it, with // or / behind",
+        "taken for what it can only mean",
+    ),
+    100: (
+        "a GPU's memory, which no resident size has",
+        "the footprint is asked for, for foreign servers too",
+    ),
+    101: ("memory gets short", "known by the system's own pressure, and told; never by what is free"),
+    102: (
+        "several workers wire the GPU's memory",
+        "all together never more than it may have; each is told its part",
+    ),
+    103: ("more starts than fits in memory", "the default profile's worker alone, and why, in GB"),
 }
 
 

@@ -22,6 +22,7 @@ import structlog
 from draftd import __version__
 from draftd.errors import ConfigError
 from draftd.instance import LOGS, Instance
+from draftd.machine_memory import memory_share
 from draftd.profile_files import fingerprint
 from draftd.profiles import ProfileSet
 from draftd.settings import Settings
@@ -49,6 +50,7 @@ from draftd.web.pipeline import Pipeline
 from draftd.web.proxy import Proxy
 from draftd.web.router import Router
 from draftd.web.status_report import StatusReport
+from draftd.workers.memory_book import MemoryBook
 from draftd.workers.resources import LoadGate, PortBook
 from draftd.workers.services import Services
 from draftd.workers.supervisor import Supervisor
@@ -73,7 +75,8 @@ async def run(settings: Settings, load: Load, beside: Beside, *, watched: tuple[
         session = await stack.enter_async_context(_worker_session())
         tasks = asyncio.TaskGroup()
         known = fingerprint(watched)
-        daemon = Daemon(settings, load, session, tasks)
+        share = await asyncio.to_thread(memory_share)
+        daemon = Daemon(settings, load, session, tasks, share)
         stack.callback(daemon.sink.close)
         stack.push_async_callback(daemon.bodies.close)
         await stack.enter_async_context(tasks)
@@ -98,10 +101,18 @@ async def run(settings: Settings, load: Load, beside: Beside, *, watched: tuple[
 
 
 class Daemon:
-    """All parts of a daemon, and what they have to do with each other. Made by `run`; `tasks` runs the workers."""
+    """All parts of a daemon, and what they have to do with each other. Made by `run`; `tasks` runs the workers.
+
+    `memory_share`: bytes that all workers together may take.
+    """
 
     def __init__(
-        self, settings: Settings, load: Load, session: aiohttp.ClientSession, tasks: asyncio.TaskGroup
+        self,
+        settings: Settings,
+        load: Load,
+        session: aiohttp.ClientSession,
+        tasks: asyncio.TaskGroup,
+        memory_share: int,
     ) -> None:
         self.settings = settings
         self._load = load
@@ -118,7 +129,8 @@ class Daemon:
         )
         loads = LoadGate(settings.max_loads)
         self.starter = Starter(loads, self._on_change)
-        self.supervisor = Supervisor(self._services(session, loads), tasks, share=settings.share_engine)
+        services = self._services(session, loads, MemoryBook(memory_share))
+        self.supervisor = Supervisor(services, tasks, share=settings.share_engine)
         self.router = Router(load(), settings.default_profile)
         self.bodies = BodyReader()
         self.proxy = Proxy(
@@ -136,17 +148,19 @@ class Daemon:
             metrics=self.metrics,
             starter=self.starter,
             started=time.time(),
+            memory_share=memory_share,
         )
         self.feed = LiveFeed(self.report.live, self.sink.log, self._news)
         self.listener = self._listener()
-        self.metrics.bind(self.report.samples, self.report.spare_memory)
+        self.metrics.bind(self.report.samples, self.report.spare_memory, self.report.pressure)
 
-    def _services(self, session: aiohttp.ClientSession, loads: LoadGate) -> Services:
+    def _services(self, session: aiohttp.ClientSession, loads: LoadGate, memory: MemoryBook) -> Services:
         ports = PortBook(self.settings.base_port)
         ports.reserve("", self.settings.port)  # the proxy's own
         return Services(
             ports=ports,
             loads=loads,
+            memory=memory,
             starter=self.starter,
             session=session,
             base_env=os.environ,

@@ -73,6 +73,11 @@ class Settings(BaseSettings):
     default_profile: str = Field(
         "qwen2.5-3b-speculative-balanced", description="profile that answers a request without a model"
     )
+    start: Literal["auto", "all", "default"] = Field(
+        "auto",
+        description="workers that start with the daemon, of those that may: `auto`: all if they fit comfortably, "
+        "else the default profile's",
+    )
     max_loads: int = Field(1, ge=1, description="workers that may load their models at the same time")
     share_engine: bool = Field(
         False,

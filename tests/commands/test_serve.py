@@ -8,15 +8,17 @@ import subprocess
 import sys
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
 from draftd.commands import serve
-from draftd.commands.serve import _demo_loader, what_sharing_saves
+from draftd.commands.serve import _demo_loader, _loader, what_sharing_saves
 from draftd.demo import DRAFT, TARGET
 from draftd.errors import ConfigError
 from draftd.instance import AGENT, Instance
 from draftd.profiles import Profile
+from draftd.settings import Settings
 from tests.harness import fake, free_ports
 from tests.test_cli import DRAFTD, LIMIT
 
@@ -172,3 +174,18 @@ def test_the_demo_has_the_presets_and_no_other_shipped_profile() -> None:
     assert list(profiles) == presets
     assert {profile.models for profile in profiles.values()} == {(str(TARGET), str(DRAFT))}
     assert list(_demo_loader(["fast"])().profiles) == [presets[2]]
+
+
+@pytest.mark.fault(103)
+@pytest.mark.parametrize(
+    ("names", "start", "starting"),
+    [([], "auto", ["b"]), ([], "all", ["a", "b", "c"]), (["a", "c"], "auto", ["a", "c"])],
+)
+def test_whoever_names_profiles_has_them_all_started(
+    tmp_path: Path, names: list[str], start: Literal["auto", "all"], starting: list[str]
+) -> None:
+    for name in "abc":
+        (tmp_path / f"{name}.toml").write_text('model = "org/nowhere"\n')
+    settings = Settings(profiles=tmp_path, default_profile="b", start=start)
+    profiles = _loader(settings, names)().profiles
+    assert [name for name, profile in profiles.items() if profile.autostart] == starting

@@ -10,8 +10,10 @@ from dataclasses import dataclass, field
 from typing import Any, cast
 from unittest.mock import patch
 
+from draftd.protocol import MemoryShare
 from draftd.workers import process, worker
 from draftd.workers.health import Watched
+from draftd.workers.memory_book import MemoryBook
 from draftd.workers.resources import LoadGate, PortBook
 from draftd.workers.services import Services
 from draftd.workers.states import Event
@@ -41,6 +43,7 @@ class World:
         self.services = Services(
             ports=self.ports,
             loads=self.gate,
+            memory=MemoryBook(10 * 10**9),
             starter=Starter(self.gate, lambda: None),
             session=cast(Any, None),
             base_env={"HOME": "/nowhere"},
@@ -96,6 +99,7 @@ class Child:
     pid: int = 0
     exit_code: int | None = None
     heard: list[str] = field(default_factory=list)  # the signals and the close
+    shares: list[MemoryShare] = field(default_factory=list)
 
     @property
     def alive(self) -> bool:
@@ -104,6 +108,9 @@ class Child:
     @property
     def secret(self) -> str:
         return f"secret {self.pid}" if self.on_record else ""
+
+    def limit_memory(self, share: MemoryShare) -> None:
+        self.shares.append(share)
 
     def terminate(self) -> None:
         self.heard.append("term")

@@ -150,12 +150,12 @@ def _signs(child: Watched) -> Signs | None:
     try:
         family = members(child.pid, family=child.family)
         times = [member.cpu_times() for member in family]
-        resident = sum(member.memory_info().rss for member in family)
+        used = sum(memory.used_by(member) for member in family)
         talks = any(_talks(member) for member in family)
     except (psutil.Error, OSError):
         return None
     work = sum(one.user + one.system for one in times)
-    return Signs(resident, work, child.output, child.status, talks)
+    return Signs(used, work, child.output, child.status, talks)
 
 
 def _talks(process: psutil.Process) -> bool:

@@ -28,7 +28,7 @@ from typing import cast
 import psutil
 import structlog
 
-from draftd.protocol import CHANNEL_VARIABLE, LIFELINE_VARIABLE
+from draftd.protocol import CHANNEL_VARIABLE, LIFELINE_VARIABLE, MemoryShare
 from draftd.workers.channel import Channel, OnRecord
 
 log = structlog.get_logger("worker")
@@ -137,6 +137,11 @@ class Child:
         self._on_exit = on_exit
         if self._channel is not None:
             self._channel.on_record = on_record
+
+    def limit_memory(self, share: MemoryShare) -> None:
+        """Tell an engine what it may take; other commands are told nothing."""
+        if self._channel is not None:
+            self._channel.send(share.line())
 
     def terminate(self) -> None:
         """SIGTERM to the group, and SIGCONT, without which a stopped process would not hear it."""

@@ -131,7 +131,7 @@ class SpareChild:
 
     def status(self) -> SpareStatus:
         """The spare now."""
-        return SpareStatus(self.pid, self.warm, memory.resident(self.pid, family=False))
+        return SpareStatus(self.pid, self.warm, memory.footprint(self.pid, family=False))
 
     async def until_warm(self) -> None:
         """Return when it has imported everything, or has ended."""

@@ -171,6 +171,7 @@ class Worker:
             if self._child is not None:  # cancelled: leave nothing behind
                 self._child.kill_group()
                 self._child.close()
+            self._services.memory.release(self)
             self._services.loads.release(self._ticket)
             self._services.ports.release(self)
 
@@ -280,6 +281,8 @@ class Worker:
             self._last_exit = LastExit(None, f"the worker could not be started: {error}", time.time(), ())
             post(SpawnFailed("spawn"))
             return
+        with contained(self.name):
+            self._services.share_memory(self, self.profile, self._child)
         watched.pid = self._child.pid
         watched.headers = {SECRET_HEADER: self._child.secret} if self._child.secret else {}
         watching = watch(watched, self._services.session, post)
@@ -304,6 +307,7 @@ class Worker:
         assert self._monitor is not None, "it comes with the child"
         self._child_number += 1  # what was said about it and is still in the inbox is void
         self._monitor.cancel()
+        self._services.memory.release(self)
         child.close()
         fault = gpu_fault(watched.said)
         ours = [fault.words] if fault else []
