@@ -93,6 +93,8 @@ clean:
 .venv/python-ready:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "draftd needs Python 3.11 or newer; 'make PYTHON=/path/to/python3.12 $(MAKECMDGOALS)' chooses one"; exit 1; }
+	@$(PYTHON) -c 'import platform, sys; sys.exit(sys.platform == "darwin" and platform.machine() != "arm64")' || \
+	  { echo "this Python is built for Intel, and mlx runs on Apple silicon only; 'make PYTHON=/path/to/an/arm64/python3 $(MAKECMDGOALS)' chooses another"; exit 1; }
 	if command -v uv >/dev/null; then uv venv --allow-existing -q --python "$(PYTHON)" .venv; \
 	  else $(PYTHON) -m venv .venv; fi
 	touch $@
