@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.ties import Token, is_tie, noise_of, verdict
+from tests.ties import Token, is_tie, may_differ, noise_of, tokens_of_completion, verdict
 
 
 def token(text: str, **likeliest: float) -> Token:
@@ -42,6 +42,11 @@ def test_texts_of_two_lengths_differ() -> None:
     assert verdict(PLAIN, PLAIN[:2], 1.0) == "NO at the end: 3 and 2 tokens"
 
 
+def test_texts_that_part_at_a_tie_may_go_on_as_long_as_they_like() -> None:
+    assert may_differ(PLAIN, drafted(0.06)[:2]) == ""
+    assert may_differ(PLAIN, drafted(0.04)[:2]).startswith("NO at 1 ")
+
+
 def test_the_bound_belongs_to_the_tie() -> None:
     assert is_tie(0.2, 0.1)
     assert not is_tie(0.2001, 0.1)
@@ -50,3 +55,5 @@ def test_the_bound_belongs_to_the_tie() -> None:
 def test_a_token_is_read_from_an_answer() -> None:
     item = {"token": "a", "logprob": -0.1, "top_logprobs": [{"token": "b", "logprob": -1.0}]}
     assert Token.of(item) == Token("a", -0.1, {"b": -1.0})
+    legacy = {"tokens": ["a"], "token_logprobs": [-0.1], "top_logprobs": [{"b": -1.0}], "text_offset": [0]}
+    assert tokens_of_completion(legacy) == [Token.of(item)]

@@ -33,6 +33,12 @@ class Token:
         return cls(item["token"], item["logprob"], likeliest)
 
 
+def tokens_of_completion(logprobs: Mapping[str, Any]) -> list[Token]:
+    """The tokens of a completion, of which `choices[0].logprobs` has another form."""
+    columns = (logprobs[name] for name in ("tokens", "token_logprobs", "top_logprobs"))
+    return [Token(text, logprob, likeliest) for text, logprob, likeliest in zip(*columns, strict=True)]
+
+
 def noise_of(plain: Sequence[Token], drafted: Sequence[Token]) -> float:
     """What drafting changed of the log-probabilities of two texts as long as they are the same.
 
@@ -48,14 +54,20 @@ def noise_of(plain: Sequence[Token], drafted: Sequence[Token]) -> float:
 
 
 def verdict(plain: Sequence[Token], drafted: Sequence[Token], noise: float) -> str:
-    """'the same', 'a tie at' a place, or 'NO at' a place: two texts of one length, and where they first differ."""
-    if len(plain) != len(drafted):
-        return f"NO at the end: {len(plain)} and {len(drafted)} tokens"
-    for place, (one, other) in enumerate(zip(plain, drafted, strict=True)):
+    """'the same', 'a tie at' a place, or 'NO at' a place: two greedy texts, and where they part."""
+    for place, (one, other) in enumerate(zip(plain, drafted, strict=False)):
         if one.text != other.text:
             gap = min(_gap(one, other.text), _gap(other, one.text))
             return f"{'a tie' if is_tie(gap, noise) else 'NO'} at {place} (gap {gap:.1e}, noise {noise:.1e})"
+    if len(plain) != len(drafted):
+        return f"NO at the end: {len(plain)} and {len(drafted)} tokens"
     return "the same"
+
+
+def may_differ(plain: Sequence[Token], drafted: Sequence[Token]) -> str:
+    """ "" if two greedy texts that differ may do so, as they part at a tie; else what is wrong."""
+    found = verdict(plain, drafted, noise_of(plain, drafted))
+    return found if found.startswith("NO") else ""
 
 
 def _gap(token: Token, other: str) -> float:
