@@ -100,6 +100,7 @@ FAULTS = {
         "all together never more than it may have; each is told its part",
     ),
     103: ("more starts than fits in memory", "the default profile's worker alone, and why, in GB"),
+    104: ("the machine sleeps for a night", "no load ended, no worker killed, no health judged on waking"),
 }
 
 

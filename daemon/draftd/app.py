@@ -19,7 +19,7 @@ from typing import Any
 import aiohttp
 import structlog
 
-from draftd import __version__
+from draftd import __version__, clock
 from draftd.errors import ConfigError
 from draftd.instance import LOGS, Instance
 from draftd.machine_memory import memory_share
@@ -268,8 +268,8 @@ class Daemon:
         ended = asyncio.create_task(self._stop_now.wait())
         drained = asyncio.create_task(self.proxy.until_idle())
         limit = self.settings.drain_timeout
-        _, pending = await asyncio.wait({ended, drained}, timeout=limit, return_when=asyncio.FIRST_COMPLETED)
-        for task in pending:
+        await clock.wait({ended, drained}, limit, first=True)
+        for task in (ended, drained):
             task.cancel()
         self.proxy.cut_off()
         await self.supervisor.close(drain=0.0)

@@ -20,6 +20,7 @@ from asyncio.subprocess import DEVNULL, PIPE, Process
 from contextlib import suppress
 from typing import BinaryIO
 
+from draftd import clock
 from draftd.errors import RequestError, WorkerError
 from draftd.web.routed_request import Dialect, Refused, Routed, check_size, route
 from draftd.web.router import RoutingTable
@@ -47,7 +48,7 @@ class BodyReader:
             return route(raw, dialect, table)
         async with self._turn:
             try:
-                async with asyncio.timeout(MAX_SECONDS):
+                async with clock.limit(MAX_SECONDS):
                     outcome = await self._in_child(raw, dialect, table)
             except TimeoutError as error:
                 await self.close()

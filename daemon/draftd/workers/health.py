@@ -25,6 +25,7 @@ import msgspec
 import psutil
 import structlog
 
+from draftd import clock
 from draftd.profiles import Profile
 from draftd.workers import memory
 from draftd.workers.command import HOST, one_token_request
@@ -285,7 +286,8 @@ async def _within(seconds: float, asking: Coroutine[None, None, T]) -> T:
     task = asyncio.create_task(asking)
     try:
         for _ in range(SLICES):
-            if (await asyncio.wait([task], timeout=seconds / SLICES))[0]:
+            await clock.wait([task], seconds / SLICES)
+            if task.done():
                 return task.result()
         raise TimeoutError
     finally:

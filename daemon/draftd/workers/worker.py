@@ -19,6 +19,7 @@ from typing import assert_never
 
 import structlog
 
+from draftd import clock
 from draftd.profiles import Profile
 from draftd.protocol import SECRET_HEADER
 from draftd.sockets import holders_of
@@ -125,7 +126,7 @@ class Worker:
     async def until_changed(self, limit: float) -> None:
         """Return at the next change of state, or after `limit` seconds."""
         with suppress(TimeoutError):
-            async with asyncio.timeout(limit):
+            async with clock.limit(limit):
                 await self._changed.wait()
 
     def serves(self, child: int) -> bool:
@@ -180,7 +181,7 @@ class Worker:
         if due is None:
             return await self._inbox.get()
         with suppress(TimeoutError):
-            async with asyncio.timeout(max(0.0, due - time.monotonic())):
+            async with clock.limit(max(0.0, due - time.monotonic())):
                 return await self._inbox.get()
         return TimerDue()
 
