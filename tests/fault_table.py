@@ -89,7 +89,14 @@ FAULTS = {
     75: ("pages of an allowed origin", "the preflight needs no key; the page sends it, and reads the answer"),
     76: ("a Host that only begins as ours", "403; several of one header that lets in: 400"),
     77: ("HTTP/2.0 lines, 9 KB of cookies, garbage", "505, 431 with the reason; who came before is answered"),
+    110: ("a Mac checked beside the user's own agent", "another label, folder and ports; nothing is left"),
+    111: ("no session at the Mac's screen", "the agent runs in the user's own domain, and says so"),
+    112: ("an agent beside another daemon", "waits quietly until that has ended; launchd does not spin"),
     78: ("shutdown while clients wait", "503 `stopping` with Retry-After; a cut stream says so too"),
+    120: (
+        "an address typed with /v1 twice, without it, with // or / behind",
+        "taken for what it can only mean",
+    ),
     100: (
         "a GPU's memory, which no resident size has",
         "the footprint is asked for, for foreign servers too",
@@ -101,6 +108,10 @@ FAULTS = {
     ),
     103: ("more starts than fits in memory", "the default profile's worker alone, and why, in GB"),
     104: ("the machine sleeps for a night", "no load ended, no worker killed, no health judged on waking"),
+    105: (
+        "a Mac falls asleep in mid-answer",
+        "kept awake while there is work, and no longer",
+    ),
 }
 
 

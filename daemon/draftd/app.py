@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import sys
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
@@ -54,6 +55,7 @@ from draftd.workers.memory_book import MemoryBook
 from draftd.workers.resources import LoadGate, PortBook
 from draftd.workers.services import Services
 from draftd.workers.supervisor import Supervisor
+from draftd.workers.wakefulness import keep_awake
 from draftd.workers.warm_spare import Starter
 
 log = structlog.get_logger("daemon")
@@ -93,6 +95,8 @@ async def run(settings: Settings, load: Load, beside: Beside, *, watched: tuple[
         ]
         if settings.warm_spare:
             until_stopped.append(tasks.create_task(daemon.starter.run()))
+        if settings.keep_awake and sys.platform == "darwin":
+            until_stopped.append(tasks.create_task(keep_awake(daemon.is_busy)))
         await daemon.until_stopped()
         for task in until_stopped:
             task.cancel()
@@ -128,6 +132,7 @@ class Daemon:
             self.metrics,
         )
         loads = LoadGate(settings.max_loads)
+        self._loads = loads
         self.starter = Starter(loads, self._on_change)
         services = self._services(session, loads, MemoryBook(memory_share))
         self.supervisor = Supervisor(services, tasks, share=settings.share_engine)
@@ -207,6 +212,10 @@ class Daemon:
     def workers(self) -> list[dict[str, Any]]:
         """Every profile's worker as /api/status has it."""
         return self.report.workers()
+
+    def is_busy(self) -> bool:
+        """Whether requests are open, or models load."""
+        return self.proxy.open_requests > 0 or not self._loads.idle
 
     async def until_changed(self) -> None:
         """Return at the next change of any worker's state."""

@@ -6,6 +6,7 @@ import os
 import socket
 import subprocess
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Literal
 
@@ -15,10 +16,10 @@ from draftd.commands import serve
 from draftd.commands.serve import _demo_loader, _loader, what_sharing_saves
 from draftd.demo import DRAFT, TARGET
 from draftd.errors import ConfigError
-from draftd.instance import AGENT
+from draftd.instance import AGENT, Instance
 from draftd.profiles import Profile
 from draftd.settings import Settings
-from tests.harness import free_ports
+from tests.harness import fake, free_ports
 from tests.test_cli import DRAFTD, LIMIT
 
 NO_BYTE = 'ulimit -f 0; exec "$@"'  # no file may have any: as on a full disk
@@ -96,6 +97,30 @@ def test_launchd_is_not_made_to_try_for_ever(tmp_path: Path) -> None:
     assert done.returncode == 0
     assert len(done.stderr.splitlines()) == 2
     assert "'draftd launchd install' does" in done.stderr
+
+
+@pytest.mark.fault(112)
+def test_an_agent_beside_another_daemon_waits_and_then_serves(tmp_path: Path) -> None:
+    """It does not end, as launchd would start it again every 10 s."""
+    (tmp_path / "profiles").mkdir()
+    (tmp_path / "profiles" / "a.toml").write_text(fake())
+    given = {
+        "XPC_SERVICE_NAME": AGENT,
+        "DRAFTD_PROFILES": str(tmp_path / "profiles"),
+        "DRAFTD_STATE_DIR": str(tmp_path / "state"),
+    }
+    command = [*DRAFTD, "up", "--plain", "--port", str(free_ports()), "--base-port", str(free_ports(2))]
+    with ExitStack() as other:
+        other.enter_context(Instance(tmp_path / "state")).announce("http://127.0.0.1:1", "1.2")
+        with subprocess.Popen(command, env=os.environ | given, stderr=subprocess.PIPE, text=True) as process:
+            assert process.stderr is not None
+            assert "This one waits until it has ended" in process.stderr.readline()
+            assert process.poll() is None
+            other.close()
+            assert any("draftd serves at" in line for line in process.stderr)
+            process.terminate()
+            process.stderr.read()
+            assert process.wait(LIMIT) == 0
 
 
 def test_what_ended_the_daemon_is_found_however_deep_it_is_and_a_bug_is_shown_whole() -> None:

@@ -15,7 +15,7 @@ from draftd.commands import shared
 from draftd.errors import ConfigError, DraftdError, NotRunningError
 from draftd.instance import AGENT, Instance
 from draftd.settings import config_dir, load_settings
-from tests.ops.test_launchd import Launchctl, launchctl
+from tests.ops.test_launchctl import Launchctl, launchctl
 
 __all__ = ["launchctl"]  # a fixture
 
@@ -182,7 +182,10 @@ def test_the_plist_is_printed_everywhere(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 @pytest.mark.parametrize("verb", ["install", "uninstall", "status", "logs"])
-def test_elsewhere_than_on_a_mac_it_is_told_what_to_do(verb: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_elsewhere_than_on_a_mac_it_is_told_what_to_do(
+    verb: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))  # a Mac has a launchctl
     monkeypatch.setattr("platform.system", lambda: "Linux")
     text = refused(DraftdError, "launchd", verb)
     assert "launchd is a part of macOS, and this is Linux: run 'draftd up --plain'" in text
@@ -190,13 +193,14 @@ def test_elsewhere_than_on_a_mac_it_is_told_what_to_do(verb: str, monkeypatch: p
 
 def test_a_dry_run_does_nothing(mac: None, launchctl: Launchctl) -> None:
     shown = said("launchd", "install", "--dry-run") + said("launchd", "uninstall", "--dry-run")
-    assert shown.count("launchctl bootout gui/501/dev.draftd") == 2
-    assert launchctl.calls == []
+    for domain in ("gui", "user"):
+        assert shown.count(f"launchctl bootout {domain}/501/dev.draftd") == 2
+    assert launchctl.calls == ["print gui/501"]  # where it would go
     assert not (Path.home() / "Library").exists()
 
 
 def test_an_agent_comes_and_goes(mac: None, launchctl: Launchctl) -> None:
-    launchctl.answers("bootout 113")
+    launchctl.answers("bootout 113", "bootout 113")
     assert "is installed and runs" in said("launchd", "install", "fast")
     plist = Path.home() / "Library" / "LaunchAgents" / "dev.draftd.plist"
     assert plistlib.loads(plist.read_bytes())["ProgramArguments"][-1] == "fast"
@@ -206,9 +210,20 @@ def test_an_agent_comes_and_goes(mac: None, launchctl: Launchctl) -> None:
     assert said("launchd", "logs", "-n", "1") == "two\n"
     assert said("launchd", "uninstall") == "the agent is gone\n"
     assert not plist.exists()
-    launchctl.answers("bootout 113", "print 113")
+    launchctl.answers("bootout 113", "bootout 113", "print 113", "print 113")
     assert said("launchd", "uninstall") == "there was no agent\n"
     assert "no agent of draftd" in refused(NotRunningError, "launchd", "status")
+
+
+@pytest.mark.fault(111)
+def test_without_a_screen_the_agent_is_of_the_background_and_it_is_said_when_it_comes_back(
+    mac: None, launchctl: Launchctl
+) -> None:
+    launchctl.answers("print 125", "bootout 125", "bootout 113")
+    assert "nobody is logged in at this Mac's screen" in said("launchd", "install", "fast")
+    plist = Path.home() / "Library" / "LaunchAgents" / "dev.draftd.plist"
+    assert plistlib.loads(plist.read_bytes())["LimitLoadToSessionType"] == "Background"
+    assert f"bootstrap user/501 {plist}" in launchctl.calls
 
 
 def test_an_install_names_the_folders_that_macos_keeps_from_it(mac: None, launchctl: Launchctl) -> None:
@@ -243,7 +258,7 @@ def test_an_agent_that_could_never_start_is_refused(mac: None, launchctl: Launch
     with Instance(load_settings().state_dir) as running:
         running.announce("http://127.0.0.1:1", "1.2")
         assert "started by hand" in refused(DraftdError, "launchd", "install")
-    assert launchctl.calls == []
+    assert set(launchctl.calls) == {"print gui/501"}
 
 
 def test_the_agent_itself_is_no_hindrance(
@@ -253,6 +268,7 @@ def test_the_agent_itself_is_no_hindrance(
     with Instance(load_settings().state_dir) as running:
         running.announce("http://127.0.0.1:1", "1.2")
         assert "is installed and runs" in said("launchd", "install")
+        monkeypatch.delenv("XPC_SERVICE_NAME")
         text = refused(DraftdError, "up", "--plain")
         assert (
             "launchd started it; 'draftd down' stops it for now, 'draftd launchd uninstall' for good" in text

@@ -17,7 +17,7 @@ from draftd.console import err, memory, what_next, workers_table
 from draftd.errors import ConfigError, DraftdError
 from draftd.first_start import FirstStart, first_start
 from draftd.hub import weight_bytes
-from draftd.instance import is_agent
+from draftd.instance import is_agent, wait_until_free
 from draftd.machine_memory import memory_share
 from draftd.ops.mac_folders import wait_for_volumes
 from draftd.profile_files import load_dir
@@ -73,6 +73,7 @@ def up(
     )
     if is_agent():
         wait_for_volumes((settings.profiles_dir(), settings.state_dir), err.say)
+        wait_until_free(settings.state_dir, err.say)
     load = _demo_loader(names or []) if demo else _loader(settings, names or [])
     watched = () if demo else (settings.profiles_dir(), *settings.prompt_dirs())
     live = not plain and err.is_terminal

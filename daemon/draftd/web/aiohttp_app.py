@@ -15,10 +15,11 @@ from aiohttp.typedefs import Middleware
 from draftd import __version__, clock
 from draftd.errors import RequestError
 from draftd.web import openapi
+from draftd.web.addresses import COMPLETIONS, meant, nearest
 from draftd.web.client import JSON, MAX_HEADERS, STREAM_HEADERS, ClientExchange, Limits, RequestHead
 from draftd.web.error_bodies import error_body
-from draftd.web.pipeline import COMPLETIONS, Pipeline, identity, too_large
-from draftd.web.routed_request import Dialect
+from draftd.web.pipeline import Pipeline, identity, too_large
+from draftd.web.router import Dialect
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 MAX_LINE = 8190  # bytes of a request line
@@ -116,7 +117,8 @@ class AiohttpExchange(ClientExchange):
 
     def __init__(self, request: web.Request, limits: Limits) -> None:
         length = request.content_length or 0
-        super().__init__(RequestHead(request.method, request.raw_path, request.path, request.headers, length))
+        path = meant(request.path)
+        super().__init__(RequestHead(request.method, request.raw_path, path, request.headers, length))
         self._request = request
         self._limits = limits
         self._response: web.StreamResponse | None = None
@@ -202,7 +204,8 @@ def _middleware(pipeline: Pipeline, limits: Limits) -> Middleware:
             pipeline.check(exchange.head)
             try:
                 preflight = pipeline.is_preflight(exchange.head)
-                response = web.Response(status=204) if preflight else await handler(request)
+                found = await _handler_of(request, handler)
+                response = web.Response(status=204) if preflight else await found(request)
             except web.HTTPException as error:
                 raise _as_ours(error, exchange) from error
             if not exchange.begun:
@@ -213,6 +216,15 @@ def _middleware(pipeline: Pipeline, limits: Limits) -> Middleware:
         return exchange.response
 
     return middleware
+
+
+async def _handler_of(request: web.Request, found: Handler) -> Handler:
+    """The handler of the address that is meant; `found` is that of the address as it was typed."""
+    path = request[EXCHANGE].head.path
+    if path == request.path:
+        return found
+    resolved = await request.app.router.resolve(request.clone(rel_url=request.rel_url.with_path(path)))
+    return resolved.handler
 
 
 _ASKING: Mapping[Dialect, str] = {
@@ -279,4 +291,6 @@ def _as_ours(error: web.HTTPException, exchange: ClientExchange) -> RequestError
     if error.status == 405:
         exchange.headers[hdrs.ALLOW] = error.headers[hdrs.ALLOW]
         return RequestError(405, "this path does not take that method", code="method_not_allowed")
-    return RequestError(error.status, "there is nothing at this path", code="not_found")
+    address = nearest(exchange.head.path) if error.status == 404 else None
+    hint = f"; is {address} meant?" if address else ""
+    return RequestError(error.status, f"there is nothing at this path{hint}", code="not_found")

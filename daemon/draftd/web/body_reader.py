@@ -1,4 +1,4 @@
-"""Reads the bodies of requests: small ones on the spot, large ones in a process of their own.
+"""Reads the large bodies of requests, in a process of their own.
 
 Theory of operation. To parse JSON takes the interpreter for itself, in whatever thread: a body of 31 MB held every
 client for five seconds, and every health check. So a body above LARGE is parsed, routed and written anew in a
@@ -13,6 +13,7 @@ import asyncio
 import ctypes
 import os
 import pickle
+import re
 import struct
 import sys
 import traceback
@@ -22,15 +23,18 @@ from typing import BinaryIO
 
 from draftd import clock
 from draftd.errors import RequestError, WorkerError
-from draftd.web.routed_request import Dialect, Refused, Routed, check_size, route
-from draftd.web.router import RoutingTable
+from draftd.web.router import Dialect, Refused, Routed, RoutingTable, route
 from draftd.workers.command import environment
 
 LARGE = 256 * 1024  # bytes; to parse as many takes 30 ms at the worst
 IDLE = 30.0  # seconds without a large body after which the child ends
 MAX_SECONDS = 20.0  # for one body; what check_size lets through takes a tenth of it
+# Values in a body: lists, objects, and what stands in them. A conversation of ten thousand messages has half as
+# many; millions of them fit into a body that is allowed, and each takes a hundred bytes of memory and more.
+MAX_VALUES = 250_000
 _SIZE = struct.Struct("!Q")
 _M_MMAP_THRESHOLD = -3  # of mallopt(3)
+_STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"', re.DOTALL)
 
 
 class BodyReader:
@@ -44,8 +48,6 @@ class BodyReader:
 
     async def read(self, raw: bytes, dialect: Dialect, table: RoutingTable) -> Routed | Refused:
         """What `route` makes of a body. Raises RequestError, and WorkerError (503) if it cannot be read now."""
-        if len(raw) <= LARGE:
-            return route(raw, dialect, table)
         async with self._turn:
             try:
                 async with clock.limit(MAX_SECONDS):
@@ -138,6 +140,15 @@ def serve(requests: BinaryIO, answers: BinaryIO) -> None:
         answers.write(_SIZE.pack(len(data)))
         answers.write(data)
         answers.flush()
+
+
+def check_size(raw: bytes) -> None:
+    """Refuse a body with more values than MAX_VALUES, without making them. Raises RequestError (400)."""
+    rest = _STRING.sub(b"", raw)
+    if b'"' in rest:
+        raise RequestError(400, "the body is not JSON: a string in it does not end")
+    if sum(rest.count(mark) for mark in (b",", b"[", b"{")) > MAX_VALUES:
+        raise RequestError(400, f"the body holds more than {MAX_VALUES} values")
 
 
 def _read_part(requests: BinaryIO) -> bytes:

@@ -20,6 +20,7 @@ from http.client import responses
 from typing import cast
 
 from draftd import clock
+from draftd.web.addresses import COMPLETIONS, meant
 from draftd.web.client import JSON, MAX_HEADERS, STREAM_HEADERS, ClientExchange, Limits, RequestHead
 from draftd.web.pipeline import Pipeline
 
@@ -29,7 +30,7 @@ MAX_READ_AHEAD = 256 * 1024  # bytes of later requests that are read while one i
 # a slow client does not notice the difference, and a timeout is in one place.
 PATIENCE = 0.1
 _NAME = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]++"
-_HEAD = re.compile(rb"POST (/[a-z0-9/]++) HTTP/1\.1\r\n((?:" + _NAME + rb":[ -~]*+\r\n)++)\r\n")
+_HEAD = re.compile(rb"POST (/[a-z0-9_/]++) HTTP/1\.1\r\n((?:" + _NAME + rb":[ -~]*+\r\n)++)\r\n")
 _FIELD = re.compile(r"([^:]++): *+([^\r]*+)\r\n")
 _LENGTH = re.compile(r"[0-9]{1,12}")
 _OF_STREAMS = "".join(
@@ -52,7 +53,8 @@ def read_head(data: bytes | bytearray) -> tuple[RequestHead, int] | None:
     if not plain or headers.get("Connection", "keep-alive").lower() != "keep-alive":
         return None
     path = match[1].decode("ascii")
-    return RequestHead("POST", path, path, headers, int(length)), match.end()
+    address = path if path in COMPLETIONS else meant(path)
+    return RequestHead("POST", path, address, headers, int(length)), match.end()
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,32 +12,24 @@ import asyncio
 import json
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 import structlog
 
 from draftd.errors import DraftdError, RequestError
 from draftd.telemetry.metrics import CLIENT_LEFT, Metrics
+from draftd.web.addresses import COMPLETIONS, MODELS
 from draftd.web.client import ClientExchange, Limits, RequestHead
-from draftd.web.cors import answer_headers, is_preflight
 from draftd.web.dialects import messages_errors
 from draftd.web.error_bodies import error_body, error_event, error_headers, status_of
 from draftd.web.guard import Guard
 from draftd.web.proxy import Proxy
-from draftd.web.routed_request import Dialect
-from draftd.web.translation import translated
+from draftd.web.translation import TRANSLATED
 
 log = structlog.get_logger("web")
-COMPLETIONS: Mapping[str, Dialect] = {
-    "/v1/chat/completions": "chat.completions",
-    "/chat/completions": "chat.completions",
-    "/v1/completions": "completions",
-    "/v1/messages": "messages",
-    "/v1/messages/count_tokens": "count_tokens",
-    "/v1/responses": "responses",
-}
 MESSAGES = "/v1/messages"  # what is below it answers in Anthropic's form, errors too
+ANTHROPIC_VERSION = "anthropic-version"  # the header that Anthropic's clients send everywhere
 SERVER = "draftd"
 REQUEST_ID = "x-request-id"
 
@@ -75,12 +67,13 @@ class Pipeline:
 
     def is_preflight(self, head: RequestHead) -> bool:
         """Whether a browser asks what a page may send: the headers that every answer has are all that it wants."""
-        return is_preflight(head.method, head.headers, self._guard.origins)
+        return self._guard.is_preflight(head.method, head.headers)
 
     def complete(self, exchange: ClientExchange) -> Awaitable[None]:
         """Handle a request for a completion."""
         dialect = COMPLETIONS[exchange.head.path]
-        return self._proxy.handle(translated(exchange, dialect), dialect)
+        translated = TRANSLATED.get(dialect)
+        return self._proxy.handle(translated(exchange) if translated else exchange, dialect)
 
     async def run(self, exchange: Exchange, handle: Callable[[Exchange], Awaitable[None]]) -> None:
         """Answer one request by `handle`, which may raise.
@@ -89,8 +82,8 @@ class Pipeline:
         """
         began = time.monotonic()
         head = exchange.head
-        exchange.headers |= identity() | answer_headers(head.method, head.headers, self._guard.origins)
-        if head.path.startswith(MESSAGES):  # where Anthropic's clients look for it
+        exchange.headers |= identity() | self._guard.answer_headers(head.method, head.headers)
+        if _speaks_messages(head):  # where Anthropic's clients look for it
             exchange.headers["request-id"] = exchange.headers[REQUEST_ID]
         status = CLIENT_LEFT
         try:
@@ -120,8 +113,14 @@ class Pipeline:
         path = exchange.head.path
         if path in COMPLETIONS:
             self._metrics.request(exchange.profile, COMPLETIONS[path], status, seconds)
-        elif path.startswith("/v1/models"):
+        elif path.startswith(MODELS):
             self._metrics.request(None, "models", status, seconds)
+
+
+def _speaks_messages(head: RequestHead) -> bool:
+    return head.path.startswith(MESSAGES) or (
+        head.path.startswith(MODELS) and ANTHROPIC_VERSION.title() in head.headers
+    )
 
 
 def identity() -> dict[str, str]:
@@ -139,7 +138,7 @@ async def _fail(exchange: ClientExchange, error: DraftdError) -> int:
 
     Where the dialect has an event that ends a stream with an error, that is the end mark.
     """
-    of_messages, request_id = exchange.head.path.startswith(MESSAGES), exchange.headers[REQUEST_ID]
+    of_messages, request_id = _speaks_messages(exchange.head), exchange.headers[REQUEST_ID]
     if exchange.begun and exchange.failed is not None:
         await exchange.finish(exchange.failed(error))
     elif exchange.begun:

@@ -17,11 +17,10 @@ from draftd.web.admission import Admission
 from draftd.web.answer import Answer
 from draftd.web.answer_models import BrokenAnswerError
 from draftd.web.answer_stream import Relay
-from draftd.web.body_reader import BodyReader
+from draftd.web.body_reader import LARGE, BodyReader
 from draftd.web.client import ClientExchange, StreamReply
 from draftd.web.request_body import Endpoint, Forward
-from draftd.web.routed_request import Dialect, Refused
-from draftd.web.router import Router
+from draftd.web.router import Dialect, Refused, Routed, Router, route
 from draftd.web.worker_http import IN_THE_MIDDLE, BrokenOffError, WorkerConnection
 from draftd.workers.command import HOST
 from draftd.workers.supervisor import Supervisor
@@ -144,7 +143,7 @@ class Proxy:
                 self._idle.set()
 
     async def _handle(self, exchange: ClientExchange, dialect: Dialect) -> None:
-        routed = await self._bodies.read(await exchange.body(), dialect, self._router.table)
+        routed = await self._route(await exchange.body(), dialect)
         if routed.profile is not None:
             exchange.profile = exchange.headers["x-draftd-profile"] = routed.profile
         if isinstance(routed, Refused):
@@ -159,6 +158,12 @@ class Proxy:
         async with reply.kept_alive():
             rest = await self._relay(call)
         await reply.finish(rest)
+
+    async def _route(self, raw: bytes, dialect: Dialect) -> Routed | Refused:
+        table = self._router.table
+        return (
+            route(raw, dialect, table) if len(raw) <= LARGE else await self._bodies.read(raw, dialect, table)
+        )
 
     async def _relay(self, call: Call) -> bytes:
         """Wait for a slot and the worker, send the request, pass the answer on. Returns what is left to send."""
@@ -202,7 +207,7 @@ class Proxy:
 
     def _headers(self, call: Call) -> dict[str, str]:
         """What the engine has to know beside the body."""
-        shared = {PROFILE_HEADER: call.name} if self._supervisor.shares_with(call.name) else {}
+        shared = {PROFILE_HEADER: call.name} if self._supervisor.is_shared(call.name) else {}
         return {**shared, **call.forward.headers}
 
     async def _take_answer(self, connection: WorkerConnection, lease: Lease, call: Call) -> bytes:

@@ -1,16 +1,14 @@
-"""What the daemon says of itself: the bodies of /v1/models, /api/status and /api/events, and gauges."""
+"""What the daemon says of itself: the bodies of /api/status and /api/events, and gauges."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 from draftd import __version__
 from draftd.machine_memory import Pressure, pressure
-from draftd.profiles import Profile
 from draftd.telemetry.metrics import Metrics, Recent, WorkerSample
 from draftd.telemetry.speculation import Speculation
 from draftd.web.proxy import Proxy
@@ -155,35 +153,6 @@ def memory(share: int, known: Pressure | None) -> dict[str, Any]:
 def live(active: int, recent: Recent) -> dict[str, Any]:
     """What /api/events adds to a worker's status: how many requests it works on, and figures of the last ones."""
     return {"active": active, "recent": asdict(recent)}
-
-
-def model(profile: Profile, created: int) -> dict[str, Any]:
-    """One entry of /v1/models. `created` is epoch seconds."""
-    return {"id": profile.name, "object": "model", "created": created, "owned_by": "draftd"}
-
-
-def models(profiles: Iterable[Profile], created: int) -> dict[str, Any]:
-    """The body of /v1/models."""
-    return {"object": "list", "data": [model(profile, created) for profile in profiles]}
-
-
-def messages_models(profiles: Iterable[Profile], created: float) -> dict[str, Any]:
-    """The body of /v1/models in Anthropic's form. `created` is in epoch seconds.
-
-    Claude Code offers only models whose names begin with claude or anthropic, which an alias can.
-    """
-    same = {"type": "model", "created_at": iso(created), "lifecycle": "active"}
-    data = [
-        {**same, "id": name, "display_name": name}
-        for profile in profiles
-        for name in (profile.name, *profile.aliases)
-    ]
-    ends = (
-        {"first_id": data[0]["id"], "last_id": data[-1]["id"]}
-        if data
-        else {"first_id": None, "last_id": None}
-    )
-    return {"data": data, "has_more": False, **ends}
 
 
 def iso(epoch: float) -> str:
