@@ -12,12 +12,12 @@ from unittest.mock import patch
 
 from draftd.protocol import MemoryShare
 from draftd.workers import process, worker
-from draftd.workers.health import Watched
 from draftd.workers.memory_book import MemoryBook
 from draftd.workers.resources import LoadGate, PortBook
 from draftd.workers.services import Services
 from draftd.workers.states import Event
 from draftd.workers.warm_spare import Starter
+from draftd.workers.watched import Watched
 
 TURNS = 30  # of the loop, in which everything that can happen happens
 AT_ONCE = 1e-6  # seconds

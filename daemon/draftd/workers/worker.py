@@ -25,7 +25,7 @@ from draftd.protocol import SECRET_HEADER
 from draftd.sockets import holders_of
 from draftd.workers import command, machine
 from draftd.workers.gpu_faults import gpu_fault
-from draftd.workers.health import Watched, watch
+from draftd.workers.health import watch
 from draftd.workers.process import Child, contained, tell_fault
 from draftd.workers.services import Services
 from draftd.workers.states import (
@@ -57,6 +57,7 @@ from draftd.workers.states import (
 )
 from draftd.workers.status import LastExit, WorkerStatus
 from draftd.workers.usage import Lease, Usage, refusal
+from draftd.workers.watched import Watched
 
 log = structlog.get_logger("worker")
 
