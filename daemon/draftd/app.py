@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import signal
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine
@@ -316,34 +315,6 @@ class Daemon:
         if isinstance(record, EngineProgress | GenerationReport | PromptProgress):
             memory = None if isinstance(record, PromptProgress) else record.memory
             self.supervisor.progress(worker, memory.active + memory.cache if memory else None)
-
-
-def handle_signals(daemon: Daemon) -> None:
-    """SIGTERM and SIGINT stop the daemon, SIGHUP reloads it. For the main thread.
-
-    SIGHUP is also what the system sends when the terminal is closed, which is to end what runs in it, unless it was
-    started by `nohup`: that ignores the signal.
-    """
-    loop = asyncio.get_running_loop()
-    in_terminal = signal.getsignal(signal.SIGHUP) != signal.SIG_IGN and _has_terminal()
-
-    def hung_up() -> None:
-        if in_terminal and not _has_terminal():
-            daemon.stop()
-        else:
-            daemon.try_reload()
-
-    loop.add_signal_handler(signal.SIGTERM, daemon.stop)
-    loop.add_signal_handler(signal.SIGINT, daemon.stop)
-    loop.add_signal_handler(signal.SIGHUP, hung_up)
-
-
-def _has_terminal() -> bool:
-    try:
-        os.close(os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY))
-    except OSError:
-        return False
-    return True
 
 
 async def _open(listener: Listener, settings: Settings) -> None:
