@@ -112,6 +112,10 @@ FAULTS = {
         "a Mac falls asleep in mid-answer",
         "kept awake while there is work, and no longer",
     ),
+    106: (
+        "more models are asked for than fit",
+        "in turn and within the budget; nobody waits for ever",
+    ),
 }
 
 
