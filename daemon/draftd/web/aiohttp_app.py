@@ -12,7 +12,7 @@ from aiohttp import HttpVersion10, HttpVersion11, hdrs, web
 from aiohttp.http_exceptions import LineTooLong
 from aiohttp.typedefs import Middleware
 
-from draftd import __version__
+from draftd import __version__, clock
 from draftd.errors import RequestError
 from draftd.web import openapi
 from draftd.web.addresses import COMPLETIONS, meant, nearest
@@ -140,7 +140,7 @@ class AiohttpExchange(ClientExchange):
         # would stay until the garbage collector comes by.
         body = bytearray()
         try:
-            async with asyncio.timeout(self._limits.body):
+            async with clock.limit(self._limits.body):
                 async for piece in self._request.content.iter_any():
                     body += piece
                     if len(body) > self._limits.max_body:
@@ -159,16 +159,16 @@ class AiohttpExchange(ClientExchange):
         unread = self._request.can_read_body and not self._request.content.is_eof()
         if unread or response.status == 505:
             response.force_close()  # nobody wants the rest of the body
-        async with asyncio.timeout(self._limits.write):
+        async with clock.limit(self._limits.write):
             await response.prepare(self._request)
             await response.write_eof()
 
     async def write(self, data: bytes) -> None:
-        async with asyncio.timeout(self._limits.write):
+        async with clock.limit(self._limits.write):
             await (await self._stream()).write(data)
 
     async def finish(self, data: bytes) -> None:
-        async with asyncio.timeout(self._limits.write):
+        async with clock.limit(self._limits.write):
             await (await self._stream()).write_eof(data)
 
     async def _stream(self) -> web.StreamResponse:
