@@ -8,7 +8,8 @@ from collections.abc import Iterable
 from aiohttp import web
 
 from draftd.web.acceptor import Acceptor
-from draftd.web.aiohttp_app import AiohttpConnection, make_runner
+from draftd.web.aiohttp_app import make_runner
+from draftd.web.aiohttp_connection import AiohttpConnection
 from draftd.web.client import Limits
 from draftd.web.fast_http import FastConnection, FastServer
 from draftd.web.pipeline import Pipeline
