@@ -94,6 +94,7 @@ FAULTS = {
         "an address typed with /v1 twice, without it, with // or / behind",
         "taken for what it can only mean",
     ),
+    121: ("a request of no dialect of ours", "goes as it is to a command that has it; 404 without one"),
 }
 
 

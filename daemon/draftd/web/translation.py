@@ -37,15 +37,6 @@ class Translated(ClientExchange):
     def begun(self) -> bool:
         return self._inner.begun
 
-    @property
-    def profile(self) -> str | None:
-        """The inner one's."""
-        return self._inner.profile
-
-    @profile.setter
-    def profile(self, name: str | None) -> None:
-        self._inner.profile = name
-
     async def body(self) -> bytes:
         return await self._inner.body()
 
@@ -137,17 +128,16 @@ class CountExchange(Translated):
         )
 
 
-_EXCHANGES: Mapping[Dialect, type[Translated]] = {
+_EXCHANGES: Mapping[Dialect | None, type[Translated]] = {
     "messages": MessagesExchange,
     "count_tokens": CountExchange,
     "responses": ResponsesExchange,
 }
 
 
-def translated(exchange: ClientExchange, dialect: Dialect) -> ClientExchange:
-    """The exchange as the proxy is to have it: the client's own where nothing has to be translated."""
-    made = _EXCHANGES.get(dialect)
-    return exchange if made is None else made(exchange)
+def translated(exchange: ClientExchange, dialect: Dialect | None) -> ClientExchange:
+    """The exchange as the proxy is to have it, for a dialect that has to be translated."""
+    return _EXCHANGES[dialect](exchange)
 
 
 def _sent(events: Iterable[Event]) -> bytes:
