@@ -12,14 +12,16 @@ from tests.harness import fake, serving
 from tests.web.raw_http import Wire
 
 PACKAGE = Path(draftd.__file__).parent
-# In the order in which they are entered, for a streamed request that the fast transport takes.
-WAY = (
-    "web/fast_http.py", "web/pipeline.py", "web/guard.py", "web/client.py",
-    "web/proxy.py", "web/router.py", "web/request_body.py", "web/json_codec.py",
-    "profiles.py", "web/dialects/field_table.py", "web/chat_messages.py", "web/dialects/fields.py",
-    "workers/supervisor.py", "web/admission.py", "telemetry/metrics.py", "telemetry/instruments.py",
-    "workers/worker.py", "workers/usage.py", "sharing.py", "web/worker_http.py", "web/answer.py",
-    "web/answer_stream.py", "web/answer_models.py", "web/call.py",
+# In the order in which they are entered, for a streamed request that the fast transport takes: first those that do
+# something on the way, then those that are only asked for what they know, and counted in.
+ON_THE_WAY = (
+    "web/fast_http.py", "web/pipeline.py", "web/guard.py", "web/client.py", "web/proxy.py", "web/router.py",
+    "web/request_body.py", "web/dialects/field_table.py", "web/admission.py", "web/worker_http.py", "web/answer.py",
+    "web/answer_stream.py", "web/answer_models.py",
+)  # fmt: skip
+BESIDE_IT = (
+    "profiles.py", "workers/supervisor.py", "telemetry/metrics.py", "telemetry/instruments.py", "workers/worker.py",
+    "workers/usage.py",
 )  # fmt: skip
 
 
@@ -58,4 +60,5 @@ async def test_a_chat_request_takes_the_way_that_is_written_down(tmp_path: Path)
             assert (await client.answer()).status == 200
         finally:
             sys.setprofile(None)
-    assert tuple(way.files) == WAY
+    assert tuple(file for file in way.files if file.startswith("web/")) == ON_THE_WAY
+    assert tuple(file for file in way.files if not file.startswith("web/")) == BESIDE_IT

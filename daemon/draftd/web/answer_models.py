@@ -95,7 +95,7 @@ def read_json(data: bytes) -> dict[str, Any]:
     try:
         try:
             value = json_codec.strictly(data)
-        except ValueError:
+        except json_codec.FAULTS:
             text = data.decode("utf-8", "replace")
             value = json.loads(text, parse_constant=lambda _: None, parse_float=_finite)
     except (ValueError, RecursionError) as error:

@@ -41,9 +41,3 @@ class Call(Sent):
     began: float = field(default_factory=time.monotonic)
     first_token: float | None = None
     last_token: float | None = None
-
-    def generation_seconds(self) -> float | None:
-        """From the first to the last token; None if none came."""
-        if self.first_token is None or self.last_token is None:
-            return None
-        return self.last_token - self.first_token

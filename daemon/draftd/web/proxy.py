@@ -24,7 +24,7 @@ from draftd.web.passed_answer import PassedAnswer
 from draftd.web.passed_on import Given, Passed
 from draftd.web.request_body import Endpoint
 from draftd.web.router import Dialect, Refused, Routed, Router, pass_on, route
-from draftd.web.translation import translated
+from draftd.web.translation import TRANSLATED
 from draftd.web.worker_http import IN_THE_MIDDLE, BrokenOffError, WorkerConnection
 from draftd.workers.command import HOST
 from draftd.workers.supervisor import Supervisor
@@ -134,8 +134,8 @@ class Proxy:
         if isinstance(routed, Passed):
             await self._pass(exchange, routed)
             return
-        if dialect not in PATHS:
-            exchange = translated(exchange, dialect)
+        if translated := TRANSLATED.get(dialect):
+            exchange = translated(exchange)
         exchange.repeated = routed.repeated
         forward = routed.forward
         path, own = PATHS[forward.endpoint], forward.headers
@@ -205,7 +205,7 @@ class Proxy:
 
     def _headers(self, call: Sent) -> dict[str, str]:
         """What the engine has to know beside the body."""
-        shared = {PROFILE_HEADER: call.name} if self._supervisor.shares_with(call.name) else {}
+        shared = {PROFILE_HEADER: call.name} if self._supervisor.is_shared(call.name) else {}
         return {**shared, **call.own}
 
     async def _take_answer(self, call: Call, connection: WorkerConnection, lease: Lease) -> bytes:
@@ -252,7 +252,7 @@ class Proxy:
                 call.name,
                 prompt_tokens=answer.tokens("prompt_tokens"),
                 completion_tokens=answer.tokens("completion_tokens"),
-                seconds=call.generation_seconds(),
+                seconds=_generation_seconds(call),
             )
         return events + relay.end() if call.reply is not None else json_codec.dumps(answer.whole())
 
@@ -261,6 +261,13 @@ class Proxy:
         if call.first_token is None:
             call.first_token = call.last_token
             self._metrics.first_token(call.name, call.first_token - call.began)
+
+
+def _generation_seconds(call: Call) -> float | None:
+    """From the first to the last token; None if none came."""
+    if call.first_token is None or call.last_token is None:
+        return None
+    return call.last_token - call.first_token
 
 
 async def _outlives(worker: Worker, lease: Lease, limit: float) -> bool:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn
 
 from draftd.errors import RequestError
 from draftd.profiles import Profile, ProfileSet
+from draftd.web import json_codec
 from draftd.web.dialects import messages_request, responses_request
 from draftd.web.passed_on import JSON, NATIVE, Given, Passed
-from draftd.web.request_body import Endpoint, Forward, parse_body, prepare
+from draftd.web.request_body import Endpoint, Forward, prepare
 
 PREFIX = "speculative/"  # the name of our provider in OpenCode, which some clients leave before the model's
 Dialect = Literal[Endpoint, "messages", "count_tokens", "responses"]
@@ -125,3 +127,33 @@ def route(raw: bytes, dialect: Dialect, table: RoutingTable) -> Routed | Passed 
         return Refused(name, error)
     repeated = responses_request.repeated(asked) | {"model": client_model} if dialect == "responses" else {}
     return Routed(name, forward, repeated)
+
+
+def parse_body(raw: bytes) -> dict[str, Any]:
+    """The JSON object of a request. Raises RequestError (400) for anything else, without quoting it."""
+    try:
+        body = json_codec.strictly(raw)
+    except (*json_codec.FAULTS, RecursionError) as error:
+        raise RequestError(400, f"the body {_fault(raw)}") from error
+    if not isinstance(body, dict):
+        raise RequestError(400, "the body must be a JSON object")
+    return body
+
+
+def _fault(raw: bytes) -> str:
+    """What is wrong with a body that was refused, in the words of the json module, which says more."""
+    try:
+        json.loads(raw.decode("utf-8"), parse_constant=_no_constant)
+    except UnicodeDecodeError:
+        return "is not valid UTF-8"
+    except RecursionError:
+        return "is nested too deeply"
+    except json.JSONDecodeError as error:
+        return f"is not JSON: {error.msg} at character {error.pos}"
+    except ValueError:
+        return "holds a number that cannot be represented"
+    return "holds half of a surrogate pair or a number that cannot be represented"
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise json.JSONDecodeError(f"{name} is not JSON", name, 0)

@@ -128,16 +128,12 @@ class CountExchange(Translated):
         )
 
 
-_EXCHANGES: Mapping[Dialect | None, type[Translated]] = {
+# What the proxy goes on with in place of the exchange of a client; a dialect that is not here needs nothing.
+TRANSLATED: Mapping[Dialect | None, type[Translated]] = {
     "messages": MessagesExchange,
     "count_tokens": CountExchange,
     "responses": ResponsesExchange,
 }
-
-
-def translated(exchange: ClientExchange, dialect: Dialect | None) -> ClientExchange:
-    """The exchange as the proxy is to have it, for a dialect that has to be translated."""
-    return _EXCHANGES[dialect](exchange)
 
 
 def _sent(events: Iterable[Event]) -> bytes:

@@ -101,6 +101,10 @@ class Supervisor:
         """The other profiles of a profile's worker. Raises RequestError (404)."""
         return self._groups[self.worker(name).name].others(name)
 
+    def is_shared(self, name: str) -> bool:
+        """Whether a profile's worker serves others too. Raises RequestError (404)."""
+        return len(self._groups[self.worker(name).name].members) > 1
+
     def whose(self, worker: str, named: str | None) -> str:
         """Which profile a record of `worker` is about: `named`, if the worker has ever served it, else its host."""
         return named if named is not None and named in self._served.get(worker, ()) else worker
