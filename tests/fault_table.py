@@ -118,6 +118,7 @@ FAULTS = {
         "more models are asked for than fit",
         "in turn and within the budget; nobody waits for ever",
     ),
+    121: ("a request of no dialect of ours", "goes as it is to a command that has it; 404 without one"),
 }
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import functools
 import json
 from collections.abc import Awaitable, Callable, Iterable, Mapping
@@ -13,11 +12,10 @@ from aiohttp.typedefs import Middleware
 from draftd import __version__, clock
 from draftd.errors import RequestError
 from draftd.web import openapi
-from draftd.web.addresses import COMPLETIONS, meant, nearest
+from draftd.web.addresses import meant, nearest
 from draftd.web.aiohttp_connection import unknown_version
 from draftd.web.client import JSON, STREAM_HEADERS, ClientExchange, Limits, RequestHead
 from draftd.web.pipeline import Pipeline, too_large
-from draftd.web.router import Dialect
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 VERSIONS = (HttpVersion10, HttpVersion11)
@@ -26,10 +24,10 @@ CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
 def make_runner(pipeline: Pipeline, routes: Iterable[web.RouteDef], limits: Limits) -> web.AppRunner:
-    """The server of completions and of `routes`; to be set up and cleaned up."""
+    """The server of models and of `routes`; to be set up and cleaned up."""
     app = web.Application(middlewares=[_middleware(pipeline, limits)])
-    completions = [web.post(path, _completion(pipeline, dialect)) for path, dialect in COMPLETIONS.items()]
-    for route in (*routes, *completions, web.get("/openapi.json", _document(app))):
+    asking = [web.post(path, _completion(pipeline, told)) for path, told in _ASKING.items()]
+    for route in (*routes, *asking, web.get("/openapi.json", _document(app))):
         web.RouteDef(route.method, route.path, route.handler, {**route.kwargs, **_EXPECT}).register(
             app.router
         )
@@ -152,12 +150,16 @@ async def _handler_of(request: web.Request, found: Handler) -> Handler:
     return resolved.handler
 
 
-_ASKING: Mapping[Dialect, str] = {
-    "chat.completions": "Ask a model, as with OpenAI's chats; by server-sent events if `stream` is true.",
-    "completions": "Continue a text, as with OpenAI's completions; by server-sent events if `stream` is true.",
-    "messages": "Ask a model, as with Anthropic's messages; answered by their events if `stream` is true.",
-    "count_tokens": "The tokens of a prompt in Anthropic's form, by the model's own template.",
-    "responses": "Ask a model, as with OpenAI's responses; answered by their events if `stream` is true.",
+_ASKING: Mapping[str, str] = {
+    "/v1/chat/completions": "Ask a model, as with OpenAI's chats; by server-sent events if `stream` is true.",
+    "/v1/completions": "Continue a text, as with OpenAI's completions; by server-sent events if `stream` is true.",
+    "/v1/messages": "Ask a model, as with Anthropic's messages; answered by their events if `stream` is true.",
+    "/v1/messages/count_tokens": "The tokens of a prompt in Anthropic's form, by the model's own template.",
+    "/v1/responses": "Ask a model, as with OpenAI's responses; answered by their events if `stream` is true.",
+    "/v1/embeddings": "Passed on to the server that a profile's `command` starts.",
+    "/v1/rerank": "Passed on to the server that a profile's `command` starts.",
+    "/v1/audio/{path:.+}": "Passed on to the server that a profile's `command` starts; forms too.",
+    "/v1/images/{path:.+}": "Passed on to the server that a profile's `command` starts; forms too.",
 }
 
 
@@ -171,14 +173,13 @@ def _check_form(request: web.Request) -> None:
             raise RequestError(400, f"there is more than one {name} header")
 
 
-def _completion(pipeline: Pipeline, dialect: Dialect) -> Handler:
+def _completion(pipeline: Pipeline, told: str) -> Handler:
     async def handle(request: web.Request) -> web.StreamResponse:
         exchange = request[EXCHANGE]
         await pipeline.complete(exchange)
         return exchange.response
 
-    handle.__doc__ = _ASKING[dialect]
-
+    handle.__doc__ = told
     return handle
 
 
