@@ -3,8 +3,8 @@
 For 1, 2, 4 and 8 clients, each of which sends one request after the other: tokens per second in all and for each
 client, and the time to the first token, at temperature 0 with mixed prompts, for (a) one request after the other,
 (b) mlx_lm's batching without drafts, and (c) our loop. The answers of (b) and (c) are compared with those of (a).
-The ways take turns, and medians are shown. Each run begins with empty prompt caches and without past answers, as
-lookups would know these by heart. Without folders of models, the demo pair is measured. The machine has to be quiet.
+The ways take turns, and medians are shown. Each run begins with empty prompt caches and without past answers, which
+lookups would know by heart. Without folders of models, the demo pair is measured. The machine has to be quiet.
 """
 
 from __future__ import annotations

@@ -7,10 +7,10 @@ to go on the one is chosen with which all together are expected to get the most 
 takes. So it depends on the device what is done: where rows cost next to nothing all share a pass; where each costs
 the same a long draft has a turn, and the others are not padded to it.
 
-How long passes take is learnt as they come, see `pass_times`; how often tokens are kept, and how long turns take, is
-what each sequence's own policy knows. A fixed length is the longest here: where others wait, a draft must pay.
+How long passes take is learnt as they come, see `pass_times`; how often tokens are kept, and how long turns take,
+is what each sequence's own policy knows. A fixed length is the longest here: where others wait, a draft must pay.
 
-What is uncertain is tried by these rules: what was not timed is hoped to be cheap, but no more than twice as much is
+What is uncertain is tried by these rules: what was not timed is hoped to be cheap, but at most twice as much is
 tried as was ever timed; a time is hoped to be shorter the longer ago it was taken; every PROBE rounds the neighbour
 of the best length is taken. After MAX_APART rounds of turns there is one for all. After MAX_REST rounds without a
 draft the draft model reads what it has not, to see what it would have proposed.
@@ -27,7 +27,8 @@ from draftd.protocol import LOOKUP_DRAFTER, MODEL_DRAFTER
 PROBE = 32  # rounds
 MAX_REST = 256  # rounds
 MAX_APART = 128  # rounds
-MARGIN = 1.01  # a draft must promise so much more than going on alone, and turns so much more than one pass
+MARGIN = 1.01  # a draft must promise so much more than going on alone
+TURN_MARGIN = 1.03  # and a turn so much more than all get otherwise
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,11 +141,11 @@ class BatchPolicy:
         """Take those out of the pass, the best first, of which a turn promises more than all get otherwise."""
         turns = sorted(map(Turn.of, rows), key=lambda turn: turn.rate, reverse=True)
         best, count = self._plan(turns, 0), 0
-        while (better := sum(turn.rate > MARGIN * best.rate for turn in turns)) > count:
+        while (better := sum(turn.rate > TURN_MARGIN * best.rate for turn in turns)) > count:
             count = better
             best = max(best, self._plan(turns, count), key=lambda plan: plan.rate)
         apart = self._plan(turns, len(turns))
-        return apart if apart.rate > MARGIN * best.rate else best
+        return apart if apart.rate > TURN_MARGIN * best.rate else best
 
     def _plan(self, turns: Sequence[Turn], count: int) -> Plan:
         """Return what there is to expect if the first so many rows have turns; no pass has a single row."""

@@ -65,7 +65,7 @@ class Together(Generic[Sequence_]):
         if decided and not forced and all(needs.get(sequence) is Pause.ROUND for sequence in decided):
             rows = [Row(asked[sequence].policy, asked[sequence].now) for sequence in decided]
             self._policy.took(rows, [decision.choice for decision in decided.values()], seconds)
-        return needs
+        return {sequence: part for sequence, part in needs.items() if isinstance(part, Pause)}
 
     def _choose(self, asked: Mapping[Sequence_, Deciding]) -> dict[Sequence_, Decision]:
         """Decide for those that share a pass; where a token is being computed already, all are given it first."""
