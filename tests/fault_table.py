@@ -109,6 +109,16 @@ FAULTS = {
         "all together never more than it may have; each is told its part",
     ),
     103: ("more starts than fits in memory", "the default profile's worker alone, and why, in GB"),
+    104: ("the machine sleeps for a night", "no load ended, no worker killed, no health judged on waking"),
+    105: (
+        "a Mac falls asleep in mid-answer",
+        "kept awake while there is work, and no longer",
+    ),
+    106: (
+        "more models are asked for than fit",
+        "in turn and within the budget; nobody waits for ever",
+    ),
+    121: ("a request of no dialect of ours", "goes as it is to a command that has it; 404 without one"),
 }
 
 
