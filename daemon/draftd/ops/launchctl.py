@@ -84,7 +84,7 @@ def install(
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
 ) -> None:
-    """Write the plist, stop an agent that runs, start this one, and `tell` if that takes long. Raises DraftdError."""
+    """Write the plist, stop an agent that runs, start this one; `tell` if that takes long. Raises DraftdError."""
     try:
         agent.log_dir.mkdir(parents=True, exist_ok=True)
         agent.plist.parent.mkdir(parents=True, exist_ok=True)
