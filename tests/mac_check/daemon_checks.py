@@ -97,13 +97,13 @@ def ready(site: Site) -> str:
         return site.needs_demo() is not None and answers(f"{site.url}/readyz") and _all_ready(site)
 
     took = until(serves, READY_LIMIT, "all workers ready")
-    return f"after {took:.1f} s; workers: {len(site.status()['workers'])}"
+    return f"after {took:.1f} s; workers: {len(_serving(site))}"
 
 
 def hooks(site: Site) -> str:
     """Every hook of the engine is placed, in every worker."""
     counts = []
-    for row in site.status()["workers"]:
+    for row in _serving(site):
         lines = ask(f"{site.url}/api/logs/{row['name']}?lines=1000").splitlines()
         records = [json.loads(line.partition(RECORD_PREFIX)[2]) for line in lines if RECORD_PREFIX in line]
         started = [record for record in records if record["event"] == "started"]
@@ -118,7 +118,7 @@ def hooks(site: Site) -> str:
 
 def memory(site: Site) -> str:
     """What draftd says of a worker's memory is what macOS says."""
-    row = _served(site)
+    row = _serving(site)[0]
     ask(f"{site.url}/v1/chat/completions", _chat(row["name"], "Hi!"))
     told = int(_row(site, row["name"])["memory_bytes"])
     footprint = footprint_bytes(site.kept("footprint", "footprint", str(row["pid"])))
@@ -195,11 +195,15 @@ def greedy(site: Site) -> str:
     """Drafting does not change a greedy text, but where two tokens are equally likely."""
     name = site.status()["default_model"]
     pairs = [[_tokens(site, name, prompt, length) for length in (0, 5)] for prompt in PROMPTS]
+    counted = _row(site, name)["acceptance"]
+    if not counted["proposed"]:
+        raise FailedError("nothing was drafted")
     noise = max(noise_of(plain, drafted) for plain, drafted in pairs)
     found = [verdict(plain, drafted, noise) for plain, drafted in pairs]
     if different := [text for text in found if text.startswith("NO")]:
         raise FailedError("; ".join(different))
-    return f"{len(found)} texts of {len(pairs[0][0])} tokens: {', '.join(found)}; noise {noise:.1e}"
+    told = f"{counted['accepted']} of {counted['proposed']} draft tokens kept, noise {noise:.1e}"
+    return f"{len(found)} texts of {len(pairs[0][0])} tokens: {', '.join(found)}; {told}"
 
 
 def _tokens(site: Site, name: str, prompt: str, length: int) -> list[Token]:
@@ -210,7 +214,7 @@ def _tokens(site: Site, name: str, prompt: str, length: int) -> list[Token]:
 
 def killed_worker(site: Site) -> str:
     """A killed worker is replaced."""
-    before = _served(site)
+    before = _serving(site)[0]
     family_of(before["pid"])[0].kill()
 
     def replaced() -> bool:
@@ -259,8 +263,9 @@ def _all_ready(site: Site) -> bool:
     return all(row["state"] in {"ready", "asleep", "stopped"} for row in site.status()["workers"])
 
 
-def _served(site: Site) -> dict[str, Any]:
-    return next(row for row in site.status()["workers"] if row["state"] == "ready")
+def _serving(site: Site) -> list[dict[str, Any]]:
+    """The workers that are up; one that starts with its first request is not."""
+    return [row for row in site.status()["workers"] if row["state"] == "ready"]
 
 
 def _row(site: Site, name: str) -> dict[str, Any]:
