@@ -92,7 +92,7 @@ class AiohttpConnection(web.RequestHandler):
         size = self._next_size()
         piece = bytes(self._unparsed[:size])
         del self._unparsed[:size]
-        self._newest = piece[1 - len(HEAD_END) :]
+        self._newest = (self._newest + piece[1 - len(HEAD_END) :])[1 - len(HEAD_END) :]
         super().data_received(piece)
         if self._left:
             self._left -= size
