@@ -93,6 +93,8 @@ FAULTS = {
     110: ("a Mac checked beside the user's own agent", "another label, folder and ports; nothing is left"),
     111: ("no session at the Mac's screen", "the agent runs in the user's own domain, and says so"),
     112: ("an agent beside another daemon", "waits quietly until that has ended; launchd does not spin"),
+    113: ("the agent's folders are not this shell's", "doctor, bench and prometheus find it too"),
+    114: ("an Intel Python on a Mac", "refused in one sentence before an installer looks for wheels"),
     78: ("shutdown while clients wait", "503 `stopping` with Retry-After; a cut stream says so too"),
     120: (
         "an address typed with /v1 twice, without it, with // or / behind",
@@ -108,6 +110,16 @@ FAULTS = {
         "all together never more than it may have; each is told its part",
     ),
     103: ("more starts than fits in memory", "the default profile's worker alone, and why, in GB"),
+    104: ("the machine sleeps for a night", "no load ended, no worker killed, no health judged on waking"),
+    105: (
+        "a Mac falls asleep in mid-answer",
+        "kept awake while there is work, and no longer",
+    ),
+    106: (
+        "more models are asked for than fit",
+        "in turn and within the budget; nobody waits for ever",
+    ),
+    121: ("a request of no dialect of ours", "goes as it is to a command that has it; 404 without one"),
 }
 
 

@@ -86,6 +86,9 @@ class Settings(BaseSettings):
     warm_spare: bool = Field(
         False, description="keep a process that has imported mlx_lm, for the next start of a worker"
     )
+    keep_awake: bool = Field(
+        True, description="a Mac does not fall asleep by itself while requests are open or models load"
+    )
     stop_grace: Seconds = Field(10.0, description="time from SIGTERM to SIGKILL when a worker stops")
     drain_timeout: Seconds = Field(30.0, description="time that open requests have to finish at a stop")
     max_body_bytes: int = Field(32 * 2**20, ge=1024, description="largest request body")

@@ -59,7 +59,8 @@ def up(
     """
     import uvloop
 
-    from draftd.app import handle_signals, run
+    from draftd.app import run
+    from draftd.signals import handle_signals
     from draftd.telemetry.logging_setup import configure
 
     settings = load_settings(

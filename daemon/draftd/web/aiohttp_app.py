@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import functools
 import json
 from collections.abc import Awaitable, Callable, Iterable, Mapping
@@ -11,14 +10,13 @@ from typing import cast
 from aiohttp import HttpVersion10, HttpVersion11, hdrs, web
 from aiohttp.typedefs import Middleware
 
-from draftd import __version__
+from draftd import __version__, clock
 from draftd.errors import RequestError
 from draftd.web import openapi
-from draftd.web.addresses import COMPLETIONS, meant, nearest
+from draftd.web.addresses import meant, nearest
 from draftd.web.aiohttp_connection import AiohttpConnection, unknown_version
 from draftd.web.client import JSON, STREAM_HEADERS, ClientExchange, Limits, RequestHead
 from draftd.web.pipeline import Pipeline, too_large
-from draftd.web.router import Dialect
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 VERSIONS = (HttpVersion10, HttpVersion11)
@@ -27,10 +25,10 @@ CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
 def make_runner(pipeline: Pipeline, routes: Iterable[web.RouteDef], limits: Limits) -> web.AppRunner:
-    """The server of completions and of `routes`; to be set up and cleaned up."""
+    """The server of models and of `routes`; to be set up and cleaned up."""
     app = web.Application(middlewares=[_middleware(pipeline, limits)])
-    completions = [web.post(path, _completion(pipeline, dialect)) for path, dialect in COMPLETIONS.items()]
-    for route in (*routes, *completions, web.get("/openapi.json", _document(app))):
+    asking = [web.post(path, _completion(pipeline, told)) for path, told in _ASKING.items()]
+    for route in (*routes, *asking, web.get("/openapi.json", _document(app))):
         web.RouteDef(route.method, route.path, route.handler, {**route.kwargs, **_EXPECT}).register(
             app.router
         )
@@ -66,7 +64,7 @@ class AiohttpExchange(ClientExchange):
         # would stay until the garbage collector comes by.
         body = bytearray()
         try:
-            async with asyncio.timeout(self._limits.body):
+            async with clock.limit(self._limits.body):
                 async for piece in self._request.content.iter_any():
                     body += piece
                     if len(body) > self._limits.max_body:
@@ -85,16 +83,16 @@ class AiohttpExchange(ClientExchange):
         unread = self._request.can_read_body and not self._request.content.is_eof()
         if unread or response.status == 505:
             response.force_close()  # nobody wants the rest of the body
-        async with asyncio.timeout(self._limits.write):
+        async with clock.limit(self._limits.write):
             await response.prepare(self._request)
             await response.write_eof()
 
     async def write(self, data: bytes) -> None:
-        async with asyncio.timeout(self._limits.write):
+        async with clock.limit(self._limits.write):
             await (await self._stream()).write(data)
 
     async def finish(self, data: bytes) -> None:
-        async with asyncio.timeout(self._limits.write):
+        async with clock.limit(self._limits.write):
             await (await self._stream()).write_eof(data)
 
     async def _stream(self) -> web.StreamResponse:
@@ -156,12 +154,16 @@ async def _handler_of(request: web.Request, found: Handler) -> Handler:
     return resolved.handler
 
 
-_ASKING: Mapping[Dialect, str] = {
-    "chat.completions": "Ask a model, as with OpenAI's chats; by server-sent events if `stream` is true.",
-    "completions": "Continue a text, as with OpenAI's completions; by server-sent events if `stream` is true.",
-    "messages": "Ask a model, as with Anthropic's messages; answered by their events if `stream` is true.",
-    "count_tokens": "The tokens of a prompt in Anthropic's form, by the model's own template.",
-    "responses": "Ask a model, as with OpenAI's responses; answered by their events if `stream` is true.",
+_ASKING: Mapping[str, str] = {
+    "/v1/chat/completions": "Ask a model, as with OpenAI's chats; by server-sent events if `stream` is true.",
+    "/v1/completions": "Continue a text, as with OpenAI's completions; by server-sent events if `stream` is true.",
+    "/v1/messages": "Ask a model, as with Anthropic's messages; answered by their events if `stream` is true.",
+    "/v1/messages/count_tokens": "The tokens of a prompt in Anthropic's form, by the model's own template.",
+    "/v1/responses": "Ask a model, as with OpenAI's responses; answered by their events if `stream` is true.",
+    "/v1/embeddings": "Passed on to the server that a profile's `command` starts.",
+    "/v1/rerank": "Passed on to the server that a profile's `command` starts.",
+    "/v1/audio/{path:.+}": "Passed on to the server that a profile's `command` starts; forms too.",
+    "/v1/images/{path:.+}": "Passed on to the server that a profile's `command` starts; forms too.",
 }
 
 
@@ -175,14 +177,13 @@ def _check_form(request: web.Request) -> None:
             raise RequestError(400, f"there is more than one {name} header")
 
 
-def _completion(pipeline: Pipeline, dialect: Dialect) -> Handler:
+def _completion(pipeline: Pipeline, told: str) -> Handler:
     async def handle(request: web.Request) -> web.StreamResponse:
         exchange = request[EXCHANGE]
         await pipeline.complete(exchange)
         return exchange.response
 
-    handle.__doc__ = _ASKING[dialect]
-
+    handle.__doc__ = told
     return handle
 
 

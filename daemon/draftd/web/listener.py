@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 from aiohttp import web
 
+from draftd import clock
 from draftd.web.acceptor import Acceptor
 from draftd.web.aiohttp_app import make_runner
 from draftd.web.aiohttp_connection import AiohttpConnection
@@ -40,7 +41,7 @@ class Listener:
         self.stop_listening()
         connections = list(self._fast.connections)
         if calls := _calls(connections):
-            await asyncio.wait(calls, timeout=CUT_AFTER)
+            await clock.wait(calls, CUT_AFTER)
         for connection in connections:
             connection.abort()
         if calls := _calls(connections):

@@ -19,13 +19,12 @@ import structlog
 
 from draftd.errors import DraftdError, RequestError
 from draftd.telemetry.metrics import CLIENT_LEFT, Metrics
-from draftd.web.addresses import COMPLETIONS, MODELS
-from draftd.web.client import ClientExchange, Limits, RequestHead
+from draftd.web.addresses import COMPLETIONS, MODELS, passed_kind
+from draftd.web.client import EVENT_STREAM, ClientExchange, Limits, RequestHead
 from draftd.web.dialects import messages_errors
 from draftd.web.error_bodies import error_body, error_event, error_headers, status_of
 from draftd.web.guard import Guard
 from draftd.web.proxy import Proxy
-from draftd.web.translation import TRANSLATED
 
 log = structlog.get_logger("web")
 MESSAGES = "/v1/messages"  # what is below it answers in Anthropic's form, errors too
@@ -63,17 +62,15 @@ class Pipeline:
             self.check(head)
         except RequestError:
             return False
-        return head.path in COMPLETIONS
+        return head.path in COMPLETIONS or passed_kind(head.path) is not None
 
     def is_preflight(self, head: RequestHead) -> bool:
         """Whether a browser asks what a page may send: the headers that every answer has are all that it wants."""
         return self._guard.is_preflight(head.method, head.headers)
 
     def complete(self, exchange: ClientExchange) -> Awaitable[None]:
-        """Handle a request for a completion."""
-        dialect = COMPLETIONS[exchange.head.path]
-        translated = TRANSLATED.get(dialect)
-        return self._proxy.handle(translated(exchange) if translated else exchange, dialect)
+        """Handle a request for a model."""
+        return self._proxy.handle(exchange, COMPLETIONS.get(exchange.head.path))
 
     async def run(self, exchange: Exchange, handle: Callable[[Exchange], Awaitable[None]]) -> None:
         """Answer one request by `handle`, which may raise.
@@ -115,6 +112,8 @@ class Pipeline:
             self._metrics.request(exchange.profile, COMPLETIONS[path], status, seconds)
         elif path.startswith(MODELS):
             self._metrics.request(None, "models", status, seconds)
+        elif kind := passed_kind(path):
+            self._metrics.request(exchange.profile, kind, status, seconds)
 
 
 def _speaks_messages(head: RequestHead) -> bool:
@@ -142,9 +141,10 @@ async def _fail(exchange: ClientExchange, error: DraftdError) -> int:
     if exchange.begun and exchange.failed is not None:
         await exchange.finish(exchange.failed(error))
     elif exchange.begun:
-        await exchange.write(
-            messages_errors.error_event(error, request_id) if of_messages else error_event(error)
-        )
+        if exchange.stream_type.startswith(EVENT_STREAM):
+            await exchange.write(
+                messages_errors.error_event(error, request_id) if of_messages else error_event(error)
+            )
         exchange.cut()
     else:
         exchange.headers |= error_headers(error)

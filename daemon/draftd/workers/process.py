@@ -28,6 +28,7 @@ from typing import cast
 import psutil
 import structlog
 
+from draftd import clock
 from draftd.protocol import CHANNEL_VARIABLE, LIFELINE_VARIABLE, MemoryShare
 from draftd.workers.channel import Channel, OnRecord
 
@@ -208,7 +209,7 @@ class _Protocol(asyncio.SubprocessProtocol):
         if self._eof:
             self._tell()
         else:
-            self._loop.call_later(EOF_GRACE, self._tell)
+            clock.Timer(EOF_GRACE, self._tell)
 
     def _work(self) -> None:
         while self._held and self._worked < MAX_WORK:

@@ -19,12 +19,13 @@ from typing import assert_never
 
 import structlog
 
+from draftd import clock
 from draftd.profiles import Profile
 from draftd.protocol import SECRET_HEADER
 from draftd.sockets import holders_of
 from draftd.workers import command, machine
 from draftd.workers.gpu_faults import gpu_fault
-from draftd.workers.health import Watched, watch
+from draftd.workers.health import watch
 from draftd.workers.process import Child, contained, tell_fault
 from draftd.workers.services import Services
 from draftd.workers.states import (
@@ -56,6 +57,7 @@ from draftd.workers.states import (
 )
 from draftd.workers.status import LastExit, WorkerStatus
 from draftd.workers.usage import Lease, Usage, refusal
+from draftd.workers.watched import Watched
 
 log = structlog.get_logger("worker")
 
@@ -125,7 +127,7 @@ class Worker:
     async def until_changed(self, limit: float) -> None:
         """Return at the next change of state, or after `limit` seconds."""
         with suppress(TimeoutError):
-            async with asyncio.timeout(limit):
+            async with clock.limit(limit):
                 await self._changed.wait()
 
     def serves(self, child: int) -> bool:
@@ -180,7 +182,7 @@ class Worker:
         if due is None:
             return await self._inbox.get()
         with suppress(TimeoutError):
-            async with asyncio.timeout(max(0.0, due - time.monotonic())):
+            async with clock.limit(max(0.0, due - time.monotonic())):
                 return await self._inbox.get()
         return TimerDue()
 
