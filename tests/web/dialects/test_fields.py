@@ -45,7 +45,11 @@ MORE = {
 # The package has dropped these, or has them only among its betas; Claude Code and older packages send them.
 OF_MESSAGES = {"context_management", "temperature", "top_k", "top_p"}
 TYPES: list[tuple[Table, list[Any], set[str]]] = [
-    (CHAT, [chat_params.CompletionCreateParamsStreaming], MORE | {"chat_template_kwargs", "role_mapping"}),
+    (
+        CHAT,
+        [chat_params.CompletionCreateParamsStreaming],
+        MORE | {"chat_template_kwargs", "role_mapping", "tool_grammars"},
+    ),
     (
         TEXT,
         [text_params.CompletionCreateParamsStreaming],
