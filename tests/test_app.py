@@ -15,6 +15,7 @@ import pytest
 
 from draftd.app import Daemon, run
 from draftd.errors import AlreadyRunningError, ConfigError, DraftdError
+from draftd.machine_memory import Pressure, memory_share
 from draftd.workers.states import Backoff
 from tests.harness import LIMIT, QUICK, alive, chat, fake, free_ports, kill, play_engine, serving, until_gone
 
@@ -53,7 +54,10 @@ async def test_usage_is_streamed_only_to_who_asked(tmp_path: Path) -> None:
         assert asked.events[-2]["usage"]["completion_tokens"] == 5
 
 
-async def test_models_status_and_health_tell_what_there_is(tmp_path: Path) -> None:
+async def test_models_status_and_health_tell_what_there_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("draftd.web.status_report.pressure", lambda: Pressure.NORMAL)
     async with serving(tmp_path, {"a": fake(top='aliases = ["x/y"]'), "b": fake()}) as served:
         models = (await served.get("/v1/models")).json
         assert [m["id"] for m in models["data"]] == ["a", "b"]
@@ -66,6 +70,8 @@ async def test_models_status_and_health_tell_what_there_is(tmp_path: Path) -> No
         )
         assert set(keys.split()) <= set(status["workers"][0])
         assert status["warm_spare"] is None  # unless asked for
+        assert status["memory"] == {"share_bytes": memory_share(), "pressure": "normal"}
+        assert (await served.metrics())["draftd_memory_pressure"] == 1
         assert (await served.get("/readyz")).status == 200
         assert (await served.get("/healthz")).json == {"status": "ok"}
         assert (await served.get("/nowhere")).json["error"]["code"] == "not_found"

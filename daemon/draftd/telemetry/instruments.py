@@ -26,7 +26,9 @@ Instrument = TypeVar("Instrument", Counter, Histogram)
 
 
 class Instruments:
-    """All have `profile` as their first label, except the spare's. The `_unknown` series exist from the start."""
+    """All but those of the spare and the machine have `profile` as their first label. The `_unknown` series exist
+    from the start.
+    """
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self._all: list[tuple[Counter | Histogram, tuple[str, ...]]] = []
@@ -53,6 +55,11 @@ class Instruments:
         self.wait = histogram("queue_wait_seconds", "Time in the daemon's queue.", _WAIT_SECONDS)
         self.spare_memory = Gauge(
             "draftd_warm_spare_memory_bytes", "Memory of the warm spare; 0 without one.", registry=registry
+        )
+        self.pressure = Gauge(
+            "draftd_memory_pressure",
+            "How short the machine is of memory: 1 normal, 2 warning, 4 critical; 0 if the system does not say.",
+            registry=registry,
         )
         self._expect(UNKNOWN, _EXPECTED_UNKNOWN)
 

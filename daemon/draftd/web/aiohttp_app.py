@@ -2,35 +2,25 @@
 
 from __future__ import annotations
 
-import asyncio
 import functools
 import json
-import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 
 from aiohttp import HttpVersion10, HttpVersion11, hdrs, web
-from aiohttp.http_exceptions import LineTooLong
 from aiohttp.typedefs import Middleware
 
-from draftd import __version__
+from draftd import __version__, clock
 from draftd.errors import RequestError
 from draftd.web import openapi
 from draftd.web.addresses import meant, nearest
-from draftd.web.client import JSON, MAX_HEADERS, STREAM_HEADERS, ClientExchange, Limits, RequestHead
-from draftd.web.error_bodies import error_body
-from draftd.web.pipeline import Pipeline, identity, too_large
+from draftd.web.aiohttp_connection import unknown_version
+from draftd.web.client import JSON, STREAM_HEADERS, ClientExchange, Limits, RequestHead
+from draftd.web.pipeline import Pipeline, too_large
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
-MAX_LINE = 8190  # bytes of a request line
-MAX_FIELD = 8192  # bytes of a header with its name; not MAX_LINE, so that errors tell which it was
-MAX_PIECES = 64  # in which what a client sends at once is parsed
-HEAD_END = b"\r\n\r\n"
 VERSIONS = (HttpVersion10, HttpVersion11)
 ONCE = (hdrs.HOST, hdrs.ORIGIN, hdrs.AUTHORIZATION, hdrs.CONTENT_TYPE)  # headers that let a request in
-MAX_LINGER = 2.0  # seconds that a refused client may go on sending before its connection is closed
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
-_SILENT = logging.getLogger("draftd.http")
-_SILENT.setLevel(logging.CRITICAL)
 
 
 def make_runner(pipeline: Pipeline, routes: Iterable[web.RouteDef], limits: Limits) -> web.AppRunner:
@@ -43,72 +33,6 @@ def make_runner(pipeline: Pipeline, routes: Iterable[web.RouteDef], limits: Limi
         )
     app.on_response_prepare.append(_add_headers)
     return web.AppRunner(app, handler_cancellation=True, shutdown_timeout=1.0)
-
-
-class AiohttpConnection(web.RequestHandler):
-    """A connection to the server of `make_runner`.
-
-    The pipeline logs what handlers raise. What is left to log are requests that are not HTTP, and aiohttp would log
-    their headers, which may hold a key.
-    """
-
-    def __init__(self, server: web.Server, limits: Limits) -> None:
-        super().__init__(
-            server,
-            loop=asyncio.get_running_loop(),
-            access_log=_SILENT,
-            logger=_SILENT,
-            keepalive_timeout=limits.idle,
-            lingering_time=MAX_LINGER,
-            max_line_size=MAX_LINE,
-            max_field_size=MAX_FIELD,
-            max_headers=MAX_HEADERS,
-        )
-
-    def data_received(self, data: bytes) -> None:
-        """Parse head by head: the parser forgets the requests that stand in one piece with what is not HTTP."""
-        *heads, rest = data.split(HEAD_END, MAX_PIECES)
-        for head in heads:
-            super().data_received(head + HEAD_END)
-        if rest or not heads:
-            super().data_received(rest)
-
-    def handle_error(
-        self,
-        request: web.BaseRequest,
-        status: int = 500,
-        exc: BaseException | None = None,
-        message: str | None = None,
-    ) -> web.StreamResponse:
-        """Answer what is not HTTP. Unlike aiohttp's, the text does not quote the request."""
-        error = _why_not(exc)
-        response = json_response(error_body(error), status=error.status)
-        response.headers.update(identity())
-        response.force_close()
-        return response
-
-
-def _why_not(exc: BaseException | None) -> RequestError:
-    """What aiohttp could not read."""
-    said = str(exc)
-    if isinstance(exc, LineTooLong) and exc.args[1] == MAX_LINE:
-        return RequestError(414, f"the request line is longer than {MAX_LINE} bytes", code="uri_too_long")
-    if isinstance(exc, LineTooLong):
-        # Browsers send what any program on this host has set, whatever its port.
-        text = (
-            f"a header is longer than {MAX_FIELD} bytes; often these are cookies that other programs have set"
-        )
-        return RequestError(431, text, code="header_too_large")
-    if "Too many headers" in said:
-        return RequestError(431, f"there are more than {MAX_HEADERS} headers", code="header_too_large")
-    if "HTTP version" in said:
-        return unknown_version()
-    return RequestError(400, "this is not a request in HTTP")
-
-
-def unknown_version() -> RequestError:
-    """The error for a version of HTTP that is not spoken here."""
-    return RequestError(505, "draftd speaks HTTP/1.1 and HTTP/1.0", code="http_version_not_supported")
 
 
 class AiohttpExchange(ClientExchange):
@@ -139,7 +63,7 @@ class AiohttpExchange(ClientExchange):
         # would stay until the garbage collector comes by.
         body = bytearray()
         try:
-            async with asyncio.timeout(self._limits.body):
+            async with clock.limit(self._limits.body):
                 async for piece in self._request.content.iter_any():
                     body += piece
                     if len(body) > self._limits.max_body:
@@ -158,16 +82,16 @@ class AiohttpExchange(ClientExchange):
         unread = self._request.can_read_body and not self._request.content.is_eof()
         if unread or response.status == 505:
             response.force_close()  # nobody wants the rest of the body
-        async with asyncio.timeout(self._limits.write):
+        async with clock.limit(self._limits.write):
             await response.prepare(self._request)
             await response.write_eof()
 
     async def write(self, data: bytes) -> None:
-        async with asyncio.timeout(self._limits.write):
+        async with clock.limit(self._limits.write):
             await (await self._stream()).write(data)
 
     async def finish(self, data: bytes) -> None:
-        async with asyncio.timeout(self._limits.write):
+        async with clock.limit(self._limits.write):
             await (await self._stream()).write_eof(data)
 
     async def _stream(self) -> web.StreamResponse:

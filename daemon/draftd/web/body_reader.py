@@ -21,6 +21,7 @@ from asyncio.subprocess import DEVNULL, PIPE, Process
 from contextlib import suppress
 from typing import BinaryIO
 
+from draftd import clock
 from draftd.errors import RequestError, WorkerError
 from draftd.web.passed_on import Passed
 from draftd.web.router import Dialect, Refused, Routed, RoutingTable, route
@@ -50,7 +51,7 @@ class BodyReader:
         """What `route` makes of a body. Raises RequestError, and WorkerError (503) if it cannot be read now."""
         async with self._turn:
             try:
-                async with asyncio.timeout(MAX_SECONDS):
+                async with clock.limit(MAX_SECONDS):
                     outcome = await self._in_child(raw, dialect, table)
             except TimeoutError as error:
                 await self.close()

@@ -19,6 +19,7 @@ from email.utils import formatdate
 from http.client import responses
 from typing import cast
 
+from draftd import clock
 from draftd.web.addresses import COMPLETIONS, meant
 from draftd.web.client import JSON, MAX_HEADERS, STREAM_HEADERS, ClientExchange, Limits, RequestHead
 from draftd.web.pipeline import Pipeline
@@ -77,7 +78,7 @@ class FastConnection(asyncio.Protocol):
         self._received = bytearray()
         self._request: tuple[RequestHead, int] | None = None  # whose body has not come yet
         self._late: asyncio.TimerHandle | None = None
-        self._idle_since = self._loop.time()
+        self._idle_since = time.monotonic()
         self._writable = asyncio.Event()
         self._writable.set()
         self.call: asyncio.Task[None] | None = None
@@ -103,7 +104,7 @@ class FastConnection(asyncio.Protocol):
 
     def _close_if_idle(self) -> None:
         limit = self._server.limits.idle
-        left = self._idle_since + limit - self._loop.time()
+        left = self._idle_since + limit - time.monotonic()
         busy = self.call is not None or self._request is not None
         if left <= 0 and not busy:
             self._transport.close()
@@ -156,7 +157,7 @@ class FastConnection(asyncio.Protocol):
             self.call = None
         if self._transport.is_closing():
             return
-        self._idle_since = self._loop.time()
+        self._idle_since = time.monotonic()
         if self._received:
             self._transport.resume_reading()
             self._next()
@@ -177,7 +178,7 @@ class FastConnection(asyncio.Protocol):
             raise ConnectionResetError("the client has left")
         self._transport.write(data)
         if not self._writable.is_set():
-            async with asyncio.timeout(self._server.limits.write):
+            async with clock.limit(self._server.limits.write):
                 await self._writable.wait()
 
     def close(self) -> None:

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from draftd import __version__
+from draftd.machine_memory import Pressure, pressure
 from draftd.telemetry.metrics import Metrics, Recent, WorkerSample
 from draftd.telemetry.speculation import Speculation
 from draftd.web.proxy import Proxy
@@ -19,7 +20,9 @@ from draftd.workers.warm_spare import Starter
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StatusReport:
-    """Asks the parts of the daemon when it is asked itself. `started`: when the daemon did, in epoch seconds."""
+    """Asks the parts of the daemon when it is asked itself. `started`: when the daemon did, in epoch seconds.
+    `memory_share`: bytes that all workers together may take.
+    """
 
     supervisor: Supervisor
     router: Router
@@ -27,6 +30,7 @@ class StatusReport:
     metrics: Metrics
     starter: Starter
     started: float
+    memory_share: int
 
     def status(self) -> dict[str, Any]:
         """The body of /api/status."""
@@ -38,6 +42,7 @@ class StatusReport:
             "default_model": default.name if default else None,
             "workers": self.workers(),
             "warm_spare": spare(self.starter.status()),
+            "memory": memory(self.memory_share, pressure()),
         }
 
     def live(self) -> dict[str, Any]:
@@ -69,6 +74,10 @@ class StatusReport:
             )
             for one in self.supervisor.snapshot()
         ]
+
+    def pressure(self) -> int:
+        """How short the machine is of memory, for a scrape of /metrics; 0 if the system does not say."""
+        return pressure() or 0
 
     def spare_memory(self) -> int:
         """Bytes of the warm spare; 0 without one."""
@@ -134,6 +143,11 @@ def speculation(known: Speculation) -> dict[str, Any]:
 def spare(status: SpareStatus | None) -> dict[str, Any] | None:
     """The warm spare in /api/status; None if there is none."""
     return asdict(status) if status else None
+
+
+def memory(share: int, known: Pressure | None) -> dict[str, Any]:
+    """The machine's memory in /api/status: bytes that all workers together may take, and how short it is now."""
+    return {"share_bytes": share, "pressure": known.name.lower() if known else None}
 
 
 def live(active: int, recent: Recent) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from contextlib import suppress
 
 import httptools
 
+from draftd import clock
 from draftd.errors import WorkerError
 from draftd.web.answer_models import BrokenAnswerError
 from draftd.web.client import JSON
@@ -130,7 +131,7 @@ class WorkerConnection:
         writable: asyncio.Future[None] = self._loop.create_future()
         self._loop.add_writer(self._socket.fileno(), _set, writable)
         try:
-            async with asyncio.timeout(CONNECT_TIMEOUT):
+            async with clock.limit(CONNECT_TIMEOUT):
                 await writable
         finally:
             self._loop.remove_writer(self._socket.fileno())
@@ -170,7 +171,7 @@ class WorkerConnection:
         """The body of an error, or what comes of it."""
         body = bytearray()
         with suppress(BrokenOffError, TimeoutError):
-            async with asyncio.timeout(ERROR_TIMEOUT):
+            async with clock.limit(ERROR_TIMEOUT):
                 while len(body) < MAX_ERROR and (piece := await self.read()):
                     body += piece
         return bytes(body)

@@ -11,11 +11,11 @@ import structlog
 from draftd.errors import RequestError
 from draftd.profiles import Profile
 from draftd.sharing import Group, groups
-from draftd.workers.health import Watched
 from draftd.workers.plan import Action, Add, Remove, Replace, Update, plan
 from draftd.workers.services import Services
 from draftd.workers.states import Close, Reconfigure, Start
 from draftd.workers.status import WorkerStatus, of_members
+from draftd.workers.watched import Watched
 from draftd.workers.worker import Worker
 
 log = structlog.get_logger("supervisor")
