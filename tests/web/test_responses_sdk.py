@@ -183,7 +183,7 @@ async def test_what_is_not_supported_is_refused_by_its_name(scripted: Served) ->
 @pytest.mark.real
 async def test_the_demo_model_answers_and_goes_on(demo: Served) -> None:
     import openai
-    from openai.types.responses import ResponseFunctionToolCall
+    from openai.types.responses import ResponseCustomToolCall, ResponseFunctionToolCall
 
     fields: dict[str, Any] = {
         "model": "gpt-4o",
