@@ -121,6 +121,7 @@ FAULTS = {
         "in turn and within the budget; nobody waits for ever",
     ),
     121: ("a request of no dialect of ours", "goes as it is to a command that has it; 404 without one"),
+    122: ("a tool with a grammar of its own", "its text fits it, however the model writes calls; else 400"),
 }
 
 
