@@ -80,14 +80,14 @@ async def test_readyz_waits_for_workers_that_start_by_themselves_only(tmp_path: 
 
 async def test_a_sleeping_worker_is_started_by_its_first_request(tmp_path: Path) -> None:
     async with serving(tmp_path, {"a": fake(top="autostart = false")}) as served:
-        assert served.state("a") == "stopped"
+        assert served.state("a") == "asleep"
         assert (await served.ask("a")).status == 200
 
 
 async def test_a_worker_without_requests_sleeps_and_wakes(tmp_path: Path) -> None:
     tables = QUICK + "[health]\ninterval = 0.05\n"
     async with serving(tmp_path, {"a": fake(top="idle_timeout = 0.2", tables=tables)}) as served:
-        await served.until_state("a", "stopped")
+        await served.until_state("a", "asleep")
         assert (await served.ask("a")).status == 200
         assert served.row("a")["restarts"] == 0
 

@@ -21,11 +21,12 @@ from draftd.commands.shared import (
     resolve,
     where_it_runs,
 )
-from draftd.console import err, out, status_view, workers_table
+from draftd.console import err, out
 from draftd.errors import DraftdError, NotRunningError
 from draftd.instance import find_daemon
 from draftd.ops.http import DaemonClient
 from draftd.settings import load_settings
+from draftd.status_table import status_view, workers_table
 
 
 def status(
@@ -43,12 +44,12 @@ def status(
     elif watch:
         with suppress(KeyboardInterrupt), Live(console=out, auto_refresh=False) as live:
             while True:
-                live.update(status_view(client.status(), out.width), refresh=True)
+                live.update(status_view(client.status(), out.room), refresh=True)
                 time.sleep(1)
     else:
         body = client.status()
         out.say(f"draftd {body['version']} at {client.daemon.url}, pid {body['pid']}")
-        out.show(status_view(body, out.width))
+        out.show(status_view(body, out.room))
 
 
 def logs(
@@ -107,7 +108,7 @@ def _order(state_dir: Path | None, word: str, order: str, wanted: str) -> None:
             order == "restart" and now["pid"] == before["pid"]
         ):
             if now["state"] == "failed":
-                out.show(workers_table([now], out.width))
+                out.show(workers_table([now], out.room))
                 raise DraftdError(f"{name} failed; 'draftd logs {name}' shows why")
             time.sleep(0.1)
     also = f", and so are {', '.join(shares_with)}: they share its worker" if shares_with else ""

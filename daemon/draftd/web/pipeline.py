@@ -17,7 +17,8 @@ from typing import TypeVar
 
 import structlog
 
-from draftd.errors import DraftdError, RequestError
+from draftd.errors import DraftdError, RequestError, WorkerError
+from draftd.telemetry.journal import MAX_ERROR, Journal
 from draftd.telemetry.metrics import CLIENT_LEFT, Metrics
 from draftd.web.client import ClientExchange, Limits, RequestHead
 from draftd.web.cors import answer_headers, is_preflight
@@ -47,11 +48,14 @@ Exchange = TypeVar("Exchange", bound=ClientExchange)
 class Pipeline:
     """The way of every request; see the module."""
 
-    def __init__(self, proxy: Proxy, guard: Guard, metrics: Metrics, limits: Limits) -> None:
+    def __init__(
+        self, proxy: Proxy, guard: Guard, metrics: Metrics, limits: Limits, journal: Journal
+    ) -> None:
         self._proxy = proxy
         self._guard = guard
         self._metrics = metrics
         self._limits = limits
+        self._journal = journal
 
     def check(self, head: RequestHead) -> None:
         """Refuse what can be refused before the body is read. Raises RequestError."""
@@ -92,6 +96,10 @@ class Pipeline:
         exchange.headers |= identity() | answer_headers(head.method, head.headers, self._guard.origins)
         if head.path.startswith(MESSAGES):  # where Anthropic's clients look for it
             exchange.headers["request-id"] = exchange.headers[REQUEST_ID]
+        if head.path in COMPLETIONS:
+            exchange.record = self._journal.begin(
+                exchange.headers[REQUEST_ID], COMPLETIONS[head.path], head.headers.get("User-Agent", "")
+            )
         status = CLIENT_LEFT
         try:
             status = await self._status_of(exchange, handle)
@@ -103,8 +111,10 @@ class Pipeline:
 
     async def _status_of(self, exchange: Exchange, handle: Callable[[Exchange], Awaitable[None]]) -> int:
         try:
-            await handle(exchange)
+            await self._handled(exchange, handle)
         except DraftdError as error:
+            if exchange.record:
+                exchange.record.error = str(error)[:MAX_ERROR]
             return await _fail(exchange, error)
         except (ConnectionError, TimeoutError):
             raise
@@ -116,10 +126,22 @@ class Pipeline:
             return await _fail(exchange, DraftdError("a fault in draftd; its log has the details"))
         return exchange.status
 
+    async def _handled(self, exchange: Exchange, handle: Callable[[Exchange], Awaitable[None]]) -> None:
+        try:
+            await handle(exchange)
+        except asyncio.CancelledError:
+            task, record = asyncio.current_task(), exchange.record
+            if record is None or not record.cancelled or task is None or task.uncancel():
+                raise  # not by us, or not only
+            text = "the request was cancelled at the daemon"
+            raise WorkerError(text, code="cancelled", retry=False) from None
+
     def _count(self, exchange: ClientExchange, status: int, seconds: float) -> None:
         path = exchange.head.path
         if path in COMPLETIONS:
             self._metrics.request(exchange.profile, COMPLETIONS[path], status, seconds)
+            if exchange.record:
+                self._journal.end(exchange.record, status, seconds)
         elif path.startswith("/v1/models"):
             self._metrics.request(None, "models", status, seconds)
 

@@ -6,12 +6,15 @@ import asyncio
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import structlog
 
 from draftd.errors import WorkerError
 from draftd.protocol import PROFILE_HEADER
+from draftd.telemetry.journal import Journal
 from draftd.telemetry.metrics import Metrics
+from draftd.telemetry.request_record import RequestRecord
 from draftd.web import json_codec, worker_http
 from draftd.web.admission import Admission
 from draftd.web.answer import Answer
@@ -55,6 +58,7 @@ class Call:
     name: str
     forward: Forward
     headers: dict[str, str]
+    record: RequestRecord | None = None
     reply: StreamReply | None = None
     began: float = field(default_factory=time.monotonic)
     first_token: float | None = None
@@ -79,8 +83,10 @@ class Proxy:
         metrics: Metrics,
         bodies: BodyReader,
         keepalive: float,
+        journal: Journal,
         on_change: Callable[[], None],
     ) -> None:
+        self._journal = journal
         self._router = router
         self._supervisor = supervisor
         self._metrics = metrics
@@ -151,7 +157,8 @@ class Proxy:
             raise routed.error
         exchange.repeated = routed.repeated
         forward = routed.forward
-        call = Call(routed.profile, forward, exchange.headers)
+        call = Call(routed.profile, forward, exchange.headers, exchange.record)
+        self._note(call, profile=call.name, streamed=forward.stream)
         if not forward.stream:
             await exchange.answer(200, await self._relay(call))
             return
@@ -176,6 +183,7 @@ class Proxy:
         call.headers["x-draftd-queue-position"] = str(admission.ahead)
         async with admission.slot() as waited:
             self._metrics.queue_wait(call.name, waited)
+            self._note(call, waited=waited)
             try:
                 return await self._attempt(worker, call)
             except worker_http.NotSentError:
@@ -187,6 +195,7 @@ class Proxy:
         forward = call.forward
         async with worker.lease(call.name) as lease:
             call.headers["x-draftd-worker"] = f"{HOST}:{lease.port}"
+            self._note(call, worker=worker.name, phase="answering")
             path, headers = PATHS[forward.endpoint], {**self._headers(call), **lease.headers}
             try:
                 connection = await worker_http.post(lease.port, path, forward.payload, headers)
@@ -244,6 +253,7 @@ class Proxy:
     def _complete(self, call: Call, relay: Relay, events: bytes) -> bytes:
         """The rest of an answer that has come whole."""
         answer = relay.answer
+        self._note_figures(call, answer)
         if not call.forward.counts_only:
             self._metrics.generation(
                 call.name,
@@ -253,11 +263,29 @@ class Proxy:
             )
         return events + relay.end() if call.reply is not None else json_codec.dumps(answer.whole())
 
+    def _note(self, call: Call, **known: Any) -> None:
+        if call.record is not None:
+            self._journal.note(call.record, **known)
+
+    def _note_figures(self, call: Call, answer: Answer) -> None:
+        tokens, seconds = answer.tokens("completion_tokens"), call.generation_seconds() or 0.0
+        self._note(
+            call,
+            prompt_tokens=answer.tokens("prompt_tokens"),
+            cached_tokens=answer.cached_tokens,
+            tokens=tokens,
+            tokens_per_second=answer.told_speed
+            or ((tokens - 1) / seconds if tokens > 1 and seconds else None),
+            proposed=answer.timing("draft_n"),
+            accepted=answer.timing("draft_n_accepted"),
+        )
+
     def _note_token(self, call: Call) -> None:
         call.last_token = time.monotonic()
         if call.first_token is None:
             call.first_token = call.last_token
             self._metrics.first_token(call.name, call.first_token - call.began)
+            self._note(call, first_token=call.first_token - call.began)
 
 
 async def _outlives(worker: Worker, lease: Lease, limit: float) -> bool:
