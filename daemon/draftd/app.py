@@ -50,6 +50,7 @@ from draftd.web.client import Limits
 from draftd.web.guard import Guard, make_guard
 from draftd.web.listener import Listener
 from draftd.web.live_feed import LiveFeed
+from draftd.web.logs import Logs
 from draftd.web.pipeline import Pipeline
 from draftd.web.proxy import Proxy
 from draftd.web.router import Router
@@ -183,11 +184,14 @@ class Daemon:
             router=self.router,
             supervisor=self.supervisor,
             metrics=self.metrics,
-            logs=self.sink.log,
+            journal=self.journal,
             reload=self.reload,
         )
+        logs = Logs(router=self.router, supervisor=self.supervisor, sink=self.sink)
         pipeline = Pipeline(self.proxy, _guard(settings), self.metrics, limits, self.journal)
-        return Listener(pipeline, [*api.routes(), *self.feed.routes(), *dashboard.routes()], limits)
+        return Listener(
+            pipeline, [*api.routes(), *logs.routes(), *self.feed.routes(), *dashboard.routes()], limits
+        )
 
     @property
     def url(self) -> str:

@@ -1,4 +1,4 @@
-"""Commands for a running daemon: status, logs, restart and so on."""
+"""Commands for a running daemon: status, restart and so on."""
 
 from __future__ import annotations
 
@@ -13,14 +13,7 @@ from typing import Annotated, Any
 import typer
 from rich.live import Live
 
-from draftd.commands.shared import (
-    ProfileArgument,
-    StateDir,
-    complete_profile,
-    make_client,
-    resolve,
-    where_it_runs,
-)
+from draftd.commands.shared import ProfileArgument, StateDir, make_client, resolve, where_it_runs
 from draftd.console import err, out
 from draftd.errors import DraftdError, NotRunningError
 from draftd.instance import find_daemon
@@ -50,27 +43,6 @@ def status(
         body = client.status()
         out.say(f"draftd {body['version']} at {client.daemon.url}, pid {body['pid']}")
         out.show(status_view(body, out.room))
-
-
-def logs(
-    name: Annotated[
-        str | None,
-        typer.Argument(
-            metavar="PROFILE", help="Default: the default model.", autocompletion=complete_profile
-        ),
-    ] = None,
-    follow: Annotated[bool, typer.Option("-f", "--follow", help="Keep printing new lines.")] = False,
-    lines: Annotated[int, typer.Option("-n", "--lines", min=1, help="How many of the newest lines.")] = 100,
-    state_dir: StateDir = None,
-) -> None:
-    """Show a worker's log.
-
-    Example: draftd logs balanced -f
-    """
-    client = make_client(state_dir)
-    with suppress(KeyboardInterrupt):
-        for line in client.log(resolve(client, name), lines, follow=follow):
-            out.piece(f"{line}\n")
 
 
 def restart(name: ProfileArgument, state_dir: StateDir = None) -> None:

@@ -15,7 +15,7 @@ from draftd.status_table import status_view
 RUNNING = {
     "draftd test": "one answer, and how fast it came",
     "draftd opencode --write": "let OpenCode use these models ('draftd clients': other programs)",
-    "draftd logs -f": "what the default model's worker writes",
+    "draftd logs -f": "each request as it ends, and what the workers write",
 }
 STOPPED = {
     "draftd up --demo": "serve the built-in models: nothing to download",

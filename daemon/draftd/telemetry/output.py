@@ -17,7 +17,7 @@ from draftd.telemetry.worker_log import WorkerLog
 log = structlog.get_logger("telemetry")
 
 DAEMON = "_daemon"  # the name of the daemon's own log: no profile can have it
-MAX_MERGED = 4000  # lines of all logs together
+MAX_MERGED = 2000  # lines of all logs together
 
 OnReport = Callable[[str, DraftAcceptance | PromptProgress], None]
 

@@ -89,6 +89,11 @@ class WorkerLog:
         """The last `n` lines at most, oldest first."""
         return list(islice(self._ring, max(0, len(self._ring) - n), None))
 
+    @property
+    def last(self) -> int:
+        """The `seq` of the newest line; -1 if there is none."""
+        return self._next - 1
+
     def select(self, n: int, *, raw: bool, since: float = 0.0) -> list[LogLine]:
         """The last `n` lines from `since` on (epoch seconds), oldest first; without `raw` those for people."""
         fitting = (line for line in reversed(self._ring) if line.time >= since and (raw or not line.chatter))
