@@ -27,27 +27,28 @@ settings.register_profile("quick", settings.get_profile("draftd"), max_examples=
 settings.load_profile("draftd")
 
 REAL = {"browser", "demo", "engines", "pair"}  # fixtures that run or load what `real` stands for
+COSTLY = re.compile(r"^(?:from|import) (?:mlx|playwright|draftd\.engine\.request\b)", re.MULTILINE)
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
     """Where no real test is wanted, a module of nothing else is not even imported: mlx_lm takes a second."""
-    return True if config.option.markexpr == "not real" and _uses_mlx(collection_path) else None
+    return True if config.option.markexpr == "not real" and _is_real(collection_path) else None
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """A test is `real`, whether it says so or not, if it uses such a fixture or is in a module that imports mlx."""
+    """A test is `real`, whether it says so or not, if it uses such a fixture or is in a module of such tests."""
     for item in items:
-        if REAL.intersection(getattr(item, "fixturenames", ())) or _uses_mlx(item.path):
+        if REAL.intersection(getattr(item, "fixturenames", ())) or _is_real(item.path):
             item.add_marker("real")
 
 
 @cache
-def _uses_mlx(path: Path) -> bool:
-    """Whether it is a test module that imports mlx or mlx_lm, or anything out of these, at its head."""
+def _is_real(path: Path) -> bool:
+    """Whether it is a test module that imports mlx or a browser at its head, or what cannot do without mlx."""
     if not path.name.startswith("test_") or path.suffix != ".py":
         return False
     head = re.split("^(?:@|async|class|def) ?", path.read_text("utf-8"), maxsplit=1, flags=re.MULTILINE)[0]
-    return re.search("^(?:from|import) mlx", head, re.MULTILINE) is not None
+    return COSTLY.search(head) is not None
 
 
 @pytest.fixture(autouse=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-import signal
+import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine
@@ -20,9 +20,10 @@ from typing import Any
 import aiohttp
 import structlog
 
-from draftd import __version__
+from draftd import __version__, clock
 from draftd.errors import ConfigError
 from draftd.instance import LOGS, Instance
+from draftd.machine_memory import memory_share
 from draftd.profile_files import fingerprint
 from draftd.profiles import ProfileSet
 from draftd.settings import Settings
@@ -55,9 +56,11 @@ from draftd.web.pipeline import Pipeline
 from draftd.web.proxy import Proxy
 from draftd.web.router import Router
 from draftd.web.status_report import StatusReport
+from draftd.workers.memory_book import MemoryBook
 from draftd.workers.resources import LoadGate, PortBook
 from draftd.workers.services import Services
 from draftd.workers.supervisor import Supervisor
+from draftd.workers.wakefulness import keep_awake
 from draftd.workers.warm_spare import Starter
 
 log = structlog.get_logger("daemon")
@@ -79,7 +82,8 @@ async def run(settings: Settings, load: Load, beside: Beside, *, watched: tuple[
         session = await stack.enter_async_context(_worker_session())
         tasks = asyncio.TaskGroup()
         known = fingerprint(watched)
-        daemon = Daemon(settings, load, session, tasks)
+        share = await asyncio.to_thread(memory_share)
+        daemon = Daemon(settings, load, session, tasks, share)
         stack.callback(daemon.sink.close)
         stack.enter_context(telling(daemon.take_event))
         stack.push_async_callback(daemon.bodies.close)
@@ -97,6 +101,8 @@ async def run(settings: Settings, load: Load, beside: Beside, *, watched: tuple[
         ]
         if settings.warm_spare:
             until_stopped.append(tasks.create_task(daemon.starter.run()))
+        if settings.keep_awake and sys.platform == "darwin":
+            until_stopped.append(tasks.create_task(keep_awake(daemon.is_busy)))
         await daemon.until_stopped()
         for task in until_stopped:
             task.cancel()
@@ -105,10 +111,18 @@ async def run(settings: Settings, load: Load, beside: Beside, *, watched: tuple[
 
 
 class Daemon:
-    """All parts of a daemon, and what they have to do with each other. Made by `run`; `tasks` runs the workers."""
+    """All parts of a daemon, and what they have to do with each other. Made by `run`; `tasks` runs the workers.
+
+    `memory_share`: bytes that all workers together may take.
+    """
 
     def __init__(
-        self, settings: Settings, load: Load, session: aiohttp.ClientSession, tasks: asyncio.TaskGroup
+        self,
+        settings: Settings,
+        load: Load,
+        session: aiohttp.ClientSession,
+        tasks: asyncio.TaskGroup,
+        memory_share: int,
     ) -> None:
         self.settings = settings
         self._load = load
@@ -127,8 +141,10 @@ class Daemon:
             self.metrics,
         )
         loads = LoadGate(settings.max_loads)
+        self._loads = loads
         self.starter = Starter(loads, self._on_change)
-        self.supervisor = Supervisor(self._services(session, loads), tasks, share=settings.share_engine)
+        services = self._services(session, loads, MemoryBook(memory_share))
+        self.supervisor = Supervisor(services, tasks, share=settings.share_engine)
         self.router = Router(load(), settings.default_profile)
         self.bodies = BodyReader()
         self.proxy = Proxy(
@@ -147,17 +163,19 @@ class Daemon:
             metrics=self.metrics,
             starter=self.starter,
             started=time.time(),
+            memory_share=memory_share,
         )
         self.feed = LiveFeed(self.report.live, self.sink.log, self._news)
         self.listener = self._listener()
-        self.metrics.bind(self.report.samples, self.report.spare_memory)
+        self.metrics.bind(self.report.samples, self.report.spare_memory, self.report.pressure)
 
-    def _services(self, session: aiohttp.ClientSession, loads: LoadGate) -> Services:
+    def _services(self, session: aiohttp.ClientSession, loads: LoadGate, memory: MemoryBook) -> Services:
         ports = PortBook(self.settings.base_port)
         ports.reserve("", self.settings.port)  # the proxy's own
         return Services(
             ports=ports,
             loads=loads,
+            memory=memory,
             starter=self.starter,
             session=session,
             base_env=os.environ,
@@ -207,6 +225,10 @@ class Daemon:
     def workers(self) -> list[dict[str, Any]]:
         """Every profile's worker as /api/status has it."""
         return self.report.workers()
+
+    def is_busy(self) -> bool:
+        """Whether requests are open, or models load."""
+        return self.proxy.open_requests > 0 or not self._loads.idle
 
     async def until_changed(self) -> None:
         """Return at the next change of any worker's state."""
@@ -268,8 +290,9 @@ class Daemon:
         self.proxy.refuse_new()
         ended = asyncio.create_task(self._stop_now.wait())
         drained = asyncio.create_task(self.proxy.until_idle())
-        _, pending = await asyncio.wait({ended, drained}, timeout=limit, return_when=asyncio.FIRST_COMPLETED)
-        for task in pending:
+        limit = self.settings.drain_timeout
+        await clock.wait({ended, drained}, limit, first=True)
+        for task in (ended, drained):
             task.cancel()
         self.proxy.cut_off()
         await self.supervisor.close(drain=0.0)
@@ -323,34 +346,6 @@ class Daemon:
         if isinstance(record, EngineProgress | GenerationReport | PromptProgress):
             memory = None if isinstance(record, PromptProgress) else record.memory
             self.supervisor.progress(worker, memory.active + memory.cache if memory else None)
-
-
-def handle_signals(daemon: Daemon) -> None:
-    """SIGTERM and SIGINT stop the daemon, SIGHUP reloads it. For the main thread.
-
-    SIGHUP is also what the system sends when the terminal is closed, which is to end what runs in it, unless it was
-    started by `nohup`: that ignores the signal.
-    """
-    loop = asyncio.get_running_loop()
-    in_terminal = signal.getsignal(signal.SIGHUP) != signal.SIG_IGN and _has_terminal()
-
-    def hung_up() -> None:
-        if in_terminal and not _has_terminal():
-            daemon.stop()
-        else:
-            daemon.try_reload()
-
-    loop.add_signal_handler(signal.SIGTERM, daemon.stop)
-    loop.add_signal_handler(signal.SIGINT, daemon.stop)
-    loop.add_signal_handler(signal.SIGHUP, hung_up)
-
-
-def _has_terminal() -> bool:
-    try:
-        os.close(os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY))
-    except OSError:
-        return False
-    return True
 
 
 async def _open(listener: Listener, settings: Settings) -> None:

@@ -15,7 +15,7 @@ import pytest_asyncio
 
 from draftd.settings import Settings
 from draftd.web import fast_http, listener
-from draftd.web.aiohttp_app import AiohttpConnection
+from draftd.web.aiohttp_connection import AiohttpConnection
 from tests.harness import LIMIT, QUICK, Served, fake, serving, until_gone
 from tests.web.raw_http import Connection, Wire
 

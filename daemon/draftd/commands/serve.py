@@ -17,8 +17,10 @@ from draftd.commands.live_view import LiveView, writing
 from draftd.commands.shared import ProfileArguments, ProfilesDir, StateDir
 from draftd.console import err, what_next
 from draftd.errors import ConfigError, DraftdError
+from draftd.first_start import FirstStart, first_start
 from draftd.hub import weight_bytes
-from draftd.instance import is_agent
+from draftd.instance import is_agent, wait_until_free
+from draftd.machine_memory import memory_share
 from draftd.ops.mac_folders import wait_for_volumes
 from draftd.profile_files import load_dir
 from draftd.profiles import Profile, ProfileSet, select
@@ -50,6 +52,9 @@ def up(
             show_default=False,
         ),
     ] = None,
+    everything: Annotated[
+        bool, typer.Option("--all", help="Start all workers, even where memory is short.")
+    ] = False,
     plain: Annotated[bool, typer.Option("--plain", help="A line an event, and no table.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="A line of JSON an event.")] = False,
 ) -> None:
@@ -59,7 +64,8 @@ def up(
     """
     import uvloop
 
-    from draftd.app import handle_signals, run
+    from draftd.app import run
+    from draftd.signals import handle_signals
     from draftd.telemetry.logging_setup import configure
 
     settings = load_settings(
@@ -69,14 +75,17 @@ def up(
         profiles=profiles,
         state_dir=state_dir,
         share_engine=share_engine,
+        start="all" if everything else None,
     )
     if is_agent():
         wait_for_volumes((settings.profiles_dir(), settings.state_dir), err.say)
+        wait_until_free(settings.state_dir, err.say)
     load = _demo_loader(names or []) if demo else _loader(settings, names or [])
     watched = () if demo else (settings.profiles_dir(), *settings.prompt_dirs())
     stream = _log_stream(settings.log_file) if settings.log_file else None
     found = load().profiles
-    savings = [*what_sharing_saves(found.values(), share=settings.share_engine)]
+    waits = [] if demo or names else _beginning(settings).lines
+    savings = [*waits, *what_sharing_saves(found.values(), share=settings.share_engine)]
     fmt = _format(settings, as_json=as_json)
     view = LiveView(err) if err.is_terminal and not plain and not as_json else None
     if view:
@@ -134,7 +143,20 @@ def _log_stream(file: Path) -> RotatedStream:
 
 
 def _loader(settings: Settings, names: list[str]) -> Callable[[], ProfileSet]:
+    """All that were named start, however much memory they take."""
+    if not names:
+        return lambda: _beginning(settings).profiles
     return lambda: select(load_dir(settings.profiles_dir(), settings.prompt_dirs()), names)
+
+
+def _beginning(settings: Settings) -> FirstStart:
+    return first_start(
+        load_dir(settings.profiles_dir(), settings.prompt_dirs()),
+        start=settings.start,
+        default=settings.default_profile,
+        share_engine=settings.share_engine,
+        memory_share=memory_share,
+    )
 
 
 def _demo_loader(names: list[str]) -> Callable[[], ProfileSet]:

@@ -250,10 +250,18 @@ class Metrics:
         if profile in self._tallies:
             self._push.log_errors.labels(profile).inc()
 
-    def bind(self, snapshot: Callable[[], Iterable[WorkerSample]], spare: Callable[[], int] = int) -> None:
-        """Take the workers' states and the spare's bytes from these at each scrape; `render` raises as they do."""
+    def bind(
+        self,
+        snapshot: Callable[[], Iterable[WorkerSample]],
+        spare: Callable[[], int] = int,
+        pressure: Callable[[], int] = int,
+    ) -> None:
+        """Take the workers' states, the spare's bytes and the pressure on the machine's memory from these at each
+        scrape; `render` raises as they do.
+        """
         self._at_scrape.snapshot = snapshot
         self._push.spare_memory.set_function(spare)
+        self._push.pressure.set_function(pressure)
 
     def acceptance(self, profile: str) -> Acceptance:
         """Zeros and None for a profile that is not declared."""

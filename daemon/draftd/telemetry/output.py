@@ -68,8 +68,16 @@ class Sink:
     def log(self, name: str) -> WorkerLog:
         """The log of a worker. It is made when it is first asked for."""
         if name not in self._logs:
-            self._logs[name] = WorkerLog(self._folder / f"{name}.log", on_error=self._on_error(name))
+            self._logs[name] = WorkerLog(self._file(name), on_error=self._on_error(name))
         return self._logs[name]
+
+    def _file(self, name: str) -> Path:
+        """Where the log of `name` goes. On a disk that takes 'A.log' for 'a.log' two workers' lines must not mix.
+
+        No profile's name has a '~'.
+        """
+        alike = sum(other.casefold() == name.casefold() for other in self._logs)
+        return self._folder / (f"{name}~{alike + 1}.log" if alike else f"{name}.log")
 
     def last_words(self, name: str, count: int) -> list[str]:
         """The last `count` lines of a child that has ended, including a line that it did not finish."""

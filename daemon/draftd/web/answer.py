@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from draftd.web.answer_models import Choice, Message, checked, chunks_of, read_json, reason_of
+from draftd.web.answer_models import Choice, Message, checked, chunks_of, is_error, read_json, reason_of
 from draftd.web.request_body import Endpoint
 from draftd.web.tool_calls import ToolCalls
 from draftd.web.worker_errors import error_in
@@ -39,7 +39,7 @@ class Answer:
         self._head: dict[str, Any] = {}
         self._texts: list[str] = []
         self._reasoning: list[str] = []
-        self._tool_calls = ToolCalls(request_id[:24])
+        self._tool_calls: ToolCalls | None = None  # most answers have none
         self._logprobs: dict[str, list[Any]] = {}
         self._role_sent = False
         self._stop_text: str | None = None  # that ended the answer, where the worker says so
@@ -94,15 +94,15 @@ class Answer:
     def take_whole(self, data: bytes) -> list[dict[str, Any]]:
         """Take in an answer that comes in one piece; returns it as chunks. Raises as `take` does."""
         whole = read_json(data)
-        if error := error_in(whole):
-            raise error
+        if is_error(whole):
+            raise error_in(whole)
         taken = [self._take(chunk) for chunk in chunks_of(whole)]
         self.done = True
         return taken
 
     def _take(self, chunk: dict[str, Any]) -> dict[str, Any]:
-        if error := error_in(chunk):
-            raise error
+        if is_error(chunk):
+            raise error_in(chunk)
         choices = checked(chunk)
         chunk.pop("error", None)
         chunk |= self._head_of(chunk)
@@ -161,8 +161,12 @@ class Answer:
             delta["content"] = content
         self._texts.append(content)
         self._reasoning.append(came.reasoning or came.reasoning_content or "")
-        calls = self._tool_calls.take(delta.pop("tool_calls", []), came.tool_calls or [])
-        return delta | ({"tool_calls": calls} if calls else {})
+        raw_calls = delta.pop("tool_calls", None)
+        if came.tool_calls:
+            self._tool_calls = self._tool_calls or ToolCalls(self._request_id[:24])
+            if calls := self._tool_calls.take(raw_calls, came.tool_calls):
+                delta["tool_calls"] = calls
+        return delta
 
     def add_texts(self, kind: str, texts: list[str]) -> None:
         """Add tokens that were read without `take`; `kind` is the name of their field."""

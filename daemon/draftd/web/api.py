@@ -8,11 +8,16 @@ from dataclasses import dataclass
 from aiohttp import web
 
 from draftd.errors import RequestError
+from draftd.hub import read_model
+from draftd.profiles import Profile
 from draftd.telemetry.journal import Journal
 from draftd.telemetry.metrics import Metrics
 from draftd.telemetry.request_record import as_json
-from draftd.web import status_report
-from draftd.web.aiohttp_app import json_response
+from draftd.web import model_list
+from draftd.web.addresses import MODELS
+from draftd.web.aiohttp_app import EXCHANGE, json_response
+from draftd.web.model_list import Listed
+from draftd.web.pipeline import ANTHROPIC_VERSION
 from draftd.web.router import Router
 from draftd.web.status_report import StatusReport
 from draftd.workers.states import Event, Restart, Start, Stop
@@ -49,15 +54,15 @@ class Api:
 
     async def models(self, request: web.Request) -> web.Response:
         """GET /v1/models; in Anthropic's form, with the aliases, for a client that sends `anthropic-version`."""
+        made = model_list.messages_models if _is_anthropic(request) else model_list.models
         profiles = self.router.table.profiles.profiles.values()
-        if "anthropic-version" in request.headers:
-            return json_response(status_report.messages_models(profiles, self.report.started))
-        return json_response(status_report.models(profiles, int(self.report.started)))
+        return json_response(made([listed(profile) for profile in profiles], self.report.started))
 
     async def model(self, request: web.Request) -> web.Response:
         """GET /v1/models/{id}."""
-        profile = self.router.table.resolve(request.match_info["id"])
-        return json_response(status_report.model(profile, int(self.report.started)))
+        name = request[EXCHANGE].head.path.removeprefix(f"{MODELS}/")
+        made = model_list.messages_model if _is_anthropic(request) else model_list.model
+        return json_response(made(listed(self.router.table.resolve(name)), self.report.started, name))
 
     async def prometheus(self, request: web.Request) -> web.Response:
         """GET /metrics."""
@@ -111,3 +116,13 @@ class Api:
         if not self.journal.cancel(name):
             raise RequestError(404, "no such request is open", code="request_not_found")
         return json_response({"id": name, "cancelled": True}, status=202)
+
+
+def listed(profile: Profile) -> Listed:
+    """A profile as a model of the list. What a `command` serves of the model's context is not known here."""
+    context = None if profile.command else read_model(profile.model).config.context_length
+    return Listed(profile.name, profile.aliases, context)
+
+
+def _is_anthropic(request: web.Request) -> bool:
+    return ANTHROPIC_VERSION in request.headers

@@ -68,7 +68,7 @@ class WorkerStatus:
 
 @dataclass(frozen=True, slots=True)
 class SpareStatus:
-    """The warm spare at one moment. `memory_bytes` is its resident size, None if it is just ending."""
+    """The warm spare at one moment. `memory_bytes` is None if it is just ending."""
 
     pid: int
     warm: bool

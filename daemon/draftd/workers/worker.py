@@ -19,13 +19,14 @@ from typing import assert_never
 
 import structlog
 
+from draftd import clock
 from draftd.hub import weight_bytes
 from draftd.profiles import Profile
 from draftd.protocol import SECRET_HEADER
 from draftd.sockets import holders_of
 from draftd.workers import command, machine
 from draftd.workers.gpu_faults import gpu_fault
-from draftd.workers.health import Watched, watch
+from draftd.workers.health import watch
 from draftd.workers.process import Child, contained, tell_fault
 from draftd.workers.reasons import Load, why
 from draftd.workers.services import Services
@@ -59,6 +60,7 @@ from draftd.workers.states import (
 )
 from draftd.workers.status import LastExit, WorkerStatus
 from draftd.workers.usage import Lease, Usage, refusal
+from draftd.workers.watched import Watched
 
 log = structlog.get_logger("worker")
 
@@ -129,7 +131,7 @@ class Worker:
     async def until_changed(self, limit: float) -> None:
         """Return at the next change of state, or after `limit` seconds."""
         with suppress(TimeoutError):
-            async with asyncio.timeout(limit):
+            async with clock.limit(limit):
                 await self._changed.wait()
 
     def serves(self, child: int) -> bool:
@@ -196,6 +198,7 @@ class Worker:
             if self._child is not None:  # cancelled: leave nothing behind
                 self._child.kill_group()
                 self._child.close()
+            self._services.memory.release(self)
             self._services.loads.release(self._ticket)
             self._services.ports.release(self)
 
@@ -204,7 +207,7 @@ class Worker:
         if due is None:
             return await self._inbox.get()
         with suppress(TimeoutError):
-            async with asyncio.timeout(max(0.0, due - time.monotonic())):
+            async with clock.limit(max(0.0, due - time.monotonic())):
                 return await self._inbox.get()
         return TimerDue()
 
@@ -333,6 +336,8 @@ class Worker:
             self._last_exit = LastExit(None, f"the worker could not be started: {error}", time.time(), ())
             post(SpawnFailed("spawn"))
             return
+        with contained(self.name):
+            self._services.share_memory(self, self.profile, self._child)
         watched.pid = self._child.pid
         watched.headers = {SECRET_HEADER: self._child.secret} if self._child.secret else {}
         watching = watch(watched, self._services.session, post)
@@ -357,6 +362,7 @@ class Worker:
         assert self._monitor is not None, "it comes with the child"
         self._child_number += 1  # what was said about it and is still in the inbox is void
         self._monitor.cancel()
+        self._services.memory.release(self)
         child.close()
         fault = gpu_fault(watched.said)
         ours = [fault.words] if fault else []

@@ -44,12 +44,6 @@ def _for_the_template(value: dict[str, Any]) -> dict[str, Any]:
     return value
 
 
-def _role(value: str) -> str:
-    if value == "function":
-        raise ValueError("must be tool for what a function returned: function is the older name")
-    return value
-
-
 _Tokens = Annotated[int, Field(ge=0, le=100_000)]
 _Bias = dict[str, Annotated[float, Field(ge=-100, le=100)]]
 _WEIGHTS = "the profile chooses the weights"
@@ -149,7 +143,7 @@ STREAM_OPTIONS = Table(
 )
 MESSAGE = Table(
     (
-        translated("role", "`developer` is `system`", Annotated[str, AfterValidator(_role)]),
+        translated("role", "`developer` is `system`", str),
         translated("content", "text, or parts of it; the profile's system prompt joins in", Any),
         translated("refusal", "joins the content", str),
         honoured("name", "goes to the chat template", str),
