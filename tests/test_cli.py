@@ -35,7 +35,7 @@ DRAFTD = [sys.executable, "-m", "draftd"]
 
 
 class Up:
-    """`draftd up --plain` with scripted children."""
+    """`draftd up --json` with scripted children."""
 
     def __init__(
         self,
@@ -44,6 +44,7 @@ class Up:
         profile: str | None = None,
         limit: tuple[str, ...] = (),
         env: Mapping[str, str] | None = None,
+        form: str = "--json",
     ) -> None:
         folder = tmp_path / "profiles"
         folder.mkdir()
@@ -57,7 +58,7 @@ class Up:
             **(env or {}),
         }
         options = ["--port", str(self.port), "--base-port", str(free_ports(len(names) + 1))]
-        words = ["up", "--plain", *options]
+        words = ["up", form, *options]
         self.process: subprocess.Popen[str] | Started
         if limit or "LD_PRELOAD" in self.env:
             command = ["bash", "-c", f'{shlex.join(limit or ("true",))}; exec "$@"', "bash", *DRAFTD, *words]
@@ -77,6 +78,14 @@ class Up:
             if line.startswith("{"):
                 self.said.append(json.loads(line))
         return [line for line in self.said if line.get("event") == event][-1]
+
+    def end(self) -> None:
+        """Nothing is left of it."""
+        self.watchdog.cancel()
+        self.process.terminate()
+        self.process.wait(LIMIT)
+        assert self.process.stderr is not None
+        self.process.stderr.close()
 
     def child(self) -> int:
         """The pid of the only worker."""
@@ -125,11 +134,7 @@ def up(
         daemon.until("worker ready", len(names))
         yield daemon
     finally:
-        daemon.watchdog.cancel()
-        daemon.process.terminate()
-        daemon.process.wait(LIMIT)
-        assert daemon.process.stderr is not None
-        daemon.process.stderr.close()
+        daemon.end()
 
 
 def test_a_day_with_the_command_line(tmp_path: Path) -> None:
@@ -230,7 +235,7 @@ def test_a_closed_terminal_ends_what_runs_in_it_unless_nohup_was_asked_for(
     if pid == 0:
         if nohup:
             signal.signal(signal.SIGHUP, signal.SIG_IGN)
-        os.execve(sys.executable, [*DRAFTD, "up", "--plain"], env)
+        os.execve(sys.executable, [*DRAFTD, "up", "--json"], env)
 
     def until(event: str, count: int) -> None:
         deadline = time.monotonic() + LIMIT

@@ -6,18 +6,21 @@ import os
 import socket
 import subprocess
 import sys
+from contextlib import ExitStack
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
 from draftd.commands import serve
-from draftd.commands.serve import _demo_loader, what_sharing_saves
+from draftd.commands.serve import _demo_loader, _loader, what_sharing_saves
 from draftd.demo import DRAFT, TARGET
 from draftd.errors import ConfigError
-from draftd.instance import AGENT
+from draftd.instance import AGENT, Instance
 from draftd.profiles import Profile
+from draftd.settings import Settings
 from tests.forked import LIMIT, run
-from tests.harness import free_ports
+from tests.harness import fake, free_ports
 from tests.test_cli import DRAFTD
 
 NO_BYTE = 'ulimit -f 0; exec "$@"'  # no file may have any: as on a full disk
@@ -94,6 +97,30 @@ def test_launchd_is_not_made_to_try_for_ever(tmp_path: Path) -> None:
     assert "'draftd launchd install' does" in done.stderr
 
 
+@pytest.mark.fault(112)
+def test_an_agent_beside_another_daemon_waits_and_then_serves(tmp_path: Path) -> None:
+    """It does not end, as launchd would start it again every 10 s."""
+    (tmp_path / "profiles").mkdir()
+    (tmp_path / "profiles" / "a.toml").write_text(fake())
+    given = {
+        "XPC_SERVICE_NAME": AGENT,
+        "DRAFTD_PROFILES": str(tmp_path / "profiles"),
+        "DRAFTD_STATE_DIR": str(tmp_path / "state"),
+    }
+    command = [*DRAFTD, "up", "--plain", "--port", str(free_ports()), "--base-port", str(free_ports(2))]
+    with ExitStack() as other:
+        other.enter_context(Instance(tmp_path / "state")).announce("http://127.0.0.1:1", "1.2")
+        with subprocess.Popen(command, env=os.environ | given, stderr=subprocess.PIPE, text=True) as process:
+            assert process.stderr is not None
+            assert "This one waits until it has ended" in process.stderr.readline()
+            assert process.poll() is None
+            other.close()
+            assert any("draftd serves at" in line for line in process.stderr)
+            process.terminate()
+            process.stderr.read()
+            assert process.wait(LIMIT) == 0
+
+
 def test_what_ended_the_daemon_is_found_however_deep_it_is_and_a_bug_is_shown_whole() -> None:
     fault, bug = ConfigError("x"), KeyError("y")
     deep = BaseExceptionGroup("", [BaseExceptionGroup("", [fault])])
@@ -145,3 +172,18 @@ def test_the_demo_has_the_presets_and_no_other_shipped_profile() -> None:
     assert list(profiles) == presets
     assert {profile.models for profile in profiles.values()} == {(str(TARGET), str(DRAFT))}
     assert list(_demo_loader(["fast"])().profiles) == [presets[2]]
+
+
+@pytest.mark.fault(103)
+@pytest.mark.parametrize(
+    ("names", "start", "starting"),
+    [([], "auto", ["b"]), ([], "all", ["a", "b", "c"]), (["a", "c"], "auto", ["a", "c"])],
+)
+def test_whoever_names_profiles_has_them_all_started(
+    tmp_path: Path, names: list[str], start: Literal["auto", "all"], starting: list[str]
+) -> None:
+    for name in "abc":
+        (tmp_path / f"{name}.toml").write_text('model = "org/nowhere"\n')
+    settings = Settings(profiles=tmp_path, default_profile="b", start=start)
+    profiles = _loader(settings, names)().profiles
+    assert [name for name, profile in profiles.items() if profile.autostart] == starting

@@ -154,11 +154,15 @@ async def test_another_server_counts_by_reading(scripted: Served) -> None:
 async def test_models_are_told_with_their_aliases(scripted: Served) -> None:
     async with client_of(scripted) as client:
         models = [model async for model in client.models.list()]
+        alias = await client.models.retrieve("claude-a")
+        with pytest.raises(anthropic.NotFoundError, match="there is no model 'claude-b'"):
+            await client.models.retrieve("claude-b")
     assert [(model.id, model.type) for model in models] == [
         ("a", "model"),
         ("claude-a", "model"),
         ("own", "model"),
     ]
+    assert alias == models[1]
 
 
 @pytest.mark.real
