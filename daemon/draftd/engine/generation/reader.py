@@ -123,6 +123,7 @@ class Reader:
         while (missing := end - self.position) > 0:
             self.leave()
             start, count = self.position, min(missing, self.pace.tokens(self._step))
+            count = self.quantization.at_once(start, count) if self.quantization else count
             began = time.perf_counter()
             self.read(mx.array(list(text[start : start + count]), mx.uint32))
             mx.eval([layer.state for layer in self.cache.layers])
@@ -148,7 +149,8 @@ class Reader:
     def _quantize(self) -> None:
         if not self.quantization:
             return
-        if isinstance(self.cache, RaggedRow) and self.quantization.is_due(self.position, self.kinds):
+        joined = isinstance(self.cache, RaggedRow) and self.cache.batch.has_plain
+        if joined and self.position >= self.quantization.first:
             self.leave()
         if isinstance(self.cache, SequenceCache):
             self.quantization.apply(self.cache.layers)
