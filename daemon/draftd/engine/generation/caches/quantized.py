@@ -28,13 +28,6 @@ class Quantization:
         """Whether so many tokens from `position` on are some that see quantized layers, and some that do not."""
         return position < self.first < position + tokens
 
-    def at_once(self, position: int, tokens: int) -> int:
-        """Return how many of the next tokens of a text are read in one pass: none that see the others otherwise.
-
-        So it does not matter in which pieces a text is read.
-        """
-        return self.first - position if self.begins_within(position, tokens) else tokens
-
     @property
     def first(self) -> int:
         """How many tokens a text has when its layers are quantized: there must be something to quantize."""
