@@ -12,6 +12,7 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+import structlog
 import uvloop
 from hypothesis import settings
 
@@ -29,6 +30,14 @@ settings.register_profile("quick", settings.get_profile("draftd"), max_examples=
 settings.load_profile("draftd")
 
 REAL = {"browser", "demo", "engines", "pair"}  # fixtures that run or load what `real` stands for
+# A traceback with all its variables, in colours, takes up to half a second.
+structlog.configure(
+    [
+        *structlog.get_config()["processors"][:-1],
+        structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback),
+    ]
+)
+
 _NUMBERS = itertools.count()
 COSTLY = re.compile(r"^(?:from|import) (?:mlx|playwright|draftd\.engine\.request\b)", re.MULTILINE)
 
