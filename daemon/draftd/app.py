@@ -22,7 +22,7 @@ import structlog
 from draftd import __version__, clock
 from draftd.errors import ConfigError
 from draftd.instance import LOGS, Instance
-from draftd.machine_memory import memory_share
+from draftd.machine_memory import memory_budget
 from draftd.profile_files import fingerprint
 from draftd.profiles import ProfileSet
 from draftd.settings import Settings
@@ -52,6 +52,7 @@ from draftd.web.router import Router
 from draftd.web.status_report import StatusReport
 from draftd.workers.memory_book import MemoryBook
 from draftd.workers.resources import LoadGate, PortBook
+from draftd.workers.room import Room
 from draftd.workers.services import Services
 from draftd.workers.supervisor import Supervisor
 from draftd.workers.wakefulness import keep_awake
@@ -76,8 +77,8 @@ async def run(settings: Settings, load: Load, beside: Beside, *, watched: tuple[
         session = await stack.enter_async_context(_worker_session())
         tasks = asyncio.TaskGroup()
         known = fingerprint(watched)
-        share = await asyncio.to_thread(memory_share)
-        daemon = Daemon(settings, load, session, tasks, share)
+        budget = await asyncio.to_thread(memory_budget, settings.memory_budget)
+        daemon = Daemon(settings, load, session, tasks, budget)
         stack.callback(daemon.sink.close)
         stack.push_async_callback(daemon.bodies.close)
         await stack.enter_async_context(tasks)
@@ -106,7 +107,7 @@ async def run(settings: Settings, load: Load, beside: Beside, *, watched: tuple[
 class Daemon:
     """All parts of a daemon, and what they have to do with each other. Made by `run`; `tasks` runs the workers.
 
-    `memory_share`: bytes that all workers together may take.
+    `budget`: bytes that all workers together may take.
     """
 
     def __init__(
@@ -115,7 +116,7 @@ class Daemon:
         load: Load,
         session: aiohttp.ClientSession,
         tasks: asyncio.TaskGroup,
-        memory_share: int,
+        budget: int,
     ) -> None:
         self.settings = settings
         self._load = load
@@ -133,7 +134,7 @@ class Daemon:
         loads = LoadGate(settings.max_loads)
         self._loads = loads
         self.starter = Starter(loads, self._on_change)
-        services = self._services(session, loads, MemoryBook(memory_share))
+        services = self._services(session, loads, budget)
         self.supervisor = Supervisor(services, tasks, share=settings.share_engine)
         self.router = Router(load(), settings.default_profile)
         self.bodies = BodyReader()
@@ -152,19 +153,20 @@ class Daemon:
             metrics=self.metrics,
             starter=self.starter,
             started=time.time(),
-            memory_share=memory_share,
+            budget=budget,
         )
         self.feed = LiveFeed(self.report.live, self.sink.log, self._news)
         self.listener = self._listener()
         self.metrics.bind(self.report.samples, self.report.spare_memory, self.report.pressure)
 
-    def _services(self, session: aiohttp.ClientSession, loads: LoadGate, memory: MemoryBook) -> Services:
+    def _services(self, session: aiohttp.ClientSession, loads: LoadGate, budget: int) -> Services:
         ports = PortBook(self.settings.base_port)
         ports.reserve("", self.settings.port)  # the proxy's own
         return Services(
             ports=ports,
             loads=loads,
-            memory=memory,
+            room=Room(budget),
+            memory=MemoryBook(budget),
             starter=self.starter,
             session=session,
             base_env=os.environ,

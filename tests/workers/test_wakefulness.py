@@ -139,7 +139,7 @@ async def test_a_daemon_on_a_mac_keeps_it_awake_while_models_load_or_requests_ar
     loading: bool,
 ) -> None:
     monkeypatch.setattr(sys, "platform", platform)
-    monkeypatch.setattr(app, "memory_share", lambda: 10**10)
+    monkeypatch.setattr(app, "memory_budget", lambda setting: 10**10)
     monkeypatch.setattr(app, "keep_awake", lambda is_busy: keep_awake(is_busy, look=OFTEN, linger=0.0))
     async with serving(tmp_path, {"a": fake("--load", "0.5")}, ready=False, keep_awake=keeps) as served:
         if loading:

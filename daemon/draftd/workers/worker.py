@@ -20,6 +20,7 @@ from typing import assert_never
 import structlog
 
 from draftd import clock
+from draftd.errors import WorkerError
 from draftd.profiles import Profile
 from draftd.protocol import SECRET_HEADER
 from draftd.sockets import holders_of
@@ -27,10 +28,13 @@ from draftd.workers import command, machine
 from draftd.workers.gpu_faults import gpu_fault
 from draftd.workers.health import watch
 from draftd.workers.process import Child, contained, tell_fault
+from draftd.workers.room import Standing
 from draftd.workers.services import Services
 from draftd.workers.states import (
-    IDLE,
+    ROOM,
+    SLEEP,
     Backoff,
+    BecameReady,
     Close,
     CountRestart,
     Demand,
@@ -42,6 +46,7 @@ from draftd.workers.states import (
     Failed,
     FromChild,
     Granted,
+    HealthOk,
     LoadGranted,
     Message,
     Queued,
@@ -49,20 +54,23 @@ from draftd.workers.states import (
     Reconfigure,
     Restart,
     SpawnFailed,
+    Start,
     Starting,
     State,
     Stop,
     Stopped,
+    Stopping,
     TimerDue,
 )
 from draftd.workers.status import LastExit, WorkerStatus
-from draftd.workers.usage import Lease, Usage, refusal
+from draftd.workers.usage import MAX_QUEUED_WAIT, Lease, Usage, refusal
 from draftd.workers.watched import Watched
 
 log = structlog.get_logger("worker")
 
 NEVER_READY = ("start_timeout", "no_progress")  # reasons that need what the readiness check was answered
 LAST_WORDS = 8192  # bytes of a child's output that are looked at for what ended it
+MEASURE = 10.0  # seconds between looks at how large a worker is
 LAST_LINES = 8  # of a child's output that are kept with its exit
 
 
@@ -83,8 +91,10 @@ class Worker:
         self.watched: Watched | None = None  # what its engine says of the child, or of the one being started
         self._monitor: asyncio.Task[None] | None = None
         self._ticket = object()
+        self._wanted = False  # by a person, who has told it to start
         self._port: int | None = None
         self._spawned_at = 0.0
+        self._measured_at = 0.0
         self._since = time.time()
         self._start_seconds: float | None = None
         self._restarts = 0
@@ -110,19 +120,31 @@ class Worker:
         finally:
             if not self._usage.open and isinstance(self.state, Draining):
                 self.post(Drained())
+            if not self._usage.open:
+                self._services.room.fell_idle()
 
     async def _until_ready(self, name: str) -> tuple[int, Mapping[str, str]]:
         if not isinstance(self.state, Ready):
             self.post(Demand())
-        started = False
+        started, began = False, time.monotonic()
         while not isinstance(self.state, Ready):
             started = started or isinstance(self.state, Queued | Starting)
-            no = refusal(name, self.state, self._last_exit, time.monotonic(), witnessed_start=started)
-            if no is not None:
+            now, last = time.monotonic(), self._last_exit
+            no = refusal(name, self.state, last, now, waited=now - began, witnessed_start=started)
+            if no is not None or (no := self._no_room(name)) is not None:
                 raise no
-            await self._changed.wait()
+            await self.until_changed(MAX_QUEUED_WAIT)
         assert self.watched is not None, "it comes before the child"
         return self.watched.port, self.watched.headers
+
+    def _no_room(self, name: str) -> WorkerError | None:
+        """The error for a request to a worker that will never be in memory; None if it may be."""
+        if self._child is not None:
+            return None
+        reason = self._services.room.refusal(self, self._services.need(self.profile))
+        if not reason:
+            return None
+        return WorkerError(f"'{name}' does not fit in memory: {reason}", code="no_room", retry=False)
 
     async def until_changed(self, limit: float) -> None:
         """Return at the next change of state, or after `limit` seconds."""
@@ -159,6 +181,29 @@ class Worker:
             notes=self._notes,
         )
 
+    # --- room in memory ------------------------------------------------------------------------------------
+
+    def standing(self) -> Standing:
+        """How the worker is, for who makes room. See `Tenant`."""
+        now = time.monotonic()
+        return Standing(
+            busy=self._usage.busy or isinstance(self.state, Queued | Starting),
+            leaving=isinstance(self.state, Draining | Stopping),
+            wanted=self._wanted or self._usage.waiting > 0,
+            pinned=self.profile.pin,
+            since=self.state.since if isinstance(self.state, Ready) else now,
+            last_used=now - self._usage.idle_seconds(),
+        )
+
+    def enter(self) -> None:
+        """There is room: wait for a place among those that load."""
+        granted = Granted(self._ticket)
+        self._services.loads.acquire(self._ticket, lambda: self.post(granted))
+
+    def make_room(self, drain: float) -> None:
+        """Sleep, unless somebody needs the worker; with a `drain`, then too, after so many seconds at most."""
+        self.post(Stop(ROOM, drain))
+
     # --- the task --------------------------------------------------------------------------------------------
 
     async def run(self) -> None:
@@ -174,6 +219,7 @@ class Worker:
                 self._child.kill_group()
                 self._child.close()
             self._services.memory.release(self)
+            self._services.room.forget(self)
             self._services.loads.release(self._ticket)
             self._services.ports.release(self)
 
@@ -199,6 +245,9 @@ class Worker:
                 self._services.ports.reserve(self, profile.port)
                 if restart and machine.is_wanted(self.state):
                     await self._step(Restart("config", self._services.drain_timeout), tasks)
+            case Start(wanted=True) | Restart():
+                self._wanted = not isinstance(self.state, Ready)
+                await self._step(message, tasks)
             case Close(drain):
                 self._closing = True
                 await self._step(Stop("removed", drain), tasks)
@@ -206,8 +255,9 @@ class Worker:
                 await self._step(message, tasks)
 
     async def _step(self, event: Event, tasks: asyncio.TaskGroup) -> None:
-        if isinstance(event, Stop) and event.reason == IDLE and not self._usage.idle_seconds():
-            return  # a request came after the monitor looked
+        if isinstance(event, Stop) and event.reason in SLEEP and not event.drain and self._usage.busy:
+            self._services.room.stays(self)
+            return  # a request came after somebody looked
         old = self.state
         policy = machine.Policy(self.profile.restart, self.profile.health, self._services.stop_grace)
         self.state, effects = machine.step(old, event, time.monotonic(), policy, random())
@@ -222,8 +272,27 @@ class Worker:
         if self.state != old:
             self._changed.set()
             self._changed = asyncio.Event()
+            self._tell_room()
+        if isinstance(event, BecameReady | HealthOk):
+            self._measure(event)
         if isinstance(self.state, Draining) and not self._usage.open:
             await self._step(Drained(), tasks)
+
+    def _measure(self, event: BecameReady | HealthOk) -> None:
+        """Tell how large the worker is, at its start and now and then."""
+        if isinstance(event, HealthOk) and time.monotonic() - self._measured_at < MEASURE:
+            return
+        self._measured_at = time.monotonic()
+        if self.watched is not None and (size := self.watched.memory()):
+            self._services.room.has_grown(self, size)
+
+    def _tell_room(self) -> None:
+        if isinstance(self.state, Ready | Stopped):
+            self._wanted = False
+        if machine.has_child(self.state) or isinstance(self.state, Queued):
+            self._services.room.look()
+        else:
+            self._services.room.leave(self)
 
     def _note_change(self, old: State, event: Event) -> None:
         if isinstance(self.state, Ready):
@@ -242,8 +311,7 @@ class Worker:
                 self._restarts += 1
                 self._services.on_restart(self.name, reason)
             case Effect.ACQUIRE_LOAD:
-                granted = Granted(self._ticket)
-                self._services.loads.acquire(self._ticket, lambda: self.post(granted))
+                self._services.room.ask(self, self._services.need(self.profile))
             case Effect.RELEASE_LOAD:
                 self._services.loads.release(self._ticket)
                 self._ticket = object()  # a grant that is still in the inbox is void
