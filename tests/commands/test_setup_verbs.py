@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import plistlib
 import sys
 from pathlib import Path
@@ -251,6 +252,46 @@ def test_another_shell_finds_the_daemon_of_the_agent(
     with Instance(load_settings().state_dir) as running:
         running.announce("http://127.0.0.1:1", "1.2")
         assert shared.where_it_runs(load_settings()) == load_settings().state_dir
+
+
+@pytest.mark.fault(113)
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("doctor",), "the daemon (pid {pid}) does not answer at http://127.0.0.1:1"),
+        (("prometheus",), "127.0.0.1:1"),
+        (("bench", "--demo"), "a daemon runs (pid {pid})"),
+    ],
+)
+def test_what_looks_for_the_daemon_finds_that_of_the_agent_from_any_shell(
+    mac: None,
+    launchctl: Launchctl,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    words: tuple[str, ...],
+    says: str,
+) -> None:
+    def stop(*_: object) -> None:
+        raise DraftdError("enough")
+
+    said("launchd", "install")
+    with Instance(load_settings().state_dir) as running:
+        running.announce("http://127.0.0.1:1", "1.2")
+        monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "other"))
+        monkeypatch.setenv("DRAFTD_PROFILES", str(tmp_path))  # none, so that no model is looked for
+        monkeypatch.setattr("draftd.commands.bench._measured", stop)
+        assert says.format(pid=os.getpid()) in " ".join(run(*words).output.split())
+
+
+def test_a_folder_that_is_not_to_be_trusted_is_left_to_the_command_to_tell(
+    mac: None, launchctl: Launchctl
+) -> None:
+    said("launchd", "install")
+    folder = load_settings().state_dir
+    folder.mkdir(parents=True)
+    folder.chmod(0o777)
+    assert shared.where_it_runs(load_settings()) == folder
+    assert "others can write" in refused(ConfigError, "status")
 
 
 def test_an_agent_that_could_never_start_is_refused(mac: None, launchctl: Launchctl) -> None:

@@ -31,7 +31,7 @@ from draftd.engine.generation.drafters.lookup import LookupDrafter
 from draftd.engine.generation.drafters.model import ModelDrafter
 from draftd.engine.generation.loop import Generation
 from draftd.engine.generation.models import LoadedModels
-from draftd.engine.generation.parts import Part, answer
+from draftd.engine.generation.parts import Part, attempt
 from draftd.engine.generation.reader import Reader
 from draftd.engine.generation.together import Together
 from draftd.engine.generation.turns import Company, Pace, Pause, Turns, groups, size_of
@@ -158,15 +158,9 @@ class Serving:
                 reader.leave()
         part = self._step(work, None)
         while part is not None and not isinstance(part, Pause):
-            part = self._step(work, self._answer(part))
+            part = self._step(work, attempt(part, crowded=self._company.crowded))
         if part is not None:
             self._turns.paused(work, part)
-
-    def _answer(self, part: Part) -> Any:
-        try:
-            return answer(part, crowded=self._company.crowded)
-        except Exception as error:
-            return error
 
     def _step(self, work: Work, reply: Any) -> Pause | Part | None:
         """Send a request what it asked for, or the error instead; return what it needs next, None at its end."""

@@ -6,7 +6,10 @@ from typing import Any, TypeVar
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 UNKNOWN = "_unknown"
-ENDPOINTS = ("chat.completions", "completions", "messages", "count_tokens", "responses", "models", "other")
+ENDPOINTS = (
+    "chat.completions", "completions", "messages", "count_tokens", "responses", "embeddings", "rerank", "audio",
+    "images", "models", "other",
+)  # fmt: skip
 
 # Series that exist at 0 before anything happened, so that rate() sees the first event too.
 _EXPECTED = (("chat.completions", "200"), ("completions", "200"))

@@ -10,7 +10,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping
 
-from draftd.web.router import Dialect
+from draftd.web.router import Dialect, PassedKind
 
 COMPLETIONS: Mapping[str, Dialect] = {
     "/v1/chat/completions": "chat.completions",
@@ -19,8 +19,15 @@ COMPLETIONS: Mapping[str, Dialect] = {
     "/v1/messages/count_tokens": "count_tokens",
     "/v1/responses": "responses",
 }
+# For servers that a profile's `command` starts; of those with a slash at their end, all that is below them.
+PASSED_ON: Mapping[str, PassedKind] = {
+    "/v1/embeddings": "embeddings",
+    "/v1/rerank": "rerank",
+    "/v1/audio/": "audio",
+    "/v1/images/": "images",
+}
 MODELS = "/v1/models"
-_KNOWN = (*COMPLETIONS, MODELS)
+_KNOWN = (*COMPLETIONS, *PASSED_ON, MODELS)
 _VERSION = "v1"
 # Other servers' addresses for the same.
 _ELSEWHERE = {
@@ -31,15 +38,20 @@ _ELSEWHERE = {
 }
 
 
+def passed_kind(path: str) -> PassedKind | None:
+    """What is asked for at an address whose requests are passed on; None for any other."""
+    first, version, kind, *rest = (*path.split("/", 3), "", "", "")
+    return PASSED_ON.get(path) or PASSED_ON.get(f"{first}/{version}/{kind}/" if rest[0] else "")
+
+
 def meant(path: str) -> str:
     """The address of ours that `path` stands for; any other path as it is."""
-    if path in COMPLETIONS:
-        return path
     words = [word for word in path.split("/") if word]
     while words[:1] == [_VERSION]:
         del words[0]
     address = "/".join(("", _VERSION, *words))
-    return address if address in _KNOWN or address.startswith(f"{MODELS}/") else path
+    known = address in _KNOWN or address.startswith(f"{MODELS}/") or passed_kind(address)
+    return address if known else path
 
 
 def nearest(path: str) -> str | None:

@@ -23,6 +23,7 @@ from typing import BinaryIO
 
 from draftd import clock
 from draftd.errors import RequestError, WorkerError
+from draftd.web.passed_on import Passed
 from draftd.web.router import Dialect, Refused, Routed, RoutingTable, route
 from draftd.workers.command import environment
 
@@ -46,7 +47,7 @@ class BodyReader:
         self._idle_timer: asyncio.TimerHandle | None = None
         return_large_blocks()
 
-    async def read(self, raw: bytes, dialect: Dialect, table: RoutingTable) -> Routed | Refused:
+    async def read(self, raw: bytes, dialect: Dialect, table: RoutingTable) -> Routed | Passed | Refused:
         """What `route` makes of a body. Raises RequestError, and WorkerError (503) if it cannot be read now."""
         async with self._turn:
             try:
@@ -66,7 +67,9 @@ class BodyReader:
             raise RuntimeError(outcome)
         return outcome
 
-    async def _in_child(self, raw: bytes, dialect: Dialect, table: RoutingTable) -> Routed | Refused | str:
+    async def _in_child(
+        self, raw: bytes, dialect: Dialect, table: RoutingTable
+    ) -> Routed | Passed | Refused | str:
         if self._idle_timer is not None:
             self._idle_timer.cancel()
         if self._process is None or self._process.returncode is not None:
@@ -78,7 +81,7 @@ class BodyReader:
         to_child.writelines([_SIZE.pack(len(what)), what, _SIZE.pack(len(raw)), raw])
         await to_child.drain()
         size = _SIZE.unpack(await from_child.readexactly(_SIZE.size))[0]
-        answer: Routed | Refused | str = pickle.loads(await from_child.readexactly(size))
+        answer: Routed | Passed | Refused | str = pickle.loads(await from_child.readexactly(size))
         return answer
 
     def _end_child(self) -> None:
@@ -128,7 +131,7 @@ def serve(requests: BinaryIO, answers: BinaryIO) -> None:
     while what := _read_part(requests):
         dialect, table = pickle.loads(what)
         raw = _read_part(requests)
-        answer: Routed | Refused | str
+        answer: Routed | Passed | Refused | str
         try:
             check_size(raw)
             answer = route(raw, dialect, table)

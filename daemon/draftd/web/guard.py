@@ -15,6 +15,7 @@ from ipaddress import ip_address
 
 from draftd.errors import ConfigError, RequestError
 from draftd.web import cors
+from draftd.web.addresses import passed_kind
 
 OPEN = frozenset({"/healthz", "/"})
 DASHBOARD = "/dashboard/"  # files of the page at '/', which asks for the key itself
@@ -48,7 +49,17 @@ class Guard:
         # A form or text/plain can be posted by any page without asking the browser first.
         kind = headers.get("Content-Type", "").partition(";")[0].strip().lower()
         if method == "POST" and path.startswith("/v1/") and kind != "application/json":
+            self._check_form(path, headers)
+
+    def _check_form(self, path: str, headers: Mapping[str, str]) -> None:
+        """Take it where bodies may be of any kind, unless a browser says that another site's page sends it."""
+        if passed_kind(path) is None:
             raise RequestError(415, "send the body with 'Content-Type: application/json'")
+        if headers.get("Origin") is None and headers.get("Sec-Fetch-Site", "none") not in {
+            "none",
+            "same-origin",
+        }:
+            raise RequestError(403, "pages of other sites may not send this")
 
     def is_preflight(self, method: str, headers: Mapping[str, str]) -> bool:
         """Whether a browser asks what a page of an allowed origin may send."""

@@ -9,7 +9,8 @@ from aiohttp import web
 
 from draftd import clock
 from draftd.web.acceptor import Acceptor
-from draftd.web.aiohttp_app import AiohttpConnection, make_runner
+from draftd.web.aiohttp_app import make_runner
+from draftd.web.aiohttp_connection import AiohttpConnection
 from draftd.web.client import Limits
 from draftd.web.fast_http import FastConnection, FastServer
 from draftd.web.pipeline import Pipeline

@@ -11,6 +11,8 @@ from draftd.errors import RequestError
 from draftd.profiles import Profile, ProfileSet
 from draftd.web import json_codec
 from draftd.web.dialects import messages_request, responses_request
+from draftd.web.dialects.pictures import refuse_pictures
+from draftd.web.passed_on import JSON, NATIVE, Given, Passed
 from draftd.web.request_body import Endpoint, Forward, prepare
 
 PREFIX = "speculative/"  # the name of our provider in OpenCode, which some clients leave before the model's
@@ -20,6 +22,9 @@ _AS_CHATS: Mapping[Dialect, Callable[[Mapping[str, Any]], dict[str, Any]]] = {
     "count_tokens": messages_request.count_request,
     "responses": responses_request.chat_request,
 }
+
+
+PassedKind = Literal["embeddings", "rerank", "audio", "images"]
 
 
 class Router:
@@ -89,15 +94,35 @@ class Refused:
     error: RequestError
 
 
-def route(raw: bytes, dialect: Dialect, table: RoutingTable) -> Routed | Refused:
+def pass_on(given: Given, table: RoutingTable) -> Passed | Refused:
+    """Find the profile of a request that draftd has no dialect for, and make the request for its server."""
+    name: str | None = None
+    try:
+        profile = table.resolve(given.model())
+        name = profile.name
+        if not profile.command:
+            text = (
+                f"'{name}' serves chats and texts; {given.path} is for a profile with a command that has it"
+            )
+            raise RequestError(404, text, code="not_found")
+        return given.passed_to(profile)
+    except RequestError as error:
+        return Refused(name, error)
+
+
+def route(raw: bytes, dialect: Dialect, table: RoutingTable) -> Routed | Passed | Refused:
     """Parse a body, find its profile, and make the request for the worker."""
     name: str | None = None
     try:
         asked = parse_body(raw)
         profile = table.resolve(asked.get("model"))
         name = profile.name
+        if dialect in profile.native:
+            return Given(NATIVE[dialect], "", JSON, raw).passed_to(profile)
         endpoint: Endpoint = "completions" if dialect == "completions" else "chat.completions"
         body = _AS_CHATS[dialect](asked) if dialect in _AS_CHATS else asked
+        if body is not asked and not profile.command:
+            refuse_pictures(asked)
         prompt = table.profiles.prompt_of(profile)
         client_model = asked.get("model") or name
         forward = prepare(body, endpoint, profile, prompt, profile.upstream_model, client_model)

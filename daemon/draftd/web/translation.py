@@ -32,19 +32,11 @@ class Translated(ClientExchange):
         self._inner = inner
         super().__init__(inner.head)
         self.headers = inner.headers
+        self.record = inner.record
 
     @property
     def begun(self) -> bool:
         return self._inner.begun
-
-    @property
-    def profile(self) -> str | None:
-        """The inner one's."""
-        return self._inner.profile
-
-    @profile.setter
-    def profile(self, name: str | None) -> None:
-        self._inner.profile = name
 
     async def body(self) -> bytes:
         return await self._inner.body()
@@ -137,8 +129,8 @@ class CountExchange(Translated):
         )
 
 
-# The exchange that the proxy gets in place of a client's own; it gets that where a dialect does not stand here.
-TRANSLATED: Mapping[Dialect, type[Translated]] = {
+# What the proxy goes on with in place of the exchange of a client; a dialect that is not here needs nothing.
+TRANSLATED: Mapping[Dialect | None, type[Translated]] = {
     "messages": MessagesExchange,
     "count_tokens": CountExchange,
     "responses": ResponsesExchange,

@@ -125,6 +125,13 @@ class Room:
         others = "".join(f", of which '{name}' keeps {_gb(taken)}" for name, taken in pinned)
         return f"it needs {_gb(size)}, and all workers together may take {_gb(self._budget)}{others}"
 
+    def instead_of(self, tenant: Tenant) -> list[str] | None:
+        """Who has the room that `tenant` waits for, by name; None if it waits for none."""
+        place = self._places.get(tenant)
+        if place is None or place.holds:
+            return None
+        return sorted(other.name for other, its in self._places.items() if its.holds)
+
     def look(self) -> None:
         """Decide, and carry it out."""
         if self._timer is not None:

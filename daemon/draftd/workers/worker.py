@@ -21,6 +21,7 @@ import structlog
 
 from draftd import clock
 from draftd.errors import WorkerError
+from draftd.hub import weight_bytes
 from draftd.profiles import Profile
 from draftd.protocol import SECRET_HEADER
 from draftd.sockets import holders_of
@@ -28,6 +29,7 @@ from draftd.workers import command, machine
 from draftd.workers.gpu_faults import gpu_fault
 from draftd.workers.health import watch
 from draftd.workers.process import Child, contained, tell_fault
+from draftd.workers.reasons import Load, why
 from draftd.workers.room import Standing
 from draftd.workers.services import Services
 from draftd.workers.states import (
@@ -95,6 +97,7 @@ class Worker:
         self._port: int | None = None
         self._spawned_at = 0.0
         self._measured_at = 0.0
+        self._weights: int | None = None  # bytes that the models' weights have; 0 if they are not here
         self._since = time.time()
         self._start_seconds: float | None = None
         self._restarts = 0
@@ -172,6 +175,10 @@ class Worker:
             num_draft_tokens=self.profile.draft_length,
             auto_draft=self.profile.auto_draft,
             since=self._since,
+            reason=self._reason(),
+            due=None
+            if (due := machine.deadline(self.state)) is None
+            else time.time() + due - time.monotonic(),
             restarts=self._restarts,
             last_exit=self._last_exit,
             memory_bytes=watched.memory() if child and watched else None,
@@ -179,6 +186,24 @@ class Worker:
             accounting=watched is not None and watched.accounting,
             draft_refusal=watched.draft_refusal if watched else None,
             notes=self._notes,
+        )
+
+    def _reason(self) -> str:
+        watched, child = self.watched, self._child
+        load = Load()
+        if watched and isinstance(self.state, Starting):
+            if self._weights is None:
+                self._weights = 0 if self.profile.command else weight_bytes(self.profile.models) or 0
+            memory = watched.memory() if child else None
+            load = Load(status=watched.status, answer=watched.answer, memory=memory, weights=self._weights)
+        return why(
+            self.name,
+            self.state,
+            ahead=self._services.loads.ahead(self._ticket),
+            in_memory=self._services.room.instead_of(self),
+            load=load,
+            open_requests=self._usage.open,
+            last=self._last_exit,
         )
 
     # --- room in memory ------------------------------------------------------------------------------------
@@ -198,7 +223,7 @@ class Worker:
     def enter(self) -> None:
         """There is room: wait for a place among those that load."""
         granted = Granted(self._ticket)
-        self._services.loads.acquire(self._ticket, lambda: self.post(granted))
+        self._services.loads.acquire(self._ticket, lambda: self.post(granted), self.name)
 
     def make_room(self, drain: float) -> None:
         """Sleep, unless somebody needs the worker; with a `drain`, then too, after so many seconds at most."""
@@ -266,7 +291,7 @@ class Worker:
                 await self._perform(effect, tasks)
         if isinstance(event, Exited):
             self._bury(getattr(self.state, "reason", getattr(old, "reason", "exit")))
-        if type(self.state) is not type(old):
+        if self.state.label != old.label or type(self.state) is not type(old):
             with contained(self.name):
                 self._note_change(old, event)
         if self.state != old:
@@ -299,9 +324,36 @@ class Worker:
             self._start_seconds = time.monotonic() - self._spawned_at
         self._since = time.time()
         write = log.warning if isinstance(self.state, Backoff | Failed) else log.info
+        if self._is_no_news():
+            write = log.debug
         because = getattr(event, "reason", None) or getattr(self.state, "reason", type(event).__name__)
-        write(f"worker {self.state.label}", worker=self.name, was=old.label, because=because, port=self._port)
+        write(
+            f"worker {self.state.label}",
+            worker=self.name,
+            state=self.state.label,
+            was=old.label,
+            because=because,
+            reason=self._told_reason(),
+            port=self._port,
+        )
         self._services.on_change()
+
+    def _is_no_news(self) -> bool:
+        """A turn that comes at once, and the end of a child where the worker ends."""
+        at_once = isinstance(self.state, Queued) and not self._services.loads.ahead(self._ticket)
+        return at_once or (self._closing and isinstance(self.state, Stopping))
+
+    def _told_reason(self) -> str:
+        """What the log says with a new state."""
+        match self.state:
+            case Ready():
+                return f"after {self._start_seconds:.1f} s, on port {self._port}"
+            case Starting():
+                return f"on port {self._port}"
+            case Stopped() if self._closing:
+                return ""
+            case _:
+                return self._reason()
 
     # --- effects ---------------------------------------------------------------------------------------------
 
@@ -335,6 +387,7 @@ class Worker:
         try:
             self._port, skipped = self._services.ports.take(self)
             self._notes = tuple([str(await asyncio.to_thread(holders_of, port)) for port in skipped])
+            self._weights = None
             self._spawned_at = time.monotonic()
             limit = self._services.drain_timeout
             watched = self.watched = Watched(self._port, lambda: self.profile, self._usage, limit)

@@ -15,10 +15,10 @@ from mlx_lm.models.cache import QuantizedKVCache
 from draftd.engine.generation.acceptance import AcceptanceCount
 from draftd.engine.generation.caches.quantized import Quantization
 from draftd.engine.generation.caches.sequence import ModelCaches
-from draftd.engine.generation.choices import ALONE, REVIEW, Choice
+from draftd.engine.generation.choices import ALONE, MAX_LATE, REVIEW, Choice
 from draftd.engine.generation.drafters.lookup import AnswerStore, LookupDrafter
 from draftd.engine.generation.drafters.model import ModelDrafter
-from draftd.engine.generation.loop import LOOK_BACK, MAX_LATE, Generation
+from draftd.engine.generation.loop import LOOK_BACK, Generation
 from draftd.engine.generation.policy import DraftPolicy
 from draftd.engine.generation.reader import Reader
 from draftd.engine.generation.sampling import Greedy, Logits, Rule, Seeded, Shape, Speculative

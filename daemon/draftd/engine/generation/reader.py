@@ -78,8 +78,8 @@ class Reader:
 
     @property
     def rows(self) -> int:
-        """How many sequences are in its passes."""
-        return len(self.cache.batch.rows) if isinstance(self.cache, RaggedRow) else 1
+        """How many sequences its last pass was for."""
+        return self.cache.batch.readers if isinstance(self.cache, RaggedRow) else 1
 
     def join(self, batch: RaggedBatch) -> RaggedRow:
         """Read in a row of a batch from here on; between two rounds."""

@@ -38,8 +38,9 @@ class RaggedBatch:
         self._places: dict[tuple[int, int], mx.array] = {}
         self.rows: list[RaggedRow] = []
         self.lengths: list[int] = []
+        self.readers = 0  # rows that the last pass was for
         self.layers = [RaggedKVCache(self) for _ in make_prompt_cache(model)]
-        self._count_from(0)
+        self._begin(slice(0, 0), 0)
 
     def join(self, layers: Layers, position: int) -> "RaggedRow":
         """Take in a sequence of which plain layers have read `position` tokens; they are copied."""
@@ -64,21 +65,28 @@ class RaggedBatch:
     def read(self, tokens: dict["RaggedRow", mx.array]) -> dict["RaggedRow", mx.array]:
         """Read on in some rows; return the logits of each, a row for each of its tokens. Nothing is waited for.
 
-        The lengths stay as they are: the caller says what was read.
+        Rows between them that read nothing are padded as well. The lengths stay as they are: the caller says what
+        was read.
         """
         width = max(part.size for part in tokens.values())
-        lines = [_padded(tokens.get(row), width) for row in self.rows]
-        self._count_from(width)
+        places = [row.index for row in tokens]
+        part = slice(min(places), max(places) + 1)
+        lines = [_padded(tokens.get(row), width) for row in self.rows[part]]
+        self.readers = len(tokens)
+        self._begin(part, width)
         logits = self._model(mx.stack(lines), cache=self.layers)
-        return {row: logits[row.index, : part.size] for row, part in tokens.items()}
+        return {row: logits[row.index - part.start, : read.size] for row, read in tokens.items()}
 
-    def _count_from(self, width: int) -> None:
-        """A pass of so many tokens in each row begins."""
+    def _begin(self, part: slice, width: int) -> None:
+        """A pass of so many tokens in each row of a part of them begins."""
+        lengths = self.lengths[part]
         self._passes += 1
         self._width = width
-        self.offset = mx.array(self.lengths, mx.int32)
+        self.part = part
+        self.offset: Any = lengths[0] if len(lengths) == 1 else mx.array(lengths, mx.int32)
         self.after = self.offset + width
-        self.end = max(self.lengths, default=0) + width
+        self.end = max(lengths, default=0) + width
+        self._level = len(set(lengths)) == 1
         self._masks, self._places = {}, {}
 
     @property
@@ -88,10 +96,8 @@ class RaggedBatch:
 
     def mask(self, window: int | None, as_array: bool) -> Any:
         """Return what the tokens of this pass may see."""
-        if len(set(self.lengths)) == 1 and not window and not as_array:
-            return (
-                None if self._width == 1 else "causal"
-            )  # as all rows are as long, the simple kinds are right
+        if self._level and not window and not as_array:  # all rows are as long: the simple kinds are right
+            return None if self._width == 1 else "causal"
         if window not in self._masks:
             keys, queries = mx.arange(self.end), self._columns()[:, None, :, None]
             seen = keys <= queries
@@ -101,12 +107,13 @@ class RaggedBatch:
     def places(self, heads: int, size: int) -> mx.array:
         """Return where the new entries go in a storage of rows of `heads` times `size` entries, (n, 1)."""
         if (heads, size) not in self._places:
-            starts = mx.arange(len(self.lengths) * heads).reshape(-1, heads, 1) * size
+            first, count = self.part.start, self.part.stop - self.part.start
+            starts = mx.arange(first * heads, (first + count) * heads).reshape(-1, heads, 1) * size
             self._places[heads, size] = (starts + self._columns()[:, None]).reshape(-1, 1)
         return self._places[heads, size]
 
     def _columns(self) -> mx.array:
-        return self.offset[:, None] + mx.arange(self._width)
+        return mx.array(self.offset).reshape(-1, 1) + mx.arange(self._width)
 
 
 class RaggedRow:
@@ -162,8 +169,11 @@ class RaggedKVCache:
         self.values: mx.array | None = None
 
     @property
-    def offset(self) -> mx.array:
-        """How many tokens each row has read: with those of this pass, once they are here."""
+    def offset(self) -> Any:
+        """How many tokens each row of the pass has read: with those of this pass, once they are here.
+
+        A number where it has one row only, as models know it.
+        """
         return self._batch.after if self._pass == self._batch.passes else self._batch.offset
 
     @property
@@ -176,7 +186,7 @@ class RaggedKVCache:
         return self._batch.mask(window_size, return_array)
 
     def update_and_fetch(self, keys: mx.array, values: mx.array) -> tuple[mx.array, mx.array]:
-        """Append to each row; return all rows, up to the end of the longest one."""
+        """Append to each row of the pass; return them, up to the end of the longest one."""
         self._make_room(keys, values, len(self._batch.lengths), self._batch.end)
         self._pass = self._batch.passes
         return self._write("keys", keys), self._write("values", values)
@@ -214,13 +224,13 @@ class RaggedKVCache:
         setattr(self, name, stores.reshape(-1, stores.shape[-1]))
 
     def _write(self, name: str, new: mx.array) -> mx.array:
-        rows, heads, _, depth = new.shape
+        _, heads, _, depth = new.shape
         store = getattr(self, name)
         setattr(self, name, None)
         places = self._batch.places(heads, self._size)
         store = mx.put_along_axis(store, places, new.reshape(-1, depth), axis=0)
         setattr(self, name, store)
-        return self._by_row(name)[:rows, :, : self._batch.end]
+        return self._by_row(name)[self._batch.part, :, : self._batch.end]
 
     def _make_room(self, keys: mx.array, values: mx.array, rows: int, length: int) -> None:
         """Let the storage have so many rows, and so many entries in each."""
