@@ -11,7 +11,7 @@ from typing import Any, cast
 from unittest.mock import patch
 
 from draftd.protocol import MemoryShare
-from draftd.workers import process, worker
+from draftd.workers import children, process
 from draftd.workers.memory_book import MemoryBook
 from draftd.workers.resources import LoadGate, PortBook
 from draftd.workers.room import Room
@@ -76,7 +76,7 @@ class World:
     def patched(self) -> Iterator[World]:
         with (
             patch.object(process.Child, "spawn", self.spawn),
-            patch.object(worker, "watch", self.watch),
+            patch.object(children, "watch", self.watch),
             patch.object(process.log, "exception", lambda *_, **__: self.faults.append(sys.exception())),
         ):
             yield self

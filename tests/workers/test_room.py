@@ -89,7 +89,7 @@ async def machine(*profiles: Profile, patience: float = module.PATIENCE) -> Asyn
     async with running(world, *profiles, start=False) as workers:
         made = Machine(world, workers)
         yield made
-        held = [one for one in workers if one._child is not None]
+        held = [one for one in workers if one.status().pid is not None]
         assert sum(SIZES[one.name] for one in held) <= 10 * GB
 
 

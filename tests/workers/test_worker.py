@@ -15,8 +15,8 @@ from structlog.testing import capture_logs
 from draftd.errors import WorkerError
 from draftd.profile_tables import HealthPolicy, RestartPolicy
 from draftd.profiles import Profile
+from draftd.workers import children as module
 from draftd.workers import memory, services
-from draftd.workers import worker as module
 from draftd.workers.states import (
     IDLE,
     Backoff,
