@@ -20,8 +20,8 @@ from draftd.protocol import LOOKUP_DRAFTER, MODEL_DRAFTER
 from tests.engine.architectures.models import make, noisy
 from tests.engine.stand_in import VOCABULARY, Asked, Generator
 
-KINDS = ["qwen2", "gemma3_text", "qwen3_next", "llama4_text"]
-"""Plain layers, which are read together, and windows, states and chunks, which are not."""
+KINDS = ["qwen2", "gemma3_text", "qwen3_next", "falcon_h1", "jamba", "llama4"]
+"""Plain layers, windows, states, and lists, which are read together; other states, and chunks, which are not."""
 
 
 @pytest.fixture(autouse=True)
@@ -311,7 +311,7 @@ class Observed:
         return getattr(self._model, name)
 
 
-@pytest.mark.parametrize(("name", "rows"), [("qwen2", 3), ("gemma3_text", 1)])
+@pytest.mark.parametrize(("name", "rows"), [("qwen2", 3), ("gemma3_text", 3), ("jamba", 1)])
 def test_one_pass_serves_all_where_the_kind_of_cache_allows_it(
     name: str, rows: int, reported: list[Any]
 ) -> None:
