@@ -96,6 +96,7 @@ FAULTS = {
     112: ("an agent beside another daemon", "waits quietly until that has ended; launchd does not spin"),
     113: ("the agent's folders are not this shell's", "doctor, bench and prometheus find it too"),
     114: ("an Intel Python on a Mac", "refused in one sentence before an installer looks for wheels"),
+    115: ("a doctor who reckons with another memory", "the GPU's own word, and what would start at first"),
     78: ("shutdown while clients wait", "503 `stopping` with Retry-After; a cut stream says so too"),
     120: (
         "an address typed with /v1 twice, without it, with // or / behind",
@@ -121,6 +122,7 @@ FAULTS = {
         "in turn and within the budget; nobody waits for ever",
     ),
     121: ("a request of no dialect of ours", "goes as it is to a command that has it; 404 without one"),
+    122: ("a tool with a grammar of its own", "its text fits it, however the model writes calls; else 400"),
 }
 
 

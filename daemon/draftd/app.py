@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-import sys
+import shutil
+import threading
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
@@ -27,8 +28,10 @@ from draftd.profile_files import fingerprint
 from draftd.profiles import ProfileSet
 from draftd.settings import Settings
 from draftd.sockets import is_answered, why_not_listening
+from draftd.telemetry.journal import Journal
+from draftd.telemetry.logging_setup import telling
 from draftd.telemetry.metrics import Metrics
-from draftd.telemetry.output import Sink
+from draftd.telemetry.output import DAEMON, Sink
 from draftd.telemetry.records import (
     DraftAcceptance,
     EngineProgress,
@@ -39,6 +42,8 @@ from draftd.telemetry.records import (
     Record,
     parse_record,
 )
+from draftd.telemetry.request_record import RequestRecord
+from draftd.telemetry.told import Told, of_request
 from draftd.web import dashboard
 from draftd.web.api import Api
 from draftd.web.body_reader import BodyReader
@@ -46,6 +51,7 @@ from draftd.web.client import Limits
 from draftd.web.guard import Guard, make_guard
 from draftd.web.listener import Listener
 from draftd.web.live_feed import LiveFeed
+from draftd.web.logs import Logs
 from draftd.web.pipeline import Pipeline
 from draftd.web.proxy import Proxy
 from draftd.web.router import Router
@@ -79,6 +85,7 @@ async def run(settings: Settings, load: Load, beside: Beside, *, watched: tuple[
         share = await asyncio.to_thread(memory_share)
         daemon = Daemon(settings, load, session, tasks, share)
         stack.callback(daemon.sink.close)
+        stack.enter_context(telling(daemon.take_event))
         stack.push_async_callback(daemon.bodies.close)
         await stack.enter_async_context(tasks)
         stack.push_async_callback(daemon.listener.close)
@@ -94,7 +101,7 @@ async def run(settings: Settings, load: Load, beside: Beside, *, watched: tuple[
         ]
         if settings.warm_spare:
             until_stopped.append(tasks.create_task(daemon.starter.run()))
-        if settings.keep_awake and sys.platform == "darwin":
+        if settings.keep_awake and shutil.which("caffeinate"):  # a Mac has it
             until_stopped.append(tasks.create_task(keep_awake(daemon.is_busy)))
         await daemon.until_stopped()
         for task in until_stopped:
@@ -123,6 +130,9 @@ class Daemon:
         self._stop_now = asyncio.Event()
         self._changed = asyncio.Event()
         self._news = asyncio.Event()  # for the live feed
+        self._loop, self._thread = asyncio.get_running_loop(), threading.get_ident()
+        self.on_request: list[Callable[[RequestRecord], None]] = []  # called with each request that has ended
+        self.journal = Journal(self._news_has_come, self._on_request)
         self.metrics = Metrics(__version__, _version_of("mlx-lm"))
         self.sink = Sink(
             settings.state_dir / LOGS,
@@ -143,7 +153,8 @@ class Daemon:
             self.metrics,
             self.bodies,
             settings.keepalive_interval,
-            self._news.set,
+            self.journal,
+            self._news_has_come,
         )
         self.report = StatusReport(
             supervisor=self.supervisor,
@@ -191,11 +202,14 @@ class Daemon:
             router=self.router,
             supervisor=self.supervisor,
             metrics=self.metrics,
-            logs=self.sink.log,
+            journal=self.journal,
             reload=self.reload,
         )
-        pipeline = Pipeline(self.proxy, _guard(settings), self.metrics, limits)
-        return Listener(pipeline, [*api.routes(), *self.feed.routes(), *dashboard.routes()], limits)
+        logs = Logs(router=self.router, supervisor=self.supervisor, sink=self.sink)
+        pipeline = Pipeline(self.proxy, _guard(settings), self.metrics, limits, self.journal)
+        return Listener(
+            pipeline, [*api.routes(), *logs.routes(), *self.feed.routes(), *dashboard.routes()], limits
+        )
 
     @property
     def url(self) -> str:
@@ -270,7 +284,8 @@ class Daemon:
 
     async def shut_down(self) -> None:
         """Take nothing new, let open requests finish as long as they may, and end the workers."""
-        log.info("draftd stops", open_requests=self.proxy.open_requests)
+        limit = self.settings.drain_timeout
+        log.info("draftd stops", open_requests=self.proxy.open_requests, drain_timeout=limit)
         self.listener.stop_listening()
         self.proxy.refuse_new()
         ended = asyncio.create_task(self._stop_now.wait())
@@ -283,6 +298,22 @@ class Daemon:
         await self.supervisor.close(drain=0.0)
 
     # --- called by the parts ----------------------------------------------------------------------------------
+
+    def take_event(self, told: Told) -> None:
+        """Keep an event of the daemon's log with the logs, from whatever thread it comes."""
+        if threading.get_ident() == self._thread:
+            self.sink.note_event(told.who, told.text, told.line)
+        else:
+            self._loop.call_soon_threadsafe(self.take_event, told)
+
+    def _on_request(self, record: RequestRecord) -> None:
+        told = of_request(record)
+        self.sink.note(told.who or DAEMON, told.text)
+        for listener in self.on_request:
+            listener(record)
+
+    def _news_has_come(self) -> None:
+        self._news.set()
 
     def _on_change(self) -> None:
         self._changed.set()

@@ -106,7 +106,9 @@ class Settings(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="the daemon's own log"
     )
-    log_format: Literal["auto", "json", "console"] = Field("auto", description="auto: console on a terminal")
+    log_format: Literal["auto", "json", "console"] = Field(
+        "auto", description="auto: lines for people, and JSON in a `log_file`"
+    )
     log_file: UserPath | None = Field(
         None, description="where the daemon's own log goes instead of stderr; 3 old files of 10 MiB are kept"
     )

@@ -429,7 +429,7 @@ async def _lease(one: Worker) -> str:
 
 async def test_a_worker_that_was_never_started_has_a_status() -> None:
     status = Worker(PROFILE, World().services).status()
-    assert (status.state, status.pid, status.notes, status.restarts) == ("stopped", None, (), 0)
+    assert (status.state, status.pid, status.notes, status.restarts) == ("asleep", None, (), 0)
     assert abs(status.since - time.time()) < 60
 
 
@@ -441,7 +441,7 @@ async def test_changes_are_logged_bad_ones_as_warnings() -> None:
             await settle()
     told = [(entry["event"], entry["log_level"], entry["because"]) for entry in logs]
     assert told[:4] == [
-        ("worker starting", "info", "Start"),
+        ("worker waiting", "debug", "Start"),  # it has its turn at once
         ("worker starting", "info", "LoadGranted"),
         ("worker ready", "info", "BecameReady"),
         ("worker failed", "warning", "exit"),

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from draftd.errors import DraftdError
+from draftd.telemetry.request_record import RequestRecord
 
 JSON = "application/json"
 MAX_HEADERS = 128  # of one request
@@ -66,6 +67,7 @@ class ClientExchange(ABC):
         self.profile: str | None = None
         self.repeated: Mapping[str, Any] = {}
         self.failed: Callable[[DraftdError], bytes] | None = None
+        self.record: RequestRecord | None = None  # what the journal tells of it
 
     @property
     @abstractmethod

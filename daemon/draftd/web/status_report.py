@@ -103,6 +103,8 @@ def worker(status: WorkerStatus, queue: int, metrics: Metrics) -> dict[str, Any]
         "auto_draft": status.auto_draft,
         "draft_refusal": status.draft_refusal,
         "since": iso(status.since),
+        "reason": status.reason,
+        "due": None if status.due is None else iso(status.due),
         "restarts": status.restarts,
         "last_exit": last
         and {

@@ -20,6 +20,7 @@ from typing import assert_never
 import structlog
 
 from draftd import clock
+from draftd.hub import weight_bytes
 from draftd.profiles import Profile
 from draftd.protocol import SECRET_HEADER
 from draftd.sockets import holders_of
@@ -27,6 +28,7 @@ from draftd.workers import command, machine
 from draftd.workers.gpu_faults import gpu_fault
 from draftd.workers.health import watch
 from draftd.workers.process import Child, contained, tell_fault
+from draftd.workers.reasons import Load, why
 from draftd.workers.services import Services
 from draftd.workers.states import (
     IDLE,
@@ -53,6 +55,7 @@ from draftd.workers.states import (
     State,
     Stop,
     Stopped,
+    Stopping,
     TimerDue,
 )
 from draftd.workers.status import LastExit, WorkerStatus
@@ -85,6 +88,7 @@ class Worker:
         self._ticket = object()
         self._port: int | None = None
         self._spawned_at = 0.0
+        self._weights: int | None = None  # bytes that the models' weights have; 0 if they are not here
         self._since = time.time()
         self._start_seconds: float | None = None
         self._restarts = 0
@@ -150,6 +154,10 @@ class Worker:
             num_draft_tokens=self.profile.draft_length,
             auto_draft=self.profile.auto_draft,
             since=self._since,
+            reason=self._reason(),
+            due=None
+            if (due := machine.deadline(self.state)) is None
+            else time.time() + due - time.monotonic(),
             restarts=self._restarts,
             last_exit=self._last_exit,
             memory_bytes=watched.memory() if child and watched else None,
@@ -157,6 +165,23 @@ class Worker:
             accounting=watched is not None and watched.accounting,
             draft_refusal=watched.draft_refusal if watched else None,
             notes=self._notes,
+        )
+
+    def _reason(self) -> str:
+        watched, child = self.watched, self._child
+        load = Load()
+        if watched and isinstance(self.state, Starting):
+            if self._weights is None:
+                self._weights = 0 if self.profile.command else weight_bytes(self.profile.models) or 0
+            memory = watched.memory() if child else None
+            load = Load(status=watched.status, answer=watched.answer, memory=memory, weights=self._weights)
+        return why(
+            self.name,
+            self.state,
+            ahead=self._services.loads.ahead(self._ticket),
+            load=load,
+            open_requests=self._usage.open,
+            last=self._last_exit,
         )
 
     # --- the task --------------------------------------------------------------------------------------------
@@ -216,7 +241,7 @@ class Worker:
                 await self._perform(effect, tasks)
         if isinstance(event, Exited):
             self._bury(getattr(self.state, "reason", getattr(old, "reason", "exit")))
-        if type(self.state) is not type(old):
+        if self.state.label != old.label or type(self.state) is not type(old):
             with contained(self.name):
                 self._note_change(old, event)
         if self.state != old:
@@ -230,9 +255,36 @@ class Worker:
             self._start_seconds = time.monotonic() - self._spawned_at
         self._since = time.time()
         write = log.warning if isinstance(self.state, Backoff | Failed) else log.info
+        if self._is_no_news():
+            write = log.debug
         because = getattr(event, "reason", None) or getattr(self.state, "reason", type(event).__name__)
-        write(f"worker {self.state.label}", worker=self.name, was=old.label, because=because, port=self._port)
+        write(
+            f"worker {self.state.label}",
+            worker=self.name,
+            state=self.state.label,
+            was=old.label,
+            because=because,
+            reason=self._told_reason(),
+            port=self._port,
+        )
         self._services.on_change()
+
+    def _is_no_news(self) -> bool:
+        """A turn that comes at once, and the end of a child where the worker ends."""
+        at_once = isinstance(self.state, Queued) and not self._services.loads.ahead(self._ticket)
+        return at_once or (self._closing and isinstance(self.state, Stopping))
+
+    def _told_reason(self) -> str:
+        """What the log says with a new state."""
+        match self.state:
+            case Ready():
+                return f"after {self._start_seconds:.1f} s, on port {self._port}"
+            case Starting():
+                return f"on port {self._port}"
+            case Stopped() if self._closing:
+                return ""
+            case _:
+                return self._reason()
 
     # --- effects ---------------------------------------------------------------------------------------------
 
@@ -243,7 +295,7 @@ class Worker:
                 self._services.on_restart(self.name, reason)
             case Effect.ACQUIRE_LOAD:
                 granted = Granted(self._ticket)
-                self._services.loads.acquire(self._ticket, lambda: self.post(granted))
+                self._services.loads.acquire(self._ticket, lambda: self.post(granted), self.name)
             case Effect.RELEASE_LOAD:
                 self._services.loads.release(self._ticket)
                 self._ticket = object()  # a grant that is still in the inbox is void
@@ -267,6 +319,7 @@ class Worker:
         try:
             self._port, skipped = self._services.ports.take(self)
             self._notes = tuple([str(await asyncio.to_thread(holders_of, port)) for port in skipped])
+            self._weights = None
             self._spawned_at = time.monotonic()
             limit = self._services.drain_timeout
             watched = self.watched = Watched(self._port, lambda: self.profile, self._usage, limit)
