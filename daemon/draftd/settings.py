@@ -23,6 +23,8 @@ def _absolute(path: Path) -> Path:
         return Path(os.path.abspath(path.expanduser()))
     except RuntimeError:
         raise ValueError(f"there is no user {path.parts[0]}") from None
+    except FileNotFoundError:
+        raise ValueError("the folder that draftd was started in is gone: name this one from '/' on") from None
 
 
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
