@@ -7,7 +7,7 @@ PINS := -c .ci/constraints.txt
 # Compiled tests are kept: a run that compiles them all, once in each process, takes twice as long.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test quick check faults soak recovery perf opencode opencode-installed claude-code claude-code-installed codex codex-installed format clean
+.PHONY: demo test quick check faults soak recovery perf mac-check opencode opencode-installed claude-code claude-code-installed codex codex-installed format clean
 
 demo: .venv/demo-ready
 	$(BIN)/draftd up --demo
@@ -15,9 +15,10 @@ demo: .venv/demo-ready
 test: check
 	$(BIN)/python -m pytest
 
-# All tests that need no mlx and no program of others; most of them wait, so four run at a time on two cores.
+# All tests that need no mlx and no program of others, but for those marked `thorough`, which are more of the same.
+# Most of them wait, so four run at a time on two cores.
 quick: .venv/test-ready
-	$(BIN)/python -m pytest -m "not real" -n 4 --dist worksteal --no-header --durations=3 --hypothesis-profile quick
+	$(BIN)/python -m pytest -m "not real and not thorough" -n 4 --dist worksteal --no-header --durations=3 --hypothesis-profile quick
 
 check: .venv/test-ready
 	$(BIN)/ruff check .
@@ -40,6 +41,10 @@ recovery: .venv/test-ready
 # What the proxy costs, beside nginx.
 perf: .venv/test-ready
 	$(BIN)/python -m tests.perf
+
+# Minutes on any Mac: what cannot be seen anywhere else, as one table to paste into a report.
+mac-check: .venv/demo-ready
+	$(BIN)/python -m tests.mac_check
 
 # The real OpenCode (350 MB from npm) with each of the three presets, and its tools.
 opencode: .venv/test-ready opencode-installed
@@ -89,6 +94,8 @@ clean:
 .venv/python-ready:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "draftd needs Python 3.11 or newer; 'make PYTHON=/path/to/python3.12 $(MAKECMDGOALS)' chooses one"; exit 1; }
+	@$(PYTHON) -c 'import platform, sys; sys.exit(sys.platform == "darwin" and platform.machine() != "arm64")' || \
+	  { echo "this Python is built for Intel, and mlx runs on Apple silicon only; 'make PYTHON=/path/to/an/arm64/python3 $(MAKECMDGOALS)' chooses another"; exit 1; }
 	if command -v uv >/dev/null; then uv venv --allow-existing -q --python "$(PYTHON)" .venv; \
 	  else $(PYTHON) -m venv .venv; fi
 	touch $@

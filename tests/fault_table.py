@@ -89,7 +89,39 @@ FAULTS = {
     75: ("pages of an allowed origin", "the preflight needs no key; the page sends it, and reads the answer"),
     76: ("a Host that only begins as ours", "403; several of one header that lets in: 400"),
     77: ("HTTP/2.0 lines, 9 KB of cookies, garbage", "505, 431 with the reason; who came before is answered"),
+    90: ("a client gone, unread requests behind it", "noticed within a second; its place is free"),
+    110: ("a Mac checked beside the user's own agent", "another label, folder and ports; nothing is left"),
+    111: ("no session at the Mac's screen", "the agent runs in the user's own domain, and says so"),
+    112: ("an agent beside another daemon", "waits quietly until that has ended; launchd does not spin"),
+    113: ("the agent's folders are not this shell's", "doctor, bench and prometheus find it too"),
+    114: ("an Intel Python on a Mac", "refused in one sentence before an installer looks for wheels"),
+    115: ("a doctor who reckons with another memory", "the GPU's own word, and what would start at first"),
     78: ("shutdown while clients wait", "503 `stopping` with Retry-After; a cut stream says so too"),
+    120: (
+        "an address typed with /v1 twice, without it, with // or / behind",
+        "taken for what it can only mean",
+    ),
+    100: (
+        "a GPU's memory, which no resident size has",
+        "the footprint is asked for, for foreign servers too",
+    ),
+    101: ("memory gets short", "known by the system's own pressure, and told; never by what is free"),
+    102: (
+        "several workers wire the GPU's memory",
+        "all together never more than it may have; each is told its part",
+    ),
+    103: ("more starts than fits in memory", "the default profile's worker alone, and why, in GB"),
+    104: ("the machine sleeps for a night", "no load ended, no worker killed, no health judged on waking"),
+    105: (
+        "a Mac falls asleep in mid-answer",
+        "kept awake while there is work, and no longer",
+    ),
+    106: (
+        "more models are asked for than fit",
+        "in turn and within the budget; nobody waits for ever",
+    ),
+    121: ("a request of no dialect of ours", "goes as it is to a command that has it; 404 without one"),
+    122: ("a tool with a grammar of its own", "its text fits it, however the model writes calls; else 400"),
 }
 
 

@@ -108,6 +108,27 @@ def test_a_killed_daemon_leaves_nothing_in_the_way_of_the_next(tmp_path: Path) -
         assert find_daemon(tmp_path).version == "1.3"
 
 
+@pytest.mark.fault(112)
+def test_an_agent_waits_until_the_other_daemon_has_ended(tmp_path: Path) -> None:
+    """launchd would start one that ends again every 10 s."""
+    told: list[str] = []
+    slept: list[float] = []
+    with ExitStack() as other:
+        other.enter_context(Instance(tmp_path)).announce(URL, "1.2")
+
+        def sleep(seconds: float) -> None:
+            slept.append(seconds)
+            if len(slept) == 3:
+                other.close()
+
+        instance.wait_until_free(tmp_path, told.append, sleep=sleep)
+    assert len(slept) == 3
+    [line] = told
+    assert line.startswith(f"draftd 1.2 runs already: pid {os.getpid()}, {URL}")
+    instance.wait_until_free(tmp_path, told.append, sleep=sleep)
+    assert (len(told), len(slept)) == (1, 3)
+
+
 def test_two_folders_hold_two_daemons(tmp_path: Path) -> None:
     with Instance(tmp_path / "a"), Instance(tmp_path / "b") as second:
         second.announce(URL, "1.2")

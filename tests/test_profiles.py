@@ -42,6 +42,7 @@ def test_a_model_is_all_that_a_profile_must_have() -> None:
         "autostart": True,
         "idle_timeout": 0,
         "share_engine": None,
+        "native": (),
         "system_prompt": None,
         "system_prompt_mode": "default",
         "command": (),
@@ -282,6 +283,7 @@ def test_a_plain_name_is_taken(name: str) -> None:
             {"draft_model": "org/draft", "num_draft_tokens": 3, "max_draft_tokens": 5},
             'max_draft_tokens needs num_draft_tokens = "auto"',
         ),
+        ({"native": ["messages"]}, "native needs a command: draftd translates for its own engine"),
         ({"command": ["serve"]}, "command must contain {port}: the daemon chooses the port"),
         (
             {"command": ["serve", "{port}"], "draft_model": "org/draft", "adapter_path": "x"},

@@ -15,6 +15,7 @@ import pytest_asyncio
 
 from draftd.demo import DRAFT, TARGET
 from tests.harness import Served, chat, kill, serving
+from tests.ties import Token, may_differ
 
 pytestmark = [pytest.mark.real, pytest.mark.asyncio(loop_scope="module")]
 
@@ -46,6 +47,21 @@ async def greedy(served: Served, model: str, messages: list[dict[str, str]], **f
     return text
 
 
+async def wrong(
+    served: Served, name: str, messages: list[dict[str, str]], expected: str, **fields: Any
+) -> str:
+    """What is wrong with a drafted text: it is that of no drafting, or parts from it at a tie. "" if nothing is."""
+    if await greedy(served, name, messages, **fields) == expected:
+        return ""
+    return may_differ(*[await tokens_of(served, model, messages) for model in ("plain", name)])
+
+
+async def tokens_of(served: Served, model: str, messages: list[dict[str, str]]) -> list[Token]:
+    body = {"model": model, "messages": messages, "temperature": 0, "max_tokens": 120}
+    answer = await served.post("/v1/chat/completions", body | {"logprobs": True, "top_logprobs": 5})
+    return [Token.of(item) for item in answer.json["choices"][0]["logprobs"]["content"]]
+
+
 def user(text: str) -> dict[str, str]:
     return {"role": "user", "content": text}
 
@@ -57,8 +73,8 @@ async def test_each_preset_answers_by_name_with_the_text_of_the_target_model(ser
         expected = await greedy(served, "plain", [user(prompt)])
         assert len(expected.split()) > 3
         for name in PRESETS:
-            assert await greedy(served, name, [user(prompt)]) == expected
-            assert await greedy(served, f"speculative/{name}", [user(prompt)], stream=True) == expected
+            assert not await wrong(served, name, [user(prompt)], expected)
+            assert not await wrong(served, f"speculative/{name}", [user(prompt)], expected, stream=True)
 
 
 async def test_a_second_turn_reuses_the_cache_and_says_what_no_drafting_says(served: Served) -> None:
@@ -67,10 +83,11 @@ async def test_a_second_turn_reuses_the_cache_and_says_what_no_drafting_says(ser
     second = [*first, {"role": "assistant", "content": said}, user("And what is a round?")]
     expected = await greedy(served, "plain", second)
     for name in PRESETS:
-        assert await greedy(served, name, first) == said
+        assert not await wrong(served, name, first, said)
         body = {"model": name, "messages": second, "temperature": 0, "max_tokens": 120}
         answer = (await served.post("/v1/chat/completions", body)).json
-        assert answer["choices"][0]["message"]["content"] == expected
+        text = answer["choices"][0]["message"]["content"]
+        assert text == expected or not await wrong(served, name, second, expected)
         usage = answer["usage"]
         assert usage["prompt_tokens_details"]["cached_tokens"] > usage["prompt_tokens"] / 2
 
@@ -229,7 +246,7 @@ async def test_presets_that_share_an_engine_take_the_memory_of_one_and_draft_as_
         assert await memory_after_use(served, *shared) <= 1.1 * one
         expected = await greedy(served, "plain", [user(PROMPTS[0])])
         for name, length in shared.items():
-            assert await greedy(served, name, [user(PROMPTS[0])]) == expected
+            assert not await wrong(served, name, [user(PROMPTS[0])], expected)
             row = served.row(name)
             assert (row["pid"], row["num_draft_tokens"]) == (served.row("shared-fast")["pid"], length)
             assert len(row["speculation"]["rounds_by_draft_length"]) == length

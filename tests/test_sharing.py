@@ -19,6 +19,7 @@ TOGETHER = {
     "system_prompt_mode": "replace",
     "defaults": RequestDefaults(temperature=0.2),
     "share_engine": True,
+    "native": ("messages",),
 }
 APART = {
     "model": "org/other",

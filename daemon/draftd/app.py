@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-import signal
+import shutil
+import threading
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
@@ -19,15 +20,18 @@ from typing import Any
 import aiohttp
 import structlog
 
-from draftd import __version__
+from draftd import __version__, clock
 from draftd.errors import ConfigError
 from draftd.instance import LOGS, Instance
+from draftd.machine_memory import memory_share
 from draftd.profile_files import fingerprint
 from draftd.profiles import ProfileSet
 from draftd.settings import Settings
 from draftd.sockets import is_answered, why_not_listening
+from draftd.telemetry.journal import Journal
+from draftd.telemetry.logging_setup import telling
 from draftd.telemetry.metrics import Metrics
-from draftd.telemetry.output import Sink
+from draftd.telemetry.output import DAEMON, Sink
 from draftd.telemetry.records import (
     DraftAcceptance,
     EngineProgress,
@@ -38,6 +42,8 @@ from draftd.telemetry.records import (
     Record,
     parse_record,
 )
+from draftd.telemetry.request_record import RequestRecord
+from draftd.telemetry.told import Told, of_request
 from draftd.web import dashboard
 from draftd.web.api import Api
 from draftd.web.body_reader import BodyReader
@@ -45,13 +51,16 @@ from draftd.web.client import Limits
 from draftd.web.guard import Guard, make_guard
 from draftd.web.listener import Listener
 from draftd.web.live_feed import LiveFeed
+from draftd.web.logs import Logs
 from draftd.web.pipeline import Pipeline
 from draftd.web.proxy import Proxy
 from draftd.web.router import Router
 from draftd.web.status_report import StatusReport
+from draftd.workers.memory_book import MemoryBook
 from draftd.workers.resources import LoadGate, PortBook
 from draftd.workers.services import Services
 from draftd.workers.supervisor import Supervisor
+from draftd.workers.wakefulness import keep_awake
 from draftd.workers.warm_spare import Starter
 
 log = structlog.get_logger("daemon")
@@ -73,8 +82,10 @@ async def run(settings: Settings, load: Load, beside: Beside, *, watched: tuple[
         session = await stack.enter_async_context(_worker_session())
         tasks = asyncio.TaskGroup()
         known = fingerprint(watched)
-        daemon = Daemon(settings, load, session, tasks)
+        share = await asyncio.to_thread(memory_share)
+        daemon = Daemon(settings, load, session, tasks, share)
         stack.callback(daemon.sink.close)
+        stack.enter_context(telling(daemon.take_event))
         stack.push_async_callback(daemon.bodies.close)
         await stack.enter_async_context(tasks)
         stack.push_async_callback(daemon.listener.close)
@@ -90,6 +101,8 @@ async def run(settings: Settings, load: Load, beside: Beside, *, watched: tuple[
         ]
         if settings.warm_spare:
             until_stopped.append(tasks.create_task(daemon.starter.run()))
+        if settings.keep_awake and shutil.which("caffeinate"):  # a Mac has it
+            until_stopped.append(tasks.create_task(keep_awake(daemon.is_busy)))
         await daemon.until_stopped()
         for task in until_stopped:
             task.cancel()
@@ -98,10 +111,18 @@ async def run(settings: Settings, load: Load, beside: Beside, *, watched: tuple[
 
 
 class Daemon:
-    """All parts of a daemon, and what they have to do with each other. Made by `run`; `tasks` runs the workers."""
+    """All parts of a daemon, and what they have to do with each other. Made by `run`; `tasks` runs the workers.
+
+    `memory_share`: bytes that all workers together may take.
+    """
 
     def __init__(
-        self, settings: Settings, load: Load, session: aiohttp.ClientSession, tasks: asyncio.TaskGroup
+        self,
+        settings: Settings,
+        load: Load,
+        session: aiohttp.ClientSession,
+        tasks: asyncio.TaskGroup,
+        memory_share: int,
     ) -> None:
         self.settings = settings
         self._load = load
@@ -109,6 +130,9 @@ class Daemon:
         self._stop_now = asyncio.Event()
         self._changed = asyncio.Event()
         self._news = asyncio.Event()  # for the live feed
+        self._loop, self._thread = asyncio.get_running_loop(), threading.get_ident()
+        self.on_request: list[Callable[[RequestRecord], None]] = []  # called with each request that has ended
+        self.journal = Journal(self._news_has_come, self._on_request)
         self.metrics = Metrics(__version__, _version_of("mlx-lm"))
         self.sink = Sink(
             settings.state_dir / LOGS,
@@ -117,8 +141,10 @@ class Daemon:
             self.metrics,
         )
         loads = LoadGate(settings.max_loads)
+        self._loads = loads
         self.starter = Starter(loads, self._on_change)
-        self.supervisor = Supervisor(self._services(session, loads), tasks, share=settings.share_engine)
+        services = self._services(session, loads, MemoryBook(memory_share))
+        self.supervisor = Supervisor(services, tasks, share=settings.share_engine)
         self.router = Router(load(), settings.default_profile)
         self.bodies = BodyReader()
         self.proxy = Proxy(
@@ -127,7 +153,8 @@ class Daemon:
             self.metrics,
             self.bodies,
             settings.keepalive_interval,
-            self._news.set,
+            self.journal,
+            self._news_has_come,
         )
         self.report = StatusReport(
             supervisor=self.supervisor,
@@ -136,17 +163,19 @@ class Daemon:
             metrics=self.metrics,
             starter=self.starter,
             started=time.time(),
+            memory_share=memory_share,
         )
         self.feed = LiveFeed(self.report.live, self.sink.log, self._news)
         self.listener = self._listener()
-        self.metrics.bind(self.report.samples, self.report.spare_memory)
+        self.metrics.bind(self.report.samples, self.report.spare_memory, self.report.pressure)
 
-    def _services(self, session: aiohttp.ClientSession, loads: LoadGate) -> Services:
+    def _services(self, session: aiohttp.ClientSession, loads: LoadGate, memory: MemoryBook) -> Services:
         ports = PortBook(self.settings.base_port)
         ports.reserve("", self.settings.port)  # the proxy's own
         return Services(
             ports=ports,
             loads=loads,
+            memory=memory,
             starter=self.starter,
             session=session,
             base_env=os.environ,
@@ -173,11 +202,14 @@ class Daemon:
             router=self.router,
             supervisor=self.supervisor,
             metrics=self.metrics,
-            logs=self.sink.log,
+            journal=self.journal,
             reload=self.reload,
         )
-        pipeline = Pipeline(self.proxy, _guard(settings), self.metrics, limits)
-        return Listener(pipeline, [*api.routes(), *self.feed.routes(), *dashboard.routes()], limits)
+        logs = Logs(router=self.router, supervisor=self.supervisor, sink=self.sink)
+        pipeline = Pipeline(self.proxy, _guard(settings), self.metrics, limits, self.journal)
+        return Listener(
+            pipeline, [*api.routes(), *logs.routes(), *self.feed.routes(), *dashboard.routes()], limits
+        )
 
     @property
     def url(self) -> str:
@@ -193,6 +225,10 @@ class Daemon:
     def workers(self) -> list[dict[str, Any]]:
         """Every profile's worker as /api/status has it."""
         return self.report.workers()
+
+    def is_busy(self) -> bool:
+        """Whether requests are open, or models load."""
+        return self.proxy.open_requests > 0 or not self._loads.idle
 
     async def until_changed(self) -> None:
         """Return at the next change of any worker's state."""
@@ -248,19 +284,36 @@ class Daemon:
 
     async def shut_down(self) -> None:
         """Take nothing new, let open requests finish as long as they may, and end the workers."""
-        log.info("draftd stops", open_requests=self.proxy.open_requests)
+        limit = self.settings.drain_timeout
+        log.info("draftd stops", open_requests=self.proxy.open_requests, drain_timeout=limit)
         self.listener.stop_listening()
         self.proxy.refuse_new()
         ended = asyncio.create_task(self._stop_now.wait())
         drained = asyncio.create_task(self.proxy.until_idle())
         limit = self.settings.drain_timeout
-        _, pending = await asyncio.wait({ended, drained}, timeout=limit, return_when=asyncio.FIRST_COMPLETED)
-        for task in pending:
+        await clock.wait({ended, drained}, limit, first=True)
+        for task in (ended, drained):
             task.cancel()
         self.proxy.cut_off()
         await self.supervisor.close(drain=0.0)
 
     # --- called by the parts ----------------------------------------------------------------------------------
+
+    def take_event(self, told: Told) -> None:
+        """Keep an event of the daemon's log with the logs, from whatever thread it comes."""
+        if threading.get_ident() == self._thread:
+            self.sink.note_event(told.who, told.text, told.line)
+        else:
+            self._loop.call_soon_threadsafe(self.take_event, told)
+
+    def _on_request(self, record: RequestRecord) -> None:
+        told = of_request(record)
+        self.sink.note(told.who or DAEMON, told.text)
+        for listener in self.on_request:
+            listener(record)
+
+    def _news_has_come(self) -> None:
+        self._news.set()
 
     def _on_change(self) -> None:
         self._changed.set()
@@ -293,34 +346,6 @@ class Daemon:
         if isinstance(record, EngineProgress | GenerationReport | PromptProgress):
             memory = None if isinstance(record, PromptProgress) else record.memory
             self.supervisor.progress(worker, memory.active + memory.cache if memory else None)
-
-
-def handle_signals(daemon: Daemon) -> None:
-    """SIGTERM and SIGINT stop the daemon, SIGHUP reloads it. For the main thread.
-
-    SIGHUP is also what the system sends when the terminal is closed, which is to end what runs in it, unless it was
-    started by `nohup`: that ignores the signal.
-    """
-    loop = asyncio.get_running_loop()
-    in_terminal = signal.getsignal(signal.SIGHUP) != signal.SIG_IGN and _has_terminal()
-
-    def hung_up() -> None:
-        if in_terminal and not _has_terminal():
-            daemon.stop()
-        else:
-            daemon.try_reload()
-
-    loop.add_signal_handler(signal.SIGTERM, daemon.stop)
-    loop.add_signal_handler(signal.SIGINT, daemon.stop)
-    loop.add_signal_handler(signal.SIGHUP, hung_up)
-
-
-def _has_terminal() -> bool:
-    try:
-        os.close(os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY))
-    except OSError:
-        return False
-    return True
 
 
 async def _open(listener: Listener, settings: Settings) -> None:

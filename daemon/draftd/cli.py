@@ -1,7 +1,8 @@
 """The command line. Exit codes: 0 success, 1 refused or failed, 2 wrong input or settings, 3 no daemon is running.
 
 What ends with 2 ends the same way when it is tried again, until a person has changed something. launchd would try
-it every 10 s for ever, and knows one way to be told not to: its agent ends with 0.
+it every 10 s for ever, and knows one way to be told not to: its agent ends with 0. (Beside another daemon it does
+not end, but waits for its turn: see `instance.wait_until_free`.)
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ RUN, MEASURE, SET_UP, CONNECT = "Run", "Measure and check", "Set up", "Connect"
 VERBS: Mapping[str, tuple[str, str, str]] = {
     "up": ("serve", "up", RUN),
     "status": ("control", "status", RUN),
-    "logs": ("control", "logs", RUN),
+    "logs": ("logs", "logs", RUN),
     "restart": ("control", "restart", RUN),
     "start": ("control", "start", RUN),
     "stop": ("control", "stop", RUN),

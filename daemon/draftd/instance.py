@@ -15,6 +15,7 @@ import json
 import os
 import sys
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -37,7 +38,7 @@ LOCK = "daemon.lock"
 NOTE = "daemon.json"
 LOGS = "logs"
 OURS = ("daemon.*", "bench.json", f"{LOGS}/*.log*")  # the files in the folder
-AGENT = "dev.draftd"  # the label of the launchd agent
+AGENT = "dev.draftd"  # the label of the launchd agent, unless DRAFTD_AGENT_LABEL says another
 TRIES = 5
 LOOK_AGAIN = 1.0  # seconds between looks at the folder
 
@@ -69,7 +70,9 @@ class Instance:
 
     def announce(self, url: str, version: str) -> None:
         """Write where this daemon answers."""
-        self._note = Running(os.getpid(), _created(os.getpid()), url, version, AGENT if is_agent() else "")
+        self._note = Running(
+            os.getpid(), _created(os.getpid()), url, version, agent_label() if is_agent() else ""
+        )
         self._write(self._note)
 
     async def keep(self) -> None:
@@ -177,6 +180,18 @@ def find_daemon(state_dir: Path) -> Running:
     return note
 
 
+def wait_until_free(
+    state_dir: Path, tell: Callable[[str], object], *, sleep: Callable[[float], object] = time.sleep
+) -> None:
+    """Return when no daemon holds the folder: one that is refused there would be started by launchd for ever."""
+    told = ""
+    while _is_held(state_dir):
+        if (who := _who(state_dir)) != told:
+            tell(f"{who}. This one waits until it has ended")
+        told = who
+        sleep(LOOK_AGAIN)
+
+
 def _take(lock: IO[str]) -> bool:
     """`find_daemon` holds the lock shared for an instant: only a lock that stays held is a daemon's."""
     for _ in range(TRIES):
@@ -222,9 +237,14 @@ def _created(pid: int) -> float:
     return psutil.Process(pid).create_time() - boot
 
 
+def agent_label() -> str:
+    """The name by which launchd knows our agent. Another one lets a second agent live beside the user's own."""
+    return os.environ.get("DRAFTD_AGENT_LABEL") or AGENT
+
+
 def is_agent() -> bool:
     """Whether launchd started this process: its job's name is in the environment, as a terminal's own may be."""
-    return os.environ.get("XPC_SERVICE_NAME") == AGENT
+    return os.environ.get("XPC_SERVICE_NAME") == agent_label()
 
 
 def _who(state_dir: Path) -> str:

@@ -108,6 +108,12 @@ class Profile(Table):
     command: tuple[str, ...] = Field(
         (), strict=False, description="another OpenAI-compatible server, with `{port}` and `{model}`"
     )
+    native: tuple[Literal["messages", "count_tokens", "responses"], ...] = Field(
+        (),
+        strict=False,
+        description="what the `command` speaks itself beside chats and texts: such requests get there as they are, "
+        "without the profile's defaults and system prompt",
+    )
     acceptance_pattern: AcceptancePattern | None = Field(
         None,
         description="a regular expression for whole lines in which the `command` reports draft tokens, with the "
@@ -131,6 +137,8 @@ class Profile(Table):
             self._check_command()
         elif self.acceptance_pattern is not None:
             raise ValueError("acceptance_pattern needs a command: the engine of draftd counts by itself")
+        elif self.native:
+            raise ValueError("native needs a command: draftd translates for its own engine")
         return self
 
     def _check_command(self) -> None:

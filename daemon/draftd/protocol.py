@@ -4,8 +4,9 @@ They meet in six places: the flags and the environment of the process, the heade
 channel, the lines on stderr, the exit code, and the socket of a warm spare. Pure, and standard library only.
 """
 
+import json
 import re
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 # --- modules that run as processes ------------------------------------------------------------------------------
 
@@ -19,13 +20,43 @@ LIFELINE_VARIABLE = "DRAFTD_LIFELINE_FD"  # a descriptor; its end of file means 
 CHANNEL_VARIABLE = "DRAFTD_CHANNEL_FD"  # a socket: see the channel below
 
 # --- the channel ------------------------------------------------------------------------------------------------
-# The daemon has written the secret of this start as one line when the engine begins; the engine writes its
+# The daemon has written the secret of this start as one line when the engine begins. As soon as it is known whom
+# the engine serves a line with its MemoryShare follows, and another one whenever that grows. The engine writes its
 # records, each a JSON object in one line whose "event" is one of the next four. Nobody else holds an end of it, so
 # what comes over it is the engine's word, which cannot be said of its log.
 
 STARTED, LOADED, GENERATION, PROGRESS = "started", "loaded", "generation", "progress"
 PLAIN_RULE = "plain"  # draft tokens are kept where they equal a sample of the target model
 PAPER_RULE = "paper"  # they are kept by the rule of arXiv 2211.17192
+
+HEADROOM = (
+    2**30
+)  # bytes that a worker may wire beyond its weights and caches, for the prompt that is being read
+PROMPT_CACHE_SHARE = 8  # cached prompts may take one part of so many of what all workers may take
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryShare:
+    """What one worker may take, in bytes: to be wired for the GPU, all in all, and for cached prompts."""
+
+    wired: int
+    prompt_cache: int
+
+    def line(self) -> bytes:
+        """Return it as the daemon writes it."""
+        return json.dumps(asdict(self)).encode() + b"\n"
+
+    @classmethod
+    def parse(cls, line: bytes) -> "MemoryShare":
+        """Return what such a line says. Raise ValueError for any other line."""
+        try:
+            share = cls(**json.loads(line))
+        except TypeError as error:
+            raise ValueError(str(error)) from error
+        if not all(type(size) is int and size >= 0 for size in (share.wired, share.prompt_cache)):
+            raise ValueError(f"no sizes: {share}")
+        return share
+
 
 # --- a request --------------------------------------------------------------------------------------------------
 
@@ -40,6 +71,7 @@ DRAFTERS_HEADER = (
 MODEL_DRAFTER, LOOKUP_DRAFTER, GRAMMAR_DRAFTER = "model", "lookup", "grammar"
 # A bias travels under a name that mlx_lm does not know: it would use one unchecked, and write outside its memory.
 LOGIT_BIAS_FIELD = "draftd_logit_bias"
+GRAMMARS_FIELD = "tool_grammars"  # by the name of a function: the syntax and definition of its one text
 COUNT_FIELD = "count_only"  # true: nothing is generated; the usage has the tokens of the prompt
 MAX_DRAFT_TOKENS = 64  # tokens per round that a profile or a request may ask for
 MAX_STOP_TEXTS = 16

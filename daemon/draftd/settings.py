@@ -73,6 +73,11 @@ class Settings(BaseSettings):
     default_profile: str = Field(
         "qwen2.5-3b-speculative-balanced", description="profile that answers a request without a model"
     )
+    start: Literal["auto", "all", "default"] = Field(
+        "auto",
+        description="workers that start with the daemon, of those that may: `auto`: all if they fit comfortably, "
+        "else the default profile's",
+    )
     max_loads: int = Field(1, ge=1, description="workers that may load their models at the same time")
     share_engine: bool = Field(
         False,
@@ -80,6 +85,9 @@ class Settings(BaseSettings):
     )
     warm_spare: bool = Field(
         False, description="keep a process that has imported mlx_lm, for the next start of a worker"
+    )
+    keep_awake: bool = Field(
+        True, description="a Mac does not fall asleep by itself while requests are open or models load"
     )
     stop_grace: Seconds = Field(10.0, description="time from SIGTERM to SIGKILL when a worker stops")
     drain_timeout: Seconds = Field(30.0, description="time that open requests have to finish at a stop")
@@ -98,7 +106,9 @@ class Settings(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="the daemon's own log"
     )
-    log_format: Literal["auto", "json", "console"] = Field("auto", description="auto: console on a terminal")
+    log_format: Literal["auto", "json", "console"] = Field(
+        "auto", description="auto: lines for people, and JSON in a `log_file`"
+    )
     log_file: UserPath | None = Field(
         None, description="where the daemon's own log goes instead of stderr; 3 old files of 10 MiB are kept"
     )

@@ -15,7 +15,7 @@ from draftd.profiles import Profile
 # These say what the daemon does with a request, or at its own start. All others are about the child.
 PER_REQUEST = frozenset({
     "name", "aliases", "num_draft_tokens", "max_draft_tokens", "drafters", "system_prompt", "system_prompt_mode",
-    "defaults", "autostart", "share_engine",
+    "defaults", "autostart", "share_engine", "native",
 })  # fmt: skip
 
 

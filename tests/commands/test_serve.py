@@ -6,35 +6,43 @@ import os
 import socket
 import subprocess
 import sys
+from contextlib import ExitStack
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
 from draftd.commands import serve
-from draftd.commands.serve import _demo_loader, what_sharing_saves
+from draftd.commands.serve import _demo_loader, _loader, what_sharing_saves
 from draftd.demo import DRAFT, TARGET
 from draftd.errors import ConfigError
-from draftd.instance import AGENT
+from draftd.instance import AGENT, Instance
 from draftd.profiles import Profile
-from tests.harness import free_ports
-from tests.test_cli import DRAFTD, LIMIT
+from draftd.settings import Settings
+from tests.forked import LIMIT, run
+from tests.harness import fake, free_ports
+from tests.test_cli import DRAFTD
 
 NO_BYTE = 'ulimit -f 0; exec "$@"'  # no file may have any: as on a full disk
 
 
 def refused(
-    tmp_path: Path, *words: str, port: int | None = None, limit: str = 'exec "$@"', **env: str
+    tmp_path: Path, *words: str, port: int | None = None, limit: str = "", **env: str
 ) -> tuple[int, str]:
     """What `up` that cannot start ends with, and the only line that it says."""
-    command = [*DRAFTD, "up", "--demo", "--plain", "--port", str(port or free_ports()), *words]
+    words = ("up", "--demo", "--plain", "--port", str(port or free_ports()), *words)
     given = {"DRAFTD_STATE_DIR": str(tmp_path / "state"), "DRAFTD_API_KEY": "a-long-random-text"} | env
-    done = subprocess.run(
-        ["sh", "-c", limit, "sh", *command],
-        env=os.environ | given,
-        capture_output=True,
-        text=True,
-        timeout=LIMIT,
-        check=False,
+    done = (
+        subprocess.run(
+            ["sh", "-c", limit, "sh", *DRAFTD, *words],
+            env=os.environ | given,
+            capture_output=True,
+            text=True,
+            timeout=LIMIT,
+            check=False,
+        )
+        if limit
+        else run(*words, env=os.environ | given)
     )
     assert done.stdout == ""
     [line] = done.stderr.splitlines()
@@ -57,11 +65,11 @@ def test_a_taken_port_is_one_sentence_with_its_holder_and_a_free_port(tmp_path: 
 @pytest.mark.parametrize(
     ("words", "limit", "says"),
     [
-        (("--host", "203.0.113.1"), 'exec "$@"', "this machine does not have that address"),
-        (("--host", "nonsense"), 'exec "$@"', "no address, nor a name that leads to one"),
-        (("--host", "a..b"), 'exec "$@"', "no address, nor a name that leads to one"),
-        (("--state-dir", "/dev/null"), 'exec "$@"', "the state folder /dev/null cannot be used"),
-        (("--state-dir", "/proc/draftd"), 'exec "$@"', "the state folder /proc/draftd cannot be used"),
+        (("--host", "203.0.113.1"), "", "this machine does not have that address"),
+        (("--host", "nonsense"), "", "no address, nor a name that leads to one"),
+        (("--host", "a..b"), "", "no address, nor a name that leads to one"),
+        (("--state-dir", "/dev/null"), "", "the state folder /dev/null cannot be used"),
+        (("--state-dir", "/proc/draftd"), "", "the state folder /proc/draftd cannot be used"),
         ((), NO_BYTE, "cannot be used: File too large"),
     ],
 )
@@ -82,18 +90,35 @@ def test_a_log_that_cannot_be_written_is_told_at_the_start(tmp_path: Path) -> No
 @pytest.mark.fault(70)
 def test_launchd_is_not_made_to_try_for_ever(tmp_path: Path) -> None:
     """Its agent is started again, every 10 s, unless it ends with 0."""
-    command = [*DRAFTD, "up", "--demo", "--plain", "--state-dir", "/dev/null"]
-    done = subprocess.run(
-        command,
-        env=os.environ | {"XPC_SERVICE_NAME": AGENT},
-        capture_output=True,
-        text=True,
-        timeout=LIMIT,
-        check=False,
-    )
+    env = os.environ | {"XPC_SERVICE_NAME": AGENT}
+    done = run("up", "--demo", "--plain", "--state-dir", "/dev/null", env=env)
     assert done.returncode == 0
     assert len(done.stderr.splitlines()) == 2
     assert "'draftd launchd install' does" in done.stderr
+
+
+@pytest.mark.fault(112)
+def test_an_agent_beside_another_daemon_waits_and_then_serves(tmp_path: Path) -> None:
+    """It does not end, as launchd would start it again every 10 s."""
+    (tmp_path / "profiles").mkdir()
+    (tmp_path / "profiles" / "a.toml").write_text(fake())
+    given = {
+        "XPC_SERVICE_NAME": AGENT,
+        "DRAFTD_PROFILES": str(tmp_path / "profiles"),
+        "DRAFTD_STATE_DIR": str(tmp_path / "state"),
+    }
+    command = [*DRAFTD, "up", "--plain", "--port", str(free_ports()), "--base-port", str(free_ports(2))]
+    with ExitStack() as other:
+        other.enter_context(Instance(tmp_path / "state")).announce("http://127.0.0.1:1", "1.2")
+        with subprocess.Popen(command, env=os.environ | given, stderr=subprocess.PIPE, text=True) as process:
+            assert process.stderr is not None
+            assert "This one waits until it has ended" in process.stderr.readline()
+            assert process.poll() is None
+            other.close()
+            assert any("draftd serves at" in line for line in process.stderr)
+            process.terminate()
+            process.stderr.read()
+            assert process.wait(LIMIT) == 0
 
 
 def test_what_ended_the_daemon_is_found_however_deep_it_is_and_a_bug_is_shown_whole() -> None:
@@ -147,3 +172,18 @@ def test_the_demo_has_the_presets_and_no_other_shipped_profile() -> None:
     assert list(profiles) == presets
     assert {profile.models for profile in profiles.values()} == {(str(TARGET), str(DRAFT))}
     assert list(_demo_loader(["fast"])().profiles) == [presets[2]]
+
+
+@pytest.mark.fault(103)
+@pytest.mark.parametrize(
+    ("names", "start", "starting"),
+    [([], "auto", ["b"]), ([], "all", ["a", "b", "c"]), (["a", "c"], "auto", ["a", "c"])],
+)
+def test_whoever_names_profiles_has_them_all_started(
+    tmp_path: Path, names: list[str], start: Literal["auto", "all"], starting: list[str]
+) -> None:
+    for name in "abc":
+        (tmp_path / f"{name}.toml").write_text('model = "org/nowhere"\n')
+    settings = Settings(profiles=tmp_path, default_profile="b", start=start)
+    profiles = _loader(settings, names)().profiles
+    assert [name for name, profile in profiles.items() if profile.autostart] == starting

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import plistlib
 import sys
 from pathlib import Path
@@ -15,7 +16,7 @@ from draftd.commands import shared
 from draftd.errors import ConfigError, DraftdError, NotRunningError
 from draftd.instance import AGENT, Instance
 from draftd.settings import config_dir, load_settings
-from tests.ops.test_launchd import Launchctl, launchctl
+from tests.ops.test_launchctl import Launchctl, launchctl
 
 __all__ = ["launchctl"]  # a fixture
 
@@ -182,7 +183,10 @@ def test_the_plist_is_printed_everywhere(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 @pytest.mark.parametrize("verb", ["install", "uninstall", "status", "logs"])
-def test_elsewhere_than_on_a_mac_it_is_told_what_to_do(verb: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_elsewhere_than_on_a_mac_it_is_told_what_to_do(
+    verb: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))  # a Mac has a launchctl
     monkeypatch.setattr("platform.system", lambda: "Linux")
     text = refused(DraftdError, "launchd", verb)
     assert "launchd is a part of macOS, and this is Linux: run 'draftd up --plain'" in text
@@ -190,13 +194,14 @@ def test_elsewhere_than_on_a_mac_it_is_told_what_to_do(verb: str, monkeypatch: p
 
 def test_a_dry_run_does_nothing(mac: None, launchctl: Launchctl) -> None:
     shown = said("launchd", "install", "--dry-run") + said("launchd", "uninstall", "--dry-run")
-    assert shown.count("launchctl bootout gui/501/dev.draftd") == 2
-    assert launchctl.calls == []
+    for domain in ("gui", "user"):
+        assert shown.count(f"launchctl bootout {domain}/501/dev.draftd") == 2
+    assert launchctl.calls == ["print gui/501"]  # where it would go
     assert not (Path.home() / "Library").exists()
 
 
 def test_an_agent_comes_and_goes(mac: None, launchctl: Launchctl) -> None:
-    launchctl.answers("bootout 113")
+    launchctl.answers("bootout 113", "bootout 113")
     assert "is installed and runs" in said("launchd", "install", "fast")
     plist = Path.home() / "Library" / "LaunchAgents" / "dev.draftd.plist"
     assert plistlib.loads(plist.read_bytes())["ProgramArguments"][-1] == "fast"
@@ -206,9 +211,20 @@ def test_an_agent_comes_and_goes(mac: None, launchctl: Launchctl) -> None:
     assert said("launchd", "logs", "-n", "1") == "two\n"
     assert said("launchd", "uninstall") == "the agent is gone\n"
     assert not plist.exists()
-    launchctl.answers("bootout 113", "print 113")
+    launchctl.answers("bootout 113", "bootout 113", "print 113", "print 113")
     assert said("launchd", "uninstall") == "there was no agent\n"
     assert "no agent of draftd" in refused(NotRunningError, "launchd", "status")
+
+
+@pytest.mark.fault(111)
+def test_without_a_screen_the_agent_is_of_the_background_and_it_is_said_when_it_comes_back(
+    mac: None, launchctl: Launchctl
+) -> None:
+    launchctl.answers("print 125", "bootout 125", "bootout 113")
+    assert "nobody is logged in at this Mac's screen" in said("launchd", "install", "fast")
+    plist = Path.home() / "Library" / "LaunchAgents" / "dev.draftd.plist"
+    assert plistlib.loads(plist.read_bytes())["LimitLoadToSessionType"] == "Background"
+    assert f"bootstrap user/501 {plist}" in launchctl.calls
 
 
 def test_an_install_names_the_folders_that_macos_keeps_from_it(mac: None, launchctl: Launchctl) -> None:
@@ -238,12 +254,52 @@ def test_another_shell_finds_the_daemon_of_the_agent(
         assert shared.where_it_runs(load_settings()) == load_settings().state_dir
 
 
+@pytest.mark.fault(113)
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("doctor",), "the daemon (pid {pid}) does not answer at http://127.0.0.1:1"),
+        (("prometheus",), "127.0.0.1:1"),
+        (("bench", "--demo"), "a daemon runs (pid {pid})"),
+    ],
+)
+def test_what_looks_for_the_daemon_finds_that_of_the_agent_from_any_shell(
+    mac: None,
+    launchctl: Launchctl,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    words: tuple[str, ...],
+    says: str,
+) -> None:
+    def stop(*_: object) -> None:
+        raise DraftdError("enough")
+
+    said("launchd", "install")
+    with Instance(load_settings().state_dir) as running:
+        running.announce("http://127.0.0.1:1", "1.2")
+        monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "other"))
+        monkeypatch.setenv("DRAFTD_PROFILES", str(tmp_path))  # none, so that no model is looked for
+        monkeypatch.setattr("draftd.commands.bench._measured", stop)
+        assert says.format(pid=os.getpid()) in " ".join(run(*words).output.split())
+
+
+def test_a_folder_that_is_not_to_be_trusted_is_left_to_the_command_to_tell(
+    mac: None, launchctl: Launchctl
+) -> None:
+    said("launchd", "install")
+    folder = load_settings().state_dir
+    folder.mkdir(parents=True)
+    folder.chmod(0o777)
+    assert shared.where_it_runs(load_settings()) == folder
+    assert "others can write" in refused(ConfigError, "status")
+
+
 def test_an_agent_that_could_never_start_is_refused(mac: None, launchctl: Launchctl) -> None:
     assert "fits no profile" in refused(ConfigError, "launchd", "install", "nope")
     with Instance(load_settings().state_dir) as running:
         running.announce("http://127.0.0.1:1", "1.2")
         assert "started by hand" in refused(DraftdError, "launchd", "install")
-    assert launchctl.calls == []
+    assert set(launchctl.calls) == {"print gui/501"}
 
 
 def test_the_agent_itself_is_no_hindrance(
@@ -253,6 +309,7 @@ def test_the_agent_itself_is_no_hindrance(
     with Instance(load_settings().state_dir) as running:
         running.announce("http://127.0.0.1:1", "1.2")
         assert "is installed and runs" in said("launchd", "install")
+        monkeypatch.delenv("XPC_SERVICE_NAME")
         text = refused(DraftdError, "up", "--plain")
         assert (
             "launchd started it; 'draftd down' stops it for now, 'draftd launchd uninstall' for good" in text

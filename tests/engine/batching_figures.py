@@ -3,8 +3,8 @@
 For 1, 2, 4 and 8 clients, each of which sends one request after the other: tokens per second in all and for each
 client, and the time to the first token, at temperature 0 with mixed prompts, for (a) one request after the other,
 (b) mlx_lm's batching without drafts, and (c) our loop. The answers of (b) and (c) are compared with those of (a).
-The ways take turns, and medians are shown. Without folders of models, the demo pair is measured. The machine has to
-be quiet.
+The ways take turns, and medians are shown. Each run begins with empty prompt caches and without past answers, which
+lookups would know by heart. Without folders of models, the demo pair is measured. The machine has to be quiet.
 """
 
 from __future__ import annotations
@@ -38,6 +38,14 @@ QUESTIONS = (
     "What are the presets? " * 12,
     "Who are you?",
     "Explain the metrics, and say which of them tells how well drafting works. " * 6,
+    "Write a haiku about a harbour.",
+    "Write a bash script that counts the lines of all files in a folder.",
+    "Explain what a worker is. " * 9,
+    "Tell me about the fox and the crow.",
+    "How do I install it on a Mac?",
+    "Write Python code for speculative decoding.",
+    "What does the queue do when two clients ask at once? " * 4,
+    "Give me a list of ten fruits.",
 )
 
 
@@ -144,6 +152,8 @@ class Ours(Generator):
 
     def run(self, prompts: list[list[int]], clients: int) -> Run:
         self.prompt_cache.trim_to(n_sequences=0)
+        if self.serving._models:
+            self.serving._models._answers.clear()
         self._waiting = Waiting(prompts, clients)
         while request := self._next_request():
             self.serving.serve(self, request, mx.default_stream(mx.default_device()))

@@ -15,6 +15,7 @@ from typing import Any
 
 from draftd.demo import TARGET
 from draftd.protocol import RECORD_PREFIX
+from tests.ties import Token, tokens_of_completion
 
 DEADLINE_S = 30.0
 ENGINE = (sys.executable, "-m", "draftd.engine")
@@ -128,6 +129,11 @@ class Engine:
         """Return the text that continues the prompt."""
         text: str = self.ask("/v1/completions", prompt=prompt, **body)["choices"][0]["text"]
         return text
+
+    def tokens(self, prompt: str, **body: Any) -> list[Token]:
+        """Return the tokens that continue the prompt, with their log-probabilities."""
+        answer = self.ask("/v1/completions", prompt=prompt, logprobs=True, top_logprobs=5, **body)
+        return tokens_of_completion(answer["choices"][0]["logprobs"])
 
     def generation(self, send: Callable[[], Any]) -> tuple[Any, list[str]]:
         """Call `send`; return its result, and the lines from there to the record of that generation.

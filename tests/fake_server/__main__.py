@@ -25,7 +25,7 @@ from typing import Any
 WORDS = ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"]
 PAUSES = {"slow": 0.0, "eat": 0.1, "metal": 0.1}  # seconds between two tokens; 0: as ordered
 CHANNEL = int(os.environ.get("DRAFTD_CHANNEL_FD", "-1"))
-SECRET = os.read(CHANNEL, 256).decode().strip() if CHANNEL >= 0 else ""
+SECRET = os.read(CHANNEL, 256).decode().split("\n")[0] if CHANNEL >= 0 else ""  # its share may follow
 ORDER = re.compile(r"\[\[([a-z-]+)(?: ([0-9.]+))?\]\]")
 
 

@@ -1,8 +1,7 @@
-"""launchd: the plist by two readers, and the calls of launchctl by a stand-in that records them."""
+"""The launchd agent: its plist by two readers, and what of the shell's environment goes into it."""
 
 from __future__ import annotations
 
-import os
 import plistlib
 import shutil
 import subprocess
@@ -12,40 +11,12 @@ from typing import Any
 
 import pytest
 
-from draftd.errors import ConfigError, DraftdError, NotRunningError
+from draftd.errors import ConfigError
 from draftd.ops import launchd
 from draftd.ops.launchd import Agent
 from draftd.settings import shipped_dir
 
 TEMPLATE = (shipped_dir("launchd") / "dev.draftd.plist").read_bytes()
-TARGET = "gui/501/dev.draftd"
-
-# Notes each call, and answers the codes of its file, one a call: "bootstrap 5".
-STAND_IN = """\
-#!/bin/sh
-echo "$*" >> "$CALLS"
-code=$(grep -m1 "^$1 " "$CODES" | cut -d' ' -f2)
-sed -i "0,/^$1 /{/^$1 /d}" "$CODES"
-[ "$1" = print ] && [ -z "$code" ] && cat "$PRINTED"
-[ -n "$code" ] && echo "failed: $code" >&2
-exit ${code:-0}
-"""
-PRINTED = """\
-gui/501/dev.draftd = {
-	active count = 1
-	path = /Users/me/Library/LaunchAgents/dev.draftd.plist
-	type = LaunchAgent
-	state = running
-
-	program = /usr/local/bin/draftd
-	endpoints = {
-		state = active
-	}
-	runs = 2
-	pid = 4711
-	last exit code = 1
-}
-"""
 
 
 def agent(home: Path, **changes: Any) -> Agent:
@@ -59,53 +30,10 @@ def agent(home: Path, **changes: Any) -> Agent:
     return Agent(**given | changes)
 
 
-class Launchctl:
-    """The stand-in on the PATH."""
-
-    def __init__(self, folder: Path) -> None:
-        self._calls, self._codes = folder / "calls", folder / "codes"
-        self._calls.touch()
-
-    def answers(self, *lines: str) -> None:
-        self._codes.write_text("".join(f"{line}\n" for line in lines))
-
-    @property
-    def calls(self) -> list[str]:
-        return self._calls.read_text().splitlines()
-
-
-@pytest.fixture
-def launchctl(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Launchctl:
-    folder = tmp_path / "bin"
-    folder.mkdir()
-    (folder / "launchctl").write_text(STAND_IN)
-    (folder / "launchctl").chmod(0o755)
-    (folder / "printed").write_text(PRINTED)
-    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
-    for name in ("calls", "codes", "printed"):
-        monkeypatch.setenv(name.upper(), str(folder / name))
-    made = Launchctl(folder)
-    made.answers()
-    return made
-
-
-class Clock:
-    """Time passes only by sleeping."""
-
-    now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
-
-    def sleep(self, seconds: float) -> None:
-        self.now += seconds
-
-
-# --- the plist ----------------------------------------------------------------------------------------------
-
-
 def test_the_plist_says_what_launchd_must_know(tmp_path: Path) -> None:
-    job = plistlib.loads(launchd.render(TEMPLATE, agent(tmp_path, environment={"HF_HOME": "/models"})))
+    job = plistlib.loads(
+        launchd.render(TEMPLATE, agent(tmp_path, environment={"HF_HOME": "/models"}), "Aqua")
+    )
     assert job["Label"] == "dev.draftd"
     assert job["ProgramArguments"] == ["/opt/draftd & co/draftd", "up", "--plain", "fast"]
     assert job["RunAtLoad"] is True
@@ -122,12 +50,52 @@ def test_the_plist_says_what_launchd_must_know(tmp_path: Path) -> None:
     assert "AbandonProcessGroup" not in job
 
 
+@pytest.mark.fault(111)
+@pytest.mark.parametrize("session", ["Aqua", "Background"])
+def test_the_plist_names_the_kind_of_session_that_it_is_for(tmp_path: Path, session: launchd.Session) -> None:
+    job = plistlib.loads(launchd.render(TEMPLATE, agent(tmp_path), session))
+    assert job["LimitLoadToSessionType"] == session
+
+
+@pytest.mark.parametrize(
+    ("own", "expected"),
+    [
+        ("", "/opt/homebrew/bin:/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin"),
+        ("/usr/local/bin:/usr/bin", "/opt/homebrew/bin:/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin"),
+        (
+            "/mine:/usr/local/bin:/yours:/opt/homebrew/bin",
+            "/mine:/opt/homebrew/bin:/usr/local/bin:/yours:/usr/bin:/bin:/usr/sbin:/sbin",
+        ),
+        (
+            "/opt/homebrew/bin:/x:/usr/local/bin",
+            "/opt/homebrew/bin:/x:/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin",
+        ),
+    ],
+)
+def test_programs_for_apple_silicon_come_before_those_for_intel(
+    tmp_path: Path, own: str, expected: str
+) -> None:
+    job = plistlib.loads(launchd.render(TEMPLATE, agent(tmp_path, environment={"PATH": own}), "Aqua"))
+    assert job["EnvironmentVariables"]["PATH"] == expected
+
+
+@pytest.mark.fault(110)
+def test_an_agent_of_another_label_has_a_plist_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As `make mac-check` has one, beside the user's."""
+    monkeypatch.setenv("DRAFTD_AGENT_LABEL", "dev.draftd.other")
+    mine = agent(tmp_path)
+    assert mine.plist.name == "dev.draftd.other.plist"
+    assert plistlib.loads(launchd.render(TEMPLATE, mine, "Aqua"))["Label"] == "dev.draftd.other"
+
+
 @pytest.mark.skipif(
     not shutil.which("plistutil"), reason="plistutil (Debian: libplist-utils) is not installed"
 )
 def test_another_reader_of_plists_takes_it_too(tmp_path: Path) -> None:
     file = tmp_path / "dev.draftd.plist"
-    file.write_bytes(launchd.render(TEMPLATE, agent(tmp_path)))
+    file.write_bytes(launchd.render(TEMPLATE, agent(tmp_path), "Aqua"))
     binary = tmp_path / "binary.plist"
     subprocess.run(["plistutil", "-i", file, "-f", "bin", "-o", binary], check=True)
     assert plistlib.loads(binary.read_bytes()) == plistlib.loads(file.read_bytes())
@@ -136,14 +104,14 @@ def test_another_reader_of_plists_takes_it_too(tmp_path: Path) -> None:
 @pytest.mark.parametrize("template", [b"", b"<plist>", b"<plist version='1.0'><dict></dict></plist>", b"no"])
 def test_a_broken_template_is_refused(tmp_path: Path, template: bytes) -> None:
     with pytest.raises(ConfigError, match="the template of the launchd agent is not valid"):
-        launchd.render(template, agent(tmp_path))
+        launchd.render(template, agent(tmp_path), "Aqua")
 
 
 def test_a_command_that_is_not_there_is_refused_before_anything_is_written(tmp_path: Path) -> None:
-    launchd.validate(launchd.render(TEMPLATE, agent(tmp_path, program=(sys.executable,))), tmp_path)
+    launchd.validate(launchd.render(TEMPLATE, agent(tmp_path, program=(sys.executable,)), "Aqua"), tmp_path)
     for command in ("/no/such/draftd", "draftd"):
         with pytest.raises(ConfigError, match=f"{command} cannot be run"):
-            launchd.validate(launchd.render(TEMPLATE, agent(tmp_path, program=(command,))), tmp_path)
+            launchd.validate(launchd.render(TEMPLATE, agent(tmp_path, program=(command,)), "Aqua"), tmp_path)
 
 
 def test_the_command_is_absolute(tmp_path: Path) -> None:
@@ -180,107 +148,3 @@ def test_the_agent_gets_the_settings_with_absolute_paths_and_no_secret(
     for name in ("DRAFTD_API_KEY", "draftd_api_key"):
         with pytest.raises(ConfigError, match=r"put api_key into draftd.toml"):
             launchd.environment({name: "secret"})
-
-
-# --- launchctl ----------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("gone", [3, 113])
-def test_the_first_install_finds_nothing_to_stop(tmp_path: Path, launchctl: Launchctl, gone: int) -> None:
-    launchctl.answers(f"bootout {gone}")
-    mine = agent(tmp_path)
-    launchd.install(mine, b"the plist", 501)
-    assert mine.plist.read_bytes() == b"the plist"
-    assert mine.log_dir.is_dir()
-    assert launchctl.calls == [
-        "print gui/501",
-        f"bootout {TARGET}",
-        f"enable {TARGET}",
-        f"bootstrap gui/501 {mine.plist}",
-    ]
-
-
-def test_a_second_install_stops_the_first_and_waits_until_launchd_lets_go(
-    tmp_path: Path, launchctl: Launchctl
-) -> None:
-    mine, clock = agent(tmp_path), Clock()
-    launchd.install(mine, b"old", 501)
-    launchctl.answers("bootout 36", "bootstrap 5", "bootstrap 37", "bootstrap 5")
-    launchd.install(mine, b"new", 501, clock=clock, sleep=clock.sleep)
-    assert mine.plist.read_bytes() == b"new"
-    first = ["print", "bootout", "enable", "bootstrap"]
-    assert [call.split()[0] for call in launchctl.calls] == [*first, *first, *["bootstrap"] * 3]
-    assert list(mine.plist.parent.iterdir()) == [mine.plist]
-
-
-def test_an_agent_that_never_leaves_is_told_in_the_end(tmp_path: Path, launchctl: Launchctl) -> None:
-    launchctl.answers(*["bootstrap 5"] * 200)
-    mine, clock = agent(tmp_path, longest_stop=1.0), Clock()
-    with pytest.raises(DraftdError, match=r"launchctl bootstrap .* failed with 5: failed: 5"):
-        launchd.install(mine, b"", 501, clock=clock, sleep=clock.sleep)
-    assert clock.now > mine.exit_timeout  # the daemon may drain for so long
-
-
-@pytest.mark.parametrize(("answer", "call"), [("bootout 1", "bootout"), ("bootstrap 78", "bootstrap")])
-def test_any_other_failure_is_told_at_once(
-    tmp_path: Path, launchctl: Launchctl, answer: str, call: str
-) -> None:
-    launchctl.answers(answer)
-    with pytest.raises(DraftdError, match=f"launchctl {call} .* failed with {answer.split()[1]}"):
-        launchd.install(agent(tmp_path), b"", 501)
-
-
-def test_without_a_session_at_the_screen_nothing_is_tried(tmp_path: Path, launchctl: Launchctl) -> None:
-    launchctl.answers("print 125")
-    mine = agent(tmp_path)
-    with pytest.raises(DraftdError, match="nobody is logged in at this Mac's screen"):
-        launchd.install(mine, b"", 501)
-    assert launchctl.calls == ["print gui/501"]
-    assert not mine.plist.exists()
-
-
-@pytest.mark.parametrize(("word", "disabled"), [("disabled", True), ("true", True), ("enabled", False)])
-def test_a_disabled_agent_is_said_to_be_that(
-    monkeypatch: pytest.MonkeyPatch, word: str, disabled: bool
-) -> None:
-    def call(command: list[str]) -> subprocess.CompletedProcess[str]:
-        code = 113 if command[1] == "print" else 0
-        return subprocess.CompletedProcess(command, code, f'\t\t"{launchd.LABEL}" => {word}\n', "")
-
-    monkeypatch.setattr(launchd, "_call", call)
-    with pytest.raises(NotRunningError) as caught:
-        launchd.status(501)
-    assert ("which has been disabled" in str(caught.value)) == disabled
-
-
-def test_uninstall_takes_away_what_is_there(tmp_path: Path, launchctl: Launchctl) -> None:
-    mine = agent(tmp_path)
-    launchd.install(mine, b"", 501)
-    assert launchd.uninstall(mine, 501)
-    assert not mine.plist.exists()
-    launchctl.answers("bootout 3")
-    assert not launchd.uninstall(mine, 501)
-    assert launchctl.calls[-2:] == [f"bootout {TARGET}"] * 2
-
-
-def test_status_is_the_jobs_own(launchctl: Launchctl) -> None:
-    assert launchd.status(501) == {"state": "running", "runs": "2", "pid": "4711", "last exit code": "1"}
-    launchctl.answers("print 113")
-    with pytest.raises(NotRunningError, match="launchd has no agent of draftd"):
-        launchd.status(501)
-
-
-def test_a_machine_without_launchctl_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(DraftdError, match=r"launchctl bootout .* failed: .*No such file"):
-        launchd.uninstall(agent(tmp_path), 501)
-
-
-def test_a_dry_run_tells_what_an_install_does(tmp_path: Path, launchctl: Launchctl) -> None:
-    mine = agent(tmp_path)
-    lines = launchd.dry_run(mine, 501)
-    assert lines[1] == f"draftd launchd print fast > {mine.plist}"
-    launchd.install(mine, b"", 501)
-    assert [f"launchctl {call}" for call in launchctl.calls[1:]] == lines[2:]
-    launchd.uninstall(mine, 501)
-    assert launchd.dry_uninstall(mine, 501) == [f"launchctl {launchctl.calls[-1]}", f"rm -f {mine.plist}"]

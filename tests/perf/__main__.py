@@ -23,6 +23,7 @@ import uvloop
 
 from tests.perf import servers
 from tests.perf.load import Reply, run
+from tests.perf.ports import PortBudget, budget
 from tests.web.raw_http import NOT_FAST
 
 MESSAGES = [{"role": "user", "content": "What is speculative decoding?"}]
@@ -103,23 +104,37 @@ class Variant:
     headers: tuple[str, ...] = ()
 
 
-async def measure(variants: Sequence[Variant], rounds: int) -> dict[tuple[str, str], dict[str, float]]:
+async def within(
+    ports: PortBudget | None, port: int, body: bytes, clients: int, each: int, *headers: str
+) -> tuple[Sequence[Reply], float]:
+    """As `load.run`, once there are ports for it."""
+    if ports is None:
+        return await run(port, body, clients, each, *headers)
+    await ports.take(clients * each)
+    answered = await run(port, body, clients, each, *headers)
+    ports.given_back()
+    return answered
+
+
+async def measure(
+    variants: Sequence[Variant], rounds: int, ports: PortBudget | None
+) -> dict[tuple[str, str], dict[str, float]]:
     """The medians over the rounds of each (case, figure), by variant. In a round the variants take turns."""
     taken: dict[tuple[str, str], dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     for number in range(rounds + 1):  # the first is to warm up
         for case in CASES:
             body = json.dumps(case.body).encode()
             for one in variants:
-                replies, seconds = await run(one.port, body, case.clients, case.each, *one.headers)
+                replies, seconds = await within(ports, one.port, body, case.clients, case.each, *one.headers)
                 for figure, value in case.figures(replies, seconds).items():
                     if number:
                         taken[case.name, figure][one.name].append(value)
     return {key: {v: statistics.median(values) for v, values in row.items()} for key, row in taken.items()}
 
 
-async def fill(port: int, count: int) -> None:
+async def fill(port: int, count: int, ports: PortBudget | None) -> None:
     """Bring the requests that the daemon has answered to about `count`."""
-    await run(port, json.dumps(SHORT).encode(), 32, count // 32)
+    await within(ports, port, json.dumps(SHORT).encode(), 32, count // 32)
 
 
 def idle_cpu(pid: int) -> float:
@@ -193,8 +208,9 @@ def main() -> None:
                 variants.append(Variant("nginx", floor))
             variants += [Variant("draftd", port), Variant("draftd/aiohttp", port, (NOT_FAST,))]
             cpu = idle_cpu(pid)
-            table = uvloop.run(measure(variants, rounds))
-            uvloop.run(fill(port, REQUESTS))
+            ports = budget()
+            table = uvloop.run(measure(variants, rounds, ports))
+            uvloop.run(fill(port, REQUESTS, ports))
             rss = psutil.Process(pid).memory_info().rss / 1e6
             print(
                 f"{time.strftime('%Y-%m-%d')}, {psutil.cpu_count()} cores, {platform.machine()}, {rounds} rounds"

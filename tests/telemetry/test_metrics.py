@@ -92,6 +92,7 @@ NAMES = {
     "draftd_worker_memory_bytes": ("gauge", {"profile"}),
     "draftd_worker_start_seconds": ("gauge", {"profile"}),
     "draftd_warm_spare_memory_bytes": ("gauge", set()),
+    "draftd_memory_pressure": ("gauge", set()),
     "draftd_build_info": ("gauge", {"version", "python", "mlx_lm"}),
 }
 

@@ -55,6 +55,15 @@ def test_only_lines_that_report_something_are_told_with_the_workers_name(tmp_pat
     sink.close()
 
 
+def test_names_that_differ_in_case_only_have_files_of_their_own_on_every_disk(tmp_path: Path) -> None:
+    sink, _ = made(tmp_path)
+    for name in ("a", "A", "b", "a"):
+        sink.feed(name, f"of {name}\n".encode())
+    sink.close()
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["A~2.log", "a.log", "b.log"]
+    assert [line.split(" ", 1)[1] for line in (tmp_path / "A~2.log").read_text().splitlines()] == ["of A"]
+
+
 def test_a_worker_that_is_forgotten_leaves_its_file_and_nothing_else(tmp_path: Path) -> None:
     sink, _ = made(tmp_path)
     sink.forget("a")  # which has said nothing yet

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import anthropic
 import pytest
 import pytest_asyncio
-from anthropic.types import MessageParam, TextBlock, ToolParam, ToolUseBlock
 
 from draftd.demo import DRAFT, TARGET
 from tests.harness import QUICK, Served, fake, serving
+
+if TYPE_CHECKING:  # the package takes seconds, in each process that collects
+    import anthropic
+    from anthropic.types import Message, MessageParam, ToolParam
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module")]
 
@@ -42,6 +44,8 @@ async def scripted(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Se
 
 def client_of(served: Served, key: str = KEY) -> anthropic.AsyncAnthropic:
     """A client that raises for an answer that does not fit its types."""
+    import anthropic
+
     return anthropic.AsyncAnthropic(
         api_key=key, base_url=served.url, max_retries=0, timeout=60, _strict_response_validation=True
     )
@@ -51,9 +55,7 @@ def said(text: str) -> list[MessageParam]:
     return [{"role": "user", "content": text}]
 
 
-async def streamed(
-    client: anthropic.AsyncAnthropic, **fields: Any
-) -> tuple[list[Any], anthropic.types.Message]:
+async def streamed(client: anthropic.AsyncAnthropic, **fields: Any) -> tuple[list[Any], Message]:
     """The kinds of the events that came, in order, and the message that the package makes of them."""
     async with client.messages.stream(**fields) as stream:
         kinds = [event.type async for event in stream]
@@ -83,6 +85,8 @@ async def test_an_answer_and_its_stream_are_the_same_message(scripted: Served) -
 
 
 async def test_calls_of_tools_are_blocks_with_objects(scripted: Served) -> None:
+    from anthropic.types import ToolUseBlock
+
     fields: dict[str, Any] = {
         "model": "a",
         "max_tokens": 9,
@@ -102,6 +106,8 @@ async def test_calls_of_tools_are_blocks_with_objects(scripted: Served) -> None:
 
 
 async def test_errors_are_the_ones_of_the_package(scripted: Served) -> None:
+    import anthropic
+
     hi: dict[str, Any] = {"max_tokens": 5, "messages": said("hi")}
     async with client_of(scripted, "wrong") as client:
         with pytest.raises(anthropic.AuthenticationError):
@@ -148,15 +154,22 @@ async def test_another_server_counts_by_reading(scripted: Served) -> None:
 async def test_models_are_told_with_their_aliases(scripted: Served) -> None:
     async with client_of(scripted) as client:
         models = [model async for model in client.models.list()]
+        alias = await client.models.retrieve("claude-a")
+        with pytest.raises(anthropic.NotFoundError, match="there is no model 'claude-b'"):
+            await client.models.retrieve("claude-b")
     assert [(model.id, model.type) for model in models] == [
         ("a", "model"),
         ("claude-a", "model"),
         ("own", "model"),
     ]
+    assert alias == models[1]
 
 
 @pytest.mark.real
 async def test_the_demo_model_answers_counts_and_stops(demo: Served) -> None:
+    import anthropic
+    from anthropic.types import TextBlock
+
     fields: dict[str, Any] = {
         "model": "claude-demo",
         "max_tokens": 60,

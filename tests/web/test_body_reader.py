@@ -20,15 +20,13 @@ import pytest
 from draftd.errors import RequestError, WorkerError
 from draftd.profiles import ProfileSet
 from draftd.web import body_reader
-from draftd.web.body_reader import LARGE, BodyReader, serve
-from draftd.web.routed_request import Refused, Routed, route
-from draftd.web.router import RoutingTable
+from draftd.web.body_reader import LARGE, MAX_VALUES, BodyReader, check_size, serve
+from draftd.web.router import Refused, Routed, RoutingTable, route
 from tests.harness import LIMIT, chat, fake, serving, until_gone
-from tests.web.given import profile
+from tests.web.given import profile, refused
 from tests.web.raw_http import Wire
 
 TABLE = RoutingTable(ProfileSet({"small": profile()}), "small")
-SMALL = json.dumps(chat("x" * 10)).encode()
 BIG = json.dumps(chat("x" * LARGE)).encode()
 SLOW = b'{"x": [' + b"[]," * 10_000_000 + b"1]}"  # takes a child seconds to parse, and 100 ms to refuse
 
@@ -45,12 +43,18 @@ def child_of(reader: BodyReader) -> int:
     return reader._process.pid
 
 
-async def test_small_bodies_are_read_on_the_spot_and_large_ones_alike_by_a_child(reader: BodyReader) -> None:
-    assert await reader.read(SMALL, "chat.completions", TABLE) == route(SMALL, "chat.completions", TABLE)
-    assert reader._process is None
+async def test_a_child_makes_of_a_body_what_is_made_on_the_spot(reader: BodyReader) -> None:
     read = [await reader.read(BIG, "chat.completions", TABLE) for _ in range(2)]
     assert read == [route(BIG, "chat.completions", TABLE)] * 2
     assert child_of(reader) != os.getpid()
+
+
+async def test_only_large_bodies_need_the_child(tmp_path: Path) -> None:
+    async with serving(tmp_path, {"a": fake()}) as served:
+        assert (await served.ask("a")).status == 200
+        assert served.daemon.bodies._process is None
+        assert (await served.ask("a", "x" * LARGE)).status == 200
+        assert served.daemon.bodies._process is not None
 
 
 @pytest.mark.parametrize(
@@ -186,6 +190,32 @@ def test_the_child_has_no_key_and_ends_with_the_daemon(tmp_path: Path) -> None:
         child.wait(LIMIT)
 
 
+@pytest.mark.parametrize("value", [b"[]", b"{}", b"1", b'""', b'"a"', b'[{"a":[]}]'])
+def test_a_body_of_too_many_values_is_refused(value: bytes) -> None:
+    with refused(400, says=f"more than {MAX_VALUES} values"):
+        check_size(b"[" + b",".join([value] * (MAX_VALUES + 1)) + b"]")
+
+
+def test_what_stands_in_a_text_is_no_value() -> None:
+    for text in (",[{" * MAX_VALUES, '\\",' * MAX_VALUES, "\n,é😀" * MAX_VALUES):
+        raw = json.dumps(chat(text), ensure_ascii=False).encode()
+        check_size(raw)
+        check_size(raw.replace(b"\\n", b"\n"))
+
+
+def test_a_conversation_of_ten_thousand_messages_has_not_too_many_values() -> None:
+    body = {"messages": [{"role": "user", "content": [{"type": "text", "text": "x"}]}] * 10_000}
+    check_size(json.dumps(body).encode())
+
+
+@pytest.mark.parametrize("raw", [b'{"a', b'{"a": "b\\"}', b'["a", "]'])
+def test_a_text_that_does_not_end_is_no_json(raw: bytes) -> None:
+    with pytest.raises(json.JSONDecodeError):
+        json.loads(raw)
+    with pytest.raises(RequestError, match="not JSON"):
+        check_size(raw)
+
+
 @pytest.mark.fault(74)
 @pytest.mark.skipif(
     sys.platform != "linux", reason="other systems' allocators return large blocks by themselves"
@@ -202,6 +232,7 @@ def test_large_blocks_that_are_freed_go_back_to_the_system_whatever_lies_between
 
 
 @pytest.mark.fault(74)
+@pytest.mark.one_in(2)
 async def test_large_bodies_hold_nobody_up_and_leave_no_memory_behind(
     wire: Wire, tmp_path: Path, measured: Callable[[float], None]
 ) -> None:

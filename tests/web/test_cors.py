@@ -98,10 +98,6 @@ def test_what_is_no_list_of_names_is_not_repeated(names: str) -> None:
     assert "Access-Control-Allow-Headers" not in made
 
 
-def test_without_allowed_origins_nothing_depends_on_the_origin() -> None:
-    assert answer_headers("OPTIONS", {"Origin": ORIGIN, "Access-Control-Request-Method": "GET"}, set()) == {}
-
-
 @pytest.mark.parametrize(
     ("text", "origin"),
     [

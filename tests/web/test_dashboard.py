@@ -344,21 +344,6 @@ async def test_the_page_says_that_the_daemon_is_gone(tmp_path: Path, browser: Br
         await context.close()
 
 
-async def test_the_page_is_closed_to_other_pages_and_to_anything_inline(tmp_path: Path) -> None:
-    async with serving(tmp_path, {"a": fake()}) as served:
-        for path, (_, kind) in FILES.items():
-            answer = await served.get(path)
-            assert answer.headers["Content-Type"].startswith(kind)
-            policy = dict(
-                part.split(maxsplit=1) for part in answer.headers["Content-Security-Policy"].split(";")
-            )
-            assert (policy.pop("default-src"), policy.pop("frame-ancestors")) == ("'none'", "'none'")
-            assert set(policy.values()) == {"'self'", "'none'"}
-            assert answer.headers["X-Content-Type-Options"] == "nosniff"
-        foreign = {"Host": "evil.com"}
-        assert (await served.get("/", headers=foreign)).status == 403
-
-
 async def test_profiles_that_share_a_worker_say_so_and_show_its_one_log(
     tmp_path: Path, browser: Browser
 ) -> None:

@@ -202,7 +202,7 @@ def test_json_is_taken(kind: str) -> None:
     guard().check("POST", CHAT, {**LOCAL, "Content-Type": kind})
 
 
-@pytest.mark.parametrize("path", [CHAT, "/v1/completions", "/chat/completions"])
+@pytest.mark.parametrize("path", [CHAT, "/v1/completions", "/v1/messages"])
 @pytest.mark.parametrize(
     "kind",
     ["", "text/plain", "application/x-www-form-urlencoded", "multipart/form-data", "application/jsonx"],
@@ -246,3 +246,12 @@ def test_loopback_needs_no_key(host: str) -> None:
 )
 def test_a_host_header_is_read_without_its_port(header: str, name: str) -> None:
     assert host_name(header) == name
+
+
+def test_without_allowed_origins_nothing_depends_on_the_origin() -> None:
+    asked = LOCAL | {"Origin": "http://localhost:8080", "Access-Control-Request-Method": "GET"}
+    assert not guard().is_preflight("OPTIONS", asked)
+    assert guard().answer_headers("OPTIONS", asked) == {}
+    allowed = guard(origins=("http://localhost:8080",))
+    assert allowed.is_preflight("OPTIONS", asked)
+    assert allowed.answer_headers("OPTIONS", asked)["Vary"].startswith("Origin")

@@ -5,15 +5,17 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import openai
 import pytest
 import pytest_asyncio
-from openai.types.chat import ChatCompletionMessageParam, ChatCompletionToolParam
 
 from draftd.demo import DRAFT, TARGET
 from tests.harness import QUICK, Served, chat, fake, serving
+
+if TYPE_CHECKING:  # the package takes most of a second, in each process that collects
+    import openai
+    from openai.types.chat import ChatCompletionMessageParam, ChatCompletionToolParam
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module")]
 
@@ -50,6 +52,8 @@ async def scripted(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Se
 
 def client_of(served: Served, **options: Any) -> openai.AsyncOpenAI:
     """A client that raises for an answer that does not fit its types."""
+    import openai
+
     given: dict[str, Any] = {"api_key": "local", "max_retries": 0, "timeout": 30} | options
     return openai.AsyncOpenAI(base_url=served.url + "/v1", _strict_response_validation=True, **given)
 
@@ -95,6 +99,8 @@ async def test_an_answer_and_its_stream_are_the_same_text(demo: Served) -> None:
 
 @pytest.mark.real
 async def test_the_synchronous_client_gets_the_same(demo: Served) -> None:
+    import openai
+
     def ask() -> tuple[str | None, str]:
         with openai.OpenAI(
             api_key="x", base_url=demo.url + "/v1", _strict_response_validation=True
@@ -134,6 +140,8 @@ async def test_models_texts_tools_and_probabilities_fit_the_types(demo: Served) 
 
 @pytest.mark.real
 async def test_a_model_that_never_thinks_has_no_effort_but_none(demo: Served) -> None:
+    import openai
+
     asked: dict[str, Any] = {"model": "demo", "messages": HI, "max_tokens": 4, "temperature": 0}
     async with client_of(demo) as client:
         free = await client.chat.completions.create(**asked)
@@ -147,6 +155,8 @@ async def test_a_model_that_never_thinks_has_no_effort_but_none(demo: Served) ->
 @pytest.mark.real
 @pytest.mark.fault(50)
 async def test_log_probabilities_are_the_same_streamed_or_not_in_both_endpoints(demo: Served) -> None:
+    import openai
+
     asked: dict[str, Any] = {"model": "demo", "max_tokens": 20, "temperature": 0}
     async with client_of(demo) as client:
         chat: dict[str, Any] = {**asked, "messages": HI, "logprobs": True, "top_logprobs": 20}
@@ -188,6 +198,8 @@ async def test_a_stop_text_ends_an_answer_that_goes_on_without_it(demo: Served) 
 @pytest.mark.fault(52)
 @pytest.mark.parametrize("stream", [True, False])
 async def test_a_prompt_that_is_too_long_is_refused_as_openai_does(demo: Served, stream: bool) -> None:
+    import openai
+
     asked: dict[str, Any] = {"model": "demo", "messages": [{"role": "user", "content": "word " * 40_000}]}
     async with client_of(demo) as client:
         with pytest.raises(openai.BadRequestError) as caught:
@@ -199,6 +211,8 @@ async def test_a_prompt_that_is_too_long_is_refused_as_openai_does(demo: Served,
 @pytest.mark.real
 async def test_a_text_comes_as_a_stream_too(demo: Served) -> None:
     # OpenAI's own streams do not fit its strict type here: it has no place for a finish_reason that is null.
+    import openai
+
     async with openai.AsyncOpenAI(api_key="x", base_url=demo.url + "/v1") as client:
         fields: dict[str, Any] = {"model": "demo", "prompt": "Hi", "max_tokens": 5, "temperature": 0}
         whole = await client.completions.create(**fields)
@@ -232,6 +246,8 @@ async def test_pieces_of_tool_calls_come_with_their_index_and_join(scripted: Ser
 
 
 async def test_errors_are_the_ones_of_the_package(scripted: Served) -> None:
+    import openai
+
     async with client_of(scripted) as client:
         with pytest.raises(openai.NotFoundError) as missing:
             await client.chat.completions.create(model="nope", messages=HI)
@@ -263,6 +279,8 @@ async def test_it_comes_again_when_it_is_told_to(scripted: Served) -> None:
 
 
 async def test_it_does_not_come_again_where_that_cannot_help(scripted: Served) -> None:
+    import openai
+
     key = 'draftd_requests_total{endpoint="chat.completions",profile="a",status="503"}'
     await scripted.post("/api/workers/a/stop")
     await scripted.until_state("a", "stopped")

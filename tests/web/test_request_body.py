@@ -11,7 +11,7 @@ from draftd.errors import RequestError
 from draftd.profiles import Profile
 from draftd.protocol import AUTO_DRAFT, DRAFT_HEADER, DRAFTERS_HEADER
 from draftd.web.dialects import fields as tables
-from draftd.web.request_body import Endpoint, Forward, parse_body, prepare
+from draftd.web.request_body import Endpoint, Forward, prepare
 from tests.web.given import junk, profile, refused
 
 HELLO = {"role": "user", "content": "hello"}
@@ -40,70 +40,6 @@ def sent(
     """What the worker gets."""
     fields: dict[str, Any] = json.loads(forward(body, endpoint, to, prompt).payload)
     return fields
-
-
-# --- parse_body ---------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("raw", "says"),
-    [
-        (b"", "not JSON"),
-        (b" ", "not JSON"),
-        (b"{'canary': 1}", "not JSON"),
-        (b'{"canary": 1} 2', "not JSON.* at character 14"),
-        (b'{"canary": 1', "not JSON"),
-        (b'\xef\xbb\xbf{"canary": 1}', "BOM"),
-        (b'{"canary": NaN}', "NaN is not JSON"),
-        (b'{"canary": Infinity}', "Infinity is not JSON"),
-        (b'{"canary": -Infinity}', "-Infinity is not JSON"),
-        (b'{"canary": "\xff"}', "UTF-8"),
-        ('{"canary": 1}'.encode("utf-16"), "UTF-8"),
-        (b'{"canary": ' + b"[" * 100_000 + b"]" * 100_000 + b"}", "too deep"),
-        (b'{"canary":' * 100_000 + b"1" + b"}" * 100_000, "too deep"),
-        (b'{"canary": ' + b"9" * 5000 + b"}", "number"),
-        (b'{"canary": 1e999}', "number"),
-        (b'{"canary": "\\ud800 "}', "surrogate"),
-        (b'["canary"]', "object"),
-        (b'"canary"', "object"),
-        (b"5", "object"),
-        (b"null", "object"),
-        (b"true", "object"),
-    ],
-)
-def test_what_is_no_json_object_is_refused_and_not_quoted(raw: bytes, says: str) -> None:
-    with pytest.raises(RequestError, match=says) as caught:
-        parse_body(raw)
-    assert caught.value.status == 400
-    assert "canary" not in str(caught.value)
-
-
-@given(st.binary() | st.text().map(str.encode) | st.binary().map(lambda raw: b'{"a": "' + raw + b'"}'))
-def test_any_bytes_are_an_object_or_refused(raw: bytes) -> None:
-    try:
-        body = parse_body(raw)
-    except RequestError:
-        return
-    assert body == json.loads(raw)
-
-
-@given(st.dictionaries(st.text(), junk.filter(lambda value: value == value)))
-def test_any_object_is_read_as_it_was_written(body: dict[str, Any]) -> None:
-    try:
-        raw = json.dumps(body, allow_nan=False).encode()
-    except ValueError:
-        return
-    assert parse_body(raw) == body
-
-
-def test_of_two_models_the_one_that_is_routed_is_forwarded() -> None:
-    body = parse_body(
-        b'{"model": "first", "model": "second", "messages": [{"role": "user", "content": "a"}]}'
-    )
-    assert body["model"] == "second"
-    payload = prepare(body, CHAT, PLAIN, "", "default_model", body["model"]).payload
-    assert payload.count(b'"model"') == 1
-    assert json.loads(payload)["model"] == "default_model"
 
 
 # --- how it is asked and answered ---------------------------------------------------------------------------

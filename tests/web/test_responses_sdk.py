@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import openai
 import pytest
 import pytest_asyncio
-from openai.types.responses import (
-    Response,
-    ResponseCustomToolCall,
-    ResponseFunctionToolCall,
-)
 
 from draftd.demo import DRAFT, TARGET
 from tests.harness import QUICK, Served, fake, serving
+
+if TYPE_CHECKING:  # the package takes most of a second, in each process that collects
+    import openai
+    from openai.types.responses import Response
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module")]
 
@@ -54,6 +53,8 @@ async def scripted(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Se
 
 def client_of(served: Served) -> openai.AsyncOpenAI:
     """A client that raises for an answer that does not fit its types."""
+    import openai
+
     return openai.AsyncOpenAI(
         api_key="x",
         base_url=served.url + "/v1",
@@ -119,6 +120,8 @@ async def test_the_package_puts_a_stream_together(scripted: Served) -> None:
 
 
 async def test_a_custom_tool_is_called_with_a_text(scripted: Served) -> None:
+    from openai.types.responses import ResponseCustomToolCall
+
     fields: dict[str, Any] = {
         "model": "a",
         "input": "[[tool-calls]]",
@@ -143,6 +146,8 @@ async def test_a_long_wait_is_filled_with_events(scripted: Served) -> None:
 
 
 async def test_a_stream_that_breaks_ends_as_failed(scripted: Served) -> None:
+    import openai
+
     async with client_of(scripted) as client:
         kinds, response = await streamed(client, model="a", input="[[error-event]]")
         assert (kinds[-1], response.status) == ("response.failed", "failed")
@@ -153,6 +158,8 @@ async def test_a_stream_that_breaks_ends_as_failed(scripted: Served) -> None:
 
 
 async def test_what_is_not_supported_is_refused_by_its_name(scripted: Served) -> None:
+    import openai
+
     refused: dict[str, dict[str, Any]] = {
         "previous_response_id": {"previous_response_id": "resp_1"},
         "store": {"store": True},
@@ -175,6 +182,9 @@ async def test_what_is_not_supported_is_refused_by_its_name(scripted: Served) ->
 
 @pytest.mark.real
 async def test_the_demo_model_answers_and_goes_on(demo: Served) -> None:
+    import openai
+    from openai.types.responses import ResponseCustomToolCall, ResponseFunctionToolCall
+
     fields: dict[str, Any] = {
         "model": "gpt-4o",
         "instructions": "Be brief.",
@@ -210,6 +220,17 @@ async def test_the_demo_model_answers_and_goes_on(demo: Served) -> None:
             **fields, tools=[strict], tool_choice={"type": "function", "name": "weather"}
         )
         assert isinstance(called.output[0], ResponseFunctionToolCall)
+        form = {"type": "grammar", "syntax": "regex", "definition": '"[a-z]{2,9}"'}
+        custom: Any = {"type": "custom", "name": "patch", "format": form}
+        patched = await client.responses.create(
+            **fields, tools=[custom], tool_choice={"type": "custom", "name": "patch"}
+        )
+        assert isinstance(patched.output[0], ResponseCustomToolCall)
+        assert re.fullmatch('"[a-z]{2,9}"', patched.output[0].input)
+        custom["format"] = {**form, "definition": "(?=x)"}
+        with pytest.raises(openai.BadRequestError, match="look-around") as refused:
+            await client.responses.create(**fields, tools=[custom])
+        assert refused.value.param == "tools"
         with pytest.raises(openai.BadRequestError) as caught:
             await client.responses.create(model="demo", input="word " * 40_000)
     assert caught.value.code == "context_length_exceeded"

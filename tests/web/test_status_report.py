@@ -1,4 +1,4 @@
-"""The bodies of /v1/models and /api/status."""
+"""The body of /api/status."""
 
 import json
 from dataclasses import replace
@@ -9,7 +9,6 @@ from draftd.telemetry.metrics import Metrics
 from draftd.telemetry.records import DraftAcceptance
 from draftd.web import status_report
 from draftd.workers.status import LastExit, WorkerStatus
-from tests.web.given import profile
 
 READY = WorkerStatus(
     name="small",
@@ -24,6 +23,8 @@ READY = WorkerStatus(
     num_draft_tokens=5,
     auto_draft=False,
     since=1700000000.9,
+    reason="",
+    due=1700000001.0,
     restarts=2,
     last_exit=None,
     memory_bytes=1024,
@@ -56,6 +57,8 @@ def test_a_worker_that_has_done_nothing_is_told_with_zeros_and_nulls(metrics: Me
         "auto_draft": False,
         "draft_refusal": None,
         "since": "2023-11-14T22:13:20+00:00",
+        "reason": "",
+        "due": "2023-11-14T22:13:21+00:00",
         "restarts": 2,
         "last_exit": None,
         "memory_bytes": 1024,
@@ -98,14 +101,3 @@ def test_the_last_exit_is_told_in_words_that_json_can_carry(
     told = json.loads(json.dumps(status_report.worker(status, 0, metrics)))["last_exit"]
     assert meaning in told.pop("meaning")
     assert told == {"code": code, "reason": "exit", "at": "2023-11-14T22:13:20+00:00", "lines": ["a", "b"]}
-
-
-def test_models_are_listed_by_name_in_the_order_given() -> None:
-    listed = status_report.models([profile("b", aliases=["gpt-4o"]), profile("a")], 1700000000)
-    assert listed == {
-        "object": "list",
-        "data": [
-            {"id": name, "object": "model", "created": 1700000000, "owned_by": "draftd"}
-            for name in ("b", "a")
-        ],
-    }

@@ -10,12 +10,14 @@ from dataclasses import dataclass, field
 from typing import Any, cast
 from unittest.mock import patch
 
+from draftd.protocol import MemoryShare
 from draftd.workers import process, worker
-from draftd.workers.health import Watched
+from draftd.workers.memory_book import MemoryBook
 from draftd.workers.resources import LoadGate, PortBook
 from draftd.workers.services import Services
 from draftd.workers.states import Event
 from draftd.workers.warm_spare import Starter
+from draftd.workers.watched import Watched
 
 TURNS = 30  # of the loop, in which everything that can happen happens
 AT_ONCE = 1e-6  # seconds
@@ -25,7 +27,9 @@ NEVER = 1e6
 class World:
     """The children, what their monitors would say, and what the workers say to the daemon."""
 
-    def __init__(self, *, stubborn: bool = False, spawns: bool = True, loads: int = 1) -> None:
+    def __init__(
+        self, *, stubborn: bool = False, spawns: bool = True, loads: int = 1, stop_grace: float = AT_ONCE
+    ) -> None:
         self.stubborn = stubborn  # children do not hear SIGTERM
         self.spawns = spawns
         self.children: list[Child] = []
@@ -41,10 +45,11 @@ class World:
         self.services = Services(
             ports=self.ports,
             loads=self.gate,
+            memory=MemoryBook(10 * 10**9),
             starter=Starter(self.gate, lambda: None),
             session=cast(Any, None),
             base_env={"HOME": "/nowhere"},
-            stop_grace=AT_ONCE,
+            stop_grace=stop_grace,
             drain_timeout=NEVER,
             on_output=lambda name, chunk: self.log.append(("output", name, chunk)),
             on_record=lambda name, line: self.log.append(("record", name, line)),
@@ -96,6 +101,7 @@ class Child:
     pid: int = 0
     exit_code: int | None = None
     heard: list[str] = field(default_factory=list)  # the signals and the close
+    shares: list[MemoryShare] = field(default_factory=list)
 
     @property
     def alive(self) -> bool:
@@ -104,6 +110,9 @@ class Child:
     @property
     def secret(self) -> str:
         return f"secret {self.pid}" if self.on_record else ""
+
+    def limit_memory(self, share: MemoryShare) -> None:
+        self.shares.append(share)
 
     def terminate(self) -> None:
         self.heard.append("term")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -12,11 +11,10 @@ from hypothesis import strategies as st
 
 from draftd.profile_tables import HealthPolicy, RestartPolicy
 from draftd.workers import machine
+from draftd.workers.backoff import JITTER
 from draftd.workers.machine import (
-    JITTER,
     IllegalTransitionError,
     Policy,
-    backoff_delay,
     deadline,
     has_child,
     step,
@@ -275,13 +273,6 @@ def test_what_the_same_load_would_meet_again_is_not_tried_again_at_once(reason: 
     assert CountRestart(reason) in effects
 
 
-def test_delays_grow_to_the_limit_and_no_further() -> None:
-    many = RestartPolicy(max_failures=100)
-    delays = [backoff_delay(failures, many, was_ready=False, jitter=0.0) for failures in range(1, 10)]
-    assert delays == [1, 2, 4, 8, 16, 32, 60, 60, 60]
-    assert backoff_delay(10**6, many, was_ready=False, jitter=0.0) == 60
-
-
 def test_failures_older_than_the_window_are_forgotten() -> None:
     window = POLICY.restart.window
     old = (NOW - window - 1, NOW - window, NOW - window + 1)
@@ -340,36 +331,7 @@ def test_an_order_forgives_earlier_failures() -> None:
             assert queued.failures == ()
 
 
-restarts = st.builds(
-    RestartPolicy,
-    initial_delay=st.floats(0.001, 100),
-    max_delay=st.floats(0.001, 1000),
-    max_failures=st.integers(1, 8),
-    window=st.floats(1, 1000),
-    stable_delay=st.floats(0.001, 1),
-)
 jitters = st.floats(0, 1, exclude_max=True)
-
-
-@given(restarts, st.integers(1, 10**9), jitters)
-def test_a_delay_lies_between_its_first_and_its_longest_with_jitter(
-    restart: RestartPolicy, failures: int, jitter: float
-) -> None:
-    delay = backoff_delay(failures, restart, was_ready=False, jitter=jitter)
-    assert min(restart.initial_delay, restart.max_delay) <= delay <= restart.max_delay * (1 + JITTER)
-
-
-@given(restarts, jitters)
-def test_delays_never_shrink_from_one_failure_to_the_next(restart: RestartPolicy, jitter: float) -> None:
-    delays = [backoff_delay(n, restart, was_ready=False, jitter=jitter) for n in range(1, 80)]
-    assert all(earlier <= later for earlier, later in pairwise(delays))
-    assert delays[-1] == pytest.approx(restart.max_delay * (1 + JITTER * jitter))
-
-
-@given(restarts)
-def test_workers_killed_together_do_not_return_together(restart: RestartPolicy) -> None:
-    first, last = (backoff_delay(2, restart, was_ready=False, jitter=jitter) for jitter in (0.0, 0.999))
-    assert last > first * 1.1
 
 
 # --- any history --------------------------------------------------------------------------------------------

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import subprocess
 import sys
+from typing import Any
 from unittest.mock import patch
 
 import psutil
+import pytest
 
 from draftd.workers import memory
 
@@ -21,22 +24,54 @@ def test_the_memory_of_a_family_is_that_of_all_its_members() -> None:
     ) as child:
         assert child.stdout is not None
         child.stdout.readline()
-        alone, family = (memory.resident(os.getpid(), family=asked) for asked in (False, True))
+        alone, family = (memory.footprint(os.getpid(), family=asked) for asked in (False, True))
         assert alone
         assert family
         assert family > alone + 50 * MEGABYTE
         child.communicate()
-    assert memory.resident(child.pid, family=False) is None
+    assert memory.footprint(child.pid, family=False) is None
 
 
 def test_memory_that_cannot_be_looked_at_is_unknown() -> None:
     for error in (OSError(24, "Too many open files"), psutil.AccessDenied()):
         with patch.object(psutil, "Process", side_effect=error):
-            assert memory.resident(1, family=False) is None
+            assert memory.footprint(1, family=False) is None
             assert memory.used(1, 5000, family=False) is None
 
 
 def test_what_the_engine_has_told_counts_if_it_is_more() -> None:
-    with patch.object(memory, "resident", return_value=1000):
+    with patch.object(memory, "footprint", return_value=1000):
         assert memory.used(1, 0, family=False) == 1000
         assert memory.used(1, 5000, family=False) == 5000
+
+
+class LibProc:
+    """In the place of macOS's library: it knows the footprint of a process, unless it is not allowed to."""
+
+    def __init__(self, *, allowed: bool = True) -> None:
+        self.allowed = allowed
+
+    def proc_pid_rusage(self, pid: int, flavor: int, buffer: Any) -> int:
+        if not self.allowed:
+            return -1
+        assert flavor == 0
+        # struct rusage_info_v0: a uuid of 16 bytes, then numbers of 8, of which the footprint is the eighth.
+        ctypes.memmove(
+            ctypes.addressof(buffer._obj) + 16 + 7 * 8, ctypes.byref(ctypes.c_uint64(7000 + pid)), 8
+        )
+        return 0
+
+
+@pytest.mark.fault(100)
+def test_on_a_mac_what_the_gpu_has_counts_for_every_process_of_a_family() -> None:
+    with subprocess.Popen(["cat"], stdin=subprocess.PIPE) as child:
+        with patch.object(memory, "_system", return_value=LibProc()):
+            assert memory.footprint(child.pid, family=False) == 7000 + child.pid
+            both = memory.footprint(os.getpid(), family=True)
+            assert both == 14000 + os.getpid() + child.pid
+        with patch.object(memory, "_system", return_value=LibProc(allowed=False)):
+            seen = memory.footprint(child.pid, family=False)
+            assert seen
+            assert seen < 100 * MEGABYTE
+        assert child.stdin is not None
+        child.stdin.close()

@@ -110,6 +110,22 @@ async def test_a_stopped_child_hears_sigterm() -> None:
     assert child.exit_code == -signal.SIGTERM
 
 
+@pytest.mark.parametrize("error", [ProcessLookupError, PermissionError])  # no process, zombies only on macOS
+async def test_a_group_of_which_nothing_lives_is_no_trouble(
+    error: type[OSError], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killpg(group: int, number: int) -> None:
+        raise error
+
+    heard = Heard()
+    child = await heard.start("pass")
+    await heard.ended.wait()
+    monkeypatch.setattr(os, "killpg", killpg)
+    child.terminate()
+    child.kill_group()
+    child.close()
+
+
 async def test_the_exit_is_told_within_a_tenth_of_a_second() -> None:
     heard = Heard()
     child = await heard.start("print('up', flush=True); import signal; signal.pause()")

@@ -15,7 +15,7 @@ from structlog.testing import capture_logs
 from draftd.errors import WorkerError
 from draftd.profile_tables import HealthPolicy, RestartPolicy
 from draftd.profiles import Profile
-from draftd.workers import memory
+from draftd.workers import memory, services
 from draftd.workers import worker as module
 from draftd.workers.states import (
     IDLE,
@@ -306,7 +306,7 @@ async def test_a_monitor_ends_with_its_child_and_sees_the_profile_of_the_day() -
 async def test_memory_is_the_process_or_what_the_engine_says_if_that_is_more(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(memory, "resident", lambda pid, family: 1000 * pid)
+    monkeypatch.setattr(memory, "footprint", lambda pid, family: 1000 * pid)
     world = World()
     async with ready(world) as one:
         (watched,) = world.watched
@@ -429,7 +429,7 @@ async def _lease(one: Worker) -> str:
 
 async def test_a_worker_that_was_never_started_has_a_status() -> None:
     status = Worker(PROFILE, World().services).status()
-    assert (status.state, status.pid, status.notes, status.restarts) == ("stopped", None, (), 0)
+    assert (status.state, status.pid, status.notes, status.restarts) == ("asleep", None, (), 0)
     assert abs(status.since - time.time()) < 60
 
 
@@ -441,7 +441,7 @@ async def test_changes_are_logged_bad_ones_as_warnings() -> None:
             await settle()
     told = [(entry["event"], entry["log_level"], entry["because"]) for entry in logs]
     assert told[:4] == [
-        ("worker starting", "info", "Start"),
+        ("worker waiting", "debug", "Start"),  # it has its turn at once
         ("worker starting", "info", "LoadGranted"),
         ("worker ready", "info", "BecameReady"),
         ("worker failed", "warning", "exit"),
@@ -552,3 +552,26 @@ async def pretending(world: World, profile: Profile = PROFILE) -> AsyncIterator[
             await settle()
             yield one
             one.post(Close(0.0))
+
+
+@pytest.mark.fault(102)
+async def test_workers_share_the_memory_and_what_an_ended_one_had_is_told_to_who_had_too_little(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(services, "weight_bytes", lambda models, environ: 5 * 10**9)
+    world = World(loads=3)  # its workers may take 10 GB
+    foreign = PROFILE.model_copy(update={"name": "c", "command": ("server", "{port}")})
+    profiles = (PROFILE, PROFILE.model_copy(update={"name": "b"}), foreign)
+    async with running(world, *profiles) as workers:
+        first, second, third = world.children
+        [had] = first.shares
+        [has] = second.shares
+        assert had.wired > 5 * 10**9
+        assert had.wired + has.wired == 10 * 10**9
+        assert third.shares == []
+        workers[0].post(Stop())
+        await settle()
+        assert second.shares[1:] == [had]
+        workers[1].post(Stop())
+        await settle()
+        assert world.services.memory.left == 10 * 10**9

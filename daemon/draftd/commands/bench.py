@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from draftd.commands.shared import ProfilesDir, StateDir
+from draftd.commands.shared import ProfilesDir, StateDir, settings_where_it_runs
 from draftd.console import err, out
 from draftd.errors import ConfigError, DraftdError, NotRunningError
 from draftd.files import make_private_folder, write_private
@@ -24,7 +24,7 @@ from draftd.ops.bench.run import how_busy, make_report, measure
 from draftd.ops.generation import OpenAIServer
 from draftd.profile_files import load_dir
 from draftd.profiles import Profile, find_profile
-from draftd.settings import Settings, load_settings
+from draftd.settings import Settings
 
 RUNS, QUICK_RUNS = 5, 2
 TOKENS, QUICK_TOKENS = 160, 64
@@ -64,7 +64,7 @@ def run_bench(
 
     Example: draftd bench --demo --quick --chart bench.svg
     """
-    settings = load_settings(profiles=profiles, state_dir=state_dir)
+    settings = settings_where_it_runs(profiles=profiles, state_dir=state_dir)
     if chart is not None and not chart.absolute().parent.is_dir():  # now, not after minutes of work
         raise ConfigError(f"there is no folder {chart.absolute().parent} for the chart")
     plan = make_plan(_profiles(settings, names or [], demo=demo), lengths or [3, 5, 7])

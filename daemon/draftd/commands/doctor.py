@@ -10,12 +10,11 @@ from typing import Annotated
 import typer
 from rich.text import Text
 
-from draftd.commands.shared import ProfilesDir, StateDir
+from draftd.commands.shared import ProfilesDir, StateDir, settings_where_it_runs
 from draftd.console import err, out
 from draftd.ops.doctor import diagnose, exit_code
 from draftd.ops.doctor.collect import collect, fix
 from draftd.ops.doctor.facts import Finding, Severity
-from draftd.settings import load_settings
 
 MARKS = {
     Severity.FINE: ("✓", "green"),
@@ -39,7 +38,7 @@ def doctor(
 
     Example: draftd doctor
     """
-    settings = load_settings(profiles=profiles, state_dir=state_dir)
+    settings = settings_where_it_runs(profiles=profiles, state_dir=state_dir)
     with err.busy("looking around"):
         facts = collect(settings)
         done = list(fix(facts)) if mend else []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -14,11 +15,11 @@ from typing import Annotated
 import typer
 
 from draftd.commands.shared import ProfileArguments
-from draftd.console import out
+from draftd.console import err, out
 from draftd.errors import DraftdError, NotRunningError
 from draftd.hub import cache_dir
-from draftd.instance import find_daemon
-from draftd.ops import launchd
+from draftd.instance import agent_label, find_daemon
+from draftd.ops import launchctl, launchd
 from draftd.ops.mac_folders import guarded
 from draftd.profile_files import load_dir
 from draftd.profiles import select
@@ -34,6 +35,10 @@ GUARDED = (
     "macOS keeps these from programs in the background: {paths}. Move them elsewhere, or allow {program} in System "
     "Settings, Privacy & Security, Full Disk Access"
 )
+NO_SCREEN = (
+    "nobody is logged in at this Mac's screen, so the agent runs in your background session: after a restart it "
+    "comes back with your first login, over SSH or at the screen (or by itself, if automatic login is turned on)"
+)
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Show the commands, and run none.")]
 
 
@@ -43,7 +48,7 @@ def print_(names: ProfileArguments = None) -> None:
 
     Example: draftd launchd print balanced
     """
-    out.data(_rendered(_agent(load_settings(), names, os.environ)).decode(), end="")
+    out.data(_rendered(_agent(load_settings(), names, os.environ), _domain()).decode(), end="")
 
 
 @app.command()
@@ -57,15 +62,19 @@ def install(names: ProfileArguments = None, dry_run: DryRun = False) -> None:
         load_dir(settings.profiles_dir(), settings.prompt_dirs()), names or []
     )  # or it would fail at each start
     agent = _agent(settings, names, os.environ)
-    plist = _rendered(agent)
+    if not dry_run:
+        _only_on_a_mac()
+    domain = _domain()
+    plist = _rendered(agent, domain)
     if dry_run:
-        _show(launchd.dry_run(agent, os.getuid()))
+        _show(launchctl.dry_run(agent, domain))
         return
-    _only_on_a_mac()
     launchd.validate(plist, agent.plist)
     _no_other(settings)
-    launchd.install(agent, plist, os.getuid())
+    launchctl.install(agent, plist, domain, err.say)
     out.say(f"{agent.plist} is installed and runs")
+    if domain.session == "Background":
+        out.say(NO_SCREEN, style="yellow")
     if paths := guarded(_paths(settings, agent), Path.home()):
         out.say(GUARDED.format(paths=", ".join(map(str, paths)), program=agent.program[0]), style="yellow")
     out.say("'draftd status' shows the workers, 'draftd launchd logs -f' the log")
@@ -79,10 +88,10 @@ def uninstall(dry_run: DryRun = False) -> None:
     """
     agent = _agent(load_settings())
     if dry_run:
-        _show(launchd.dry_uninstall(agent, os.getuid()))
+        _show(launchctl.dry_uninstall(agent, os.getuid()))
         return
     _only_on_a_mac()
-    done = launchd.uninstall(agent, os.getuid())
+    done = launchctl.uninstall(agent, os.getuid())
     out.say("the agent is gone" if done else "there was no agent")
 
 
@@ -93,7 +102,7 @@ def status() -> None:
     Example: draftd launchd status
     """
     _only_on_a_mac()
-    for key, value in launchd.status(os.getuid()).items():
+    for key, value in launchctl.status(os.getuid()).items():
         out.say(f"{key}: {value}")
 
 
@@ -141,16 +150,22 @@ def _agent(
     )
 
 
-def _rendered(agent: launchd.Agent) -> bytes:
-    return launchd.render((shipped_dir("launchd") / f"{launchd.LABEL}.plist").read_bytes(), agent)
+def _domain() -> launchctl.Domain:
+    """Where the agent is to run; on a machine without launchd, where it would run on most Macs."""
+    uid = os.getuid()
+    return launchctl.find_domain(uid) if shutil.which("launchctl") else launchctl.domains(uid)[0]
+
+
+def _rendered(agent: launchd.Agent, domain: launchctl.Domain) -> bytes:
+    template = (shipped_dir("launchd") / launchd.TEMPLATE).read_bytes()
+    return launchd.render(template, agent, domain.session)
 
 
 def _only_on_a_mac() -> None:
-    system = platform.system()
-    if system != "Darwin":
+    if not shutil.which("launchctl"):
         raise DraftdError(
-            f"launchd is a part of macOS, and this is {system}: run 'draftd up --plain' under its own service "
-            "manager; 'draftd launchd print' and --dry-run work everywhere"
+            f"launchd is a part of macOS, and this is {platform.system()}: run 'draftd up --plain' under its own "
+            "service manager; 'draftd launchd print' and --dry-run work everywhere"
         )
 
 
@@ -160,7 +175,7 @@ def _no_other(settings: Settings) -> None:
         running = find_daemon(settings.state_dir)
     except NotRunningError:
         return
-    if running.agent != launchd.LABEL:
+    if running.agent != agent_label():
         raise DraftdError(f"draftd runs already, started by hand (pid {running.pid}); 'draftd down' stops it")
 
 

@@ -6,13 +6,13 @@ from typing import Annotated
 
 import typer
 
-from draftd.commands.shared import StateDir
+from draftd.commands.shared import StateDir, settings_where_it_runs
 from draftd.console import out
 from draftd.errors import NotRunningError
 from draftd.instance import find_daemon
 from draftd.ops.monitoring import dashboard
 from draftd.ops.monitoring.prometheus import RULES, config
-from draftd.settings import Settings, load_settings
+from draftd.settings import Settings
 
 
 def grafana() -> None:
@@ -36,7 +36,7 @@ def prometheus(
     if rules:
         out.data(RULES, end="")
         return
-    settings = load_settings(state_dir=state_dir)
+    settings = settings_where_it_runs(state_dir=state_dir)
     out.data(config(_address(settings), with_key=settings.api_key is not None), end="")
 
 

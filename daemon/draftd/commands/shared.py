@@ -27,6 +27,11 @@ def complete_profile(incomplete: str) -> list[str]:
     return fitting or [word for word in last_words if word.startswith(incomplete)]
 
 
+def complete_log(incomplete: str) -> list[str]:
+    """The same, and the name of the daemon's own log."""
+    return [*complete_profile(incomplete), *(["daemon"] if "daemon".startswith(incomplete) else [])]
+
+
 StateDir = Annotated[
     Path | None, typer.Option(help="Folder with the lock, the daemon's address and the logs.")
 ]
@@ -58,7 +63,15 @@ def where_it_runs(settings: Settings) -> Path:
         from draftd.ops.launchd import installed_state_dir
 
         return installed_state_dir(Path.home()) or settings.state_dir
+    except ConfigError:  # a folder that is not to be trusted; whoever uses it says so
+        pass
     return settings.state_dir
+
+
+def settings_where_it_runs(**overrides: Path | None) -> Settings:
+    """The settings, as from `load_settings`, but with the state folder of the daemon that runs."""
+    settings = load_settings(**overrides)
+    return settings.model_copy(update={"state_dir": where_it_runs(settings)})
 
 
 def make_client(state_dir: Path | None) -> DaemonClient:

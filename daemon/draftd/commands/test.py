@@ -26,7 +26,7 @@ def smoke_test(
     ] = None,
     prompt: Annotated[str, typer.Option(help="What to ask.")] = smoke.PROMPT,
     max_tokens: Annotated[int, typer.Option(min=1, help="Longest answer, in tokens.")] = 200,
-    temperature: Annotated[float, typer.Option(min=0, max=5, help="0: the same answer each time.")] = 0.0,
+    temperature: Annotated[float, typer.Option(min=0, max=5, help="0: the likeliest token each time.")] = 0.0,
     state_dir: StateDir = None,
 ) -> None:
     """Test a server: whether it answers, which model it has, how it generates, and how fast.

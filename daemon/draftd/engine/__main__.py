@@ -45,9 +45,12 @@ def place() -> None:
 
 
 def serve() -> None:
-    """Run mlx_lm.server until it ends."""
+    """Take this process's share of the memory, and run mlx_lm.server until it ends."""
     from mlx_lm import server
 
+    from draftd.engine import hooks
+
+    channel.follow_shares(hooks.obey)
     sys.argv[0] = "draftd.engine"  # the name in the help text
     server.main()
 

@@ -129,10 +129,10 @@ class Answering:
             while True:
                 part = parts.send(reply)
                 reply = None
-                if isinstance(part, Pass) and not part.by_draft:
-                    self.count.read(part.reader.rows)
                 if not isinstance(part, Token):
                     reply = yield part
+                    if isinstance(part, Pass) and not part.by_draft:
+                        self.count.read(part.reader.rows)
                 elif self._give(part, detokenizer) or self.prompt.context._should_stop:
                     return
 

@@ -1,4 +1,5 @@
-"""The engine's end of the channel to the daemon: the secret of this start comes over it, and records go back.
+"""The engine's end of the channel to the daemon: the secret of this start and its share of the memory come over it,
+and records go back.
 
 The channel is a socket whose number is in DRAFTD_CHANNEL_FD. A secret in the arguments or in the environment could
 be read by others; a pipe could be opened through /proc by any process of the same user, and a socket cannot. The
@@ -8,15 +9,17 @@ An engine that was started by hand has no channel. Then it has no secret either,
 """
 
 import os
-from collections.abc import MutableMapping
+import threading
+from collections.abc import Callable, MutableMapping
 
 from draftd.engine import records
 from draftd.engine.exits import EngineError
-from draftd.protocol import CHANNEL_VARIABLE, EXIT_REFUSED
+from draftd.protocol import CHANNEL_VARIABLE, EXIT_REFUSED, MemoryShare
 
-MAX_SECRET = 256  # bytes, its end of line included
+MAX_LINE = 256  # bytes, its end included
 
 _secret = ""
+_fd: int | None = None
 
 
 def hold(environ: MutableMapping[str, str]) -> None:
@@ -25,16 +28,17 @@ def hold(environ: MutableMapping[str, str]) -> None:
     The variable is removed and the descriptor made non-inheritable, so that no process that we start can speak for
     us. Raises EngineError if there is no secret: a worker that was meant to have one must not run without it.
     """
-    global _secret  # noqa: PLW0603 - a process has one channel
+    global _secret, _fd  # noqa: PLW0603 - a process has one channel
     number = environ.pop(CHANNEL_VARIABLE, None)
     if not number:
         return
     try:
         fd = int(number)
         os.set_inheritable(fd, False)
-        _secret = _read_line(fd)
+        _secret = _read_line(fd).decode("ascii")
     except (ValueError, OverflowError, OSError) as error:
         raise EngineError(EXIT_REFUSED, f"{CHANNEL_VARIABLE}={number} gives no secret: {error}") from error
+    _fd = fd
     records.report_to(fd)
 
 
@@ -43,13 +47,41 @@ def secret() -> str:
     return _secret
 
 
-def _read_line(fd: int) -> str:
+def follow_shares(obey: Callable[[MemoryShare], None]) -> None:
+    """Call `obey` with the share of this process before returning, and in a thread with each that comes later.
+
+    Without a channel there is none, and nothing is called.
+    """
+    if _fd is not None and _next_share(_fd, obey):
+        threading.Thread(target=_follow, args=(_fd, obey), name="shares", daemon=True).start()
+
+
+def _follow(fd: int, obey: Callable[[MemoryShare], None]) -> None:
+    while _next_share(fd, obey):
+        pass
+
+
+def _next_share(fd: int, obey: Callable[[MemoryShare], None]) -> bool:
+    """Wait for one; return whether there may be more. What is no share is said, and nothing is done about it."""
+    try:
+        line = _read_line(fd)
+    except (OSError, ValueError):
+        return False  # the daemon is gone: the lifeline ends us
+    try:
+        obey(MemoryShare.parse(line))
+    except Exception as error:
+        records.say(f"the share of the memory could not be set: {records.describe(error)}")
+    return True
+
+
+def _read_line(fd: int) -> bytes:
+    """Return the next line without its end, and read no byte beyond it. Raise ValueError if there is none."""
     line = b""
     while not line.endswith(b"\n"):
-        piece = os.read(fd, MAX_SECRET - len(line))
-        if not piece:
+        piece = os.read(fd, 1)  # a few lines in the life of a process: nothing is kept for the next
+        if not piece or len(line) == MAX_LINE:
             raise ValueError("it ended, or went on for too long")
         line += piece
     if line == b"\n":
         raise ValueError("it is empty")
-    return line[:-1].decode("ascii")
+    return line[:-1]

@@ -18,14 +18,14 @@ from typing import Any
 from draftd.engine import records, release, request_context
 from draftd.engine.guard import METHODS, refuse_strangers, refuse_web_pages
 from draftd.engine.logit_bias import taking_bias
-from draftd.engine.memory_limits import FREE_CACHE_SHARE, after, limits_of, setting_own
+from draftd.engine.memory_limits import FREE_CACHE_SHARE, after, limits_of
 from draftd.engine.model_facts import saying
 from draftd.engine.own_models import keeping_to_own, no_fetching
 from draftd.engine.progress import INTERVAL, at_most_every, with_ticks
 from draftd.engine.records import describe
 from draftd.engine.startup_checks import checked_run
 from draftd.engine.watchdog import exit_on_death, watch
-from draftd.protocol import STARTED
+from draftd.protocol import STARTED, MemoryShare
 
 PLACED = "placed"
 
@@ -254,14 +254,23 @@ def _place_memory_limits() -> None:
     load = expect(provider, "_load", caller="load")
     mx: Any = importlib.import_module("mlx.core")
     limits = limits_of(mx.device_info())
-    if limits is None:
-        return  # no Metal
-    mx.set_cache_limit(limits.gpu // FREE_CACHE_SHARE)
-    server.LRUPromptCache = functools.partial(server.LRUPromptCache, max_bytes=limits.prompt_cache)
-    set_own_limit = setting_own(limits)
+    if limits.gpu:
+        mx.set_cache_limit(limits.gpu // FREE_CACHE_SHARE)
+    server.LRUPromptCache = limits.bounding(server.LRUPromptCache)
+    set_wired = limits.set_wired
     for module in modules:
-        module.maybe_set_recommended_wired_limit = set_own_limit
-    provider._load = after(load, set_own_limit)
+        module.maybe_set_recommended_wired_limit = set_wired
+    provider._load = after(load, limits)
+    _obeying.append(limits.obey)
+
+
+_obeying: list[Callable[[MemoryShare], None]] = []  # who wants to know this process's share of the memory
+
+
+def obey(share: MemoryShare) -> None:
+    """Keep to this share of the memory, if the hook for it is placed."""
+    for one in _obeying:
+        one(share)
 
 
 def _place_startup_checks() -> None:

@@ -6,7 +6,10 @@ from typing import Any, TypeVar
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 UNKNOWN = "_unknown"
-ENDPOINTS = ("chat.completions", "completions", "messages", "count_tokens", "responses", "models", "other")
+ENDPOINTS = (
+    "chat.completions", "completions", "messages", "count_tokens", "responses", "embeddings", "rerank", "audio",
+    "images", "models", "other",
+)  # fmt: skip
 
 # Series that exist at 0 before anything happened, so that rate() sees the first event too.
 _EXPECTED = (("chat.completions", "200"), ("completions", "200"))
@@ -23,7 +26,9 @@ Instrument = TypeVar("Instrument", Counter, Histogram)
 
 
 class Instruments:
-    """All have `profile` as their first label, except the spare's. The `_unknown` series exist from the start."""
+    """All but those of the spare and the machine have `profile` as their first label. The `_unknown` series exist
+    from the start.
+    """
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self._all: list[tuple[Counter | Histogram, tuple[str, ...]]] = []
@@ -50,6 +55,11 @@ class Instruments:
         self.wait = histogram("queue_wait_seconds", "Time in the daemon's queue.", _WAIT_SECONDS)
         self.spare_memory = Gauge(
             "draftd_warm_spare_memory_bytes", "Memory of the warm spare; 0 without one.", registry=registry
+        )
+        self.pressure = Gauge(
+            "draftd_memory_pressure",
+            "How short the machine is of memory: 1 normal, 2 warning, 4 critical; 0 if the system does not say.",
+            registry=registry,
         )
         self._expect(UNKNOWN, _EXPECTED_UNKNOWN)
 

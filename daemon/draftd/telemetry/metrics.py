@@ -29,7 +29,7 @@ from draftd.telemetry.instruments import ENDPOINTS, UNKNOWN, Instruments
 from draftd.telemetry.records import MAX_COUNT, DraftAcceptance, GenerationReport, Record
 from draftd.telemetry.speculation import WINDOW, Speculation, families
 
-STATES = ("stopped", "starting", "ready", "stopping", "backoff", "failed")
+STATES = ("stopped", "asleep", "waiting", "starting", "ready", "stopping", "backoff", "failed")
 CLIENT_LEFT = 499  # the status to report for a client that did not wait for its answer
 
 # A reason is a word of ours. Should a message ever come instead, it must not become a series.
@@ -250,10 +250,18 @@ class Metrics:
         if profile in self._tallies:
             self._push.log_errors.labels(profile).inc()
 
-    def bind(self, snapshot: Callable[[], Iterable[WorkerSample]], spare: Callable[[], int] = int) -> None:
-        """Take the workers' states and the spare's bytes from these at each scrape; `render` raises as they do."""
+    def bind(
+        self,
+        snapshot: Callable[[], Iterable[WorkerSample]],
+        spare: Callable[[], int] = int,
+        pressure: Callable[[], int] = int,
+    ) -> None:
+        """Take the workers' states, the spare's bytes and the pressure on the machine's memory from these at each
+        scrape; `render` raises as they do.
+        """
         self._at_scrape.snapshot = snapshot
         self._push.spare_memory.set_function(spare)
+        self._push.pressure.set_function(pressure)
 
     def acceptance(self, profile: str) -> Acceptance:
         """Zeros and None for a profile that is not declared."""

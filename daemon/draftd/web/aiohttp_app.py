@@ -2,42 +2,33 @@
 
 from __future__ import annotations
 
-import asyncio
 import functools
 import json
-import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping
+from typing import cast
 
 from aiohttp import HttpVersion10, HttpVersion11, hdrs, web
-from aiohttp.http_exceptions import LineTooLong
 from aiohttp.typedefs import Middleware
 
-from draftd import __version__
+from draftd import __version__, clock
 from draftd.errors import RequestError
 from draftd.web import openapi
-from draftd.web.client import JSON, MAX_HEADERS, STREAM_HEADERS, ClientExchange, Limits, RequestHead
-from draftd.web.error_bodies import error_body
-from draftd.web.pipeline import COMPLETIONS, Pipeline, identity, too_large
-from draftd.web.routed_request import Dialect
+from draftd.web.addresses import meant, nearest
+from draftd.web.aiohttp_connection import AiohttpConnection, unknown_version
+from draftd.web.client import JSON, STREAM_HEADERS, ClientExchange, Limits, RequestHead
+from draftd.web.pipeline import Pipeline, too_large
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
-MAX_LINE = 8190  # bytes of a request line
-MAX_FIELD = 8192  # bytes of a header with its name; not MAX_LINE, so that errors tell which it was
-MAX_PIECES = 64  # in which what a client sends at once is parsed
-HEAD_END = b"\r\n\r\n"
 VERSIONS = (HttpVersion10, HttpVersion11)
 ONCE = (hdrs.HOST, hdrs.ORIGIN, hdrs.AUTHORIZATION, hdrs.CONTENT_TYPE)  # headers that let a request in
-MAX_LINGER = 2.0  # seconds that a refused client may go on sending before its connection is closed
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
-_SILENT = logging.getLogger("draftd.http")
-_SILENT.setLevel(logging.CRITICAL)
 
 
 def make_runner(pipeline: Pipeline, routes: Iterable[web.RouteDef], limits: Limits) -> web.AppRunner:
-    """The server of completions and of `routes`; to be set up and cleaned up."""
+    """The server of models and of `routes`; to be set up and cleaned up."""
     app = web.Application(middlewares=[_middleware(pipeline, limits)])
-    completions = [web.post(path, _completion(pipeline, dialect)) for path, dialect in COMPLETIONS.items()]
-    for route in (*routes, *completions, web.get("/openapi.json", _document(app))):
+    asking = [web.post(path, _completion(pipeline, told)) for path, told in _ASKING.items()]
+    for route in (*routes, *asking, web.get("/openapi.json", _document(app))):
         web.RouteDef(route.method, route.path, route.handler, {**route.kwargs, **_EXPECT}).register(
             app.router
         )
@@ -45,78 +36,13 @@ def make_runner(pipeline: Pipeline, routes: Iterable[web.RouteDef], limits: Limi
     return web.AppRunner(app, handler_cancellation=True, shutdown_timeout=1.0)
 
 
-class AiohttpConnection(web.RequestHandler):
-    """A connection to the server of `make_runner`.
-
-    The pipeline logs what handlers raise. What is left to log are requests that are not HTTP, and aiohttp would log
-    their headers, which may hold a key.
-    """
-
-    def __init__(self, server: web.Server, limits: Limits) -> None:
-        super().__init__(
-            server,
-            loop=asyncio.get_running_loop(),
-            access_log=_SILENT,
-            logger=_SILENT,
-            keepalive_timeout=limits.idle,
-            lingering_time=MAX_LINGER,
-            max_line_size=MAX_LINE,
-            max_field_size=MAX_FIELD,
-            max_headers=MAX_HEADERS,
-        )
-
-    def data_received(self, data: bytes) -> None:
-        """Parse head by head: the parser forgets the requests that stand in one piece with what is not HTTP."""
-        *heads, rest = data.split(HEAD_END, MAX_PIECES)
-        for head in heads:
-            super().data_received(head + HEAD_END)
-        if rest or not heads:
-            super().data_received(rest)
-
-    def handle_error(
-        self,
-        request: web.BaseRequest,
-        status: int = 500,
-        exc: BaseException | None = None,
-        message: str | None = None,
-    ) -> web.StreamResponse:
-        """Answer what is not HTTP. Unlike aiohttp's, the text does not quote the request."""
-        error = _why_not(exc)
-        response = json_response(error_body(error), status=error.status)
-        response.headers.update(identity())
-        response.force_close()
-        return response
-
-
-def _why_not(exc: BaseException | None) -> RequestError:
-    """What aiohttp could not read."""
-    said = str(exc)
-    if isinstance(exc, LineTooLong) and exc.args[1] == MAX_LINE:
-        return RequestError(414, f"the request line is longer than {MAX_LINE} bytes", code="uri_too_long")
-    if isinstance(exc, LineTooLong):
-        # Browsers send what any program on this host has set, whatever its port.
-        text = (
-            f"a header is longer than {MAX_FIELD} bytes; often these are cookies that other programs have set"
-        )
-        return RequestError(431, text, code="header_too_large")
-    if "Too many headers" in said:
-        return RequestError(431, f"there are more than {MAX_HEADERS} headers", code="header_too_large")
-    if "HTTP version" in said:
-        return unknown_version()
-    return RequestError(400, "this is not a request in HTTP")
-
-
-def unknown_version() -> RequestError:
-    """The error for a version of HTTP that is not spoken here."""
-    return RequestError(505, "draftd speaks HTTP/1.1 and HTTP/1.0", code="http_version_not_supported")
-
-
 class AiohttpExchange(ClientExchange):
     """One whose request aiohttp has read."""
 
     def __init__(self, request: web.Request, limits: Limits) -> None:
         length = request.content_length or 0
-        super().__init__(RequestHead(request.method, request.raw_path, request.path, request.headers, length))
+        path = meant(request.path)
+        super().__init__(RequestHead(request.method, request.raw_path, path, request.headers, length))
         self._request = request
         self._limits = limits
         self._response: web.StreamResponse | None = None
@@ -138,7 +64,7 @@ class AiohttpExchange(ClientExchange):
         # would stay until the garbage collector comes by.
         body = bytearray()
         try:
-            async with asyncio.timeout(self._limits.body):
+            async with clock.limit(self._limits.body):
                 async for piece in self._request.content.iter_any():
                     body += piece
                     if len(body) > self._limits.max_body:
@@ -157,16 +83,16 @@ class AiohttpExchange(ClientExchange):
         unread = self._request.can_read_body and not self._request.content.is_eof()
         if unread or response.status == 505:
             response.force_close()  # nobody wants the rest of the body
-        async with asyncio.timeout(self._limits.write):
+        async with clock.limit(self._limits.write):
             await response.prepare(self._request)
             await response.write_eof()
 
     async def write(self, data: bytes) -> None:
-        async with asyncio.timeout(self._limits.write):
+        async with clock.limit(self._limits.write):
             await (await self._stream()).write(data)
 
     async def finish(self, data: bytes) -> None:
-        async with asyncio.timeout(self._limits.write):
+        async with clock.limit(self._limits.write):
             await (await self._stream()).write_eof(data)
 
     async def _stream(self) -> web.StreamResponse:
@@ -202,25 +128,42 @@ def _middleware(pipeline: Pipeline, limits: Limits) -> Middleware:
             pipeline.check(exchange.head)
             try:
                 preflight = pipeline.is_preflight(exchange.head)
-                response = web.Response(status=204) if preflight else await handler(request)
+                found = await _handler_of(request, handler)
+                response = web.Response(status=204) if preflight else await found(request)
             except web.HTTPException as error:
                 raise _as_ours(error, exchange) from error
             if not exchange.begun:
                 await exchange.send(response)
 
         exchange = request[EXCHANGE] = AiohttpExchange(request, limits)
-        await pipeline.run(exchange, handle)
+        try:
+            await pipeline.run(exchange, handle)
+        finally:
+            cast(AiohttpConnection, request.protocol).answered()
         return exchange.response
 
     return middleware
 
 
-_ASKING: Mapping[Dialect, str] = {
-    "chat.completions": "Ask a model, as with OpenAI's chats; by server-sent events if `stream` is true.",
-    "completions": "Continue a text, as with OpenAI's completions; by server-sent events if `stream` is true.",
-    "messages": "Ask a model, as with Anthropic's messages; answered by their events if `stream` is true.",
-    "count_tokens": "The tokens of a prompt in Anthropic's form, by the model's own template.",
-    "responses": "Ask a model, as with OpenAI's responses; answered by their events if `stream` is true.",
+async def _handler_of(request: web.Request, found: Handler) -> Handler:
+    """The handler of the address that is meant; `found` is that of the address as it was typed."""
+    path = request[EXCHANGE].head.path
+    if path == request.path:
+        return found
+    resolved = await request.app.router.resolve(request.clone(rel_url=request.rel_url.with_path(path)))
+    return resolved.handler
+
+
+_ASKING: Mapping[str, str] = {
+    "/v1/chat/completions": "Ask a model, as with OpenAI's chats; by server-sent events if `stream` is true.",
+    "/v1/completions": "Continue a text, as with OpenAI's completions; by server-sent events if `stream` is true.",
+    "/v1/messages": "Ask a model, as with Anthropic's messages; answered by their events if `stream` is true.",
+    "/v1/messages/count_tokens": "The tokens of a prompt in Anthropic's form, by the model's own template.",
+    "/v1/responses": "Ask a model, as with OpenAI's responses; answered by their events if `stream` is true.",
+    "/v1/embeddings": "Passed on to the server that a profile's `command` starts.",
+    "/v1/rerank": "Passed on to the server that a profile's `command` starts.",
+    "/v1/audio/{path:.+}": "Passed on to the server that a profile's `command` starts; forms too.",
+    "/v1/images/{path:.+}": "Passed on to the server that a profile's `command` starts; forms too.",
 }
 
 
@@ -234,14 +177,13 @@ def _check_form(request: web.Request) -> None:
             raise RequestError(400, f"there is more than one {name} header")
 
 
-def _completion(pipeline: Pipeline, dialect: Dialect) -> Handler:
+def _completion(pipeline: Pipeline, told: str) -> Handler:
     async def handle(request: web.Request) -> web.StreamResponse:
         exchange = request[EXCHANGE]
         await pipeline.complete(exchange)
         return exchange.response
 
-    handle.__doc__ = _ASKING[dialect]
-
+    handle.__doc__ = told
     return handle
 
 
@@ -279,4 +221,6 @@ def _as_ours(error: web.HTTPException, exchange: ClientExchange) -> RequestError
     if error.status == 405:
         exchange.headers[hdrs.ALLOW] = error.headers[hdrs.ALLOW]
         return RequestError(405, "this path does not take that method", code="method_not_allowed")
-    return RequestError(error.status, "there is nothing at this path", code="not_found")
+    address = nearest(exchange.head.path) if error.status == 404 else None
+    hint = f"; is {address} meant?" if address else ""
+    return RequestError(error.status, f"there is nothing at this path{hint}", code="not_found")

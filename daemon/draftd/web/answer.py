@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from draftd.web.answer_models import Choice, Message, checked, chunks_of, read_json, reason_of
+from draftd.web.answer_models import Choice, Message, checked, chunks_of, is_error, read_json, reason_of
 from draftd.web.request_body import Endpoint
 from draftd.web.tool_calls import ToolCalls
 from draftd.web.worker_errors import error_in
@@ -39,7 +39,7 @@ class Answer:
         self._head: dict[str, Any] = {}
         self._texts: list[str] = []
         self._reasoning: list[str] = []
-        self._tool_calls = ToolCalls(request_id[:24])
+        self._tool_calls: ToolCalls | None = None  # most answers have none
         self._logprobs: dict[str, list[Any]] = {}
         self._role_sent = False
         self._stop_text: str | None = None  # that ended the answer, where the worker says so
@@ -64,6 +64,22 @@ class Answer:
         is_count = type(figure) is int or (isinstance(figure, float) and figure.is_integer())
         return int(figure) if is_count and 0 <= figure <= _MAX_TOKENS else 0
 
+    @property
+    def cached_tokens(self) -> int | None:
+        """Prompt tokens that an earlier request had read; None if the worker does not say."""
+        details: Any = (self.usage or {}).get("prompt_tokens_details")
+        return _count(details.get("cached_tokens")) if isinstance(details, dict) else None
+
+    def timing(self, name: str) -> int | None:
+        """A count of the timings; None if there is none, or none that can be right."""
+        return _count((self.timings or {}).get(name))
+
+    @property
+    def told_speed(self) -> float | None:
+        """Tokens per second by the worker's own word; None if it does not say."""
+        speed: Any = (self.timings or {}).get("predicted_per_second")
+        return float(speed) if type(speed) in {int, float} and 0 < speed < _MAX_TOKENS else None
+
     def take(self, data: bytes) -> dict[str, Any] | None:
         """Take in one event's data; returns the chunk for the client, None for the end mark.
 
@@ -78,15 +94,15 @@ class Answer:
     def take_whole(self, data: bytes) -> list[dict[str, Any]]:
         """Take in an answer that comes in one piece; returns it as chunks. Raises as `take` does."""
         whole = read_json(data)
-        if error := error_in(whole):
-            raise error
+        if is_error(whole):
+            raise error_in(whole)
         taken = [self._take(chunk) for chunk in chunks_of(whole)]
         self.done = True
         return taken
 
     def _take(self, chunk: dict[str, Any]) -> dict[str, Any]:
-        if error := error_in(chunk):
-            raise error
+        if is_error(chunk):
+            raise error_in(chunk)
         choices = checked(chunk)
         chunk.pop("error", None)
         chunk |= self._head_of(chunk)
@@ -145,8 +161,12 @@ class Answer:
             delta["content"] = content
         self._texts.append(content)
         self._reasoning.append(came.reasoning or came.reasoning_content or "")
-        calls = self._tool_calls.take(delta.pop("tool_calls", []), came.tool_calls or [])
-        return delta | ({"tool_calls": calls} if calls else {})
+        raw_calls = delta.pop("tool_calls", None)
+        if came.tool_calls:
+            self._tool_calls = self._tool_calls or ToolCalls(self._request_id[:24])
+            if calls := self._tool_calls.take(raw_calls, came.tool_calls):
+                delta["tool_calls"] = calls
+        return delta
 
     def add_texts(self, kind: str, texts: list[str]) -> None:
         """Add tokens that were read without `take`; `kind` is the name of their field."""
@@ -177,3 +197,7 @@ class Answer:
         chat = self._endpoint == "chat.completions"
         body = self._body("chat.completion.chunk" if chat else "text_completion", {})
         return body | {"choices": []}
+
+
+def _count(figure: object) -> int | None:
+    return figure if isinstance(figure, int) and type(figure) is int and 0 <= figure <= _MAX_TOKENS else None

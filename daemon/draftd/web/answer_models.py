@@ -95,7 +95,7 @@ def read_json(data: bytes) -> dict[str, Any]:
     try:
         try:
             value = json_codec.strictly(data)
-        except ValueError:
+        except json_codec.FAULTS:
             text = data.decode("utf-8", "replace")
             value = json.loads(text, parse_constant=lambda _: None, parse_float=_finite)
     except (ValueError, RecursionError) as error:
@@ -108,6 +108,13 @@ def read_json(data: bytes) -> dict[str, Any]:
 def _finite(digits: str) -> float | None:
     number = float(digits)
     return number if math.isfinite(number) else None
+
+
+def is_error(body: dict[str, Any]) -> bool:
+    """Whether an error stands in place of an answer, or of a chunk of one."""
+    if body.get("error") or body.get("object") == "error":
+        return True
+    return body.get("choices") is None and not body.keys().isdisjoint({"detail", "message"})
 
 
 def checked(chunk: dict[str, Any]) -> list[tuple[dict[str, Any], Choice]]:

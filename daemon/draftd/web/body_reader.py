@@ -1,4 +1,4 @@
-"""Reads the bodies of requests: small ones on the spot, large ones in a process of their own.
+"""Reads the large bodies of requests, in a process of their own.
 
 Theory of operation. To parse JSON takes the interpreter for itself, in whatever thread: a body of 31 MB held every
 client for five seconds, and every health check. So a body above LARGE is parsed, routed and written anew in a
@@ -13,6 +13,7 @@ import asyncio
 import ctypes
 import os
 import pickle
+import re
 import struct
 import sys
 import traceback
@@ -20,16 +21,21 @@ from asyncio.subprocess import DEVNULL, PIPE, Process
 from contextlib import suppress
 from typing import BinaryIO
 
+from draftd import clock
 from draftd.errors import RequestError, WorkerError
-from draftd.web.routed_request import Dialect, Refused, Routed, check_size, route
-from draftd.web.router import RoutingTable
+from draftd.web.passed_on import Passed
+from draftd.web.router import Dialect, Refused, Routed, RoutingTable, route
 from draftd.workers.command import environment
 
 LARGE = 256 * 1024  # bytes; to parse as many takes 30 ms at the worst
 IDLE = 30.0  # seconds without a large body after which the child ends
 MAX_SECONDS = 20.0  # for one body; what check_size lets through takes a tenth of it
+# Values in a body: lists, objects, and what stands in them. A conversation of ten thousand messages has half as
+# many; millions of them fit into a body that is allowed, and each takes a hundred bytes of memory and more.
+MAX_VALUES = 250_000
 _SIZE = struct.Struct("!Q")
 _M_MMAP_THRESHOLD = -3  # of mallopt(3)
+_STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"', re.DOTALL)
 
 
 class BodyReader:
@@ -41,13 +47,11 @@ class BodyReader:
         self._idle_timer: asyncio.TimerHandle | None = None
         return_large_blocks()
 
-    async def read(self, raw: bytes, dialect: Dialect, table: RoutingTable) -> Routed | Refused:
+    async def read(self, raw: bytes, dialect: Dialect, table: RoutingTable) -> Routed | Passed | Refused:
         """What `route` makes of a body. Raises RequestError, and WorkerError (503) if it cannot be read now."""
-        if len(raw) <= LARGE:
-            return route(raw, dialect, table)
         async with self._turn:
             try:
-                async with asyncio.timeout(MAX_SECONDS):
+                async with clock.limit(MAX_SECONDS):
                     outcome = await self._in_child(raw, dialect, table)
             except TimeoutError as error:
                 await self.close()
@@ -63,7 +67,9 @@ class BodyReader:
             raise RuntimeError(outcome)
         return outcome
 
-    async def _in_child(self, raw: bytes, dialect: Dialect, table: RoutingTable) -> Routed | Refused | str:
+    async def _in_child(
+        self, raw: bytes, dialect: Dialect, table: RoutingTable
+    ) -> Routed | Passed | Refused | str:
         if self._idle_timer is not None:
             self._idle_timer.cancel()
         if self._process is None or self._process.returncode is not None:
@@ -75,7 +81,7 @@ class BodyReader:
         to_child.writelines([_SIZE.pack(len(what)), what, _SIZE.pack(len(raw)), raw])
         await to_child.drain()
         size = _SIZE.unpack(await from_child.readexactly(_SIZE.size))[0]
-        answer: Routed | Refused | str = pickle.loads(await from_child.readexactly(size))
+        answer: Routed | Passed | Refused | str = pickle.loads(await from_child.readexactly(size))
         return answer
 
     def _end_child(self) -> None:
@@ -125,7 +131,7 @@ def serve(requests: BinaryIO, answers: BinaryIO) -> None:
     while what := _read_part(requests):
         dialect, table = pickle.loads(what)
         raw = _read_part(requests)
-        answer: Routed | Refused | str
+        answer: Routed | Passed | Refused | str
         try:
             check_size(raw)
             answer = route(raw, dialect, table)
@@ -137,6 +143,15 @@ def serve(requests: BinaryIO, answers: BinaryIO) -> None:
         answers.write(_SIZE.pack(len(data)))
         answers.write(data)
         answers.flush()
+
+
+def check_size(raw: bytes) -> None:
+    """Refuse a body with more values than MAX_VALUES, without making them. Raises RequestError (400)."""
+    rest = _STRING.sub(b"", raw)
+    if b'"' in rest:
+        raise RequestError(400, "the body is not JSON: a string in it does not end")
+    if sum(rest.count(mark) for mark in (b",", b"[", b"{")) > MAX_VALUES:
+        raise RequestError(400, f"the body holds more than {MAX_VALUES} values")
 
 
 def _read_part(requests: BinaryIO) -> bytes:

@@ -19,16 +19,25 @@ from email.utils import formatdate
 from http.client import responses
 from typing import cast
 
-from draftd.web.client import JSON, MAX_HEADERS, STREAM_HEADERS, ClientExchange, Limits, RequestHead
+from draftd import clock
+from draftd.web.addresses import COMPLETIONS, meant
+from draftd.web.client import (
+    JSON,
+    MAX_HEADERS,
+    MAX_READ_AHEAD,
+    STREAM_HEADERS,
+    ClientExchange,
+    Limits,
+    RequestHead,
+)
 from draftd.web.pipeline import Pipeline
 
 MAX_HEAD = 8192  # bytes
-MAX_READ_AHEAD = 256 * 1024  # bytes of later requests that are read while one is answered
 # Seconds that a body may come after its head. Then the request is aiohttp's, with the limit that the settings give:
 # a slow client does not notice the difference, and a timeout is in one place.
 PATIENCE = 0.1
 _NAME = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]++"
-_HEAD = re.compile(rb"POST (/[a-z0-9/]++) HTTP/1\.1\r\n((?:" + _NAME + rb":[ -~]*+\r\n)++)\r\n")
+_HEAD = re.compile(rb"POST (/[a-z0-9_/]++) HTTP/1\.1\r\n((?:" + _NAME + rb":[ -~]*+\r\n)++)\r\n")
 _FIELD = re.compile(r"([^:]++): *+([^\r]*+)\r\n")
 _LENGTH = re.compile(r"[0-9]{1,12}")
 _OF_STREAMS = "".join(
@@ -51,7 +60,8 @@ def read_head(data: bytes | bytearray) -> tuple[RequestHead, int] | None:
     if not plain or headers.get("Connection", "keep-alive").lower() != "keep-alive":
         return None
     path = match[1].decode("ascii")
-    return RequestHead("POST", path, path, headers, int(length)), match.end()
+    address = path if path in COMPLETIONS else meant(path)
+    return RequestHead("POST", path, address, headers, int(length)), match.end()
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +85,7 @@ class FastConnection(asyncio.Protocol):
         self._received = bytearray()
         self._request: tuple[RequestHead, int] | None = None  # whose body has not come yet
         self._late: asyncio.TimerHandle | None = None
-        self._idle_since = self._loop.time()
+        self._idle_since = time.monotonic()
         self._writable = asyncio.Event()
         self._writable.set()
         self.call: asyncio.Task[None] | None = None
@@ -101,7 +111,7 @@ class FastConnection(asyncio.Protocol):
 
     def _close_if_idle(self) -> None:
         limit = self._server.limits.idle
-        left = self._idle_since + limit - self._loop.time()
+        left = self._idle_since + limit - time.monotonic()
         busy = self.call is not None or self._request is not None
         if left <= 0 and not busy:
             self._transport.close()
@@ -154,7 +164,7 @@ class FastConnection(asyncio.Protocol):
             self.call = None
         if self._transport.is_closing():
             return
-        self._idle_since = self._loop.time()
+        self._idle_since = time.monotonic()
         if self._received:
             self._transport.resume_reading()
             self._next()
@@ -175,7 +185,7 @@ class FastConnection(asyncio.Protocol):
             raise ConnectionResetError("the client has left")
         self._transport.write(data)
         if not self._writable.is_set():
-            async with asyncio.timeout(self._server.limits.write):
+            async with clock.limit(self._server.limits.write):
                 await self._writable.wait()
 
     def close(self) -> None:

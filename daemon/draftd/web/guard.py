@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from ipaddress import ip_address
 
 from draftd.errors import ConfigError, RequestError
-from draftd.web.cors import is_preflight, origin_of
+from draftd.web import cors
+from draftd.web.addresses import passed_kind
 
 OPEN = frozenset({"/healthz", "/"})
 DASHBOARD = "/dashboard/"  # files of the page at '/', which asks for the key itself
@@ -42,13 +43,31 @@ class Guard:
         origin = headers.get("Origin")
         if origin is not None and origin not in self.origins and not _same_origin(origin, host):
             raise RequestError(403, "requests from this web origin are not allowed (see allowed_origins)")
-        if path in OPEN or path.startswith(DASHBOARD) or is_preflight(method, headers, self.origins):
+        if path in OPEN or path.startswith(DASHBOARD) or self.is_preflight(method, headers):
             return
         self._check_token(headers)
         # A form or text/plain can be posted by any page without asking the browser first.
         kind = headers.get("Content-Type", "").partition(";")[0].strip().lower()
-        if method == "POST" and path.startswith(("/v1/", "/chat/")) and kind != "application/json":
+        if method == "POST" and path.startswith("/v1/") and kind != "application/json":
+            self._check_form(path, headers)
+
+    def _check_form(self, path: str, headers: Mapping[str, str]) -> None:
+        """Take it where bodies may be of any kind, unless a browser says that another site's page sends it."""
+        if passed_kind(path) is None:
             raise RequestError(415, "send the body with 'Content-Type: application/json'")
+        if headers.get("Origin") is None and headers.get("Sec-Fetch-Site", "none") not in {
+            "none",
+            "same-origin",
+        }:
+            raise RequestError(403, "pages of other sites may not send this")
+
+    def is_preflight(self, method: str, headers: Mapping[str, str]) -> bool:
+        """Whether a browser asks what a page of an allowed origin may send."""
+        return bool(self.origins) and cors.is_preflight(method, headers, self.origins)
+
+    def answer_headers(self, method: str, headers: Mapping[str, str]) -> dict[str, str]:
+        """The headers of an answer that tell a browser which pages may read it."""
+        return cors.answer_headers(method, headers, self.origins) if self.origins else {}
 
     def _check_token(self, headers: Mapping[str, str]) -> None:
         if not self.api_key:
@@ -75,7 +94,7 @@ def make_guard(host: str, allowed_hosts: tuple[str, ...], origins: tuple[str, ..
             " random text, or listen on 127.0.0.1"
         )
     names = {name.lower() for name in (host, *allowed_hosts)} - {"", "0.0.0.0", "::"}
-    return Guard(LOOPBACK_NAMES | names, frozenset(map(origin_of, origins)), api_key)
+    return Guard(LOOPBACK_NAMES | names, frozenset(map(cors.origin_of, origins)), api_key)
 
 
 def is_loopback(host: str) -> bool:

@@ -3,38 +3,30 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
 
-_DECODER = msgspec.json.Decoder()
-_ENCODER = msgspec.json.Encoder()
+FAULTS = (msgspec.DecodeError, UnicodeDecodeError)
 
-
-def strictly(data: bytes) -> Any:
-    """Raises ValueError or RecursionError, also for half of a surrogate pair, and for NaN and the like."""
-    try:
-        return _DECODER.decode(data)
-    except msgspec.DecodeError as error:
-        raise ValueError(str(error)) from error
+# Raises FAULTS or RecursionError, also for half of a surrogate pair, and for NaN and the like.
+strictly: Callable[[bytes], Any] = msgspec.json.Decoder().decode
+# Raises UnicodeEncodeError for half of a surrogate pair, RecursionError for what is nested too deeply.
+in_utf8: Callable[[Any], bytes] = msgspec.json.Encoder().encode
 
 
 def loads(data: bytes) -> Any:
     """Raises ValueError or RecursionError."""
     try:
         return strictly(data)
-    except ValueError:
+    except FAULTS:
         return json.loads(data)
 
 
 def dumps(value: Any) -> bytes:
     """In UTF-8; in ASCII where it holds half of a surrogate pair, which has no UTF-8."""
     try:
-        return _ENCODER.encode(value)
+        return in_utf8(value)
     except UnicodeEncodeError:
         return json.dumps(value).encode()
-
-
-def in_utf8(value: Any) -> bytes:
-    """Raises UnicodeEncodeError for half of a surrogate pair, RecursionError for what is nested too deeply."""
-    return _ENCODER.encode(value)

@@ -7,8 +7,10 @@ from collections.abc import Iterable
 
 from aiohttp import web
 
+from draftd import clock
 from draftd.web.acceptor import Acceptor
-from draftd.web.aiohttp_app import AiohttpConnection, make_runner
+from draftd.web.aiohttp_app import make_runner
+from draftd.web.aiohttp_connection import AiohttpConnection
 from draftd.web.client import Limits
 from draftd.web.fast_http import FastConnection, FastServer
 from draftd.web.pipeline import Pipeline
@@ -39,7 +41,7 @@ class Listener:
         self.stop_listening()
         connections = list(self._fast.connections)
         if calls := _calls(connections):
-            await asyncio.wait(calls, timeout=CUT_AFTER)
+            await clock.wait(calls, CUT_AFTER)
         for connection in connections:
             connection.abort()
         if calls := _calls(connections):

@@ -23,6 +23,7 @@ from typing import Any
 
 from aiohttp import web
 
+from draftd import clock
 from draftd.errors import WorkerError
 from draftd.telemetry.worker_log import LogLine, WorkerLog
 from draftd.web.aiohttp_app import EXCHANGE
@@ -71,7 +72,7 @@ class LiveFeed:
             while True:
                 await self._wanted.wait()
                 with suppress(TimeoutError):
-                    async with asyncio.timeout(LOOK_EVERY):
+                    async with clock.limit(LOOK_EVERY):
                         await self._changed.wait()
                 await asyncio.sleep(SETTLE)
                 if self._readers:
@@ -118,7 +119,7 @@ class LiveFeed:
 
     async def _until_news(self) -> bool:
         with suppress(TimeoutError):
-            async with asyncio.timeout(HEARTBEAT):
+            async with clock.limit(HEARTBEAT):
                 await self._news.wait()
                 return True
         return False

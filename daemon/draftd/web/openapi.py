@@ -76,6 +76,10 @@ class Model(BaseModel):
     object: Literal["model"]
     created: int
     owned_by: str
+    aliases: list[str]
+    context_length: int | None = None
+    context_window: int | None = None
+    max_model_len: int | None = None
 
 
 class ModelList(BaseModel):
@@ -83,6 +87,7 @@ class ModelList(BaseModel):
 
     object: Literal["list"]
     data: list[Model]
+    models: list[Any]
 
 
 class ErrorFields(BaseModel):
@@ -137,12 +142,10 @@ BODIES: dict[str, type[BaseModel]] = {
     "/v1/messages/count_tokens": _COUNT,
     "/v1/responses": _RESPONSES,
     "/v1/chat/completions": _CHAT,
-    "/chat/completions": _CHAT,
     "/v1/completions": _TEXT,
 }
 ANSWERS: dict[str, type[BaseModel]] = {
     "/v1/chat/completions": ChatCompletion,
-    "/chat/completions": ChatCompletion,
     "/v1/completions": TextCompletion,
     "/v1/models": ModelList,
     "/v1/models/{id}": Model,

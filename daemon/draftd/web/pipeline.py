@@ -12,32 +12,25 @@ import asyncio
 import json
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 import structlog
 
-from draftd.errors import DraftdError, RequestError
+from draftd.errors import DraftdError, RequestError, WorkerError
+from draftd.telemetry.journal import MAX_ERROR, Journal
 from draftd.telemetry.metrics import CLIENT_LEFT, Metrics
-from draftd.web.client import ClientExchange, Limits, RequestHead
-from draftd.web.cors import answer_headers, is_preflight
+from draftd.web.addresses import COMPLETIONS, MODELS, passed_kind
+from draftd.web.client import EVENT_STREAM, ClientExchange, Limits, RequestHead
 from draftd.web.dialects import messages_errors
 from draftd.web.error_bodies import error_body, error_event, error_headers, status_of
 from draftd.web.guard import Guard
 from draftd.web.proxy import Proxy
-from draftd.web.routed_request import Dialect
-from draftd.web.translation import translated
+from draftd.web.router import Dialect, PassedKind
 
 log = structlog.get_logger("web")
-COMPLETIONS: Mapping[str, Dialect] = {
-    "/v1/chat/completions": "chat.completions",
-    "/chat/completions": "chat.completions",
-    "/v1/completions": "completions",
-    "/v1/messages": "messages",
-    "/v1/messages/count_tokens": "count_tokens",
-    "/v1/responses": "responses",
-}
 MESSAGES = "/v1/messages"  # what is below it answers in Anthropic's form, errors too
+ANTHROPIC_VERSION = "anthropic-version"  # the header that Anthropic's clients send everywhere
 SERVER = "draftd"
 REQUEST_ID = "x-request-id"
 
@@ -47,11 +40,14 @@ Exchange = TypeVar("Exchange", bound=ClientExchange)
 class Pipeline:
     """The way of every request; see the module."""
 
-    def __init__(self, proxy: Proxy, guard: Guard, metrics: Metrics, limits: Limits) -> None:
+    def __init__(
+        self, proxy: Proxy, guard: Guard, metrics: Metrics, limits: Limits, journal: Journal
+    ) -> None:
         self._proxy = proxy
         self._guard = guard
         self._metrics = metrics
         self._limits = limits
+        self._journal = journal
 
     def check(self, head: RequestHead) -> None:
         """Refuse what can be refused before the body is read. Raises RequestError."""
@@ -71,16 +67,15 @@ class Pipeline:
             self.check(head)
         except RequestError:
             return False
-        return head.path in COMPLETIONS
+        return head.path in COMPLETIONS or passed_kind(head.path) is not None
 
     def is_preflight(self, head: RequestHead) -> bool:
         """Whether a browser asks what a page may send: the headers that every answer has are all that it wants."""
-        return is_preflight(head.method, head.headers, self._guard.origins)
+        return self._guard.is_preflight(head.method, head.headers)
 
     def complete(self, exchange: ClientExchange) -> Awaitable[None]:
-        """Handle a request for a completion."""
-        dialect = COMPLETIONS[exchange.head.path]
-        return self._proxy.handle(translated(exchange, dialect), dialect)
+        """Handle a request for a model."""
+        return self._proxy.handle(exchange, COMPLETIONS.get(exchange.head.path))
 
     async def run(self, exchange: Exchange, handle: Callable[[Exchange], Awaitable[None]]) -> None:
         """Answer one request by `handle`, which may raise.
@@ -89,9 +84,12 @@ class Pipeline:
         """
         began = time.monotonic()
         head = exchange.head
-        exchange.headers |= identity() | answer_headers(head.method, head.headers, self._guard.origins)
-        if head.path.startswith(MESSAGES):  # where Anthropic's clients look for it
+        exchange.headers |= identity() | self._guard.answer_headers(head.method, head.headers)
+        if _speaks_messages(head):  # where Anthropic's clients look for it
             exchange.headers["request-id"] = exchange.headers[REQUEST_ID]
+        if kind := _kind(head.path):
+            agent = head.headers.get("User-Agent", "")
+            exchange.record = self._journal.begin(exchange.headers[REQUEST_ID], kind, agent)
         status = CLIENT_LEFT
         try:
             status = await self._status_of(exchange, handle)
@@ -103,8 +101,10 @@ class Pipeline:
 
     async def _status_of(self, exchange: Exchange, handle: Callable[[Exchange], Awaitable[None]]) -> int:
         try:
-            await handle(exchange)
+            await self._handled(exchange, handle)
         except DraftdError as error:
+            if exchange.record:
+                exchange.record.error = str(error)[:MAX_ERROR]
             return await _fail(exchange, error)
         except (ConnectionError, TimeoutError):
             raise
@@ -116,12 +116,35 @@ class Pipeline:
             return await _fail(exchange, DraftdError("a fault in draftd; its log has the details"))
         return exchange.status
 
+    async def _handled(self, exchange: Exchange, handle: Callable[[Exchange], Awaitable[None]]) -> None:
+        try:
+            await handle(exchange)
+        except asyncio.CancelledError:
+            task, record = asyncio.current_task(), exchange.record
+            if record is None or not record.cancelled or task is None or task.uncancel():
+                raise  # not by us, or not only
+            text = "the request was cancelled at the daemon"
+            raise WorkerError(text, code="cancelled", retry=False) from None
+
     def _count(self, exchange: ClientExchange, status: int, seconds: float) -> None:
         path = exchange.head.path
-        if path in COMPLETIONS:
-            self._metrics.request(exchange.profile, COMPLETIONS[path], status, seconds)
-        elif path.startswith("/v1/models"):
+        if kind := _kind(path):
+            self._metrics.request(exchange.profile, kind, status, seconds)
+        elif path.startswith(MODELS):
             self._metrics.request(None, "models", status, seconds)
+        if exchange.record:
+            self._journal.end(exchange.record, status, seconds)
+
+
+def _kind(path: str) -> Dialect | PassedKind | None:
+    """What a request that a worker is to answer asks for; None for any other."""
+    return COMPLETIONS.get(path) or passed_kind(path)
+
+
+def _speaks_messages(head: RequestHead) -> bool:
+    return head.path.startswith(MESSAGES) or (
+        head.path.startswith(MODELS) and ANTHROPIC_VERSION.title() in head.headers
+    )
 
 
 def identity() -> dict[str, str]:
@@ -139,13 +162,14 @@ async def _fail(exchange: ClientExchange, error: DraftdError) -> int:
 
     Where the dialect has an event that ends a stream with an error, that is the end mark.
     """
-    of_messages, request_id = exchange.head.path.startswith(MESSAGES), exchange.headers[REQUEST_ID]
+    of_messages, request_id = _speaks_messages(exchange.head), exchange.headers[REQUEST_ID]
     if exchange.begun and exchange.failed is not None:
         await exchange.finish(exchange.failed(error))
     elif exchange.begun:
-        await exchange.write(
-            messages_errors.error_event(error, request_id) if of_messages else error_event(error)
-        )
+        if exchange.stream_type.startswith(EVENT_STREAM):
+            await exchange.write(
+                messages_errors.error_event(error, request_id) if of_messages else error_event(error)
+            )
         exchange.cut()
     else:
         exchange.headers |= error_headers(error)

@@ -3,25 +3,30 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from typing import Any
 
 import structlog
 
 from draftd.errors import WorkerError
 from draftd.protocol import PROFILE_HEADER
+from draftd.telemetry.journal import Journal
 from draftd.telemetry.metrics import Metrics
 from draftd.web import json_codec, worker_http
 from draftd.web.admission import Admission
 from draftd.web.answer import Answer
 from draftd.web.answer_models import BrokenAnswerError
 from draftd.web.answer_stream import Relay
-from draftd.web.body_reader import BodyReader
+from draftd.web.body_reader import LARGE, BodyReader
+from draftd.web.call import Call, Sent, Take
 from draftd.web.client import ClientExchange, StreamReply
-from draftd.web.request_body import Endpoint, Forward
-from draftd.web.routed_request import Dialect, Refused
-from draftd.web.router import Router
+from draftd.web.passed_answer import PassedAnswer
+from draftd.web.passed_on import Given, Passed
+from draftd.web.request_body import Endpoint
+from draftd.web.router import Dialect, Refused, Routed, Router, pass_on, route
+from draftd.web.translation import TRANSLATED
 from draftd.web.worker_http import IN_THE_MIDDLE, BrokenOffError, WorkerConnection
 from draftd.workers.command import HOST
 from draftd.workers.supervisor import Supervisor
@@ -44,29 +49,6 @@ def stopping() -> WorkerError:
     return WorkerError("draftd is stopping", code="stopping", retry_after=5)
 
 
-@dataclass(slots=True)
-class Call:
-    """One request on its way: its profile, what is sent, where the answer goes, and when its tokens came.
-
-    `headers` are those of the answer. `reply` is None for a client that wants its answer in one piece. Times are
-    monotonic seconds.
-    """
-
-    name: str
-    forward: Forward
-    headers: dict[str, str]
-    reply: StreamReply | None = None
-    began: float = field(default_factory=time.monotonic)
-    first_token: float | None = None
-    last_token: float | None = None
-
-    def generation_seconds(self) -> float | None:
-        """From the first to the last token; None if none came."""
-        if self.first_token is None or self.last_token is None:
-            return None
-        return self.last_token - self.first_token
-
-
 class Proxy:
     """Sends requests to workers. A stream gets a comment after `keepalive` seconds of silence. `on_change` is
     called when a request has come or gone.
@@ -79,8 +61,10 @@ class Proxy:
         metrics: Metrics,
         bodies: BodyReader,
         keepalive: float,
+        journal: Journal,
         on_change: Callable[[], None],
     ) -> None:
+        self._journal = journal
         self._router = router
         self._supervisor = supervisor
         self._metrics = metrics
@@ -124,8 +108,10 @@ class Proxy:
         """Return when no request is open."""
         await self._idle.wait()
 
-    async def handle(self, exchange: ClientExchange, dialect: Dialect) -> None:
-        """Answer one request. Raises DraftdError, also when a part of a stream has been sent."""
+    async def handle(self, exchange: ClientExchange, dialect: Dialect | None) -> None:
+        """Answer one request; without a dialect it is passed on as it is. Raises DraftdError, also when a part of a
+        stream has been sent.
+        """
         if self._refusing:
             raise stopping()
         self.open_requests += 1
@@ -143,55 +129,89 @@ class Proxy:
             if not self.open_requests:
                 self._idle.set()
 
-    async def _handle(self, exchange: ClientExchange, dialect: Dialect) -> None:
-        routed = await self._bodies.read(await exchange.body(), dialect, self._router.table)
+    async def _handle(self, exchange: ClientExchange, dialect: Dialect | None) -> None:
+        routed = await self._route(exchange, dialect)
         if routed.profile is not None:
             exchange.profile = exchange.headers["x-draftd-profile"] = routed.profile
         if isinstance(routed, Refused):
             raise routed.error
+        if isinstance(routed, Passed):
+            await self._pass(exchange, routed)
+            return
+        if translated := TRANSLATED.get(dialect):
+            exchange = translated(exchange)
         exchange.repeated = routed.repeated
         forward = routed.forward
-        call = Call(routed.profile, forward, exchange.headers)
+        path, own = PATHS[forward.endpoint], forward.headers
+        call = Call(
+            routed.profile,
+            exchange.headers,
+            path,
+            forward.payload,
+            own=own,
+            record=exchange.record,
+            forward=forward,
+        )
+        self._note(call, profile=call.name, streamed=forward.stream)
+        take = functools.partial(self._take_answer, call)
         if not forward.stream:
-            await exchange.answer(200, await self._relay(call))
+            await exchange.answer(200, await self._relay(call, take))
             return
         reply = call.reply = StreamReply(exchange, self._keepalive)
         async with reply.kept_alive():
-            rest = await self._relay(call)
+            rest = await self._relay(call, take)
         await reply.finish(rest)
 
-    async def _relay(self, call: Call) -> bytes:
+    async def _pass(self, exchange: ClientExchange, passed: Passed) -> None:
+        call = Sent(passed.profile, exchange.headers, passed.path, passed.payload, passed.content_type)
+        call.record = exchange.record
+        self._note(call, profile=call.name)
+        answer = PassedAnswer(exchange)
+        await answer.finish(await self._relay(call, answer.take))
+
+    async def _route(self, exchange: ClientExchange, dialect: Dialect | None) -> Routed | Passed | Refused:
+        table, raw = self._router.table, await exchange.body()
+        if dialect is None:
+            head = exchange.head
+            query, kind = head.target.partition("?")[2], head.headers.get("Content-Type", "")
+            return pass_on(Given(head.path, query, kind, raw), table)
+        if len(raw) <= LARGE:
+            return route(raw, dialect, table)
+        return await self._bodies.read(raw, dialect, table)
+
+    async def _relay(self, call: Sent, take: Take) -> bytes:
         """Wait for a slot and the worker, send the request, pass the answer on. Returns what is left to send."""
         while True:
             worker = self._supervisor.worker(call.name)
             try:
-                return await self._in_turn(worker, call)
+                return await self._in_turn(worker, call, take)
             except WorkerError as error:
                 if error.code != "worker_stopped" or self._supervisor.worker(call.name) is worker:
                     raise
                 # A reload gave the profile to another worker while the request waited for this one.
 
-    async def _in_turn(self, worker: Worker, call: Call) -> bytes:
+    async def _in_turn(self, worker: Worker, call: Sent, take: Take) -> bytes:
         admission = self.admission(call.name)
         call.headers["x-draftd-queue-position"] = str(admission.ahead)
         async with admission.slot() as waited:
             self._metrics.queue_wait(call.name, waited)
+            self._note(call, waited=waited)
             try:
-                return await self._attempt(worker, call)
+                return await self._attempt(worker, call, take)
             except worker_http.NotSentError:
                 # The worker died a moment ago, and we asked before its own task had heard of it.
                 await worker.until_changed(MAX_NOTICE)
-                return await self._attempt(worker, call)
+                return await self._attempt(worker, call, take)
 
-    async def _attempt(self, worker: Worker, call: Call) -> bytes:
-        forward = call.forward
+    async def _attempt(self, worker: Worker, call: Sent, take: Take) -> bytes:
         async with worker.lease(call.name) as lease:
             call.headers["x-draftd-worker"] = f"{HOST}:{lease.port}"
-            path, headers = PATHS[forward.endpoint], {**self._headers(call), **lease.headers}
+            self._note(call, worker=worker.name, phase="answering")
+            headers = {**self._headers(call), **lease.headers}
             try:
-                connection = await worker_http.post(lease.port, path, forward.payload, headers)
+                connection = await worker_http.post(lease.port, call.path, call.payload, headers, call.kind)
                 try:
-                    return await self._take_answer(connection, lease, call)
+                    return await take(connection, lease)
                 finally:
                     connection.close()
             except BrokenOffError as error:
@@ -200,12 +220,12 @@ class Proxy:
             except BrokenAnswerError as error:
                 raise worker_http.broken(error) from error
 
-    def _headers(self, call: Call) -> dict[str, str]:
+    def _headers(self, call: Sent) -> dict[str, str]:
         """What the engine has to know beside the body."""
-        shared = {PROFILE_HEADER: call.name} if self._supervisor.shares_with(call.name) else {}
-        return {**shared, **call.forward.headers}
+        shared = {PROFILE_HEADER: call.name} if self._supervisor.is_shared(call.name) else {}
+        return {**shared, **call.own}
 
-    async def _take_answer(self, connection: WorkerConnection, lease: Lease, call: Call) -> bytes:
+    async def _take_answer(self, call: Call, connection: WorkerConnection, lease: Lease) -> bytes:
         answer = Answer(call.forward.endpoint, call.forward.model, call.headers.get("x-request-id", ""))
         relay = Relay(answer, streams=call.reply is not None, wants_usage=call.forward.wants_usage)
         try:
@@ -244,20 +264,46 @@ class Proxy:
     def _complete(self, call: Call, relay: Relay, events: bytes) -> bytes:
         """The rest of an answer that has come whole."""
         answer = relay.answer
+        self._note_figures(call, answer)
         if not call.forward.counts_only:
             self._metrics.generation(
                 call.name,
                 prompt_tokens=answer.tokens("prompt_tokens"),
                 completion_tokens=answer.tokens("completion_tokens"),
-                seconds=call.generation_seconds(),
+                seconds=_generation_seconds(call),
             )
         return events + relay.end() if call.reply is not None else json_codec.dumps(answer.whole())
+
+    def _note(self, call: Sent, **known: Any) -> None:
+        if call.record is not None:
+            self._journal.note(call.record, **known)
+
+    def _note_figures(self, call: Call, answer: Answer) -> None:
+        tokens, seconds = answer.tokens("completion_tokens"), _generation_seconds(call) or 0.0
+        self._note(
+            call,
+            prompt_tokens=answer.tokens("prompt_tokens"),
+            cached_tokens=answer.cached_tokens,
+            tokens=tokens,
+            tokens_per_second=answer.told_speed
+            or ((tokens - 1) / seconds if tokens > 1 and seconds else None),
+            proposed=answer.timing("draft_n"),
+            accepted=answer.timing("draft_n_accepted"),
+        )
 
     def _note_token(self, call: Call) -> None:
         call.last_token = time.monotonic()
         if call.first_token is None:
             call.first_token = call.last_token
             self._metrics.first_token(call.name, call.first_token - call.began)
+            self._note(call, first_token=call.first_token - call.began)
+
+
+def _generation_seconds(call: Call) -> float | None:
+    """From the first to the last token; None if none came."""
+    if call.first_token is None or call.last_token is None:
+        return None
+    return call.last_token - call.first_token
 
 
 async def _outlives(worker: Worker, lease: Lease, limit: float) -> bool:

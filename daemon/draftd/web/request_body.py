@@ -1,7 +1,7 @@
-"""From the body that a client sent to the body that a worker gets. Pure.
+"""From the fields that a client sent to the body that a worker gets, messages included. Pure.
 
 To some bodies that OpenAI's API allows, mlx_lm.server reacts by loading other weights, fetching something from the
-network, or breaking its stream; each function here says what it prevents. The client's body is parsed once and
+network, or breaking its stream; each function here says what it prevents. The client's body was parsed once, and is
 written anew, so that what was routed is what is forwarded.
 """
 
@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, NoReturn
+from typing import Any, Literal
 
 from draftd.errors import RequestError
 from draftd.profiles import MAX_AUTO_DRAFT, Profile
@@ -19,12 +19,13 @@ from draftd.protocol import (
     COUNT_FIELD,
     DRAFT_HEADER,
     DRAFTERS_HEADER,
+    GRAMMARS_FIELD,
     LOGIT_BIAS_FIELD,
     MODEL_DRAFTER,
 )
-from draftd.web import chat_messages, json_codec
+from draftd.web import json_codec
 from draftd.web.dialects.field_table import Table
-from draftd.web.dialects.fields import CHAT, FUNCTION, STREAM_OPTIONS, TEXT, TOOL
+from draftd.web.dialects.fields import CHAT, FUNCTION, MESSAGE, STREAM_OPTIONS, TEXT, TOOL
 
 Endpoint = Literal["chat.completions", "completions"]
 
@@ -50,36 +51,6 @@ class Forward:
     counts_only: bool = False
 
 
-def parse_body(raw: bytes) -> dict[str, Any]:
-    """The JSON object of a request. Raises RequestError (400) for anything else, without quoting it."""
-    try:
-        body = json_codec.strictly(raw)
-    except (ValueError, RecursionError) as error:
-        raise RequestError(400, f"the body {_fault(raw)}") from error
-    if not isinstance(body, dict):
-        raise RequestError(400, "the body must be a JSON object")
-    return body
-
-
-def _fault(raw: bytes) -> str:
-    """What is wrong with a body that was refused, in the words of the json module, which says more."""
-    try:
-        json.loads(raw.decode("utf-8"), parse_constant=_no_constant)
-    except UnicodeDecodeError:
-        return "is not valid UTF-8"
-    except RecursionError:
-        return "is nested too deeply"
-    except json.JSONDecodeError as error:
-        return f"is not JSON: {error.msg} at character {error.pos}"
-    except ValueError:
-        return "holds a number that cannot be represented"
-    return "holds half of a surrogate pair or a number that cannot be represented"
-
-
-def _no_constant(name: str) -> NoReturn:
-    raise json.JSONDecodeError(f"{name} is not JSON", name, 0)
-
-
 def prepare(
     body: Mapping[str, Any],
     endpoint: Endpoint,
@@ -96,6 +67,7 @@ def prepare(
         fields["tools"] = [_tool(tool, f"tools[{n}]", foreign) for n, tool in enumerate(fields["tools"])]
     stream = fields.get("stream", False)
     if foreign:
+        fields.pop(GRAMMARS_FIELD, None)  # unknown to it: it reads the grammar in the tool's description
         if fields.pop(COUNT_FIELD, False):  # unknown to it: it reads the prompt, and says how long it was
             fields.pop("max_completion_tokens", None)
             fields["max_tokens"] = 1
@@ -106,8 +78,8 @@ def prepare(
     if not foreign:
         _suit_mlx(fields)
     if endpoint == "chat.completions":
-        fields["messages"] = chat_messages.with_system_prompt(
-            chat_messages.checked(fields, foreign=foreign), prompt, profile.system_prompt_mode
+        fields["messages"] = _with_system_prompt(
+            _messages(fields, foreign=foreign), prompt, profile.system_prompt_mode
         )
     else:
         fields["prompt"] = _text_prompt(fields, foreign)
@@ -185,6 +157,99 @@ def _suit_mlx(fields: dict[str, Any]) -> None:
         logprobs, top = True, max(logprobs, top)
     if logprobs:
         fields |= {"logprobs": True, "top_logprobs": top}
+
+
+def _messages(fields: dict[str, Any], *, foreign: bool) -> list[dict[str, Any]]:
+    """The messages, checked. Another server, a `foreign` one, gets content that holds more than text as it is."""
+    messages = fields.get("messages")
+    if not isinstance(messages, list) or not messages:
+        raise RequestError(400, "messages must be a list with at least one message", param="messages")
+    return [_message(message, f"messages[{index}]", foreign) for index, message in enumerate(messages)]
+
+
+def _message(message: Any, place: str, foreign: bool) -> dict[str, Any]:
+    if not isinstance(message, dict) or not isinstance(message.get("role"), str):
+        raise RequestError(400, f"{place} must be an object with a role", param=place)
+    made = MESSAGE.checked(message, f"{place}.", foreign=foreign)
+    if made["role"] == "function":
+        text = f"{place}.role must be tool for what a function returned: function is the older name"
+        raise RequestError(400, text, param=f"{place}.role")
+    if made["role"] == "developer":  # the newer name of `system`, unknown to chat templates
+        made["role"] = "system"
+    content = made.get("content")
+    # The profile's system prompt may be joined with the client's, so that has to be a text in any case.
+    if not foreign or made["role"] == "system" or not _holds_more_than_text(content):
+        made["content"] = _content(content, f"{place}.content") + made.pop("refusal", "")
+    if "tool_calls" in made:
+        made["tool_calls"] = _past_calls(made["tool_calls"], f"{place}.tool_calls")
+    return made
+
+
+def _holds_more_than_text(content: Any) -> bool:
+    kinds = (
+        [part.get("type") for part in content if isinstance(part, dict)] if isinstance(content, list) else []
+    )
+    return any(kind != "text" for kind in kinds)
+
+
+def _content(content: Any, place: str) -> str:
+    """Text, or text parts joined. Images are refused: mlx_lm.server would fetch remote ones, even for a text
+    model, and cannot draft with any. (Another server, started by a `command`, gets them as they are.)
+    """
+    if content is None or isinstance(content, str):
+        return content or ""
+    if not isinstance(content, list):
+        raise RequestError(400, f"{place} must be a text or a list of text parts", param=place)
+    return "".join(_part_text(part, place) for part in content)
+
+
+def _part_text(part: Any, place: str) -> str:
+    kind = part.get("type") if isinstance(part, dict) else None
+    text = part.get(kind) if kind in {"text", "refusal"} else None
+    if not isinstance(text, str):
+        raise RequestError(400, f"{place}: only text parts are supported, no images or audio", param=place)
+    return text
+
+
+def _past_calls(calls: Any, place: str) -> list[dict[str, Any]]:
+    """mlx_lm.server parses the arguments of past calls; where they are not JSON, they become one JSON string."""
+    if not isinstance(calls, list):
+        raise RequestError(400, f"{place} must be a list", param=place)
+    made = []
+    for call in calls:
+        function = call.get("function") if isinstance(call, dict) else None
+        if not isinstance(function, dict) or not isinstance(function.get("name"), str):
+            raise RequestError(400, f"{place}: each call needs a function with a name", param=place)
+        arguments = _json_text(function.get("arguments") or "{}")
+        made.append({**call, "function": {**function, "arguments": arguments}})
+    return made
+
+
+def _json_text(arguments: Any) -> str:
+    if not isinstance(arguments, str):
+        return json.dumps(arguments)
+    try:
+        json.loads(arguments)
+    except (ValueError, RecursionError):
+        return json.dumps(arguments)
+    return arguments
+
+
+def _with_system_prompt(messages: list[dict[str, Any]], prompt: str, mode: str) -> list[dict[str, Any]]:
+    """The messages with the profile's system prompt. It depends on the mode what becomes of the client's own:
+    `default` leaves it, and adds the prompt only where there is none; `prepend` puts the prompt in front of it, in
+    one message (many templates take only one); `replace` drops it; `off` adds nothing.
+    """
+    if not prompt or mode == "off":
+        return messages
+    own = [message for message in messages if message["role"] == "system"]
+    rest = [message for message in messages if message["role"] != "system"]
+    if not own or mode == "replace":
+        return [{"role": "system", "content": prompt}, *rest]
+    if mode == "prepend":
+        text = "\n\n".join([prompt, *(message["content"] for message in own)])
+        return [{"role": "system", "content": text}, *rest]
+    return messages
 
 
 def _text_prompt(fields: dict[str, Any], foreign: bool) -> Any:

@@ -1,13 +1,30 @@
-"""From the model name of a request to a profile. Pure."""
+"""From the body that a client sent to the profile that it names, and what that profile's worker is sent. Pure."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, NoReturn
 
 from draftd.errors import RequestError
 from draftd.profiles import Profile, ProfileSet
+from draftd.web import json_codec
+from draftd.web.dialects import messages_request, responses_request
+from draftd.web.dialects.pictures import refuse_pictures
+from draftd.web.passed_on import JSON, NATIVE, Given, Passed
+from draftd.web.request_body import Endpoint, Forward, prepare
 
 PREFIX = "speculative/"  # the name of our provider in OpenCode, which some clients leave before the model's
+Dialect = Literal[Endpoint, "messages", "count_tokens", "responses"]
+_AS_CHATS: Mapping[Dialect, Callable[[Mapping[str, Any]], dict[str, Any]]] = {
+    "messages": messages_request.chat_request,
+    "count_tokens": messages_request.count_request,
+    "responses": responses_request.chat_request,
+}
+
+
+PassedKind = Literal["embeddings", "rerank", "audio", "images"]
 
 
 class Router:
@@ -55,3 +72,91 @@ class RoutingTable:
             text = f"there is no model '{model[:100]}'; there are: {known}"
             raise RequestError(404, text, code="model_not_found", param="model")
         return found
+
+
+@dataclass(frozen=True, slots=True)
+class Routed:
+    """The name of the profile that a request is for, and what its worker is sent.
+
+    `repeated` is what the answer repeats of the request, in a dialect where it does.
+    """
+
+    profile: str
+    forward: Forward
+    repeated: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """Why a body is not taken; `profile` is the name of the one that it is for, None if that is not known."""
+
+    profile: str | None
+    error: RequestError
+
+
+def pass_on(given: Given, table: RoutingTable) -> Passed | Refused:
+    """Find the profile of a request that draftd has no dialect for, and make the request for its server."""
+    name: str | None = None
+    try:
+        profile = table.resolve(given.model())
+        name = profile.name
+        if not profile.command:
+            text = (
+                f"'{name}' serves chats and texts; {given.path} is for a profile with a command that has it"
+            )
+            raise RequestError(404, text, code="not_found")
+        return given.passed_to(profile)
+    except RequestError as error:
+        return Refused(name, error)
+
+
+def route(raw: bytes, dialect: Dialect, table: RoutingTable) -> Routed | Passed | Refused:
+    """Parse a body, find its profile, and make the request for the worker."""
+    name: str | None = None
+    try:
+        asked = parse_body(raw)
+        profile = table.resolve(asked.get("model"))
+        name = profile.name
+        if dialect in profile.native:
+            return Given(NATIVE[dialect], "", JSON, raw).passed_to(profile)
+        endpoint: Endpoint = "completions" if dialect == "completions" else "chat.completions"
+        body = _AS_CHATS[dialect](asked) if dialect in _AS_CHATS else asked
+        if body is not asked and not profile.command:
+            refuse_pictures(asked)
+        prompt = table.profiles.prompt_of(profile)
+        client_model = asked.get("model") or name
+        forward = prepare(body, endpoint, profile, prompt, profile.upstream_model, client_model)
+    except RequestError as error:
+        return Refused(name, error)
+    repeated = responses_request.repeated(asked) | {"model": client_model} if dialect == "responses" else {}
+    return Routed(name, forward, repeated)
+
+
+def parse_body(raw: bytes) -> dict[str, Any]:
+    """The JSON object of a request. Raises RequestError (400) for anything else, without quoting it."""
+    try:
+        body = json_codec.strictly(raw)
+    except (*json_codec.FAULTS, RecursionError) as error:
+        raise RequestError(400, f"the body {_fault(raw)}") from error
+    if not isinstance(body, dict):
+        raise RequestError(400, "the body must be a JSON object")
+    return body
+
+
+def _fault(raw: bytes) -> str:
+    """What is wrong with a body that was refused, in the words of the json module, which says more."""
+    try:
+        json.loads(raw.decode("utf-8"), parse_constant=_no_constant)
+    except UnicodeDecodeError:
+        return "is not valid UTF-8"
+    except RecursionError:
+        return "is nested too deeply"
+    except json.JSONDecodeError as error:
+        return f"is not JSON: {error.msg} at character {error.pos}"
+    except ValueError:
+        return "holds a number that cannot be represented"
+    return "holds half of a surrogate pair or a number that cannot be represented"
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise json.JSONDecodeError(f"{name} is not JSON", name, 0)

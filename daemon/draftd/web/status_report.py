@@ -1,15 +1,14 @@
-"""What the daemon says of itself: the bodies of /v1/models, /api/status and /api/events, and gauges."""
+"""What the daemon says of itself: the bodies of /api/status and /api/events, and gauges."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 from draftd import __version__
-from draftd.profiles import Profile
+from draftd.machine_memory import Pressure, pressure
 from draftd.telemetry.metrics import Metrics, Recent, WorkerSample
 from draftd.telemetry.speculation import Speculation
 from draftd.web.proxy import Proxy
@@ -21,7 +20,9 @@ from draftd.workers.warm_spare import Starter
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StatusReport:
-    """Asks the parts of the daemon when it is asked itself. `started`: when the daemon did, in epoch seconds."""
+    """Asks the parts of the daemon when it is asked itself. `started`: when the daemon did, in epoch seconds.
+    `memory_share`: bytes that all workers together may take.
+    """
 
     supervisor: Supervisor
     router: Router
@@ -29,6 +30,7 @@ class StatusReport:
     metrics: Metrics
     starter: Starter
     started: float
+    memory_share: int
 
     def status(self) -> dict[str, Any]:
         """The body of /api/status."""
@@ -40,6 +42,7 @@ class StatusReport:
             "default_model": default.name if default else None,
             "workers": self.workers(),
             "warm_spare": spare(self.starter.status()),
+            "memory": memory(self.memory_share, pressure()),
         }
 
     def live(self) -> dict[str, Any]:
@@ -72,6 +75,10 @@ class StatusReport:
             for one in self.supervisor.snapshot()
         ]
 
+    def pressure(self) -> int:
+        """How short the machine is of memory, for a scrape of /metrics; 0 if the system does not say."""
+        return pressure() or 0
+
     def spare_memory(self) -> int:
         """Bytes of the warm spare; 0 without one."""
         spare = self.starter.status()
@@ -96,6 +103,8 @@ def worker(status: WorkerStatus, queue: int, metrics: Metrics) -> dict[str, Any]
         "auto_draft": status.auto_draft,
         "draft_refusal": status.draft_refusal,
         "since": iso(status.since),
+        "reason": status.reason,
+        "due": None if status.due is None else iso(status.due),
         "restarts": status.restarts,
         "last_exit": last
         and {
@@ -138,38 +147,14 @@ def spare(status: SpareStatus | None) -> dict[str, Any] | None:
     return asdict(status) if status else None
 
 
+def memory(share: int, known: Pressure | None) -> dict[str, Any]:
+    """The machine's memory in /api/status: bytes that all workers together may take, and how short it is now."""
+    return {"share_bytes": share, "pressure": known.name.lower() if known else None}
+
+
 def live(active: int, recent: Recent) -> dict[str, Any]:
     """What /api/events adds to a worker's status: how many requests it works on, and figures of the last ones."""
     return {"active": active, "recent": asdict(recent)}
-
-
-def model(profile: Profile, created: int) -> dict[str, Any]:
-    """One entry of /v1/models. `created` is epoch seconds."""
-    return {"id": profile.name, "object": "model", "created": created, "owned_by": "draftd"}
-
-
-def models(profiles: Iterable[Profile], created: int) -> dict[str, Any]:
-    """The body of /v1/models."""
-    return {"object": "list", "data": [model(profile, created) for profile in profiles]}
-
-
-def messages_models(profiles: Iterable[Profile], created: float) -> dict[str, Any]:
-    """The body of /v1/models in Anthropic's form. `created` is in epoch seconds.
-
-    Claude Code offers only models whose names begin with claude or anthropic, which an alias can.
-    """
-    same = {"type": "model", "created_at": iso(created), "lifecycle": "active"}
-    data = [
-        {**same, "id": name, "display_name": name}
-        for profile in profiles
-        for name in (profile.name, *profile.aliases)
-    ]
-    ends = (
-        {"first_id": data[0]["id"], "last_id": data[-1]["id"]}
-        if data
-        else {"first_id": None, "last_id": None}
-    )
-    return {"data": data, "has_more": False, **ends}
 
 
 def iso(epoch: float) -> str:

@@ -1,6 +1,6 @@
 """Stands between a client that speaks another dialect and the proxy, which knows chats in OpenAI's form.
 
-Theory of operation. A request is translated where it is parsed, in `routed_request`. To the proxy this here is a
+Theory of operation. A request is translated where it is parsed, in `router`. To the proxy this here is a
 client's exchange like any other, to which it writes the answer of a chat; each event, or the whole, is translated
 on its way to the client. Nothing else in the daemon knows of the dialect but the errors' form.
 """
@@ -19,7 +19,7 @@ from draftd.web.answer_stream import DONE
 from draftd.web.client import JSON, ClientExchange
 from draftd.web.dialects.messages_answer import Event, MessageAnswer, whole_message
 from draftd.web.dialects.responses_answer import ResponseAnswer, whole_response
-from draftd.web.routed_request import Dialect
+from draftd.web.router import Dialect
 
 _EVENT_END = b"\n\n"
 _PING: Event = {"type": "ping"}
@@ -32,19 +32,11 @@ class Translated(ClientExchange):
         self._inner = inner
         super().__init__(inner.head)
         self.headers = inner.headers
+        self.record = inner.record
 
     @property
     def begun(self) -> bool:
         return self._inner.begun
-
-    @property
-    def profile(self) -> str | None:
-        """The inner one's."""
-        return self._inner.profile
-
-    @profile.setter
-    def profile(self, name: str | None) -> None:
-        self._inner.profile = name
 
     async def body(self) -> bytes:
         return await self._inner.body()
@@ -137,17 +129,12 @@ class CountExchange(Translated):
         )
 
 
-_EXCHANGES: Mapping[Dialect, type[Translated]] = {
+# What the proxy goes on with in place of the exchange of a client; a dialect that is not here needs nothing.
+TRANSLATED: Mapping[Dialect | None, type[Translated]] = {
     "messages": MessagesExchange,
     "count_tokens": CountExchange,
     "responses": ResponsesExchange,
 }
-
-
-def translated(exchange: ClientExchange, dialect: Dialect) -> ClientExchange:
-    """The exchange as the proxy is to have it: the client's own where nothing has to be translated."""
-    made = _EXCHANGES.get(dialect)
-    return exchange if made is None else made(exchange)
 
 
 def _sent(events: Iterable[Event]) -> bytes:

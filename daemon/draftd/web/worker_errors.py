@@ -43,11 +43,8 @@ class Said:
         return _BY_TYPE.get(self.type or "", 502)
 
 
-def error_in(body: dict[str, Any]) -> DraftdError | None:
-    """The error that stands in place of an answer or of one of its chunks; None if none does."""
-    error = body.get("error") or body.get("object") == "error"
-    if not error and (body.get("choices") is not None or body.keys().isdisjoint({"detail", "message"})):
-        return None
+def error_in(body: dict[str, Any]) -> DraftdError:
+    """The error that stands in place of an answer or of one of its chunks (see `answer_models.is_error`)."""
     said = _said(body)
     return _error(said.status(), said, said.message or "the worker answered with an error that says nothing")
 

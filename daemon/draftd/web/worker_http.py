@@ -17,8 +17,10 @@ from contextlib import suppress
 
 import httptools
 
+from draftd import clock
 from draftd.errors import WorkerError
 from draftd.web.answer_models import BrokenAnswerError
+from draftd.web.client import JSON
 from draftd.web.worker_errors import refusal
 from draftd.workers.command import HOST
 
@@ -33,7 +35,7 @@ ERROR_TIMEOUT = 5.0  # seconds that an error's body may take; a server may keep 
 CONNECT_TIMEOUT = 5.0  # seconds
 BEFORE, IN_THE_MIDDLE = "before it answered", "in the middle of its answer"
 _HEAD = (
-    "POST {path} HTTP/1.1\r\nHost: {host}:{port}\r\nContent-Type: application/json\r\n"
+    "POST {path} HTTP/1.1\r\nHost: {host}:{port}\r\nContent-Type: {kind}\r\n"
     "Content-Length: {length}\r\nConnection: close\r\n{more}\r\n"
 )
 
@@ -61,14 +63,17 @@ class BrokenOffError(WorkerError):
         return WorkerError(f"the worker ended {self.when}", status=502, code="worker_lost")
 
 
-async def post(port: int, path: str, payload: bytes, headers: Mapping[str, str]) -> WorkerConnection:
+async def post(
+    port: int, path: str, payload: bytes, headers: Mapping[str, str], kind: str = JSON
+) -> WorkerConnection:
     """Send a request; returns its connection once the worker has answered with status 2xx. Close it in the end.
 
-    `headers` are added to those that every request has. Raises NotSentError, RequestError or WorkerError.
+    `headers` are added to those that every request has; `kind` is the payload's content type. Raises NotSentError,
+    RequestError or WorkerError.
     """
     connection = await connect(port)
     try:
-        await connection.send(port, path, payload, headers)
+        await connection.send(port, path, payload, headers, kind)
         if not 200 <= connection.status < 300:
             body = await connection.read_error()
             raise refusal(connection.status, connection.head, body, time.time())
@@ -108,6 +113,7 @@ class WorkerConnection:
         self._news: asyncio.Future[None] | None = None
         self.status = 0  # until the headers have come
         self.head = b""  # the bytes that brought them
+        self.complete = False  # whether it has come to an end that was told
 
     async def connect(self, port: int) -> None:
         """Raises OSError."""
@@ -125,15 +131,17 @@ class WorkerConnection:
         writable: asyncio.Future[None] = self._loop.create_future()
         self._loop.add_writer(self._socket.fileno(), _set, writable)
         try:
-            async with asyncio.timeout(CONNECT_TIMEOUT):
+            async with clock.limit(CONNECT_TIMEOUT):
                 await writable
         finally:
             self._loop.remove_writer(self._socket.fileno())
 
-    async def send(self, port: int, path: str, payload: bytes, headers: Mapping[str, str]) -> None:
+    async def send(
+        self, port: int, path: str, payload: bytes, headers: Mapping[str, str], kind: str = JSON
+    ) -> None:
         """Send the request and wait for the headers of the answer. Raises BrokenOffError if they do not come."""
         more = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
-        head = _HEAD.format(path=path, host=HOST, port=port, length=len(payload), more=more)
+        head = _HEAD.format(path=path, host=HOST, port=port, length=len(payload), kind=kind, more=more)
         data = head.encode() + payload
         try:
             sent = self._socket.send(data)
@@ -163,7 +171,7 @@ class WorkerConnection:
         """The body of an error, or what comes of it."""
         body = bytearray()
         with suppress(BrokenOffError, TimeoutError):
-            async with asyncio.timeout(ERROR_TIMEOUT):
+            async with clock.limit(ERROR_TIMEOUT):
                 while len(body) < MAX_ERROR and (piece := await self.read()):
                     body += piece
         return bytes(body)
@@ -230,7 +238,7 @@ class WorkerConnection:
 
     def on_message_complete(self) -> None:
         """The end of an answer with a length."""
-        self._ended = self.status > 0
+        self._ended = self.complete = self.status > 0
 
 
 def _not_http(error: OSError) -> str:

@@ -1,7 +1,8 @@
-"""The daemon's end of the channel to one engine: the secret of its start goes down, its records come up.
+"""The daemon's end of the channel to one engine: the secret of its start and its share of the memory go down, its
+records come up.
 
 Each start has a secret of its own, which never leaves this process and the engine: it is in no argument, variable,
-file or log. The socket's buffer holds it until the child reads it, so nothing waits here.
+file or log. The socket's buffer holds what goes down until the child reads it, so nothing waits here.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import asyncio
 import secrets
 import socket
 from collections.abc import Callable
+from contextlib import suppress
 
 OnRecord = Callable[[bytes], None]
 
@@ -36,6 +38,11 @@ class Channel:
         """The child has its end: let go of it here, and listen."""
         self.theirs.close()
         self._loop.add_reader(self._ours.fileno(), self._read)
+
+    def send(self, line: bytes) -> None:
+        """Write a line. It is lost if the child has ended, or does not read."""
+        with suppress(OSError):
+            self._ours.send(line)
 
     def read_all(self) -> None:
         """Hand on what is there, for when the child has ended."""

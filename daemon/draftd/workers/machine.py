@@ -9,10 +9,8 @@ Rules that every transition keeps:
 3.  A load slot is asked for on entering Queued (`ACQUIRE_LOAD`) and given back (`RELEASE_LOAD`) on becoming
     ready, on exit, when the load is stuck, and on leaving Queued by a stop. Giving back twice is harmless.
 4.  What is left of the child's process group is killed (`KILL_GROUP`) after each exit, whoever asked for it.
-5.  A failure is an exit that nobody asked for, or a stop that we decided on because the child was unfit.
-    Failures older than the window are forgotten; `max_failures` of them inside it lead to Failed, fewer to
-    Backoff. A single one is answered nearly at once if the child had been ready: clients are waiting. One that
-    the same load would meet again (`NO_QUICK_RETRY`) is answered after the longest delay.
+5.  A failure is an exit that nobody asked for, or a stop that we decided on because the child was unfit. What
+    follows is in backoff.py: Backoff for a while, or Failed.
 6.  Failed is left only by an order: `Start`, `Restart` or `Stop`. A client's `Demand` wakes Stopped, unless an
     operator stopped the worker.
 7.  Late events of an old child never get here (worker.py drops them by the child's number); an event that a
@@ -27,9 +25,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from draftd.profile_tables import HealthPolicy, RestartPolicy
+from draftd.workers.backoff import after_failure
 from draftd.workers.states import (
-    GPU_MEMORY,
-    GPU_TIMEOUT,
     IDLE,
     Backoff,
     BecameReady,
@@ -61,10 +58,6 @@ from draftd.workers.states import (
     Unfit,
 )
 
-JITTER = (
-    0.2  # the share that a delay is lengthened by at most: workers killed together do not return together
-)
-
 
 class IllegalTransitionError(AssertionError):
     """An event that cannot happen in this state: a bug in draftd, never a fault of the world."""
@@ -87,9 +80,6 @@ def deadline(state: State) -> float | None:
     return getattr(state, "deadline", None)
 
 
-NO_QUICK_RETRY = frozenset({GPU_MEMORY, GPU_TIMEOUT})
-
-
 def has_child(state: State) -> bool:
     """Whether a child may be alive (rule 1)."""
     return isinstance(state, Starting | Ready | Draining | Stopping)
@@ -98,15 +88,6 @@ def has_child(state: State) -> bool:
 def is_wanted(state: State) -> bool:
     """Whether the worker is meant to run: not stopped, and not on its way there."""
     return not isinstance(state, Stopped) and getattr(state, "then", None) is not Then.STOP
-
-
-def backoff_delay(failures: int, restart: RestartPolicy, *, was_ready: bool, jitter: float) -> float:
-    """Seconds until the next start after the given number of failures; `jitter` is in [0, 1)."""
-    if failures <= 1 and was_ready:
-        base = restart.stable_delay
-    else:
-        base = min(restart.initial_delay * 2.0 ** min(failures - 1, 60), restart.max_delay)
-    return base * (1 + JITTER * jitter)
 
 
 def step(state: State, event: Event, now: float, policy: Policy, jitter: float = 0.0) -> Step:
@@ -265,12 +246,9 @@ def _failure(
     failures: tuple[float, ...], reason: str, now: float, policy: Policy, jitter: float, *, was_ready: bool
 ) -> Step:
     after_exit = (Effect.KILL_GROUP, Effect.RELEASE_LOAD)
-    recent = (*(at for at in failures if now - at < policy.restart.window), now)
-    if len(recent) >= policy.restart.max_failures:
+    recent, delay = after_failure(failures, reason, now, policy.restart, was_ready=was_ready, jitter=jitter)
+    if delay is None:
         return Failed(now, reason, recent), after_exit
-    delay = backoff_delay(len(recent), policy.restart, was_ready=was_ready, jitter=jitter)
-    if reason in NO_QUICK_RETRY:
-        delay = max(delay, policy.restart.max_delay)
     return Backoff(now, now + delay, reason, recent), (*after_exit, CountRestart(reason))
 
 
@@ -278,18 +256,25 @@ def _retry(state: Backoff, event: TimerDue, now: float, policy: Policy, jitter: 
     return Queued(now, state.failures), (Effect.ACQUIRE_LOAD,)
 
 
+# Orders and news that change nothing in these states.
+_IGNORED: dict[type, tuple[type, ...]] = {
+    Stopped: (Drained,),
+    Queued: (Start, Demand, Restart, Drained),
+    Starting: (Start, Demand, Drained),
+    Ready: (Start, Demand, Drained),
+    Draining: (Demand, HealthOk, HealthMissed, Unfit),
+    Stopping: (LoadStuck, BecameReady, HealthOk, HealthMissed, Unfit, Drained),
+    Backoff: (Demand, Drained),
+    Failed: (Demand, Drained),
+}
 _TABLE: dict[tuple[type, type], Handler] = {
+    **{(state, event): _stay for state, events in _IGNORED.items() for event in events},
     (Stopped, Start): _queue,
     (Stopped, Demand): _wake,
     (Stopped, Restart): _queue,
     (Stopped, Stop): _stop,
-    (Queued, Start): _stay,
-    (Queued, Demand): _stay,
-    (Queued, Restart): _stay,
     (Queued, Stop): _stop,
     (Queued, LoadGranted): _spawn,
-    (Starting, Start): _stay,
-    (Starting, Demand): _stay,
     (Starting, Restart): _restart_loading,
     (Starting, Stop): _stop_loading,
     (Starting, SpawnFailed): _spawn_failed,
@@ -298,24 +283,16 @@ _TABLE: dict[tuple[type, type], Handler] = {
     (Starting, BecameReady): _ready,
     (Starting, Exited): _crashed,
     (Starting, TimerDue): _start_timed_out,
-    (Starting, Drained): _stay,
-    (Ready, Start): _stay,
-    (Ready, Demand): _stay,
     (Ready, Restart): _restart_ready,
     (Ready, Stop): _stop_ready,
     (Ready, Exited): _crashed,
     (Ready, HealthOk): _healthy,
     (Ready, HealthMissed): _missed,
     (Ready, Unfit): _unfit,
-    (Ready, Drained): _stay,
     (Draining, Start): _redirect,
-    (Draining, Demand): _stay,
     (Draining, Restart): _redirect,
     (Draining, Stop): _stop_draining,
     (Draining, Exited): _crashed,
-    (Draining, HealthOk): _stay,
-    (Draining, HealthMissed): _stay,
-    (Draining, Unfit): _stay,
     (Draining, Drained): _drained,
     (Draining, TimerDue): _drained,
     (Stopping, Start): _redirect,
@@ -324,24 +301,12 @@ _TABLE: dict[tuple[type, type], Handler] = {
     (Stopping, Stop): _redirect,
     (Stopping, Exited): _ended,
     (Stopping, SpawnFailed): _ended,
-    (Stopping, LoadStuck): _stay,
-    (Stopping, BecameReady): _stay,
-    (Stopping, HealthOk): _stay,
-    (Stopping, HealthMissed): _stay,
-    (Stopping, Unfit): _stay,
-    (Stopping, Drained): _stay,
     (Stopping, TimerDue): _kill,
     (Backoff, Start): _queue,
-    (Backoff, Demand): _stay,
     (Backoff, Restart): _queue,
     (Backoff, Stop): _stop,
     (Backoff, TimerDue): _retry,
     (Failed, Start): _queue,
-    (Failed, Demand): _stay,
     (Failed, Restart): _queue,
     (Failed, Stop): _stop,
-    (Stopped, Drained): _stay,
-    (Queued, Drained): _stay,
-    (Backoff, Drained): _stay,
-    (Failed, Drained): _stay,
 }

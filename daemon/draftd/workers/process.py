@@ -28,7 +28,8 @@ from typing import cast
 import psutil
 import structlog
 
-from draftd.protocol import CHANNEL_VARIABLE, LIFELINE_VARIABLE
+from draftd import clock
+from draftd.protocol import CHANNEL_VARIABLE, LIFELINE_VARIABLE, MemoryShare
 from draftd.workers.channel import Channel, OnRecord
 
 log = structlog.get_logger("worker")
@@ -138,6 +139,11 @@ class Child:
         if self._channel is not None:
             self._channel.on_record = on_record
 
+    def limit_memory(self, share: MemoryShare) -> None:
+        """Tell an engine what it may take; other commands are told nothing."""
+        if self._channel is not None:
+            self._channel.send(share.line())
+
     def terminate(self) -> None:
         """SIGTERM to the group, and SIGCONT, without which a stopped process would not hear it."""
         self._signal_group(signal.SIGTERM)
@@ -203,7 +209,7 @@ class _Protocol(asyncio.SubprocessProtocol):
         if self._eof:
             self._tell()
         else:
-            self._loop.call_later(EOF_GRACE, self._tell)
+            clock.Timer(EOF_GRACE, self._tell)
 
     def _work(self) -> None:
         while self._held and self._worked < MAX_WORK:

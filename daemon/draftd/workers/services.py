@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 
 import aiohttp
 
-from draftd.hub import are_here
+from draftd.hub import are_here, weight_bytes
 from draftd.profiles import Profile
 from draftd.workers import command
+from draftd.workers.memory_book import MemoryBook
+from draftd.workers.process import Child
 from draftd.workers.resources import LoadGate, PortBook
 from draftd.workers.warm_spare import Starter
 
@@ -22,6 +24,7 @@ class Services:
 
     ports: PortBook
     loads: LoadGate
+    memory: MemoryBook
     starter: Starter
     session: aiohttp.ClientSession
     base_env: Mapping[str, str]
@@ -37,3 +40,9 @@ class Services:
     def environment(self, profile: Profile) -> dict[str, str]:
         """The environment of a child that serves `profile`; it depends on which models are here by now."""
         return command.environment(self.base_env, offline=are_here(profile.files, self.base_env))
+
+    def share_memory(self, owner: Hashable, profile: Profile, child: Child) -> None:
+        """Give an engine that serves `profile` its share, and tell it. A foreign server takes what it takes."""
+        if not profile.command:
+            weights = weight_bytes(profile.models, self.base_env)
+            self.memory.take(owner, weights, profile.server.prompt_cache_bytes, child.limit_memory)

@@ -31,7 +31,11 @@ class Stopped:
 
     since: float
     on_demand: bool = True
-    label = "stopped"
+
+    @property
+    def label(self) -> str:
+        """A worker that sleeps is not one that was stopped: a request wakes it."""
+        return "asleep" if self.on_demand else "stopped"
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +44,7 @@ class Queued:
 
     since: float
     failures: tuple[float, ...] = ()
-    label = "starting"
+    label = "waiting"
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,11 +11,11 @@ import structlog
 from draftd.errors import RequestError
 from draftd.profiles import Profile
 from draftd.sharing import Group, groups
-from draftd.workers.health import Watched
 from draftd.workers.plan import Action, Add, Remove, Replace, Update, plan
 from draftd.workers.services import Services
 from draftd.workers.states import Close, Reconfigure, Start
 from draftd.workers.status import WorkerStatus, of_members
+from draftd.workers.watched import Watched
 from draftd.workers.worker import Worker
 
 log = structlog.get_logger("supervisor")
@@ -100,6 +100,10 @@ class Supervisor:
     def shares_with(self, name: str) -> tuple[str, ...]:
         """The other profiles of a profile's worker. Raises RequestError (404)."""
         return self._groups[self.worker(name).name].others(name)
+
+    def is_shared(self, name: str) -> bool:
+        """Whether a profile's worker serves others too. Raises RequestError (404)."""
+        return len(self._groups[self.worker(name).name].members) > 1
 
     def whose(self, worker: str, named: str | None) -> str:
         """Which profile a record of `worker` is about: `named`, if the worker has ever served it, else its host."""

@@ -30,6 +30,7 @@ from enum import Enum, auto
 
 import structlog
 
+from draftd import clock
 from draftd.protocol import SPARE_TAKEN, SPARE_WARM
 from draftd.workers import command, memory
 from draftd.workers.channel import OnRecord
@@ -131,7 +132,7 @@ class SpareChild:
 
     def status(self) -> SpareStatus:
         """The spare now."""
-        return SpareStatus(self.pid, self.warm, memory.resident(self.pid, family=False))
+        return SpareStatus(self.pid, self.warm, memory.footprint(self.pid, family=False))
 
     async def until_warm(self) -> None:
         """Return when it has imported everything, or has ended."""
@@ -147,7 +148,7 @@ class SpareChild:
         """
         answer = b""
         with suppress(OSError, TimeoutError):
-            async with asyncio.timeout(TAKE_LIMIT):
+            async with clock.limit(TAKE_LIMIT):
                 self._writer.write(json.dumps(list(flags)).encode() + b"\n")
                 answer = await self._reader.read(len(SPARE_TAKEN))
         if answer != SPARE_TAKEN or self.exit_code is not None:

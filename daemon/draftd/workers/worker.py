@@ -19,13 +19,16 @@ from typing import assert_never
 
 import structlog
 
+from draftd import clock
+from draftd.hub import weight_bytes
 from draftd.profiles import Profile
 from draftd.protocol import SECRET_HEADER
 from draftd.sockets import holders_of
 from draftd.workers import command, machine
 from draftd.workers.gpu_faults import gpu_fault
-from draftd.workers.health import Watched, watch
+from draftd.workers.health import watch
 from draftd.workers.process import Child, contained, tell_fault
+from draftd.workers.reasons import Load, why
 from draftd.workers.services import Services
 from draftd.workers.states import (
     IDLE,
@@ -52,10 +55,12 @@ from draftd.workers.states import (
     State,
     Stop,
     Stopped,
+    Stopping,
     TimerDue,
 )
 from draftd.workers.status import LastExit, WorkerStatus
 from draftd.workers.usage import Lease, Usage, refusal
+from draftd.workers.watched import Watched
 
 log = structlog.get_logger("worker")
 
@@ -83,6 +88,7 @@ class Worker:
         self._ticket = object()
         self._port: int | None = None
         self._spawned_at = 0.0
+        self._weights: int | None = None  # bytes that the models' weights have; 0 if they are not here
         self._since = time.time()
         self._start_seconds: float | None = None
         self._restarts = 0
@@ -125,7 +131,7 @@ class Worker:
     async def until_changed(self, limit: float) -> None:
         """Return at the next change of state, or after `limit` seconds."""
         with suppress(TimeoutError):
-            async with asyncio.timeout(limit):
+            async with clock.limit(limit):
                 await self._changed.wait()
 
     def serves(self, child: int) -> bool:
@@ -148,6 +154,10 @@ class Worker:
             num_draft_tokens=self.profile.draft_length,
             auto_draft=self.profile.auto_draft,
             since=self._since,
+            reason=self._reason(),
+            due=None
+            if (due := machine.deadline(self.state)) is None
+            else time.time() + due - time.monotonic(),
             restarts=self._restarts,
             last_exit=self._last_exit,
             memory_bytes=watched.memory() if child and watched else None,
@@ -155,6 +165,23 @@ class Worker:
             accounting=watched is not None and watched.accounting,
             draft_refusal=watched.draft_refusal if watched else None,
             notes=self._notes,
+        )
+
+    def _reason(self) -> str:
+        watched, child = self.watched, self._child
+        load = Load()
+        if watched and isinstance(self.state, Starting):
+            if self._weights is None:
+                self._weights = 0 if self.profile.command else weight_bytes(self.profile.models) or 0
+            memory = watched.memory() if child else None
+            load = Load(status=watched.status, answer=watched.answer, memory=memory, weights=self._weights)
+        return why(
+            self.name,
+            self.state,
+            ahead=self._services.loads.ahead(self._ticket),
+            load=load,
+            open_requests=self._usage.open,
+            last=self._last_exit,
         )
 
     # --- the task --------------------------------------------------------------------------------------------
@@ -171,6 +198,7 @@ class Worker:
             if self._child is not None:  # cancelled: leave nothing behind
                 self._child.kill_group()
                 self._child.close()
+            self._services.memory.release(self)
             self._services.loads.release(self._ticket)
             self._services.ports.release(self)
 
@@ -179,7 +207,7 @@ class Worker:
         if due is None:
             return await self._inbox.get()
         with suppress(TimeoutError):
-            async with asyncio.timeout(max(0.0, due - time.monotonic())):
+            async with clock.limit(max(0.0, due - time.monotonic())):
                 return await self._inbox.get()
         return TimerDue()
 
@@ -213,7 +241,7 @@ class Worker:
                 await self._perform(effect, tasks)
         if isinstance(event, Exited):
             self._bury(getattr(self.state, "reason", getattr(old, "reason", "exit")))
-        if type(self.state) is not type(old):
+        if self.state.label != old.label or type(self.state) is not type(old):
             with contained(self.name):
                 self._note_change(old, event)
         if self.state != old:
@@ -227,9 +255,36 @@ class Worker:
             self._start_seconds = time.monotonic() - self._spawned_at
         self._since = time.time()
         write = log.warning if isinstance(self.state, Backoff | Failed) else log.info
+        if self._is_no_news():
+            write = log.debug
         because = getattr(event, "reason", None) or getattr(self.state, "reason", type(event).__name__)
-        write(f"worker {self.state.label}", worker=self.name, was=old.label, because=because, port=self._port)
+        write(
+            f"worker {self.state.label}",
+            worker=self.name,
+            state=self.state.label,
+            was=old.label,
+            because=because,
+            reason=self._told_reason(),
+            port=self._port,
+        )
         self._services.on_change()
+
+    def _is_no_news(self) -> bool:
+        """A turn that comes at once, and the end of a child where the worker ends."""
+        at_once = isinstance(self.state, Queued) and not self._services.loads.ahead(self._ticket)
+        return at_once or (self._closing and isinstance(self.state, Stopping))
+
+    def _told_reason(self) -> str:
+        """What the log says with a new state."""
+        match self.state:
+            case Ready():
+                return f"after {self._start_seconds:.1f} s, on port {self._port}"
+            case Starting():
+                return f"on port {self._port}"
+            case Stopped() if self._closing:
+                return ""
+            case _:
+                return self._reason()
 
     # --- effects ---------------------------------------------------------------------------------------------
 
@@ -240,7 +295,7 @@ class Worker:
                 self._services.on_restart(self.name, reason)
             case Effect.ACQUIRE_LOAD:
                 granted = Granted(self._ticket)
-                self._services.loads.acquire(self._ticket, lambda: self.post(granted))
+                self._services.loads.acquire(self._ticket, lambda: self.post(granted), self.name)
             case Effect.RELEASE_LOAD:
                 self._services.loads.release(self._ticket)
                 self._ticket = object()  # a grant that is still in the inbox is void
@@ -264,6 +319,7 @@ class Worker:
         try:
             self._port, skipped = self._services.ports.take(self)
             self._notes = tuple([str(await asyncio.to_thread(holders_of, port)) for port in skipped])
+            self._weights = None
             self._spawned_at = time.monotonic()
             limit = self._services.drain_timeout
             watched = self.watched = Watched(self._port, lambda: self.profile, self._usage, limit)
@@ -280,6 +336,8 @@ class Worker:
             self._last_exit = LastExit(None, f"the worker could not be started: {error}", time.time(), ())
             post(SpawnFailed("spawn"))
             return
+        with contained(self.name):
+            self._services.share_memory(self, self.profile, self._child)
         watched.pid = self._child.pid
         watched.headers = {SECRET_HEADER: self._child.secret} if self._child.secret else {}
         watching = watch(watched, self._services.session, post)
@@ -304,6 +362,7 @@ class Worker:
         assert self._monitor is not None, "it comes with the child"
         self._child_number += 1  # what was said about it and is still in the inbox is void
         self._monitor.cancel()
+        self._services.memory.release(self)
         child.close()
         fault = gpu_fault(watched.said)
         ours = [fault.words] if fault else []

@@ -5,9 +5,6 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
-from openai.types import Completion
-from openai.types.chat import ChatCompletion, ChatCompletionChunk
-
 from draftd.engine.answers.answer_forms import AnswerForm, error_body, usage_of
 from draftd.engine.answers.answer_text import Part
 from draftd.engine.answers.logprobs import Chosen, TokenNames
@@ -28,6 +25,8 @@ def full() -> Part:
 
 
 def test_a_chat_in_one_piece() -> None:
+    from openai.types.chat import ChatCompletion
+
     told = AnswerForm(HEAD, True, NAMES).whole(full(), "tool_calls", USAGE)
     choice = ChatCompletion.model_validate(told, strict=True).choices[0]
     assert choice.message.content == "ab"
@@ -38,6 +37,8 @@ def test_a_chat_in_one_piece() -> None:
 
 
 def test_a_stream_of_a_chat_numbers_its_calls() -> None:
+    from openai.types.chat import ChatCompletionChunk
+
     form = AnswerForm(HEAD, True, NAMES)
     chunks = [form.chunk(full(), None), form.chunk(Part(tool_calls=[call("h")]), "tool_calls")]
     chunks.append(form.usage_chunk(USAGE))
@@ -49,6 +50,8 @@ def test_a_stream_of_a_chat_numbers_its_calls() -> None:
 
 
 def test_a_text_has_the_form_of_the_older_endpoint() -> None:
+    from openai.types import Completion
+
     form = AnswerForm(HEAD, False, NAMES)
     for told in (form.whole(full(), "stop", USAGE), form.chunk(full(), "stop")):
         choice = Completion.model_validate(told).choices[0]

@@ -15,6 +15,7 @@ from draftd.engine.generation.caches.layers import is_state, leaves
 from draftd.engine.generation.caches.sequence import ModelCaches
 from tests.engine.architectures.drafting import drafted_text, plain_text, prefill, prompt_of, scripted
 from tests.engine.architectures.models import LEFT_OUT, architectures, make
+from tests.ties import is_tie
 
 TABLE = Path(__file__).with_name("table.md")
 TOKENS = 300
@@ -93,7 +94,7 @@ def verdict(model: Any, prompt: list[int], truth: list[int], text: list[int]) ->
         return "yes"
     at = next(i for i, (a, b) in enumerate(zip(truth, text, strict=True)) if a != b)
     gap, noise = _gap_and_noise(model, prompt + truth[:at], truth[at], text[at])
-    return f"{'tie' if gap <= 2 * noise else 'NO'} at {at} (gap {gap:.1e}, noise {noise:.1e})"
+    return f"{'tie' if is_tie(gap, noise) else 'NO'} at {at} (gap {gap:.1e}, noise {noise:.1e})"
 
 
 def _gap_and_noise(model: Any, read: list[int], one: int, other: int) -> tuple[float, float]:

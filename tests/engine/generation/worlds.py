@@ -6,8 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
-from draftd.engine.generation.choices import ALONE, REVIEW, Choice, Situation
-from draftd.engine.generation.loop import MAX_LATE
+from draftd.engine.generation.choices import ALONE, MAX_LATE, REVIEW, Choice, Situation
 from draftd.engine.generation.policy import DraftPolicy
 from draftd.protocol import LOOKUP_DRAFTER, MODEL_DRAFTER
 

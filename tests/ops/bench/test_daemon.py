@@ -12,6 +12,7 @@ import psutil
 import pytest
 
 from draftd.errors import DraftdError
+from draftd.ops.bench import daemon
 from draftd.ops.bench.daemon import private_daemon, to_toml
 from draftd.ops.generation import OpenAIServer
 from draftd.profile_files import parse
@@ -116,3 +117,16 @@ def test_nothing_is_left_of_it_however_the_bench_ends(number: int, tmp_path: Pat
     assert left == []
     if number != signal.SIGKILL:
         assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("error", [ProcessLookupError, PermissionError])  # no process, zombies only on macOS
+def test_a_group_of_which_nothing_lives_is_no_trouble(
+    error: type[OSError], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killpg(group: int, number: int) -> None:
+        raise error
+
+    monkeypatch.setattr(os, "killpg", killpg)
+    with subprocess.Popen(["true"], stdin=subprocess.PIPE) as process:
+        process.wait(LIMIT)
+        daemon._stop(process)

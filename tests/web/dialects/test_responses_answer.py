@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
+from functools import cache
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from openai.types.responses import Response, ResponseStreamEvent
 from pydantic import TypeAdapter
 
 from draftd.errors import DraftdError, RequestError, WorkerError
@@ -23,13 +23,20 @@ USAGE = {
     "prompt_tokens_details": {"cached_tokens": 4},
     "completion_tokens_details": {"reasoning_tokens": 1},
 }
-EVENT: TypeAdapter[Any] = TypeAdapter(ResponseStreamEvent)
 DELTAS = {
     "response.output_text.delta": "text",
     "response.reasoning_text.delta": "text",
     "response.function_call_arguments.delta": "arguments",
     "response.custom_tool_call_input.delta": "input",
 }
+
+
+@cache
+def of_the_package() -> tuple[TypeAdapter[Any], TypeAdapter[Any]]:
+    """What reads one event, and a response. The package takes most of a second, in each process that collects."""
+    from openai.types.responses import Response, ResponseStreamEvent
+
+    return TypeAdapter(ResponseStreamEvent), TypeAdapter(Response)
 
 
 def new() -> ResponseAnswer:
@@ -46,14 +53,15 @@ def call(index: int, **function: Any) -> dict[str, Any]:
 
 def events(*chunks: dict[str, Any]) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """The events as they are sent, each of which fits its type, and the response."""
+    an_event, a_response = of_the_package()
     answer = new()
     sent = [json.dumps(event) for one in chunks for event in answer.take(one)]
     sent += [json.dumps(event) for event in answer.finish()]
     found = [json.loads(event) for event in sent]
     for number, event in enumerate(found):
-        EVENT.validate_json(sent[number], strict=True)
+        an_event.validate_json(sent[number], strict=True)
         assert event["sequence_number"] == number
-    Response.model_validate_json(json.dumps(answer.response), strict=True)
+    a_response.validate_json(json.dumps(answer.response), strict=True)
     return found, answer.response
 
 

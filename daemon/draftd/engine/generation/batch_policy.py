@@ -1,29 +1,37 @@
-"""How several sequences go on together: one draft length for all rows of a pass. Pure.
+"""How several sequences go on: who shares a pass, with one draft length for all, and who has a turn. Pure.
 
-Theory of operation. Rows of a pass that are padded cost as much as those that are used, so all rows may draft as
-many tokens, each from the source that promises more for it. Of all lengths the one is chosen with which all
-together are expected to get the most tokens for the time that such a round takes. 0 is one of them: from some
-number of rows on a pass has no room for drafts. How long rounds take is learnt for each number of rows, as they
-come; how often tokens are kept is what each sequence's own policy knows. A fixed length is the longest here: where
-others wait, a draft must pay.
+Theory of operation. In a round each sequence gets on once: in a pass that it shares with others, or in a turn of
+its own, as its own policy decides then. Rows of a pass that are padded cost as much as those that are used, so all
+rows may draft as many tokens, each from the source that promises more for it; 0 is one of the lengths. Of all ways
+to go on the one is chosen with which all together are expected to get the most tokens for the time that the round
+takes. So it depends on the device what is done: where rows cost next to nothing all share a pass; where each costs
+the same a long draft has a turn, and the others are not padded to it.
 
-What is uncertain is tried by three rules: a length that was never timed is hoped to take no longer than the next
-shorter one, a time is hoped to be shorter the longer ago it was taken, and every PROBE rounds the neighbour of the
-best length is taken. After MAX_REST rounds without a draft
-the draft model reads what it has not, to see what it would have proposed.
+How long passes take is learnt as they come, see `pass_times`; how often tokens are kept, and how long turns take,
+is what each sequence's own policy knows. A fixed length is the longest here: where others wait, a draft must pay.
+
+What is uncertain is tried by these rules: what was not timed is hoped to be cheap, but at most twice as much is
+tried as was ever timed; a time is hoped to be shorter the longer ago it was taken; every PROBE rounds the neighbour
+of the best length is taken. After MAX_APART rounds of turns there is one for all. After MAX_REST rounds without a
+draft the draft model reads what it has not, to see what it would have proposed.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from draftd.engine.generation.choices import ALONE, REVIEW, Choice, Situation, account_of
-from draftd.engine.generation.estimates import CostModel, RoundTimes
+from draftd.engine.generation.pass_times import PassTimes, PassTimesByDepth
 from draftd.engine.generation.policy import FIRST_TIMES, LENGTHS, DraftPolicy
 from draftd.protocol import LOOKUP_DRAFTER, MODEL_DRAFTER
 
 PROBE = 32  # rounds
 MAX_REST = 256  # rounds
+MAX_APART = 128  # rounds
+MAX_SETTLED = (
+    3  # rounds until it is looked again whether a draft pays, if no lookup finds anything: it takes time
+)
 MARGIN = 1.01  # a draft must promise so much more than going on alone
+TURN_MARGIN = 1.03  # and a turn so much more than all get otherwise
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,13 +43,14 @@ class Row:
 
     def expected(self, source: str, limit: int) -> list[float]:
         """Return how many tokens a round is expected to yield with drafts of 0 to `limit` tokens."""
-        longest = self._longest(source)
+        longest = self.longest(source)
         yields = [1.0]
         for chance in self.policy.acceptance.chances(account_of(source, self.now.match), min(limit, longest)):
             yields.append(yields[-1] + chance)
         return yields + [yields[-1]] * (limit + 1 - len(yields))
 
-    def _longest(self, source: str) -> int:
+    def longest(self, source: str) -> int:
+        """Return how many tokens a source may draft at most."""
         if source == LOOKUP_DRAFTER:
             return min(self.now.lookup, self.now.left)
         fixed = self.now.model if self.policy.fixed is None else self.policy.fixed
@@ -49,60 +58,146 @@ class Row:
 
     def drafting(self, source: str, length: int) -> Choice:
         """Return the choice to draft so many tokens, as far as they can be had."""
-        limit = min(length, self._longest(source))
+        limit = min(length, self.longest(source))
         return Choice(source, limit) if limit else Choice(ALONE)
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """What a turn of its own promises for a row."""
+
+    row: Row
+    source: str
+    tokens: float
+    seconds: float
+
+    @classmethod
+    def of(cls, row: Row) -> "Turn":
+        """Ask its own policy."""
+        choice, rate = row.policy.best(row.now)
+        tokens = row.expected(choice.source, choice.length)[-1] if choice.length else 1.0
+        return cls(row, choice.source, tokens, tokens / rate)
+
+    @property
+    def rate(self) -> float:
+        """In tokens per second."""
+        return self.tokens / self.seconds
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A round: a pass of so long drafts from a source for some rows, and turns for the others."""
+
+    together: Sequence[Row]
+    turns: Sequence[Turn]
+    source: str
+    length: int
+    tokens: float
+    seconds: float
+
+    @property
+    def rate(self) -> float:
+        """In tokens per second."""
+        return self.tokens / self.seconds
 
 
 @dataclass(slots=True)
 class BatchPolicy:
     """See the module. One for all batches of two models."""
 
-    _costs: dict[int, CostModel] = field(default_factory=dict)  # by the number of rows
+    _times: PassTimesByDepth = field(default_factory=PassTimesByDepth)
     _rounds: int = 0
     _resting: int = 0  # rounds without the draft model
+    _apart: int = 0  # rounds in which all had turns
+    _settled: tuple[int, int] = (0, 0)  # so many rows go on alone, for so many more rounds
 
-    def choose(self, rows: Sequence[Row]) -> list[Choice]:
-        """Return how each row goes on."""
-        times = self._times(rows)
+    def choose(self, rows: Sequence[Row]) -> list[Choice | None]:
+        """Return how each row goes on; None for one that has a turn, and whose own policy decides."""
         drafting = any(row.now.model for row in rows)
         if self._resting >= MAX_REST and drafting:
             self._resting = 0
             return [Choice(REVIEW) if row.now.model else Choice(ALONE) for row in rows]
-        if times.times(ALONE, 0) < FIRST_TIMES:
+        if any(not row.policy.knows_times(row.now.depth) for row in rows):
+            return [None] * len(rows)
+        if self._at(rows).passes.times(len(rows)) < FIRST_TIMES or self._apart >= MAX_APART:
+            self._apart = 0
             return [Choice(ALONE)] * len(rows)
-        source, length, rate = self._best(rows, times)
-        if rate * times.seconds(ALONE, 0) <= MARGIN * len(rows):
-            source, length = ALONE, 0
-        self._resting = self._resting + 1 if drafting and source != MODEL_DRAFTER else 0
-        return self._choices(rows, source, self._probed(length)) if length else [Choice(ALONE)] * len(rows)
+        found = any(row.now.match for row in rows)
+        count, left = self._settled
+        if left and count == len(rows) and not found:
+            self._settled = count, left - 1
+            self._resting += drafting
+            return [Choice(ALONE)] * len(rows)
+        plan = self._best_plan(rows)
+        self._settled = len(rows), 0 if found or plan.turns or plan.length else MAX_SETTLED
+        used = {plan.source, *(turn.source for turn in plan.turns)}
+        self._resting = self._resting + 1 if drafting and MODEL_DRAFTER not in used else 0
+        self._apart = 0 if plan.together else self._apart + 1
+        length = self._probed(plan.length) if plan.length else 0
+        shared = {id(row) for row in plan.together}
+        return [self._choice(row, plan.source, length) if id(row) in shared else None for row in rows]
 
     def took(self, rows: Sequence[Row], choices: Sequence[Choice], seconds: float) -> None:
-        """How long a round of these choices took."""
-        sources = {choice.source for choice in choices}
-        source = next((each for each in (MODEL_DRAFTER, LOOKUP_DRAFTER) if each in sources), ALONE)
-        self._times(rows).add(source, max(choice.length for choice in choices), seconds)
+        """How long a pass of these choices took."""
+        times, length = self._at(rows), max(choice.length for choice in choices)
+        if any(choice.source == MODEL_DRAFTER for choice in choices):
+            times.drafts(len(rows)).add(length + 1, seconds)
+        else:
+            times.passes.add(len(rows) * (length + 1), seconds)
 
-    def _times(self, rows: Sequence[Row]) -> RoundTimes:
-        costs = self._costs.setdefault(len(rows), CostModel())
-        return costs.at(max(row.now.depth for row in rows))
+    def _at(self, rows: Sequence[Row]) -> PassTimes:
+        return self._times.at(max(row.now.depth for row in rows))
 
-    def _best(self, rows: Sequence[Row], times: RoundTimes) -> tuple[str, int, float]:
-        """Return the source, the length and the rate, in tokens per second, of the best round with drafts."""
-        best = (ALONE, 0, 0.0)
-        by_lookup = [row.expected(LOOKUP_DRAFTER, LENGTHS[-1]) for row in rows]
-        longest = max((row._longest(MODEL_DRAFTER) for row in rows), default=0)
-        by_model = [row.expected(MODEL_DRAFTER, longest) for row in rows]
-        for source, limit in ((MODEL_DRAFTER, longest), (LOOKUP_DRAFTER, LENGTHS[-1])):
+    def _best_plan(self, rows: Sequence[Row]) -> Plan:
+        """Take those out of the pass, the best first, of which a turn promises more than all get otherwise."""
+        turns = sorted(map(Turn.of, rows), key=lambda turn: turn.rate, reverse=True)
+        best, count = self._plan(turns, 0), 0
+        while (better := sum(turn.rate > TURN_MARGIN * best.rate for turn in turns)) > count:
+            count = better
+            best = max(best, self._plan(turns, count), key=lambda plan: plan.rate)
+        apart = self._plan(turns, len(turns))
+        return apart if apart.rate > TURN_MARGIN * best.rate else best
+
+    def _plan(self, turns: Sequence[Turn], count: int) -> Plan:
+        """Return what there is to expect if the first so many rows have turns; no pass has a single row."""
+        if len(turns) - count < 2:
+            count = len(turns)
+        own, rows = turns[:count], [turn.row for turn in turns[count:]]
+        tokens, seconds = sum(turn.tokens for turn in own), sum(turn.seconds for turn in own)
+        if not rows:
+            return Plan(rows, own, ALONE, 0, tokens, seconds)
+        source, length, expected, took = self._best_draft(rows, self._at(rows))
+        return Plan(rows, own, source, length, tokens + expected, seconds + took)
+
+    def _best_draft(self, rows: Sequence[Row], times: PassTimes) -> tuple[str, int, float, float]:
+        """Return the source and the length of the best drafts in a pass, and what it yields in how many seconds."""
+        count, passes, drafts = len(rows), times.passes, times.drafts(len(rows))
+        alone = passes.hoped(count)
+        best: tuple[str, int, float, float] = (ALONE, 0, count, alone)
+        if passes.times(count) < FIRST_TIMES:
+            return best
+        highest = MARGIN * count / alone
+        by_model = max(row.longest(MODEL_DRAFTER) for row in rows)
+        by_lookup = max(row.longest(LOOKUP_DRAFTER) for row in rows)
+        limits = {
+            MODEL_DRAFTER: min(by_model, 2 * max(1, drafts.largest) - 1),
+            LOOKUP_DRAFTER: min(by_lookup, 2 * passes.largest // count - 1),
+        }
+        looked_up = [row.expected(LOOKUP_DRAFTER, max(limits.values())) for row in rows]
+        drafted = [row.expected(MODEL_DRAFTER, limits[MODEL_DRAFTER]) for row in rows]
+        for source, limit in limits.items():
             for length in LENGTHS:
                 if length > limit:
                     break
-                expected = sum(
-                    max(lookup[length], model[length] if source == MODEL_DRAFTER else 0.0)
-                    for lookup, model in zip(by_lookup, by_model, strict=True)
-                )
-                rate = expected / _hoped(times, source, length)
-                if rate > best[2]:
-                    best = (source, length, rate)
+                if source == MODEL_DRAFTER:
+                    pairs = zip(drafted, looked_up, strict=True)
+                    expected = sum(max(one[length], other[length]) for one, other in pairs)
+                    seconds = drafts.hoped(length + 1)
+                else:
+                    expected = sum(one[length] for one in looked_up)
+                    seconds = passes.hoped(count * (length + 1))
+                if expected / seconds > highest:
+                    best, highest = (source, length, expected, seconds), expected / seconds
         return best
 
     def _probed(self, length: int) -> int:
@@ -112,17 +207,10 @@ class BatchPolicy:
         place = LENGTHS.index(length) + (1 if self._rounds % (2 * PROBE) else -1)
         return LENGTHS[place] if 0 <= place < len(LENGTHS) else length
 
-    def _choices(self, rows: Sequence[Row], source: str, length: int) -> list[Choice]:
-        """Let each row draft from what promises more for it."""
-        choices = []
-        for row in rows:
-            lookup, model = (row.expected(each, length)[length] for each in (LOOKUP_DRAFTER, MODEL_DRAFTER))
-            by_model = source == MODEL_DRAFTER and model >= lookup
-            choices.append(row.drafting(MODEL_DRAFTER if by_model else LOOKUP_DRAFTER, length))
-        return choices
-
-
-def _hoped(times: RoundTimes, source: str, length: int) -> float:
-    """Return how long a round may take at best, or the next shorter one that was timed if this one never was."""
-    timed = next((each for each in range(length, 0, -1) if times.times(source, each)), length)
-    return times.hoped(source, timed) if times.times(source, timed) > 1 else times.seconds(source, timed)
+    def _choice(self, row: Row, source: str, length: int) -> Choice:
+        """Let a row draft from what promises more for it."""
+        if not length:
+            return Choice(ALONE)
+        lookup, model = (row.expected(each, length)[length] for each in (LOOKUP_DRAFTER, MODEL_DRAFTER))
+        by_model = source == MODEL_DRAFTER and model >= lookup
+        return row.drafting(MODEL_DRAFTER if by_model else LOOKUP_DRAFTER, length)

@@ -6,6 +6,7 @@ from draftd.protocol import LOOKUP_DRAFTER
 
 ALONE = "alone"  # the source of rounds without a draft
 REVIEW = "review"
+MAX_LATE = 16  # unread tokens that a draft model reads within a round; more than that it reads before
 MATCH_CLASSES = (3, 5, 9, 17)  # tokens of the shortest match of each class
 
 

@@ -31,7 +31,7 @@ from typing import Any
 
 import mlx.core as mx
 
-from draftd.engine.generation.choices import ALONE, REVIEW, Choice, Situation
+from draftd.engine.generation.choices import ALONE, MAX_LATE, REVIEW, Choice, Situation
 from draftd.engine.generation.drafters.grammar import Grammar
 from draftd.engine.generation.drafters.lookup import LookupDrafter
 from draftd.engine.generation.drafters.model import Draft, ModelDrafter
@@ -45,7 +45,6 @@ from draftd.protocol import GRAMMAR_DRAFTER, LOOKUP_DRAFTER, MODEL_DRAFTER
 MAX_FORCED = 64  # tokens that a grammar leaves no choice about, in one round
 MAX_FORCED_IN_COMPANY = 8  # where other rows of the pass are padded to as many
 LOOK_BACK = 32  # tokens generated alone that are compared with what the draft model would have proposed
-MAX_LATE = 16  # unread tokens that a draft model reads within a round; more than that it reads before
 
 
 @dataclass(frozen=True, slots=True)

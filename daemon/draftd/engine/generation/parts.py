@@ -93,6 +93,14 @@ def answer(part: Part, *, crowded: bool) -> Decision | mx.array | None:
     return None
 
 
+def attempt(part: Part, *, crowded: bool) -> Any:
+    """Return the answer, or the error that there is instead, which is to be raised in the generation."""
+    try:
+        return answer(part, crowded=crowded)
+    except Exception as error:
+        return error
+
+
 def plain(numbers: mx.array) -> Any:
     """Return an array as Python numbers, once it has been computed."""
     return numbers.tolist()

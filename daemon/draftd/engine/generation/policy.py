@@ -72,6 +72,18 @@ class DraftPolicy:
         self._alone = 0 if best.source in {MODEL_DRAFTER, REVIEW} else self._alone + 1
         return best
 
+    def best(self, now: Situation) -> tuple[Choice, float]:
+        """Return what promises most, and its rate in tokens per second. It is only looked at, not chosen."""
+        times = self.costs.at(now.depth)
+        fixed = min(self.fixed, now.left) if self.fixed is not None and now.model else None
+        best, rate = self._best(times, now, fixed)
+        alone = 1 / times.seconds(ALONE, 0)
+        return (best, rate) if fixed or rate > alone else (Choice(ALONE), alone)
+
+    def knows_times(self, depth: int) -> bool:
+        """Whether there is something to compare drafts with."""
+        return self.costs.at(depth).times(ALONE, 0) >= FIRST_TIMES
+
     def _may_review(self, times: RoundTimes, now: Situation) -> bool:
         seconds = times.seconds(REVIEW, now.unread.bit_length())
         if not now.model or self._alone < MIN_REVIEWED or self._credit < seconds:

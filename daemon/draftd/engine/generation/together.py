@@ -18,7 +18,8 @@ import mlx.core as mx
 from draftd.engine.generation.batch_policy import BatchPolicy, Row
 from draftd.engine.generation.caches.ragged import RaggedBatch, RaggedRow
 from draftd.engine.generation.choices import ALONE, Choice
-from draftd.engine.generation.parts import Deciding, Decision, Part, Pass, Ready
+from draftd.engine.generation.parts import Deciding, Decision, Part, Pass, Ready, attempt
+from draftd.engine.generation.reader import Reader
 from draftd.engine.generation.turns import Pause
 
 Sequence_ = TypeVar("Sequence_", bound=Hashable)
@@ -33,46 +34,59 @@ class Together(Generic[Sequence_]):
         self._policy = BatchPolicy()
         self._batches: dict[Hashable, RaggedBatch] = {}
 
-    def batch(self, model: Any, size: Hashable) -> RaggedBatch:
-        """Return the batch of a model for texts of about one size."""
-        key = id(model), size
-        if key not in self._batches:
-            self._batches[key] = RaggedBatch(model)
-        return self._batches[key]
+    def put(self, reader: Reader, model: Any, size: Hashable) -> None:
+        """Let a model read a sequence of about that size in a batch, with others of the same kinds."""
+        key = id(model), size, reader.kinds
+        batch = self._batches.get(key)
+        if isinstance(reader.cache, RaggedRow) and reader.cache.batch is batch:
+            return
+        reader.leave()
+        if batch is None:
+            batch = self._batches[key] = RaggedBatch(model, reader.cache.layers)
+        reader.join(batch)
 
     def forget_empty(self) -> None:
         """Give back the memory of batches that nobody is in."""
-        self._batches = {key: batch for key, batch in self._batches.items() if batch.rows}
+        self._batches = {key: batch for key, batch in self._batches.items() if not batch.is_empty}
 
     @property
     def nbytes(self) -> int:
         """Bytes of all batches."""
-        return sum(layer.nbytes for batch in self._batches.values() for layer in batch.layers)
+        return sum(batch.nbytes for batch in self._batches.values())
 
     def round(self, sequences: Sequence[Sequence_], step: Step) -> dict[Sequence_, Pause]:
         """Give each sequence a round; return the pauses of those that have not ended."""
         needs = {sequence: part for sequence in sequences if (part := step(sequence, None)) is not None}
         asked = {sequence: part for sequence, part in needs.items() if isinstance(part, Deciding)}
-        rows = [Row(part.policy, part.now) for part in asked.values()]
-        decisions = self._choose(rows, asked)
+        forced = len(needs) - len(asked)  # by grammars
+        decided = self._choose(asked)
+        for sequence in [one for one in asked if one not in decided]:
+            self._turn(needs, sequence, step)
         started = time.perf_counter()
-        self._answer(needs, dict(zip(asked, decisions, strict=True)), step)
+        self._answer(needs, decided, step)
         while parts := {s: part for s, part in needs.items() if not isinstance(part, Pause)}:
             self._answer(needs, self._done(parts), step)
-        pauses = {sequence: part for sequence, part in needs.items() if isinstance(part, Pause)}
-        if len(pauses) == len(rows) and all(pause is Pause.ROUND for pause in pauses.values()):
-            self._policy.took(
-                rows, [decision.choice for decision in decisions], time.perf_counter() - started
-            )
-        return pauses
+        seconds = time.perf_counter() - started
+        if decided and not forced and all(needs.get(sequence) is Pause.ROUND for sequence in decided):
+            rows = [Row(asked[sequence].policy, asked[sequence].now) for sequence in decided]
+            self._policy.took(rows, [decision.choice for decision in decided.values()], seconds)
+        return {sequence: part for sequence, part in needs.items() if isinstance(part, Pause)}
 
-    def _choose(self, rows: list[Row], asked: Mapping[Sequence_, Deciding]) -> list[Decision]:
-        """Decide for all; where the next token of one is being computed already, it is given out first."""
-        choices = self._policy.choose(rows) if rows else []
-        goes_on = all(choice.source == ALONE for choice in choices)
+    def _choose(self, asked: Mapping[Sequence_, Deciding]) -> dict[Sequence_, Decision]:
+        """Decide for those that share a pass; where a token is being computed already, all are given it first."""
+        choices = (
+            self._policy.choose([Row(part.policy, part.now) for part in asked.values()]) if asked else []
+        )
+        goes_on = all(choice == Choice(ALONE) for choice in choices)
         if any(part.ahead for part in asked.values()):
-            choices = [Choice(ALONE) if choice.length else choice for choice in choices]
-        return [Decision(choice, goes_on, shared=True) for choice in choices]
+            choices = [Choice(ALONE) if choice is None or choice.length else choice for choice in choices]
+        decisions = zip(asked, choices, strict=True)
+        return {one: Decision(choice, goes_on, shared=True) for one, choice in decisions if choice}
+
+    def _turn(self, needs: dict[Sequence_, Any], sequence: Sequence_, step: Step) -> None:
+        """Let a sequence have its round on its own."""
+        while not isinstance(part := needs.get(sequence, Pause.ROUND), Pause):
+            self._answer(needs, {sequence: attempt(part, crowded=True)}, step)
 
     def _answer(self, needs: dict[Sequence_, Any], answers: Mapping[Sequence_, Any], step: Step) -> None:
         for sequence, reply in answers.items():

@@ -123,14 +123,19 @@ def _ended(row: Mapping[str, Any]) -> str:
 def _stop(process: subprocess.Popen[bytes]) -> None:
     assert process.stdin is not None
     if process.poll() is not None:  # it ended by itself: the rest of its shell must not signal its number
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
+        _kill_group(process)
     process.stdin.close()
     try:
         process.wait(_MAX_STOP)
     except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
+        _kill_group(process)
         process.wait()
+
+
+def _kill_group(process: subprocess.Popen[bytes]) -> None:
+    """SIGKILL to what is left of it. macOS answers EPERM where all that is left are zombies."""
+    with suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signal.SIGKILL)
 
 
 @contextmanager

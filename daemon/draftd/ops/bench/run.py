@@ -73,8 +73,8 @@ def _body(variant: Variant, prompt: str, max_tokens: int, temperature: float, se
         "max_tokens": max_tokens,
         "temperature": temperature,
     }
-    # With the same seed the engine writes the same text, however it drafts. No lookup: it would know the answers of
-    # earlier runs by heart.
+    # With the same seed the engine writes the same text, however it drafts, up to ties of two tokens; a text that
+    # parts there is another one of the same kind. No lookup: it would know the answers of earlier runs by heart.
     body |= {"seed": seed, "drafters": [MODEL_DRAFTER] if variant.draft_length else []}
     return body | ({"num_draft_tokens": variant.draft_length} if variant.draft_length else {})
 

@@ -18,9 +18,10 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field
+from typing_extensions import TypedDict
 
 from draftd.profile_tables import RequestDefaults, Stop
-from draftd.protocol import COUNT_FIELD, MAX_DRAFT_TOKENS, MAX_TOP_LOGPROBS
+from draftd.protocol import COUNT_FIELD, GRAMMARS_FIELD, MAX_DRAFT_TOKENS, MAX_TOP_LOGPROBS
 from draftd.web.dialects.field_table import Count, Object, Table, honoured, idle, refused, translated
 
 # Arguments of apply_chat_template that are not the template's own: they change what it returns, which ends
@@ -44,10 +45,11 @@ def _for_the_template(value: dict[str, Any]) -> dict[str, Any]:
     return value
 
 
-def _role(value: str) -> str:
-    if value == "function":
-        raise ValueError("must be tool for what a function returned: function is the older name")
-    return value
+class TextGrammar(TypedDict):
+    """The form of a text."""
+
+    syntax: Literal["lark", "regex"]
+    definition: str
 
 
 _Tokens = Annotated[int, Field(ge=0, le=100_000)]
@@ -104,6 +106,12 @@ _CHAT = (
         "`auto`, `none`, `required`, a function, or `allowed_tools`; a call that is asked for is enforced",
         Literal["auto", "none", "required"] | Object,
     ),
+    honoured(
+        GRAMMARS_FIELD,
+        "grammars for functions that take one text, by their names: `syntax` (`lark` or `regex`) and `definition`; "
+        "enforced by draftd's engine",
+        dict[str, TextGrammar],
+    ),
     honoured("parallel_tool_calls", "false ends the answer after its first call", bool),
     honoured(
         "chat_template_kwargs",
@@ -149,7 +157,7 @@ STREAM_OPTIONS = Table(
 )
 MESSAGE = Table(
     (
-        translated("role", "`developer` is `system`", Annotated[str, AfterValidator(_role)]),
+        translated("role", "`developer` is `system`", str),
         translated("content", "text, or parts of it; the profile's system prompt joins in", Any),
         translated("refusal", "joins the content", str),
         honoured("name", "goes to the chat template", str),

@@ -1,0 +1,81 @@
+"""Time limits that do not run out while the machine sleeps.
+
+On a Mac uvloop's timers go on through a sleep of the machine, while `time.monotonic` stands still: on waking the
+loop's clock is hours ahead, and a limit of 15 minutes is over at once, though nobody has had even one of them. So
+whatever limits somebody's time is set by this module: when a timer fires, the monotonic clock has the last word. A
+pause between two looks may be an `asyncio.sleep`, since one look too early does no harm.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from types import TracebackType
+from typing import Any, Self
+
+EARLY = 0.001  # seconds that a timer may fire too early: a loop counts in whole milliseconds
+
+
+class Timer:
+    """Calls once, when so many seconds have passed by the monotonic clock. For the event loop's thread."""
+
+    __slots__ = ("_call", "_due", "_handle", "_loop")
+
+    def __init__(self, seconds: float, call: Callable[[], object]) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._due = time.monotonic() + seconds
+        self._call = call
+        self._handle = self._loop.call_later(seconds, self._fire)
+
+    def cancel(self) -> None:
+        """Do not call. Harmless for one that has."""
+        self._handle.cancel()
+
+    def _fire(self) -> None:
+        left = self._due - time.monotonic()
+        if left > EARLY:
+            self._handle = self._loop.call_later(left, self._fire)
+        else:
+            self._call()
+
+
+class Limit:
+    """In the place of `asyncio.timeout`: raises TimeoutError when the block has taken so many seconds."""
+
+    __slots__ = ("_seconds", "_timeout", "_timer")
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._timeout = asyncio.timeout(None)
+
+    async def __aenter__(self) -> Self:
+        await self._timeout.__aenter__()
+        self._timer = Timer(self._seconds, self._end)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._timer.cancel()
+        await self._timeout.__aexit__(kind, error, trace)
+
+    def _end(self) -> None:
+        self._timeout.reschedule(0.0)  # long past
+
+
+def limit(seconds: float) -> Limit:
+    """What a block may take: to be entered by `async with`."""
+    return Limit(seconds)
+
+
+async def wait(tasks: Iterable[asyncio.Future[Any]], seconds: float, *, first: bool = False) -> None:
+    """Return when all of these have ended, or with `first` one of them, or when so many seconds have passed.
+
+    None of them is cancelled.
+    """
+    until = asyncio.FIRST_COMPLETED if first else asyncio.ALL_COMPLETED
+    with suppress(TimeoutError):
+        async with limit(seconds):
+            await asyncio.wait(list(tasks), return_when=until)

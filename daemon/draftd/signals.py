@@ -1,0 +1,39 @@
+"""What the daemon does on a signal."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from draftd.app import Daemon
+
+
+def handle_signals(daemon: Daemon) -> None:
+    """SIGTERM and SIGINT stop the daemon, SIGHUP reloads it. For the main thread.
+
+    SIGHUP is also what the system sends when the terminal is closed, which is to end what runs in it, unless it was
+    started by `nohup`: that ignores the signal.
+    """
+    loop = asyncio.get_running_loop()
+    in_terminal = signal.getsignal(signal.SIGHUP) != signal.SIG_IGN and _has_terminal()
+
+    def hung_up() -> None:
+        if in_terminal and not _has_terminal():
+            daemon.stop()
+        else:
+            daemon.try_reload()
+
+    loop.add_signal_handler(signal.SIGTERM, daemon.stop)
+    loop.add_signal_handler(signal.SIGINT, daemon.stop)
+    loop.add_signal_handler(signal.SIGHUP, hung_up)
+
+
+def _has_terminal() -> bool:
+    try:
+        os.close(os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY))
+    except OSError:
+        return False
+    return True

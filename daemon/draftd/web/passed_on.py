@@ -1,0 +1,105 @@
+"""Requests that another server gets as they are: those of no dialect, and those of a dialect that it speaks itself.
+
+Pure. Only the name of the model is changed, from the profile's to the one that the server knows, wherever it
+stands: in a JSON object, in a form, or in the query. Nothing else is read, so bodies may be of any kind.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import parse_qsl, urlencode
+
+import msgspec
+
+from draftd.errors import RequestError
+from draftd.profiles import Profile
+
+JSON = "application/json"
+MAX_PARTS = 1000  # of a form
+# Where a server has a dialect that it speaks itself.
+NATIVE: Mapping[str, str] = {
+    "messages": "/v1/messages",
+    "count_tokens": "/v1/messages/count_tokens",
+    "responses": "/v1/responses",
+}
+_FORM = "multipart/form-data"
+_BOUNDARY = re.compile(r'boundary=(?:"([^"]{1,200})"|([^\s;"]{1,200}))', re.IGNORECASE)
+_NAMED_MODEL = re.compile(
+    rb'^content-disposition:[^\r\n]*[;\s]name=(?:"model"|model(?=[;\s]|\Z))', re.IGNORECASE | re.MULTILINE
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """A request as it came; `path` is without the query."""
+
+    path: str
+    query: str
+    content_type: str
+    body: bytes
+
+    @property
+    def _kind(self) -> str:
+        return self.content_type.partition(";")[0].strip().lower()
+
+    def model(self) -> Any:
+        """What stands for the model's name; None if nothing does. Raises RequestError (400)."""
+        if self._kind == JSON:
+            return msgspec.json.decode(self._fields().get("model", msgspec.Raw(b"null")))
+        if place := self._place_in_form():
+            return self.body[place].decode("utf-8", "replace").strip()
+        return dict(parse_qsl(self.query)).get("model")
+
+    def passed_to(self, profile: Profile) -> Passed:
+        """The request for the worker of a profile. Raises RequestError (400)."""
+        body = self.body
+        if self._kind == JSON:
+            named = msgspec.Raw(msgspec.json.encode(profile.upstream_model))
+            body = msgspec.json.encode(self._fields() | {"model": named})
+        elif place := self._place_in_form():
+            body = body[: place.start] + profile.upstream_model.encode() + body[place.stop :]
+        pairs = dict(parse_qsl(self.query, keep_blank_values=True))
+        if "model" in pairs:
+            pairs["model"] = profile.upstream_model
+        query = urlencode(pairs) if "model" in pairs else self.query
+        path = f"{self.path}?{query}" if query else self.path
+        return Passed(profile.name, path, body, self.content_type)
+
+    def _fields(self) -> dict[str, msgspec.Raw]:
+        """A JSON object whose values have been looked at, and not made."""
+        try:
+            return msgspec.json.decode(self.body, type=dict[str, msgspec.Raw])
+        except (msgspec.DecodeError, RecursionError) as error:
+            raise RequestError(400, "the body must be a JSON object") from error
+
+    def _place_in_form(self) -> slice | None:
+        """Where the model's name stands in a form; None if it does not, or if the body is no form."""
+        if self._kind != _FORM:
+            return None
+        found = _BOUNDARY.search(self.content_type)
+        if found is None:
+            raise RequestError(400, "the Content-Type of a form must have a boundary")
+        mark = b"--" + (found[1] or found[2]).encode("latin-1", "replace")
+        begin = self.body.find(mark)
+        for _ in range(MAX_PARTS):
+            end = self.body.find(b"\r\n" + mark, begin + len(mark))
+            if begin < 0 or end < 0:
+                return None
+            head = self.body.find(b"\r\n\r\n", begin, end)
+            if head >= 0 and _NAMED_MODEL.search(self.body, begin, head):
+                return slice(head + 4, end)
+            begin = end + 2
+        raise RequestError(400, f"the form has more than {MAX_PARTS} parts")
+
+
+@dataclass(frozen=True, slots=True)
+class Passed:
+    """What the worker of a profile is sent at `path`, its query included."""
+
+    profile: str
+    path: str
+    payload: bytes
+    content_type: str

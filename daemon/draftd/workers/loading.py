@@ -1,0 +1,188 @@
+"""Watches a child that loads: is it ready, and if not, does the load get on?
+
+A child is asked over its own port, after making sure that the port is its own: a stranger on it would answer just
+as well, and would then be sent prompts. Its answers are read with a bound and by a type, as it may be anybody's
+server.
+
+Signs that a load gets on: the child works or its memory changes, it speaks without being asked, or it talks to
+another machine, as it does when it fetches its model. Once it answers the readiness check its output is no sign any
+more: most servers log every request.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import aiohttp
+import msgspec
+import psutil
+import structlog
+
+from draftd.workers import memory
+from draftd.workers.command import HOST, one_token_request
+from draftd.workers.process import members
+from draftd.workers.states import BecameReady, Event, LoadStuck, Unfit
+from draftd.workers.watched import Watched
+
+log = structlog.get_logger("worker")
+
+# Seconds between looks at the sockets of a child that loads. Our engine is looked at often at first, at 0.05 ms a
+# look, so that the wait for the next one adds about 1 % to a start; a family only every POLL: see members.
+FIRST_POLL = 0.01
+GROWTH = 1.02
+POLL = 0.1
+MAX_POLL = 2.0
+MAX_ANSWER = 1024 * 1024  # bytes of an answer to the readiness check that are read
+MAX_SHOWN = 200  # bytes of it that people see
+LOOK = 1.0  # seconds between two looks at whether a load gets on
+MIN_GROWTH = 2**20  # bytes of memory
+MIN_WORK = 0.05  # of one processor; a server that only answers our checks needs a tenth of that
+GIVE_WAY = 0.25  # the share of the time allowed without progress after which other workers may load
+
+
+async def loads(child: Watched, session: aiohttp.ClientSession, post: Callable[[Event], None]) -> bool:
+    """Return when the child is ready (True), or when its load has made no progress for too long."""
+    async with asyncio.TaskGroup() as tasks:
+        ready = tasks.create_task(until_ready(child, session))
+        stuck = tasks.create_task(_until_stuck(child, post))
+        await asyncio.wait({ready, stuck}, return_when=asyncio.FIRST_COMPLETED)
+        is_ready = ready.done()
+        ready.cancel()
+        stuck.cancel()
+    post(BecameReady() if is_ready else Unfit("no_progress"))
+    return is_ready
+
+
+async def _until_stuck(child: Watched, post: Callable[[Event], None]) -> None:
+    last, since = None, time.monotonic()
+    gave_way = False
+    while True:
+        allowed = child.profile().health.load_stall_timeout
+        now, signs = time.monotonic(), _signs(child)
+        if signs is None or last is None or signs.show_progress(last, now - since):
+            last, since = signs, now
+        silent = now - since
+        if silent >= allowed * GIVE_WAY and not gave_way:
+            gave_way = True
+            log.warning("a load makes no progress", worker=child.profile().name, answer=child.answer)
+            post(LoadStuck())
+        if silent >= allowed:
+            return
+        await asyncio.sleep(min(LOOK, allowed * GIVE_WAY / 2))
+
+
+@dataclass(frozen=True, slots=True)
+class Signs:
+    """What can be seen of a load: bytes of memory, seconds of work, bytes of output, and the rest."""
+
+    memory: int
+    work: float
+    output: int
+    status: int | None  # of the latest answer to the readiness check
+    talks: bool  # to another machine
+
+    def show_progress(self, last: Signs, seconds: float) -> bool:
+        """Whether something has happened since `last`, that many seconds ago."""
+        return (
+            self.talks
+            or abs(self.memory - last.memory) >= MIN_GROWTH
+            or not 0 <= self.work - last.work < MIN_WORK * seconds  # less: one of its processes has ended
+            or self.status != last.status
+            or (self.output > last.output and self.status is None)
+        )
+
+
+def _signs(child: Watched) -> Signs | None:
+    """None if they cannot be seen: it has ended, or no descriptor is left to look with."""
+    try:
+        family = members(child.pid, family=child.family)
+        times = [member.cpu_times() for member in family]
+        used = sum(memory.used_by(member) for member in family)
+        talks = any(_talks(member) for member in family)
+    except (psutil.Error, OSError):
+        return None
+    work = sum(one.user + one.system for one in times)
+    return Signs(used, work, child.output, child.status, talks)
+
+
+def _talks(process: psutil.Process) -> bool:
+    return any(
+        found.status == psutil.CONN_ESTABLISHED and not _is_loopback(found.raddr.ip)
+        for found in process.net_connections(kind="tcp")
+    )
+
+
+def _is_loopback(address: str) -> bool:
+    known = ipaddress.ip_address(address.partition("%")[0])
+    mapped = known.ipv4_mapped if isinstance(known, ipaddress.IPv6Address) else None
+    return (mapped or known).is_loopback
+
+
+async def until_ready(child: Watched, session: aiohttp.ClientSession) -> None:
+    """Return once the child owns its port and one token came back. Waits for ever: others have the limits."""
+    request = one_token_request(child.profile())
+    wait = POLL if child.family else FIRST_POLL
+    while True:
+        growth, longest = GROWTH, POLL
+        if owns_port(child.pid, child.port, family=child.family):
+            if await _generates(child, session, request):
+                return
+            growth, longest = 2.0, MAX_POLL  # it answers, but not yet well: ask less and less often
+        await asyncio.sleep(wait)
+        wait = min(wait * growth, longest)
+
+
+def owns_port(pid: int, port: int, *, family: bool) -> bool:
+    """Whether the process `pid`, or with `family` a descendant, listens on `port`."""
+    try:
+        return any(_listens(member, port) for member in members(pid, family=family))
+    except (psutil.Error, OSError):
+        return False
+
+
+def _listens(process: psutil.Process, port: int) -> bool:
+    try:
+        found = process.net_connections(kind="tcp")
+    except (psutil.Error, OSError):
+        return False
+    return any(c.status == psutil.CONN_LISTEN and c.laddr and c.laddr.port == port for c in found)
+
+
+class _Answer(msgspec.Struct):
+    """As much of an answer as the readiness check wants: a choice or more."""
+
+    choices: list[msgspec.Raw] = []
+
+
+async def _generates(child: Watched, session: aiohttp.ClientSession, request: dict[str, Any]) -> bool:
+    url = f"http://{HOST}:{child.port}/v1/chat/completions"
+    if child.status is None:
+        child.answer = "it listens, and has not answered the readiness check"
+    try:
+        async with session.post(url, json=request, headers=child.headers, allow_redirects=False) as response:
+            body = await _beginning(response)
+            child.status = response.status
+            child.answer = (
+                f"its answer to the readiness check was HTTP {response.status}: {body[:MAX_SHOWN]!r}"
+            )
+            return response.status == 200 and bool(msgspec.json.decode(body, type=_Answer).choices)
+    except (aiohttp.ClientError, OSError) as error:
+        child.answer = f"its readiness check failed: {type(error).__name__}"
+    except (msgspec.MsgspecError, RecursionError, ValueError):
+        pass  # an answer, but not one that we know
+    return False
+
+
+async def _beginning(response: aiohttp.ClientResponse) -> bytes:
+    """The body, or its first MAX_ANSWER bytes and a little more."""
+    body = bytearray()
+    async for chunk in response.content.iter_any():
+        body += chunk
+        if len(body) > MAX_ANSWER:
+            break
+    return bytes(body)

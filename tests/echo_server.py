@@ -1,0 +1,83 @@
+"""A worker that tells what it was sent, or does what the query orders: `made`, `stream`, `refuse`, `old`, or `die`.
+
+Takes --port.
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import json
+import os
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import parse_qs, urlsplit
+
+READY = b'{"choices": [{"message": {"role": "assistant", "content": "hi"}, "finish_reason": "stop"}]}'
+
+
+class Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    go_on = threading.Event()
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+    def do_GET(self) -> None:
+        self._answer(200, b"{}")
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        if self.path == "/v1/chat/completions":
+            self._answer(200, READY)
+            return
+        order = parse_qs(urlsplit(self.path).query).get("order", [""])[0]
+        if order == "refuse":
+            self._answer(422, b'{"error": {"message": "too odd", "type": "odd_error", "code": "odd"}}')
+        elif order == "go-on":
+            Handler.go_on.set()
+            self._answer(200, b"{}")
+        elif order in ("stream", "die"):
+            self._stream(dies=order == "die")
+        elif order == "old":
+            self._old()
+        else:
+            told = {
+                "path": self.path,
+                "kind": self.headers["Content-Type"],
+                "body": base64.b64encode(body).decode(),
+            }
+            self._answer(201 if order == "made" else 200, json.dumps(told).encode())
+
+    def _answer(self, status: int, body: bytes) -> None:
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def _stream(self, *, dies: bool) -> None:
+        """Two pieces; the second when another request says so."""
+        self.send_response(200)
+        self.send_header("Content-Type", "audio/mpeg")
+        self.send_header("Transfer-Encoding", "chunked")
+        self.end_headers()
+        self.wfile.write(b"3\r\n\x00\xff\x01\r\n")
+        self.wfile.flush()
+        assert Handler.go_on.wait(30)
+        Handler.go_on.clear()
+        if dies:
+            os._exit(9)
+        self.wfile.write(b"2\r\n\x02\x03\r\n0\r\n\r\n")
+
+    def _old(self) -> None:
+        """Its end is that of the connection."""
+        self.wfile.write(b"HTTP/1.0 200 OK\r\n\r\nold")
+        self.close_connection = True
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--port", type=int, required=True)
+    ThreadingHTTPServer.daemon_threads = True
+    ThreadingHTTPServer(("127.0.0.1", parser.parse_args().port), Handler).serve_forever()

@@ -1,0 +1,178 @@
+"""Time limits over a sleep of the machine: a loop whose clock goes on, and a monotonic clock that stands still."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+from collections.abc import Coroutine
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import draftd
+from draftd import clock
+from draftd.profile_tables import HealthPolicy
+from draftd.profiles import Profile
+from draftd.workers import health
+from draftd.workers.states import BecameReady, Ready, Restart, Starting, Stop, Stopped, Stopping
+from draftd.workers.usage import Usage
+from tests.workers.pretended import World, settle
+from tests.workers.test_worker import ready, running
+
+NIGHT = 8 * 3600.0
+SHORT = 0.05
+SOURCE = Path(draftd.__file__).parent
+OURS_ALONE = re.compile(r"asyncio\.timeout|\.timeout_at|wait_for\(|loop\.time\(|asyncio\.wait\([^)]*timeout=")
+
+
+class SleepyLoop(asyncio.SelectorEventLoop):
+    """Its clock goes on while the machine sleeps, as that of uvloop does on a Mac."""
+
+    slept = 0.0
+
+    def time(self) -> float:
+        return super().time() + self.slept
+
+
+def over_a_night(test: Coroutine[Any, Any, None]) -> None:
+    with asyncio.Runner(loop_factory=SleepyLoop) as runner:
+        runner.run(test)
+
+
+async def sleep_a_night() -> None:
+    """The machine sleeps, and on waking all that is due by the loop's clock has its turn."""
+    loop = asyncio.get_running_loop()
+    assert isinstance(loop, SleepyLoop)
+    loop.slept += NIGHT
+    await settle()
+
+
+@pytest.mark.fault(104)
+def test_a_limit_outlasts_the_night_and_still_ends() -> None:
+    async def test() -> None:
+        over = asyncio.Event()
+
+        async def block() -> None:
+            async with clock.limit(SHORT):
+                await sleep_a_night()
+                assert not over.is_set()
+                await asyncio.Event().wait()
+
+        began = time.monotonic()
+        timer = clock.Timer(SHORT, over.set)
+        with pytest.raises(TimeoutError):
+            await block()
+        assert SHORT - clock.EARLY <= time.monotonic() - began < 5
+        await over.wait()
+        timer.cancel()
+
+    over_a_night(test())
+
+
+def test_what_ends_in_time_has_no_limit_any_more() -> None:
+    async def test() -> None:
+        async with clock.limit(SHORT):
+            pass
+        called: list[int] = []
+        clock.Timer(0.0, lambda: called.append(1)).cancel()
+        await asyncio.sleep(2 * SHORT)
+        assert called == []
+        with pytest.raises(KeyError):
+            async with clock.limit(SHORT):
+                raise KeyError
+
+    over_a_night(test())
+
+
+async def test_tasks_are_waited_for_until_the_first_or_all_have_ended_or_the_time_is_over() -> None:
+    soon, never = asyncio.create_task(asyncio.sleep(0)), asyncio.create_task(asyncio.Event().wait())
+    await clock.wait({soon, never}, 60, first=True)
+    assert (soon.done(), never.done()) == (True, False)
+    await clock.wait({soon, never}, SHORT)
+    assert not never.cancelled()
+    never.cancel()
+    await clock.wait({soon, never}, 60)
+    assert never.done()
+
+
+@pytest.mark.fault(104)
+def test_a_load_is_not_ended_when_the_machine_wakes() -> None:
+    async def test() -> None:
+        world = World()
+        profile = Profile(name="a", model="m", health=HealthPolicy(start_timeout=900.0))
+        async with running(world, profile) as (one,):
+            assert isinstance(one.state, Starting)
+            await sleep_a_night()
+            assert isinstance(one.state, Starting)
+            assert world.children[0].heard == []
+            world.tell(BecameReady())
+            await settle()
+            assert isinstance(one.state, Ready)
+
+    over_a_night(test())
+
+
+@pytest.mark.fault(104)
+def test_a_stopping_worker_is_not_killed_when_the_machine_wakes() -> None:
+    async def test() -> None:
+        world = World(stubborn=True, stop_grace=30.0)
+        async with ready(world) as one:
+            one.post(Stop())
+            await settle()
+            await sleep_a_night()
+            assert isinstance(one.state, Stopping)
+            assert world.children[0].heard == ["term"]
+            world.children[0].end(0)
+            await settle()
+            assert isinstance(one.state, Stopped)
+
+    over_a_night(test())
+
+
+@pytest.mark.fault(104)
+def test_a_draining_worker_still_has_its_time_when_the_machine_wakes() -> None:
+    async def test() -> None:
+        world = World()
+        async with ready(world) as one, one.lease("a"):
+            one.post(Restart("config", 30.0))
+            await settle()
+            await sleep_a_night()
+            assert one.serves(0)
+            assert world.children[0].heard == []
+
+    over_a_night(test())
+
+
+@pytest.mark.fault(104)
+def test_health_is_not_judged_by_the_night() -> None:
+    async def test() -> None:
+        answer = asyncio.get_running_loop().create_future()
+
+        async def asking() -> str:
+            return str(await answer)
+
+        asked = asyncio.create_task(health._within(60.0, asking()))
+        await settle()
+        for _ in range(2 * health.SLICES):
+            await sleep_a_night()
+        answer.set_result("well")
+        assert await asked == "well"
+
+        usage = Usage()
+        with usage.serves():
+            await sleep_a_night()
+            assert usage.silent_seconds() < 60
+        assert usage.idle_seconds() < 60
+
+    over_a_night(test())
+
+
+def test_nothing_but_the_clock_sets_limits_by_the_loops_own_time() -> None:
+    for path in SOURCE.rglob("*.py"):
+        if path.name == "clock.py" or "train" in path.parts:
+            continue
+        with suppress(UnicodeDecodeError):
+            assert not OURS_ALONE.search(path.read_text("utf-8")), path

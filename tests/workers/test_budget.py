@@ -1,0 +1,286 @@
+"""Who may be in memory: each rule by an example, and all of them by random histories of a simulated machine."""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from enum import Enum, auto
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from draftd.workers.budget import Decision, Holder, Waiter, decide
+
+NOW, PATIENCE = 1000.0, 30.0
+A = Holder("a", 4, since=900.0, last_used=950.0)
+B = Holder("b", 4, since=900.0, last_used=940.0)
+C = Waiter("c", 4, since=990.0)
+
+
+def decided(*parties: Holder | Waiter, budget: int = 10, now: float = NOW) -> Decision:
+    holders = [one for one in parties if isinstance(one, Holder)]
+    return decide(budget, holders, [one for one in parties if isinstance(one, Waiter)], now, PATIENCE)
+
+
+def test_what_fits_loads() -> None:
+    assert decided(C) == Decision(load=("c",))
+    assert decided(A, replace(C, size=6)) == Decision(load=("c",))
+    assert decided(A, replace(C, size=3), replace(C, name="d", size=3, since=991.0)) == Decision(
+        load=("c", "d")
+    )
+
+
+def test_the_least_recently_used_idle_one_makes_room_and_the_other_waits_until_it_is_gone() -> None:
+    assert decided(A, B, C) == Decision(sleep=("b",))
+    assert decided(A, replace(B, leaving=True), C) == Decision()
+    assert decided(A, C) == Decision(load=("c",))
+
+
+def test_no_more_sleep_than_it_takes() -> None:
+    small = Holder("small", 1, since=900.0, last_used=1.0)
+    assert decided(A, B, small, C) == Decision(sleep=("b",))
+    assert decided(A, B, small, replace(C, size=2)) == Decision(sleep=("small",))
+    assert decided(A, B, small, replace(C, size=10)) == Decision(sleep=("small", "b", "a"))
+
+
+def test_a_pinned_one_stays() -> None:
+    assert decided(A, replace(B, pinned=True), C) == Decision(sleep=("a",))
+    assert decided(A, replace(B, pinned=True), replace(C, size=7)) == Decision(refuse=("c",))
+
+
+def test_a_busy_one_serves_its_queue_for_a_while() -> None:
+    busy = (replace(A, busy=True), replace(B, busy=True, last_used=999.0))
+    assert decided(*busy, C) == Decision(again=1020.0)
+    assert decided(*busy, C, now=1020.0) == Decision(drain=("a",))
+    fresh = replace(A, busy=True, since=995.0)
+    assert decided(fresh, busy[1], C, now=1020.0) == Decision(again=1025.0)
+    idle = Holder("idle", 2, since=900.0, last_used=1.0)
+    larger = replace(C, size=6)
+    assert decided(busy[0], idle, larger, budget=8) == Decision(again=1020.0), "its sleep would not help yet"
+    assert decided(busy[0], idle, larger, budget=8, now=1020.0) == Decision(drain=("a",))
+
+
+def test_a_later_one_takes_only_what_an_earlier_one_will_not_need() -> None:
+    busy = replace(A, size=8, busy=True)
+    first = replace(C, size=6)
+    assert decided(busy, first, Waiter("d", 2, 995.0)) == Decision(load=("d",), again=1020.0)
+    assert decided(busy, replace(first, size=9), Waiter("d", 2, 995.0)) == Decision(again=1020.0)
+
+
+def test_nobody_leaves_for_one_who_has_to_wait_all_the_same() -> None:
+    idle = Holder("idle", 2, since=900.0, last_used=1.0)
+    first, later = replace(C, size=6), Waiter("d", 9, 995.0)
+    assert decided(replace(A, size=8, busy=True), idle, first, later) == Decision(again=1020.0)
+
+
+def test_who_is_not_wanted_makes_nobody_leave() -> None:
+    unwanted = replace(C, wanted=False)
+    assert decided(A, B, unwanted) == Decision(decline=("c",))
+    assert decided(A, unwanted) == Decision(load=("c",))
+    assert decided(A, replace(B, leaving=True), unwanted) == Decision(decline=("c",))
+
+
+def test_what_can_never_fit_is_refused_and_keeps_nobody_waiting() -> None:
+    assert decided(A, replace(C, size=11), Waiter("d", 6, 995.0)) == Decision(load=("d",), refuse=("c",))
+
+
+def test_idle_ones_that_have_grown_too_much_sleep_but_never_the_only_one() -> None:
+    assert decided(replace(A, size=7), B) == Decision(sleep=("b",))
+    assert decided(replace(A, size=17)) == Decision()
+    assert decided(replace(A, size=7, busy=True), replace(B, busy=True)) == Decision()
+
+
+# --- any history ----------------------------------------------------------------------------------------------
+
+BUDGET = 10
+LOAD, LEAVE, MAX_REQUEST = 5.0, 1.0, 20.0  # seconds
+
+
+class Is(Enum):
+    """Where a simulated worker is."""
+
+    OUT = auto()
+    WAITING = auto()
+    LOADING = auto()
+    READY = auto()
+    DRAINING = auto()
+    LEAVING = auto()
+
+
+@dataclass(eq=False)
+class Model:
+    """A worker, and its requests by how long each takes."""
+
+    name: str
+    size: int
+    pinned: bool
+    state: Is = Is.OUT
+    since: float = 0.0
+    last_used: float = 0.0
+    open: int = 0
+    queue: list[tuple[float, float]] = field(default_factory=list)  # (came, takes)
+
+
+class Machine:
+    """Lives through requests, and keeps the books: whether the budget held, and how long each request waited."""
+
+    def __init__(self, models: list[Model]) -> None:
+        self.models = {model.name: model for model in models}
+        self.now = 0.0
+        self.waits: list[float] = []
+        self.refused: set[str] = set()
+        self.loads = 0
+        self._count = itertools.count()
+        self._due: list[tuple[float, int, Callable[[], None]]] = []
+
+    def at(self, when: float, happen: Callable[[], None]) -> None:
+        heapq.heappush(self._due, (when, next(self._count), happen))
+
+    def run(self) -> None:
+        while self._due:
+            self.now, _, happen = heapq.heappop(self._due)
+            happen()
+            self._decide()
+
+    def ask(self, name: str, takes: float) -> None:
+        model = self.models[name]
+        model.queue.append((self.now, takes))
+        if model.state is Is.OUT:
+            model.state, model.since = Is.WAITING, self.now
+        self._serve(model)
+
+    def _serve(self, model: Model) -> None:
+        while model.state is Is.READY and model.queue:
+            came, takes = model.queue.pop(0)
+            self.waits.append(self.now - came)
+            model.open += 1
+            self.at(self.now + takes, lambda: self._served(model))
+
+    def _served(self, model: Model) -> None:
+        model.open -= 1
+        model.last_used = self.now
+        if model.state is Is.DRAINING and not model.open:
+            self._leave(model)
+
+    def _leave(self, model: Model) -> None:
+        model.state = Is.LEAVING
+        self.at(self.now + LEAVE, lambda: self._gone(model))
+
+    def _gone(self, model: Model) -> None:
+        model.state = Is.WAITING if model.queue else Is.OUT
+        model.since = self.now
+
+    def _ready(self, model: Model) -> None:
+        model.state, model.since, model.last_used = Is.READY, self.now, self.now
+        self._serve(model)
+
+    def _parties(self) -> tuple[list[Holder], list[Waiter]]:
+        holders, waiters = [], []
+        for model in self.models.values():
+            if model.state is Is.WAITING:
+                waiters.append(Waiter(model.name, model.size, model.since))
+            elif model.state is not Is.OUT:
+                loading = model.state is Is.LOADING
+                leaving = model.state in {Is.DRAINING, Is.LEAVING}
+                since = self.now if loading else model.since
+                busy = loading or model.open > 0
+                holders.append(
+                    Holder(model.name, model.size, since, model.last_used, busy, model.pinned, leaving)
+                )
+        return holders, waiters
+
+    def _decide(self) -> None:
+        holders, waiters = self._parties()
+        decision = decide(BUDGET, holders, waiters, self.now, PATIENCE)
+        check(decision, holders, waiters)
+        for name in decision.load:
+            model = self.models[name]
+            model.state = Is.LOADING
+            self.loads += 1
+            self.at(self.now + LOAD, lambda model=model: self._ready(model))  # type: ignore[misc]
+        for name in decision.sleep:
+            self._leave(self.models[name])
+        for name in decision.drain:
+            self.models[name].state = Is.DRAINING
+        for name in decision.refuse:
+            model = self.models[name]
+            self.refused.add(name)
+            model.state, model.queue = Is.OUT, []
+        if decision.again is not None:
+            assert decision.again > self.now
+            self.at(decision.again, lambda: None)
+        held = sum(one.size for one in self.models.values() if one.state not in {Is.OUT, Is.WAITING})
+        assert held <= BUDGET
+
+
+def check(decision: Decision, holders: list[Holder], waiters: list[Waiter]) -> None:
+    """Nobody leaves for nothing, none who is pinned or busy at once, and a waiter has one answer at most."""
+    by_name = {one.name: one for one in holders}
+    leaving = {*decision.sleep, *decision.drain}
+    assert not any(by_name[name].pinned or by_name[name].leaving for name in leaving)
+    assert not any(by_name[name].busy for name in decision.sleep)
+    answers = [*decision.load, *decision.decline, *decision.refuse]
+    assert len(answers) == len(set(answers))
+    wanted = [one for one in waiters if one.name not in decision.refuse]
+    staying = sum(one.size for one in holders if not one.leaving)
+    if leaving:
+        assert wanted
+    if len(wanted) == 1:
+        room = BUDGET - wanted[0].size - staying + sum(by_name[name].size for name in leaving)
+        assert not leaving or room >= 0
+        assert all(room - by_name[name].size < 0 for name in leaving), "one of them left for nothing"
+
+
+sizes = st.lists(st.integers(1, 11), min_size=2, max_size=5)
+asked = st.lists(
+    st.tuples(st.floats(0, 20), st.integers(0, 4), st.floats(0.1, MAX_REQUEST)), min_size=1, max_size=60
+)
+
+
+@pytest.mark.fault(106)
+@given(sizes, st.integers(-1, 4), asked)
+def test_in_any_history_the_budget_holds_and_nobody_waits_for_ever(
+    sizes: list[int], pinned: int, asked: list[tuple[float, int, float]]
+) -> None:
+    machine = Machine([Model(str(n), size, n == pinned) for n, size in enumerate(sizes)])
+    when = 0.0
+    for pause, number, takes in asked:
+        when += pause
+        name = str(number % len(sizes))
+        machine.at(when, lambda name=name, takes=takes: machine.ask(name, takes))  # type: ignore[misc]
+    machine.run()
+    assert all(not model.queue for model in machine.models.values())
+    assert all(machine.models[name].size > BUDGET - largest_pin(machine) for name in machine.refused)
+    # In front of a worker each other one may load, have its time, finish what it has, and leave, twice at most.
+    turn = LOAD + PATIENCE + MAX_REQUEST + LEAVE
+    assert max(machine.waits, default=0.0) <= 2 * len(sizes) * turn + turn
+
+
+def largest_pin(machine: Machine) -> int:
+    return sum(model.size for model in machine.models.values() if model.pinned)
+
+
+def test_two_models_that_are_asked_for_all_the_time_change_places_seldom() -> None:
+    machine = Machine([Model("a", 6, pinned=False), Model("b", 6, pinned=False)])
+    for second in range(600):
+        for name in "ab":
+            machine.at(float(second), lambda name=name: machine.ask(name, 2.0))  # type: ignore[misc]
+    machine.run()
+    assert machine.loads <= 600 / PATIENCE + 2
+    assert len(machine.waits) == 1200
+    assert max(machine.waits) < 3 * (PATIENCE + LOAD + LEAVE)
+
+
+def test_a_large_model_has_its_turn_however_often_small_ones_are_asked_for() -> None:
+    machine = Machine(
+        [Model("a", 5, pinned=False), Model("b", 5, pinned=False), Model("large", 10, pinned=False)]
+    )
+    for second in range(300):
+        machine.at(float(second), lambda: machine.ask("a", 2.0))
+        machine.at(second + 0.5, lambda: machine.ask("b", 9.0))
+    machine.at(20.0, lambda: machine.ask("large", 1.0))
+    machine.run()
+    assert max(machine.waits) < 2 * (PATIENCE + LOAD + LEAVE + 9.0)
