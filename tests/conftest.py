@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+from collections import Counter
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -23,7 +24,7 @@ from tests.fault_table import (  # noqa: F401 - pytest finds hooks and fixtures 
 )
 
 settings.register_profile("draftd", deadline=None)  # machines that run tests are busy
-settings.register_profile("quick", settings.get_profile("draftd"), max_examples=25)
+settings.register_profile("quick", settings.get_profile("draftd"), max_examples=15)
 settings.load_profile("draftd")
 
 REAL = {"browser", "demo", "engines", "pair"}  # fixtures that run or load what `real` stands for
@@ -32,14 +33,23 @@ COSTLY = re.compile(r"^(?:from|import) (?:mlx|playwright|draftd\.engine\.request
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
     """Where no real test is wanted, a module of nothing else is not even imported: mlx_lm takes a second."""
-    return True if config.option.markexpr == "not real" and _is_real(collection_path) else None
+    return True if config.option.markexpr.startswith("not real") and _is_real(collection_path) else None
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """A test is `real`, whether it says so or not, if it uses such a fixture or is in a module of such tests."""
+    """A test is `real`, whether it says so or not, if it uses such a fixture or is in a module of such tests.
+
+    Of a test that is marked `one_in(n)` every n-th set of parameters is as it was, and the others are `thorough`.
+    """
+    seen: Counter[str] = Counter()
     for item in items:
         if REAL.intersection(getattr(item, "fixturenames", ())) or _is_real(item.path):
             item.add_marker("real")
+        if share := item.get_closest_marker("one_in"):
+            name = item.nodeid.partition("[")[0]
+            if seen[name] % share.args[0]:
+                item.add_marker("thorough")
+            seen[name] += 1
 
 
 @cache

@@ -89,11 +89,13 @@ FAULTS = {
     75: ("pages of an allowed origin", "the preflight needs no key; the page sends it, and reads the answer"),
     76: ("a Host that only begins as ours", "403; several of one header that lets in: 400"),
     77: ("HTTP/2.0 lines, 9 KB of cookies, garbage", "505, 431 with the reason; who came before is answered"),
+    90: ("a client gone, unread requests behind it", "noticed within a second; its place is free"),
     110: ("a Mac checked beside the user's own agent", "another label, folder and ports; nothing is left"),
     111: ("no session at the Mac's screen", "the agent runs in the user's own domain, and says so"),
     112: ("an agent beside another daemon", "waits quietly until that has ended; launchd does not spin"),
     113: ("the agent's folders are not this shell's", "doctor, bench and prometheus find it too"),
     114: ("an Intel Python on a Mac", "refused in one sentence before an installer looks for wheels"),
+    115: ("a doctor who reckons with another memory", "the GPU's own word, and what would start at first"),
     78: ("shutdown while clients wait", "503 `stopping` with Retry-After; a cut stream says so too"),
     120: (
         "an address typed with /v1 twice, without it, with // or / behind",
@@ -119,6 +121,7 @@ FAULTS = {
         "in turn and within the budget; nobody waits for ever",
     ),
     121: ("a request of no dialect of ours", "goes as it is to a command that has it; 404 without one"),
+    122: ("a tool with a grammar of its own", "its text fits it, however the model writes calls; else 400"),
 }
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-import sys
+import shutil
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine
@@ -101,7 +101,7 @@ async def run(settings: Settings, load: Load, beside: Beside, *, watched: tuple[
         ]
         if settings.warm_spare:
             until_stopped.append(tasks.create_task(daemon.starter.run()))
-        if settings.keep_awake and sys.platform == "darwin":
+        if settings.keep_awake and shutil.which("caffeinate"):  # a Mac has it
             until_stopped.append(tasks.create_task(keep_awake(daemon.is_busy)))
         await daemon.until_stopped()
         for task in until_stopped:

@@ -71,6 +71,7 @@ DRAFTERS_HEADER = (
 MODEL_DRAFTER, LOOKUP_DRAFTER, GRAMMAR_DRAFTER = "model", "lookup", "grammar"
 # A bias travels under a name that mlx_lm does not know: it would use one unchecked, and write outside its memory.
 LOGIT_BIAS_FIELD = "draftd_logit_bias"
+GRAMMARS_FIELD = "tool_grammars"  # by the name of a function: the syntax and definition of its one text
 COUNT_FIELD = "count_only"  # true: nothing is generated; the usage has the tokens of the prompt
 MAX_DRAFT_TOKENS = 64  # tokens per round that a profile or a request may ask for
 MAX_STOP_TEXTS = 16

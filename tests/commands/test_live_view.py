@@ -17,8 +17,9 @@ from pathlib import Path
 
 from draftd.commands.live_view import MAX_LINES, LiveView
 from draftd.telemetry.told import Told
+from tests.forked import LIMIT
 from tests.harness import fake, free_ports
-from tests.test_cli import DRAFTD, LIMIT, Up, up
+from tests.test_cli import DRAFTD, Up, up
 from tests.test_console import a_terminal, as_if_by
 
 

@@ -1,6 +1,7 @@
 """Answers in the form that was asked for, from a real engine with the demo pair."""
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,7 @@ from typing import Any
 import jsonschema
 import pytest
 
-from draftd.protocol import AUTO_DRAFT, DRAFT_HEADER, DRAFTERS_HEADER, GRAMMAR_DRAFTER
+from draftd.protocol import AUTO_DRAFT, DRAFT_HEADER, DRAFTERS_HEADER, GRAMMAR_DRAFTER, GRAMMARS_FIELD
 from tests.engine.grammars.examples import OPENCODE_TOOLS, QUESTIONS, SCHEMAS, by_schema, tools_of
 from tests.engine.served import Engine
 
@@ -81,6 +82,28 @@ def test_a_call_that_is_required_is_made(engine: Engine) -> None:
     assert choice["message"]["content"] is None
 
 
+@pytest.mark.fault(122)
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_the_text_of_a_tool_fits_the_grammar_of_its_own(engine: Engine, temperature: float) -> None:
+    definition = """start: "*** Begin" LF line+ "*** End"
+    line: "+" /[a-z \\t"]{1,9}/ LF
+    %import common.LF
+    """
+    body: dict[str, Any] = {
+        "tools": tools_of({"patch": {"type": "object", "properties": {"input": {"type": "string"}}}}),
+        "tool_choice": "required",
+        "parallel_tool_calls": False,
+        "temperature": temperature,
+        "seed": 5,
+        GRAMMARS_FIELD: {"patch": {"syntax": "lark", "definition": definition}},
+    }
+    choice = ask(engine, AUTO, **body)
+    ((name, arguments),) = calls_of(choice)
+    assert name == "patch"
+    assert re.fullmatch(r'\*\*\* Begin\n(\+[a-z \t"]{1,9}\n)+\*\*\* End', arguments["input"])
+    assert calls_of(ask(engine, NO_DRAFTS, **body)) == [(name, arguments)]
+
+
 def test_a_stream_has_the_same_answer(engine: Engine) -> None:
     field = by_schema(SCHEMAS["a person"])
     with engine.open(CHAT, AUTO, messages=MESSAGES, max_tokens=400, stream=True, **field) as response:
@@ -106,6 +129,13 @@ def test_what_a_grammar_forces_is_drafted_and_counted(engine: Engine) -> None:
         (by_schema({"type": "word"}), "response_format"),
         ({"response_format": {"type": "yaml"}}, "response_format"),
         ({"tool_choice": "required"}, "tool_choice"),
+        (
+            {
+                "tools": tools_of({"f": {"type": "object", "properties": {"a": {"type": "string"}}}}),
+                GRAMMARS_FIELD: {"f": {"syntax": "lark", "definition": "start: nowhere"}},
+            },
+            "tools",
+        ),
     ],
 )
 def test_what_cannot_be_enforced_is_refused_before_its_turn(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any
 
@@ -182,7 +183,7 @@ async def test_what_is_not_supported_is_refused_by_its_name(scripted: Served) ->
 @pytest.mark.real
 async def test_the_demo_model_answers_and_goes_on(demo: Served) -> None:
     import openai
-    from openai.types.responses import ResponseFunctionToolCall
+    from openai.types.responses import ResponseCustomToolCall, ResponseFunctionToolCall
 
     fields: dict[str, Any] = {
         "model": "gpt-4o",
@@ -219,6 +220,17 @@ async def test_the_demo_model_answers_and_goes_on(demo: Served) -> None:
             **fields, tools=[strict], tool_choice={"type": "function", "name": "weather"}
         )
         assert isinstance(called.output[0], ResponseFunctionToolCall)
+        form = {"type": "grammar", "syntax": "regex", "definition": '"[a-z]{2,9}"'}
+        custom: Any = {"type": "custom", "name": "patch", "format": form}
+        patched = await client.responses.create(
+            **fields, tools=[custom], tool_choice={"type": "custom", "name": "patch"}
+        )
+        assert isinstance(patched.output[0], ResponseCustomToolCall)
+        assert re.fullmatch('"[a-z]{2,9}"', patched.output[0].input)
+        custom["format"] = {**form, "definition": "(?=x)"}
+        with pytest.raises(openai.BadRequestError, match="look-around") as refused:
+            await client.responses.create(**fields, tools=[custom])
+        assert refused.value.param == "tools"
         with pytest.raises(openai.BadRequestError) as caught:
             await client.responses.create(model="demo", input="word " * 40_000)
     assert caught.value.code == "context_length_exceeded"

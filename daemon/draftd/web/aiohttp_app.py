@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 from collections.abc import Awaitable, Callable, Iterable, Mapping
+from typing import cast
 
 from aiohttp import HttpVersion10, HttpVersion11, hdrs, web
 from aiohttp.typedefs import Middleware
@@ -13,7 +14,7 @@ from draftd import __version__, clock
 from draftd.errors import RequestError
 from draftd.web import openapi
 from draftd.web.addresses import meant, nearest
-from draftd.web.aiohttp_connection import unknown_version
+from draftd.web.aiohttp_connection import AiohttpConnection, unknown_version
 from draftd.web.client import JSON, STREAM_HEADERS, ClientExchange, Limits, RequestHead
 from draftd.web.pipeline import Pipeline, too_large
 
@@ -135,7 +136,10 @@ def _middleware(pipeline: Pipeline, limits: Limits) -> Middleware:
                 await exchange.send(response)
 
         exchange = request[EXCHANGE] = AiohttpExchange(request, limits)
-        await pipeline.run(exchange, handle)
+        try:
+            await pipeline.run(exchange, handle)
+        finally:
+            cast(AiohttpConnection, request.protocol).answered()
         return exchange.response
 
     return middleware

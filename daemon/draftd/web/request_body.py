@@ -19,6 +19,7 @@ from draftd.protocol import (
     COUNT_FIELD,
     DRAFT_HEADER,
     DRAFTERS_HEADER,
+    GRAMMARS_FIELD,
     LOGIT_BIAS_FIELD,
     MODEL_DRAFTER,
 )
@@ -66,6 +67,7 @@ def prepare(
         fields["tools"] = [_tool(tool, f"tools[{n}]", foreign) for n, tool in enumerate(fields["tools"])]
     stream = fields.get("stream", False)
     if foreign:
+        fields.pop(GRAMMARS_FIELD, None)  # unknown to it: it reads the grammar in the tool's description
         if fields.pop(COUNT_FIELD, False):  # unknown to it: it reads the prompt, and says how long it was
             fields.pop("max_completion_tokens", None)
             fields["max_tokens"] = 1

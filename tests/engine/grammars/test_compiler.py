@@ -7,11 +7,25 @@ import pytest
 from llguidance import LLMatcher
 from mlx_lm.tokenizer_utils import TokenizerWrapper
 from mlx_lm.tokenizer_utils import load as load_tokenizer
-from mlx_lm.tool_parsers import glm47, json_tools, kimi_k2, mistral, qwen3_coder
+from mlx_lm.tool_parsers import (
+    function_gemma,
+    glm47,
+    json_tools,
+    kimi_k2,
+    kimi_k3,
+    longcat,
+    minicpm5,
+    minimax_m2,
+    mistral,
+    muse_spark,
+    pythonic,
+    qwen3_coder,
+)
 
 from draftd.demo import TARGET
 from draftd.engine.answers.tool_calls import parse
 from draftd.engine.grammars import compiler as compiling
+from draftd.engine.grammars.call_forms import CALL_FORMS
 from draftd.engine.grammars.compiler import Compiler
 from draftd.engine.grammars.requested import requested
 from draftd.engine.refusals import RefusedRequestError
@@ -110,6 +124,39 @@ CALLS = {
         "<tool_call>read\n<arg_key>path</arg_key>\n<arg_value>a.py</arg_value>\n<arg_key>count</arg_key>\n"
         "<arg_value>3</arg_value>\n</tool_call>",
     ),
+    "longcat": (
+        longcat,
+        "<longcat_tool_call>read\n<longcat_arg_key>path</longcat_arg_key>\n<longcat_arg_value>a.py"
+        "</longcat_arg_value>\n<longcat_arg_key>count</longcat_arg_key>\n<longcat_arg_value>3</longcat_arg_value>\n"
+        "</longcat_tool_call>",
+    ),
+    "kimi_k2": (
+        kimi_k2,
+        "<|tool_calls_section_begin|><|tool_call_begin|>functions.read:0<|tool_call_argument_begin|>"
+        '{"path": "a.py", "count": 3}<|tool_call_end|><|tool_calls_section_end|>',
+    ),
+    "kimi_k3": (
+        kimi_k3,
+        '<|open|>tools<|sep|><|open|>call tool="read" index="1"<|sep|>'
+        '<|open|>argument key="path" type="string"<|sep|>a.py<|close|>argument<|sep|>'
+        '<|open|>argument key="count" type="integer"<|sep|>3<|close|>argument<|sep|>'
+        "<|close|>call<|sep|><|close|>tools<|sep|>",
+    ),
+    "minimax_m2": (
+        minimax_m2,
+        '<minimax:tool_call>\n<invoke name="read">\n<parameter name="path">a.py</parameter>\n'
+        '<parameter name="count">3</parameter>\n</invoke>\n</minimax:tool_call>',
+    ),
+    "muse_spark": (
+        muse_spark,
+        '<atem:function_calls>\n<atem:invoke name="read">\n<atem:parameter name="path">"a.py"</atem:parameter>\n'
+        '<atem:parameter name="count">3</atem:parameter>\n</atem:invoke>\n</atem:function_calls>',
+    ),
+    "minicpm5": (
+        minicpm5,
+        '<function name="read"><param name="path">a.py</param><param name="count">3</param></function>',
+    ),
+    "pythonic": (pythonic, '<|tool_call_start|>[read(path="a.py", count=3)]<|tool_call_end|>'),
 }
 
 
@@ -127,6 +174,20 @@ def test_a_call_is_written_as_the_model_writes_it_and_can_be_read(name: str) -> 
     assert json.loads(read["function"]["arguments"]) == {"path": "a.py", "count": 3}
 
 
+@pytest.mark.parametrize("name", CALLS)
+def test_a_text_and_what_is_none_are_read_as_what_the_schema_says(name: str) -> None:
+    """A text that looks like a number stays a text."""
+    parser, call = CALLS[name]
+    made = compiler(parser)
+    text = call.replace("a.py", "7")
+    assert answers(made, MUST, text) == "whole"
+    inner = text.removeprefix(parser.tool_call_start).removesuffix(parser.tool_call_end)
+    assert (
+        json.loads((parse(parser.parse_tool_call, inner, TOOLS) or [])[0]["function"]["arguments"])["path"]
+        == "7"
+    )
+
+
 def test_what_may_be_left_out_of_a_call_may_be_left_out() -> None:
     parser, call = CALLS["qwen3_coder"]
     assert (
@@ -134,6 +195,45 @@ def test_what_may_be_left_out_of_a_call_may_be_left_out() -> None:
     )
     without = call.replace("<parameter=path>\na.py\n</parameter>\n", "")
     assert answers(compiler(parser), MUST, without) == "wrong"
+
+
+LISTS = [
+    ("[read(path=1)]", "wrong"),
+    ('[read(count=3, path="a")]', "wrong"),
+    ('[read(path="a", how="slow")]', "whole"),
+    ('[read(path="a"), write(path="b", count=1)]', "whole"),
+    ('[read(path="a",)]', "wrong"),
+    ("[free()]", "whole"),
+    ("[free(b=2)]", "whole"),
+    ("[free(a=1, b=2)]", "whole"),
+    ("[free(, b=2)]", "wrong"),
+    ("[nothing()]", "whole"),
+]
+
+
+@pytest.mark.parametrize(("text", "kind"), LISTS)
+def test_arguments_that_may_be_left_out_leave_no_comma_behind(text: str, kind: str) -> None:
+    numbers = {"type": "object", "properties": {"a": {"type": "integer"}, "b": {"type": "integer"}}}
+    nothing = {"type": "object", "properties": {}}
+    more = [
+        {"type": "function", "function": {"name": name, "parameters": schema}}
+        for name, schema in (("free", numbers), ("nothing", nothing))
+    ]
+    body = {"tools": [*TOOLS, *more], "tool_choice": "required"}
+    assert answers(compiler(pythonic), body, f"<|tool_call_start|>{text}<|tool_call_end|>") == kind
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_several_calls_follow_each_other_and_are_read_as_several(name: str) -> None:
+    parser, call = CALLS[name]
+    form = CALL_FORMS[name]
+    inner = call.removeprefix(form.start).removesuffix(form.end)
+    text = f"{form.start}{inner}{form.between}{inner}{form.end}"
+    assert answers(compiler(parser), MUST, text) == "whole"
+    assert answers(compiler(parser), MUST | {"parallel_tool_calls": False}, text) == "wrong"
+    if form.end:  # all stand between one pair of marks
+        inside = text.removeprefix(parser.tool_call_start).removesuffix(parser.tool_call_end)
+        assert len(parse(parser.parse_tool_call, inside, TOOLS) or []) == 2
 
 
 @pytest.mark.parametrize("marks", [SPECIAL_MARKS, PLAIN_MARKS], ids=["special tokens", "plain text"])
@@ -187,7 +287,7 @@ def test_a_tool_that_does_not_insist_on_its_schema_takes_any_object() -> None:
     assert answers(compiler(), body | {"tool_choice": "required"}, CALL) == "whole"
 
 
-@pytest.mark.parametrize(("parser", "name"), [(kimi_k2, "kimi_k2"), (None, "none")])
+@pytest.mark.parametrize(("parser", "name"), [(function_gemma, "function_gemma"), (None, "none")])
 def test_a_model_whose_calls_cannot_be_enforced_says_so(parser: Any, name: str) -> None:
     with pytest.raises(RefusedRequestError, match=rf"a form \({name}\) that cannot be enforced") as refused:
         answers(compiler(parser), MUST, "")

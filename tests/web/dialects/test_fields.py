@@ -72,7 +72,7 @@ def of_the_packages() -> list[tuple[Table, list[Any], set[str]]]:
         (
             CHAT,
             [chat_params.CompletionCreateParamsStreaming],
-            MORE | {"chat_template_kwargs", "role_mapping"},
+            MORE | {"chat_template_kwargs", "role_mapping", "tool_grammars"},
         ),
         (
             TEXT,

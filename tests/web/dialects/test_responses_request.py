@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from draftd.errors import RequestError
+from draftd.protocol import GRAMMARS_FIELD
 from draftd.web.dialects.responses_answer import ResponseAnswer
 from draftd.web.dialects.responses_request import chat_request, repeated
 from draftd.web.request_body import prepare
@@ -20,7 +21,8 @@ CALLED = {"id": "t1", "type": "function", "function": {"name": "f", "arguments":
 OUTPUT = {"type": "function_call_output", "call_id": "t1", "output": "done"}
 TOLD = {"role": "tool", "tool_call_id": "t1", "content": "done"}
 FUNCTION = {"name": "f", "description": "d", "parameters": {"type": "object"}, "strict": True}
-PATCH = {"type": "custom", "name": "patch", "description": "d", "format": {"definition": "start: /.+/"}}
+GRAMMAR = {"type": "grammar", "syntax": "lark", "definition": "start: /.+/"}
+PATCH = {"type": "custom", "name": "patch", "description": "d", "format": GRAMMAR}
 
 
 def made(**fields: Any) -> dict[str, Any]:
@@ -90,8 +92,10 @@ def test_fields_have_their_names_in_a_chat(asked: dict[str, Any], got: dict[str,
 
 
 def test_a_custom_tool_is_a_function_of_one_text_that_is_told_its_grammar() -> None:
-    function = made(tools=[PATCH])["tools"][0]["function"]
+    chat = made(tools=[PATCH, {"type": "custom", "name": "free"}])
+    function = chat["tools"][0]["function"]
     assert function["name"] == "patch"
+    assert chat[GRAMMARS_FIELD] == {"patch": {"syntax": "lark", "definition": "start: /.+/"}}
     assert function["description"] == "d\n\nThe input follows this grammar:\nstart: /.+/"
     assert function["parameters"]["required"] == ["input"]
 
@@ -204,6 +208,10 @@ def test_the_answer_repeats_what_the_model_was_told() -> None:
         ({"input": [{**CALL, "call_id": None}]}, "input[0].call_id"),
         ({"input": [{**OUTPUT, "output": 5}]}, "input[0].output"),
         ({"tools": [{"type": "function"}]}, "tools[0].name"),
+        ({"tools": [{**PATCH, "format": {"type": "xml"}}]}, "tools[0].format"),
+        ({"tools": [{**PATCH, "format": [1]}]}, "tools[0].format"),
+        ({"tools": [{**PATCH, "format": {**GRAMMAR, "syntax": "bnf"}}]}, "tools[0].format"),
+        ({"tools": [{**PATCH, "format": {**GRAMMAR, "definition": 5}}]}, "tools[0].format.definition"),
         ({"tool_choice": {"type": "mcp"}}, "tool_choice"),
         ({"text": {"format": {"type": "grammar"}}}, "text.format.type"),
         ({"text": {"verbosity": "low"}}, "text.verbosity"),

@@ -14,6 +14,7 @@ from typing import Any
 from llguidance import LLMatcher, LLTokenizer
 from llguidance.hf import from_tokenizer
 
+from draftd.engine.grammars.custom import GrammarError, TextGrammar
 from draftd.engine.grammars.lark import Marks, grammar_of
 from draftd.engine.grammars.requested import ANY_OBJECT, Requested, Tool
 from draftd.engine.grammars.spelling import json_rule
@@ -44,7 +45,10 @@ class Compiler:
         with self._lock:
             tokens, marks = self._tokens()
             checked = _checked(requested)
-            grammar = grammar_of(checked, marks, thinking=thinking)
+            try:
+                grammar = grammar_of(checked, marks, thinking=thinking)
+            except GrammarError as error:
+                raise _grammar_refused(str(error)) from error
             matcher = self._known.get(grammar)
             if matcher is None:
                 matcher = LLMatcher(tokens, grammar, log_level=SILENT)
@@ -95,7 +99,11 @@ def _checked(requested: Requested) -> Requested:
 
 def _checked_tools(tools: Iterable[Tool]) -> Iterable[Tool]:
     for tool in tools:
-        if not (reason := _fault(tool.parameters)):
+        if tool.grammar:
+            if reason := _fault_of_grammar(tool.grammar):
+                raise _grammar_refused(f"{tool.name}: {reason}")
+            yield tool
+        elif not (reason := _fault(tool.parameters)):
             yield tool
         elif tool.strict:
             raise RefusedRequestError(
@@ -108,6 +116,21 @@ def _checked_tools(tools: Iterable[Tool]) -> Iterable[Tool]:
 def _fault(schema: dict[str, Any]) -> str:
     """Return why a schema cannot be compiled; an empty text if it can."""
     return _reason(LLMatcher.validate_grammar(f"start: {json_rule(schema)}"))
+
+
+def _fault_of_grammar(grammar: TextGrammar) -> str:
+    """Return why a grammar cannot be compiled; an empty text if it can."""
+    try:
+        error = LLMatcher.validate_grammar(grammar.rules(in_json=False))
+    except GrammarError as fault:
+        return str(fault)
+    first, *others = error.split("\n")
+    more = [line.removeprefix("error: ") for line in others if line.startswith("error: ")]
+    return " ".join([first, *more])
+
+
+def _grammar_refused(reason: str) -> RefusedRequestError:
+    return RefusedRequestError(f"tools: a grammar cannot be enforced: {reason}", param="tools")
 
 
 def _reason(error: str) -> str:

@@ -39,7 +39,7 @@ def grammar_of(requested: Requested, marks: Marks, *, thinking: bool) -> str:
         thoughts = f"{spelling.up_to(end)} GAP"
         answer = f"{thoughts} ({answer})" if thinking else f"({spelling(begin)} {thoughts})? ({answer})"
     rules = {"start": answer, **spelling.rules, "TEXT": r"/(.|\n)*/", "GAP": r"/\n{0,2}/"}
-    return "\n".join(f"{name}: {rule}" for name, rule in rules.items())
+    return "\n".join([*(f"{name}: {rule}" for name, rule in rules.items()), *spelling.terminals])
 
 
 def _answer(requested: Requested, marks: Marks, spelling: Spelling) -> str:
@@ -54,11 +54,11 @@ def _answer(requested: Requested, marks: Marks, spelling: Spelling) -> str:
             param="tool_choice" if requested.must_call else "tools",
         )
     spelling.rules["call"] = " | ".join(form.rest(tool, spelling) for tool in requested.tools)
-    more = "" if requested.one_call else f" ({spelling(form.between + form.start)} call)*"
-    calls = f"{spelling(form.start)} call{more}"
+    behind = form.calls(spelling, one=requested.one_call)
+    calls = f"{spelling(form.start)} {behind}"
     if requested.must_call:
         return calls
     if content:
         return f"{content} | {calls}"
     # Where a text may have calls at its end: the mark of the first one is not in the text.
-    return f"TEXT | {spelling.up_to(form.start)} call{more}"
+    return f"TEXT | {spelling.up_to(form.start)} {behind}"

@@ -11,18 +11,29 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from draftd.engine.grammars.custom import TextGrammar
 from draftd.engine.refusals import RefusedRequestError
+from draftd.protocol import GRAMMARS_FIELD
 
 ANY_OBJECT: dict[str, Any] = {"type": "object"}
 
 
 @dataclass(frozen=True, slots=True)
 class Tool:
-    """A tool that may be called. `strict`: its arguments fit `parameters`, a JSON schema, or the request fails."""
+    """A tool that may be called. `strict`: its arguments fit `parameters`, a JSON schema, or the request fails.
+
+    With a `grammar` its one argument is a text of that form.
+    """
 
     name: str
     parameters: dict[str, Any] = field(default_factory=lambda: ANY_OBJECT)
     strict: bool = False
+    grammar: TextGrammar | None = None
+
+    @property
+    def argument(self) -> str:
+        """The name of the first argument; of the only one, where there is a grammar."""
+        return next(iter(self.parameters.get("properties") or {}), "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,14 +52,15 @@ class Requested:
 def requested(body: Mapping[str, Any]) -> Requested | None:
     """Return the form that a request for a chat asks for; None if any will do. Raise RefusedRequestError."""
     schema = _schema(body.get("response_format"))
-    tools = tuple(_tool(tool, place) for place, tool in enumerate(body.get("tools") or []))
+    grammars = _grammars(body.get(GRAMMARS_FIELD))
+    tools = tuple(_tool(tool, place, grammars) for place, tool in enumerate(body.get("tools") or []))
     mode, tools = _chosen(body.get("tool_choice"), tools)
     one_call = body.get("parallel_tool_calls") is False
     if mode == "required":
         return Requested(None, tools, True, one_call)
     if mode == "none":
         tools = ()
-    if schema is None and not any(tool.strict for tool in tools):
+    if schema is None and not any(tool.strict or tool.grammar for tool in tools):
         return None
     return Requested(schema, tools, False, one_call)
 
@@ -70,7 +82,15 @@ def _schema(wanted: Any) -> dict[str, Any] | None:
     )
 
 
-def _tool(tool: Any, place: int) -> Tool:
+def _grammars(given: Any) -> dict[str, TextGrammar]:
+    """Return the grammars of texts, by the names of the tools that take them."""
+    return {
+        name: TextGrammar(one["syntax"], one["definition"])
+        for name, one in _object({} if given is None else given, GRAMMARS_FIELD).items()
+    }
+
+
+def _tool(tool: Any, place: int, grammars: Mapping[str, TextGrammar]) -> Tool:
     where = f"tools[{place}]"
     function = _object(_object(tool, where).get("function"), f"{where}.function")
     name = function.get("name")
@@ -79,7 +99,13 @@ def _tool(tool: Any, place: int) -> Tool:
     parameters = function.get("parameters")
     if parameters is None:
         parameters = ANY_OBJECT
-    return Tool(name, _object(parameters, f"{where}.function.parameters"), bool(function.get("strict")))
+    parameters = _object(parameters, f"{where}.function.parameters")
+    made = Tool(name, parameters, bool(function.get("strict")), grammars.get(name))
+    if made.grammar and len(parameters.get("properties") or {}) != 1:
+        raise RefusedRequestError(
+            f"{GRAMMARS_FIELD}.{name} needs a function with one argument", param=GRAMMARS_FIELD
+        )
+    return made
 
 
 def _chosen(choice: Any, tools: tuple[Tool, ...]) -> tuple[str, tuple[Tool, ...]]:

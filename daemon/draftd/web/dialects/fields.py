@@ -18,9 +18,10 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field
+from typing_extensions import TypedDict
 
 from draftd.profile_tables import RequestDefaults, Stop
-from draftd.protocol import COUNT_FIELD, MAX_DRAFT_TOKENS, MAX_TOP_LOGPROBS
+from draftd.protocol import COUNT_FIELD, GRAMMARS_FIELD, MAX_DRAFT_TOKENS, MAX_TOP_LOGPROBS
 from draftd.web.dialects.field_table import Count, Object, Table, honoured, idle, refused, translated
 
 # Arguments of apply_chat_template that are not the template's own: they change what it returns, which ends
@@ -42,6 +43,13 @@ def _for_the_template(value: dict[str, Any]) -> dict[str, Any]:
     if taken := _TEMPLATE_ARGUMENTS & value.keys():
         raise ValueError(f"must not hold {', '.join(sorted(taken))}")
     return value
+
+
+class TextGrammar(TypedDict):
+    """The form of a text."""
+
+    syntax: Literal["lark", "regex"]
+    definition: str
 
 
 _Tokens = Annotated[int, Field(ge=0, le=100_000)]
@@ -97,6 +105,12 @@ _CHAT = (
         "tool_choice",
         "`auto`, `none`, `required`, a function, or `allowed_tools`; a call that is asked for is enforced",
         Literal["auto", "none", "required"] | Object,
+    ),
+    honoured(
+        GRAMMARS_FIELD,
+        "grammars for functions that take one text, by their names: `syntax` (`lark` or `regex`) and `definition`; "
+        "enforced by draftd's engine",
+        dict[str, TextGrammar],
     ),
     honoured("parallel_tool_calls", "false ends the answer after its first call", bool),
     honoured(

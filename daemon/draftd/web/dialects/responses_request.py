@@ -11,8 +11,9 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from draftd.errors import RequestError
+from draftd.protocol import GRAMMARS_FIELD
 from draftd.web.dialects.responses_fields import REASONING, RESPONSES, TEXT_OUTPUT
-from draftd.web.dialects.responses_tools import chat_choice, chat_tools, custom_arguments, offered
+from draftd.web.dialects.responses_tools import chat_choice, chat_tools, custom_arguments, grammars, offered
 
 _SAME = ("model", "stream", "temperature", "top_p", "parallel_tool_calls")
 _REPEATED = (
@@ -38,12 +39,14 @@ def chat_request(body: Mapping[str, Any]) -> Fields:
         chat["max_tokens"] = fields["max_output_tokens"]
     if tools := chat_tools(fields.get("tools", [])):
         chat["tools"] = tools
+        if made := grammars(fields["tools"]):
+            chat[GRAMMARS_FIELD] = made
     if fields.get("tool_choice", "auto") != "auto":
         chat["tool_choice"] = chat_choice(fields["tool_choice"])
     if "effort" in reasoning:
         chat["reasoning_effort"] = reasoning["effort"]
-    if "format" in text and (made := _format(text["format"])):
-        chat["response_format"] = made
+    if "format" in text and (wanted := _format(text["format"])):
+        chat["response_format"] = wanted
     return chat
 
 

@@ -1,8 +1,8 @@
 """Tools and the choice among them, from the form of OpenAI's responses to that of chats. Pure.
 
 A custom tool takes one text, mostly by a grammar. Chats know only functions, so it is offered as a function whose
-one argument is the text; the grammar is told in its description, and not enforced. Tools of other kinds, which
-OpenAI's servers run or which come in groups, are left out: Codex sends them with every request.
+one argument is the text; the grammar is told in its description, and our engine enforces it. Tools of other kinds,
+which OpenAI's servers run or which come in groups, are left out: Codex sends them with every request.
 """
 
 from __future__ import annotations
@@ -38,6 +38,29 @@ def chat_tools(tools: Iterable[Fields]) -> list[Fields]:
         for place, tool in enumerate(tools)
         if tool.get("type") in _KINDS
     ]
+
+
+def grammars(tools: Iterable[Fields]) -> Fields:
+    """The grammars of custom tools, by their names. Raises RequestError (400)."""
+    return {
+        tool["name"]: {key: form[key] for key in ("syntax", "definition")}
+        for place, tool in enumerate(tools)
+        if tool.get("type") == CUSTOM and (form := _form(tool, f"tools[{place}].format"))
+    }
+
+
+def _form(tool: Fields, place: str) -> Fields | None:
+    form = tool.get("format") or {"type": "text"}
+    kind = form.get("type") if isinstance(form, dict) else None
+    if kind == "text":
+        return None
+    if kind != "grammar" or form.get("syntax") not in ("lark", "regex"):
+        raise RequestError(
+            400, f"{place} must be a text, or a grammar with the syntax lark or regex", param=place
+        )
+    if not isinstance(form.get("definition"), str):
+        raise RequestError(400, f"{place}.definition must be a text", param=f"{place}.definition")
+    return dict(form)
 
 
 def _function(tool: Fields, place: str) -> Fields:
