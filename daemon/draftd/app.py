@@ -28,6 +28,7 @@ from draftd.profile_files import fingerprint
 from draftd.profiles import ProfileSet
 from draftd.settings import Settings
 from draftd.sockets import is_answered, why_not_listening
+from draftd.telemetry.history import History
 from draftd.telemetry.journal import Journal
 from draftd.telemetry.logging_setup import telling
 from draftd.telemetry.metrics import Metrics
@@ -97,6 +98,7 @@ async def run(settings: Settings, load: Load, beside: Beside, *, watched: tuple[
             tasks.create_task(beside(daemon)),
             tasks.create_task(daemon.watch(watched, known)),
             tasks.create_task(daemon.feed.run()),
+            tasks.create_task(daemon.history.run()),
             tasks.create_task(instance.keep()),
         ]
         if settings.warm_spare:
@@ -131,6 +133,7 @@ class Daemon:
         self._changed = asyncio.Event()
         self._news = asyncio.Event()  # for the live feed
         self._loop, self._thread = asyncio.get_running_loop(), threading.get_ident()
+        self._reload_problem: str | None = None  # why the files on disk are not in force
         self.on_request: list[Callable[[RequestRecord], None]] = []  # called with each request that has ended
         self.journal = Journal(self._news_has_come, self._on_request)
         self.metrics = Metrics(__version__, _version_of("mlx-lm"))
@@ -164,8 +167,10 @@ class Daemon:
             starter=self.starter,
             started=time.time(),
             memory_share=memory_share,
+            reload_problem=lambda: self._reload_problem,
         )
-        self.feed = LiveFeed(self.report.live, self.sink.log, self._news)
+        self.feed = LiveFeed(self.report.live, self.sink.log, self.journal, self._news)
+        self.history = History(self.report.levels, time.time)
         self.listener = self._listener()
         self.metrics.bind(self.report.samples, self.report.spare_memory, self.report.pressure)
 
@@ -203,6 +208,7 @@ class Daemon:
             supervisor=self.supervisor,
             metrics=self.metrics,
             journal=self.journal,
+            history=self.history,
             reload=self.reload,
         )
         logs = Logs(router=self.router, supervisor=self.supervisor, sink=self.sink)
@@ -252,7 +258,13 @@ class Daemon:
         """Read the profiles again: all are taken or none. Returns what changed. Raises ConfigError."""
         if self._stop.is_set():
             raise ConfigError("draftd is stopping")
-        profiles = self._load()
+        try:
+            profiles = self._load()
+        except ConfigError as error:
+            self._reload_problem = str(error)
+            self._on_change()
+            raise
+        self._reload_problem = None
         changed = self._apply(profiles)
         self.router.replace(profiles)
         self.proxy.refresh()
@@ -307,6 +319,7 @@ class Daemon:
             self._loop.call_soon_threadsafe(self.take_event, told)
 
     def _on_request(self, record: RequestRecord) -> None:
+        self.history.add(record)
         told = of_request(record)
         self.sink.note(told.who or DAEMON, told.text)
         for listener in self.on_request:

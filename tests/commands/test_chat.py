@@ -5,8 +5,9 @@ from __future__ import annotations
 import subprocess
 from pathlib import Path
 
+from tests.forked import LIMIT
 from tests.harness import fake
-from tests.test_cli import DRAFTD, LIMIT, Up, up
+from tests.test_cli import DRAFTD, Up, up
 
 
 def typed(daemon: Up, words: list[str], text: str) -> subprocess.CompletedProcess[str]:
