@@ -123,12 +123,12 @@ class Serving:
     def _partners(self) -> list[list[Work]]:
         """Return which requests have their rounds together, with the target model reading them in one batch."""
         models = self._models
-        if models is None or not self._company.crowded or not models.reads_rows(models.target):
+        if models is None or not self._company.crowded:
             return []
         lengths = {
             work: len(work.answering.generation.text)
             for work in self._turns.writing
-            if work.answering.generation.target.can_join
+            if _can_join(work.answering.generation.target, models, draft=False)
         }
         together = []
         for works in groups(lengths):
@@ -141,15 +141,10 @@ class Serving:
 
     def _put_together(self, models: LoadedModels, generation: Generation, size: int) -> None:
         """Let both models read a sequence in a batch, the draft model if it has little to read before."""
-        generation.target.join(self._together.batch(models.target, size))
+        self._together.put(generation.target, models.target, size)
         draft = generation.draft
-        if (
-            draft
-            and not generation.draft_is_late
-            and draft.reader.can_join
-            and models.reads_rows(models.draft)
-        ):
-            draft.reader.join(self._together.batch(models.draft, size))
+        if draft and not generation.draft_is_late and _can_join(draft.reader, models, draft=True):
+            self._together.put(draft.reader, models.draft, size)
 
     def _go_on(self, work: Work) -> None:
         """Give a request its turn, on its own."""
@@ -250,3 +245,8 @@ class Serving:
             grammar=grammar,
             company=self._company,
         )
+
+
+def _can_join(reader: Reader, models: LoadedModels, *, draft: bool) -> bool:
+    """Whether a sequence can be read in one pass with others."""
+    return reader.can_join and models.reads_rows(draft=draft, quantization=reader.quantization)
