@@ -271,7 +271,6 @@ class Daemon:
         self.proxy.refuse_new()
         ended = asyncio.create_task(self._stop_now.wait())
         drained = asyncio.create_task(self.proxy.until_idle())
-        limit = self.settings.drain_timeout
         await clock.wait({ended, drained}, limit, first=True)
         for task in (ended, drained):
             task.cancel()
