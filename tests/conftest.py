@@ -6,6 +6,7 @@ import asyncio
 import itertools
 import os
 import re
+import sys
 from collections import Counter
 from collections.abc import Callable
 from functools import cache
@@ -39,6 +40,7 @@ structlog.configure(
 )
 
 _NUMBERS = itertools.count()
+LATE = {"anthropic", "mlx", "openai", "playwright", "schemathesis", "transformers"}  # up to a second each
 COSTLY = re.compile(r"^(?:from|import) (?:mlx|playwright|draftd\.engine\.request\b)", re.MULTILINE)
 
 
@@ -61,6 +63,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             if seen[name] % share.args[0]:
                 item.add_marker("thorough")
             seen[name] += 1
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Refuse to go on if a module has imported at its head what no process that only collects has a use for."""
+    loaded = LATE.intersection(sys.modules)
+    if session.config.option.markexpr.startswith("not real") and loaded:
+        raise pytest.UsageError(
+            f"a test module imports {', '.join(loaded)}: import it in the tests that need it"
+        )
 
 
 @cache
