@@ -27,6 +27,7 @@ from draftd.machine_memory import memory_budget
 from draftd.profile_files import fingerprint
 from draftd.reload import CurrentProfiles, Load, refusals_logged, watch
 from draftd.settings import Settings
+from draftd.telemetry.history import History
 from draftd.telemetry.journal import Journal
 from draftd.telemetry.logging_setup import telling
 from draftd.telemetry.metrics import Metrics
@@ -95,6 +96,7 @@ async def run(settings: Settings, load: Load, beside: Beside, *, watched: tuple[
             tasks.create_task(beside(daemon)),
             tasks.create_task(watch(watched, known, daemon.try_reload)),
             tasks.create_task(daemon.feed.run()),
+            tasks.create_task(daemon.history.run()),
             tasks.create_task(instance.keep()),
         ]
         if settings.warm_spare:
@@ -162,8 +164,10 @@ class Daemon:
             starter=self.starter,
             started=time.time(),
             budget=budget,
+            reload_problem=lambda: self.profiles.problem,
         )
-        self.feed = LiveFeed(self.report.live, self.sink.log, self._news)
+        self.feed = LiveFeed(self.report.live, self.sink.log, self.journal, self._news)
+        self.history = History(self.report.levels, time.time)
         self.listener = self._listener()
         self.metrics.bind(self.report.samples, self.report.spare_memory, self.report.pressure)
 
@@ -202,6 +206,7 @@ class Daemon:
             supervisor=self.supervisor,
             metrics=self.metrics,
             journal=self.journal,
+            history=self.history,
             reload=self.reload,
         )
         logs = Logs(router=self.router, supervisor=self.supervisor, sink=self.sink)
@@ -266,7 +271,6 @@ class Daemon:
         self.proxy.refuse_new()
         ended = asyncio.create_task(self._stop_now.wait())
         drained = asyncio.create_task(self.proxy.until_idle())
-        limit = self.settings.drain_timeout
         await clock.wait({ended, drained}, limit, first=True)
         for task in (ended, drained):
             task.cancel()
@@ -283,6 +287,7 @@ class Daemon:
             self._loop.call_soon_threadsafe(self.take_event, told)
 
     def _on_request(self, record: RequestRecord) -> None:
+        self.history.add(record)
         told = of_request(record)
         self.sink.note(told.who or DAEMON, told.text)
         for listener in self.on_request:

@@ -34,6 +34,7 @@ class Reader:
         self.quantization = quantization
         self.pace = pace or Pace()
         self._marked: int | None = None
+        self._in_step = False
         self.cache: SequenceCache | RaggedRow = cache
 
     @property
@@ -63,7 +64,7 @@ class Reader:
     def advance(self, tokens: int) -> None:
         """Say that so many tokens were read, by `read` or with those of others."""
         self.cache.advance(tokens)
-        if self._marked is None:
+        if self._marked is None and not self._in_step:
             self._quantize()
 
     @property
@@ -118,11 +119,15 @@ class Reader:
         """Read the first `end` tokens of the text; yield after each step how many it has read.
 
         Between two steps the cache is in order, and others may use the device. It reads alone from here on: others
-        would be padded to the length of its steps.
+        would be padded to the length of its steps. Where `pace` wants shorter ones, layers are quantized no sooner.
         """
-        while (missing := end - self.position) > 0:
+        step_end = 0
+        while end > self.position:
             self.leave()
-            start, count = self.position, min(missing, self.pace.tokens(self._step))
+            start = self.position
+            step_end = step_end if start < step_end else min(end, start + self._step)
+            count = min(step_end - start, self.pace.tokens(self._step))
+            self._in_step = start + count < step_end
             began = time.perf_counter()
             self.read(mx.array(list(text[start : start + count]), mx.uint32))
             mx.eval([layer.state for layer in self.cache.layers])
@@ -148,7 +153,8 @@ class Reader:
     def _quantize(self) -> None:
         if not self.quantization:
             return
-        if isinstance(self.cache, RaggedRow) and self.quantization.is_due(self.position, self.kinds):
+        joined = isinstance(self.cache, RaggedRow) and self.cache.batch.has_plain
+        if joined and self.position >= self.quantization.first:
             self.leave()
         if isinstance(self.cache, SequenceCache):
             self.quantization.apply(self.cache.layers)

@@ -41,6 +41,7 @@ class RaggedBatch:
         self.lengths: list[int] = []
         self.readers = 0  # rows that the last pass was for
         self.kinds = kinds(layers)
+        self.has_plain = any(type(layer) is KVCache for layer in layers)  # that can be quantized
         self.layers = [_counterpart(layer) for layer in layers]
         self._leaves: list[Any] = list(leaves(self.layers))
         self._states = [leaf for leaf in self._leaves if isinstance(leaf, RaggedArraysCache)]
