@@ -19,7 +19,9 @@ ON_THE_WAY = (
     "web/request_body.py", "web/dialects/field_table.py", "web/admission.py", "web/worker_http.py", "web/answer.py",
     "web/answer_stream.py", "web/answer_models.py",
 )  # fmt: skip
-ASKED = ("app.py", "profiles.py", "workers/supervisor.py", "workers/worker.py", "workers/usage.py")
+ASKED = (
+    "app.py", "profiles.py", "workers/supervisor.py", "workers/worker.py", "workers/usage.py", "workers/room.py",
+)  # fmt: skip
 
 
 class Way:

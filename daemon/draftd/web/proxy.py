@@ -25,7 +25,7 @@ from draftd.web.client import ClientExchange, StreamReply
 from draftd.web.passed_answer import PassedAnswer
 from draftd.web.passed_on import Given, Passed
 from draftd.web.request_body import Endpoint
-from draftd.web.router import Dialect, Refused, Routed, Router, pass_on, route
+from draftd.web.router import Dialect, Refused, Routed, Router, read
 from draftd.web.translation import TRANSLATED
 from draftd.web.worker_http import IN_THE_MIDDLE, BrokenOffError, WorkerConnection
 from draftd.workers.command import HOST
@@ -171,13 +171,10 @@ class Proxy:
 
     async def _route(self, exchange: ClientExchange, dialect: Dialect | None) -> Routed | Passed | Refused:
         table, raw = self._router.table, await exchange.body()
-        if dialect is None:
-            head = exchange.head
-            query, kind = head.target.partition("?")[2], head.headers.get("Content-Type", "")
-            return pass_on(Given(head.path, query, kind, raw), table)
-        if len(raw) <= LARGE:
-            return route(raw, dialect, table)
-        return await self._bodies.read(raw, dialect, table)
+        head = exchange.head
+        query, kind = head.target.partition("?")[2], head.headers.get("Content-Type", "")
+        asked = dialect or Given(head.path, query, kind)
+        return read(raw, asked, table) if len(raw) <= LARGE else await self._bodies.read(raw, asked, table)
 
     async def _relay(self, call: Sent, take: Take) -> bytes:
         """Wait for a slot and the worker, send the request, pass the answer on. Returns what is left to send."""
