@@ -83,7 +83,7 @@ class AcceptanceEstimate:
 LEARNING = 0.05  # weight of a new time against what was known, at least
 MAX_SURPRISE = 1.5  # times as long as expected that one round counts for at most: the rest was something else
 HOPE = 0.0004  # part by which a time is hoped to be shorter now, for each round since it was taken
-MAX_HOPE = 0.1  # the same for what is not known
+MAX_HOPE = 0.15  # the same for what is not known
 UNKNOWN = 1.0  # seconds of a round before any was timed: all are as good
 MAX_LENGTH = 64  # draft tokens
 SMALLEST_DEPTH = 2048  # tokens of context; there is a table for it and for each doubling
