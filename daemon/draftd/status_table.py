@@ -13,7 +13,7 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
-from draftd.console import out
+from draftd.console import hinted, out
 from draftd.telemetry.told import short_names
 from draftd.terminal_text import harmless_body
 
@@ -146,7 +146,7 @@ def _reason(row: Row, names: Mapping[str, str]) -> Text | None:
     last = row["last_exit"]
     lines = last["lines"][-3:] if last and state in {"backoff", "failed"} else []
     told = f"{names[row['name']]} {state}: {reason}{due}" + "".join(f"\n    {line}" for line in lines)
-    return Text(told, style=STYLES.get(state, ""))
+    return Text(hinted(told), style=STYLES.get(state, ""))
 
 
 def memory(size: int | None) -> str:
