@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 import re
+from collections import Counter
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -23,23 +25,33 @@ from tests.fault_table import (  # noqa: F401 - pytest finds hooks and fixtures 
 )
 
 settings.register_profile("draftd", deadline=None)  # machines that run tests are busy
-settings.register_profile("quick", settings.get_profile("draftd"), max_examples=25)
+settings.register_profile("quick", settings.get_profile("draftd"), max_examples=15)
 settings.load_profile("draftd")
 
 REAL = {"browser", "demo", "engines", "pair"}  # fixtures that run or load what `real` stands for
+_NUMBERS = itertools.count()
 COSTLY = re.compile(r"^(?:from|import) (?:mlx|playwright|draftd\.engine\.request\b)", re.MULTILINE)
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
     """Where no real test is wanted, a module of nothing else is not even imported: mlx_lm takes a second."""
-    return True if config.option.markexpr == "not real" and _is_real(collection_path) else None
+    return True if config.option.markexpr.startswith("not real") and _is_real(collection_path) else None
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """A test is `real`, whether it says so or not, if it uses such a fixture or is in a module of such tests."""
+    """A test is `real`, whether it says so or not, if it uses such a fixture or is in a module of such tests.
+
+    Of a test that is marked `one_in(n)` every n-th set of parameters is as it was, and the others are `thorough`.
+    """
+    seen: Counter[str] = Counter()
     for item in items:
         if REAL.intersection(getattr(item, "fixturenames", ())) or _is_real(item.path):
             item.add_marker("real")
+        if share := item.get_closest_marker("one_in"):
+            name = item.nodeid.partition("[")[0]
+            if seen[name] % share.args[0]:
+                item.add_marker("thorough")
+            seen[name] += 1
 
 
 @cache
@@ -52,13 +64,22 @@ def _is_real(path: Path) -> bool:
 
 
 @pytest.fixture(autouse=True)
-def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """No test reads or writes the settings of whoever runs it."""
+def clean_environment(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """No test reads or writes the settings of whoever runs it: its folders are in its `tmp_path`, if it takes one.
+
+    Else they are in one that there is not. To make one for each of all tests takes as long as a third of them.
+    """
+    if "tmp_path" in request.fixturenames:
+        mine: Path = request.getfixturevalue("tmp_path")
+    else:
+        mine = tmp_path_factory.getbasetemp() / "none" / str(next(_NUMBERS))
     for key in [key for key in os.environ if key.startswith("DRAFTD_")]:
         monkeypatch.delenv(key)
-    monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
-    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    monkeypatch.setenv("HOME", str(mine / "home"))
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(mine / "config"))
+    monkeypatch.setenv("XDG_STATE_HOME", str(mine / "state"))
 
 
 def pytest_asyncio_loop_factories() -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:

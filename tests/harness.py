@@ -188,7 +188,8 @@ async def serving(
         try:
             if ready:
                 await served.until(
-                    lambda: all(row["state"] in {"ready", "stopped"} for row in daemon.workers()), ready_limit
+                    lambda: all(row["state"] in {"ready", "stopped", "asleep"} for row in daemon.workers()),
+                    ready_limit,
                 )
             yield served
         finally:

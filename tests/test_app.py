@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import signal
 import socket
 import time
@@ -16,6 +17,7 @@ import pytest
 from draftd.app import Daemon, run
 from draftd.errors import AlreadyRunningError, ConfigError, DraftdError
 from draftd.machine_memory import Pressure, memory_share
+from draftd.telemetry.told import Told
 from draftd.workers.states import Backoff
 from tests.harness import LIMIT, QUICK, alive, chat, fake, free_ports, kill, play_engine, serving, until_gone
 
@@ -70,7 +72,7 @@ async def test_models_status_and_health_tell_what_there_is(
         )
         assert set(keys.split()) <= set(status["workers"][0])
         assert status["warm_spare"] is None  # unless asked for
-        assert status["memory"] == {"share_bytes": memory_share(), "pressure": "normal"}
+        assert status["memory"] == {"budget_bytes": memory_share(), "pressure": "normal"}
         assert (await served.metrics())["draftd_memory_pressure"] == 1
         assert (await served.get("/readyz")).status == 200
         assert (await served.get("/healthz")).json == {"status": "ok"}
@@ -86,14 +88,14 @@ async def test_readyz_waits_for_workers_that_start_by_themselves_only(tmp_path: 
 
 async def test_a_sleeping_worker_is_started_by_its_first_request(tmp_path: Path) -> None:
     async with serving(tmp_path, {"a": fake(top="autostart = false")}) as served:
-        assert served.state("a") == "stopped"
+        assert served.state("a") == "asleep"
         assert (await served.ask("a")).status == 200
 
 
 async def test_a_worker_without_requests_sleeps_and_wakes(tmp_path: Path) -> None:
     tables = QUICK + "[health]\ninterval = 0.05\n"
     async with serving(tmp_path, {"a": fake(top="idle_timeout = 0.2", tables=tables)}) as served:
-        await served.until_state("a", "stopped")
+        await served.until_state("a", "asleep")
         assert (await served.ask("a")).status == 200
         assert served.row("a")["restarts"] == 0
 
@@ -429,11 +431,71 @@ async def test_logs_are_shown_and_followed(tmp_path: Path) -> None:
     async with serving(tmp_path, {"a": fake()}) as served:
         assert "fake server of fake" in (await served.get("/api/logs/a")).text
         assert (await served.get("/api/logs/a?lines=x")).status == 400
+        assert (await served.get("/api/logs/a?since=nan")).status == 400
         async with served.http.get(served.url + "/api/logs/a?follow=1&lines=1") as following:
             await served.ask("a")
+            missing = {b"Draft tokens accepted: 5/10 (50%)", b" 200      5 tokens "}
             async with asyncio.timeout(5):
-                while b"Draft tokens accepted: 5/10 (50%)" not in await following.content.readline():
-                    pass
+                while missing:
+                    line = await following.content.readline()
+                    missing = {text for text in missing if text not in line}
+
+
+async def test_a_log_is_for_people_unless_all_is_asked_for(tmp_path: Path) -> None:
+    async with serving(tmp_path, {"a": fake("--says", 'draftd-engine {"odd": 1}'), "b": fake()}) as served:
+        began = time.time()
+        for name in "ab":
+            await served.ask(name)
+        assert "draftd-engine" not in (await served.get("/api/logs/a")).text
+        assert 'draftd-engine {"odd": 1}' in (await served.get("/api/logs/a?raw=1")).text
+        assert "fake server of fake" not in (await served.get(f"/api/logs/a?since={began}")).text
+        lines = [json.loads(line) for line in (await served.get("/api/logs?json=1")).text.splitlines()]
+        told = [line["worker"] for line in lines if line["text"].startswith("200 ")]
+        assert told == ["a", "b"]
+        assert "a: 200 " in (await served.get("/api/logs")).text
+        served.daemon.take_event(Told(0.0, "", "an event", "plain"))
+        served.daemon.take_event(Told(0.0, "a", "ready", "good"))
+        own = (await served.get("/api/logs/daemon")).text
+        assert [line[9:] for line in own.splitlines()] == ["an event", "a: ready"]
+        assert (await served.get("/api/logs/a?lines=1")).text.endswith(" ready\n")
+        assert (await served.get("/api/logs?lines=2&json=1")).text.count('"an event"') == 1
+        assert (await served.get("/api/logs/nobody")).status == 404
+
+
+async def test_a_request_is_told_of_while_it_runs_and_can_be_cancelled(tmp_path: Path) -> None:
+    async with serving(tmp_path, {"a": fake()}) as served:
+        asking = asyncio.create_task(served.ask("a", "[[slow 5]]", stream=True))
+        await served.until_queue("a")
+        async with asyncio.timeout(LIMIT):
+            while not (known := (await served.get("/api/requests")).json["requests"])[0]["first_token"]:
+                pass
+        [record] = known
+        assert (record["profile"], record["phase"], record["status"]) == ("a", "answering", None)
+        assert (await served.post(f"/api/requests/{record['id']}/cancel")).status == 202
+        answer = await asking
+        assert answer.cut
+        assert answer.events[-1]["error"]["code"] == "cancelled"
+        await served.until_queue("a", active=0)
+        [record] = (await served.get("/api/requests")).json["requests"]
+        assert (record["phase"], record["status"], record["cancelled"]) == ("ended", 503, True)
+        again = await served.post(f"/api/requests/{record['id']}/cancel")
+        assert (again.status, again.json["error"]["code"]) == (404, "request_not_found")
+        # The connection's own task goes on as if nothing had been.
+        assert (await served.ask("a")).status == 200
+
+
+async def test_a_request_that_waits_for_its_turn_can_be_cancelled(tmp_path: Path) -> None:
+    async with serving(tmp_path, {"a": fake(tables="[limits]\nconcurrency = 1\n")}) as served:
+        first = asyncio.create_task(served.ask("a", "[[wait 0.5]]"))
+        await served.until_queue("a")
+        second = asyncio.create_task(served.ask("a"))
+        await served.until_queue("a", waiting=1)
+        waiting = next(r for r in served.daemon.journal.since(0) if r.phase == "waiting")
+        assert served.daemon.journal.cancel(waiting.id)
+        refused = await second
+        assert (refused.status, refused.json["error"]["code"]) == (503, "cancelled")
+        assert refused.headers["x-should-retry"] == "false"
+        assert (await first).status == 200
 
 
 async def test_acceptance_lines_become_metrics_and_status(tmp_path: Path) -> None:

@@ -28,14 +28,14 @@ from typer.testing import CliRunner
 
 from draftd.cli import VERBS, app
 from draftd.demo import DRAFT, TARGET
+from tests.forked import LIMIT, Started, run, start
 from tests.harness import alive, chat, fake, free_ports
 
 DRAFTD = [sys.executable, "-m", "draftd"]
-LIMIT = 20.0  # seconds
 
 
 class Up:
-    """`draftd up --plain` with scripted children."""
+    """`draftd up --json` with scripted children."""
 
     def __init__(
         self,
@@ -44,6 +44,7 @@ class Up:
         profile: str | None = None,
         limit: tuple[str, ...] = (),
         env: Mapping[str, str] | None = None,
+        form: str = "--json",
     ) -> None:
         folder = tmp_path / "profiles"
         folder.mkdir()
@@ -57,10 +58,13 @@ class Up:
             **(env or {}),
         }
         options = ["--port", str(self.port), "--base-port", str(free_ports(len(names) + 1))]
-        command = [*DRAFTD, "up", "--plain", *options]
-        if limit:
-            command = ["bash", "-c", f'{shlex.join(limit)}; exec "$@"', "bash", *command]
-        self.process = subprocess.Popen(command, env=self.env, stderr=subprocess.PIPE, text=True)
+        words = ["up", form, *options]
+        self.process: subprocess.Popen[str] | Started
+        if limit or "LD_PRELOAD" in self.env:
+            command = ["bash", "-c", f'{shlex.join(limit or ("true",))}; exec "$@"', "bash", *DRAFTD, *words]
+            self.process = subprocess.Popen(command, env=self.env, stderr=subprocess.PIPE, text=True)
+        else:
+            self.process = start(*words, env=self.env)
         self.said: list[dict[str, Any]] = []
         self.watchdog = threading.Timer(3 * LIMIT, self.process.kill)  # a test never waits for ever
         self.watchdog.start()
@@ -75,15 +79,21 @@ class Up:
                 self.said.append(json.loads(line))
         return [line for line in self.said if line.get("event") == event][-1]
 
+    def end(self) -> None:
+        """Nothing is left of it."""
+        self.watchdog.cancel()
+        self.process.terminate()
+        self.process.wait(LIMIT)
+        assert self.process.stderr is not None
+        self.process.stderr.close()
+
     def child(self) -> int:
         """The pid of the only worker."""
         return psutil.Process(self.process.pid).children()[0].pid
 
     def run(self, *words: str) -> subprocess.CompletedProcess[str]:
         """Another draftd command for the same state folder."""
-        return subprocess.run(
-            [*DRAFTD, *words], env=self.env, capture_output=True, text=True, timeout=LIMIT, check=False
-        )
+        return run(*words, env=self.env)
 
     def ask(self, text: str, **fields: Any) -> http.client.HTTPResponse:
         """The answer to a chat request, as soon as it begins."""
@@ -124,11 +134,7 @@ def up(
         daemon.until("worker ready", len(names))
         yield daemon
     finally:
-        daemon.watchdog.cancel()
-        daemon.process.terminate()
-        daemon.process.wait(LIMIT)
-        assert daemon.process.stderr is not None
-        daemon.process.stderr.close()
+        daemon.end()
 
 
 def test_a_day_with_the_command_line(tmp_path: Path) -> None:
@@ -229,7 +235,7 @@ def test_a_closed_terminal_ends_what_runs_in_it_unless_nohup_was_asked_for(
     if pid == 0:
         if nohup:
             signal.signal(signal.SIGHUP, signal.SIG_IGN)
-        os.execve(sys.executable, [*DRAFTD, "up", "--plain"], env)
+        os.execve(sys.executable, [*DRAFTD, "up", "--json"], env)
 
     def until(event: str, count: int) -> None:
         deadline = time.monotonic() + LIMIT
@@ -271,9 +277,7 @@ def test_a_stale_note_never_leads_to_a_strangers_end(tmp_path: Path, held: bool)
         note = {"pid": stranger.pid, "created": age - 60, "url": "http://x", "version": "1"}
         (state / "daemon.json").write_text(json.dumps(note))
         env = _clean_environment(tmp_path) | {"DRAFTD_STATE_DIR": str(state)}
-        done = subprocess.run(
-            [*DRAFTD, "down"], env=env, capture_output=True, text=True, timeout=LIMIT, check=False
-        )
+        done = run("down", env=env)
         assert done.returncode == 3
         assert stranger.poll() is None
         stranger.kill()
@@ -419,9 +423,7 @@ def test_bad_input_gets_a_clear_error_and_its_exit_code(
     tmp_path: Path, words: list[str], code: int, message: str
 ) -> None:
     env = _clean_environment(tmp_path) | {"DRAFTD_STATE_DIR": str(tmp_path / "state")}
-    done = subprocess.run(
-        [*DRAFTD, *words], env=env, capture_output=True, text=True, timeout=LIMIT, check=False
-    )
+    done = run(*words, env=env)
     assert (done.returncode, "Traceback" in done.stderr) == (code, False)
     assert message in done.stderr
 

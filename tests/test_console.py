@@ -6,6 +6,7 @@ import io
 import re
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -14,7 +15,8 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from draftd.console import Terminal, status_view, workers_table
+from draftd.console import Terminal
+from draftd.status_table import status_view, workers_table
 from draftd.terminal_text import harmless, harmless_body, take_every_text
 
 # Every C0 but tab and line break, DEL, C1, and the bidirectional controls.
@@ -140,6 +142,8 @@ def row(name: str, **fields: Any) -> dict[str, Any]:
         "queue": 0,
         "restarts": 0,
         "since": "2026-11-23T00:00:00+00:00",
+        "reason": "",
+        "due": None,
         "notes": [],
         "last_exit": None,
         **fields,
@@ -158,6 +162,7 @@ def test_profiles_that_share_a_worker_have_a_row_each_and_its_notes_once() -> No
         "worker": "b",
         "state": "failed",
         "notes": ["port 7999 was busy"],
+        "reason": "exit (exit code 1); given up",
         "last_exit": {"reason": "exit", "meaning": "exit code 1", "lines": []},
     }
     text = shown(
@@ -179,7 +184,7 @@ def test_what_drafts_and_how_long_is_told() -> None:
         row("d", num_draft_tokens=0, drafters=[]),
     )
     told = {
-        line.split()[0]: line.split("8000")[1].split("80%")[0].split()
+        line.split()[0]: line.split("80%")[1].split("8000")[0].split()
         for line in text.splitlines()
         if "8000" in line
     }
@@ -188,3 +193,52 @@ def test_what_drafts_and_how_long_is_told() -> None:
 
 def test_nothing_is_said_of_sharing_where_nobody_shares() -> None:
     assert "share" not in shown(row("a"), row("b"))
+
+
+LONG = [f"qwen2.5-3b-speculative-{name}" for name in ("fast", "max")]
+
+
+def width_of(text: str) -> int:
+    return max(map(len, text.splitlines()))
+
+
+@pytest.mark.parametrize("width", [60, 70, 80, 100, 140, 1000])
+def test_the_table_fits_and_says_first_what_matters_most(width: int) -> None:
+    rows = [row(name, queue=12, memory_bytes=21_800_000_000, requests=12345) for name in LONG]
+    console = Console(file=io.StringIO(), width=width)
+    console.print(workers_table(rows, width))
+    assert isinstance(console.file, io.StringIO)
+    text = console.file.getvalue()
+    assert width_of(text) <= width
+    assert "max   " in text  # in one line, in short where there is no room
+    for figure in ("ready", "12", "20.0", "80%"):
+        assert figure in text
+    assert ("21.8 GB" in text) == (width >= 60)
+    assert (LONG[0] in text) == (width >= 140)
+
+
+def test_in_a_pipe_every_figure_is_kept() -> None:
+    terminal = Terminal()
+    terminal.file = io.StringIO()
+    terminal._width = None
+    terminal.show(workers_table([row(LONG[0], requests=12345)], terminal.room))
+    text = as_if_by(terminal)
+    for figure in (LONG[0], "ready", "8000", "20.0", "80%", "312 MB", "12345"):
+        assert figure in text
+
+
+def test_why_a_worker_is_not_ready_stands_below_the_table() -> None:
+    last = {"reason": "exit", "meaning": "exit code 1", "lines": ["q", "x", "y", "z"]}
+    soon = (datetime.now(UTC) + timedelta(seconds=12.4)).isoformat()
+    text = shown(
+        row("a", state="waiting", reason="for its turn to load, after b"),
+        row("b", state="backoff", reason="exit (exit code 1)", due=soon, last_exit=last),
+        row("c", state="asleep", reason="starts with a request", last_exit=last),
+        row("d"),
+    )
+    assert "a waiting: for its turn to load, after b" in text
+    assert "b backoff: exit (exit code 1); starts again in 12 s" in text
+    assert [f"\n    {word}\n" in text for word in "qxyz"] == [False, True, True, True]
+    assert text.count("    z") == 1  # of one that sleeps the last end is past
+    assert "c asleep: starts with a request" in text
+    assert "d ready:" not in text

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -165,6 +166,55 @@ def test_what_a_folder_lacks_is_named_and_the_hub_would_not_bring_it(tmp_path: P
     found = read_model(str(half))
     assert (found.missing, found.weight_bytes) == (("model-2.safetensors",), 5)
     assert found.config == ModelConfig()
+
+
+@pytest.mark.fault(73)
+@pytest.mark.parametrize("kind", ["pipe", "link to a device", "folder"])
+@pytest.mark.parametrize(
+    "name",
+    ["config.json", "model.safetensors", "tokenizer_config.json", "model.safetensors.index.json", "main"],
+)
+def test_what_is_no_file_is_not_there_and_nothing_waits_for_it(
+    snapshot: Path, tmp_path: Path, kind: str, name: str
+) -> None:
+    place = snapshot / name if name != "main" else snapshot.parent.parent / "refs" / "main"
+    place.unlink(missing_ok=True)
+    if kind == "pipe":
+        os.mkfifo(place)
+    elif kind == "folder":
+        place.mkdir()
+    else:
+        place.symlink_to("/dev/zero")
+    found = read_model(REPOSITORY, {"HF_HOME": str(tmp_path)})
+    needed = name != "model.safetensors.index.json"
+    assert found.is_here != needed
+    assert found.config == ModelConfig()
+    (snapshot / "tokenizer.json").unlink(missing_ok=True)
+    os.mkfifo(snapshot / "tokenizer.json")
+    assert read_vocabulary(snapshot) == {}
+
+
+@pytest.mark.parametrize("index", [{"a": 5}, {"a": None, "b": "x"}, {"a": ["x"]}, {"a": "\0"}])
+def test_an_index_of_odd_names_is_of_files_that_are_not_there(
+    snapshot: Path, tmp_path: Path, index: object
+) -> None:
+    (snapshot / "model.safetensors.index.json").write_text(json.dumps({"weight_map": index}))
+    assert not read_model(REPOSITORY, {"HF_HOME": str(tmp_path)}).is_here
+
+
+@pytest.mark.parametrize(
+    "tokenizer",
+    [
+        {"model": 5},
+        {"model": {"vocab": 5}},
+        {"model": {"vocab": [[]]}},
+        {"added_tokens": [5]},
+        {"added_tokens": [{}]},
+    ],
+)
+def test_a_tokenizer_that_cannot_be_understood_has_no_vocabulary(tmp_path: Path, tokenizer: object) -> None:
+    (tmp_path / "tokenizer.json").write_text(json.dumps(tokenizer))
+    assert read_vocabulary(tmp_path) == {}
 
 
 @pytest.mark.parametrize("name", ["no:name of/any/hub", "not a name", "x" * 5000])

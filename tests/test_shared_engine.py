@@ -39,7 +39,10 @@ async def test_each_is_a_model_of_its_own_with_its_own_defaults_and_figures(tmp_
     async with serving(tmp_path, profiles) as served:
         models = (await served.get("/v1/models")).json["data"]
         assert [model["id"] for model in models] == ["a", "b", "c"]
-        async with served.http.get(served.url + "/api/logs/b?follow=1&lines=1") as log, asyncio.timeout(10):
+        async with (
+            served.http.get(served.url + "/api/logs/b?follow=1&lines=1&raw=1") as log,
+            asyncio.timeout(10),
+        ):
             for name, count in tokens.items():
                 answer = await served.ask(name, stream=True)
                 assert (len(answer.content.split()), answer.events[0]["model"]) == (count, name)
@@ -87,7 +90,10 @@ async def test_what_the_worker_says_of_a_profile_that_it_never_served_counts_for
     tmp_path: Path,
 ) -> None:
     async with serving(tmp_path, {"a": sharing(), "b": sharing(), "alone": fake()}) as served:
-        async with served.http.get(served.url + "/api/logs/a?follow=1&lines=1") as log, asyncio.timeout(10):
+        async with (
+            served.http.get(served.url + "/api/logs/a?follow=1&lines=1&raw=1") as log,
+            asyncio.timeout(10),
+        ):
             for name in ("stranger", "alone", "b"):
                 headers = {"X-Draftd-Profile": name}
                 url = f"http://127.0.0.1:{served.row('a')['port']}/v1/chat/completions"
@@ -102,7 +108,7 @@ async def test_what_the_worker_says_of_a_profile_that_it_never_served_counts_for
 async def test_the_log_of_a_profile_by_itself_is_as_it_always_was(tmp_path: Path) -> None:
     async with (
         serving(tmp_path, {"a": sharing()}) as served,
-        served.http.get(served.url + "/api/logs/a?follow=1&lines=1") as log,
+        served.http.get(served.url + "/api/logs/a?follow=1&lines=1&raw=1") as log,
         asyncio.timeout(10),
     ):
         await served.ask("a")
@@ -175,7 +181,10 @@ async def test_who_joins_leaves_or_changes_its_defaults_restarts_nothing(tmp_pat
         metrics = await served.metrics()
         assert series("worker_memory_bytes", "b") in metrics
         assert not [key for key in metrics if 'profile="a"' in key]
-        async with served.http.get(served.url + "/api/logs/d?follow=1&lines=1") as log, asyncio.timeout(10):
+        async with (
+            served.http.get(served.url + "/api/logs/d?follow=1&lines=1&raw=1") as log,
+            asyncio.timeout(10),
+        ):
             await served.ask("d")
             while b"[d] Draft tokens accepted" not in await log.content.readline():
                 pass

@@ -28,7 +28,7 @@ RUN, MEASURE, SET_UP, CONNECT = "Run", "Measure and check", "Set up", "Connect"
 VERBS: Mapping[str, tuple[str, str, str]] = {
     "up": ("serve", "up", RUN),
     "status": ("control", "status", RUN),
-    "logs": ("control", "logs", RUN),
+    "logs": ("logs", "logs", RUN),
     "restart": ("control", "restart", RUN),
     "start": ("control", "start", RUN),
     "stop": ("control", "stop", RUN),

@@ -1,4 +1,4 @@
-r"""What a person sees in a terminal: the one place that prints, and the table of workers, live or once.
+r"""What a person sees in a terminal: the one place that prints.
 
 Names of processes and models, prompts, answers and errors come from others. So every text that is printed is plain
 (no markup of rich's), and whatever in it could steer a terminal, or show a line in another order than it has, is
@@ -7,22 +7,20 @@ written as \x1b or \u202e. `Terminal` does that last of all, whoever made the te
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
-from typing import Any
 
 import typer
-from rich import box
-from rich.console import Console, ConsoleOptions, Group, RenderableType
+from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
-from rich.spinner import Spinner
-from rich.table import Table
 from rich.text import Text
 
-from draftd.terminal_text import harmless, harmless_body, harmless_in_a_pipe
+from draftd.terminal_text import harmless, harmless_in_a_pipe
 
-Row = Mapping[str, Any]
+PIPE_WIDTH = 1000  # columns of what is no terminal: a table keeps every figure there
+PALETTE = ("cyan", "magenta", "blue", "green", "yellow", "bright_black")
+TONES = {"good": "green", "plain": "", "low": "yellow", "bad": "red"}
+_colours: dict[str, str] = {}  # by the name of a worker
 
 
 class Terminal(Console):
@@ -42,7 +40,16 @@ class Terminal(Console):
 
     def show(self, shown: RenderableType) -> None:
         """A table or the like, in the width of the terminal."""
-        self.print(shown)
+        own, self._width = self._width, self.room  # rich cuts at 80 columns where there is no terminal
+        try:
+            self.print(shown)
+        finally:
+            self._width = own
+
+    @property
+    def room(self) -> int:
+        """Columns that a table may have: those of the terminal, or of COLUMNS; as many as it needs without both."""
+        return self.width if self.is_terminal or self._width else PIPE_WIDTH
 
     def piece(self, text: str) -> None:
         """A part of a text, as it comes."""
@@ -77,113 +84,6 @@ class Terminal(Console):
 out = Terminal()
 err = Terminal(stderr=True)
 
-STYLES = {
-    "ready": "green",
-    "starting": "yellow",
-    "stopping": "yellow",
-    "backoff": "red",
-    "failed": "bold red",
-    "stopped": "dim",
-}
-NARROW = ("model", "state", "port", "draft", "accepted", "tok/s")
-WIDE = (*NARROW, "memory", "requests", "queue", "restarts", "for")
-ROOM_FOR_WIDE = 118  # columns of the terminal
-
-
-def status_view(body: Mapping[str, Any], width: int) -> RenderableType:
-    """The body of /api/status: the table of workers, and the warm spare if there is one."""
-    table, spare = workers_table(body["workers"], width), body.get("warm_spare")  # an older daemon has none
-    if not spare:
-        return table
-    waits = "waits" if spare["warm"] else "is being made"
-    return Group(
-        table, Text(f"a warm spare {waits}: pid {spare['pid']}, {memory(spare['memory_bytes'])}", style="dim")
-    )
-
-
-def workers_table(rows: Iterable[Row], width: int) -> RenderableType:
-    """One line per worker, and below the table what went wrong last. `width` is the terminal's, in columns."""
-    rows = [harmless_body(row) for row in rows]
-    titles = WIDE if width >= ROOM_FOR_WIDE else NARROW
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-    for title in titles:
-        left = title in {"model", "state"}
-        table.add_column(
-            title, justify="left" if left else "right", no_wrap=title != "model", overflow="fold"
-        )
-    for row in rows:
-        cells = _cells(row)
-        table.add_row(*(cells[title] for title in titles))
-    workers = {row["worker"]: row for row in reversed(rows)}.values()  # once each, though profiles share it
-    shared = [Text(_sharing(row), style="dim") for row in workers if row["shares_with"]]
-    notes = [Text(f"{row['name']}: {note}", style="yellow") for row in workers for note in row["notes"]]
-    trouble = (_trouble(row) for row in workers if row["state"] in {"backoff", "failed"})
-    return Group(table, *shared, *notes, *trouble)
-
-
-def _sharing(row: Row) -> str:
-    names = ", ".join(sorted([row["name"], *row["shares_with"]]))
-    return f"{names} share one worker; its memory is shown with {row['worker']}"
-
-
-def _cells(row: Row) -> dict[str, RenderableType]:
-    state = row["state"]
-    shown: RenderableType = Text(state, style=STYLES.get(state, ""))
-    if state in {"starting", "stopping"}:
-        shown = Spinner(out.spinner, shown, style=STYLES[state])
-    speed = row["tokens_per_second"]
-    return {
-        "model": row["name"],
-        "state": shown,
-        "port": str(row["port"] or "–"),
-        "draft": _drafts(row),
-        "accepted": _acceptance(row["acceptance"]["ratio"]),
-        "tok/s": f"{speed:.1f}" if speed else "–",
-        "memory": memory(row["memory_bytes"]),
-        "requests": str(row["requests"]),
-        "queue": str(row["queue"]),
-        "restarts": str(row["restarts"]),
-        "for": duration(row["since"]),
-    }
-
-
-def _drafts(row: Row) -> str:
-    if row["num_draft_tokens"]:
-        return f"{'auto ≤ ' if row['auto_draft'] else ''}{row['num_draft_tokens']}"
-    return ", ".join(row.get("drafters", ())) or "–"
-
-
-def _acceptance(ratio: float | None) -> Text:
-    if ratio is None:
-        return Text("–")
-    from draftd.profiles import MIN_PAYING_ACCEPTANCE  # late: pydantic takes as long as all else
-
-    return Text(f"{ratio:.0%}", style="green" if ratio >= MIN_PAYING_ACCEPTANCE else "yellow")
-
-
-def _trouble(row: Row) -> Text:
-    last = row["last_exit"]
-    if not last:
-        return Text(f"{row['name']}: {row['state']}", style="red")
-    lines = "".join(f"\n    {line}" for line in last["lines"][-3:])
-    return Text(f"{row['name']}: {last['reason']} ({last['meaning']}){lines}", style="red")
-
-
-def memory(size: int | None) -> str:
-    """Bytes for people: '312 MB', '2.1 GB'."""
-    if size is None:
-        return "–"
-    return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.0f} MB"
-
-
-def duration(since: str) -> str:
-    """How long ago an ISO time is: '12 s', '3 min', '2 h', '5 d'."""
-    seconds = max(0.0, (datetime.now(UTC) - datetime.fromisoformat(since)).total_seconds())
-    for limit, size, unit in ((120, 1, "s"), (7200, 60, "min"), (172800, 3600, "h")):
-        if seconds < limit:
-            return f"{seconds / size:.0f} {unit}"
-    return f"{seconds / 86400:.0f} d"
-
 
 def what_next(url: str, model: str, command: str) -> str:
     """What a new user can try once the daemon serves; `command` is what starts draftd in their shell."""
@@ -195,3 +95,8 @@ def what_next(url: str, model: str, command: str) -> str:
         f"  {command} test\n  {command} status\n"
         f"  curl -s {url}/metrics | grep draftd_draft\n"
     )
+
+
+def colour_of(worker: str) -> str:
+    """The colour of a worker's lines: another one for each, as far as they go."""
+    return _colours.setdefault(worker, PALETTE[len(_colours) % len(PALETTE)]) if worker else "bold"

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from draftd.files import read_bytes, read_text
+
 # Model types for which mlx_lm 0.32 gives a different text when several tokens are read in one pass, so that nothing
 # may be drafted with them. The engine finds it out by itself; this is for before anything is loaded.
 NEVER_DRAFTED: Mapping[str, str] = {"phi3small": "mlx_lm lets its tokens see those that come after them"}
@@ -70,7 +72,7 @@ def read_model(name: str, environ: Mapping[str, str] = os.environ) -> ModelOnDis
         local,
         folder,
         missing=_missing(folder) if local else _missing_of_download(folder),
-        weight_bytes=sum(path.stat().st_size for path in folder.glob("model*.safetensors") if path.exists()),
+        weight_bytes=sum(path.stat().st_size for path in folder.glob("model*.safetensors") if path.is_file()),
         config=parse_config(_read_object(folder / "config.json")),
     )
 
@@ -101,7 +103,13 @@ def cache_dir(environ: Mapping[str, str] = os.environ) -> Path:
 
 def read_vocabulary(folder: Path) -> dict[int, str]:
     """Token ids and their texts, from tokenizer.json; empty if that cannot be read. Slow: it has megabytes."""
-    tokenizer = _read_object(folder / "tokenizer.json")
+    try:
+        return _vocabulary(_read_object(folder / "tokenizer.json"))
+    except (AttributeError, IndexError, KeyError, TypeError):
+        return {}
+
+
+def _vocabulary(tokenizer: Mapping[str, Any]) -> dict[int, str]:
     vocabulary = (tokenizer.get("model") or {}).get("vocab") or {}
     if isinstance(vocabulary, list):  # unigram models: [text, score], in order
         tokens = {number: str(entry[0]) for number, entry in enumerate(vocabulary)}
@@ -117,7 +125,7 @@ def _snapshot(name: str, environ: Mapping[str, str]) -> Path:
     """Where the download is, or would be."""
     repository = cache_dir(environ) / f"models--{name.replace('/', '--')}"
     try:
-        return repository / "snapshots" / (repository / "refs" / "main").read_text("utf-8").strip()
+        return repository / "snapshots" / read_text(repository / "refs" / "main").strip()
     except (OSError, ValueError):
         return repository / "snapshots" / "none"
 
@@ -125,21 +133,21 @@ def _snapshot(name: str, environ: Mapping[str, str]) -> Path:
 def _missing(folder: Path) -> tuple[str, ...]:
     """The files without which mlx_lm cannot load the model."""
     index = _read_object(folder / "model.safetensors.index.json").get("weight_map")
-    parts = set(index.values()) if isinstance(index, dict) else set()
+    parts = set(map(str, index.values())) if isinstance(index, dict) else set()
     if not parts and not any(folder.glob("model*.safetensors")):
         parts = {"model.safetensors"}
-    return tuple(part for part in ("config.json", *sorted(parts)) if not (folder / part).exists())
+    return tuple(part for part in ("config.json", *sorted(parts)) if not (folder / part).is_file())
 
 
 def _missing_of_download(folder: Path) -> tuple[str, ...]:
     """The same, more strictly: when in doubt, the hub is asked."""
     missing = [*_missing(folder)]
-    if not (folder / "tokenizer_config.json").exists():
+    if not (folder / "tokenizer_config.json").is_file():
         missing.append("tokenizer_config.json")
     index = folder / "model.safetensors.index.json"
-    if index.exists() and not _read_object(index).get("weight_map"):
+    if index.is_file() and not _read_object(index).get("weight_map"):
         missing.append(index.name)
-    elif not index.exists() and not (folder / "model.safetensors").exists():
+    elif not index.is_file() and not (folder / "model.safetensors").is_file():
         missing.append("model.safetensors")
     if any(folder.parents[1].glob("blobs/*.incomplete")):
         missing.append("a file that is still on its way")
@@ -149,7 +157,7 @@ def _missing_of_download(folder: Path) -> tuple[str, ...]:
 def _read_object(path: Path) -> dict[str, Any]:
     """A JSON object from a file; empty for anything else."""
     try:
-        found = json.loads(path.read_bytes())
+        found = json.loads(read_bytes(path))
     except (OSError, ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}

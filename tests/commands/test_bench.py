@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
@@ -13,20 +12,17 @@ from typer.testing import CliRunner
 
 from draftd.cli import app
 from draftd.demo import DRAFT, TARGET
-from tests.test_cli import DRAFTD, LIMIT, up
+from tests.forked import run
+from tests.test_cli import up
 
 PAIR = f'model = "{TARGET}"\ndraft_model = "{DRAFT}"\nnum_draft_tokens = 3\n'
-
-
-def draftd(*words: str, limit: float = LIMIT) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([*DRAFTD, *words], capture_output=True, text=True, timeout=limit, check=False)
 
 
 @pytest.mark.real
 def test_a_small_bench_of_the_demo_pair(tmp_path: Path) -> None:
     chart = tmp_path / "bench.svg"
     options = ("--draft", "3", "--draft", "5", "--runs", "1", "--max-tokens", "8", "--json")
-    done = draftd("bench", "--demo", *options, "--chart", str(chart), limit=120)
+    done = run("bench", "--demo", *options, "--chart", str(chart), limit=120)
     assert done.returncode == 0, done.stderr
     body = json.loads(done.stdout)
     assert (body["model"], body["draft_model"]) == (str(TARGET), str(DRAFT))
@@ -65,7 +61,7 @@ def test_the_test_of_a_drafting_profile_tells_its_acceptance(tmp_path: Path) -> 
     ],
 )
 def test_what_cannot_be_measured_is_bad_input(words: tuple[str, ...], message: str) -> None:
-    done = draftd("bench", *words)
+    done = run("bench", *words)
     assert (done.returncode, message in done.stderr) == (2, True)
 
 

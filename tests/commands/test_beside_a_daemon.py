@@ -7,8 +7,9 @@ import os
 import subprocess
 from pathlib import Path
 
+from tests.forked import LIMIT
 from tests.harness import fake, free_ports
-from tests.test_cli import DRAFTD, LIMIT, up
+from tests.test_cli import DRAFTD, up
 
 
 def test_the_verbs_take_address_and_models_from_the_daemon(tmp_path: Path) -> None:

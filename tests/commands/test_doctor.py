@@ -13,8 +13,9 @@ import pytest
 
 from draftd.demo import DRAFT, TARGET
 from draftd.instance import NOTE
+from tests.forked import run
 from tests.harness import fake, free_ports
-from tests.test_cli import DRAFTD, LIMIT, up
+from tests.test_cli import up
 
 DEMO = f'model = "{TARGET}"\ndraft_model = "{DRAFT}"\n'
 
@@ -38,10 +39,7 @@ class Machine:
         }
 
     def doctor(self, *words: str) -> subprocess.CompletedProcess[str]:
-        command = [*DRAFTD, "doctor", *words]
-        return subprocess.run(
-            command, env=self.env, capture_output=True, text=True, timeout=LIMIT, check=False
-        )
+        return run("doctor", *words, env=self.env)
 
     def findings(self) -> dict[str, dict[str, Any]]:
         """By their `what`, with the exit code checked against the worst."""

@@ -19,25 +19,30 @@ from draftd.errors import ConfigError
 from draftd.instance import AGENT, Instance
 from draftd.profiles import Profile
 from draftd.settings import Settings
+from tests.forked import LIMIT, run
 from tests.harness import fake, free_ports
-from tests.test_cli import DRAFTD, LIMIT
+from tests.test_cli import DRAFTD
 
 NO_BYTE = 'ulimit -f 0; exec "$@"'  # no file may have any: as on a full disk
 
 
 def refused(
-    tmp_path: Path, *words: str, port: int | None = None, limit: str = 'exec "$@"', **env: str
+    tmp_path: Path, *words: str, port: int | None = None, limit: str = "", **env: str
 ) -> tuple[int, str]:
     """What `up` that cannot start ends with, and the only line that it says."""
-    command = [*DRAFTD, "up", "--demo", "--plain", "--port", str(port or free_ports()), *words]
+    words = ("up", "--demo", "--plain", "--port", str(port or free_ports()), *words)
     given = {"DRAFTD_STATE_DIR": str(tmp_path / "state"), "DRAFTD_API_KEY": "a-long-random-text"} | env
-    done = subprocess.run(
-        ["sh", "-c", limit, "sh", *command],
-        env=os.environ | given,
-        capture_output=True,
-        text=True,
-        timeout=LIMIT,
-        check=False,
+    done = (
+        subprocess.run(
+            ["sh", "-c", limit, "sh", *DRAFTD, *words],
+            env=os.environ | given,
+            capture_output=True,
+            text=True,
+            timeout=LIMIT,
+            check=False,
+        )
+        if limit
+        else run(*words, env=os.environ | given)
     )
     assert done.stdout == ""
     [line] = done.stderr.splitlines()
@@ -60,11 +65,11 @@ def test_a_taken_port_is_one_sentence_with_its_holder_and_a_free_port(tmp_path: 
 @pytest.mark.parametrize(
     ("words", "limit", "says"),
     [
-        (("--host", "203.0.113.1"), 'exec "$@"', "this machine does not have that address"),
-        (("--host", "nonsense"), 'exec "$@"', "no address, nor a name that leads to one"),
-        (("--host", "a..b"), 'exec "$@"', "no address, nor a name that leads to one"),
-        (("--state-dir", "/dev/null"), 'exec "$@"', "the state folder /dev/null cannot be used"),
-        (("--state-dir", "/proc/draftd"), 'exec "$@"', "the state folder /proc/draftd cannot be used"),
+        (("--host", "203.0.113.1"), "", "this machine does not have that address"),
+        (("--host", "nonsense"), "", "no address, nor a name that leads to one"),
+        (("--host", "a..b"), "", "no address, nor a name that leads to one"),
+        (("--state-dir", "/dev/null"), "", "the state folder /dev/null cannot be used"),
+        (("--state-dir", "/proc/draftd"), "", "the state folder /proc/draftd cannot be used"),
         ((), NO_BYTE, "cannot be used: File too large"),
     ],
 )
@@ -85,15 +90,8 @@ def test_a_log_that_cannot_be_written_is_told_at_the_start(tmp_path: Path) -> No
 @pytest.mark.fault(70)
 def test_launchd_is_not_made_to_try_for_ever(tmp_path: Path) -> None:
     """Its agent is started again, every 10 s, unless it ends with 0."""
-    command = [*DRAFTD, "up", "--demo", "--plain", "--state-dir", "/dev/null"]
-    done = subprocess.run(
-        command,
-        env=os.environ | {"XPC_SERVICE_NAME": AGENT},
-        capture_output=True,
-        text=True,
-        timeout=LIMIT,
-        check=False,
-    )
+    env = os.environ | {"XPC_SERVICE_NAME": AGENT}
+    done = run("up", "--demo", "--plain", "--state-dir", "/dev/null", env=env)
     assert done.returncode == 0
     assert len(done.stderr.splitlines()) == 2
     assert "'draftd launchd install' does" in done.stderr

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import subprocess
 from pathlib import Path
 
 import pytest
 
+from tests.forked import run
 from tests.ops.servers import scripted
-from tests.test_cli import DRAFTD, LIMIT, up
-
-
-def draftd(*words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([*DRAFTD, *words], capture_output=True, text=True, timeout=LIMIT, check=False)
+from tests.test_cli import up
 
 
 def test_each_step_is_told_and_the_answer_is_shown(tmp_path: Path) -> None:
@@ -37,7 +33,7 @@ def test_an_answer_that_breaks_off_is_a_failure_for_scripts(tmp_path: Path) -> N
 
 def test_any_address_can_be_tested_and_its_acceptance_is_unknown() -> None:
     with scripted() as url:
-        done = draftd("test", "--url", f"{url}/v1", "--max-tokens", "3")
+        done = run("test", "--url", f"{url}/v1", "--max-tokens", "3")
     assert (done.returncode, done.stderr) == (0, "")
     assert "one two three\n" in done.stdout
     assert "acceptance   unknown: only a draftd daemon reports it" in done.stdout
@@ -51,5 +47,5 @@ def test_any_address_can_be_tested_and_its_acceptance_is_unknown() -> None:
     ],
 )
 def test_without_a_server_the_exit_code_says_so(words: tuple[str, ...], code: int, message: str) -> None:
-    done = draftd("test", *words)
+    done = run("test", *words)
     assert (done.returncode, message in done.stderr, "Traceback" in done.stderr) == (code, True, False)

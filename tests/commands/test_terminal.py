@@ -14,8 +14,9 @@ import pytest
 
 from draftd.commands import doctor
 from draftd.ops.doctor.facts import Finding, Severity
+from tests.forked import LIMIT, run
 from tests.harness import fake
-from tests.test_cli import DRAFTD, LIMIT, up
+from tests.test_cli import DRAFTD, up
 from tests.test_console import EVIL, STEERING
 
 PACKAGE = Path(__file__).parents[2] / "daemon" / "draftd"
@@ -81,13 +82,7 @@ def test_no_process_that_the_doctor_names_steers_the_terminal(capsys: pytest.Cap
 
 @pytest.mark.fault(71)
 def test_an_error_of_up_steers_nothing(tmp_path: Path) -> None:
-    done = subprocess.run(
-        [*DRAFTD, "up", "--profiles", str(tmp_path / MODEL.replace("/", ""))],
-        capture_output=True,
-        text=True,
-        timeout=LIMIT,
-        check=False,
-    )
+    done = run("up", "--profiles", str(tmp_path / MODEL.replace("/", "")))
     assert done.returncode == 2
     assert "does not exist" in harmless(done)
 

@@ -20,8 +20,8 @@ from draftd.protocol import LOOKUP_DRAFTER, MODEL_DRAFTER
 from tests.engine.architectures.models import make, noisy
 from tests.engine.stand_in import VOCABULARY, Asked, Generator
 
-KINDS = ["qwen2", "gemma3_text", "qwen3_next", "llama4_text"]
-"""Plain layers, which are read together, and windows, states and chunks, which are not."""
+KINDS = ["qwen2", "gemma3_text", "qwen3_next", "falcon_h1", "quantized", "jamba", "llama4"]
+"""Plain layers, windows, states, and lists, which are read together; other states, and chunks, which are not."""
 
 
 @pytest.fixture(autouse=True)
@@ -31,9 +31,29 @@ def reported(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     return calls
 
 
+QUANTIZED = "quantized"
+"""Plain layers that are quantized from the 30th token of a text on. What they have read of one text does not serve
+another one: its tokens would see numbers that are quantized where they see others alone.
+"""
+PLAIN_SIZES = {"hidden_size": 64, "num_attention_heads": 2, "num_key_value_heads": 1}
+
+
 @cache
 def pair(name: str) -> tuple[Any, Any]:
+    if name == QUANTIZED:
+        return make("qwen2", **PLAIN_SIZES), noisy("qwen2", **PLAIN_SIZES)
     return make(name), noisy(name)
+
+
+def generator_for(name: str, step: int = 512) -> Generator:
+    if name != QUANTIZED:
+        return Generator(*pair(name), step)
+    made = Generator(
+        *pair(name)
+    )  # layers are quantized after a whole step, so the text depends on its length
+    made.cli_args.kv_bits, made.cli_args.kv_group_size, made.cli_args.quantized_kv_start = 8, 32, 30
+    made.prompt_cache.fetch_nearest_cache = lambda _, tokens: (None, tokens)  # type: ignore[assignment]
+    return made
 
 
 def prompt(length: int, start: int = 0) -> list[int]:
@@ -46,7 +66,7 @@ def alone(
 ) -> tuple[int, ...]:
     """The text of a request without a draft, when nobody else is there."""
     asked = Asked(prompt(length, start), max_tokens, draft=0, seed=seed, temperature=temperature)
-    Generator(*pair(name)).serve((0, asked))
+    generator_for(name).serve((0, asked))
     assert isinstance(asked.came[-2], server.Response), asked.came
     return tuple(asked.tokens)
 
@@ -69,7 +89,7 @@ REQUEST = st.fixed_dictionaries(
 @settings(max_examples=12, deadline=None)
 @given(requests=st.lists(REQUEST, min_size=2, max_size=6), step=st.sampled_from([8, 512]))
 def test_the_text_is_that_of_the_request_alone(name: str, requests: list[dict[str, Any]], step: int) -> None:
-    generator = Generator(*pair(name), step)
+    generator = generator_for(name, step)
     arrivals = []
     for number, one in enumerate(requests):
         seed, temperature = (number, 0.8) if one["seeded"] else (None, 0.0)
@@ -215,9 +235,44 @@ def test_the_prompt_cache_gives_way_to_what_is_at_work(monkeypatch: pytest.Monke
     stored = generator.prompt_cache.nbytes
     allowed: list[int] = []
     monkeypatch.setattr(generator.prompt_cache, "trim_to", lambda *, n_bytes: allowed.append(n_bytes))
-    generator.cli_args.prompt_cache_bytes = 10 * stored
+    generator.prompt_cache.max_bytes = 10 * stored
     generator.serve((0, Asked(prompt(200), 3)), (0, Asked(prompt(200), 3)))
     assert allowed == [9 * stored, 8 * stored], "each of them has as much as it was given"
+
+
+def sizes_at_work(monkeypatch: pytest.MonkeyPatch, generator: Generator) -> list[int]:
+    """Return a list to which the number of requests at work is appended in each cycle."""
+    sizes: list[int] = []
+    cycle = generator.serving._cycle
+
+    def noting() -> None:
+        sizes.append(len(generator.serving._turns))
+        cycle()
+
+    monkeypatch.setattr(generator.serving, "_cycle", noting)
+    return sizes
+
+
+def test_no_more_are_at_work_than_fit_in_memory_when_they_have_become_as_long_as_they_may(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    generator = Generator(*pair("qwen2"), ends=False)
+    sizes = sizes_at_work(monkeypatch, generator)
+    one = LoadedModels(*pair("qwen2"), lambda _: None).cache_size.bytes(300)
+    generator.prompt_cache.max_bytes = 2 * one
+    asked = generator.serve(*[(number, Asked(prompt(280, number), 20)) for number in range(4)])
+    assert max(sizes) == 2
+    assert [len(each.tokens) for each in asked] == [20] * 4
+    assert [each.at[0] for each in asked] == sorted(each.at[0] for each in asked), "nobody is overtaken"
+
+
+def test_a_request_that_fits_nowhere_is_served_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    generator = Generator(*pair("qwen2"), ends=False)
+    sizes = sizes_at_work(monkeypatch, generator)
+    generator.prompt_cache.max_bytes = 1
+    small, large = generator.serve((0, Asked(prompt(5), 10)), (1, Asked(prompt(90), 30)))
+    assert (len(small.tokens), len(large.tokens)) == (10, 30)
+    assert max(sizes) == 1
 
 
 def test_each_request_is_counted_apart(reported: list[Any]) -> None:
@@ -253,28 +308,31 @@ def test_how_long_others_took_is_not_counted(monkeypatch: pytest.MonkeyPatch, re
 
 
 def scripted(monkeypatch: pytest.MonkeyPatch, rng: random.Random) -> list[int]:
-    """Let all rows of a round draft as many tokens, a length drawn anew each time; return the lengths."""
+    """Let all rows of a round draft as many tokens, a length drawn anew each time, and some have turns; return the
+    lengths.
+    """
     lengths: list[int] = []
 
-    def choose(self: Any, rows: list[Row]) -> list[Choice]:
+    def choose(self: Any, rows: list[Row]) -> list[Choice | None]:
         length = rng.choice([0, 0, 0, 1, 2, 5, 8])
         lengths.append(length)
         source = rng.choice([MODEL_DRAFTER, MODEL_DRAFTER, LOOKUP_DRAFTER])
         if rng.random() < 0.05:
             return [Choice(REVIEW) if row.now.model else Choice(ALONE) for row in rows]
-        return [row.drafting(source, length) for row in rows]
+        return [None if rng.random() < 0.2 else row.drafting(source, length) for row in rows]
 
     monkeypatch.setattr(BatchPolicy, "choose", choose)
     return lengths
 
 
-@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("name", ["qwen2", "gemma3_text", "qwen3_next", "falcon_h1", QUANTIZED])
+@pytest.mark.parametrize("seed", range(4))
 def test_the_text_of_rows_that_keep_different_numbers_of_tokens_is_that_of_each_alone(
-    monkeypatch: pytest.MonkeyPatch, seed: int
+    monkeypatch: pytest.MonkeyPatch, seed: int, name: str
 ) -> None:
     rng = random.Random(seed)
     lengths = scripted(monkeypatch, rng)
-    generator = Generator(*pair("qwen2"), rng.choice([8, 512]))
+    generator = generator_for(name, rng.choice([8, 512]))
     asked = []
     for number in range(10):
         own_seed = number if rng.random() < 0.4 else None
@@ -286,7 +344,7 @@ def test_the_text_of_rows_that_keep_different_numbers_of_tokens_is_that_of_each_
             tokens, leaves, arrives = 60, None, 0
         one = Asked(prompt(length, start), tokens, rng.choice([0, 4, 7]), seed=own_seed, leaves=leaves)
         one.temperature = temperature
-        asked.append((arrives, one, alone("qwen2", length, start, own_seed, temperature, tokens)))
+        asked.append((arrives, one, alone(name, length, start, own_seed, temperature, tokens)))
     generator.serve(*((cycle, one) for cycle, one, _ in asked))
     assert any(lengths)
     for _, one, whole in asked:
@@ -311,7 +369,7 @@ class Observed:
         return getattr(self._model, name)
 
 
-@pytest.mark.parametrize(("name", "rows"), [("qwen2", 3), ("gemma3_text", 1)])
+@pytest.mark.parametrize(("name", "rows"), [("qwen2", 3), ("gemma3_text", 3), ("jamba", 1)])
 def test_one_pass_serves_all_where_the_kind_of_cache_allows_it(
     name: str, rows: int, reported: list[Any]
 ) -> None:

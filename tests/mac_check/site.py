@@ -29,7 +29,9 @@ CALL_LIMIT = 150.0  # seconds that a command may take; launchd waits that long f
 ANSWER_LIMIT = 60.0
 POLL = 0.1
 STOP_LIMIT = 45.0
+ENDING = (signal.SIGTERM, signal.SIGHUP)
 MANY_FILES = 1024
+_DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # a Mac has proxies in its settings
 
 
 class Site:
@@ -117,16 +119,19 @@ class Site:
 
 @contextmanager
 def site(out: Path, presets: tuple[str, ...], throttle: float) -> Iterator[Site]:
-    """A site, and nothing left of it afterwards, whatever happens: SIGTERM too ends by an exception."""
+    """A site, and nothing left of it afterwards, whatever happens: signals that end us become an exception."""
     out.mkdir(parents=True, exist_ok=True)
     _allow_many_files()
-    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    before = {number: signal.signal(number, lambda *_: sys.exit(1)) for number in ENDING}
     made = Site(Path(tempfile.mkdtemp(prefix="draftd-mac-check-")).resolve(), out, presets, throttle)
     try:
         yield made
     finally:
+        for number in ENDING:
+            signal.signal(number, signal.SIG_IGN)  # impatience would leave things behind
         made.clean_up()
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _behind_a_link(folder: Path) -> Path:
@@ -205,7 +210,7 @@ def ask(url: str, body: Mapping[str, Any] | None = None) -> str:
     data = json.dumps(body).encode() if body is not None else None
     asked = urllib.request.Request(url, data, {"Content-Type": "application/json"})
     try:
-        with urllib.request.urlopen(asked, timeout=ANSWER_LIMIT) as answer:
+        with _DIRECT.open(asked, timeout=ANSWER_LIMIT) as answer:
             text: str = answer.read().decode()
             return text
     except urllib.error.HTTPError as error:

@@ -13,6 +13,7 @@ import psutil
 import pytest
 
 from tests.docs.pages import ROOT
+from tests.mac_check import daemon_checks
 from tests.mac_check.__main__ import CHECKS
 from tests.mac_check.agent_checks import install, uninstall
 from tests.mac_check.results import Check, run_all
@@ -27,7 +28,7 @@ STAND_INS = Path(__file__).with_name("stand_ins")
 THROTTLE = 0.3  # seconds; launchd's is 10
 LIMIT = 300.0
 COMMAND = [sys.executable, "-m", "tests.mac_check", "--throttle", str(THROTTLE), "fast"]
-SKIPPED = {"device and limits": "mlx finds no Metal here", "power assertion": "draftd holds none yet"}
+SKIPPED = {"device and limits": "mlx finds no Metal here"}
 
 
 @pytest.fixture
@@ -85,12 +86,32 @@ def test_the_agent_is_checked_without_a_session_at_the_screen_too(
     assert first.text.startswith(f"in user/{os.getuid()}, ready after")
 
 
-def test_an_interrupted_check_leaves_nothing_either(mac: Path) -> None:
+DEVICE = {
+    "device_name": "Apple Paravirtual device",
+    "memory_size": 16 * 2**30,
+    "max_recommended_working_set_size": 12 * 2**30,
+}
+
+
+def test_the_device_and_its_limits_are_told(mac: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    metal = f"import mlx.core as mx; mx.device_info = lambda: {DEVICE}; mx.metal.is_available = lambda: True"
+    monkeypatch.setattr(daemon_checks, "DEVICE", f"{metal}\n{daemon_checks.DEVICE}")
+    with site(mac / "out", (), THROTTLE) as here:
+        figure = daemon_checks.device(here)
+        assert here.virtual_gpu == "Apple Paravirtual device"
+    assert figure.startswith(
+        "Apple Paravirtual device: 17.18 GB, the GPU's share 75%, iogpu.wired_limit_mb 0; "
+    )
+    assert "at most for a worker: wired 12.88 GB, prompt cache " in figure
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGINT])
+def test_an_interrupted_check_leaves_nothing_either(mac: Path, number: signal.Signals) -> None:
     with subprocess.Popen(
         [*COMMAND, "--out", str(mac / "out")], cwd=ROOT, stderr=subprocess.PIPE, text=True
     ) as check:
         assert check.stderr is not None
         assert any("ok  demo ready" in line for line in check.stderr)
-        check.send_signal(signal.SIGTERM)
+        check.send_signal(number)
         check.stderr.read()
-        assert check.wait(LIMIT) == 1
+        assert check.wait(LIMIT) in {1, -signal.SIGINT}

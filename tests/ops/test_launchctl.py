@@ -21,8 +21,9 @@ TARGETS = (TARGET, "user/501/dev.draftd")
 STAND_IN = """\
 #!/bin/sh
 echo "$*" >> "$CALLS"
-code=$(grep -m1 "^$1 " "$CODES" | cut -d' ' -f2)
-sed -i "0,/^$1 /{/^$1 /d}" "$CODES"
+code=$(awk -v verb="$1" '$1 == verb { print $2; exit }' "$CODES")
+awk -v verb="$1" '$1 == verb && !found { found = 1; next } { print }' "$CODES" > "$CODES.new"
+mv "$CODES.new" "$CODES"
 [ "$1" = print ] && [ -z "$code" ] && cat "$PRINTED"
 [ -n "$code" ] && echo "failed: $code" >&2
 exit ${code:-0}
@@ -75,6 +76,10 @@ def launchctl(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Launchctl:
     return made
 
 
+def quiet(_: str) -> None:
+    """For what is told of waiting."""
+
+
 class Clock:
     """Time passes only by sleeping."""
 
@@ -91,7 +96,7 @@ class Clock:
 def test_the_first_install_finds_nothing_to_stop(tmp_path: Path, launchctl: Launchctl, gone: int) -> None:
     launchctl.answers(f"bootout {gone}", f"bootout {gone}")
     mine = agent(tmp_path)
-    calls.install(mine, b"the plist", GUI)
+    calls.install(mine, b"the plist", GUI, quiet)
     assert mine.plist.read_bytes() == b"the plist"
     assert mine.log_dir.is_dir()
     assert launchctl.calls == [
@@ -105,9 +110,9 @@ def test_a_second_install_stops_the_first_and_waits_until_launchd_lets_go(
     tmp_path: Path, launchctl: Launchctl
 ) -> None:
     mine, clock = agent(tmp_path), Clock()
-    calls.install(mine, b"old", GUI)
+    calls.install(mine, b"old", GUI, quiet)
     launchctl.answers("bootout 36", "bootstrap 5", "bootstrap 37", "bootstrap 5")
-    calls.install(mine, b"new", GUI, clock=clock, sleep=clock.sleep)
+    calls.install(mine, b"new", GUI, quiet, clock=clock, sleep=clock.sleep)
     assert mine.plist.read_bytes() == b"new"
     first = ["bootout", "bootout", "enable", "bootstrap"]
     assert [call.split()[0] for call in launchctl.calls] == [*first, *first, *["bootstrap"] * 3]
@@ -118,8 +123,20 @@ def test_an_agent_that_never_leaves_is_told_in_the_end(tmp_path: Path, launchctl
     launchctl.answers(*["bootstrap 5"] * 200)
     mine, clock = agent(tmp_path, longest_stop=1.0), Clock()
     with pytest.raises(DraftdError, match=r"launchctl bootstrap .* failed with 5: failed: 5"):
-        calls.install(mine, b"", GUI, clock=clock, sleep=clock.sleep)
+        calls.install(mine, b"", GUI, quiet, clock=clock, sleep=clock.sleep)
     assert clock.now > mine.exit_timeout  # the daemon may drain for so long
+
+
+@pytest.mark.fault(111)
+def test_where_no_agent_was_loaded_nobody_waits_for_one_to_leave(
+    tmp_path: Path, launchctl: Launchctl
+) -> None:
+    launchctl.answers("bootout 113", "bootout 113", *["bootstrap 5"] * 200)
+    mine, clock, told = agent(tmp_path, longest_stop=100.0), Clock(), list[str]()
+    with pytest.raises(DraftdError, match=r"launchctl bootstrap .* failed with 5: failed: 5"):
+        calls.install(mine, b"", GUI, told.append, clock=clock, sleep=clock.sleep)
+    assert clock.now == calls.SETTLE
+    assert told == ["launchd does not take the agent yet (error 5); trying again for 15 s"]
 
 
 @pytest.mark.parametrize(("answer", "call"), [("bootout 1", "bootout"), ("bootstrap 78", "bootstrap")])
@@ -128,7 +145,7 @@ def test_any_other_failure_is_told_at_once(
 ) -> None:
     launchctl.answers(answer)
     with pytest.raises(DraftdError, match=f"launchctl {call} .* failed with {answer.split()[1]}"):
-        calls.install(agent(tmp_path), b"", GUI)
+        calls.install(agent(tmp_path), b"", GUI, quiet)
 
 
 @pytest.mark.fault(111)
@@ -140,7 +157,7 @@ def test_without_a_session_at_the_screen_the_agent_runs_in_the_users_own(
     domain = calls.find_domain(501)
     assert (str(domain), domain.session) == ("user/501", "Background")
     mine = agent(tmp_path)
-    calls.install(mine, b"", domain)
+    calls.install(mine, b"", domain, quiet)
     assert launchctl.calls == [
         "print gui/501",
         "print user/501",
@@ -186,7 +203,7 @@ def test_a_disabled_agent_is_said_to_be_that(
 
 def test_uninstall_takes_away_what_is_there(tmp_path: Path, launchctl: Launchctl) -> None:
     mine = agent(tmp_path)
-    calls.install(mine, b"", GUI)
+    calls.install(mine, b"", GUI, quiet)
     assert calls.uninstall(mine, 501)
     assert not mine.plist.exists()
     launchctl.answers("bootout 3", "bootout 125")
@@ -212,7 +229,7 @@ def test_a_dry_run_tells_what_an_install_does(tmp_path: Path, launchctl: Launchc
     mine = agent(tmp_path)
     lines = calls.dry_run(mine, GUI)
     assert lines[1] == f"draftd launchd print fast > {mine.plist}"
-    calls.install(mine, b"", GUI)
+    calls.install(mine, b"", GUI, quiet)
     assert [f"launchctl {call}" for call in launchctl.calls] == lines[2:]
     calls.uninstall(mine, 501)
     stops = [f"launchctl {call}" for call in launchctl.calls[-2:]]

@@ -117,7 +117,7 @@ async def running(
     """Start the daemon and wait until every worker is ready; end it afterwards, and hear all of its log."""
     (folder / "profiles").mkdir()
     port = free_ports()
-    command = [sys.executable, "-m", "draftd", "up", "--plain"]
+    command = [sys.executable, "-m", "draftd", "up", "--json"]
     command += ["--profiles", str(folder / "profiles"), "--state-dir", str(folder / "state")]
     command += ["--port", str(port), "--base-port", str(free_ports(len(profiles) + 2))]
     kept = {key: value for key, value in os.environ.items() if not key.startswith("DRAFTD_")}

@@ -3,14 +3,16 @@
 import io
 import json
 import logging
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import structlog
 
-from draftd.telemetry.logging_setup import REDACTED, Format, configure
+from draftd.telemetry.logging_setup import REDACTED, Format, configure, telling
 from draftd.telemetry.rotating_file import RotatedStream
+from draftd.telemetry.told import Told
 
 CANARY = "canary-7f3a"
 
@@ -38,7 +40,7 @@ def events(out: io.StringIO) -> list[dict[str, object]]:
     return [json.loads(line) for line in out.getvalue().splitlines()]
 
 
-def test_json_when_the_stream_is_no_terminal() -> None:
+def test_json_has_all_that_an_event_says() -> None:
     out = io.StringIO()
     configure(stream=out)
     structlog.get_logger("draftd.app").info("worker ready", profile="fast", seconds=1.5)
@@ -55,32 +57,29 @@ def test_json_when_the_stream_is_no_terminal() -> None:
     assert (theirs["event"], theirs["level"], theirs["logger"]) == ("slow: callback", "warning", "asyncio")
 
 
-@pytest.mark.parametrize(
-    ("fmt", "terminal", "no_color", "is_json", "is_coloured"),
-    [
-        ("auto", True, "", False, True),
-        ("auto", True, "1", False, False),
-        ("auto", False, "", True, False),
-        ("json", True, "", True, False),
-        ("console", False, "", False, False),
-        ("console", True, "", False, True),
-    ],
-)
-def test_formats(
-    monkeypatch: pytest.MonkeyPatch,
-    fmt: Format,
-    terminal: bool,
-    no_color: str,
-    is_json: bool,
-    is_coloured: bool,
-) -> None:
-    monkeypatch.setenv("NO_COLOR", no_color)
-    out = Terminal() if terminal else io.StringIO()
-    configure(fmt, stream=out)
-    structlog.get_logger().info("hello")
-    assert out.getvalue().startswith("{") is is_json
-    assert ("\x1b[" in out.getvalue()) is is_coloured
-    assert "hello" in out.getvalue()
+def test_people_get_a_sentence_a_line_and_no_colours() -> None:
+    out = Terminal()
+    configure("console", stream=out)
+    ready = {"worker": "fast", "state": "ready", "reason": "after 1.5 s, on port 8000", "was": "starting"}
+    structlog.get_logger().info("worker ready", **ready)
+    structlog.get_logger().warning("hello", other=1)
+    lines = out.getvalue().splitlines()
+    assert [line[8:] for line in lines] == [" fast: ready: after 1.5 s, on port 8000", " hello: other=1"]
+    assert re.fullmatch(r"\d\d:\d\d:\d\d", lines[0][:8])
+
+
+def test_who_asks_is_told_each_event_while_he_does() -> None:
+    told: list[Told] = []
+    configure("json", "warning", None)
+    with telling(told.append, "warning"):
+        structlog.get_logger().info("too little")
+        structlog.get_logger().warning("worker failed", worker="a\x1b", state="failed", reason="exit")
+        logging.getLogger("asyncio").error("slow")
+    structlog.get_logger().warning("too late")
+    assert [(one.who, one.text, one.tone) for one in told] == [
+        ("a\\x1b", "failed: exit", "low"),
+        ("", "slow", "bad"),
+    ]
 
 
 def test_level_and_configuring_again() -> None:

@@ -172,10 +172,10 @@ async def test_a_client_that_leaves_frees_its_place(wire: Wire, tmp_path: Path, 
 async def test_requests_sent_ahead_wait_with_their_sender_and_are_all_answered(
     wire: Wire, served: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """24 MB of them, while the first is at work: what the daemon holds of them is bounded."""
+    """40 MB of them, while the first is at work: what the daemon holds of them is bounded."""
     monkeypatch.setattr(fast_http, "PATIENCE", 1000.0)  # however slow the machine, aiohttp does not take over
     ahead = wire.chat("x" * 100_000, model="nobody")
-    count = 240
+    count = 400
     async with wire.connect(served) as connection:
         connection.writer.transport.set_write_buffer_limits(0)
         connection.send(wire.chat("[[wait 1.5]]"))
@@ -304,3 +304,64 @@ async def test_what_is_not_http_behind_a_request_does_not_cost_that_its_answer(
                 assert [answer.status for answer in answers] == [200] * len(asked) + [400]
                 assert all(answer.whole for answer in answers)
                 assert await connection.rest() == b""
+
+
+@pytest.mark.fault(90)
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_client_that_leaves_behind_what_it_sent_ahead_frees_its_place(
+    wire: Wire, tmp_path: Path, stream: bool
+) -> None:
+    """What it sent ahead is more than is read while the first is answered: the end stands behind it."""
+    ahead = wire.chat("x" * 40_000, model="nobody") * 40
+    async with serving(tmp_path, {"a": fake(tables=ONE_AT_A_TIME)}) as served:
+        async with wire.connect(served) as working:
+            working.send(wire.chat("[[wait 60]]", stream=stream) + ahead)
+            await served.until_queue("a")
+            async with wire.connect(served) as waiting:
+                waiting.send(wire.chat("[[wait 60]]", stream=stream) + ahead)
+                await served.until_queue("a", waiting=1)
+            await served.until_queue("a", waiting=0)
+        began = time.monotonic()
+        await served.until_queue("a", active=0)
+        assert time.monotonic() - began < 5.0
+
+
+@pytest.mark.fault(77)
+@pytest.mark.parametrize("count", [40, 300])
+async def test_all_that_came_before_what_is_not_http_are_answered(
+    wire: Wire, served: Served, count: int
+) -> None:
+    """aiohttp's own connection takes 32 of them at a time."""
+    body = json.dumps({"model": "nobody", "messages": []}).encode()
+    chunked = wire.request(b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body), "Transfer-Encoding: chunked")
+    for asked, status in ((HEALTH, 200), (chunked, 404), (wire.chat(model="nobody"), 404)):
+        async with wire.connect(served) as connection:
+            connection.send(wire.chat("[[wait 0.1]]") + asked * count + b"GET / HTTP/1.1\r\nno colon\r\n\r\n")
+            answers = [await connection.answer() for _ in range(count + 2)]
+            assert [answer.status for answer in answers] == [200, *[status] * count, 400]
+            assert await connection.rest() == b""
+
+
+@pytest.mark.fault(77)
+async def test_a_body_of_blank_lines_ends_where_it_says(wire: Wire, served: Served) -> None:
+    """In a body each of them could be the end of a head."""
+    body = json.dumps({"model": "a", "messages": [{"role": "user", "content": "hi"}]}).encode()
+    body = body.replace(b"{", b"{" + b"\r\n\r\n" * 5000, 1)
+    chunked = wire.request(b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body), "Transfer-Encoding: chunked")
+    for asked in (chunked, wire.post(body)):
+        async with wire.connect(served) as connection:
+            connection.send(asked + HEALTH + b"hello there\r\n\r\n")
+            answers = [await connection.answer() for _ in range(3)]
+        assert [answer.status for answer in answers] == [200, 200, 400]
+
+
+@pytest.mark.fault(77)
+@pytest.mark.parametrize("cut", [1, 2, 3])
+async def test_what_is_not_http_may_come_with_the_end_of_the_request_before_it(
+    wire: Wire, served: Served, cut: int
+) -> None:
+    async with wire.connect(served, used=True) as connection:
+        connection.send(HEALTH[:-cut])
+        assert (await served.get("/healthz")).status == 200  # by now it has been read
+        connection.send(HEALTH[-cut:] + b"hello there\r\n\r\n")
+        assert [(await connection.answer()).status for _ in range(2)] == [200, 400]

@@ -91,7 +91,7 @@ async def test_a_worker_that_floods_its_output_does_not_delay_its_neighbours(
             usual < 0.3
         )  # a thousandth is usual; with a pipe that is read without end it is nearly a second
         assert served.state("a") == "ready"
-        assert len((await served.get("/api/logs/a?lines=1000")).text.splitlines()) == 1000
+        assert len((await served.get("/api/logs/a?lines=1000&raw=1")).text.splitlines()) == 1000
 
 
 @pytest.mark.fault(9)
@@ -185,7 +185,7 @@ async def test_a_full_disk_for_logs_does_not_stop_serving(tmp_path: Path) -> Non
             for _ in range(3):
                 assert (await served.ask("a")).status == 200
             assert (await served.metrics())['draftd_log_write_errors_total{profile="a"}'] >= 1
-            assert "Draft tokens accepted" in (await served.get("/api/logs/a")).text
+            assert "Draft tokens accepted" in (await served.get("/api/logs/a?raw=1")).text
 
 
 @contextmanager

@@ -69,7 +69,7 @@ async def test_the_secret_is_told_to_nobody_else(tmp_path: Path, monkeypatch: py
         known = secret(served)
         process = psutil.Process(served.row("a")["pid"])
         shown = [*process.cmdline(), *process.environ().values(), str(await served.metrics())]
-        shown += [(await served.get(path)).text for path in ("/api/status", "/api/logs/a?lines=1000")]
+        shown += [(await served.get(path)).text for path in ("/api/status", "/api/logs/a?lines=1000&raw=1")]
     files = [path.read_text(errors="replace") for path in _files(tmp_path)]
     assert [text for text in files if "POST /v1" in text], "the worker logs each request"
     assert not [text for text in (*shown, *files) if known in text]
@@ -87,7 +87,7 @@ async def test_what_anybody_has_written_into_a_log_counts_for_nothing(
     play_engine(monkeypatch, "--says", line)
     async with serving(tmp_path, {"a": PROFILE}, warm_spare=False) as served:
         assert (await served.ask("a", stream=True)).content == "one two three four five"
-        assert line in (await served.get("/api/logs/a")).text
+        assert line in (await served.get("/api/logs/a?raw=1")).text
         assert served.row("a")["acceptance"] == {"proposed": 10, "accepted": 5, "ratio": 0.5}
         metrics = await served.metrics()
         assert metrics['draftd_draft_tokens_proposed_total{profile="a"}'] == 10
@@ -114,7 +114,10 @@ async def test_lines_of_a_command_count_by_its_profiles_leave_and_pattern(
         )
     async with serving(tmp_path, {"a": profile}) as served:
         assert (await served.ask("a", stream=True)).status == 200
-        async with served.http.get(served.url + "/api/logs/a?follow=1&lines=100") as log, asyncio.timeout(10):
+        async with (
+            served.http.get(served.url + "/api/logs/a?follow=1&lines=100&raw=1") as log,
+            asyncio.timeout(10),
+        ):
             while b"Draft tokens accepted: 5/10 (50%)" not in await log.content.readline():
                 pass
         assert served.row("a")["acceptance"]["proposed"] == counted

@@ -48,7 +48,7 @@ async def test_each_profile_has_a_worker_and_those_that_autostart_are_started() 
     async with supervising(world, profile("c"), asleep, profile("a")) as supervisor:
         assert [(row.name, row.state) for row in supervisor.snapshot()] == [
             ("a", "starting"),
-            ("b", "stopped"),
+            ("b", "asleep"),
             ("c", "starting"),
         ]
         assert isinstance(supervisor.worker("b").state, Stopped)

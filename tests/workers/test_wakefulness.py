@@ -127,19 +127,18 @@ async def test_nothing_is_left_behind_by_a_daemon_that_is_killed(held: Held, tmp
 
 @pytest.mark.fault(105)
 @pytest.mark.parametrize(
-    ("platform", "keeps", "loading"),
-    [("darwin", True, True), ("darwin", False, False), ("linux", True, False)],
+    ("mac", "keeps", "loading"), [(True, True, True), (True, False, False), (False, True, False)]
 )
 async def test_a_daemon_on_a_mac_keeps_it_awake_while_models_load_or_requests_are_open(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     held: Held,
-    platform: str,
+    mac: bool,
     keeps: bool,
     loading: bool,
 ) -> None:
-    monkeypatch.setattr(sys, "platform", platform)
-    monkeypatch.setattr(app, "memory_share", lambda: 10**10)
+    if not mac:
+        monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setattr(app, "keep_awake", lambda is_busy: keep_awake(is_busy, look=OFTEN, linger=0.0))
     async with serving(tmp_path, {"a": fake("--load", "0.5")}, ready=False, keep_awake=keeps) as served:
         if loading:

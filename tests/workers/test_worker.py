@@ -15,8 +15,8 @@ from structlog.testing import capture_logs
 from draftd.errors import WorkerError
 from draftd.profile_tables import HealthPolicy, RestartPolicy
 from draftd.profiles import Profile
+from draftd.workers import children as module
 from draftd.workers import memory, services
-from draftd.workers import worker as module
 from draftd.workers.states import (
     IDLE,
     Backoff,
@@ -41,14 +41,15 @@ PROFILE = Profile(name="a", model="m", restart=AGAIN_AT_ONCE)
 
 
 @asynccontextmanager
-async def running(world: World, *profiles: Profile) -> AsyncIterator[list[Worker]]:
+async def running(world: World, *profiles: Profile, start: bool = True) -> AsyncIterator[list[Worker]]:
     """Workers of these profiles (of PROFILE by default), started, with their first children loading if they may."""
     with world.patched():
         async with asyncio.TaskGroup() as tasks:
             workers = [Worker(profile, world.services) for profile in profiles or (PROFILE,)]
             for one in workers:
                 tasks.create_task(one.run())
-                one.post(Start())
+                if start:
+                    one.post(Start())
             await settle()
             try:
                 yield workers
@@ -429,7 +430,7 @@ async def _lease(one: Worker) -> str:
 
 async def test_a_worker_that_was_never_started_has_a_status() -> None:
     status = Worker(PROFILE, World().services).status()
-    assert (status.state, status.pid, status.notes, status.restarts) == ("stopped", None, (), 0)
+    assert (status.state, status.pid, status.notes, status.restarts) == ("asleep", None, (), 0)
     assert abs(status.since - time.time()) < 60
 
 
@@ -441,7 +442,7 @@ async def test_changes_are_logged_bad_ones_as_warnings() -> None:
             await settle()
     told = [(entry["event"], entry["log_level"], entry["because"]) for entry in logs]
     assert told[:4] == [
-        ("worker starting", "info", "Start"),
+        ("worker waiting", "debug", "Start"),  # it has its turn at once
         ("worker starting", "info", "LoadGranted"),
         ("worker ready", "info", "BecameReady"),
         ("worker failed", "warning", "exit"),

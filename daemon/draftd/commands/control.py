@@ -1,4 +1,4 @@
-"""Commands for a running daemon: status, logs, restart and so on."""
+"""Commands for a running daemon: status, restart and so on."""
 
 from __future__ import annotations
 
@@ -13,19 +13,13 @@ from typing import Annotated, Any
 import typer
 from rich.live import Live
 
-from draftd.commands.shared import (
-    ProfileArgument,
-    StateDir,
-    complete_profile,
-    make_client,
-    resolve,
-    where_it_runs,
-)
-from draftd.console import err, out, status_view, workers_table
+from draftd.commands.shared import ProfileArgument, StateDir, make_client, resolve, where_it_runs
+from draftd.console import err, out
 from draftd.errors import DraftdError, NotRunningError
 from draftd.instance import find_daemon
 from draftd.ops.http import DaemonClient
 from draftd.settings import load_settings
+from draftd.status_table import status_view, workers_table
 
 
 def status(
@@ -43,33 +37,12 @@ def status(
     elif watch:
         with suppress(KeyboardInterrupt), Live(console=out, auto_refresh=False) as live:
             while True:
-                live.update(status_view(client.status(), out.width), refresh=True)
+                live.update(status_view(client.status(), out.room), refresh=True)
                 time.sleep(1)
     else:
         body = client.status()
         out.say(f"draftd {body['version']} at {client.daemon.url}, pid {body['pid']}")
-        out.show(status_view(body, out.width))
-
-
-def logs(
-    name: Annotated[
-        str | None,
-        typer.Argument(
-            metavar="PROFILE", help="Default: the default model.", autocompletion=complete_profile
-        ),
-    ] = None,
-    follow: Annotated[bool, typer.Option("-f", "--follow", help="Keep printing new lines.")] = False,
-    lines: Annotated[int, typer.Option("-n", "--lines", min=1, help="How many of the newest lines.")] = 100,
-    state_dir: StateDir = None,
-) -> None:
-    """Show a worker's log.
-
-    Example: draftd logs balanced -f
-    """
-    client = make_client(state_dir)
-    with suppress(KeyboardInterrupt):
-        for line in client.log(resolve(client, name), lines, follow=follow):
-            out.piece(f"{line}\n")
+        out.show(status_view(body, out.room))
 
 
 def restart(name: ProfileArgument, state_dir: StateDir = None) -> None:
@@ -107,7 +80,7 @@ def _order(state_dir: Path | None, word: str, order: str, wanted: str) -> None:
             order == "restart" and now["pid"] == before["pid"]
         ):
             if now["state"] == "failed":
-                out.show(workers_table([now], out.width))
+                out.show(workers_table([now], out.room))
                 raise DraftdError(f"{name} failed; 'draftd logs {name}' shows why")
             time.sleep(0.1)
     also = f", and so are {', '.join(shares_with)}: they share its worker" if shares_with else ""

@@ -15,7 +15,7 @@ from typing import Annotated
 import typer
 
 from draftd.commands.shared import ProfileArguments
-from draftd.console import out
+from draftd.console import err, out
 from draftd.errors import DraftdError, NotRunningError
 from draftd.hub import cache_dir
 from draftd.instance import agent_label, find_daemon
@@ -71,7 +71,7 @@ def install(names: ProfileArguments = None, dry_run: DryRun = False) -> None:
         return
     launchd.validate(plist, agent.plist)
     _no_other(settings)
-    launchctl.install(agent, plist, domain)
+    launchctl.install(agent, plist, domain, err.say)
     out.say(f"{agent.plist} is installed and runs")
     if domain.session == "Background":
         out.say(NO_SCREEN, style="yellow")

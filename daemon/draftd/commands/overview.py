@@ -7,14 +7,15 @@ from pathlib import Path
 from rich.table import Table
 
 from draftd.commands.shared import make_client
-from draftd.console import out, status_view
+from draftd.console import out
 from draftd.errors import NotRunningError
 from draftd.instance import how_to_stop
+from draftd.status_table import status_view
 
 RUNNING = {
     "draftd test": "one answer, and how fast it came",
     "draftd opencode --write": "let OpenCode use these models ('draftd clients': other programs)",
-    "draftd logs -f": "what the default model's worker writes",
+    "draftd logs -f": "each request as it ends, and what the workers write",
 }
 STOPPED = {
     "draftd up --demo": "serve the built-in models: nothing to download",
@@ -34,7 +35,7 @@ def overview(state_dir: Path | None = None) -> None:
         return
     running = client.daemon
     out.say(f"draftd {body['version']} serves at {running.url}/v1, pid {body['pid']}; {how_to_stop(running)}")
-    out.show(status_view(body, out.width))
+    out.show(status_view(body, out.room))
     _next(RUNNING)
 
 

@@ -1,35 +1,39 @@
-"""`draftd up`: the daemon in the foreground, with a live view of its workers as they load."""
+"""`draftd up`: the daemon in the foreground, with its workers and their requests as they come and go."""
 
 from __future__ import annotations
 
+import asyncio
 import shutil
 import sys
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.live import Live
 
+from draftd.commands.live_view import LiveView, writing
 from draftd.commands.shared import ProfileArguments, ProfilesDir, StateDir
-from draftd.console import err, memory, what_next, workers_table
+from draftd.console import err, what_next
 from draftd.errors import ConfigError, DraftdError
 from draftd.first_start import FirstStart, first_start
 from draftd.hub import weight_bytes
 from draftd.instance import is_agent, wait_until_free
-from draftd.machine_memory import memory_share
+from draftd.machine_memory import memory_budget
 from draftd.ops.mac_folders import wait_for_volumes
 from draftd.profile_files import load_dir
 from draftd.profiles import Profile, ProfileSet, select
 from draftd.settings import Settings, load_settings, shipped_dir
 from draftd.sharing import could_share
+from draftd.status_table import memory
 
 if TYPE_CHECKING:
     from draftd.app import Daemon
+    from draftd.telemetry.logging_setup import Format
     from draftd.telemetry.rotating_file import RotatedStream
 
-SETTLED = {"ready", "failed", "stopped", "backoff"}
+SETTLED = {"ready", "failed", "stopped", "asleep", "backoff"}
 
 
 def up(
@@ -51,7 +55,8 @@ def up(
     everything: Annotated[
         bool, typer.Option("--all", help="Start all workers, even where memory is short.")
     ] = False,
-    plain: Annotated[bool, typer.Option("--plain", help="Log lines only, no live view.")] = False,
+    plain: Annotated[bool, typer.Option("--plain", help="A line an event, and no table.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="A line of JSON an event.")] = False,
 ) -> None:
     """Run the daemon in the foreground.
 
@@ -77,20 +82,43 @@ def up(
         wait_until_free(settings.state_dir, err.say)
     load = _demo_loader(names or []) if demo else _loader(settings, names or [])
     watched = () if demo else (settings.profiles_dir(), *settings.prompt_dirs())
-    live = not plain and err.is_terminal
-    level = "warning" if live and settings.log_level == "info" else settings.log_level
-    configure(settings.log_format, level, _log_stream(settings.log_file) if settings.log_file else None)
+    stream = _log_stream(settings.log_file) if settings.log_file else None
+    found = load().profiles
     waits = [] if demo or names else _beginning(settings).lines
-    savings = [*waits, *what_sharing_saves(load().profiles.values(), share=settings.share_engine)]
+    savings = [*waits, *what_sharing_saves(found.values(), share=settings.share_engine)]
+    fmt = _format(settings, as_json=as_json)
+    view = LiveView(err) if err.is_terminal and not plain and not as_json else None
+    if view:
+        view.name(found)
+    configure(fmt, settings.log_level, stream or (None if view else sys.stderr))
+    takers = (
+        [writing(lambda line: stream.write(f"{line}\n"), fmt)]
+        if stream
+        else []
+        if view
+        else [writing(err.data, fmt)]
+    )
 
     async def beside(daemon: Daemon) -> None:
         handle_signals(daemon)
-        await _show_start(daemon, savings, live=live)
+        daemon.on_request += [*takers, *([view.take] if view else [])]
+        if view:
+            view.follow(daemon, asyncio.get_running_loop())
+        if not as_json:
+            await _show_start(daemon, savings, view.say if view else err.say)
 
     try:
-        uvloop.run(run(settings, load, beside, watched=watched))
+        with view.running(settings.log_level) if view else nullcontext():
+            uvloop.run(run(settings, load, beside, watched=watched))
     except BaseExceptionGroup as group:
         raise _cause(group) from None
+
+
+def _format(settings: Settings, *, as_json: bool) -> Format:
+    """Of the log's lines: for people, unless they go to a file or that was said otherwise."""
+    if settings.log_format == "auto":
+        return "json" if as_json or settings.log_file else "console"
+    return "json" if as_json else settings.log_format
 
 
 def _cause(group: BaseExceptionGroup[BaseException]) -> BaseException:
@@ -127,7 +155,7 @@ def _beginning(settings: Settings) -> FirstStart:
         start=settings.start,
         default=settings.default_profile,
         share_engine=settings.share_engine,
-        memory_share=memory_share,
+        memory_share=lambda: memory_budget(settings.memory_budget),
     )
 
 
@@ -158,19 +186,11 @@ def what_sharing_saves(profiles: Iterable[Profile], *, share: bool) -> Iterator[
         )
 
 
-async def _show_start(daemon: Daemon, savings: list[str], *, live: bool) -> None:
-    """A live table until every worker has settled, then what could be saved, and what to try next."""
-    if live:
-        with Live(
-            console=err,
-            refresh_per_second=8,
-            get_renderable=lambda: workers_table(daemon.workers(), err.width),
-        ):
-            await _until_settled(daemon)
-    else:
-        await _until_settled(daemon)
+async def _show_start(daemon: Daemon, savings: list[str], show: Callable[[str], None]) -> None:
+    """Once every worker has settled, say what could be saved, and what to try next."""
+    await _until_settled(daemon)
     if any(row["state"] == "ready" for row in daemon.workers()):
-        err.say("\n".join([*savings, what_next(daemon.url, daemon.default_model, _command())]))
+        show("\n".join([*savings, what_next(daemon.url, daemon.default_model, _command())]))
 
 
 async def _until_settled(daemon: Daemon) -> None:

@@ -27,6 +27,11 @@ def complete_profile(incomplete: str) -> list[str]:
     return fitting or [word for word in last_words if word.startswith(incomplete)]
 
 
+def complete_log(incomplete: str) -> list[str]:
+    """The same, and the name of the daemon's own log."""
+    return [*complete_profile(incomplete), *(["daemon"] if "daemon".startswith(incomplete) else [])]
+
+
 StateDir = Annotated[
     Path | None, typer.Option(help="Folder with the lock, the daemon's address and the logs.")
 ]

@@ -101,12 +101,18 @@ class DaemonClient:
             changed: list[str] = json.load(answer)["changed"]
         return changed
 
-    def log(self, name: str, lines: int, *, follow: bool) -> Iterator[str]:
-        """The newest lines of a worker's log, and with `follow` those to come."""
-        path = f"/api/logs/{quote(name, safe='')}?lines={lines}&follow={int(follow)}"
+    def log(
+        self, name: str | None, lines: int, *, since: float = 0.0, raw: bool = False, follow: bool = False
+    ) -> Iterator[dict[str, Any]]:
+        """The newest lines of a log, None for all of them, and with `follow` those to come: time, worker, text.
+
+        `since` is in epoch seconds; with `raw` there are the lines for machines too.
+        """
+        asked = f"lines={lines}&since={since:.3f}&raw={int(raw)}&follow={int(follow)}&json=1"
+        path = f"/api/logs{'' if name is None else f'/{quote(name, safe=str())}'}?{asked}"
         with self._open(path, timeout=None if follow else ANSWER_TIMEOUT) as answer:
             for line in answer:
-                yield line.decode("utf-8", "replace").rstrip("\n")
+                yield json.loads(line)
 
     def _open(self, path: str, method: str = "GET", timeout: float | None = ANSWER_TIMEOUT) -> Any:
         try:

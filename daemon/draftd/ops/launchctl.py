@@ -79,11 +79,12 @@ def install(
     agent: Agent,
     plist: bytes,
     domain: Domain,
+    tell: Callable[[str], object],
     *,
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
 ) -> None:
-    """Write the plist, stop an agent that runs, and start this one. Raises DraftdError."""
+    """Write the plist, stop an agent that runs, start this one; `tell` if that takes long. Raises DraftdError."""
     try:
         agent.log_dir.mkdir(parents=True, exist_ok=True)
         agent.plist.parent.mkdir(parents=True, exist_ok=True)
@@ -92,10 +93,14 @@ def install(
         made.replace(agent.plist)
     except OSError as error:
         raise DraftdError(f"{agent.plist} cannot be written: {error.strerror}") from error
-    _take_away(domain.uid)
+    limit = SETTLE + (agent.exit_timeout if _take_away(domain.uid) else 0)
     _run(enable(domain), set())
-    deadline = clock() + agent.exit_timeout + SETTLE
-    while _run(bootstrap(domain, agent), STILL_LEAVING if clock() < deadline else set()):
+    deadline = clock() + limit
+    told = False
+    while code := _run(bootstrap(domain, agent), STILL_LEAVING if clock() < deadline else set()):
+        if not told:
+            tell(f"launchd does not take the agent yet (error {code}); trying again for {limit:.0f} s")
+        told = True
         sleep(1.0)
 
 

@@ -5,17 +5,20 @@ structlog goes through the standard library's logging, so that what asyncio and 
 
 import io
 import logging
-import os
 import sys
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Literal, TextIO
 
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
 from draftd.telemetry.lines import escape
+from draftd.telemetry.told import Told, of_event
 
-Format = Literal["auto", "json", "console"]
+Format = Literal["json", "console"]
+Tell = Callable[[Told], None]
 
 REDACTED = "[redacted]"
 _CREDENTIALS = {
@@ -49,55 +52,86 @@ class _Handler(logging.StreamHandler[TextIO | io.TextIOBase]):
 
 
 def configure(
-    fmt: Format = "auto", level: str = "info", stream: TextIO | io.TextIOBase | None = None
+    fmt: Format = "json", level: str = "info", stream: TextIO | io.TextIOBase | None = None
 ) -> None:
-    """Send structlog and the standard library's logging to `stream` (stderr), in place of an earlier call's.
+    """Send structlog and the standard library's logging to `stream`, in place of an earlier call's; None: nowhere
+    but to who is `telling`.
 
-    "auto" is "console" on a terminal, else "json". Times are ISO 8601 in UTC. Colours only on a terminal and
-    without NO_COLOR. Raises ValueError for an unknown level.
+    A line an event: "json" with times in ISO 8601 in UTC, "console" in words for people, with the time of the day.
+    Raises ValueError for an unknown level.
     """
-    out = stream or sys.stderr
     number = logging.getLevelNamesMapping().get(level.upper())
     if number is None:
         raise ValueError(f"no such log level: {level}")
-    common: list[Processor] = [
-        structlog.contextvars.merge_contextvars,
-        structlog.stdlib.add_logger_name,
-        structlog.stdlib.add_log_level,
-        structlog.stdlib.PositionalArgumentsFormatter(),
-        structlog.processors.TimeStamper(fmt="iso", utc=True),
-        redact,
-    ]
     structlog.configure(
         processors=[
             structlog.stdlib.filter_by_level,
-            *common,
+            *_COMMON,
             structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
         ],
         logger_factory=structlog.stdlib.LoggerFactory(),
         wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=False,
     )
-    handler = _Handler(out)
-    handler.setFormatter(
-        structlog.stdlib.ProcessorFormatter(foreign_pre_chain=common, processors=_rendering(fmt, out))
-    )
     root = logging.getLogger()
-    root.handlers[:] = [old for old in root.handlers if not isinstance(old, _Handler)] + [handler]
+    root.handlers[:] = [old for old in root.handlers if not isinstance(old, _Handler)]
     root.setLevel(number)
+    if stream is not None:
+        handler = _Handler(stream)
+        handler.setFormatter(_formatter(structlog.processors.JSONRenderer() if fmt == "json" else _in_words))
+        root.addHandler(handler)
 
 
-def _rendering(fmt: Format, out: TextIO | io.TextIOBase) -> list[Processor]:
-    # format_exc_info, never the renderers' own tracebacks: those show local variables, and so prompts.
+class _Telling(logging.Handler):
+    """Hands each event on in words for people."""
+
+    def __init__(self, tell: Tell) -> None:
+        super().__init__()
+        self._tell = tell
+        self.setFormatter(_formatter(self._take))
+
+    def _take(self, _logger: WrappedLogger, _method: str, event: EventDict) -> str:
+        self._tell(of_event(event, time.time()))
+        return ""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Never raises for what cannot be written."""
+        try:
+            self.format(record)
+        except OSError:
+            pass
+        except Exception:
+            self.handleError(record)
+
+
+@contextmanager
+def telling(tell: Tell, level: str = "info") -> Iterator[None]:
+    """Hand each event of at least `level` to `tell`, in words for people, while the block runs.
+
+    `tell` is called in the thread in which the event happens.
+    """
+    handler = _Telling(tell)
+    handler.setLevel(level.upper())
+    root = logging.getLogger()
+    root.addHandler(handler)
+    try:
+        yield
+    finally:
+        root.removeHandler(handler)
+
+
+def _formatter(last: Processor) -> logging.Formatter:
+    # format_exc_info, never a renderer's own tracebacks: those show local variables, and so prompts.
     first: list[Processor] = [
         structlog.stdlib.ProcessorFormatter.remove_processors_meta,
         structlog.processors.format_exc_info,
+        *([] if isinstance(last, structlog.processors.JSONRenderer) else [printable]),
     ]
-    if fmt == "json" or (fmt == "auto" and not out.isatty()):
-        return [*first, structlog.processors.JSONRenderer()]
-    colors = out.isatty() and not os.environ.get("NO_COLOR")
-    plain = structlog.dev.plain_traceback
-    return [*first, printable, structlog.dev.ConsoleRenderer(colors=colors, exception_formatter=plain)]
+    return structlog.stdlib.ProcessorFormatter(foreign_pre_chain=_COMMON, processors=[*first, last])
+
+
+def _in_words(_logger: WrappedLogger, _method: str, event: EventDict) -> str:
+    return str(of_event(event, time.time()))
 
 
 def redact(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
@@ -129,4 +163,15 @@ def printable(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDi
 def _shown(key: str, value: object) -> object:
     if not isinstance(value, str):
         return value  # shown by its repr
-    return "\n".join(map(escape, value.split("\n"))) if key in {"exception", "stack"} else escape(value)
+    whole = key in {"exception", "stack"}
+    return "\n".join(map(escape, value.split("\n"))) if whole else escape(value)
+
+
+_COMMON: list[Processor] = [
+    structlog.contextvars.merge_contextvars,
+    structlog.stdlib.add_logger_name,
+    structlog.stdlib.add_log_level,
+    structlog.stdlib.PositionalArgumentsFormatter(),
+    structlog.processors.TimeStamper(fmt="iso", utc=True),
+    redact,
+]

@@ -29,7 +29,7 @@ from draftd.telemetry.instruments import ENDPOINTS, UNKNOWN, Instruments
 from draftd.telemetry.records import MAX_COUNT, DraftAcceptance, GenerationReport, Record
 from draftd.telemetry.speculation import WINDOW, Speculation, families
 
-STATES = ("stopped", "starting", "ready", "stopping", "backoff", "failed")
+STATES = ("stopped", "asleep", "waiting", "starting", "ready", "stopping", "backoff", "failed")
 CLIENT_LEFT = 499  # the status to report for a client that did not wait for its answer
 
 # A reason is a word of ours. Should a message ever come instead, it must not become a series.

@@ -8,12 +8,16 @@ from pathlib import Path
 
 import structlog
 
+from draftd.telemetry.chatter import is_chatter
 from draftd.telemetry.lines import LineSplitter
 from draftd.telemetry.metrics import Metrics
 from draftd.telemetry.records import DraftAcceptance, PromptProgress, parse_line
 from draftd.telemetry.worker_log import WorkerLog
 
 log = structlog.get_logger("telemetry")
+
+DAEMON = "_daemon"  # the name of the daemon's own log: no profile can have it
+MAX_MERGED = 2000  # lines of all logs together
 
 OnReport = Callable[[str, DraftAcceptance | PromptProgress], None]
 
@@ -38,10 +42,28 @@ class Sink:
         self._metrics = metrics
         self._logs: dict[str, WorkerLog] = {}
         self._splitters: dict[str, LineSplitter] = {}
+        self.merged = WorkerLog(None, ring_lines=MAX_MERGED, on_error=self._on_error(DAEMON))
 
     def feed(self, name: str, chunk: bytes) -> None:
         """Take what the worker wrote."""
         self._take(name, self._splitters.setdefault(name, LineSplitter()).feed(chunk))
+
+    def note(self, name: str, text: str) -> None:
+        """Add what the daemon has to say of a worker to its log; the daemon's own is `DAEMON`."""
+        if name == DAEMON or name in self._logs:  # of a worker that has been forgotten there is no log
+            self._keep(name, text.splitlines(), _for_people)
+
+    def note_event(self, who: str, text: str, line: str) -> None:
+        """An event of the daemon, about a worker or (with an empty `who`) about itself. `line` names the worker."""
+        self.log(DAEMON).write(line.splitlines(), is_chatter=_for_people)
+        if who in self._logs:
+            self.note(who, text)
+        else:
+            self.merged.write(line.splitlines(), DAEMON, _for_people)
+
+    def _keep(self, name: str, lines: list[str], is_chatter: Callable[[str], bool]) -> None:
+        self.log(name).write(lines, is_chatter=is_chatter)
+        self.merged.write(lines, name, is_chatter)
 
     def log(self, name: str) -> WorkerLog:
         """The log of a worker. It is made when it is first asked for."""
@@ -70,12 +92,15 @@ class Sink:
 
     def close(self) -> None:
         """Close all files."""
-        for kept in self._logs.values():
+        for kept in (*self._logs.values(), self.merged):
             kept.close()
 
     def _take(self, name: str, lines: list[str]) -> None:
-        self.log(name).write(lines)
         acceptance = self._acceptance(name)
+        # What a `command` says of its drafts stands in no line of a request.
+        self._keep(
+            name, lines, lambda line: is_chatter(line) and not (acceptance and acceptance.fullmatch(line))
+        )
         for line in lines:
             report = parse_line(line, acceptance)
             if report is not None:
@@ -89,3 +114,8 @@ class Sink:
             )
 
         return tell
+
+
+def _for_people(_: str) -> bool:
+    """What the daemon itself says is never chatter."""
+    return False

@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
 
+from draftd.telemetry.chatter import is_chatter
 from draftd.telemetry.lines import escape
 from draftd.telemetry.rotating_file import RotatedFile
 
@@ -22,11 +23,16 @@ RETRY_SECONDS = 5.0  # a full disk is not asked again with every line
 
 @dataclass(frozen=True, slots=True)
 class LogLine:
-    """One line. `seq` counts from 0 for each WorkerLog; `time` is in seconds since the epoch, for people."""
+    """One line. `seq` counts from 0 for each WorkerLog; `time` is in seconds since the epoch, for people.
+
+    `worker` says whose it is, in a log of several; `chatter` that it is for machines.
+    """
 
     seq: int
     time: float
     text: str
+    worker: str = ""
+    chatter: bool = False
 
 
 class WorkerLog:
@@ -63,10 +69,15 @@ class WorkerLog:
         self._closed = False
         self._news = asyncio.Event()
 
-    def write(self, lines: Iterable[str]) -> None:
+    def write(
+        self, lines: Iterable[str], worker: str = "", is_chatter: Callable[[str], bool] = is_chatter
+    ) -> None:
         """Keep `lines`, all with the present time. Never raises. After `close` they go to the ring only."""
         now = self._wall()
-        new = [LogLine(seq, now, escape(text)) for seq, text in enumerate(lines, self._next)]
+        new = [
+            LogLine(seq, now, escape(text), worker, is_chatter(text))
+            for seq, text in enumerate(lines, self._next)
+        ]
         if not new:
             return
         self._next += len(new)
@@ -77,6 +88,16 @@ class WorkerLog:
     def tail(self, n: int) -> list[LogLine]:
         """The last `n` lines at most, oldest first."""
         return list(islice(self._ring, max(0, len(self._ring) - n), None))
+
+    @property
+    def last(self) -> int:
+        """The `seq` of the newest line; -1 if there is none."""
+        return self._next - 1
+
+    def select(self, n: int, *, raw: bool, since: float = 0.0) -> list[LogLine]:
+        """The last `n` lines from `since` on (epoch seconds), oldest first; without `raw` those for people."""
+        fitting = (line for line in reversed(self._ring) if line.time >= since and (raw or not line.chatter))
+        return list(islice(fitting, n))[::-1]
 
     async def follow(self, after: int = -1) -> AsyncGenerator[LogLine, None]:
         """The kept lines with a `seq` above `after`, then new ones as they come; ends after `close`.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 from collections.abc import Awaitable, Callable, Iterable, Mapping
+from typing import cast
 
 from aiohttp import HttpVersion10, HttpVersion11, hdrs, web
 from aiohttp.typedefs import Middleware
@@ -13,13 +14,14 @@ from draftd import __version__, clock
 from draftd.errors import RequestError
 from draftd.web import openapi
 from draftd.web.addresses import meant, nearest
-from draftd.web.aiohttp_connection import unknown_version
+from draftd.web.aiohttp_connection import AiohttpConnection, unknown_version
 from draftd.web.client import JSON, STREAM_HEADERS, ClientExchange, Limits, RequestHead
 from draftd.web.pipeline import Pipeline, too_large
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 VERSIONS = (HttpVersion10, HttpVersion11)
-ONCE = (hdrs.HOST, hdrs.ORIGIN, hdrs.AUTHORIZATION, hdrs.CONTENT_TYPE)  # headers that let a request in
+# Headers that let a request in.
+ONCE = (hdrs.HOST, hdrs.ORIGIN, hdrs.AUTHORIZATION, "X-Api-Key", hdrs.CONTENT_TYPE)
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
@@ -135,7 +137,10 @@ def _middleware(pipeline: Pipeline, limits: Limits) -> Middleware:
                 await exchange.send(response)
 
         exchange = request[EXCHANGE] = AiohttpExchange(request, limits)
-        await pipeline.run(exchange, handle)
+        try:
+            await pipeline.run(exchange, handle)
+        finally:
+            cast(AiohttpConnection, request.protocol).answered()
         return exchange.response
 
     return middleware
@@ -165,8 +170,8 @@ _ASKING: Mapping[str, str] = {
 
 def _check_form(request: web.Request) -> None:
     """Refuse what aiohttp takes, and what could be read in two ways. Raises RequestError."""
-    if request.version not in VERSIONS:
-        request._version = HttpVersion11  # the answer's, too
+    if request._version not in VERSIONS:
+        request._version = HttpVersion11  # the answer's; `version` keeps what it was first asked for
         raise unknown_version()
     for name in ONCE:
         if len(request.headers.getall(name, ())) > 1:

@@ -1,4 +1,10 @@
-"""A connection that aiohttp reads: what it is fed with, and what it answers to what is not HTTP."""
+"""A connection that aiohttp reads: what its parser is given, and when; and the answer to what is not HTTP.
+
+Theory of operation. aiohttp parses all that has come. It would forget requests that stand in one piece with what is
+not HTTP, and stop reading once there are many, or a large one: a client that leaves would not be noticed. So its
+parser gets one head at a time, the next when the request before it has been answered; what comes in the meantime
+waits here, up to MAX_READ_AHEAD.
+"""
 
 from __future__ import annotations
 
@@ -7,16 +13,18 @@ import json
 import logging
 
 from aiohttp import hdrs, web
+from aiohttp.http import RawRequestMessage
 from aiohttp.http_exceptions import LineTooLong
+from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
 
 from draftd.errors import RequestError
-from draftd.web.client import JSON, MAX_HEADERS, Limits
+from draftd.web.client import JSON, MAX_HEADERS, MAX_READ_AHEAD, Limits
 from draftd.web.error_bodies import error_body
 from draftd.web.pipeline import identity
 
 MAX_LINE = 8190  # bytes of a request line
 MAX_FIELD = 8192  # bytes of a header with its name; not MAX_LINE, so that errors tell which it was
-MAX_PIECES = 64  # in which what a client sends at once is parsed
+MAX_PIECES = 64  # that are parsed in one turn of the loop: a body may have an end of a head everywhere
 MAX_LINGER = 2.0  # seconds that a refused client may go on sending before its connection is closed
 HEAD_END = b"\r\n\r\n"
 _SILENT = logging.getLogger("draftd.http")
@@ -42,14 +50,69 @@ class AiohttpConnection(web.RequestHandler):
             max_field_size=MAX_FIELD,
             max_headers=MAX_HEADERS,
         )
+        self._unparsed = bytearray()
+        self._newest = b""  # the last bytes that were parsed: the end of a head may come in two parts
+        self._body: StreamReader = EMPTY_PAYLOAD  # of the request that came last
+        self._left = 0  # bytes of it that have not come, if it has a length
+        self._in_work = False
 
     def data_received(self, data: bytes) -> None:
-        """Parse head by head: the parser forgets the requests that stand in one piece with what is not HTTP."""
-        *heads, rest = data.split(HEAD_END, MAX_PIECES)
-        for head in heads:
-            super().data_received(head + HEAD_END)
-        if rest or not heads:
-            super().data_received(rest)
+        """Take in what has come; aiohttp calls it without data when it can go on with a body."""
+        if not data:
+            super().data_received(data)
+        self._unparsed += data
+        self._parse()
+
+    def answered(self) -> None:
+        """The request in work has been answered: go on with those behind it."""
+        self._in_work = False
+        self._parse()
+
+    def _parse(self) -> None:
+        for _ in range(MAX_PIECES):
+            if not self._unparsed or self._reading_paused or not self._takes_more():
+                break
+            self._parse_next()
+        else:
+            self._pause_for_others()
+            return
+        if self.transport is not None and not self._reading_paused:
+            if len(self._unparsed) > MAX_READ_AHEAD:
+                self.transport.pause_reading()
+            else:
+                self.transport.resume_reading()
+
+    def _pause_for_others(self) -> None:
+        """Go on in the loop's next turn."""
+        if self.transport is not None:
+            self.transport.pause_reading()
+            self._loop.call_soon(self._parse)
+
+    def _parse_next(self) -> None:
+        size = self._next_size()
+        piece = bytes(self._unparsed[:size])
+        del self._unparsed[:size]
+        self._newest = (self._newest + piece[1 - len(HEAD_END) :])[1 - len(HEAD_END) :]
+        super().data_received(piece)
+        if self._left:
+            self._left -= size
+        elif self._messages:
+            message, self._body = self._messages[-1]
+            self._left, self._in_work = _length(message), True
+
+    def _takes_more(self) -> bool:
+        """Whether the next bytes are of a body, or of a head whose turn it is."""
+        return not self._in_work or self._left > 0 or not self._body.is_eof()
+
+    def _next_size(self) -> int:
+        """How many of the next bytes are of one body with a length, or come up to where a head may end."""
+        if self._left:
+            return min(self._left, len(self._unparsed))
+        start = self._newest + bytes(self._unparsed[: len(HEAD_END) - 1])
+        if (found := start.find(HEAD_END)) >= 0:
+            return found + len(HEAD_END) - len(self._newest)
+        found = self._unparsed.find(HEAD_END)
+        return found + len(HEAD_END) if found >= 0 else len(self._unparsed)
 
     def handle_error(
         self,
@@ -66,6 +129,13 @@ class AiohttpConnection(web.RequestHandler):
         )
         response.force_close()
         return response
+
+
+def _length(message: object) -> int:
+    """The length of a request's body as its headers tell; 0 if they do not."""
+    if not isinstance(message, RawRequestMessage) or message.chunked:
+        return 0
+    return int(message.headers.get(hdrs.CONTENT_LENGTH, 0))
 
 
 def _why_not(exc: BaseException | None) -> RequestError:

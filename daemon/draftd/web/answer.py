@@ -64,6 +64,22 @@ class Answer:
         is_count = type(figure) is int or (isinstance(figure, float) and figure.is_integer())
         return int(figure) if is_count and 0 <= figure <= _MAX_TOKENS else 0
 
+    @property
+    def cached_tokens(self) -> int | None:
+        """Prompt tokens that an earlier request had read; None if the worker does not say."""
+        details: Any = (self.usage or {}).get("prompt_tokens_details")
+        return _count(details.get("cached_tokens")) if isinstance(details, dict) else None
+
+    def timing(self, name: str) -> int | None:
+        """A count of the timings; None if there is none, or none that can be right."""
+        return _count((self.timings or {}).get(name))
+
+    @property
+    def told_speed(self) -> float | None:
+        """Tokens per second by the worker's own word; None if it does not say."""
+        speed: Any = (self.timings or {}).get("predicted_per_second")
+        return float(speed) if type(speed) in {int, float} and 0 < speed < _MAX_TOKENS else None
+
     def take(self, data: bytes) -> dict[str, Any] | None:
         """Take in one event's data; returns the chunk for the client, None for the end mark.
 
@@ -181,3 +197,7 @@ class Answer:
         chat = self._endpoint == "chat.completions"
         body = self._body("chat.completion.chunk" if chat else "text_completion", {})
         return body | {"choices": []}
+
+
+def _count(figure: object) -> int | None:
+    return figure if isinstance(figure, int) and type(figure) is int and 0 <= figure <= _MAX_TOKENS else None

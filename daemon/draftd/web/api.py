@@ -1,8 +1,7 @@
-"""What the daemon answers by itself: models, status, logs, orders to workers, metrics, health."""
+"""What the daemon answers by itself: models, status, requests, orders to workers, metrics, health."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -11,8 +10,9 @@ from aiohttp import web
 from draftd.errors import RequestError
 from draftd.hub import read_model
 from draftd.profiles import Profile
+from draftd.telemetry.journal import Journal
 from draftd.telemetry.metrics import Metrics
-from draftd.telemetry.worker_log import LogLine, WorkerLog
+from draftd.telemetry.request_record import as_json
 from draftd.web import model_list
 from draftd.web.addresses import MODELS
 from draftd.web.aiohttp_app import EXCHANGE, json_response
@@ -24,7 +24,6 @@ from draftd.workers.states import Event, Restart, Start, Stop
 from draftd.workers.supervisor import Supervisor
 
 ORDERS: Mapping[str, Event] = {"restart": Restart("operator"), "start": Start(), "stop": Stop("operator")}
-DEFAULT_LINES = 100  # of a log
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,7 +34,7 @@ class Api:
     router: Router
     supervisor: Supervisor
     metrics: Metrics
-    logs: Callable[[str], WorkerLog]
+    journal: Journal
     reload: Callable[[], list[str]]
 
     def routes(self) -> list[web.RouteDef]:
@@ -49,7 +48,8 @@ class Api:
             web.get("/api/status", self.status),
             web.post("/api/workers/{name}/{order}", self.order),
             web.post("/api/reload", self.reload_profiles),
-            web.get("/api/logs/{name}", self.log),
+            web.get("/api/requests", self.requests),
+            web.post("/api/requests/{id}/cancel", self.cancel),
         ]
 
     async def models(self, request: web.Request) -> web.Response:
@@ -106,19 +106,16 @@ class Api:
         """POST /api/reload: takes all profiles or none; answers with the names of those that changed."""
         return json_response({"changed": self.reload()})
 
-    async def log(self, request: web.Request) -> web.StreamResponse:
-        """GET /api/logs/{name}?follow=1&lines=N: the newest lines as text; with `follow`, new ones as they come."""
-        profile = self.router.table.resolve(request.match_info["name"])
-        source = self.logs(self.supervisor.worker(profile.name).name)
-        newest = source.tail(max(1, _lines(request)))
-        if request.query.get("follow", "0") in {"0", ""}:
-            return web.Response(text="".join(_shown(line) for line in newest))
-        exchange = request[EXCHANGE]
-        exchange.stream_type = "text/plain; charset=utf-8"
-        await exchange.write("".join(_shown(line) for line in newest).encode())
-        async for line in source.follow(newest[-1].seq if newest else -1):
-            await exchange.write(_shown(line).encode())
-        return exchange.response
+    async def requests(self, request: web.Request) -> web.Response:
+        """GET /api/requests: the requests that are open and the last 100 that have ended, oldest first."""
+        return json_response({"requests": [as_json(record) for record in self.journal.since(0)]})
+
+    async def cancel(self, request: web.Request) -> web.Response:
+        """POST /api/requests/{id}/cancel: ends an open request; its client is told with an error."""
+        name = request.match_info["id"]
+        if not self.journal.cancel(name):
+            raise RequestError(404, "no such request is open", code="request_not_found")
+        return json_response({"id": name, "cancelled": True}, status=202)
 
 
 def listed(profile: Profile) -> Listed:
@@ -129,14 +126,3 @@ def listed(profile: Profile) -> Listed:
 
 def _is_anthropic(request: web.Request) -> bool:
     return ANTHROPIC_VERSION in request.headers
-
-
-def _lines(request: web.Request) -> int:
-    text = request.query.get("lines", str(DEFAULT_LINES))
-    if not text.isdecimal() or len(text) > 6:
-        raise RequestError(400, "lines must be a number", param="lines")
-    return int(text)
-
-
-def _shown(line: LogLine) -> str:
-    return f"{time.strftime('%H:%M:%S', time.localtime(line.time))} {line.text}\n"

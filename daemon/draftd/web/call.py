@@ -6,6 +6,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 
+from draftd.telemetry.request_record import RequestRecord
 from draftd.web.client import JSON, StreamReply
 from draftd.web.request_body import Forward
 from draftd.web.worker_http import WorkerConnection
@@ -15,7 +16,7 @@ from draftd.workers.usage import Lease
 @dataclass(slots=True)
 class Sent:
     """One request on its way: its profile, and what the worker is sent. `headers` are those of the client's answer,
-    `own` are for our engine.
+    `own` are for our engine. `record` is what the journal tells of it.
     """
 
     name: str
@@ -24,6 +25,7 @@ class Sent:
     payload: bytes
     kind: str = JSON
     own: Mapping[str, str] = field(default_factory=dict)
+    record: RequestRecord | None = None
 
 
 Take = Callable[[WorkerConnection, Lease], Awaitable[bytes]]  # the answer; returns what is left to send of it

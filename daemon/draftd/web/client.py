@@ -10,9 +10,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from draftd.errors import DraftdError
+from draftd.telemetry.request_record import RequestRecord
 
 JSON = "application/json"
 MAX_HEADERS = 128  # of one request
+# Bytes of later requests that are read while one is answered. A client that has left is noticed by the end of what
+# it sent, and systems keep up to 6 MB of that for us; beyond this it is noticed when the answer is written.
+MAX_READ_AHEAD = 8 * 2**20
 EVENT_STREAM = "text/event-stream"
 # Beside their content type; nginx collects what it passes on, unless it is told not to.
 STREAM_HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
@@ -63,6 +67,7 @@ class ClientExchange(ABC):
         self.profile: str | None = None
         self.repeated: Mapping[str, Any] = {}
         self.failed: Callable[[DraftdError], bytes] | None = None
+        self.record: RequestRecord | None = None  # what the journal tells of it
 
     @property
     @abstractmethod

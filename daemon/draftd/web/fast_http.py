@@ -21,11 +21,18 @@ from typing import cast
 
 from draftd import clock
 from draftd.web.addresses import COMPLETIONS, meant
-from draftd.web.client import JSON, MAX_HEADERS, STREAM_HEADERS, ClientExchange, Limits, RequestHead
+from draftd.web.client import (
+    JSON,
+    MAX_HEADERS,
+    MAX_READ_AHEAD,
+    STREAM_HEADERS,
+    ClientExchange,
+    Limits,
+    RequestHead,
+)
 from draftd.web.pipeline import Pipeline
 
 MAX_HEAD = 8192  # bytes
-MAX_READ_AHEAD = 256 * 1024  # bytes of later requests that are read while one is answered
 # Seconds that a body may come after its head. Then the request is aiohttp's, with the limit that the settings give:
 # a slow client does not notice the difference, and a timeout is in one place.
 PATIENCE = 0.1

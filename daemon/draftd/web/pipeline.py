@@ -17,7 +17,8 @@ from typing import TypeVar
 
 import structlog
 
-from draftd.errors import DraftdError, RequestError
+from draftd.errors import DraftdError, RequestError, WorkerError
+from draftd.telemetry.journal import MAX_ERROR, Journal
 from draftd.telemetry.metrics import CLIENT_LEFT, Metrics
 from draftd.web.addresses import COMPLETIONS, MODELS, passed_kind
 from draftd.web.client import EVENT_STREAM, ClientExchange, Limits, RequestHead
@@ -25,6 +26,7 @@ from draftd.web.dialects import messages_errors
 from draftd.web.error_bodies import error_body, error_event, error_headers, status_of
 from draftd.web.guard import Guard
 from draftd.web.proxy import Proxy
+from draftd.web.router import Dialect, PassedKind
 
 log = structlog.get_logger("web")
 MESSAGES = "/v1/messages"  # what is below it answers in Anthropic's form, errors too
@@ -38,11 +40,14 @@ Exchange = TypeVar("Exchange", bound=ClientExchange)
 class Pipeline:
     """The way of every request; see the module."""
 
-    def __init__(self, proxy: Proxy, guard: Guard, metrics: Metrics, limits: Limits) -> None:
+    def __init__(
+        self, proxy: Proxy, guard: Guard, metrics: Metrics, limits: Limits, journal: Journal
+    ) -> None:
         self._proxy = proxy
         self._guard = guard
         self._metrics = metrics
         self._limits = limits
+        self._journal = journal
 
     def check(self, head: RequestHead) -> None:
         """Refuse what can be refused before the body is read. Raises RequestError."""
@@ -82,6 +87,9 @@ class Pipeline:
         exchange.headers |= identity() | self._guard.answer_headers(head.method, head.headers)
         if _speaks_messages(head):  # where Anthropic's clients look for it
             exchange.headers["request-id"] = exchange.headers[REQUEST_ID]
+        if kind := _kind(head.path):
+            agent = head.headers.get("User-Agent", "")
+            exchange.record = self._journal.begin(exchange.headers[REQUEST_ID], kind, agent)
         status = CLIENT_LEFT
         try:
             status = await self._status_of(exchange, handle)
@@ -93,8 +101,10 @@ class Pipeline:
 
     async def _status_of(self, exchange: Exchange, handle: Callable[[Exchange], Awaitable[None]]) -> int:
         try:
-            await handle(exchange)
+            await self._handled(exchange, handle)
         except DraftdError as error:
+            if exchange.record:
+                exchange.record.error = str(error)[:MAX_ERROR]
             return await _fail(exchange, error)
         except (ConnectionError, TimeoutError):
             raise
@@ -106,14 +116,29 @@ class Pipeline:
             return await _fail(exchange, DraftdError("a fault in draftd; its log has the details"))
         return exchange.status
 
+    async def _handled(self, exchange: Exchange, handle: Callable[[Exchange], Awaitable[None]]) -> None:
+        try:
+            await handle(exchange)
+        except asyncio.CancelledError:
+            task, record = asyncio.current_task(), exchange.record
+            if record is None or not record.cancelled or task is None or task.uncancel():
+                raise  # not by us, or not only
+            text = "the request was cancelled at the daemon"
+            raise WorkerError(text, code="cancelled", retry=False) from None
+
     def _count(self, exchange: ClientExchange, status: int, seconds: float) -> None:
         path = exchange.head.path
-        if path in COMPLETIONS:
-            self._metrics.request(exchange.profile, COMPLETIONS[path], status, seconds)
+        if kind := _kind(path):
+            self._metrics.request(exchange.profile, kind, status, seconds)
         elif path.startswith(MODELS):
             self._metrics.request(None, "models", status, seconds)
-        elif kind := passed_kind(path):
-            self._metrics.request(exchange.profile, kind, status, seconds)
+        if exchange.record:
+            self._journal.end(exchange.record, status, seconds)
+
+
+def _kind(path: str) -> Dialect | PassedKind | None:
+    """What a request that a worker is to answer asks for; None for any other."""
+    return COMPLETIONS.get(path) or passed_kind(path)
 
 
 def _speaks_messages(head: RequestHead) -> bool:

@@ -6,11 +6,13 @@ import asyncio
 import functools
 import time
 from collections.abc import Callable
+from typing import Any
 
 import structlog
 
 from draftd.errors import WorkerError
 from draftd.protocol import PROFILE_HEADER
+from draftd.telemetry.journal import Journal
 from draftd.telemetry.metrics import Metrics
 from draftd.web import json_codec, worker_http
 from draftd.web.admission import Admission
@@ -59,8 +61,10 @@ class Proxy:
         metrics: Metrics,
         bodies: BodyReader,
         keepalive: float,
+        journal: Journal,
         on_change: Callable[[], None],
     ) -> None:
+        self._journal = journal
         self._router = router
         self._supervisor = supervisor
         self._metrics = metrics
@@ -139,7 +143,16 @@ class Proxy:
         exchange.repeated = routed.repeated
         forward = routed.forward
         path, own = PATHS[forward.endpoint], forward.headers
-        call = Call(routed.profile, exchange.headers, path, forward.payload, own=own, forward=forward)
+        call = Call(
+            routed.profile,
+            exchange.headers,
+            path,
+            forward.payload,
+            own=own,
+            record=exchange.record,
+            forward=forward,
+        )
+        self._note(call, profile=call.name, streamed=forward.stream)
         take = functools.partial(self._take_answer, call)
         if not forward.stream:
             await exchange.answer(200, await self._relay(call, take))
@@ -151,6 +164,8 @@ class Proxy:
 
     async def _pass(self, exchange: ClientExchange, passed: Passed) -> None:
         call = Sent(passed.profile, exchange.headers, passed.path, passed.payload, passed.content_type)
+        call.record = exchange.record
+        self._note(call, profile=call.name)
         answer = PassedAnswer(exchange)
         await answer.finish(await self._relay(call, answer.take))
 
@@ -180,6 +195,7 @@ class Proxy:
         call.headers["x-draftd-queue-position"] = str(admission.ahead)
         async with admission.slot() as waited:
             self._metrics.queue_wait(call.name, waited)
+            self._note(call, waited=waited)
             try:
                 return await self._attempt(worker, call, take)
             except worker_http.NotSentError:
@@ -190,6 +206,7 @@ class Proxy:
     async def _attempt(self, worker: Worker, call: Sent, take: Take) -> bytes:
         async with worker.lease(call.name) as lease:
             call.headers["x-draftd-worker"] = f"{HOST}:{lease.port}"
+            self._note(call, worker=worker.name, phase="answering")
             headers = {**self._headers(call), **lease.headers}
             try:
                 connection = await worker_http.post(lease.port, call.path, call.payload, headers, call.kind)
@@ -247,6 +264,7 @@ class Proxy:
     def _complete(self, call: Call, relay: Relay, events: bytes) -> bytes:
         """The rest of an answer that has come whole."""
         answer = relay.answer
+        self._note_figures(call, answer)
         if not call.forward.counts_only:
             self._metrics.generation(
                 call.name,
@@ -256,11 +274,29 @@ class Proxy:
             )
         return events + relay.end() if call.reply is not None else json_codec.dumps(answer.whole())
 
+    def _note(self, call: Sent, **known: Any) -> None:
+        if call.record is not None:
+            self._journal.note(call.record, **known)
+
+    def _note_figures(self, call: Call, answer: Answer) -> None:
+        tokens, seconds = answer.tokens("completion_tokens"), _generation_seconds(call) or 0.0
+        self._note(
+            call,
+            prompt_tokens=answer.tokens("prompt_tokens"),
+            cached_tokens=answer.cached_tokens,
+            tokens=tokens,
+            tokens_per_second=answer.told_speed
+            or ((tokens - 1) / seconds if tokens > 1 and seconds else None),
+            proposed=answer.timing("draft_n"),
+            accepted=answer.timing("draft_n_accepted"),
+        )
+
     def _note_token(self, call: Call) -> None:
         call.last_token = time.monotonic()
         if call.first_token is None:
             call.first_token = call.last_token
             self._metrics.first_token(call.name, call.first_token - call.began)
+            self._note(call, first_token=call.first_token - call.began)
 
 
 def _generation_seconds(call: Call) -> float | None:

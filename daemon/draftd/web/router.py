@@ -11,6 +11,7 @@ from draftd.errors import RequestError
 from draftd.profiles import Profile, ProfileSet
 from draftd.web import json_codec
 from draftd.web.dialects import messages_request, responses_request
+from draftd.web.dialects.pictures import refuse_pictures
 from draftd.web.passed_on import JSON, NATIVE, Given, Passed
 from draftd.web.request_body import Endpoint, Forward, prepare
 
@@ -120,6 +121,8 @@ def route(raw: bytes, dialect: Dialect, table: RoutingTable) -> Routed | Passed 
             return Given(NATIVE[dialect], "", JSON, raw).passed_to(profile)
         endpoint: Endpoint = "completions" if dialect == "completions" else "chat.completions"
         body = _AS_CHATS[dialect](asked) if dialect in _AS_CHATS else asked
+        if body is not asked and not profile.command:
+            refuse_pictures(asked)
         prompt = table.profiles.prompt_of(profile)
         client_model = asked.get("model") or name
         forward = prepare(body, endpoint, profile, prompt, profile.upstream_model, client_model)

@@ -21,7 +21,7 @@ from draftd.workers.warm_spare import Starter
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StatusReport:
     """Asks the parts of the daemon when it is asked itself. `started`: when the daemon did, in epoch seconds.
-    `memory_share`: bytes that all workers together may take.
+    `budget`: bytes that all workers together may take.
     """
 
     supervisor: Supervisor
@@ -30,7 +30,7 @@ class StatusReport:
     metrics: Metrics
     starter: Starter
     started: float
-    memory_share: int
+    budget: int
 
     def status(self) -> dict[str, Any]:
         """The body of /api/status."""
@@ -42,7 +42,7 @@ class StatusReport:
             "default_model": default.name if default else None,
             "workers": self.workers(),
             "warm_spare": spare(self.starter.status()),
-            "memory": memory(self.memory_share, pressure()),
+            "memory": memory(self.budget, pressure()),
         }
 
     def live(self) -> dict[str, Any]:
@@ -103,6 +103,8 @@ def worker(status: WorkerStatus, queue: int, metrics: Metrics) -> dict[str, Any]
         "auto_draft": status.auto_draft,
         "draft_refusal": status.draft_refusal,
         "since": iso(status.since),
+        "reason": status.reason,
+        "due": None if status.due is None else iso(status.due),
         "restarts": status.restarts,
         "last_exit": last
         and {
@@ -145,9 +147,9 @@ def spare(status: SpareStatus | None) -> dict[str, Any] | None:
     return asdict(status) if status else None
 
 
-def memory(share: int, known: Pressure | None) -> dict[str, Any]:
+def memory(budget: int, known: Pressure | None) -> dict[str, Any]:
     """The machine's memory in /api/status: bytes that all workers together may take, and how short it is now."""
-    return {"share_bytes": share, "pressure": known.name.lower() if known else None}
+    return {"budget_bytes": budget, "pressure": known.name.lower() if known else None}
 
 
 def live(active: int, recent: Recent) -> dict[str, Any]:

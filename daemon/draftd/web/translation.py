@@ -32,6 +32,7 @@ class Translated(ClientExchange):
         self._inner = inner
         super().__init__(inner.head)
         self.headers = inner.headers
+        self.record = inner.record
 
     @property
     def begun(self) -> bool:

@@ -60,8 +60,8 @@ class LoadGate:
 
     def __init__(self, slots: int) -> None:
         self._slots = slots
-        self._holders: set[object] = set()
-        self._waiting: dict[object, Callable[[], None]] = {}  # in order of arrival
+        self._holders: dict[object, str] = {}  # by their keys, the names of who loads
+        self._waiting: dict[object, tuple[str, Callable[[], None]]] = {}  # in order of arrival
         self._at_rest: list[Callable[[], None]] = []
 
     @property
@@ -74,23 +74,33 @@ class LoadGate:
         self._at_rest.append(call)
         self._tell_idle()
 
-    def acquire(self, key: object, granted: Callable[[], None]) -> None:
-        """Call `granted` when a slot is free, now or later. A key asks once until it releases."""
-        self._waiting[key] = granted
+    def ahead(self, key: object) -> list[str]:
+        """Who loads or waits in front of `key`, by name."""
+        waiting = list(self._waiting)
+        before = waiting[: waiting.index(key)] if key in self._waiting else []
+        loading = [name for other, name in self._holders.items() if other is not key]
+        return [*loading, *(self._waiting[other][0] for other in before)]
+
+    def acquire(self, key: object, granted: Callable[[], None], name: str = "") -> None:
+        """Call `granted` when a slot is free, now or later. A key asks once until it releases.
+
+        `name` is for people.
+        """
+        self._waiting[key] = name, granted
         self._hand_out()
 
     def release(self, key: object) -> None:
         """Give the slot back, or leave the queue. Harmless for a key that has neither."""
         self._waiting.pop(key, None)
-        self._holders.discard(key)
+        self._holders.pop(key, None)
         self._hand_out()
         self._tell_idle()
 
     def _hand_out(self) -> None:
         while self._waiting and len(self._holders) < self._slots:
             key = next(iter(self._waiting))
-            granted = self._waiting.pop(key)
-            self._holders.add(key)
+            name, granted = self._waiting.pop(key)
+            self._holders[key] = name
             granted()
 
     def _tell_idle(self) -> None:

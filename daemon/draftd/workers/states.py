@@ -10,7 +10,8 @@ from enum import StrEnum
 
 from draftd.profiles import Profile
 
-IDLE = "idle"  # the reason of a stop that the next request undoes
+IDLE, ROOM = "idle", "room"  # reasons of a stop that the next request undoes
+SLEEP = frozenset({IDLE, ROOM})
 GPU_MEMORY, GPU_TIMEOUT, GPU_VICTIM = "gpu_memory", "gpu_timeout", "gpu_victim"  # reasons of an exit
 
 
@@ -31,7 +32,11 @@ class Stopped:
 
     since: float
     on_demand: bool = True
-    label = "stopped"
+
+    @property
+    def label(self) -> str:
+        """A worker that sleeps is not one that was stopped: a request wakes it."""
+        return "asleep" if self.on_demand else "stopped"
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +45,7 @@ class Queued:
 
     since: float
     failures: tuple[float, ...] = ()
-    label = "starting"
+    label = "waiting"
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +126,11 @@ State = Stopped | Queued | Starting | Ready | Draining | Stopping | Backoff | Fa
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """An operator or the plan wants the worker to run."""
+    """The worker is to run. `wanted`: a person says so, and others may have to make room; else it is the daemon's
+    own start, which needs room that is free.
+    """
+
+    wanted: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,6 +37,8 @@ class LastExit:
 class WorkerStatus:
     """One profile's worker at one moment. `since` is when it entered its state (epoch seconds).
 
+    `reason` says why it is not ready, "" if it is; `due` when that ends, if a time is set for it (epoch seconds).
+
     `worker` is the name of the first of the profiles that share the worker. Only that one has its memory, so that
     a sum over profiles is right.
     """
@@ -53,6 +55,8 @@ class WorkerStatus:
     num_draft_tokens: int
     auto_draft: bool
     since: float
+    reason: str
+    due: float | None
     restarts: int
     last_exit: LastExit | None
     memory_bytes: int | None

@@ -103,6 +103,7 @@ def speed(machine: Rows, count: int, share: float, *, fixed: int | None = None, 
     return Simulation(machine, count, share, fixed=fixed).speed(rounds)
 
 
+@pytest.mark.one_in(7)
 @pytest.mark.parametrize(
     "machine", [stairs, slope(0.03), slope(0.3), slope(1.0)], ids=["stairs", "3 %", "30 %", "1"]
 )

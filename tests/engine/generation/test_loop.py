@@ -186,7 +186,7 @@ def test_it_is_where_layers_are_quantized_in_the_middle_of_it(
         assert start < len(expected)
         for script in (by_model(5), SCRIPTS["everything"]):
             readers = models.readers()
-            readers[0]._quantization = Quantization(4, 64, start)
+            readers[0].quantization = Quantization(4, 64, start)
             assert (
                 text_of(models.generation(prompt, Scripted(*script), tokens=60, readers=readers)) == expected
             )
@@ -205,7 +205,7 @@ def test_a_round_that_would_read_beyond_the_place_of_quantizing_is_not_drafted(
     start: int, rounds: list[tuple[int, int]]
 ) -> None:
     generation = toy_generation(Greedy(), by_model(3), tokens=13, prompt=[0, 1, 2], target=CYCLE, draft=CYCLE)
-    generation.target._quantization = Quantization(8, 64, start)
+    generation.target.quantization = Quantization(8, 64, start)
     text_of(generation)
     policy: Any = generation.policy
     assert [(depth, choice.length) for choice, depth in policy.taken] == rounds

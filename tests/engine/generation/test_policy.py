@@ -41,12 +41,15 @@ def always(share: float) -> Callable[[int], float]:
 # --- speed --------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.one_in(7)
 @pytest.mark.parametrize("share", [0.02, 0.3, 0.6, 0.75, 0.9, 0.97])
 @pytest.mark.parametrize("machine", MACHINES.values(), ids=MACHINES)
 def test_it_is_about_as_fast_as_the_best_fixed_length(machine: Machine, share: float) -> None:
     speed = median_speed(lambda: World(machine, always(share)))
-    assert speed >= 0.95 * best(machine, share)
-    assert speed >= 0.97 * rate(machine, 0, ALONE, 0)
+    none, ideal = rate(machine, 0, ALONE, 0), best(machine, share)
+    assert speed >= 0.97 * none
+    # Lengths that are nearly as good cannot be told from each other by times that vary by a tenth.
+    assert speed >= (0.97 if ideal > 1.05 * none else 0.95) * ideal
 
 
 @pytest.mark.parametrize(("share", "taken"), [(0.9, MODEL_DRAFTER), (0.05, ALONE)])
@@ -61,8 +64,9 @@ def test_what_is_compiled_the_first_time_keeps_it_neither_from_drafting_nor_at_i
 
 def test_a_draft_model_that_reads_slowly_is_not_asked_about_every_prompt() -> None:
     machine = Machine(1.0, slope(0.1), reading=0.3)
-    speed = median_speed(lambda: World(machine, always(0.9), cold=700), requests=20)
-    assert speed >= 0.93 * rate(machine, 0, ALONE, 0)
+    # One reading of a prompt takes as long as 210 tokens: that it does not pay is known only after it.
+    speed = median_speed(lambda: World(machine, always(0.9), cold=700), tokens=18_000, requests=60)
+    assert speed >= 0.97 * rate(machine, 0, ALONE, 0)
 
 
 @pytest.mark.parametrize(
@@ -90,6 +94,7 @@ def test_another_request_begins_with_what_the_last_one_taught_and_learns_anew_so
     assert World(CHEAP, always(0.02)).speed(policy, tokens=1000, requests=1) >= 0.95 / 0.010
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize(
     "machine", [CHEAP, Machine(0.1, stairs)], ids=["rows cost little", "rows cost stairs"]
 )

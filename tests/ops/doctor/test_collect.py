@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import mlx_lm.utils
 import pytest
 
 from draftd.demo import DRAFT, TARGET
 from draftd.hub import ModelOnDisk, read_model
 from draftd.ops.doctor import collect as collecting
-from draftd.ops.doctor.collect import OTHER_NAMES, collect, compare
+from draftd.ops.doctor.collect import collect, compare
 from draftd.ops.doctor.facts import Download
 from draftd.settings import load_settings
 
@@ -69,8 +68,17 @@ def test_a_model_that_is_not_here_is_looked_up_at_the_hub(
     assert (facts.hub_cache, facts.hub_cache_exists) == (tmp_path / "hub" / "hub", False)
 
 
-def test_every_model_type_of_the_installed_mlx_lm_is_known() -> None:
-    assert mlx_lm.utils.MODEL_REMAPPING == OTHER_NAMES
-    types = {"llama", "mistral", "falcon_mamba", "gemma3", None}
-    assert list(collecting._unsupported(types)) == []
-    assert list(collecting._unsupported({"no_such"})) == ["no_such"]
+@pytest.mark.fault(115)
+def test_the_doctor_knows_what_models_may_have_and_which_workers_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the daemon does: of two that do not fit beside each other, the default profile's alone."""
+    for name in ("a", "b"):
+        (tmp_path / f"{name}.toml").write_text(f'model = "{TARGET}"\n')
+    monkeypatch.setenv("DRAFTD_DEFAULT_PROFILE", "b")
+    monkeypatch.setattr(collecting, "WATCHED", 0.0)
+    for share, starting in ((1, {"b"}), (10**12, {"a", "b"})):
+        monkeypatch.setattr(collecting, "memory_share", lambda share=share: share)
+        facts = collect(load_settings(profiles=tmp_path))
+        assert facts.memory_share == share
+        assert {profile.name for profile in facts.profiles if profile.autostart} == starting

@@ -75,6 +75,7 @@ WELL = Facts(
     models={"big": BIG, "small": SMALL},
     vocabularies=(Vocabularies("big", "small", 0, 1000),),
     memory_total=16 * GB,
+    memory_share=12 * GB,
     memory_free=8 * GB,
     disk_free=100 * GB,
     state_dir=Path("/state"),
@@ -358,7 +359,13 @@ TABLE: list[tuple[str, dict[str, Any], Severity, str, str]] = [
         "draftd test",
     ),
     ("no room", {"memory_total": 2 * GB}, ERROR, "1 worker starts by itself", "draftd up PROFILE"),
-    ("little room", {"memory_total": 3 * GB}, WARNING, "with 2.5 GB of weights", "autostart = false"),
+    (
+        "little room",
+        {"memory_share": 2 * GB},
+        WARNING,
+        "with 2.5 GB of weights",
+        "autostart = false",
+    ),
     (
         "memory in use",
         {"memory_free": GB, "daemon": None},
@@ -386,7 +393,11 @@ TABLE: list[tuple[str, dict[str, Any], Severity, str, str]] = [
     ),
     (
         "no room apart",
-        {"memory_total": 4 * GB, "profiles": (profile("a"), profile("b"), profile("c", limits={"queue": 1}))},
+        {
+            "memory_total": 4 * GB,
+            "memory_share": 3 * GB,
+            "profiles": (profile("a"), profile("b"), profile("c", limits={"queue": 1})),
+        },
         ERROR,
         "3 workers start by themselves, with 7.5 GB of weights",
         "one worker for a, b (saves 2.5 GB); or 'draftd up PROFILE'",
@@ -452,7 +463,12 @@ def test_each_finding(facts: dict[str, Any], severity: Severity, what: str, do: 
 
 
 def test_what_sharing_would_save_is_told_though_it_is_little() -> None:
-    facts = replace(WELL, memory_total=1000 * GB, profiles=(profile("p-fast", 3), profile("p-max", 7)))
+    facts = replace(
+        WELL,
+        memory_total=1000 * GB,
+        memory_share=750 * GB,
+        profiles=(profile("p-fast", 3), profile("p-max", 7)),
+    )
     [memory] = [finding for finding in diagnose(facts) if finding.topic == "memory"]
     assert memory.severity == FINE
     assert memory.what.endswith("the memory is 1000.0 GB; sharing engines would save 2.5 GB")
@@ -487,7 +503,11 @@ def test_when_no_length_is_faster_than_none_the_draft_model_is_to_go() -> None:
             "daemon": RunningDaemon(4, "http://d", "1.0", (low("p-fast", 3, proposed=50),))
         },  # too few to judge by
         {"daemon": RunningDaemon(4, "http://d", "1.0", (low("plain", 0),))},
-        {"memory_total": 1000 * GB, "profiles": (profile("p-fast", 3), profile("b", 7))},  # little to save
+        {
+            "memory_total": 1000 * GB,
+            "memory_share": 750 * GB,
+            "profiles": (profile("p-fast", 3), profile("b", 7)),
+        },  # little to save
         {"profiles": (profile("p-fast", 3), profile("p-max", 7)), "share": True},
         {"profiles": (profile("p-fast", 3), profile("p-max", 7, share_engine=False)), "share": True},
         {"memory_free": GB},  # while the daemon runs, what is not free is its own

@@ -27,6 +27,9 @@ from draftd.protocol import LOOKUP_DRAFTER, MODEL_DRAFTER
 PROBE = 32  # rounds
 MAX_REST = 256  # rounds
 MAX_APART = 128  # rounds
+MAX_SETTLED = (
+    3  # rounds until it is looked again whether a draft pays, if no lookup finds anything: it takes time
+)
 MARGIN = 1.01  # a draft must promise so much more than going on alone
 TURN_MARGIN = 1.03  # and a turn so much more than all get otherwise
 
@@ -106,6 +109,7 @@ class BatchPolicy:
     _rounds: int = 0
     _resting: int = 0  # rounds without the draft model
     _apart: int = 0  # rounds in which all had turns
+    _settled: tuple[int, int] = (0, 0)  # so many rows go on alone, for so many more rounds
 
     def choose(self, rows: Sequence[Row]) -> list[Choice | None]:
         """Return how each row goes on; None for one that has a turn, and whose own policy decides."""
@@ -118,7 +122,14 @@ class BatchPolicy:
         if self._at(rows).passes.times(len(rows)) < FIRST_TIMES or self._apart >= MAX_APART:
             self._apart = 0
             return [Choice(ALONE)] * len(rows)
+        found = any(row.now.match for row in rows)
+        count, left = self._settled
+        if left and count == len(rows) and not found:
+            self._settled = count, left - 1
+            self._resting += drafting
+            return [Choice(ALONE)] * len(rows)
         plan = self._best_plan(rows)
+        self._settled = len(rows), 0 if found or plan.turns or plan.length else MAX_SETTLED
         used = {plan.source, *(turn.source for turn in plan.turns)}
         self._resting = self._resting + 1 if drafting and MODEL_DRAFTER not in used else 0
         self._apart = 0 if plan.together else self._apart + 1

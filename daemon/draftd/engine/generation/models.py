@@ -5,8 +5,10 @@ from dataclasses import replace
 from typing import Any
 
 from draftd.engine.generation.caches.layers import leaves
-from draftd.engine.generation.caches.ragged import is_exact
+from draftd.engine.generation.caches.quantized import Quantization
+from draftd.engine.generation.caches.ragged_trial import is_exact
 from draftd.engine.generation.caches.sequence import ModelCaches, SequenceCache
+from draftd.engine.generation.caches.sizes import CacheSize
 from draftd.engine.generation.drafters.lookup import AnswerStore
 from draftd.engine.generation.estimates import CostModel
 from draftd.engine.generation.policy import DraftPolicy
@@ -22,7 +24,9 @@ class LoadedModels:
         self.target, self.draft = target, draft
         self.target_caches = ModelCaches(target)
         self.draft_caches = ModelCaches(draft) if draft is not None else None
-        self._exact: dict[int, bool] = {}  # by the id of a model
+        # By whether it is the draft model, and how it is quantized.
+        self._exact: dict[tuple[bool, Quantization | None], bool] = {}
+        self._size: CacheSize | None = None
         self._policies: dict[tuple[Any, ...], DraftPolicy] = {}
         self._costs: dict[tuple[bool, bool], CostModel] = {}
         self._answers: dict[str | None, AnswerStore] = {}
@@ -42,11 +46,24 @@ class LoadedModels:
         """Whether there is a draft model that can be used."""
         return self.can_draft and self.draft_caches is not None and self.draft_caches.refusal is None
 
-    def reads_rows(self, model: Any) -> bool:
+    def reads_rows(self, *, draft: bool = False, quantization: Quantization | None = None) -> bool:
         """Whether several sequences can be read in one pass of a model. Found out when it is asked for first."""
-        if id(model) not in self._exact:
-            self._exact[id(model)] = is_exact(model)
-        return self._exact[id(model)]
+        model, caches = (self.draft, self.draft_caches) if draft else (self.target, self.target_caches)
+        key = draft, quantization
+        if key not in self._exact:
+            self._exact[key] = (
+                caches is not None and not caches.rereads and is_exact(model, caches.make, quantization)
+            )
+        return self._exact[key]
+
+    @property
+    def cache_size(self) -> CacheSize:
+        """How much memory the caches of a request take."""
+        if self._size is None:
+            self._size = CacheSize.of(self.target, self.target_caches.make)
+            if self.draft_caches is not None:
+                self._size += CacheSize.of(self.draft, self.draft_caches.make)
+        return self._size
 
     def policy(
         self,

@@ -7,7 +7,7 @@ from typing import Any
 import mlx.core as mx
 
 from draftd.engine.generation.caches.quantized import Quantization
-from draftd.engine.generation.caches.ragged import RaggedBatch, RaggedRow, can_join
+from draftd.engine.generation.caches.ragged import RaggedBatch, RaggedRow, can_join, kinds
 from draftd.engine.generation.caches.sequence import SequenceCache
 from draftd.engine.generation.turns import Pace
 
@@ -31,9 +31,10 @@ class Reader:
     ) -> None:
         self._model = model
         self._step = step
-        self._quantization = quantization
+        self.quantization = quantization
         self.pace = pace or Pace()
         self._marked: int | None = None
+        self._in_step = False
         self.cache: SequenceCache | RaggedRow = cache
 
     @property
@@ -47,7 +48,9 @@ class Reader:
 
     def may_read_at_once(self, tokens: int) -> bool:
         """Whether a pass over so many tokens shows each of them what it would see alone."""
-        return self._quantization is None or not self._quantization.begins_within(self.position, tokens)
+        if isinstance(self.cache, RaggedRow) and tokens > (self.cache.batch.max_width or tokens):
+            return False
+        return self.quantization is None or not self.quantization.begins_within(self.position, tokens)
 
     def read(self, tokens: mx.array) -> mx.array:
         """Read on; return the logits of what may follow, a row for each token. Nothing is waited for."""
@@ -61,15 +64,18 @@ class Reader:
     def advance(self, tokens: int) -> None:
         """Say that so many tokens were read, by `read` or with those of others."""
         self.cache.advance(tokens)
-        if self._marked is None:
+        if self._marked is None and not self._in_step:
             self._quantize()
 
     @property
     def can_join(self) -> bool:
         """Whether it can read together with others that read with the same model."""
-        return isinstance(self.cache, RaggedRow) or (
-            self._quantization is None and can_join(self.cache.layers)
-        )
+        return isinstance(self.cache, RaggedRow) or can_join(self.cache.layers)
+
+    @property
+    def kinds(self) -> tuple[Any, ...]:
+        """What others that read in the same batch must have in common with it."""
+        return self.cache.batch.kinds if isinstance(self.cache, RaggedRow) else kinds(self.cache.layers)
 
     @property
     def is_joined(self) -> bool:
@@ -81,12 +87,9 @@ class Reader:
         """How many sequences its last pass was for."""
         return self.cache.batch.readers if isinstance(self.cache, RaggedRow) else 1
 
-    def join(self, batch: RaggedBatch) -> RaggedRow:
-        """Read in a row of a batch from here on; between two rounds."""
-        if not isinstance(self.cache, RaggedRow) or self.cache.batch is not batch:
-            self.leave()
-            self.cache = batch.join(self.cache.layers, self.position)
-        return self.cache
+    def join(self, batch: RaggedBatch) -> None:
+        """Read in a row of a batch from here on; between two rounds. It must not read in another one."""
+        self.cache = batch.join(self.cache.layers, self.position)
 
     def leave(self) -> None:
         """Read alone from here on; between two rounds."""
@@ -116,11 +119,15 @@ class Reader:
         """Read the first `end` tokens of the text; yield after each step how many it has read.
 
         Between two steps the cache is in order, and others may use the device. It reads alone from here on: others
-        would be padded to the length of its steps.
+        would be padded to the length of its steps. Where `pace` wants shorter ones, layers are quantized no sooner.
         """
-        while (missing := end - self.position) > 0:
+        step_end = 0
+        while end > self.position:
             self.leave()
-            start, count = self.position, min(missing, self.pace.tokens(self._step))
+            start = self.position
+            step_end = step_end if start < step_end else min(end, start + self._step)
+            count = min(step_end - start, self.pace.tokens(self._step))
+            self._in_step = start + count < step_end
             began = time.perf_counter()
             self.read(mx.array(list(text[start : start + count]), mx.uint32))
             mx.eval([layer.state for layer in self.cache.layers])
@@ -144,5 +151,10 @@ class Reader:
             self._marked = None
 
     def _quantize(self) -> None:
-        if self._quantization and isinstance(self.cache, SequenceCache):
-            self._quantization.apply(self.cache.layers)
+        if not self.quantization:
+            return
+        joined = isinstance(self.cache, RaggedRow) and self.cache.batch.has_plain
+        if joined and self.position >= self.quantization.first:
+            self.leave()
+        if isinstance(self.cache, SequenceCache):
+            self.quantization.apply(self.cache.layers)

@@ -19,6 +19,7 @@ from draftd.engine.generation.batch_policy import BatchPolicy, Row
 from draftd.engine.generation.caches.ragged import RaggedBatch, RaggedRow
 from draftd.engine.generation.choices import ALONE, Choice
 from draftd.engine.generation.parts import Deciding, Decision, Part, Pass, Ready, attempt
+from draftd.engine.generation.reader import Reader
 from draftd.engine.generation.turns import Pause
 
 Sequence_ = TypeVar("Sequence_", bound=Hashable)
@@ -33,21 +34,25 @@ class Together(Generic[Sequence_]):
         self._policy = BatchPolicy()
         self._batches: dict[Hashable, RaggedBatch] = {}
 
-    def batch(self, model: Any, size: Hashable) -> RaggedBatch:
-        """Return the batch of a model for texts of about one size."""
-        key = id(model), size
-        if key not in self._batches:
-            self._batches[key] = RaggedBatch(model)
-        return self._batches[key]
+    def put(self, reader: Reader, model: Any, size: Hashable) -> None:
+        """Let a model read a sequence of about that size in a batch, with others of the same kinds."""
+        key = id(model), size, reader.kinds
+        batch = self._batches.get(key)
+        if isinstance(reader.cache, RaggedRow) and reader.cache.batch is batch:
+            return
+        reader.leave()
+        if batch is None:
+            batch = self._batches[key] = RaggedBatch(model, reader.cache.layers)
+        reader.join(batch)
 
     def forget_empty(self) -> None:
         """Give back the memory of batches that nobody is in."""
-        self._batches = {key: batch for key, batch in self._batches.items() if batch.rows}
+        self._batches = {key: batch for key, batch in self._batches.items() if not batch.is_empty}
 
     @property
     def nbytes(self) -> int:
         """Bytes of all batches."""
-        return sum(layer.nbytes for batch in self._batches.values() for layer in batch.layers)
+        return sum(batch.nbytes for batch in self._batches.values())
 
     def round(self, sequences: Sequence[Sequence_], step: Step) -> dict[Sequence_, Pause]:
         """Give each sequence a round; return the pauses of those that have not ended."""

@@ -5,8 +5,6 @@ Blocking: seconds.
 
 from __future__ import annotations
 
-import importlib.metadata
-import importlib.util
 import json
 import os
 import platform
@@ -18,13 +16,14 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-from packaging.requirements import InvalidRequirement, Requirement
 
 from draftd import __version__
 from draftd.errors import AlreadyRunningError, ConfigError, DraftdError, NotRunningError
 from draftd.files import check_private_folder, read_text
+from draftd.first_start import first_start
 from draftd.hub import ModelOnDisk, cache_dir, read_model, read_vocabulary
 from draftd.instance import NOTE, Instance, find_daemon
+from draftd.machine_memory import memory_share
 from draftd.ops.bench.report import SAVED
 from draftd.ops.doctor.facts import (
     Download,
@@ -32,10 +31,10 @@ from draftd.ops.doctor.facts import (
     OtherProgram,
     Purpose,
     RunningDaemon,
-    Versions,
     Vocabularies,
     WantedPort,
 )
+from draftd.ops.doctor.versions import unsupported, versions
 from draftd.ops.http import DaemonClient
 from draftd.ops.mac_folders import guarded
 from draftd.ops.pull import size_at_hub
@@ -46,21 +45,6 @@ from draftd.sharing import groups
 from draftd.sockets import holders_of, is_answered, is_free_port
 
 WATCHED = 0.3  # seconds over which processor use is measured
-# mlx_lm.utils.MODEL_REMAPPING of 0.32: model types that are served by the file of another.
-OTHER_NAMES = {
-    "mistral": "llama",
-    "llava": "mistral3",
-    "phi-msft": "phixtral",
-    "falcon_mamba": "mamba",
-    "joyai_llm_flash": "deepseek_v3",
-    "kimi_k2": "deepseek_v3",
-    "qwen2_5_vl": "qwen2_vl",
-    "minimax_m2": "minimax",
-    "iquestcoder": "llama",
-    "xverse": "llama",
-    "gemma4_unified": "gemma4",
-    "deepseek_v41_text": "deepseek_v41",
-}
 
 
 def collect(settings: Settings) -> Facts:
@@ -74,7 +58,7 @@ def collect(settings: Settings) -> Facts:
     hub_cache = cache_dir()
     return Facts(
         version=__version__,
-        versions=_versions(),
+        versions=versions(),
         config_error=config_error,
         state_error=state_error,
         profiles=profiles,
@@ -82,9 +66,10 @@ def collect(settings: Settings) -> Facts:
         ports=tuple(_ports(settings, profiles, running, share=share)),
         models=models,
         downloads=_downloads(models.values()),
-        unsupported=frozenset(_unsupported(model.config.model_type for model in models.values())),
+        unsupported=frozenset(unsupported(model.config.model_type for model in models.values())),
         vocabularies=tuple(_vocabularies(profiles, models)),
         memory_total=memory.total,
+        memory_share=memory_share(),
         memory_free=memory.available,
         disk_free=_disk_free(hub_cache),
         state_dir=settings.state_dir,
@@ -99,11 +84,19 @@ def collect(settings: Settings) -> Facts:
 
 
 def _profiles(settings: Settings) -> tuple[tuple[Profile, ...], str]:
+    """The profiles, of which those start by themselves that `draftd up` would start; or why there are none."""
     try:
         found = load_dir(settings.profiles_dir(), settings.prompt_dirs())
     except ConfigError as error:
         return (), str(error)
-    return tuple(found.profiles.values()), ""
+    started = first_start(
+        found,
+        start=settings.start,
+        default=settings.default_profile,
+        share_engine=settings.share_engine,
+        memory_share=memory_share,
+    )
+    return tuple(started.profiles.profiles.values()), ""
 
 
 def _state_error(folder: Path) -> str:
@@ -148,47 +141,6 @@ def compare(target: ModelOnDisk, draft: ModelOnDisk) -> Vocabularies:
     ids = one.keys() | other.keys()
     differing = sum(one.get(number) != other.get(number) for number in ids)
     return Vocabularies(target.name, draft.name, differing, len(ids))
-
-
-def _versions() -> Versions:
-    return Versions(
-        python=platform.python_version(),
-        processor=platform.machine(),
-        system=platform.system(),
-        system_version=platform.mac_ver()[0],
-        mlx=_version("mlx"),
-        mlx_lm=_version("mlx-lm"),
-        mlx_wanted=_mlx_wanted(),
-    )
-
-
-def _version(package: str) -> str | None:
-    with suppress(importlib.metadata.PackageNotFoundError):
-        return importlib.metadata.version(package)
-    return None
-
-
-def _mlx_wanted() -> str:
-    """What the installed mlx-lm asks of mlx: plainly on a Mac, by its extra `cpu` on Linux."""
-    with suppress(importlib.metadata.PackageNotFoundError, InvalidRequirement):
-        for text in importlib.metadata.requires("mlx-lm") or ():
-            wanted = Requirement(text)
-            marker = wanted.marker
-            applies = marker is None or any(marker.evaluate({"extra": extra}) for extra in ("", "cpu"))
-            if wanted.name == "mlx" and applies:
-                return str(wanted.specifier)
-    return ""
-
-
-def _unsupported(types: Iterable[str | None]) -> Iterator[str]:
-    """The model types that the installed mlx_lm has no file for. Importing mlx_lm would load mlx: seconds."""
-    spec = importlib.util.find_spec("mlx_lm")
-    if spec is None or spec.origin is None:
-        return
-    folder = Path(spec.origin).parent / "models"
-    for name in {name for name in types if name}:
-        if not (folder / f"{OTHER_NAMES.get(name, name)}.py").is_file():
-            yield name
 
 
 # --- the daemon and its ports -------------------------------------------------------------------------------

@@ -96,8 +96,9 @@ class Facts:
     `state_error` says why the state folder is not to be trusted, "" if it is. `models` has every model of the
     profiles, `downloads` those that are not here. `unsupported` are the model types among them that the installed
     mlx_lm does not know. `share` tells whether profiles that do not say otherwise share an engine. `bench` is the
-    report of the last `draftd bench`, None if there is none. `guarded` are the folders in use that macOS keeps from
-    an agent of launchd.
+    report of the last `draftd bench`, None if there is none. `memory_share` is what all workers together may take
+    of the memory, on a Mac by the word of its GPU. `guarded` are the folders in use that macOS keeps from an agent
+    of launchd.
     """
 
     version: str
@@ -112,6 +113,7 @@ class Facts:
     unsupported: frozenset[str] = frozenset()
     vocabularies: tuple[Vocabularies, ...] = ()
     memory_total: int = 0
+    memory_share: int = 0
     memory_free: int = 0
     disk_free: int = 0
     state_dir: Path = Path()

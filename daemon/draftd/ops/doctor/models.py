@@ -10,7 +10,6 @@ from draftd.ops.doctor.facts import Check, Facts, Finding, Severity, Vocabularie
 from draftd.profiles import Profile
 from draftd.sharing import could_share, groups
 
-GPU_SHARE = 0.75  # of the memory: about what macOS lets the GPU have
 MIN_SAVING = 0.02  # of the memory; less is not worth a note
 MAX_DIFFERING = 0.005  # of a vocabulary: added tokens that hardly occur
 
@@ -118,8 +117,8 @@ def memory(facts: Facts) -> Iterator[Finding]:
     do = f"{shared}; or {one}" if saved else one
     if total > facts.memory_total:
         yield Finding(Severity.ERROR, "memory", what, "they do not fit: the system swaps, or ends them", do)
-    elif total > GPU_SHARE * facts.memory_total:
-        why = "macOS lets the GPU have about three quarters, and contexts come on top"
+    elif total > facts.memory_share:
+        why = f"models may have {_size(facts.memory_share)} on this machine, and contexts come on top"
         yield Finding(Severity.WARNING, "memory", what, why, do)
     elif facts.daemon is None and total > facts.memory_free:
         why = f"only {_size(facts.memory_free)} is free now: other programs would be swapped out"

@@ -21,9 +21,14 @@ class Quantization:
     def apply(self, layers: Layers) -> None:
         """Put quantized layers in the places of those that have got long enough; outside of a round."""
         for place, layer in enumerate(layers):
-            if type(layer) is KVCache and layer.offset >= max(1, self.start):
+            if type(layer) is KVCache and layer.offset >= self.first:
                 layers[place] = layer.to_quantized(group_size=self.group_size, bits=self.bits)
 
     def begins_within(self, position: int, tokens: int) -> bool:
         """Whether so many tokens from `position` on are some that see quantized layers, and some that do not."""
-        return position < self.start < position + tokens
+        return position < self.first < position + tokens
+
+    @property
+    def first(self) -> int:
+        """How many tokens a text has when its layers are quantized: there must be something to quantize."""
+        return max(1, self.start)

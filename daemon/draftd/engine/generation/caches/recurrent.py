@@ -22,10 +22,16 @@ class Call:
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
 
-    def again(self, width: int, kept: int) -> None:
-        """Call the module with the first `kept` tokens of a pass of `width`, whose axis is the second."""
+    def again(self, width: int, kept: int, masks: tuple[Any, Any] = (None, None)) -> None:
+        """Call the module with the first `kept` tokens of a pass of `width`, whose axis is the second.
+
+        The first of two `masks` is replaced by the other one, which is of `kept` tokens.
+        """
+        old, new = masks
 
         def part(value: Any) -> Any:
+            if value is old and old is not None:
+                return new
             has_tokens = isinstance(value, mx.array) and value.ndim > 1 and value.shape[1] == width
             return value[:, :kept] if has_tokens else value
 

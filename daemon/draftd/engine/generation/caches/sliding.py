@@ -9,6 +9,7 @@ of the text are hidden one by one, and a model may ask for a window larger than 
 so here as well. In a round, between `mark` and `unmark`, each token sees what it would see alone.
 """
 
+from collections.abc import Sequence
 from typing import Any, Self
 
 import mlx.core as mx
@@ -47,6 +48,24 @@ class SlidingKVCache(RotatingKVCache):  # type: ignore[misc]  # mlx_lm has no ty
             new._start += cache.keep
         new.keys, new.values = keys, values
         return new
+
+    @classmethod
+    def with_rows(cls, max_size: int, start: int, rows: Sequence[mx.array] | None) -> Self:
+        """Return a window of a text, with the keys and values of the tokens from position `start` on."""
+        new = cls(max_size)
+        if rows is not None:
+            new.keys, new.values = rows
+            new.offset, new._start = start + rows[0].shape[2], start
+        return new
+
+    @property
+    def start(self) -> int:
+        """The position in the text of the first row."""
+        return self._start
+
+    def rows(self) -> tuple[mx.array, mx.array]:
+        """Return the keys and values from there on."""
+        return self._temporal_order(self.keys), self._temporal_order(self.values)
 
     def mark(self) -> None:
         """From here on keep what is needed to come back to this position."""

@@ -1,0 +1,175 @@
+"""The table of workers, and below it what is to be said of those that are not ready."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from rich import box
+from rich.cells import cell_len
+from rich.console import Group, RenderableType
+from rich.spinner import Spinner
+from rich.table import Table
+from rich.text import Text
+
+from draftd.console import out
+from draftd.telemetry.told import short_names
+from draftd.terminal_text import harmless_body
+
+Row = Mapping[str, Any]
+
+STYLES = {
+    "ready": "green",
+    "waiting": "yellow",
+    "starting": "yellow",
+    "stopping": "yellow",
+    "backoff": "red",
+    "failed": "bold red",
+    "asleep": "dim",
+    "stopped": "dim",
+}
+MOVING = {"starting", "stopping"}
+# In the order of the table, and how soon each is left out where there is no room for all: the highest first.
+COLUMNS = {
+    "model": 0, "state": 0, "queue": 0, "tok/s": 0, "accepted": 0, "draft": 2, "port": 1, "memory": 3,
+    "requests": 4, "restarts": 5, "for": 6,
+}  # fmt: skip
+DUE = {
+    "backoff": "starts again",
+    "stopping": "at the latest",
+}  # what is said of the time that is set for a state
+LEFT = {"model", "state"}
+
+
+def status_view(body: Mapping[str, Any], width: int) -> RenderableType:
+    """The body of /api/status: the table of workers, and the warm spare if there is one."""
+    parts = [workers_table(body["workers"], width)]
+    if problem := body.get("reload_problem"):
+        parts.append(Text(f"the files on disk are not in force: {problem}", style="red"))
+    if spare := body.get("warm_spare"):
+        waits = "waits" if spare["warm"] else "is being made"
+        told = f"a warm spare {waits}: pid {spare['pid']}, {memory(spare['memory_bytes'])}"
+        parts.append(Text(told, style="dim"))
+    return Group(*parts)
+
+
+def workers_table(rows: Iterable[Row], width: int) -> RenderableType:
+    """One line per worker, and below the table why one is not ready. `width` is the terminal's, in columns."""
+    rows = [harmless_body(row) for row in rows]
+    names, titles = _fitting(rows, width)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    for title in titles:
+        table.add_column(
+            title, justify="left" if title in LEFT else "right", no_wrap=title != "model", overflow="fold"
+        )
+    for row in rows:
+        cells = _cells(row, names)
+        table.add_row(*(_shown(title, cells[title], row) for title in titles))
+    workers = {row["worker"]: row for row in reversed(rows)}.values()  # once each, though profiles share it
+    shared = [Text(_sharing(row), style="dim") for row in workers if row["shares_with"]]
+    notes = [Text(f"{row['name']}: {note}", style="yellow") for row in workers for note in row["notes"]]
+    reasons = [text for row in workers if (text := _reason(row, names))]
+    return Group(table, *shared, *notes, *reasons)
+
+
+def _fitting(rows: Sequence[Row], width: int) -> tuple[Mapping[str, str], list[str]]:
+    """How the workers are named, and the columns for which there is room. Short names come before fewer columns."""
+    full = {row["name"]: row["name"] for row in rows}
+    short = short_names(full)
+    titles = list(COLUMNS)
+    while True:
+        for names in (full, short):
+            if _width(rows, names, titles) <= width:
+                return names, titles
+        last = max(titles, key=COLUMNS.__getitem__)
+        if not COLUMNS[last]:
+            return short, titles
+        titles.remove(last)
+
+
+def _width(rows: Sequence[Row], names: Mapping[str, str], titles: Sequence[str]) -> int:
+    cells = [_cells(row, names) for row in rows]
+    widths = (max(cell_len(text) for text in (title, *(cell[title] for cell in cells))) for title in titles)
+    spinner = 2 if any(row["state"] in MOVING for row in rows) else 0
+    return sum(widths) + 2 * len(titles) + spinner
+
+
+def _sharing(row: Row) -> str:
+    names = ", ".join(sorted([row["name"], *row["shares_with"]]))
+    return f"{names} share one worker; its memory is shown with {row['worker']}"
+
+
+def _cells(row: Row, names: Mapping[str, str]) -> dict[str, str]:
+    speed, ratio = row["tokens_per_second"], row["acceptance"]["ratio"]
+    active = row.get("active", 0)
+    return {
+        "model": names[row["name"]],
+        "state": row["state"],
+        "port": str(row["port"] or "–"),
+        "draft": _drafts(row),
+        "accepted": "–" if ratio is None else f"{ratio:.0%}",
+        "tok/s": f"{speed:.1f}" if speed else "–",
+        "memory": memory(row["memory_bytes"]),
+        "requests": str(row["requests"]),
+        "queue": f"{active} + {row['queue']}" if active and row["queue"] else str(active or row["queue"]),
+        "restarts": str(row["restarts"]),
+        "for": duration(row["since"]),
+    }
+
+
+def _shown(title: str, text: str, row: Row) -> RenderableType:
+    if title == "state":
+        style = STYLES.get(text, "")
+        shown = Text(text, style=style)
+        return Spinner(out.spinner, shown, style=style) if text in MOVING else shown
+    if title == "accepted" and text != "–":
+        from draftd.profiles import MIN_PAYING_ACCEPTANCE  # late: pydantic takes as long as all else
+
+        pays = row["acceptance"]["ratio"] >= MIN_PAYING_ACCEPTANCE
+        return Text(text, style="green" if pays else "yellow")
+    return text
+
+
+def _drafts(row: Row) -> str:
+    if row["num_draft_tokens"]:
+        return f"{'auto ≤ ' if row['auto_draft'] else ''}{row['num_draft_tokens']}"
+    return ", ".join(row.get("drafters", ())) or "–"
+
+
+def _reason(row: Row, names: Mapping[str, str]) -> Text | None:
+    """Why a worker is not ready; after a failure with its last words."""
+    state, reason = row["state"], row.get("reason")
+    if state == "ready" or not reason:
+        return None
+    due = f"; {DUE[state]} {remaining(row['due'])}" if row.get("due") and state in DUE else ""
+    last = row["last_exit"]
+    lines = last["lines"][-3:] if last and state in {"backoff", "failed"} else []
+    told = f"{names[row['name']]} {state}: {reason}{due}" + "".join(f"\n    {line}" for line in lines)
+    return Text(told, style=STYLES.get(state, ""))
+
+
+def memory(size: int | None) -> str:
+    """Bytes for people: '312 MB', '2.1 GB'."""
+    if size is None:
+        return "–"
+    return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.0f} MB"
+
+
+def duration(since: str) -> str:
+    """How long ago an ISO time is: '12 s', '3 min', '2 h', '5 d'."""
+    return _span((datetime.now(UTC) - datetime.fromisoformat(since)).total_seconds())
+
+
+def remaining(due: str) -> str:
+    """How long it takes until an ISO time: 'in 12 s', 'now'."""
+    seconds = (datetime.fromisoformat(due) - datetime.now(UTC)).total_seconds()
+    return f"in {_span(seconds)}" if seconds > 0 else "now"
+
+
+def _span(seconds: float) -> str:
+    seconds = max(0.0, seconds)
+    for limit, size, unit in ((120, 1, "s"), (7200, 60, "min"), (172800, 3600, "h")):
+        if seconds < limit:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds / 86400:.0f} d"

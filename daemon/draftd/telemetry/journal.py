@@ -1,0 +1,68 @@
+"""The requests that are open and the last ones that have ended: figures only, no text of a prompt or an answer.
+
+For the event loop's thread only. What has changed since a look can be asked for: each change gives a record a new
+`version`, which counts up over all of them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from draftd.telemetry.request_record import RequestRecord, client_name
+
+MAX_ENDED = 100  # requests that are kept after their end
+MAX_ERROR = 300  # characters of what went wrong
+
+
+class Journal:
+    """`on_change` is called after each change, `on_end` with each request that has ended."""
+
+    def __init__(self, on_change: Callable[[], None], on_end: Callable[[RequestRecord], None]) -> None:
+        self._on_change = on_change
+        self._on_end = on_end
+        self._open: dict[str, RequestRecord] = {}
+        self._ended: deque[RequestRecord] = deque(maxlen=MAX_ENDED)
+        self.version = 0
+
+    def begin(self, request_id: str, dialect: str, agent: str) -> RequestRecord:
+        """A request has come; `agent` is what its client calls itself (the User-Agent header)."""
+        record = RequestRecord(request_id, dialect, client_name(agent), task=asyncio.current_task())
+        self._open[request_id] = record
+        self.note(record)
+        return record
+
+    def note(self, record: RequestRecord, **known: Any) -> None:
+        """More is known of a request."""
+        for name, value in known.items():
+            setattr(record, name, value)
+        self.version += 1
+        record.version = self.version
+        self._on_change()
+
+    def end(self, record: RequestRecord, status: int, seconds: float) -> None:
+        """The request has been answered, refused or left by its client."""
+        self._open.pop(record.id, None)
+        record.task = None
+        self._ended.append(record)
+        self.note(record, phase="ended", status=status, seconds=seconds)
+        self._on_end(record)
+
+    def cancel(self, request_id: str) -> bool:
+        """End an open request with an error; whether there is such a one."""
+        record = self._open.get(request_id)
+        if record is None or record.task is None or record.cancelled:
+            return False
+        record.cancelled = True
+        record.task.cancel()
+        return True
+
+    def since(self, version: int) -> list[RequestRecord]:
+        """What has changed after `version`, in the order in which the requests came; 0: all that is known."""
+        return sorted((one for one in self._all() if one.version > version), key=lambda one: one.began)
+
+    def _all(self) -> Iterator[RequestRecord]:
+        yield from self._ended
+        yield from self._open.values()

@@ -1,0 +1,37 @@
+"""Pictures in a request of another dialect: where the client's own request has the first one. Pure.
+
+A worker of our own reads none. Once a request is translated its messages are others in number, and a refusal that
+names the place among those would send the client to the wrong one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from draftd.errors import RequestError
+
+_KINDS = ("image", "input_image")
+_DEPTH = (
+    5  # a list of messages, one of them, its blocks, the result of a tool among them, the result's blocks
+)
+
+
+def refuse_pictures(body: Mapping[str, Any]) -> None:
+    """Raises RequestError (400) if the request holds a picture."""
+    for name in ("messages", "input"):
+        if place := _first(body.get(name), name, _DEPTH):
+            raise RequestError(400, f"{place}: only text is supported, no images or audio", param=place)
+
+
+def _first(value: Any, place: str, depth: int) -> str | None:
+    if isinstance(value, list) and depth:
+        found = (_first(one, f"{place}[{number}]", depth - 1) for number, one in enumerate(value))
+        return next(filter(None, found), None)
+    if not isinstance(value, dict):
+        return None
+    if value.get("type") in _KINDS:
+        return place
+    return _first(value.get("content"), f"{place}.content", depth) or _first(
+        value.get("output"), f"{place}.output", depth
+    )
