@@ -125,5 +125,7 @@ class DraftPolicy:
     def took(self, choice: Choice, depth: int, seconds: float) -> None:
         """How long a choice took, until the next one could be made; reading of the draft model is a REVIEW too."""
         reads = choice.source == REVIEW
-        self.costs.at(depth).add(choice.source, choice.length.bit_length() if reads else choice.length, seconds)
+        self.costs.at(depth).add(
+            choice.source, choice.length.bit_length() if reads else choice.length, seconds
+        )
         self._credit += REVIEW_SHARE * seconds
