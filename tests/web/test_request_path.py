@@ -20,8 +20,8 @@ ON_THE_WAY = (
     "web/answer_stream.py", "web/answer_models.py",
 )  # fmt: skip
 BESIDE_IT = (
-    "profiles.py", "workers/supervisor.py", "telemetry/metrics.py", "telemetry/instruments.py", "workers/worker.py",
-    "workers/usage.py",
+    "telemetry/journal.py", "profiles.py", "workers/supervisor.py", "telemetry/metrics.py",
+    "telemetry/instruments.py", "workers/worker.py", "workers/usage.py",
 )  # fmt: skip
 
 
