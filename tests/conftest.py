@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 import re
 from collections import Counter
@@ -28,6 +29,7 @@ settings.register_profile("quick", settings.get_profile("draftd"), max_examples=
 settings.load_profile("draftd")
 
 REAL = {"browser", "demo", "engines", "pair"}  # fixtures that run or load what `real` stands for
+_NUMBERS = itertools.count()
 COSTLY = re.compile(r"^(?:from|import) (?:mlx|playwright|draftd\.engine\.request\b)", re.MULTILINE)
 
 
@@ -62,13 +64,22 @@ def _is_real(path: Path) -> bool:
 
 
 @pytest.fixture(autouse=True)
-def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """No test reads or writes the settings of whoever runs it."""
+def clean_environment(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """No test reads or writes the settings of whoever runs it: its folders are in its `tmp_path`, if it takes one.
+
+    Else they are in one that there is not. To make one for each of all tests takes as long as a third of them.
+    """
+    if "tmp_path" in request.fixturenames:
+        mine: Path = request.getfixturevalue("tmp_path")
+    else:
+        mine = tmp_path_factory.getbasetemp() / "none" / str(next(_NUMBERS))
     for key in [key for key in os.environ if key.startswith("DRAFTD_")]:
         monkeypatch.delenv(key)
-    monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
-    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    monkeypatch.setenv("HOME", str(mine / "home"))
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(mine / "config"))
+    monkeypatch.setenv("XDG_STATE_HOME", str(mine / "state"))
 
 
 def pytest_asyncio_loop_factories() -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:

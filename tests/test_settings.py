@@ -142,6 +142,18 @@ def test_a_value_of_the_file_is_refused_with_file_and_line(text: str, line: int 
     assert refusal().startswith(f"{place}: {reason}")
 
 
+@pytest.mark.fault(54)
+def test_a_folder_within_one_that_is_gone_is_refused_with_the_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (gone := tmp_path / "gone").mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    assert refusal(state_dir=Path("state")).startswith(
+        "--state-dir: state_dir: the folder that draftd was started in is gone"
+    )
+
+
 @pytest.mark.parametrize(
     ("variable", "value", "reason"),
     [

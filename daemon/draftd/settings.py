@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import platformdirs
-from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError
+from pydantic import AfterValidator, BeforeValidator, ByteSize, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
 from draftd.errors import ConfigError, Problem
@@ -23,6 +23,8 @@ def _absolute(path: Path) -> Path:
         return Path(os.path.abspath(path.expanduser()))
     except RuntimeError:
         raise ValueError(f"there is no user {path.parts[0]}") from None
+    except FileNotFoundError:
+        raise ValueError("the folder that draftd was started in is gone: name this one from '/' on") from None
 
 
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -77,6 +79,11 @@ class Settings(BaseSettings):
         "auto",
         description="workers that start with the daemon, of those that may: `auto`: all if they fit comfortably, "
         "else the default profile's",
+    )
+    memory_budget: Literal["auto"] | Annotated[ByteSize, Field(gt=0)] = Field(
+        "auto",
+        description='what all workers together may take: "12GB", or `auto`: what a Mac lets its GPU have, three '
+        "quarters of the memory elsewhere",
     )
     max_loads: int = Field(1, ge=1, description="workers that may load their models at the same time")
     share_engine: bool = Field(

@@ -52,7 +52,7 @@ def generator_for(name: str, step: int = 512) -> Generator:
         *pair(name)
     )  # layers are quantized after a whole step, so the text depends on its length
     made.cli_args.kv_bits, made.cli_args.kv_group_size, made.cli_args.quantized_kv_start = 8, 32, 30
-    made.prompt_cache.fetch_nearest_cache = lambda _, tokens: (None, tokens)  # type: ignore[method-assign]
+    made.prompt_cache.fetch_nearest_cache = lambda _, tokens: (None, tokens)  # type: ignore[assignment]
     return made
 
 
@@ -235,9 +235,44 @@ def test_the_prompt_cache_gives_way_to_what_is_at_work(monkeypatch: pytest.Monke
     stored = generator.prompt_cache.nbytes
     allowed: list[int] = []
     monkeypatch.setattr(generator.prompt_cache, "trim_to", lambda *, n_bytes: allowed.append(n_bytes))
-    generator.cli_args.prompt_cache_bytes = 10 * stored
+    generator.prompt_cache.max_bytes = 10 * stored
     generator.serve((0, Asked(prompt(200), 3)), (0, Asked(prompt(200), 3)))
     assert allowed == [9 * stored, 8 * stored], "each of them has as much as it was given"
+
+
+def sizes_at_work(monkeypatch: pytest.MonkeyPatch, generator: Generator) -> list[int]:
+    """Return a list to which the number of requests at work is appended in each cycle."""
+    sizes: list[int] = []
+    cycle = generator.serving._cycle
+
+    def noting() -> None:
+        sizes.append(len(generator.serving._turns))
+        cycle()
+
+    monkeypatch.setattr(generator.serving, "_cycle", noting)
+    return sizes
+
+
+def test_no_more_are_at_work_than_fit_in_memory_when_they_have_become_as_long_as_they_may(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    generator = Generator(*pair("qwen2"), ends=False)
+    sizes = sizes_at_work(monkeypatch, generator)
+    one = LoadedModels(*pair("qwen2"), lambda _: None).cache_size.bytes(300)
+    generator.prompt_cache.max_bytes = 2 * one
+    asked = generator.serve(*[(number, Asked(prompt(280, number), 20)) for number in range(4)])
+    assert max(sizes) == 2
+    assert [len(each.tokens) for each in asked] == [20] * 4
+    assert [each.at[0] for each in asked] == sorted(each.at[0] for each in asked), "nobody is overtaken"
+
+
+def test_a_request_that_fits_nowhere_is_served_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    generator = Generator(*pair("qwen2"), ends=False)
+    sizes = sizes_at_work(monkeypatch, generator)
+    generator.prompt_cache.max_bytes = 1
+    small, large = generator.serve((0, Asked(prompt(5), 10)), (1, Asked(prompt(90), 30)))
+    assert (len(small.tokens), len(large.tokens)) == (10, 30)
+    assert max(sizes) == 1
 
 
 def test_each_request_is_counted_apart(reported: list[Any]) -> None:

@@ -20,7 +20,7 @@ from draftd.errors import ConfigError, DraftdError
 from draftd.first_start import FirstStart, first_start
 from draftd.hub import weight_bytes
 from draftd.instance import is_agent, wait_until_free
-from draftd.machine_memory import memory_share
+from draftd.machine_memory import memory_budget
 from draftd.ops.mac_folders import wait_for_volumes
 from draftd.ops.profile_checks import unknown_default
 from draftd.profile_files import load_dir
@@ -158,7 +158,7 @@ def _beginning(settings: Settings) -> FirstStart:
         start=settings.start,
         default=settings.default_profile,
         share_engine=settings.share_engine,
-        memory_share=memory_share,
+        memory_share=lambda: memory_budget(settings.memory_budget),
     )
 
 

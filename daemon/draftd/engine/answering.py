@@ -92,6 +92,11 @@ class Answering:
         return [self.generation.target, *([draft.reader] if draft else [])]
 
     @property
+    def max_length(self) -> int:
+        """How many tokens its text may have in the end."""
+        return self.generation.prompt_length + self.generation.max_tokens
+
+    @property
     def cache_bytes(self) -> int:
         """How much memory the caches of both models take; 0 for those that read in a batch, which has its own."""
         alone = [cache for cache in self._caches() if isinstance(cache, SequenceCache)]

@@ -11,7 +11,9 @@ until it returns. It returns when no request is at work any more:
 3. Whatever goes wrong in a turn ends that request, and no other one.
 
 How many are at work the daemon decides, who keeps the queue; mlx_lm's flag `--decode-concurrency` is a limit for
-whoever asks a worker directly.
+whoever asks a worker directly. There is one more limit: the caches of all have to fit in the memory that there is
+for them and for cached prompts, when each has become as long as it may. A request for which there is no room waits
+until there is, and whoever comes after it waits behind it; one alone is always served.
 """
 
 from __future__ import annotations
@@ -62,6 +64,7 @@ class Serving:
         self._turns: Turns[Work] = Turns()
         self._together: Together[Work] = Together()
         self._given_back: deque[Queued] = deque()
+        self._held: tuple[Prompt, Any] | None = None  # waits for memory
 
     def serve(self, generator: Any, request: Queued, stream: Any) -> None:
         """Serve a request of mlx_lm's ResponseGenerator, and those that come while any is at work.
@@ -76,6 +79,7 @@ class Serving:
             while len(self._turns):
                 takes = takes and self._take_waiting(generator, request[2].model)
                 self._cycle()
+                self._take_held(generator)
 
     def given_back(self) -> Queued | None:
         """Return the request that was taken, and is to be served by mlx_lm."""
@@ -83,7 +87,8 @@ class Serving:
 
     def _take_waiting(self, generator: Any, model: Any) -> bool:
         """Let in what waits, as far as there is room; return whether more may be let in later."""
-        while len(self._turns) < generator.cli_args.decode_concurrency and not generator._stop:
+        limit = generator.cli_args.decode_concurrency
+        while len(self._turns) < limit and self._held is None and not generator._stop:
             waiting = generator._next_request()
             if waiting is None:
                 return True
@@ -96,19 +101,44 @@ class Serving:
         return True
 
     def _join(self, generator: Any, request: Queued) -> None:
-        """Begin with a request."""
+        """Begin with a request, or hold it back where its cache would not fit beside the others'."""
         queue, wanted, arguments = request
         try:
             prompt = prompt_of(generator, queue.put, wanted, arguments)
-            queue.put(prompt.context)
+        except Exception as error:
+            queue.put(error)
+            return
+        if self._fits(generator, prompt, arguments):
+            self._start(generator, prompt, arguments)
+        else:
+            self._held = prompt, arguments
+
+    def _take_held(self, generator: Any) -> None:
+        """Begin with what was held back, once there is room."""
+        if self._held and self._fits(generator, *self._held):
+            held, self._held = self._held, None
+            self._start(generator, *held)
+
+    def _start(self, generator: Any, prompt: Prompt, arguments: Any) -> None:
+        try:
+            prompt.put(prompt.context)
             self._company.size = len(self._turns) + 1
             answering = self._begin(self._loaded(generator.model_provider), generator, prompt, arguments)
         except Exception as error:
-            queue.put(error)
+            prompt.put(error)
             self._company.size = len(self._turns)
             return
         self._turns.join(Work(answering, answering.in_turns()))
         self._make_room(generator)
+
+    def _fits(self, generator: Any, prompt: Prompt, arguments: Any) -> bool:
+        """Whether the caches of all fit in memory in the end."""
+        if not len(self._turns):
+            return True
+        lengths = [work.answering.max_length for work in self._turns]
+        size = self._loaded(generator.model_provider).cache_size
+        wanted = size.together([*lengths, len(prompt.tokens) + arguments.max_tokens])
+        return wanted <= int(generator.prompt_cache.max_bytes)
 
     def _cycle(self) -> None:
         """Give each request that writes a round, and one that reads a piece."""
@@ -180,11 +210,9 @@ class Serving:
         self._company.size = len(self._turns)
 
     def _make_room(self, generator: Any) -> None:
-        """Keep the prompt cache and what is at work within the memory that mlx_lm's flag allows, as mlx_lm does."""
-        allowed = generator.cli_args.prompt_cache_bytes
-        if allowed is not None:
-            taken = self._together.nbytes + sum(work.answering.cache_bytes for work in self._turns)
-            generator.prompt_cache.trim_to(n_bytes=allowed - taken)
+        """Keep the prompt cache and what is at work within the memory that there is for both."""
+        taken = self._together.nbytes + sum(work.answering.cache_bytes for work in self._turns)
+        generator.prompt_cache.trim_to(n_bytes=max(0, generator.prompt_cache.max_bytes - taken))
 
     def _loaded(self, provider: Any) -> LoadedModels:
         known = self._models

@@ -23,7 +23,7 @@ from draftd.workers.warm_spare import Starter
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StatusReport:
     """Asks the parts of the daemon when it is asked itself. `started`: when the daemon did, in epoch seconds.
-    `memory_share`: bytes that all workers together may take. `reload_problem` says why the files on disk are not in
+    `budget`: bytes that all workers together may take. `reload_problem` says why the files on disk are not in
     force, None if they are.
     """
 
@@ -33,7 +33,7 @@ class StatusReport:
     metrics: Metrics
     starter: Starter
     started: float
-    memory_share: int
+    budget: int
     reload_problem: Callable[[], str | None]
 
     def status(self) -> dict[str, Any]:
@@ -46,7 +46,7 @@ class StatusReport:
             "default_model": default.name if default else None,
             "workers": self.workers(),
             "warm_spare": spare(self.starter.status()),
-            "memory": memory(self.memory_share, pressure()),
+            "memory": memory(self.budget, pressure()),
             "reload_problem": self.reload_problem(),
         }
 
@@ -161,9 +161,9 @@ def spare(status: SpareStatus | None) -> dict[str, Any] | None:
     return asdict(status) if status else None
 
 
-def memory(share: int, known: Pressure | None) -> dict[str, Any]:
+def memory(budget: int, known: Pressure | None) -> dict[str, Any]:
     """The machine's memory in /api/status: bytes that all workers together may take, and how short it is now."""
-    return {"share_bytes": share, "pressure": known.name.lower() if known else None}
+    return {"budget_bytes": budget, "pressure": known.name.lower() if known else None}
 
 
 def live(active: int, recent: Recent) -> dict[str, Any]:

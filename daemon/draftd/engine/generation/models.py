@@ -8,6 +8,7 @@ from draftd.engine.generation.caches.layers import leaves
 from draftd.engine.generation.caches.quantized import Quantization
 from draftd.engine.generation.caches.ragged_trial import is_exact
 from draftd.engine.generation.caches.sequence import ModelCaches, SequenceCache
+from draftd.engine.generation.caches.sizes import CacheSize
 from draftd.engine.generation.drafters.lookup import AnswerStore
 from draftd.engine.generation.estimates import CostModel
 from draftd.engine.generation.policy import DraftPolicy
@@ -25,6 +26,7 @@ class LoadedModels:
         self.draft_caches = ModelCaches(draft) if draft is not None else None
         # By whether it is the draft model, and how it is quantized.
         self._exact: dict[tuple[bool, Quantization | None], bool] = {}
+        self._size: CacheSize | None = None
         self._policies: dict[tuple[Any, ...], DraftPolicy] = {}
         self._costs: dict[tuple[bool, bool], CostModel] = {}
         self._answers: dict[str | None, AnswerStore] = {}
@@ -53,6 +55,15 @@ class LoadedModels:
                 caches is not None and not caches.rereads and is_exact(model, caches.make, quantization)
             )
         return self._exact[key]
+
+    @property
+    def cache_size(self) -> CacheSize:
+        """How much memory the caches of a request take."""
+        if self._size is None:
+            self._size = CacheSize.of(self.target, self.target_caches.make)
+            if self.draft_caches is not None:
+                self._size += CacheSize.of(self.draft, self.draft_caches.make)
+        return self._size
 
     def policy(
         self,

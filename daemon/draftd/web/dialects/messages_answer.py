@@ -12,6 +12,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from draftd.web import json_codec
+
 _STOP_REASONS = {
     "stop": "end_turn",
     "length": "max_tokens",
@@ -19,6 +21,11 @@ _STOP_REASONS = {
     "content_filter": "refusal",
 }
 Event = dict[str, Any]
+EMPTY = b'""'
+_TEXT_EVENT = (
+    b"event: content_block_delta\n"
+    b'data: {"type":"content_block_delta","index":%d,"delta":{"type":"%b_delta","%b":%b}}\n\n'
+)
 
 
 @dataclass(slots=True)
@@ -42,6 +49,17 @@ class MessageAnswer:
             self._take_reason(choice)
         if chunk.get("usage"):
             self.message["usage"] = usage_of(chunk["usage"])
+
+    def take_text(self, field: str, text: bytes) -> bytes | None:
+        """The event, as it is sent, of a chunk with nothing but a `text`, a JSON string, in a field of its delta.
+
+        None if there is more to do for it.
+        """
+        kind = "text" if field == "content" else "thinking"
+        if self._open != (kind, None) or text == EMPTY:
+            return None
+        self._pieces.append(json_codec.loads(text))
+        return _TEXT_EVENT % (self._index, kind.encode(), kind.encode(), text)
 
     def finish(self) -> Iterator[Event]:
         """The events of the regular end."""
