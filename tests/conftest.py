@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 import re
+import sys
 from collections import Counter
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
 import pytest
+import structlog
 import uvloop
 from hypothesis import settings
 
@@ -28,6 +31,16 @@ settings.register_profile("quick", settings.get_profile("draftd"), max_examples=
 settings.load_profile("draftd")
 
 REAL = {"browser", "demo", "engines", "pair"}  # fixtures that run or load what `real` stands for
+# A traceback with all its variables, in colours, takes up to half a second.
+structlog.configure(
+    [
+        *structlog.get_config()["processors"][:-1],
+        structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback),
+    ]
+)
+
+_NUMBERS = itertools.count()
+LATE = {"anthropic", "mlx", "openai", "playwright", "schemathesis", "transformers"}  # up to a second each
 COSTLY = re.compile(r"^(?:from|import) (?:mlx|playwright|draftd\.engine\.request\b)", re.MULTILINE)
 
 
@@ -52,6 +65,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             seen[name] += 1
 
 
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Refuse to go on if a module has imported at its head what no process that only collects has a use for."""
+    loaded = LATE.intersection(sys.modules)
+    if session.config.option.markexpr.startswith("not real") and loaded:
+        raise pytest.UsageError(
+            f"a test module imports {', '.join(loaded)}: import it in the tests that need it"
+        )
+
+
 @cache
 def _is_real(path: Path) -> bool:
     """Whether it is a test module that imports mlx or a browser at its head, or what cannot do without mlx."""
@@ -62,13 +84,22 @@ def _is_real(path: Path) -> bool:
 
 
 @pytest.fixture(autouse=True)
-def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """No test reads or writes the settings of whoever runs it."""
+def clean_environment(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """No test reads or writes the settings of whoever runs it: its folders are in its `tmp_path`, if it takes one.
+
+    Else they are in one that there is not. To make one for each of all tests takes as long as a third of them.
+    """
+    if "tmp_path" in request.fixturenames:
+        mine: Path = request.getfixturevalue("tmp_path")
+    else:
+        mine = tmp_path_factory.getbasetemp() / "none" / str(next(_NUMBERS))
     for key in [key for key in os.environ if key.startswith("DRAFTD_")]:
         monkeypatch.delenv(key)
-    monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
-    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    monkeypatch.setenv("HOME", str(mine / "home"))
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(mine / "config"))
+    monkeypatch.setenv("XDG_STATE_HOME", str(mine / "state"))
 
 
 def pytest_asyncio_loop_factories() -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:

@@ -89,6 +89,7 @@ FAULTS = {
     75: ("pages of an allowed origin", "the preflight needs no key; the page sends it, and reads the answer"),
     76: ("a Host that only begins as ours", "403; several of one header that lets in: 400"),
     77: ("HTTP/2.0 lines, 9 KB of cookies, garbage", "505, 431 with the reason; who came before is answered"),
+    91: ("tokens of a prompt of 31 MB asked for", "counted up to 4 contexts, then refused; no memory stays"),
     90: ("a client gone, unread requests behind it", "noticed within a second; its place is free"),
     110: ("a Mac checked beside the user's own agent", "another label, folder and ports; nothing is left"),
     111: ("no session at the Mac's screen", "the agent runs in the user's own domain, and says so"),
@@ -122,6 +123,7 @@ FAULTS = {
     ),
     121: ("a request of no dialect of ours", "goes as it is to a command that has it; 404 without one"),
     122: ("a tool with a grammar of its own", "its text fits it, however the model writes calls; else 400"),
+    123: ("ten turns of an agent", "every turn reads only what is new to it, in every dialect"),
 }
 
 

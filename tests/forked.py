@@ -32,12 +32,8 @@ from typing import Any, NoReturn, TextIO
 
 LIMIT = 20.0  # seconds
 SIZE = 2**16  # bytes that are read at once
-COSTLY = (
-    "draftd.app",
-    "rich.live",
-    "rich.progress",
-    "rich.table",
-)  # not draftd.console: it looks at the environment
+COSTLY = ("draftd.app", "rich.live", "rich.progress", "rich.table")
+"""draftd.console is not among them: it looks at the environment."""
 
 
 class Started:

@@ -72,7 +72,7 @@ async def test_models_status_and_health_tell_what_there_is(
         )
         assert set(keys.split()) <= set(status["workers"][0])
         assert status["warm_spare"] is None  # unless asked for
-        assert status["memory"] == {"share_bytes": memory_share(), "pressure": "normal"}
+        assert status["memory"] == {"budget_bytes": memory_share(), "pressure": "normal"}
         assert (await served.metrics())["draftd_memory_pressure"] == 1
         assert (await served.get("/readyz")).status == 200
         assert (await served.get("/healthz")).json == {"status": "ok"}

@@ -41,6 +41,7 @@ def test_a_model_is_all_that_a_profile_must_have() -> None:
         "port": None,
         "autostart": True,
         "idle_timeout": 0,
+        "pin": False,
         "share_engine": None,
         "native": (),
         "system_prompt": None,

@@ -11,8 +11,8 @@ import os
 import shutil
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from collections.abc import Callable, Coroutine
+from contextlib import AsyncExitStack, suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -23,11 +23,11 @@ import structlog
 from draftd import __version__, clock
 from draftd.errors import ConfigError
 from draftd.instance import LOGS, Instance
-from draftd.machine_memory import memory_share
+from draftd.machine_memory import memory_budget
 from draftd.profile_files import fingerprint
-from draftd.profiles import ProfileSet
+from draftd.reload import CurrentProfiles, Load, refusals_logged, watch
 from draftd.settings import Settings
-from draftd.sockets import is_answered, why_not_listening
+from draftd.telemetry.history import History
 from draftd.telemetry.journal import Journal
 from draftd.telemetry.logging_setup import telling
 from draftd.telemetry.metrics import Metrics
@@ -56,8 +56,10 @@ from draftd.web.pipeline import Pipeline
 from draftd.web.proxy import Proxy
 from draftd.web.router import Router
 from draftd.web.status_report import StatusReport
+from draftd.workers.health import worker_session
 from draftd.workers.memory_book import MemoryBook
 from draftd.workers.resources import LoadGate, PortBook
+from draftd.workers.room import Room
 from draftd.workers.services import Services
 from draftd.workers.supervisor import Supervisor
 from draftd.workers.wakefulness import keep_awake
@@ -65,9 +67,6 @@ from draftd.workers.warm_spare import Starter
 
 log = structlog.get_logger("daemon")
 
-LOOK_AGAIN = 0.25  # seconds between looks at the profiles
-
-Load = Callable[[], ProfileSet]
 Beside = Callable[["Daemon"], Coroutine[Any, Any, None]]
 
 
@@ -79,24 +78,25 @@ async def run(settings: Settings, load: Load, beside: Beside, *, watched: tuple[
     """
     async with AsyncExitStack() as stack:
         instance = stack.enter_context(Instance(settings.state_dir))
-        session = await stack.enter_async_context(_worker_session())
+        session = await stack.enter_async_context(worker_session())
         tasks = asyncio.TaskGroup()
         known = fingerprint(watched)
-        share = await asyncio.to_thread(memory_share)
-        daemon = Daemon(settings, load, session, tasks, share)
+        budget = await asyncio.to_thread(memory_budget, settings.memory_budget)
+        daemon = Daemon(settings, load, session, tasks, budget)
         stack.callback(daemon.sink.close)
         stack.enter_context(telling(daemon.take_event))
         stack.push_async_callback(daemon.bodies.close)
         await stack.enter_async_context(tasks)
         stack.push_async_callback(daemon.listener.close)
-        await _open(daemon.listener, settings)
+        await daemon.listener.open(settings.host, settings.port)
         instance.announce(settings.url, __version__)
         daemon.start()
         log.info("draftd serves", url=settings.url, pid=os.getpid(), version=__version__)
         until_stopped = [
             tasks.create_task(beside(daemon)),
-            tasks.create_task(daemon.watch(watched, known)),
+            tasks.create_task(watch(watched, known, daemon.try_reload)),
             tasks.create_task(daemon.feed.run()),
+            tasks.create_task(daemon.history.run()),
             tasks.create_task(instance.keep()),
         ]
         if settings.warm_spare:
@@ -113,7 +113,7 @@ async def run(settings: Settings, load: Load, beside: Beside, *, watched: tuple[
 class Daemon:
     """All parts of a daemon, and what they have to do with each other. Made by `run`; `tasks` runs the workers.
 
-    `memory_share`: bytes that all workers together may take.
+    `budget`: bytes that all workers together may take.
     """
 
     def __init__(
@@ -122,17 +122,16 @@ class Daemon:
         load: Load,
         session: aiohttp.ClientSession,
         tasks: asyncio.TaskGroup,
-        memory_share: int,
+        budget: int,
     ) -> None:
         self.settings = settings
-        self._load = load
         self._stop = asyncio.Event()
         self._stop_now = asyncio.Event()
         self._changed = asyncio.Event()
         self._news = asyncio.Event()  # for the live feed
         self._loop, self._thread = asyncio.get_running_loop(), threading.get_ident()
         self.on_request: list[Callable[[RequestRecord], None]] = []  # called with each request that has ended
-        self.journal = Journal(self._news_has_come, self._on_request)
+        self.journal = Journal(self._news.set, self._on_request)
         self.metrics = Metrics(__version__, _version_of("mlx-lm"))
         self.sink = Sink(
             settings.state_dir / LOGS,
@@ -143,7 +142,7 @@ class Daemon:
         loads = LoadGate(settings.max_loads)
         self._loads = loads
         self.starter = Starter(loads, self._on_change)
-        services = self._services(session, loads, MemoryBook(memory_share))
+        services = self._services(session, loads, budget)
         self.supervisor = Supervisor(services, tasks, share=settings.share_engine)
         self.router = Router(load(), settings.default_profile)
         self.bodies = BodyReader()
@@ -154,8 +153,9 @@ class Daemon:
             self.bodies,
             settings.keepalive_interval,
             self.journal,
-            self._news_has_come,
+            self._news.set,
         )
+        self.profiles = CurrentProfiles(load, self.router, self.supervisor, self.proxy, self.metrics)
         self.report = StatusReport(
             supervisor=self.supervisor,
             router=self.router,
@@ -163,19 +163,22 @@ class Daemon:
             metrics=self.metrics,
             starter=self.starter,
             started=time.time(),
-            memory_share=memory_share,
+            budget=budget,
+            reload_problem=lambda: self.profiles.problem,
         )
-        self.feed = LiveFeed(self.report.live, self.sink.log, self._news)
+        self.feed = LiveFeed(self.report.live, self.sink.log, self.journal, self._news)
+        self.history = History(self.report.levels, time.time)
         self.listener = self._listener()
         self.metrics.bind(self.report.samples, self.report.spare_memory, self.report.pressure)
 
-    def _services(self, session: aiohttp.ClientSession, loads: LoadGate, memory: MemoryBook) -> Services:
+    def _services(self, session: aiohttp.ClientSession, loads: LoadGate, budget: int) -> Services:
         ports = PortBook(self.settings.base_port)
         ports.reserve("", self.settings.port)  # the proxy's own
         return Services(
             ports=ports,
             loads=loads,
-            memory=memory,
+            room=Room(budget),
+            memory=MemoryBook(budget),
             starter=self.starter,
             session=session,
             base_env=os.environ,
@@ -203,6 +206,7 @@ class Daemon:
             supervisor=self.supervisor,
             metrics=self.metrics,
             journal=self.journal,
+            history=self.history,
             reload=self.reload,
         )
         logs = Logs(router=self.router, supervisor=self.supervisor, sink=self.sink)
@@ -246,41 +250,18 @@ class Daemon:
 
     def start(self) -> None:
         """Start the workers of the profiles that the daemon was made with."""
-        self._apply(self.router.table.profiles)
+        self.profiles.apply(self.router.table.profiles)
 
     def reload(self) -> list[str]:
         """Read the profiles again: all are taken or none. Returns what changed. Raises ConfigError."""
         if self._stop.is_set():
             raise ConfigError("draftd is stopping")
-        profiles = self._load()
-        changed = self._apply(profiles)
-        self.router.replace(profiles)
-        self.proxy.refresh()
-        return changed
+        return self.profiles.reload()
 
     def try_reload(self) -> None:
         """Reload, and only log it if that is refused."""
-        try:
+        with refusals_logged():
             self.reload()
-        except ConfigError as error:
-            log.error("reload refused; the old profiles stay in force", reason=str(error))  # noqa: TRY400
-
-    def _apply(self, profiles: ProfileSet) -> list[str]:
-        for name in profiles.profiles:
-            self.metrics.declare(name)
-        return self.supervisor.apply(profiles.profiles)
-
-    async def watch(self, folders: tuple[Path, ...], known: tuple[object, ...]) -> None:
-        """Reload when a profile or prompt changes; if it cannot be read, the old ones stay in force. `known` is how
-        the folders looked when they were read.
-        """
-        seen = known
-        while folders:
-            await asyncio.sleep(LOOK_AGAIN)
-            before, seen = seen, await asyncio.to_thread(fingerprint, folders)
-            if seen == before != known:  # two looks agree: nobody is in the middle of a change
-                known = seen
-                self.try_reload()
 
     async def shut_down(self) -> None:
         """Take nothing new, let open requests finish as long as they may, and end the workers."""
@@ -290,7 +271,6 @@ class Daemon:
         self.proxy.refuse_new()
         ended = asyncio.create_task(self._stop_now.wait())
         drained = asyncio.create_task(self.proxy.until_idle())
-        limit = self.settings.drain_timeout
         await clock.wait({ended, drained}, limit, first=True)
         for task in (ended, drained):
             task.cancel()
@@ -307,13 +287,11 @@ class Daemon:
             self._loop.call_soon_threadsafe(self.take_event, told)
 
     def _on_request(self, record: RequestRecord) -> None:
+        self.history.add(record)
         told = of_request(record)
         self.sink.note(told.who or DAEMON, told.text)
         for listener in self.on_request:
             listener(record)
-
-    def _news_has_come(self) -> None:
-        self._news.set()
 
     def _on_change(self) -> None:
         self._changed.set()
@@ -348,30 +326,9 @@ class Daemon:
             self.supervisor.progress(worker, memory.active + memory.cache if memory else None)
 
 
-async def _open(listener: Listener, settings: Settings) -> None:
-    host, port = settings.host, settings.port
-    if await asyncio.to_thread(is_answered, host, port):
-        raise ConfigError(await asyncio.to_thread(why_not_listening, host, port, None))
-    try:
-        await listener.open(host, port)
-    except (OSError, UnicodeError) as error:  # UnicodeError: a name that no name can be
-        raise ConfigError(await asyncio.to_thread(why_not_listening, host, port, error)) from error
-
-
 def _guard(settings: Settings) -> Guard:
     key = settings.api_key.get_secret_value() if settings.api_key else ""
     return make_guard(settings.host, settings.allowed_hosts, settings.allowed_origins, key)
-
-
-@asynccontextmanager
-async def _worker_session() -> AsyncIterator[aiohttp.ClientSession]:
-    """For health checks: one connection per request, as mlx_lm.server closes each; no proxy, no cookies."""
-    connector = aiohttp.TCPConnector(limit=0, force_close=True)
-    timeout = aiohttp.ClientTimeout(total=None, sock_connect=5)
-    async with aiohttp.ClientSession(
-        connector=connector, timeout=timeout, trust_env=False, cookie_jar=aiohttp.DummyCookieJar()
-    ) as session:
-        yield session
 
 
 def _version_of(package: str) -> str:

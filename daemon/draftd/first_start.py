@@ -6,7 +6,8 @@ request, as a profile with `autostart = false` does.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -75,11 +76,11 @@ def _line(first: Group, meant: Sequence[Group], reason: str) -> str:
     )
 
 
-def need(profile: Profile) -> int | None:
+def need(profile: Profile, environ: Mapping[str, str] = os.environ) -> int | None:
     """Bytes that a worker of this profile takes: weights, the caches of one context, and HEADROOM; None unless its
     models are on this machine.
     """
-    models = [read_model(name) for name in profile.models]
+    models = [read_model(name, environ) for name in profile.models]
     if not all(model.weight_bytes for model in models):
         return None
     return HEADROOM + sum(model.weight_bytes + cache_bytes(model.config) for model in models)

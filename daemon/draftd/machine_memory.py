@@ -14,7 +14,7 @@ import sys
 from contextlib import suppress
 from enum import IntEnum
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import psutil
 
@@ -46,6 +46,11 @@ def memory_share() -> int:
     if sys.platform != "darwin":
         return int(SHARE_OF_MEMORY * total)
     return ask_gpu() or int(LESS_SHARE * total)
+
+
+def memory_budget(setting: int | Literal["auto"]) -> int:
+    """Bytes that all workers together may take, by the setting of that name. Blocking: see `memory_share`."""
+    return memory_share() if setting == "auto" else int(setting)
 
 
 def ask_gpu() -> int | None:

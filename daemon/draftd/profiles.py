@@ -97,6 +97,7 @@ class Profile(Table):
     idle_timeout: float = Field(
         0, ge=0, description="seconds without a request after which the worker sleeps; the next one wakes it"
     )
+    pin: bool = Field(False, description="the worker never sleeps to make room for another one")
     share_engine: bool | None = Field(
         None,
         description="one worker for the profiles that say so and differ per request only; else as the setting says",

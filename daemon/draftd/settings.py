@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import platformdirs
-from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError
+from pydantic import AfterValidator, BeforeValidator, ByteSize, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
 from draftd.errors import ConfigError, Problem
 from draftd.files import read_text
-from draftd.toml_lines import fault_of, line_of, reason_of
+from draftd.toml_lines import fault_of, joined, line_of, reason_of
 
 
 def _absolute(path: Path) -> Path:
@@ -23,6 +23,8 @@ def _absolute(path: Path) -> Path:
         return Path(os.path.abspath(path.expanduser()))
     except RuntimeError:
         raise ValueError(f"there is no user {path.parts[0]}") from None
+    except FileNotFoundError:
+        raise ValueError("the folder that draftd was started in is gone: name this one from '/' on") from None
 
 
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -77,6 +79,11 @@ class Settings(BaseSettings):
         "auto",
         description="workers that start with the daemon, of those that may: `auto`: all if they fit comfortably, "
         "else the default profile's",
+    )
+    memory_budget: Literal["auto"] | Annotated[ByteSize, Field(gt=0)] = Field(
+        "auto",
+        description='what all workers together may take: "12GB", or `auto`: what a Mac lets its GPU have, three '
+        "quarters of the memory elsewhere",
     )
     max_loads: int = Field(1, ge=1, description="workers that may load their models at the same time")
     share_engine: bool = Field(
@@ -179,7 +186,7 @@ def load_settings(**overrides: Any) -> Settings:
     try:
         return Settings(**given)
     except ValidationError as error:
-        problems = tuple(_problem(dict(detail), given) for detail in error.errors())
+        problems = tuple(_problem(detail, given) for detail in joined(error.errors()))
         raise ConfigError("the settings are not valid", problems) from error
 
 
@@ -188,7 +195,6 @@ def _problem(detail: dict[str, Any], given: dict[str, Any]) -> Problem:
     name = str(detail["loc"][0]) if detail["loc"] else ""
     if name == "api_key":
         detail.pop("input", None)  # a secret is never repeated
-    variable = f"DRAFTD_{name.upper()}"
     reason = f"{name}: {reason_of(detail)}"
     if detail["type"] == "extra_forbidden" and (
         alike := difflib.get_close_matches(name, Settings.model_fields, n=1)
@@ -196,10 +202,16 @@ def _problem(detail: dict[str, Any], given: dict[str, Any]) -> Problem:
         reason += f"; did you mean {alike[0]}?"
     if name in given:
         return Problem(Path(f"--{name.replace('_', '-')}"), None, reason)
+    return source_of(name, reason, detail["loc"])
+
+
+def source_of(name: str, reason: str, loc: tuple[Any, ...] = ()) -> Problem:
+    """A fault of a setting that came from a variable or the file; `loc` is where in the file, if not just there."""
+    variable = f"DRAFTD_{name.upper()}"
     if any(key.upper() == variable and value for key, value in os.environ.items()):
         return Problem(Path(variable), None, reason)
     path = settings_file()
     try:
-        return Problem(path, line_of(read_text(path), detail["loc"]), reason)
+        return Problem(path, line_of(read_text(path), loc or (name,)), reason)
     except (OSError, UnicodeDecodeError):  # it has just gone
         return Problem(path, None, reason)

@@ -69,8 +69,12 @@ def validity(engine: Engine, answers: int) -> None:
             "messages": [{"role": "user", "content": f"{question} {number}"}],
         }
         answer = ask(engine, AUTO, **sampled, **fields)
-        verdicts[name, judge(answer["choices"][0], schema)] += 1
+        choice = answer["choices"][0]
+        verdicts[name, judge(choice, schema)] += 1
         print(f"\r{number + 1} of {answers}", end="", file=sys.stderr)
+        if choice["finish_reason"] == "length":
+            said = choice["message"]["content"]
+            print(f"\n{name} at temperature {temperature}: {said[:80]!r} ... {said[-80:]!r}")
     total = Counter(verdict for (_, verdict), count in verdicts.items() for _ in range(count))
     print(f"\n{answers} answers over {len(kinds())} schemas: {dict(total)}")
     for (name, verdict), count in verdicts.items():

@@ -11,7 +11,7 @@ import pytest
 
 from draftd.demo import TARGET
 from draftd.engine.answers.presence import LEFT_ATTRIBUTE, LeftError
-from draftd.engine.context_limit import tokenizing, tokens_left
+from draftd.engine.context_limit import count_prompt, tokenizing, tokens_left
 from draftd.engine.refusals import RefusedRequestError
 from draftd.protocol import CONTEXT_LENGTH_EXCEEDED
 from tests.engine.served import Engine
@@ -62,12 +62,51 @@ def test_a_prompt_that_is_far_too_long_is_refused_before_the_whole_is_tokenized(
     assert words.longest <= 40
 
 
+@pytest.mark.fault(52, 74)
+def test_what_a_call_of_a_tool_or_a_thought_adds_to_a_prompt_counts() -> None:
+    for name, value in (
+        ("reasoning_content", "a " * 1000),
+        ("tool_calls", [{"function": {"arguments": "a " * 1000}}]),
+    ):
+        words, request = Words(), a_request("chat", "a " * 100_000)
+        request.messages = [{"role": "assistant", "content": "", name: value}]
+
+        def template(messages: Any, *, tokenize: bool = True, tokenizer: Any = words, **_: Any) -> Any:
+            return tokenizer.encode(str(messages)) if tokenize else str(messages)
+
+        words.apply_chat_template = template  # type: ignore[method-assign]
+        with pytest.raises(RefusedRequestError, match="more than"):
+            tokenizing(read)(GENERATOR, words, request, SimpleNamespace(max_tokens=1))
+
+
 @pytest.mark.parametrize("kind", ["chat", "text"])
 def test_a_long_prompt_of_few_tokens_is_read(kind: str) -> None:
     args = SimpleNamespace(max_tokens=100)
     text = "a " * 3 + "b" * 1000
     assert len(tokenizing(read)(GENERATOR, Words(), a_request(kind, text), args)[0]) == 4
     assert args.max_tokens == 6
+
+
+class Generator:
+    """As mlx_lm's, with the hook in it."""
+
+    def __init__(self, tokenizer: Any) -> None:
+        model = GENERATOR.model_provider.model
+        self.model_provider = SimpleNamespace(model=model, tokenizer=tokenizer)
+
+    _tokenize = tokenizing(read)
+
+
+@pytest.mark.fault(91)
+@pytest.mark.parametrize("kind", ["chat", "text"])
+def test_tokens_are_counted_beyond_the_context_but_not_without_end(kind: str) -> None:
+    words = Words()
+    assert count_prompt(Generator(words), a_request(kind, "a " * 5), None) == 5
+    assert count_prompt(Generator(words), a_request(kind, "a " * 39 + "b" * 1000), None) == 40
+    words.longest = 0
+    with pytest.raises(RefusedRequestError, match=r"more than \d+ tokens.* 10 tokens"):
+        count_prompt(Generator(words), a_request(kind, "a " * 100_000), None)
+    assert words.longest <= 40
 
 
 def tokenized(prompt: list[int], **arguments: Any) -> SimpleNamespace:

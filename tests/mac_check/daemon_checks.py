@@ -104,7 +104,7 @@ def hooks(site: Site) -> str:
     """Every hook of the engine is placed, in every worker."""
     counts = []
     for row in _serving(site):
-        lines = ask(f"{site.url}/api/logs/{row['name']}?lines=1000").splitlines()
+        lines = ask(f"{site.url}/api/logs/{row['name']}?raw=1&lines=1000").splitlines()
         records = [json.loads(line.partition(RECORD_PREFIX)[2]) for line in lines if RECORD_PREFIX in line]
         started = [record for record in records if record["event"] == "started"]
         if not started:

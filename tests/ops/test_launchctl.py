@@ -21,8 +21,9 @@ TARGETS = (TARGET, "user/501/dev.draftd")
 STAND_IN = """\
 #!/bin/sh
 echo "$*" >> "$CALLS"
-code=$(grep -m1 "^$1 " "$CODES" | cut -d' ' -f2)
-sed -i "0,/^$1 /{/^$1 /d}" "$CODES"
+code=$(awk -v verb="$1" '$1 == verb { print $2; exit }' "$CODES")
+awk -v verb="$1" '$1 == verb && !found { found = 1; next } { print }' "$CODES" > "$CODES.new"
+mv "$CODES.new" "$CODES"
 [ "$1" = print ] && [ -z "$code" ] && cat "$PRINTED"
 [ -n "$code" ] && echo "failed: $code" >&2
 exit ${code:-0}

@@ -81,6 +81,7 @@ class Connection:
     async def _head(self) -> tuple[int, dict[str, str]]:
         head = (await self.reader.readuntil(b"\r\n\r\n")).decode("latin-1")
         first, *lines = head.removesuffix("\r\n\r\n").split("\r\n")
+        assert first.startswith(("HTTP/1.1 ", "HTTP/1.0 ")), first
         fields = [line.split(": ", 1) for line in lines]
         names = [name.lower() for name, _ in fields]
         assert len(set(names)) == len(names), head

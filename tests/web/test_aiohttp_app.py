@@ -119,11 +119,19 @@ async def test_headers_that_are_too_large_are_refused_with_the_reason(
 
 @pytest.mark.fault(76)
 @pytest.mark.parametrize(
-    "twice", ["Host: evil.test", "Host: 127.0.0.1", "Content-Type: text/plain", "Authorization: Bearer x"]
+    "twice",
+    [
+        ("Host: evil.test",),  # each request has one already
+        ("Host: 127.0.0.1",),
+        ("Content-Type: text/plain",),
+        ("Authorization: Bearer y", "Authorization: Bearer x"),
+        ("X-Api-Key: y", "x-api-key: x"),
+        ("Origin: http://127.0.0.1", "Origin: http://127.0.0.1"),
+    ],
+    ids=lambda lines: lines[-1],
 )
-async def test_a_header_that_lets_in_comes_once(wire: Wire, served: Served, twice: str) -> None:
-    one = ("Authorization: Bearer y",) if twice.startswith("Auth") else ()
-    answer = await wire.ask(served, wire.post(BODY, *one, twice))
+async def test_a_header_that_lets_in_comes_once(wire: Wire, served: Served, twice: tuple[str, ...]) -> None:
+    answer = await wire.ask(served, wire.post(BODY, *twice))
     assert answer.status == 400
 
 

@@ -152,6 +152,8 @@ async def test_another_server_counts_by_reading(scripted: Served) -> None:
 
 
 async def test_models_are_told_with_their_aliases(scripted: Served) -> None:
+    import anthropic
+
     async with client_of(scripted) as client:
         models = [model async for model in client.models.list()]
         alias = await client.models.retrieve("claude-a")

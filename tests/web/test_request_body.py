@@ -149,8 +149,12 @@ def test_another_server_does_not_get_what_draftd_could_not_bring_back(name: str)
         ("logprobs", ["x", -1, 21, 1.5, []]),
         ("top_logprobs", ["x", -1, 21, 1.5]),
         ("stop", [5, {}, [5], ["a", None], "", ["a", ""], ["a"] * 17, "x" * 257, ["x" * 1_000_000]]),
-        ("tools", ["x", {}, [5], [None]]),  # and see below
-        ("logit_bias", ["x", [], {"5": None}, {"5": "x"}, {"5": 101}, {"5": -1e30}]),
+        ("tools", ["x", {}]),  # and see below
+        (
+            "logit_bias",
+            ["x", [], {"5": None}, {"5": "x"}, {"5": 101}, {"5": -1e30}, {"a": 1}, {"-1": 1}, {" 5": 1}],
+        ),
+        ("logit_bias", [{"05": 1}, {"5.0": 1}, {"1_0": 1}, {"٥": 1}, {"": 1}, {"9" * 5000: 1}]),
         ("chat_template_kwargs", ["x", [], 5]),
         ("parallel_tool_calls", ["x", 0, []]),
         ("user", [5, {}]),
@@ -187,7 +191,7 @@ def test_a_field_of_the_wrong_type_or_size_is_refused_by_name(name: str, values:
         ({"logit_bias": {}}, {}),
         ({"stop": "END"}, {"stop": "END"}),
         ({"stop": ["a", "b"]}, {"stop": ["a", "b"]}),
-        ({"tools": [], "tool_choice": "auto"}, {"tools": [], "tool_choice": "auto"}),
+        ({"tools": [], "tool_choice": "auto"}, {"tool_choice": "auto"}),
         ({"tools": [TOOL], "tool_choice": "required"}, {"tools": [TOOL], "tool_choice": "required"}),
         ({"tools": [TOOL], "tool_choice": "none"}, {"tool_choice": "none"}),
         ({"tools": [TOOL], "parallel_tool_calls": False}, {"tools": [TOOL], "parallel_tool_calls": False}),
@@ -208,6 +212,8 @@ def test_what_openai_allows_is_put_as_mlx_lm_server_takes_it(
 @pytest.mark.parametrize(
     ("tool", "param"),
     [
+        (5, "tools[0]"),
+        (None, "tools[0]"),
         ({}, "tools[0]"),
         ({"type": "function"}, "tools[0]"),
         ({"type": "function", "function": {}}, "tools[0]"),
@@ -218,7 +224,7 @@ def test_what_openai_allows_is_put_as_mlx_lm_server_takes_it(
         ({"function": {"name": "f"}, "custom": {"name": "f"}}, "tools[0].custom"),
     ],
 )
-def test_a_tool_that_cannot_be_offered_is_refused_by_place(tool: dict[str, Any], param: str) -> None:
+def test_a_tool_that_cannot_be_offered_is_refused_by_place(tool: object, param: str) -> None:
     with refused(400, param=param):
         forward({"tools": [tool]})
 
@@ -237,6 +243,44 @@ def test_an_option_of_a_stream_that_is_not_kept_is_refused(option: str) -> None:
     assert sent({"stream_options": {"include_obfuscation": False}}) == sent({})
 
 
+@pytest.mark.fault(59)
+@pytest.mark.parametrize(
+    ("wanted", "param"),
+    [
+        ({"type": "grammar"}, "response_format.type"),
+        ({"type": "json_object", "shema": {}}, "response_format.shema"),
+        (
+            {"type": "json_schema", "json_schema": {"name": "x", "schemas": {}}},
+            "response_format.json_schema.schemas",
+        ),
+        ({"type": "json_schema", "json_schema": {"schema": []}}, "response_format.json_schema.schema"),
+        ({"type": "json_schema", "json_schema": {"strict": 1}}, "response_format.json_schema.strict"),
+    ],
+)
+def test_a_form_of_the_answer_that_nobody_would_keep_is_refused_by_place(wanted: object, param: str) -> None:
+    with refused(400, param=param):
+        forward({"response_format": wanted})
+    assert sent({"response_format": wanted}, to=FOREIGN)["response_format"] == wanted
+
+
+@pytest.mark.fault(59)
+def test_of_tools_that_may_be_called_the_model_is_told_only_those() -> None:
+    f, g = ({"type": "function", "function": {"name": name}} for name in "fg")
+
+    def told(choice: object) -> object:
+        return sent({"tools": [f, g], "tool_choice": choice}).get("tools")
+
+    def allowed(mode: str, *tools: object) -> dict[str, object]:
+        return {"type": "allowed_tools", "allowed_tools": {"mode": mode, "tools": list(tools)}}
+
+    assert (
+        told("auto") == told("required") == told(allowed("required", f)) == [f, g]
+    )  # what is required is enforced
+    assert told(allowed("auto", g)) == [g]
+    assert told(allowed("auto")) is None
+    assert told("none") is None
+
+
 def test_a_bias_on_tokens_reaches_only_an_engine_that_checks_it() -> None:
     fields = sent({"logit_bias": {"5": 1}})
     assert fields["draftd_logit_bias"] == {"5": 1}
@@ -248,7 +292,9 @@ def test_another_server_gets_what_only_mlx_lm_server_cannot_take() -> None:
     assert sent(asked, TEXT, FOREIGN).items() >= asked.items()
 
 
-@pytest.mark.parametrize("name", ["tokenize", "chat_template", "return_dict", "tools", "max_length"])
+@pytest.mark.parametrize(
+    "name", ["tokenize", "chat_template", "return_dict", "tools", "max_length", "messages", "conversations"]
+)
 def test_template_arguments_that_change_more_than_the_prompt_are_refused(name: str) -> None:
     with refused(400, param="chat_template_kwargs", says=f"must not hold {name}"):
         forward({"chat_template_kwargs": {"enable_thinking": True, name: False}})
@@ -309,13 +355,17 @@ def test_the_engine_is_told_what_may_draft_if_somebody_says_so(
 
 
 @pytest.mark.parametrize(
-    ("profile", "drafters"),
-    [(PLAIN, ["model"]), (DRAFTING, ["eagle"]), (DRAFTING, "model"), (FOREIGN, ["lookup"])],
+    ("profile", "drafters", "param"),
+    [
+        (PLAIN, ["model"], "drafters"),
+        (DRAFTING, ["lookup", "eagle"], "drafters[1]"),
+        (DRAFTING, "model", "drafters"),
+        (FOREIGN, ["lookup"], "drafters"),
+    ],
 )
-def test_drafters_that_there_are_not_are_refused(profile: Profile, drafters: Any) -> None:
-    with pytest.raises(RequestError) as caught:
+def test_drafters_that_there_are_not_are_refused(profile: Profile, drafters: Any, param: str) -> None:
+    with refused(400, param=param):
         forward({"drafters": drafters}, to=profile)
-    assert (caught.value.status, caught.value.param) == (400, "drafters")
 
 
 @pytest.mark.parametrize("asked", [{}, {"num_draft_tokens": None}])

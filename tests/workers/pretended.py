@@ -11,9 +11,10 @@ from typing import Any, cast
 from unittest.mock import patch
 
 from draftd.protocol import MemoryShare
-from draftd.workers import process, worker
+from draftd.workers import children, process
 from draftd.workers.memory_book import MemoryBook
 from draftd.workers.resources import LoadGate, PortBook
+from draftd.workers.room import Room
 from draftd.workers.services import Services
 from draftd.workers.states import Event
 from draftd.workers.warm_spare import Starter
@@ -28,13 +29,20 @@ class World:
     """The children, what their monitors would say, and what the workers say to the daemon."""
 
     def __init__(
-        self, *, stubborn: bool = False, spawns: bool = True, loads: int = 1, stop_grace: float = AT_ONCE
+        self,
+        *,
+        stubborn: bool = False,
+        spawns: bool = True,
+        loads: int = 1,
+        stop_grace: float = AT_ONCE,
+        room: Room | None = None,
     ) -> None:
         self.stubborn = stubborn  # children do not hear SIGTERM
         self.spawns = spawns
         self.children: list[Child] = []
         self.watched: list[Watched] = []  # by a monitor that has not been cancelled
         self.tell: Callable[[Event], None] = lambda event: None  # by the latest monitor
+        self._tell: dict[int, Callable[[Event], None]] = {}  # by each monitor's child
         self.busy: set[int] = set()
         self.log: list[tuple[object, ...]] = []
         self.faults: list[BaseException | None] = []  # of draftd's own: each test says how many it wants
@@ -45,6 +53,7 @@ class World:
         self.services = Services(
             ports=self.ports,
             loads=self.gate,
+            room=room or Room(10 * 10**9),
             memory=MemoryBook(10 * 10**9),
             starter=Starter(self.gate, lambda: None),
             session=cast(Any, None),
@@ -67,7 +76,7 @@ class World:
     def patched(self) -> Iterator[World]:
         with (
             patch.object(process.Child, "spawn", self.spawn),
-            patch.object(worker, "watch", self.watch),
+            patch.object(children, "watch", self.watch),
             patch.object(process.log, "exception", lambda *_, **__: self.faults.append(sys.exception())),
         ):
             yield self
@@ -80,9 +89,14 @@ class World:
         self.children.append(child)
         return child
 
+    def tell_of(self, watched: Watched, event: Event) -> None:
+        """What the monitor of this child says."""
+        self._tell[id(watched)](event)
+
     async def watch(self, watched: Watched, session: object, post: Callable[[Event], None]) -> None:
         self.tell = post
         self.watched.append(watched)
+        self._tell[id(watched)] = post
         try:
             await asyncio.Event().wait()
         finally:

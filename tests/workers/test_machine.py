@@ -21,6 +21,8 @@ from draftd.workers.machine import (
 )
 from draftd.workers.states import (
     IDLE,
+    ROOM,
+    SLEEP,
     Backoff,
     BecameReady,
     CountRestart,
@@ -105,6 +107,8 @@ TABLE: list[tuple[State, Event, State, Effects]] = [
     # waiting for the load slot
     (QUEUED, LoadGranted(), Starting(NOW, NOW + 900, EARLIER), (Effect.SPAWN,)),
     (QUEUED, Stop(), Stopped(NOW, on_demand=False), (Effect.RELEASE_LOAD,)),
+    (QUEUED, Stop(ROOM), Stopped(NOW, on_demand=True), (Effect.RELEASE_LOAD,)),
+    (QUEUED, Stop(IDLE), QUEUED, ()),
     (QUEUED, Start(), QUEUED, ()),
     (QUEUED, Demand(), QUEUED, ()),
     (QUEUED, Restart("operator"), QUEUED, ()),
@@ -118,6 +122,7 @@ TABLE: list[tuple[State, Event, State, Effects]] = [
     (STARTING, TimerDue(), ending(Then.FAIL, "start_timeout"), TERM),
     (STARTING, Stop(drain=30), ending(Then.STOP), TERM),
     (STARTING, Restart("config", drain=30), ending(Then.START, "config"), TERM),
+    (STARTING, Stop(ROOM), STARTING, ()),
     (STARTING, Start(), STARTING, ()),
     (STARTING, Demand(), STARTING, ()),
     # serving
@@ -131,6 +136,8 @@ TABLE: list[tuple[State, Event, State, Effects]] = [
     (READY, Unfit("memory", drain=30), Draining(NOW, NOW + 30, Then.FAIL, "memory", EARLIER), ()),
     (READY, Stop(), leaving(Then.STOP), TERM),
     (READY, Stop(IDLE), leaving(Then.STOP, IDLE), TERM),
+    (READY, Stop(ROOM), leaving(Then.STOP, ROOM), TERM),
+    (READY, Stop(ROOM, drain=30), Draining(NOW, NOW + 30, Then.STOP, ROOM, EARLIER), ()),
     (READY, Stop(drain=30), Draining(NOW, NOW + 30, Then.STOP, "operator", EARLIER), ()),
     (READY, Restart("config"), leaving(Then.START, "config"), TERM),
     (READY, Restart("config", drain=30), Draining(NOW, NOW + 30, Then.START, "config", EARLIER), ()),
@@ -149,12 +156,17 @@ TABLE: list[tuple[State, Event, State, Effects]] = [
     (draining(Then.STOP), Start(), draining(Then.START), ()),
     (draining(Then.STOP), Restart("config"), draining(Then.START, "config"), ()),
     (draining(Then.STOP), Demand(), draining(Then.STOP), ()),
+    (draining(Then.STOP, ROOM), Demand(), draining(Then.START, ROOM), ()),
+    (draining(Then.START, "config"), Stop(ROOM), draining(Then.START, "config"), ()),
     (draining(Then.STOP), HealthOk(), draining(Then.STOP), ()),
     (draining(Then.STOP), HealthMissed(), draining(Then.STOP), ()),
     (draining(Then.START), Unfit("memory"), draining(Then.START), ()),
     # being ended
     (stopping(Then.STOP), Exited(), Stopped(NOW, on_demand=False), GONE),
     (stopping(Then.STOP, IDLE), Exited(), Stopped(NOW, on_demand=True), GONE),
+    (stopping(Then.STOP, ROOM), Exited(), Stopped(NOW, on_demand=True), GONE),
+    (stopping(Then.START, ROOM), Exited(), Queued(NOW), (*GONE, *ASK)),
+    (stopping(Then.STOP, ROOM), Demand(), stopping(Then.START, ROOM), ()),
     (stopping(Then.START), Exited(), Queued(NOW), (*GONE, CountRestart("operator"), *ASK)),
     (stopping(Then.START, IDLE), Exited(), Queued(NOW), (*GONE, *ASK)),
     (
@@ -182,6 +194,7 @@ TABLE: list[tuple[State, Event, State, Effects]] = [
     (BACKOFF, Start(), Queued(NOW), ASK),
     (BACKOFF, Restart("operator"), Queued(NOW), ASK),
     (BACKOFF, Stop(), Stopped(NOW, on_demand=False), (Effect.RELEASE_LOAD,)),
+    (BACKOFF, Stop(ROOM), BACKOFF, ()),
     (BACKOFF, Demand(), BACKOFF, ()),
     # given up
     (FAILED, Start(), Queued(NOW), ASK),
@@ -352,6 +365,8 @@ OUTSIDE: list[Event] = [  # what people, clients and reloads do
     Start(),
     Stop(),
     Stop("removed", drain=30),
+    Stop(ROOM),
+    Stop(ROOM, drain=30),
     Restart("operator"),
     Restart("config", drain=30),
     Demand(),
@@ -407,7 +422,7 @@ class World:
                 self.child = "ready"
             case TimerDue():
                 self.now = max(self.now, deadline(self.state) or 0.0)
-            case Stop(reason) if reason != IDLE:
+            case Stop(reason) if reason not in SLEEP:
                 self.stopped_by_order = True
             case Start() | Restart():
                 self.stopped_by_order = False

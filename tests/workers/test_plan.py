@@ -22,6 +22,7 @@ SAME_CHILD = {
     "aliases": ("quick",),
     "autostart": False,
     "idle_timeout": 60.0,
+    "pin": True,
     "system_prompt": "terse",
     "system_prompt_mode": "replace",
     "defaults": RequestDefaults(temperature=0.2),

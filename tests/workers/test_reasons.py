@@ -31,6 +31,10 @@ LOADING, STUCK = Starting(0.0, 9.0), Starting(0.0, 9.0, stuck=True)
         (Stopped(0.0, on_demand=False), "by order; 'draftd start a' starts it"),
         (Queued(0.0), "for its turn to load, after b, c"),
         (Draining(0.0, 9.0, Then.FAIL, "memory"), "2 requests may finish, then it is replaced (memory)"),
+        (
+            Draining(0.0, 9.0, Then.STOP, "room"),
+            "2 requests may finish, then it ends (others need its memory)",
+        ),
         (Draining(0.0, 9.0, Then.START, "config"), "2 requests may finish, then it is started again"),
         (Stopping(0.0, 9.0, Then.STOP, "operator"), "it was told to end, and then stays stopped"),
         (Backoff(0.0, 9.0, "exit"), "exit (exit code 1)"),
@@ -41,7 +45,9 @@ LOADING, STUCK = Starting(0.0, 9.0), Starting(0.0, 9.0, stuck=True)
     ],
 )
 def test_each_state_that_is_not_ready_has_its_reason(state: State, reason: str) -> None:
-    assert why("a", state, ahead=["b", "c"], load=Load(), open_requests=2, last=EXIT) == reason
+    assert (
+        why("a", state, ahead=["b", "c"], in_memory=None, load=Load(), open_requests=2, last=EXIT) == reason
+    )
 
 
 @pytest.mark.parametrize(
@@ -56,9 +62,17 @@ def test_each_state_that_is_not_ready_has_its_reason(state: State, reason: str) 
     ],
 )
 def test_how_far_a_load_is_and_what_its_probe_was_answered(state: State, load: Load, reason: str) -> None:
-    assert why("a", state, ahead=[], load=load, open_requests=0, last=None) == reason
+    assert why("a", state, ahead=[], in_memory=None, load=load, open_requests=0, last=None) == reason
 
 
 def test_of_many_that_load_first_only_some_are_named() -> None:
-    told = why("a", Queued(0.0), ahead=list("bcdef"), load=Load(), open_requests=0, last=None)
+    told = why("a", Queued(0.0), ahead=list("bcdef"), in_memory=None, load=Load(), open_requests=0, last=None)
     assert told == "for its turn to load, after b, c and 3 more"
+
+
+@pytest.mark.parametrize(
+    ("in_memory", "reason"), [(["b", "c"], "for room in memory, which b, c have"), ([], "for room in memory")]
+)
+def test_who_waits_for_memory_is_told_who_has_it(in_memory: list[str], reason: str) -> None:
+    told = why("a", Queued(0.0), ahead=[], in_memory=in_memory, load=Load(), open_requests=0, last=None)
+    assert told == reason

@@ -49,7 +49,7 @@ STOPPED = Stopped(NOW - 1, on_demand=False)
     ids=lambda value: type(value).__name__,
 )
 def test_a_request_waits_where_a_child_is_to_be_expected(state: State, witnessed_start: bool) -> None:
-    assert refusal("fast", state, LAST, NOW, witnessed_start=witnessed_start) is None
+    assert refusal("fast", state, LAST, NOW, waited=0.0, witnessed_start=witnessed_start) is None
 
 
 @pytest.mark.parametrize(
@@ -67,7 +67,7 @@ def test_a_request_waits_where_a_child_is_to_be_expected(state: State, witnessed
 def test_a_request_is_told_whether_and_when_to_come_again(
     state: State, witnessed_start: bool, code: str, retry: bool, retry_after: float | None
 ) -> None:
-    no = refusal("fast", state, LAST, NOW, witnessed_start=witnessed_start)
+    no = refusal("fast", state, LAST, NOW, waited=0.0, witnessed_start=witnessed_start)
     assert no is not None
     assert (no.status, no.code, no.retry, no.retry_after) == (503, code, retry, retry_after)
     assert "'fast'" in str(no)
@@ -75,23 +75,27 @@ def test_a_request_is_told_whether_and_when_to_come_again(
 
 @pytest.mark.parametrize("remaining", [-1.0, 0.5, MAX_BACKOFF_WAIT])
 def test_a_new_request_waits_out_a_short_backoff(remaining: float) -> None:
-    assert refusal("fast", backoff(remaining), LAST, NOW, witnessed_start=False) is None
+    assert refusal("fast", backoff(remaining), LAST, NOW, waited=0.0, witnessed_start=False) is None
 
 
 @pytest.mark.parametrize("state", [FAILED, backoff(60)], ids=lambda value: type(value).__name__)
 def test_the_last_words_of_the_child_are_in_the_error(state: State) -> None:
-    assert str(refusal("fast", state, LAST, NOW, witnessed_start=False)).endswith(
+    assert str(refusal("fast", state, LAST, NOW, waited=0.0, witnessed_start=False)).endswith(
         ": exit (SIGKILL: something killed it, as the system does when memory is short)\nloading\nKilled"
     )
-    without = str(refusal("fast", state, None, NOW, witnessed_start=False))
+    without = str(refusal("fast", state, None, NOW, waited=0.0, witnessed_start=False))
     assert "exit" not in without
     assert "\n" not in without
 
 
 def test_an_error_says_what_helps() -> None:
-    assert "failed 3 times" in str(refusal("fast", FAILED, None, NOW, witnessed_start=False))
-    assert "'draftd restart fast'" in str(refusal("fast", FAILED, None, NOW, witnessed_start=False))
-    assert "'draftd start fast'" in str(refusal("fast", STOPPED, None, NOW, witnessed_start=False))
+    assert "failed 3 times" in str(refusal("fast", FAILED, None, NOW, waited=0.0, witnessed_start=False))
+    assert "'draftd restart fast'" in str(
+        refusal("fast", FAILED, None, NOW, waited=0.0, witnessed_start=False)
+    )
+    assert "'draftd start fast'" in str(
+        refusal("fast", STOPPED, None, NOW, waited=0.0, witnessed_start=False)
+    )
 
 
 @pytest.fixture

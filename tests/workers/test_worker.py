@@ -15,8 +15,8 @@ from structlog.testing import capture_logs
 from draftd.errors import WorkerError
 from draftd.profile_tables import HealthPolicy, RestartPolicy
 from draftd.profiles import Profile
+from draftd.workers import children as module
 from draftd.workers import memory, services
-from draftd.workers import worker as module
 from draftd.workers.states import (
     IDLE,
     Backoff,
@@ -41,14 +41,15 @@ PROFILE = Profile(name="a", model="m", restart=AGAIN_AT_ONCE)
 
 
 @asynccontextmanager
-async def running(world: World, *profiles: Profile) -> AsyncIterator[list[Worker]]:
+async def running(world: World, *profiles: Profile, start: bool = True) -> AsyncIterator[list[Worker]]:
     """Workers of these profiles (of PROFILE by default), started, with their first children loading if they may."""
     with world.patched():
         async with asyncio.TaskGroup() as tasks:
             workers = [Worker(profile, world.services) for profile in profiles or (PROFILE,)]
             for one in workers:
                 tasks.create_task(one.run())
-                one.post(Start())
+                if start:
+                    one.post(Start())
             await settle()
             try:
                 yield workers

@@ -67,12 +67,17 @@ def opencode(
 
 def clients(
     name: Annotated[
-        str | None, typer.Argument(metavar="CLIENT", help=f"One of {', '.join(CLIENTS)}.")
+        str | None,
+        typer.Argument(
+            metavar="CLIENT",
+            help=f"One of {', '.join(CLIENTS)}.",
+            autocompletion=lambda incomplete: [one for one in CLIENTS if one.startswith(incomplete)],
+        ),
     ] = None,
     profiles: ProfilesDir = None,
     state_dir: StateDir = None,
 ) -> None:
-    """Show what to type or paste for curl, the openai SDK, Continue, aider and Zed.
+    """Show what to type or paste for curl, the SDKs, editors and agents.
 
     Example: draftd clients aider
     """

@@ -19,14 +19,16 @@ from draftd.protocol import CONTEXT_LENGTH_EXCEEDED
 # Characters of a prompt for each token of the context. Beyond it the prompt is tokenized slice by slice, and
 # refused as soon as it is known to be too long: 31 MB as a whole take a tokenizer minutes, and 5 GB that stay.
 MAX_CHARACTERS = 8
+MAX_COUNTED = 4  # times the context: a prompt whose tokens are asked for is counted up to there
 MAX_SPLIT = 16  # tokens more that a cut between two slices may make
 
 
 class Bounded:
-    """A tokenizer that refuses a text of more tokens than the `context` has, before it tokenizes the whole."""
+    """A tokenizer that refuses a text of more than `limit` tokens, before it tokenizes the whole."""
 
-    def __init__(self, tokenizer: Any, context: int) -> None:
+    def __init__(self, tokenizer: Any, limit: int, context: int) -> None:
         self._tokenizer = tokenizer
+        self._limit = limit
         self._context = context
 
     def __getattr__(self, name: str) -> Any:
@@ -43,7 +45,7 @@ class Bounded:
         return self._tokenizer.encode(text, **options)
 
     def _check(self, text: str) -> None:
-        slice_length, tokens, allowed = 4 * self._context, 0, self._context
+        slice_length, tokens, allowed = 4 * self._context, 0, self._limit
         for start in range(0, len(text), slice_length):
             part = text[start : start + slice_length]
             tokens += len(self._tokenizer.encode(part, add_special_tokens=False))
@@ -60,9 +62,7 @@ def tokenizing(tokenize: Callable[..., Any]) -> Callable[..., Any]:
         if getattr(args, LEFT_ATTRIBUTE, False):
             raise LeftError
         context = context_length(getattr(self.model_provider.model, "args", None))
-        if context is not None and _characters(request) > MAX_CHARACTERS * context:
-            tokenizer = Bounded(tokenizer, context)
-        tokenized = _read(tokenize, self, tokenizer, request, args)
+        tokenized = _read(tokenize, self, _bounded(tokenizer, request, context), request, args)
         args.max_tokens = tokens_left(len(tokenized[0]), args.max_tokens, context)
         return tokenized
 
@@ -72,12 +72,22 @@ def tokenizing(tokenize: Callable[..., Any]) -> Callable[..., Any]:
 def count_prompt(generator: Any, request: Any, args: Any) -> int:
     """Return the tokens of a prompt, be they more than the context has. `generator` is mlx_lm's ResponseGenerator.
 
-    Raise RefusedRequestError. This runs in the thread of the request: nothing waits for the generating one.
+    Raise RefusedRequestError, also for more than MAX_COUNTED contexts have. This runs in the thread of the request:
+    nothing waits for the generating one.
     """
     tokenizer = generator.model_provider.tokenizer
     if tokenizer is None:
         raise RefusedRequestError("the model is not loaded yet")
-    return len(_read(inspect.unwrap(type(generator)._tokenize), generator, tokenizer, request, args)[0])
+    context = context_length(getattr(generator.model_provider.model, "args", None))
+    bounded = _bounded(tokenizer, request, context, MAX_COUNTED)
+    return len(_read(inspect.unwrap(type(generator)._tokenize), generator, bounded, request, args)[0])
+
+
+def _bounded(tokenizer: Any, request: Any, context: int | None, times: int = 1) -> Any:
+    """Return a tokenizer for the request that refuses a prompt of more than so many `times` the context."""
+    if context is None or _characters(request) <= MAX_CHARACTERS * context:
+        return tokenizer
+    return Bounded(tokenizer, times * context, context)
 
 
 def _read(tokenize: Callable[..., Any], *arguments: Any) -> Any:
@@ -115,6 +125,5 @@ def _characters(request: Any) -> int:
     """Return the length of a request's texts and tools; what the template adds to them is short."""
     if request.request_type != "chat":
         return len(request.prompt)
-    contents = (message.get("content") for message in request.messages)
-    texts = sum(len(content) for content in contents if isinstance(content, str))
-    return texts + len(repr(request.tools or ""))
+    said = (value for message in request.messages for value in message.values())  # calls and thoughts too
+    return sum(len(str(value)) for value in said) + len(repr(request.tools or ""))

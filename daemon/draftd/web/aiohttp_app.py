@@ -20,7 +20,8 @@ from draftd.web.pipeline import Pipeline, too_large
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 VERSIONS = (HttpVersion10, HttpVersion11)
-ONCE = (hdrs.HOST, hdrs.ORIGIN, hdrs.AUTHORIZATION, hdrs.CONTENT_TYPE)  # headers that let a request in
+# Headers that let a request in.
+ONCE = (hdrs.HOST, hdrs.ORIGIN, hdrs.AUTHORIZATION, "X-Api-Key", hdrs.CONTENT_TYPE)
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
@@ -169,8 +170,8 @@ _ASKING: Mapping[str, str] = {
 
 def _check_form(request: web.Request) -> None:
     """Refuse what aiohttp takes, and what could be read in two ways. Raises RequestError."""
-    if request.version not in VERSIONS:
-        request._version = HttpVersion11  # the answer's, too
+    if request._version not in VERSIONS:
+        request._version = HttpVersion11  # the answer's; `version` keeps what it was first asked for
         raise unknown_version()
     for name in ONCE:
         if len(request.headers.getall(name, ())) > 1:

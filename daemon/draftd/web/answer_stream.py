@@ -2,7 +2,7 @@
 
 Theory of operation. A worker is asked for a stream, and may answer in one piece all the same: the first byte tells.
 The events of one answer differ in a single JSON string, the text of a token. So `Relay` parses the first event of a
-kind and writes it anew (by `Answer`), and keeps its `_Frame`: the bytes around the text, as they come and as they
+kind and writes it anew (by `Answer`), and keeps its `Frame`: the bytes around the text, as they come and as they
 go out. Later events with the same bytes around their text are not parsed: the text is cut out and put into the
 client's frame. An event that fits no frame is parsed again. This is exact: what is cut out must be a strict JSON
 string in ASCII, so it cannot hold a part of the frame.
@@ -28,7 +28,7 @@ from draftd.web.answer_models import BrokenAnswerError, NotJSONError
 
 MAX_EVENT = 16 * 2**20  # bytes; larger than any real event, small enough to bound memory
 DONE = b"data: [DONE]\n\n"
-_EVENT_END = b"\n\n"
+EVENT_END = b"\n\n"
 _any_event_end = re.compile(rb"(?:\r?\n){2}")
 _PLAIN = rb"[ !#-\[\]-~]*+"
 _STRING = rb'"' + _PLAIN + rb'(?:\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4})' + _PLAIN + rb')*+"'
@@ -49,7 +49,7 @@ class EventSplitter:
     def feed(self, chunk: bytes) -> list[bytes]:
         """The data of each event that `chunk` completes. Raises BrokenAnswerError if one grows without end."""
         buffer = self._rest + chunk
-        *whole, self._rest = _any_event_end.split(buffer) if b"\r" in buffer else buffer.split(_EVENT_END)
+        *whole, self._rest = _any_event_end.split(buffer) if b"\r" in buffer else buffer.split(EVENT_END)
         if len(self._rest) > MAX_EVENT:
             raise BrokenAnswerError("an event without end")
         return [data for event in whole if (data := _data_of(event))]
@@ -86,7 +86,7 @@ def to_event(chunk: dict[str, Any]) -> bytes:
 
 
 @dataclass(frozen=True, slots=True)
-class _Frame:
+class Frame:
     """The bytes before and after the text of an event, without the event's end: `theirs` as they come, `ours` as
     they are sent.
     """
@@ -105,11 +105,14 @@ class _Frame:
     def for_the_client(self, texts: list[bytes]) -> bytes:
         """The events with these texts as they are sent."""
         before, after = self.ours
-        return before + (after + _EVENT_END + before).join(texts) + after + _EVENT_END
+        return before + (after + EVENT_END + before).join(texts) + after + EVENT_END
 
 
-def _frame_of(event: bytes, chunk: dict[str, Any], sent: bytes) -> _Frame | None:
-    """The frame of `event`, which goes out as `sent`; None if more than its one text could matter in the next."""
+def frame_of(event: bytes, chunk: dict[str, Any], sent: bytes) -> Frame | None:
+    """The frame of `event`, which goes out as `sent`; None if more than its one text could matter in the next.
+
+    Both are given with their ends.
+    """
     choices = chunk.get("choices") or []
     if len(choices) != 1 or choices[0].get("finish_reason") or choices[0].get("logprobs"):
         return None
@@ -119,14 +122,12 @@ def _frame_of(event: bytes, chunk: dict[str, Any], sent: bytes) -> _Frame | None
     theirs = _around_the_text(event)
     ours = theirs if sent is event else _around_the_text(sent)
     kind = next(iter(delta)) if delta else "text"
-    return _Frame(theirs, ours, kind) if theirs and ours else None
+    return Frame(theirs, ours, kind) if theirs and ours else None
 
 
 def _around_the_text(event: bytes) -> tuple[bytes, bytes] | None:
     found = list(_TEXT.finditer(event))
-    return (
-        (event[: found[0].start(1)], event[found[0].end(1) : -len(_EVENT_END)]) if len(found) == 1 else None
-    )
+    return (event[: found[0].start(1)], event[found[0].end(1) : -len(EVENT_END)]) if len(found) == 1 else None
 
 
 class Relay:
@@ -141,7 +142,7 @@ class Relay:
         self._streams = streams
         self._wants_usage = wants_usage
         self._splitter = EventSplitter()
-        self._frame: _Frame | None = None
+        self._frame: Frame | None = None
         self._start: bytearray | None = bytearray()  # until it is known to be a stream
         self._in_one_piece = False
         self._usage_sent = False
@@ -194,13 +195,13 @@ class Relay:
     def _remainder(self) -> Iterator[bytes]:
         with suppress(NotJSONError):  # half of it
             if self._start is None:
-                yield from self._split(self._splitter.take_rest() + _EVENT_END)
+                yield from self._split(self._splitter.take_rest() + EVENT_END)
             elif whole := bytes(self._start).removeprefix(_BOM).strip():
                 yield from map(self._told, self.answer.take_whole(whole))
         yield self._release()
 
     def _events(self, data: bytes) -> Iterator[bytes]:
-        *events, rest = data.split(_EVENT_END)
+        *events, rest = data.split(EVENT_END)
         texts: list[bytes] = []
         for event in events:
             text = self._frame.text_of(event) if self._frame else None
@@ -212,7 +213,7 @@ class Relay:
             if event.startswith(b"data: ") and b"\n" not in event and b"\r" not in event:
                 yield self._parse(event[6:])
             else:
-                yield from self._split(event + _EVENT_END)
+                yield from self._split(event + EVENT_END)
         yield self._pass(texts)
         yield from self._split(rest)
 
@@ -238,9 +239,9 @@ class Relay:
         chunk = None if self.answer.done else self.answer.take(data)
         if chunk is None:
             return self._release()
-        event = b"data: " + data + _EVENT_END
+        event = b"data: " + data + EVENT_END
         sent = to_event(chunk) if self._streams else event
-        self._frame = _frame_of(event, chunk, sent) or self._frame
+        self._frame = frame_of(event, chunk, sent) or self._frame
         return self._told(chunk, sent)
 
     def _told(self, chunk: dict[str, Any], sent: bytes = b"") -> bytes:

@@ -30,3 +30,8 @@ def dumps(value: Any) -> bytes:
         return in_utf8(value)
     except UnicodeEncodeError:
         return json.dumps(value).encode()
+
+
+def spaced(value: Any) -> str:
+    """On one line with blanks behind commas and colons, as models mostly see it. Raises as `in_utf8` does."""
+    return msgspec.json.format(in_utf8(value), indent=0).decode()

@@ -8,6 +8,8 @@ from collections.abc import Iterable
 from aiohttp import web
 
 from draftd import clock
+from draftd.errors import ConfigError
+from draftd.sockets import is_answered, why_not_listening
 from draftd.web.acceptor import Acceptor
 from draftd.web.aiohttp_app import make_runner
 from draftd.web.aiohttp_connection import AiohttpConnection
@@ -28,9 +30,14 @@ class Listener:
         self._acceptor = Acceptor(lambda: FastConnection(self._fast))
 
     async def open(self, host: str, port: int) -> None:
-        """Listen. Raises OSError."""
+        """Listen. Raises ConfigError, which says who holds the port, or what else is in the way."""
+        if await asyncio.to_thread(is_answered, host, port):
+            raise ConfigError(await asyncio.to_thread(why_not_listening, host, port, None))
         await self._runner.setup()
-        await self._acceptor.open(host, port)
+        try:
+            await self._acceptor.open(host, port)
+        except (OSError, UnicodeError) as error:  # UnicodeError: a name that no name can be
+            raise ConfigError(await asyncio.to_thread(why_not_listening, host, port, error)) from error
 
     def stop_listening(self) -> None:
         """Take no new connection; those that there are stay."""

@@ -24,12 +24,12 @@ from draftd.protocol import (
     MODEL_DRAFTER,
 )
 from draftd.web import json_codec
+from draftd.web.dialects import fields as tables
 from draftd.web.dialects.field_table import Table
-from draftd.web.dialects.fields import CHAT, FUNCTION, MESSAGE, STREAM_OPTIONS, TEXT, TOOL
 
 Endpoint = Literal["chat.completions", "completions"]
 
-TABLES: Mapping[Endpoint, Table] = {"chat.completions": CHAT, "completions": TEXT}
+TABLES: Mapping[Endpoint, Table] = {"chat.completions": tables.CHAT, "completions": tables.TEXT}
 # A top_k of the vocabulary's size or more ends the generation thread; as large as this it has no effect.
 _MAX_TOP_K = 1000
 
@@ -62,7 +62,7 @@ def prepare(
     """The request for the worker. Raises RequestError (400) with the field at fault."""
     foreign = bool(profile.command)
     fields = TABLES[endpoint].checked(body, foreign=foreign)
-    options = STREAM_OPTIONS.checked(fields.get("stream_options", {}), "stream_options.")
+    options = tables.STREAM_OPTIONS.checked(fields.get("stream_options", {}), "stream_options.")
     if "tools" in fields:
         fields["tools"] = [_tool(tool, f"tools[{n}]", foreign) for n, tool in enumerate(fields["tools"])]
     stream = fields.get("stream", False)
@@ -89,9 +89,9 @@ def prepare(
 
 
 def _tool(tool: dict[str, Any], place: str, foreign: bool) -> dict[str, Any]:
-    made = TOOL.checked(tool, f"{place}.", foreign=foreign)
+    made = tables.TOOL.checked(tool, f"{place}.", foreign=foreign)
     if "function" in made:
-        made["function"] = FUNCTION.checked(made["function"], f"{place}.function.", foreign=foreign)
+        made["function"] = tables.FUNCTION.checked(made["function"], f"{place}.function.", foreign=foreign)
     if not foreign and "name" not in made.get("function", {}):
         raise RequestError(400, f"{place} must have a function with a name", param=place)
     return made
@@ -99,13 +99,34 @@ def _tool(tool: dict[str, Any], place: str, foreign: bool) -> dict[str, Any]:
 
 def _with_an_effect(fields: dict[str, Any], table: Table) -> dict[str, Any]:
     """What is left for a worker of our own, which gets nothing that it does not use."""
-    if fields.get("tool_choice") == "none":
-        fields.pop("tools", None)
+    if tools := _allowed(fields.pop("tools", []), fields.get("tool_choice")):
+        fields["tools"] = tools
+    if "response_format" in fields:
+        fields["response_format"] = _response_format(fields["response_format"])
     if fields.get("top_logprobs") and fields.get("logprobs", False) is False:
         raise RequestError(400, "top_logprobs needs logprobs to be true", param="top_logprobs")
     if {"max_tokens", "max_completion_tokens"} <= fields.keys():
         fields["max_completion_tokens"] = min(fields.pop("max_tokens"), fields["max_completion_tokens"])
     return table.effective(fields)
+
+
+def _allowed(tools: list[dict[str, Any]], choice: Any) -> list[dict[str, Any]]:
+    """The tools that the model is told of: which of them it calls is up to it, unless it has to call one."""
+    if choice == "none":
+        return []
+    allowed = choice.get("allowed_tools") if isinstance(choice, dict) else None
+    if not isinstance(allowed, dict) or allowed.get("mode") != "auto":
+        return tools
+    named = [one.get("function") for one in allowed.get("tools") or [] if isinstance(one, dict)]
+    names = [function.get("name") for function in named if isinstance(function, dict)]
+    return [tool for tool in tools if tool["function"]["name"] in names]
+
+
+def _response_format(wanted: dict[str, Any]) -> dict[str, Any]:
+    made = tables.RESPONSE_FORMAT.checked(wanted, "response_format.")
+    if "json_schema" in made:
+        made["json_schema"] = tables.JSON_SCHEMA.checked(made["json_schema"], "response_format.json_schema.")
+    return made
 
 
 def _fill_in(fields: dict[str, Any], profile: Profile) -> None:
@@ -170,7 +191,7 @@ def _messages(fields: dict[str, Any], *, foreign: bool) -> list[dict[str, Any]]:
 def _message(message: Any, place: str, foreign: bool) -> dict[str, Any]:
     if not isinstance(message, dict) or not isinstance(message.get("role"), str):
         raise RequestError(400, f"{place} must be an object with a role", param=place)
-    made = MESSAGE.checked(message, f"{place}.", foreign=foreign)
+    made = tables.MESSAGE.checked(message, f"{place}.", foreign=foreign)
     if made["role"] == "function":
         text = f"{place}.role must be tool for what a function returned: function is the older name"
         raise RequestError(400, text, param=f"{place}.role")

@@ -9,19 +9,19 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterable, Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
 from typing import Any
 
 from draftd.errors import DraftdError, WorkerError
 from draftd.web import json_codec
-from draftd.web.answer_stream import DONE
+from draftd.web.answer_stream import DONE, EVENT_END, Frame, frame_of
 from draftd.web.client import JSON, ClientExchange
 from draftd.web.dialects.messages_answer import Event, MessageAnswer, whole_message
 from draftd.web.dialects.responses_answer import ResponseAnswer, whole_response
 from draftd.web.router import Dialect
 
-_EVENT_END = b"\n\n"
 _PING: Event = {"type": "ping"}
 
 
@@ -57,32 +57,66 @@ class Translated(ClientExchange):
         self._inner.abort()
 
 
-class MessagesExchange(Translated):
-    """A request for `/v1/messages`."""
+class EventsExchange(Translated, ABC):
+    """One whose answer is made of events in place of chunks.
+
+    Most chunks differ from the one before in a text only: those are not parsed, see `answer_stream`.
+    """
 
     def __init__(self, inner: ClientExchange) -> None:
         super().__init__(inner)
-        self._answer = MessageAnswer()
+        self._frame: Frame | None = None
 
-    async def answer(self, status: int, body: bytes, content_type: str = JSON) -> None:
-        message = whole_message(json_codec.loads(body))
-        await self._inner.answer(status, json_codec.dumps(message), content_type)
+    @property
+    @abstractmethod
+    def _answer(self) -> MessageAnswer | ResponseAnswer:
+        """What has come so far."""
+
+    @abstractmethod
+    def _waiting(self) -> Iterable[Event]:
+        """Events that say that the request is in work."""
 
     async def write(self, data: bytes) -> None:
-        await self._inner.write(_sent(self._events(data)))
+        await self._inner.write(b"".join(self._events(data)))
 
     async def finish(self, data: bytes) -> None:
-        await self._inner.finish(_sent([*self._events(data), *self._answer.finish()]))
+        await self._inner.finish(b"".join((*self._events(data), _sent(self._answer.finish()))))
 
-    def _events(self, data: bytes) -> Iterable[Event]:
-        for event in data.removesuffix(DONE).split(_EVENT_END):
-            if event.startswith(b"data: "):
-                yield from self._answer.take(json_codec.loads(event[6:]))
+    def _events(self, data: bytes) -> Iterator[bytes]:
+        for event in data.removesuffix(DONE).split(EVENT_END):
+            text = self._frame.text_of(event) if self._frame else None
+            told = self._answer.take_text(self._frame.kind, text) if self._frame and text else None
+            if told is not None:
+                yield told
+            elif event.startswith(b"data: "):
+                yield self._parse(event)
             elif event.startswith(b":"):
-                yield _PING
+                yield _sent(self._waiting())
+
+    def _parse(self, event: bytes) -> bytes:
+        chunk = json_codec.loads(event[6:])
+        if not chunk.get("usage"):
+            whole = event + EVENT_END
+            self._frame = frame_of(whole, chunk, whole) or self._frame
+        return _sent(self._answer.take(chunk))
 
 
-class ResponsesExchange(Translated):
+class MessagesExchange(EventsExchange):
+    """A request for `/v1/messages`."""
+
+    @cached_property
+    def _answer(self) -> MessageAnswer:
+        return MessageAnswer(self.headers["x-request-id"])
+
+    async def answer(self, status: int, body: bytes, content_type: str = JSON) -> None:
+        message = whole_message(json_codec.loads(body), self._answer)
+        await self._inner.answer(status, json_codec.dumps(message), content_type)
+
+    def _waiting(self) -> Iterable[Event]:
+        return (_PING,)
+
+
+class ResponsesExchange(EventsExchange):
     """A request for `/v1/responses`.
 
     Comments, which say that the request is in work, become events: Codex gives up where five minutes bring none.
@@ -100,21 +134,11 @@ class ResponsesExchange(Translated):
         response = whole_response(json_codec.loads(body), self._answer)
         await self._inner.answer(status, json_codec.dumps(response), content_type)
 
-    async def write(self, data: bytes) -> None:
-        await self._inner.write(_sent(self._events(data)))
-
-    async def finish(self, data: bytes) -> None:
-        await self._inner.finish(_sent([*self._events(data), *self._answer.finish()]))
-
     def _failed(self, error: DraftdError) -> bytes:
         return _sent(self._answer.fail(error))
 
-    def _events(self, data: bytes) -> Iterable[Event]:
-        for event in data.removesuffix(DONE).split(_EVENT_END):
-            if event.startswith(b"data: "):
-                yield from self._answer.take(json_codec.loads(event[6:]))
-            elif event.startswith(b":"):
-                yield from self._answer.begin()
+    def _waiting(self) -> Iterable[Event]:
+        return self._answer.begin()
 
 
 class CountExchange(Translated):

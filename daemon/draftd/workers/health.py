@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 import errno
 import time
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from contextlib import asynccontextmanager
 from typing import TypeVar
 
 import aiohttp
@@ -100,3 +101,14 @@ def _look_at_limits(child: Watched, post: Callable[[Event], None]) -> None:
         post(Unfit("stalled"))
     if profile.idle_timeout and child.usage.idle_seconds() >= profile.idle_timeout:
         post(Stop(IDLE))
+
+
+@asynccontextmanager
+async def worker_session() -> AsyncIterator[aiohttp.ClientSession]:
+    """For health checks: one connection per request, as mlx_lm.server closes each; no proxy, no cookies."""
+    connector = aiohttp.TCPConnector(limit=0, force_close=True)
+    timeout = aiohttp.ClientTimeout(total=None, sock_connect=5)
+    async with aiohttp.ClientSession(
+        connector=connector, timeout=timeout, trust_env=False, cookie_jar=aiohttp.DummyCookieJar()
+    ) as session:
+        yield session

@@ -15,7 +15,8 @@ Rules that every transition keeps:
     operator stopped the worker.
 7.  Late events of an old child never get here (worker.py drops them by the child's number); an event that a
     state does not expect raises IllegalTransitionError.
-8.  A stop for want of requests counts in Ready only: elsewhere it is late, and would undo an order.
+8.  A stop for want of requests counts in Ready only, one that makes room in Queued too: elsewhere it is late, and
+    would undo an order.
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ from typing import Any
 from draftd.profile_tables import HealthPolicy, RestartPolicy
 from draftd.workers.backoff import after_failure
 from draftd.workers.states import (
-    IDLE,
+    ROOM,
+    SLEEP,
     Backoff,
     BecameReady,
     CountRestart,
@@ -92,12 +94,16 @@ def is_wanted(state: State) -> bool:
 
 def step(state: State, event: Event, now: float, policy: Policy, jitter: float = 0.0) -> Step:
     """The next state and the effects to perform. Raises IllegalTransitionError (rule 7)."""
-    if isinstance(event, Stop) and event.reason == IDLE and not isinstance(state, Ready):
+    if isinstance(event, Stop) and event.reason in SLEEP and not _may_sleep(state, event.reason):
         return state, ()  # rule 8
     handler = _TABLE.get((type(state), type(event)))
     if handler is None:
         raise IllegalTransitionError(f"{type(event).__name__} in {type(state).__name__}")
     return handler(state, event, now, policy, jitter)
+
+
+def _may_sleep(state: State, reason: str) -> bool:
+    return isinstance(state, Ready) or (reason == ROOM and isinstance(state, Queued))
 
 
 # --- transitions --------------------------------------------------------------------------------------------
@@ -120,7 +126,7 @@ def _wake(state: Stopped, event: Demand, now: float, policy: Policy, jitter: flo
 
 def _stop(state: State, event: Stop, now: float, policy: Policy, jitter: float) -> Step:
     """Stop where there is no child to end."""
-    return Stopped(now, on_demand=event.reason == IDLE), (Effect.RELEASE_LOAD,)
+    return Stopped(now, on_demand=event.reason in SLEEP), (Effect.RELEASE_LOAD,)
 
 
 def _spawn(state: Queued, event: LoadGranted, now: float, policy: Policy, jitter: float) -> Step:
@@ -199,10 +205,10 @@ def _redirect(state: Draining | Stopping, event: Event, now: float, policy: Poli
     return replace(state, then=Then.START, reason=reason), ()
 
 
-def _undo_idle(state: Stopping, event: Demand, now: float, policy: Policy, jitter: float) -> Step:
-    """A request came while the worker was being stopped for lack of requests."""
-    idle = state.then is Then.STOP and state.reason == IDLE
-    return (replace(state, then=Then.START) if idle else state), ()
+def _undo_sleep(state: Draining | Stopping, event: Demand, now: float, policy: Policy, jitter: float) -> Step:
+    """A request came while the worker was being sent to sleep."""
+    sleeps = state.then is Then.STOP and state.reason in SLEEP
+    return (replace(state, then=Then.START) if sleeps else state), ()
 
 
 def _stop_draining(state: Draining, event: Stop, now: float, policy: Policy, jitter: float) -> Step:
@@ -219,9 +225,9 @@ def _kill(state: Stopping, event: TimerDue, now: float, policy: Policy, jitter: 
 def _ended(state: Stopping, event: Exited, now: float, policy: Policy, jitter: float) -> Step:
     after_exit = (Effect.KILL_GROUP, Effect.RELEASE_LOAD)
     if state.then is Then.STOP:
-        return Stopped(now, on_demand=state.reason == IDLE), after_exit
+        return Stopped(now, on_demand=state.reason in SLEEP), after_exit
     if state.then is Then.START:
-        counted = () if state.reason == IDLE else (CountRestart(state.reason),)
+        counted = () if state.reason in SLEEP else (CountRestart(state.reason),)
         return Queued(now), (*after_exit, *counted, Effect.ACQUIRE_LOAD)
     return _failure(state.failures, state.reason, now, policy, jitter, was_ready=state.was_ready)
 
@@ -262,7 +268,7 @@ _IGNORED: dict[type, tuple[type, ...]] = {
     Queued: (Start, Demand, Restart, Drained),
     Starting: (Start, Demand, Drained),
     Ready: (Start, Demand, Drained),
-    Draining: (Demand, HealthOk, HealthMissed, Unfit),
+    Draining: (HealthOk, HealthMissed, Unfit),
     Stopping: (LoadStuck, BecameReady, HealthOk, HealthMissed, Unfit, Drained),
     Backoff: (Demand, Drained),
     Failed: (Demand, Drained),
@@ -290,13 +296,14 @@ _TABLE: dict[tuple[type, type], Handler] = {
     (Ready, HealthMissed): _missed,
     (Ready, Unfit): _unfit,
     (Draining, Start): _redirect,
+    (Draining, Demand): _undo_sleep,
     (Draining, Restart): _redirect,
     (Draining, Stop): _stop_draining,
     (Draining, Exited): _crashed,
     (Draining, Drained): _drained,
     (Draining, TimerDue): _drained,
     (Stopping, Start): _redirect,
-    (Stopping, Demand): _undo_idle,
+    (Stopping, Demand): _undo_sleep,
     (Stopping, Restart): _redirect,
     (Stopping, Stop): _redirect,
     (Stopping, Exited): _ended,

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from draftd.workers.states import (
+    ROOM,
     Backoff,
     Draining,
     Failed,
@@ -21,6 +22,7 @@ from draftd.workers.status import LastExit
 CHECK = "POST /v1/chat/completions"  # what the readiness check asks for
 MIN_WEIGHTS = 10**9  # bytes; of less, the memory of Python and its libraries would make up too much
 _THEN = {Then.STOP: "ends", Then.START: "is started again", Then.FAIL: "is replaced"}
+_WORDS = {ROOM: "others need its memory"}
 _BY_ORDER = {"operator", "removed", "config"}
 
 
@@ -38,10 +40,21 @@ class Load:
 
 
 def why(
-    name: str, state: State, *, ahead: Sequence[str], load: Load, open_requests: int, last: LastExit | None
+    name: str,
+    state: State,
+    *,
+    ahead: Sequence[str],
+    in_memory: Sequence[str] | None,
+    load: Load,
+    open_requests: int,
+    last: LastExit | None,
 ) -> str:
-    """Why the worker is in this state; "" for one that is ready. `ahead` names who loads before it."""
+    """Why the worker is in this state; "" for one that is ready. `ahead` names who loads before it, `in_memory` who
+    has the memory that it waits for, None if it waits for none.
+    """
     match state:
+        case Queued() if in_memory is not None:
+            return f"for room in memory{f', which {_few(in_memory)} have' if in_memory else ''}"
         case Queued():
             return f"for its turn to load{f', after {_few(ahead)}' if ahead else ''}"
         case Starting():
@@ -78,7 +91,7 @@ def _after(then: Then) -> str:
 
 
 def _because(reason: str) -> str:
-    return "" if reason in _BY_ORDER else f" ({reason})"
+    return "" if reason in _BY_ORDER else f" ({_WORDS.get(reason, reason)})"
 
 
 def _loading(state: Starting, load: Load) -> str:

@@ -7,12 +7,14 @@ from dataclasses import dataclass
 
 import aiohttp
 
+from draftd import first_start
 from draftd.hub import are_here, weight_bytes
 from draftd.profiles import Profile
 from draftd.workers import command
 from draftd.workers.memory_book import MemoryBook
 from draftd.workers.process import Child
 from draftd.workers.resources import LoadGate, PortBook
+from draftd.workers.room import Room
 from draftd.workers.warm_spare import Starter
 
 
@@ -24,6 +26,7 @@ class Services:
 
     ports: PortBook
     loads: LoadGate
+    room: Room
     memory: MemoryBook
     starter: Starter
     session: aiohttp.ClientSession
@@ -40,6 +43,10 @@ class Services:
     def environment(self, profile: Profile) -> dict[str, str]:
         """The environment of a child that serves `profile`; it depends on which models are here by now."""
         return command.environment(self.base_env, offline=are_here(profile.files, self.base_env))
+
+    def need(self, profile: Profile) -> int | None:
+        """Bytes that a worker of this profile will take; None if nobody knows."""
+        return None if profile.command else first_start.need(profile, self.base_env)
 
     def share_memory(self, owner: Hashable, profile: Profile, child: Child) -> None:
         """Give an engine that serves `profile` its share, and tell it. A foreign server takes what it takes."""

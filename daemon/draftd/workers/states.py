@@ -10,7 +10,8 @@ from enum import StrEnum
 
 from draftd.profiles import Profile
 
-IDLE = "idle"  # the reason of a stop that the next request undoes
+IDLE, ROOM = "idle", "room"  # reasons of a stop that the next request undoes
+SLEEP = frozenset({IDLE, ROOM})
 GPU_MEMORY, GPU_TIMEOUT, GPU_VICTIM = "gpu_memory", "gpu_timeout", "gpu_victim"  # reasons of an exit
 
 
@@ -125,7 +126,11 @@ State = Stopped | Queued | Starting | Ready | Draining | Stopping | Backoff | Fa
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """An operator or the plan wants the worker to run."""
+    """The worker is to run. `wanted`: a person says so, and others may have to make room; else it is the daemon's
+    own start, which needs room that is free.
+    """
+
+    wanted: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -84,7 +84,7 @@ class Supervisor:
         self._running[worker] = task
         task.add_done_callback(lambda _: self._running.pop(worker))
         if group.autostart:
-            worker.post(Start())
+            worker.post(Start(wanted=False))
 
     def _forget(self, names: Iterable[str]) -> None:
         for name in names:

@@ -8,9 +8,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from draftd.errors import WorkerError
-from draftd.workers.states import Backoff, Failed, State, Stopped
+from draftd.workers.states import Backoff, Failed, Queued, State, Stopped
 from draftd.workers.status import LastExit
 
+MAX_QUEUED_WAIT = 600.0  # seconds that a request waits for others to load, or to make room
 MAX_BACKOFF_WAIT = 10.0  # seconds of backoff that a new request waits out; beyond it, 503 with Retry-After
 
 
@@ -34,6 +35,11 @@ class Usage:
     open: int = 0
     _last: float = field(default_factory=time.monotonic)
     _progress: float = field(default_factory=time.monotonic)
+
+    @property
+    def busy(self) -> bool:
+        """Whether somebody uses the worker, or waits for it."""
+        return self.waiting > 0 or self.open > 0
 
     @contextmanager
     def waits(self) -> Iterator[None]:
@@ -66,16 +72,16 @@ class Usage:
 
     def idle_seconds(self) -> float:
         """How long nobody has used the worker; 0 while somebody does."""
-        return 0.0 if self.waiting or self.open else time.monotonic() - self._last
+        return 0.0 if self.busy else time.monotonic() - self._last
 
 
 def refusal(
-    name: str, state: State, last_exit: LastExit | None, now: float, *, witnessed_start: bool
+    name: str, state: State, last_exit: LastExit | None, now: float, *, waited: float, witnessed_start: bool
 ) -> WorkerError | None:
     """The error for a request that would wait in this state; None if waiting is right.
 
     A request waits for one start, not for a second one: if it has seen a start fail, or if the backoff is long, it
-    is told when to come again. `now` is in monotonic seconds.
+    is told when to come again. `now` is in monotonic seconds, `waited` how many the request has waited.
     """
     because = f": {last_exit}" + "".join(f"\n{line}" for line in last_exit.lines) if last_exit else ""
     if isinstance(state, Failed):
@@ -84,6 +90,9 @@ def refusal(
     if isinstance(state, Stopped) and not state.on_demand:
         text = f"'{name}' is stopped; 'draftd start {name}' starts it"
         return WorkerError(text, code="worker_stopped", retry=False)
+    if isinstance(state, Queued) and waited >= MAX_QUEUED_WAIT:
+        text = f"'{name}' has waited {waited:.0f} s for room in memory and its turn to load"
+        return WorkerError(text, code="no_room", retry_after=MAX_BACKOFF_WAIT)
     if isinstance(state, Backoff):
         remaining = max(0.0, state.deadline - now)
         if witnessed_start or remaining > MAX_BACKOFF_WAIT:

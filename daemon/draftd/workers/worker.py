@@ -9,30 +9,28 @@ exception that nobody foresaw ends what it interrupted, and neither the worker n
 from __future__ import annotations
 
 import asyncio
-import functools
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
-from dataclasses import replace
 from random import random
 from typing import assert_never
 
 import structlog
 
 from draftd import clock
-from draftd.hub import weight_bytes
+from draftd.errors import WorkerError
 from draftd.profiles import Profile
-from draftd.protocol import SECRET_HEADER
-from draftd.sockets import holders_of
-from draftd.workers import command, machine
-from draftd.workers.gpu_faults import gpu_fault
-from draftd.workers.health import watch
-from draftd.workers.process import Child, contained, tell_fault
+from draftd.workers import machine
+from draftd.workers.children import Children
+from draftd.workers.process import contained
 from draftd.workers.reasons import Load, why
+from draftd.workers.room import Standing
 from draftd.workers.services import Services
 from draftd.workers.states import (
-    IDLE,
+    ROOM,
+    SLEEP,
     Backoff,
+    BecameReady,
     Close,
     CountRestart,
     Demand,
@@ -44,13 +42,14 @@ from draftd.workers.states import (
     Failed,
     FromChild,
     Granted,
+    HealthOk,
     LoadGranted,
     Message,
     Queued,
     Ready,
     Reconfigure,
     Restart,
-    SpawnFailed,
+    Start,
     Starting,
     State,
     Stop,
@@ -58,15 +57,13 @@ from draftd.workers.states import (
     Stopping,
     TimerDue,
 )
-from draftd.workers.status import LastExit, WorkerStatus
-from draftd.workers.usage import Lease, Usage, refusal
+from draftd.workers.status import WorkerStatus
+from draftd.workers.usage import MAX_QUEUED_WAIT, Lease, Usage, refusal
 from draftd.workers.watched import Watched
 
 log = structlog.get_logger("worker")
 
-NEVER_READY = ("start_timeout", "no_progress")  # reasons that need what the readiness check was answered
-LAST_WORDS = 8192  # bytes of a child's output that are looked at for what ended it
-LAST_LINES = 8  # of a child's output that are kept with its exit
+MEASURE = 10.0  # seconds between looks at how large a worker is
 
 
 class Worker:
@@ -81,20 +78,19 @@ class Worker:
         self._changed = asyncio.Event()
         self._closing = False
         self._usage = Usage()
-        self._child: Child | None = None
-        self._child_number = 0
-        self.watched: Watched | None = None  # what its engine says of the child, or of the one being started
-        self._monitor: asyncio.Task[None] | None = None
+        self._children = Children(self, services, self._usage)
         self._ticket = object()
-        self._port: int | None = None
-        self._spawned_at = 0.0
-        self._weights: int | None = None  # bytes that the models' weights have; 0 if they are not here
+        self._wanted = False  # by a person, who has told it to start
+        self._measured_at = 0.0
         self._since = time.time()
         self._start_seconds: float | None = None
         self._restarts = 0
-        self._last_exit: LastExit | None = None
-        self._notes: tuple[str, ...] = ()
         services.ports.reserve(self, profile.port)
+
+    @property
+    def watched(self) -> Watched | None:
+        """What is known of the child that there is, or of the one that is being started."""
+        return self._children.watched
 
     def post(self, message: Message) -> None:
         """Put an order into the inbox."""
@@ -110,23 +106,35 @@ class Worker:
             port, headers = await self._until_ready(name)
         try:
             with self._usage.serves():
-                yield Lease(port, headers, self._child_number, self._usage.progress)
+                yield Lease(port, headers, self._children.number, self._usage.progress)
         finally:
             if not self._usage.open and isinstance(self.state, Draining):
                 self.post(Drained())
+            if not self._usage.open:
+                self._services.room.fell_idle()
 
     async def _until_ready(self, name: str) -> tuple[int, Mapping[str, str]]:
         if not isinstance(self.state, Ready):
             self.post(Demand())
-        started = False
+        started, began = False, time.monotonic()
         while not isinstance(self.state, Ready):
             started = started or isinstance(self.state, Queued | Starting)
-            no = refusal(name, self.state, self._last_exit, time.monotonic(), witnessed_start=started)
-            if no is not None:
+            now, last = time.monotonic(), self._children.last_exit
+            no = refusal(name, self.state, last, now, waited=now - began, witnessed_start=started)
+            if no is not None or (no := self._no_room(name)) is not None:
                 raise no
-            await self._changed.wait()
+            await self.until_changed(MAX_QUEUED_WAIT)
         assert self.watched is not None, "it comes before the child"
         return self.watched.port, self.watched.headers
+
+    def _no_room(self, name: str) -> WorkerError | None:
+        """The error for a request to a worker that will never be in memory; None if it may be."""
+        if self._children.child is not None:
+            return None
+        reason = self._services.room.refusal(self, self._services.need(self.profile))
+        if not reason:
+            return None
+        return WorkerError(f"'{name}' does not fit in memory: {reason}", code="no_room", retry=False)
 
     async def until_changed(self, limit: float) -> None:
         """Return at the next change of state, or after `limit` seconds."""
@@ -136,18 +144,18 @@ class Worker:
 
     def serves(self, child: int) -> bool:
         """Whether the child with this number lives, and has not been told to end."""
-        return self._child_number == child and isinstance(self.state, Ready | Draining)
+        return self._children.number == child and isinstance(self.state, Ready | Draining)
 
     def status(self) -> WorkerStatus:
         """The worker now."""
-        child, watched = self._child, self.watched
+        children, watched = self._children, self.watched
         return WorkerStatus(
             name=self.name,
             worker=self.name,
             shares_with=(),
             state=self.state.label,
-            pid=child.pid if child else None,
-            port=self._port if child else None,
+            pid=children.child.pid if children.child else None,
+            port=children.port if children.child else None,
             model=self.profile.model,
             draft_model=self.profile.draft_model,
             drafters=self.profile.all_drafters,
@@ -159,30 +167,51 @@ class Worker:
             if (due := machine.deadline(self.state)) is None
             else time.time() + due - time.monotonic(),
             restarts=self._restarts,
-            last_exit=self._last_exit,
-            memory_bytes=watched.memory() if child and watched else None,
+            last_exit=children.last_exit,
+            memory_bytes=children.memory(),
             start_seconds=self._start_seconds,
             accounting=watched is not None and watched.accounting,
             draft_refusal=watched.draft_refusal if watched else None,
-            notes=self._notes,
+            notes=children.notes,
         )
 
     def _reason(self) -> str:
-        watched, child = self.watched, self._child
-        load = Load()
-        if watched and isinstance(self.state, Starting):
-            if self._weights is None:
-                self._weights = 0 if self.profile.command else weight_bytes(self.profile.models) or 0
-            memory = watched.memory() if child else None
-            load = Load(status=watched.status, answer=watched.answer, memory=memory, weights=self._weights)
         return why(
             self.name,
             self.state,
             ahead=self._services.loads.ahead(self._ticket),
-            load=load,
+            in_memory=self._services.room.instead_of(self),
+            load=self._children.load() if isinstance(self.state, Starting) else Load(),
             open_requests=self._usage.open,
-            last=self._last_exit,
+            last=self._children.last_exit,
         )
+
+    # --- room in memory ------------------------------------------------------------------------------------
+
+    def standing(self) -> Standing:
+        """How the worker is, for who makes room. See `Tenant`."""
+        now = time.monotonic()
+        return Standing(
+            busy=self._usage.busy or isinstance(self.state, Queued | Starting),
+            leaving=isinstance(self.state, Draining | Stopping),
+            wanted=self._is_needed(),
+            pinned=self.profile.pin,
+            since=self.state.since if isinstance(self.state, Ready) else now,
+            last_used=now - self._usage.idle_seconds(),
+        )
+
+    def _is_needed(self) -> bool:
+        # What makes the room decline, and what makes us stay, must be one and the same: else they never agree.
+        return self._wanted or self._usage.busy
+
+    def enter(self) -> None:
+        """There is room: wait for a place among those that load."""
+        granted = Granted(self._ticket)
+        self._services.loads.acquire(self._ticket, lambda: self.post(granted), self.name)
+
+    def make_room(self, drain: float) -> None:
+        """Sleep, unless somebody needs the worker; with a `drain`, then too, after so many seconds at most."""
+        self.post(Stop(ROOM, drain))
 
     # --- the task --------------------------------------------------------------------------------------------
 
@@ -195,10 +224,8 @@ class Worker:
                     with contained(self.name):
                         await self._handle(message, tasks)
         finally:
-            if self._child is not None:  # cancelled: leave nothing behind
-                self._child.kill_group()
-                self._child.close()
-            self._services.memory.release(self)
+            self._children.abandon()
+            self._services.room.forget(self)
             self._services.loads.release(self._ticket)
             self._services.ports.release(self)
 
@@ -214,7 +241,7 @@ class Worker:
     async def _handle(self, message: Message, tasks: asyncio.TaskGroup) -> None:
         match message:
             case FromChild(number, event):
-                if number == self._child_number:
+                if number == self._children.number:
                     await self._step(event, tasks)
             case Granted(ticket):
                 if ticket is self._ticket:
@@ -224,6 +251,9 @@ class Worker:
                 self._services.ports.reserve(self, profile.port)
                 if restart and machine.is_wanted(self.state):
                     await self._step(Restart("config", self._services.drain_timeout), tasks)
+            case Start(wanted=True) | Restart():
+                self._wanted = not isinstance(self.state, Ready)
+                await self._step(message, tasks)
             case Close(drain):
                 self._closing = True
                 await self._step(Stop("removed", drain), tasks)
@@ -231,8 +261,9 @@ class Worker:
                 await self._step(message, tasks)
 
     async def _step(self, event: Event, tasks: asyncio.TaskGroup) -> None:
-        if isinstance(event, Stop) and event.reason == IDLE and not self._usage.idle_seconds():
-            return  # a request came after the monitor looked
+        if isinstance(event, Stop) and event.reason in SLEEP and not event.drain and self._is_needed():
+            self._services.room.stays(self)
+            return  # a request came after somebody looked
         old = self.state
         policy = machine.Policy(self.profile.restart, self.profile.health, self._services.stop_grace)
         self.state, effects = machine.step(old, event, time.monotonic(), policy, random())
@@ -240,19 +271,38 @@ class Worker:
             with contained(self.name):
                 await self._perform(effect, tasks)
         if isinstance(event, Exited):
-            self._bury(getattr(self.state, "reason", getattr(old, "reason", "exit")))
+            self._children.bury(getattr(self.state, "reason", getattr(old, "reason", "exit")))
         if self.state.label != old.label or type(self.state) is not type(old):
             with contained(self.name):
                 self._note_change(old, event)
         if self.state != old:
             self._changed.set()
             self._changed = asyncio.Event()
+            self._tell_room()
+        if isinstance(event, BecameReady | HealthOk):
+            self._measure(event)
         if isinstance(self.state, Draining) and not self._usage.open:
             await self._step(Drained(), tasks)
 
+    def _measure(self, event: BecameReady | HealthOk) -> None:
+        """Tell how large the worker is, at its start and now and then."""
+        if isinstance(event, HealthOk) and time.monotonic() - self._measured_at < MEASURE:
+            return
+        self._measured_at = time.monotonic()
+        if size := self._children.memory():
+            self._services.room.has_grown(self, size)
+
+    def _tell_room(self) -> None:
+        if isinstance(self.state, Ready | Stopped):
+            self._wanted = False
+        if machine.has_child(self.state) or isinstance(self.state, Queued):
+            self._services.room.look()
+        else:
+            self._services.room.leave(self)
+
     def _note_change(self, old: State, event: Event) -> None:
         if isinstance(self.state, Ready):
-            self._start_seconds = time.monotonic() - self._spawned_at
+            self._start_seconds = time.monotonic() - self._children.spawned_at
         self._since = time.time()
         write = log.warning if isinstance(self.state, Backoff | Failed) else log.info
         if self._is_no_news():
@@ -265,7 +315,7 @@ class Worker:
             was=old.label,
             because=because,
             reason=self._told_reason(),
-            port=self._port,
+            port=self._children.port,
         )
         self._services.on_change()
 
@@ -278,9 +328,9 @@ class Worker:
         """What the log says with a new state."""
         match self.state:
             case Ready():
-                return f"after {self._start_seconds:.1f} s, on port {self._port}"
+                return f"after {self._start_seconds:.1f} s, on port {self._children.port}"
             case Starting():
-                return f"on port {self._port}"
+                return f"on port {self._children.port}"
             case Stopped() if self._closing:
                 return ""
             case _:
@@ -294,81 +344,15 @@ class Worker:
                 self._restarts += 1
                 self._services.on_restart(self.name, reason)
             case Effect.ACQUIRE_LOAD:
-                granted = Granted(self._ticket)
-                self._services.loads.acquire(self._ticket, lambda: self.post(granted), self.name)
+                self._services.room.ask(self, self._services.need(self.profile))
             case Effect.RELEASE_LOAD:
                 self._services.loads.release(self._ticket)
                 self._ticket = object()  # a grant that is still in the inbox is void
             case Effect.SPAWN:
-                await self._spawn(tasks)
+                await self._children.spawn(tasks)
             case Effect.TERMINATE:
-                if self._child:
-                    self._child.terminate()
+                self._children.terminate()
             case Effect.KILL_GROUP:
-                if self._child:
-                    self._child.kill_group()
+                self._children.kill_group()
             case _:
                 assert_never(effect)
-
-    async def _spawn(self, tasks: asyncio.TaskGroup) -> None:
-        number = self._child_number
-
-        def post(event: Event) -> None:
-            self.post(FromChild(number, event))
-
-        try:
-            self._port, skipped = self._services.ports.take(self)
-            self._notes = tuple([str(await asyncio.to_thread(holders_of, port)) for port in skipped])
-            self._weights = None
-            self._spawned_at = time.monotonic()
-            limit = self._services.drain_timeout
-            watched = self.watched = Watched(self._port, lambda: self.profile, self._usage, limit)
-            self._child = await self._services.starter.start(
-                command.argv(self.profile, self._port),
-                functools.partial(self._services.environment, self.profile),
-                on_output=functools.partial(self._hear, watched),
-                on_record=self._hear_record,
-                on_exit=lambda: post(Exited(fault.reason if (fault := gpu_fault(watched.said)) else "exit")),
-            )
-        except Exception as error:
-            if not isinstance(error, OSError):
-                tell_fault(self.name)
-            self._last_exit = LastExit(None, f"the worker could not be started: {error}", time.time(), ())
-            post(SpawnFailed("spawn"))
-            return
-        with contained(self.name):
-            self._services.share_memory(self, self.profile, self._child)
-        watched.pid = self._child.pid
-        watched.headers = {SECRET_HEADER: self._child.secret} if self._child.secret else {}
-        watching = watch(watched, self._services.session, post)
-        self._monitor = tasks.create_task(watching, name=f"monitor {self.name}")
-
-    def _hear(self, watched: Watched, chunk: bytes) -> None:
-        watched.output += len(chunk)
-        watched.said = (watched.said + chunk)[-LAST_WORDS:]
-        with contained(self.name):
-            self._services.on_output(self.name, chunk)
-
-    def _hear_record(self, line: bytes) -> None:
-        with contained(self.name):
-            self._services.on_record(self.name, line)
-
-    def _bury(self, reason: str) -> None:
-        """The child is gone: keep its last words, and let go of what it had."""
-        child, self._child = self._child, None
-        watched, self.watched = self.watched, None
-        assert child is not None, "it has just ended"
-        assert watched is not None, "it comes before the child"
-        assert self._monitor is not None, "it comes with the child"
-        self._child_number += 1  # what was said about it and is still in the inbox is void
-        self._monitor.cancel()
-        self._services.memory.release(self)
-        child.close()
-        fault = gpu_fault(watched.said)
-        ours = [fault.words] if fault else []
-        ours += [watched.answer] if reason in NEVER_READY else []
-        words = tuple(f"draftd: {text}" for text in ours)
-        self._last_exit = LastExit(child.exit_code, reason, time.time(), words)
-        with contained(self.name):
-            lines = tuple(self._services.tail(self.name, LAST_LINES))
-            self._last_exit = replace(self._last_exit, lines=lines + words)

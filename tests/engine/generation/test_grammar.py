@@ -9,7 +9,7 @@ import mlx.core as mx
 import pytest
 from llguidance import LLMatcher, LLTokenizer, TokenizerWrapper
 
-from draftd.engine.generation.choices import ALONE, Choice
+from draftd.engine.generation.choices import ALONE, REVIEW, Choice
 from draftd.engine.generation.drafters.grammar import Grammar
 from draftd.engine.generation.loop import MAX_FORCED
 from draftd.engine.generation.sampling import Greedy, Rule, Seeded, Shape, Speculative
@@ -102,6 +102,25 @@ def test_what_is_forced_is_proposed_up_to_a_limit_and_only_if_it_may_draft() -> 
     assert grammar('start: "abc"', drafts=False).forced(9) == []
 
 
+def test_what_is_forced_is_computed_once_for_each_token() -> None:
+    class Counting:
+        asked = 0
+
+        def __init__(self, of: LLMatcher) -> None:
+            self._of = of
+
+        def __getattr__(self, name: str) -> Any:
+            self.asked += name == "compute_ff_tokens"
+            return getattr(self._of, name)
+
+    counting: Any = Counting(matcher(WITH_FORCED))
+    made = Grammar(counting, len(TARGET), [END])
+    for token, forced in ((0, [2, 0, 2]), (2, [0, 2]), (0, [2])):
+        made.take(token)
+        assert made.forced(9) == made.forced(9) == forced
+    assert counting.asked == 3
+
+
 def test_a_token_that_may_not_follow_is_an_error() -> None:
     made = grammar('start: "ab"')
     made.take(0)
@@ -175,6 +194,17 @@ def test_the_policy_learns_nothing_of_what_is_forced() -> None:
     list(generation.generate())
     assert isinstance(generation.policy, Scripted)
     assert {choice.source for choice, _ in generation.policy.taken} == {ALONE}
+
+
+def test_a_review_compares_both_models_by_what_the_grammar_allows() -> None:
+    script = [*[Choice(ALONE)] * 6, Choice(REVIEW)]
+    rule = Speculative(Shape(1.0))
+    generation = toy_generation(rule, script, tokens=40, prompt=PROMPT, target=TARGET, draft=TARGET)
+    generation.grammar = grammar("start: /[ab]/+")
+    list(generation.generate())
+    assert isinstance(generation.policy, Scripted)
+    assert generation.policy.shares
+    assert generation.policy.shares == pytest.approx([1.0] * len(generation.policy.shares))
 
 
 def test_a_lookup_is_cut_where_the_grammar_forbids_it() -> None:

@@ -46,8 +46,10 @@ def always(share: float) -> Callable[[int], float]:
 @pytest.mark.parametrize("machine", MACHINES.values(), ids=MACHINES)
 def test_it_is_about_as_fast_as_the_best_fixed_length(machine: Machine, share: float) -> None:
     speed = median_speed(lambda: World(machine, always(share)))
-    assert speed >= 0.95 * best(machine, share)
-    assert speed >= 0.97 * rate(machine, 0, ALONE, 0)
+    none, ideal = rate(machine, 0, ALONE, 0), best(machine, share)
+    assert speed >= 0.97 * none
+    # Lengths that are nearly as good cannot be told from each other by times that vary by a tenth.
+    assert speed >= (0.97 if ideal > 1.05 * none else 0.95) * ideal
 
 
 @pytest.mark.parametrize(("share", "taken"), [(0.9, MODEL_DRAFTER), (0.05, ALONE)])
@@ -62,8 +64,9 @@ def test_what_is_compiled_the_first_time_keeps_it_neither_from_drafting_nor_at_i
 
 def test_a_draft_model_that_reads_slowly_is_not_asked_about_every_prompt() -> None:
     machine = Machine(1.0, slope(0.1), reading=0.3)
-    speed = median_speed(lambda: World(machine, always(0.9), cold=700), requests=20)
-    assert speed >= 0.93 * rate(machine, 0, ALONE, 0)
+    # One reading of a prompt takes as long as 210 tokens: that it does not pay is known only after it.
+    speed = median_speed(lambda: World(machine, always(0.9), cold=700), tokens=18_000, requests=60)
+    assert speed >= 0.97 * rate(machine, 0, ALONE, 0)
 
 
 @pytest.mark.parametrize(

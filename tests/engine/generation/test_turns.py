@@ -85,3 +85,11 @@ def test_a_machine_that_gets_slower_is_learnt_anew() -> None:
     for _ in range(6):
         pace.took(100, 0.2)
     assert pace.tokens(LIMIT) == pytest.approx(50, abs=3)
+
+
+def test_a_first_pass_in_which_kernels_are_compiled_does_not_make_prompts_be_read_token_by_token() -> None:
+    pace = Pace(Company(2))
+    pace.took(FIRST_PIECE, 2.0)  # as seen on a GPU, where each pass takes 8 ms from then on
+    for _ in range(12):
+        pace.took(pace.tokens(LIMIT), 0.008)
+    assert pace.tokens(LIMIT) > 100

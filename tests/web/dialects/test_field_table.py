@@ -39,8 +39,8 @@ def test_what_is_known_passes_with_its_type_and_null_is_left_out() -> None:
 @pytest.mark.parametrize(
     ("asked", "code", "says"),
     [
-        ({"size": 0}, None, "size must be greater than or equal to 1"),
-        ({"size": True}, None, "size must be a valid integer"),
+        ({"size": 0}, None, "size must be at least 1"),
+        ({"size": True}, None, "size must be a whole number"),
         (
             {"format": "json"},
             "unsupported_value",

@@ -10,7 +10,17 @@ from draftd.errors import RequestError
 from draftd.profile_tables import RequestDefaults
 from draftd.web.dialects import messages_fields, responses_fields
 from draftd.web.dialects.field_table import Handling, Table
-from draftd.web.dialects.fields import CHAT, FUNCTION, INNER, MESSAGE, STREAM_OPTIONS, TEXT, TOOL
+from draftd.web.dialects.fields import (
+    CHAT,
+    FUNCTION,
+    INNER,
+    JSON_SCHEMA,
+    MESSAGE,
+    RESPONSE_FORMAT,
+    STREAM_OPTIONS,
+    TEXT,
+    TOOL,
+)
 from draftd.web.dialects.messages_fields import COUNT, MESSAGES, OUTPUT, THINKING
 from draftd.web.dialects.responses_fields import REASONING, RESPONSES, TEXT_OUTPUT
 
@@ -66,7 +76,13 @@ def of_the_packages() -> list[tuple[Table, list[Any], set[str]]]:
     )
     from openai.types.chat import completion_create_params as chat_params
     from openai.types.responses import ResponseTextConfigParam, response_create_params
-    from openai.types.shared_params import FunctionDefinition, Reasoning
+    from openai.types.shared_params import (
+        FunctionDefinition,
+        Reasoning,
+        ResponseFormatJSONObject,
+        ResponseFormatJSONSchema,
+        response_format_json_schema,
+    )
 
     return [
         (
@@ -80,6 +96,8 @@ def of_the_packages() -> list[tuple[Table, list[Any], set[str]]]:
             MORE | {"max_completion_tokens", "top_logprobs"},
         ),
         (STREAM_OPTIONS, [ChatCompletionStreamOptionsParam], set()),
+        (RESPONSE_FORMAT, [ResponseFormatJSONObject, ResponseFormatJSONSchema], {"schema"}),
+        (JSON_SCHEMA, [response_format_json_schema.JSONSchema], set()),
         (
             MESSAGE,
             [

@@ -5,12 +5,17 @@ drafts is a name: a draft model, or lookups with matches of one class. Lengths a
 """
 
 import copy
+import math
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import accumulate
 
-DECAY = 0.97  # weight of what was known of a source against one more draft from it
-PRIOR_WEIGHT = 4.0  # draft tokens that a guess is worth, and so is what was seen of other texts
-NEIGHBOUR_WEIGHT = 2.0  # draft tokens that what is known of the position before is worth
+from draftd.engine.generation.choices import ALONE, REVIEW
+
+DECAY = 0.98  # weight of what was known of a source against one more draft from it
+PRIOR_WEIGHT = 8.0  # draft tokens that a guess is worth, and so is what was seen of other texts
+NEIGHBOUR_WEIGHT = 1.0  # draft tokens that what is known of the position before is worth
 MAX_POSITIONS = 8  # that are told apart
 
 
@@ -79,66 +84,72 @@ LEARNING = 0.05  # weight of a new time against what was known, at least
 MAX_SURPRISE = 1.5  # times as long as expected that one round counts for at most: the rest was something else
 HOPE = 0.0004  # part by which a time is hoped to be shorter now, for each round since it was taken
 MAX_HOPE = 0.15  # the same for what is not known
+MAX_GUESSED = 2  # rounds that a time of another depth is worth
 UNKNOWN = 1.0  # seconds of a round before any was timed: all are as good
+MAX_LENGTH = 64  # draft tokens
 SMALLEST_DEPTH = 2048  # tokens of context; there is a table for it and for each doubling
 
 
 @dataclass(slots=True)
-class _Cell:
+class _Timed:
     seconds: float
-    last: int  # when it was timed, in rounds of its table
-    times: int = 1
+    last: int = 0  # when it was timed, in rounds of its table
+    times: int = 0
 
 
 class RoundTimes:
-    """Seconds of a round by source and draft length, at about one depth of context."""
+    """Seconds of a round by source and draft length, at about one depth of context.
+
+    A round takes no less than one with a shorter draft, and going on alone takes the least. So all that was timed
+    tells of each length: it lies in the middle of what the shorter and the longer ones allow.
+    """
 
     def __init__(self) -> None:
-        self._cells: dict[str, dict[int, _Cell]] = {}
+        self._timed: defaultdict[str, dict[int, _Timed]] = defaultdict(dict)
+        self._bounds: dict[str, list[tuple[float, float]]] = {}  # by length; 0 where none was timed
         self._rounds = 0
 
     def add(self, source: str, length: int, seconds: float) -> None:
-        """Note how long a round took. The first time of its kind there may have been something to compile."""
+        """Note how long a round took. The first time of a draft is no measure: something may have been compiled."""
         self._rounds += 1
-        cell = self._cells.setdefault(source, {}).setdefault(length, _Cell(seconds, self._rounds, 0))
-        weight = max(LEARNING, 1 / max(1, cell.times), self._hope(cell))
-        cell.seconds += weight * (min(seconds, MAX_SURPRISE * cell.seconds) - cell.seconds)
-        cell.last, cell.times = self._rounds, cell.times + 1
+        timed = self._timed[source].setdefault(length, _Timed(seconds, times=int(source == REVIEW)))
+        weight = max(LEARNING, 1 / max(1, timed.times))
+        timed.seconds += weight * (min(seconds, MAX_SURPRISE * timed.seconds) - timed.seconds)
+        timed.last, timed.times = self._rounds, timed.times + 1
+        self._bounds.pop(source, None)
+
+    def copy(self) -> "RoundTimes":
+        """Return what is known here as a guess for elsewhere, which gives way to what will be timed there."""
+        copied = copy.deepcopy(self)
+        for timed in (timed for lengths in copied._timed.values() for timed in lengths.values()):
+            timed.times = min(timed.times, MAX_GUESSED)
+        return copied
 
     def times(self, source: str, length: int) -> int:
         """Return how often a round of this length was timed."""
-        cell = self._cells.get(source, {}).get(length)
-        return cell.times if cell else 0
+        timed = self._timed[source].get(length)
+        return timed.times if timed else 0
 
-    def nearest(self, source: str, length: int) -> int:
-        """Return the length nearest to this one that was timed; 0 if none was."""
-        return min(self._cells.get(source, {}), key=lambda timed: abs(timed - length), default=0)
+    def longest(self, source: str) -> int:
+        """Return the longest draft that was timed; 0 if none was."""
+        return max(self._timed[source], default=0)
 
     def seconds(self, source: str, length: int) -> float:
-        """Return how long a round takes; one that was not timed is taken to lie between its neighbours."""
-        cell = self._cells.get(source, {}).get(length)
-        return cell.seconds if cell else self._between(source, length)
+        """Return how long a round takes."""
+        if source not in self._bounds:
+            known = {n: timed.seconds for n, timed in self._timed[source].items() if timed.times > 1}
+            lower = accumulate((known.get(n, 0.0) for n in range(MAX_LENGTH + 1)), max)
+            upper = accumulate((known.get(n, math.inf) for n in range(MAX_LENGTH, -1, -1)), min)
+            self._bounds[source] = list(zip(lower, reversed(list(upper)), strict=True))
+        low, high = self._bounds[source][length]
+        low = low or (self._timed[ALONE][0].seconds if self._timed[ALONE] else UNKNOWN)
+        return low if math.isinf(high) else (low + high) / 2
 
     def hoped(self, source: str, length: int) -> float:
         """Return how long a round may take at best: the longer ago it was timed, the less is known."""
-        if self.times(source, length) < 2:
-            return (1 - MAX_HOPE) * self._between(source, length)
-        cell = self._cells[source][length]
-        return (1 - self._hope(cell)) * cell.seconds
-
-    def _hope(self, cell: _Cell) -> float:
-        return min(MAX_HOPE, HOPE * (self._rounds - cell.last))
-
-    def _between(self, source: str, length: int) -> float:
-        """Without a shorter neighbour it is the quickest round of all; without a longer one, the shorter one."""
-        known = {n: cell.seconds for n, cell in self._cells.get(source, {}).items() if cell.times > 1}
-        quickest = min(
-            (cell.seconds for cells in self._cells.values() for cell in cells.values()), default=UNKNOWN
-        )
-        shorter = max((n for n in known if n < length), default=0)
-        longer = min((n for n in known if n > length), default=length)
-        low = known.get(shorter, quickest)
-        return low + (known.get(longer, low) - low) * (length - shorter) / max(1, longer - shorter)
+        timed = self._timed[source].get(length)
+        hope = HOPE * (self._rounds - timed.last) if timed and timed.times > 1 else MAX_HOPE
+        return (1 - min(MAX_HOPE, hope)) * self.seconds(source, length)
 
 
 class CostModel:
@@ -152,5 +163,5 @@ class CostModel:
         bucket = (depth // SMALLEST_DEPTH).bit_length()
         if bucket not in self._tables:
             nearest = min(self._tables, key=lambda known: abs(known - bucket), default=None)
-            self._tables[bucket] = RoundTimes() if nearest is None else copy.deepcopy(self._tables[nearest])
+            self._tables[bucket] = RoundTimes() if nearest is None else self._tables[nearest].copy()
         return self._tables[bucket]

@@ -81,8 +81,8 @@ class Generation:
     company: Company = field(default_factory=Company)
     prompt_length: int = field(init=False)
     seconds: float = field(init=False, default=0.0)  # that its rounds have taken
-    # Shaped, of the last tokens that came alone.
-    _rows: list[mx.array] = field(init=False, default_factory=list)
+    # Of the last tokens that came alone: the shaped logits, and what a grammar allowed.
+    _rows: list[tuple[mx.array, mx.array | None]] = field(init=False, default_factory=list)
 
     def __post_init__(self) -> None:
         self.prompt_length = len(self.text)
@@ -212,7 +212,7 @@ class Generation:
         yield Ready([token])
         self._take(plain(token)[0])
         if self.draft:
-            self._rows = [*self._rows[1 - LOOK_BACK :], row]
+            self._rows = [*self._rows[1 - LOOK_BACK :], (row, None)]
         yield Token(self.text[-1], logits, ALONE, ALONE, 0)
         return following
 
@@ -255,9 +255,10 @@ class Generation:
         if self.draft and count and self.draft.reader.unread(self.text) > count:
             position = self.position - count
             yield from self.reading(self.draft.reader, len(self.text) - count - 1)
+            rows, allowed = zip(*self._rows, strict=True)
             shares = self.rule.agreement(
-                mx.concatenate(self._rows),
-                self.draft.would_propose(self.text, count, position),
+                mx.concatenate(list(rows)),
+                self.draft.would_propose(self.text, position, allowed),
                 mx.array(self.text[-count:], mx.uint32),
                 position,
             )
@@ -301,7 +302,8 @@ class Generation:
         if not count:
             token = self.rule.draw(p, position)
             yield Ready([token, logits])
-            self._rows = [*self._rows[1 - LOOK_BACK :], p] if self.draft else []
+            allowed = self.grammar.may_follow if self.grammar else None
+            self._rows = [*self._rows[1 - LOOK_BACK :], (p, allowed)] if self.draft else []
             return [], plain(token)[0], logits
         self._rows = []
         drafted = mx.concatenate(draft.tokens)

@@ -7,15 +7,13 @@ the text counts as well: the time of that is shared by the tokens that may be ex
 uncertain is tried by two rules:
 
 1. A time is hoped to be shorter, the longer ago it was taken, and most if it never was. So each length is tried
-   again, the sooner the nearer it was to the best. None is tried that is more than twice the longest so
-   far, nor one for which the draft model would have to read first.
+   again, the sooner the nearer it was to the best; but none that is more than twice the longest so far.
 2. Where no draft pays, the draft model reads now and then what came without it, which tells what it would have
    proposed: that is the review. Reviews may take REVIEW_SHARE of the time.
 
 Lookups cost nothing to find, so they are judged in every round, whether they were verified or not.
 """
 
-import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
@@ -25,10 +23,11 @@ from draftd.protocol import LOOKUP_DRAFTER, MODEL_DRAFTER
 
 GUESSES = {MODEL_DRAFTER: 0.85, "lookup3": 0.5, "lookup5": 0.65, "lookup9": 0.8, "lookup17": 0.9}
 LENGTHS = (*range(1, 9), 10, 12, 16, 24, 32, 48, 64)  # in draft tokens; of others only a fixed one is weighed
+WEIGHED = frozenset(LENGTHS)
 FIRST_LIMIT = 4  # tokens of a draft before any was timed
 FIRST_TIMES = 4  # tokens that go alone before anything is compared with them
 MIN_REVIEWED = 16  # tokens
-REVIEW_SHARE = 0.02  # of the time
+REVIEW_SHARE = 0.015  # of the time
 MAX_SAVED = 8  # tokens that come alone in the time that is kept for further reviews
 USUAL_ANSWER = 256  # tokens, before any answer has ended
 NEWEST_ANSWER = 0.2  # weight of its length
@@ -46,7 +45,7 @@ class DraftPolicy:
     costs: CostModel = field(default_factory=CostModel)
     fixed: int | None = None
     acceptance: AcceptanceEstimate = field(default_factory=lambda: AcceptanceEstimate(GUESSES.__getitem__))
-    _alone: int = 0  # tokens since the draft model has read
+    _alone: int = 0  # tokens of this answer since the draft model has read
     _credit: float = 0.0  # seconds that a review may take
     _usual: float = USUAL_ANSWER  # tokens of an answer
     _first: int = 0  # tokens that were left at the first choice of this answer, and at the last one
@@ -61,32 +60,31 @@ class DraftPolicy:
 
     def choose(self, now: Situation) -> Choice:
         """Return how to go on."""
-        times = self.costs.at(now.depth)
         self._first, self._last = self._first or now.left, now.left
-        if self.fixed is not None and now.model:
-            return self._best(times, now, fixed=min(self.fixed, now.left))[0]
-        if times.times(ALONE, 0) < FIRST_TIMES:
+        drafts_always = self.fixed is not None and now.model
+        if not drafts_always and not self.knows_times(now.depth):
             return Choice(ALONE)
-        best, rate = self._best(times, now)
-        if rate * times.hoped(ALONE, 0) <= 1:
-            best = Choice(REVIEW, now.unread) if self._may_review(times, now) else Choice(ALONE)
-        self._alone = 0 if best.source in {MODEL_DRAFTER, REVIEW} else self._alone + 1
-        return best
+        choice, _ = self.best(now)
+        if choice.source == ALONE and self._may_review(now):
+            choice = Choice(REVIEW, now.unread)
+        self._alone = 0 if choice.source in {MODEL_DRAFTER, REVIEW} else self._alone + 1
+        return choice
 
     def best(self, now: Situation) -> tuple[Choice, float]:
-        """Return what promises most, and its rate in tokens per second. It is only looked at, not chosen."""
+        """Return what promises most, and its rate in tokens per second; without taking it."""
         times = self.costs.at(now.depth)
         fixed = min(self.fixed, now.left) if self.fixed is not None and now.model else None
-        best, rate = self._best(times, now, fixed)
+        choice, rate = self._best(times, now, fixed)
         alone = 1 / times.seconds(ALONE, 0)
-        return (best, rate) if fixed or rate > alone else (Choice(ALONE), alone)
+        return (choice, rate) if fixed or rate > alone else (Choice(ALONE), alone)
 
     def knows_times(self, depth: int) -> bool:
         """Whether there is something to compare drafts with."""
         return self.costs.at(depth).times(ALONE, 0) >= FIRST_TIMES
 
-    def _may_review(self, times: RoundTimes, now: Situation) -> bool:
-        seconds = self._reading(times, now)
+    def _may_review(self, now: Situation) -> bool:
+        times = self.costs.at(now.depth)
+        seconds = times.seconds(REVIEW, now.unread.bit_length())
         if not now.model or self._alone < MIN_REVIEWED or self._credit < seconds:
             return False
         self._credit = min(self._credit - seconds, MAX_SAVED * times.seconds(ALONE, 0))
@@ -96,31 +94,23 @@ class DraftPolicy:
         """Return the draft with the best rate, and the rate in tokens per second; 0 if there is none."""
         best, highest = Choice(ALONE), 0.0
         for source, limit in ((MODEL_DRAFTER, fixed or now.model), (LOOKUP_DRAFTER, now.lookup)):
-            weighed = (fixed,) if fixed and source == MODEL_DRAFTER else LENGTHS
-            reads = source == MODEL_DRAFTER and now.unread > MIN_REVIEWED and not fixed
-            seconds = times.seconds if reads else times.hoped
-            reading = self._reading(times, now) / max(1.0, min(now.left, self._usual)) if reads else 0.0
-            tried = LENGTHS[-1] if fixed else max(FIRST_LIMIT, 2 * times.nearest(source, LENGTHS[-1]))
-            chances = self.acceptance.chances(account_of(source, now.match), min(limit, now.left, tried))
+            lengths = {fixed} if fixed and source == MODEL_DRAFTER else WEIGHED
+            late = source == MODEL_DRAFTER and now.unread > MIN_REVIEWED and not fixed
+            seconds = times.seconds if late else times.hoped
+            reading = times.seconds(REVIEW, now.unread.bit_length()) if late else 0.0
+            reading /= max(1.0, min(now.left, self._usual))
+            tried = LENGTHS[-1] if fixed else max(FIRST_LIMIT, 2 * times.longest(source))
             expected = 1.0
+            chances = self.acceptance.chances(account_of(source, now.match), min(limit, now.left, tried))
             for length, chance in enumerate(chances, 1):
                 expected += chance
                 if chance < MIN_CHANCE and not fixed:
                     break
-                if length in weighed:
+                if length in lengths:
                     rate = 1 / (seconds(source, length) / expected + reading)
                     if rate > highest:
                         best, highest = Choice(source, length), rate
         return best, highest
-
-    def _reading(self, times: RoundTimes, now: Situation) -> float:
-        """Return how many seconds the draft model needs for what it has not read.
-
-        Of twice as much as was ever timed it is not known whether that takes as long or twice as long.
-        """
-        size = now.unread.bit_length()
-        nearest = times.nearest(REVIEW, size)
-        return times.seconds(REVIEW, nearest) * math.sqrt(2.0 ** (size - nearest)) if nearest else 0.0
 
     def judged(self, source: str, match: int, length: int, kept: int) -> None:
         """Of a draft so many tokens were kept: it was verified, or compared with what came without it."""
@@ -133,6 +123,8 @@ class DraftPolicy:
 
     def took(self, choice: Choice, depth: int, seconds: float) -> None:
         """How long a choice took, until the next one could be made; reading of the draft model is a REVIEW too."""
-        length = choice.length.bit_length() if choice.source == REVIEW else choice.length
-        self.costs.at(depth).add(choice.source, length, seconds)
+        reads = choice.source == REVIEW
+        self.costs.at(depth).add(
+            choice.source, choice.length.bit_length() if reads else choice.length, seconds
+        )
         self._credit += REVIEW_SHARE * seconds

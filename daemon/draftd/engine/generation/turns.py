@@ -59,9 +59,14 @@ class Pace:
         return max(1, min(limit, int(max(MAX_HELD_UP - fixed, fixed) / self._each)))
 
     def took(self, tokens: int, seconds: float) -> None:
-        """Learn from a pass over so many tokens."""
+        """Learn from a pass over so many tokens.
+
+        A further token takes no longer than a pass over it alone. So a first pass in which a GPU's kernels were
+        compiled does not make every prompt be read token by token from then on.
+        """
         if tokens == 1:
             self._single = _mean(self._single or seconds, seconds)
+            self._each = None if self._each is None else min(self._each, self._single)
         else:
             each = max(seconds - self._single, seconds / (2 * tokens)) / (tokens - 1)
             self._each = _mean(each if self._each is None else self._each, each)

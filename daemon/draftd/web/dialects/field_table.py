@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property
+from itertools import takewhile
 from typing import Annotated, Any
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
@@ -26,6 +27,13 @@ _OTHER_NAMES = {
     "enable_thinking": "chat_template_kwargs", "thinking": "chat_template_kwargs", "think": "chat_template_kwargs",
     "grammar": "response_format", "json_schema": "response_format", "guided_json": "response_format",
     "structured_outputs": "response_format", "speculative.n_max": "num_draft_tokens",
+}  # fmt: skip
+
+# What pydantic says, and how it is said of JSON.
+_WORDS = {
+    "a valid dictionary": "an object", "a valid list": "a list", "a valid string": "a text",
+    "a valid boolean": "true or false", "a valid integer": "a whole number", "a valid number": "a number",
+    "greater than or equal to": "at least", "less than or equal to": "at most",
 }  # fmt: skip
 
 
@@ -68,9 +76,7 @@ class Row:
         try:
             return self._adapter.validate_python(value)
         except ValidationError as error:
-            detail = error.errors(include_url=False, include_input=False, include_context=False)[0]
-            reason = detail["msg"].removeprefix("Value error, ").replace("Input should", "must", 1)
-            raise RequestError(400, f"{place} {reason}", param=place) from error
+            raise _refusal_of(error, place) from error
 
     def _refusal(self, place: str) -> RequestError:
         if not self.harmless:
@@ -81,6 +87,17 @@ class Row:
         return RequestError(
             400, f"{place} must be {values}, or left out: {self.note}", code="unsupported_value", param=place
         )
+
+
+def _refusal_of(error: ValidationError, place: str) -> RequestError:
+    """The first thing that is wrong with a value, in words of JSON, and where in the value it is."""
+    detail = error.errors(include_url=False, include_input=False, include_context=False)[0]
+    for step in takewhile(lambda step: isinstance(step, int), detail["loc"]):
+        place += f"[{step}]"
+    reason = detail["msg"].removeprefix("Value error, ").replace("Input should", "must", 1)
+    for theirs, ours in _WORDS.items():
+        reason = reason.replace(theirs, ours)
+    return RequestError(400, f"{place} {reason}", param=place)
 
 
 def honoured(name: str, note: str, check: Any = Any) -> Row:

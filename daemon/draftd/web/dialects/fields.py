@@ -14,6 +14,7 @@ draftd itself stands in the way (`passed_on=False`). To build what is refused no
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
@@ -24,12 +25,13 @@ from draftd.profile_tables import RequestDefaults, Stop
 from draftd.protocol import COUNT_FIELD, GRAMMARS_FIELD, MAX_DRAFT_TOKENS, MAX_TOP_LOGPROBS
 from draftd.web.dialects.field_table import Count, Object, Table, honoured, idle, refused, translated
 
+_TOKEN_ID = re.compile(r"0|[1-9][0-9]{0,9}")
 # Arguments of apply_chat_template that are not the template's own: they change what it returns, which ends
 # mlx_lm.server's generation thread, or the template itself.
 _TEMPLATE_ARGUMENTS = frozenset({
     "conversation", "tools", "chat_template", "add_generation_prompt", "continue_final_message", "tokenize",
     "padding", "truncation", "max_length", "return_tensors", "return_dict", "return_assistant_tokens_mask",
-    "tokenizer_kwargs", "sanitize_control_tokens",
+    "tokenizer_kwargs", "sanitize_control_tokens", "messages", "conversations",
 })  # fmt: skip
 
 
@@ -52,8 +54,15 @@ class TextGrammar(TypedDict):
     definition: str
 
 
+def _by_token_ids(value: dict[str, float]) -> dict[str, float]:
+    for name in value:
+        if not _TOKEN_ID.fullmatch(name):
+            raise ValueError(f"must name tokens by their ids, not by {name[:20]!r}")
+    return value
+
+
 _Tokens = Annotated[int, Field(ge=0, le=100_000)]
-_Bias = dict[str, Annotated[float, Field(ge=-100, le=100)]]
+_Bias = Annotated[dict[str, Annotated[float, Field(ge=-100, le=100)]], AfterValidator(_by_token_ids)]
 _WEIGHTS = "the profile chooses the weights"
 
 _COMMON = (
@@ -155,6 +164,21 @@ STREAM_OPTIONS = Table(
         refused("include_obfuscation", "events are sent as they are", False),
     )
 )
+RESPONSE_FORMAT = Table(
+    (
+        honoured("type", "", Literal["text", "json_object", "json_schema"]),
+        honoured("json_schema", "", Object),
+        honoured("schema", "for `json_object`, as llama.cpp takes it", Object),
+    )
+)
+JSON_SCHEMA = Table(
+    (
+        honoured("schema", "", Object),
+        idle("strict", "it is enforced in any case", bool),
+        idle("name", "the model is told no name", str),
+        idle("description", "the model is not told it: say it in the prompt", str),
+    )
+)
 MESSAGE = Table(
     (
         translated("role", "`developer` is `system`", str),
@@ -188,6 +212,8 @@ FUNCTION = Table(
 # Where the fields of an object within a body stand; `[]` is for each of a list.
 INNER: Mapping[str, Table] = {
     "stream_options.": STREAM_OPTIONS,
+    "response_format.": RESPONSE_FORMAT,
+    "response_format.json_schema.": JSON_SCHEMA,
     "messages[].": MESSAGE,
     "tools[].": TOOL,
     "tools[].function.": FUNCTION,

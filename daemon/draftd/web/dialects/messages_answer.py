@@ -12,6 +12,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from draftd.web import json_codec
+
 _STOP_REASONS = {
     "stop": "end_turn",
     "length": "max_tokens",
@@ -19,12 +21,22 @@ _STOP_REASONS = {
     "content_filter": "refusal",
 }
 Event = dict[str, Any]
+EMPTY = b'""'
+_TEXT_EVENT = (
+    b"event: content_block_delta\n"
+    b'data: {"type":"content_block_delta","index":%d,"delta":{"type":"%b_delta","%b":%b}}\n\n'
+)
 
 
 @dataclass(slots=True)
 class MessageAnswer:
-    """Takes chunks, and gives events; `message` is what they have made so far."""
+    """Takes chunks, and gives events; `message` is what they have made so far.
 
+    Its id is made of the request's: some servers give every answer the same one, and Claude Code takes messages
+    with one id for parts of one message.
+    """
+
+    request_id: str
     message: dict[str, Any] = field(default_factory=dict)
     _open: tuple[str, Any] | None = None  # the kind of the block that is open, and the index of its call
     _pieces: list[str] = field(default_factory=list)  # of the open block's text, or of its call's arguments
@@ -43,6 +55,17 @@ class MessageAnswer:
         if chunk.get("usage"):
             self.message["usage"] = usage_of(chunk["usage"])
 
+    def take_text(self, field: str, text: bytes) -> bytes | None:
+        """The event, as it is sent, of a chunk with nothing but a `text`, a JSON string, in a field of its delta.
+
+        None if there is more to do for it.
+        """
+        kind = "text" if field == "content" else "thinking"
+        if self._open != (kind, None) or text == EMPTY:
+            return None
+        self._pieces.append(json_codec.loads(text))
+        return _TEXT_EVENT % (self._index, kind.encode(), kind.encode(), text)
+
     def finish(self) -> Iterator[Event]:
         """The events of the regular end."""
         yield from self._end_block()
@@ -52,7 +75,7 @@ class MessageAnswer:
 
     def _start(self, chunk: Mapping[str, Any]) -> Event:
         self.message = {
-            "id": "msg_" + str(chunk.get("id") or "").removeprefix("chatcmpl-"),
+            "id": f"msg_{self.request_id}",
             "type": "message",
             "role": "assistant",
             "model": chunk.get("model"),
@@ -117,9 +140,8 @@ class MessageAnswer:
         return len(self.message["content"]) - 1
 
 
-def whole_message(completion: Mapping[str, Any]) -> dict[str, Any]:
-    """The message for an answer that came in one piece."""
-    answer = MessageAnswer()
+def whole_message(completion: Mapping[str, Any], answer: MessageAnswer) -> dict[str, Any]:
+    """The message for an answer that came in one piece; `answer` has taken nothing yet."""
     choices = [{**choice, "delta": _with_places(choice["message"])} for choice in completion["choices"]]
     for _ in (*answer.take({**completion, "choices": choices}), *answer.finish()):
         pass

@@ -13,6 +13,7 @@ from typing import Any
 
 from draftd.errors import RequestError
 from draftd.protocol import COUNT_FIELD
+from draftd.web import json_codec
 from draftd.web.dialects.messages_fields import COUNT, MESSAGES, OUTPUT, THINKING
 
 _BILLING = "x-anthropic-billing-header:"
@@ -170,7 +171,7 @@ def _assistant(blocks: list[Fields], place: str) -> Iterator[Fields]:
         elif kind == "tool_use":
             function = {
                 "name": _word(block, "name", where),
-                "arguments": json.dumps(block.get("input") or {}),
+                "arguments": json_codec.spaced(block.get("input") or {}),
             }
             calls.append({"id": _word(block, "id", where), "type": "function", "function": function})
         elif kind != _UNREADABLE:

@@ -21,7 +21,7 @@ def refuse_pictures(body: Mapping[str, Any]) -> None:
     """Raises RequestError (400) if the request holds a picture."""
     for name in ("messages", "input"):
         if place := _first(body.get(name), name, _DEPTH):
-            raise RequestError(400, f"{place}: the models here read no pictures", param=place)
+            raise RequestError(400, f"{place}: only text is supported, no images or audio", param=place)
 
 
 def _first(value: Any, place: str, depth: int) -> str | None:

@@ -13,6 +13,7 @@ from typing import Any
 
 from draftd.errors import DraftdError
 from draftd.protocol import CONTEXT_LENGTH_EXCEEDED
+from draftd.web import json_codec
 from draftd.web.dialects.responses_tools import CUSTOM, custom_input
 from draftd.web.error_bodies import status_of
 
@@ -23,6 +24,12 @@ _PARTS: Mapping[str, dict[str, Any]] = {
 }
 _PREFIXES = {"message": "msg", "reasoning": "rs", "function_call": "fc", "custom_tool_call": "ctc"}
 Event = dict[str, Any]
+EMPTY = b'""'
+_DELTAS = {kind: f"response.{part['type']}.delta".encode() for kind, part in _PARTS.items()}
+_TEXT_EVENT = (
+    b"event: %b\n"
+    b'data: {"type":"%b","sequence_number":%d,"item_id":"%b","output_index":%d,"content_index":0,"delta":%b%b}\n\n'
+)
 
 
 @dataclass(slots=True)
@@ -78,6 +85,22 @@ class ResponseAnswer:
             self._reason = _INCOMPLETE.get(choice.get("finish_reason"), self._reason)
         if chunk.get("usage"):
             self.response["usage"] = usage_of(chunk["usage"])
+
+    def take_text(self, field: str, text: bytes) -> bytes | None:
+        """The event, as it is sent, of a chunk with nothing but a `text`, a JSON string, in a field of its delta.
+
+        None if there is more to do for it.
+        """
+        kind = "message" if field == "content" else "reasoning"
+        if self._open != (kind, None) or text == EMPTY:
+            return None
+        self._pieces.append(json_codec.loads(text))
+        self._sent += 1
+        more = b',"logprobs":[]' if kind == "message" else b""
+        name = _DELTAS[kind]
+        return _TEXT_EVENT % (
+            name, name, self._sent - 1, self._item["id"].encode(), self._index, text, more
+        )  # fmt: skip
 
     def finish(self) -> Iterator[Event]:
         """The events of the regular end."""

@@ -30,7 +30,9 @@ class Grammar:
         self._vocabulary = vocabulary
         self._ends = frozenset(ends)
         self._drafts = drafts
+        self._forced: list[int] | None = None  # until it is asked for what is forced here
         self.end = ends[0]
+        self.may_follow: mx.array | None = None  # at each of the places that were masked last
 
     @property
     def complete(self) -> bool:
@@ -43,15 +45,17 @@ class Grammar:
 
     def take(self, token: int) -> None:
         """Take the next token of the answer. Raise ValueError for one that may not follow."""
+        self._forced = None
         if token not in self._ends:
             self._matcher.consume_token(token)
             self._check()
 
     def forced(self, limit: int) -> list[int]:
         """Return the tokens that the grammar leaves no choice about, `limit` at most."""
-        forced = self._matcher.compute_ff_tokens()[:limit] if self._drafts else []
-        self._check()
-        return list(forced)
+        if self._forced is None:
+            self._forced = self._matcher.compute_ff_tokens() if self._drafts else []
+            self._check()
+        return self._forced[:limit]
 
     def allowed(self, tokens: Sequence[int]) -> list[int]:
         """Return as many of some tokens as may follow, one after the other."""
@@ -74,7 +78,8 @@ class Grammar:
         self._check()
         words = mx.array(np.frombuffer(b"".join(bits), np.uint32).reshape(len(bits), -1))
         allowed = ((words[:, :, None] >> mx.arange(BITS, dtype=mx.uint32)) & 1).reshape(len(bits), -1)
-        return mx.where(allowed[:, : self._vocabulary].astype(mx.bool_), rows, -mx.inf)
+        self.may_follow = allowed[:, : self._vocabulary].astype(mx.bool_)
+        return mx.where(self.may_follow, rows, -mx.inf)
 
     def _check(self) -> None:
         """Raise ValueError if llguidance has given up: it would end the answer then, in the middle of it."""

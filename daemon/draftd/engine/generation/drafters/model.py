@@ -54,16 +54,22 @@ class ModelDrafter:
                     break
         return drafted
 
-    def would_propose(self, text: Sequence[int], count: int, position: int) -> mx.array:
-        """Read all of the text but its last token; return the shaped logits of the last `count` of these places.
+    def would_propose(
+        self, text: Sequence[int], position: int, allowed: Sequence[mx.array | None]
+    ) -> mx.array:
+        """Read all of the text but its last token; return the shaped logits of the last of these places.
 
-        `position` is that of the first of them.
+        There are as many as `allowed` has: what may follow there, None for anything. `position` is that of the
+        first.
         """
+        count = len(allowed)
         text = text[:-1]
         self.reader.catch_up(text[: len(text) - count + 1])
         rows = self.reader.read(mx.array(list(text[self.reader.position :]), mx.uint32))[-count:]
         shaped = []
         for place in range(count):
-            before = text[: len(text) - count + place + 1]
-            shaped.append(self._rule.shape(self._logits(rows[place : place + 1], before), position + place))
+            logits = self._logits(rows[place : place + 1], text[: len(text) - count + place + 1])
+            if (may_follow := allowed[place]) is not None:
+                logits = mx.where(may_follow, logits, -mx.inf)
+            shaped.append(self._rule.shape(logits, position + place))
         return mx.concatenate(shaped)

@@ -1,0 +1,80 @@
+"""The profiles that are in force, and how others take their place: all of them or none."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import structlog
+
+from draftd.errors import ConfigError
+from draftd.profile_files import fingerprint
+from draftd.profiles import ProfileSet
+from draftd.telemetry.metrics import Metrics
+from draftd.web.proxy import Proxy
+from draftd.web.router import Router
+from draftd.workers.supervisor import Supervisor
+
+log = structlog.get_logger("daemon")
+
+LOOK_AGAIN = 0.25  # seconds between looks at the profiles
+
+Load = Callable[[], ProfileSet]
+
+
+class CurrentProfiles:
+    """`load` reads the profiles. The others are told of those that are in force.
+
+    `problem` says why the files on disk are not; None if they are.
+    """
+
+    def __init__(
+        self, load: Load, router: Router, supervisor: Supervisor, proxy: Proxy, metrics: Metrics
+    ) -> None:
+        self._load = load
+        self._router = router
+        self._supervisor = supervisor
+        self._proxy = proxy
+        self._metrics = metrics
+        self.problem: str | None = None
+
+    def reload(self) -> list[str]:
+        """Read them again. Returns what changed. Raises ConfigError, and nothing has changed then."""
+        try:
+            profiles = self._load()
+        except ConfigError as error:
+            self.problem = str(error)
+            raise
+        self.problem = None
+        changed = self.apply(profiles)
+        self._router.replace(profiles)
+        self._proxy.refresh()
+        return changed
+
+    def apply(self, profiles: ProfileSet) -> list[str]:
+        """Have these served by workers. Returns what changed."""
+        for name in profiles.profiles:
+            self._metrics.declare(name)
+        return self._supervisor.apply(profiles.profiles)
+
+
+@contextmanager
+def refusals_logged() -> Iterator[None]:
+    """A reload that is refused is only logged."""
+    try:
+        yield
+    except ConfigError as error:
+        log.error("reload refused; the old profiles stay in force", reason=str(error))  # noqa: TRY400
+
+
+async def watch(folders: tuple[Path, ...], known: tuple[object, ...], reload: Callable[[], None]) -> None:
+    """Call `reload` when a profile or prompt has changed. `known` is how the folders looked when they were read."""
+    seen = known
+    while folders:
+        await asyncio.sleep(LOOK_AGAIN)
+        before, seen = seen, await asyncio.to_thread(fingerprint, folders)
+        if seen == before != known:  # two looks agree: nobody is in the middle of a change
+            known = seen
+            reload()

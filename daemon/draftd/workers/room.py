@@ -1,0 +1,191 @@
+"""Room in memory for workers: who has it, who waits for it, and what the budget decides, carried out.
+
+budget.py decides; this module knows the workers that it decides about. A worker asks for room before it loads, and
+has it until its process is gone. Decisions are made anew whenever something has changed: a worker has come, gone,
+got ready, grown or fallen idle, or the time has come that the last decision named.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+import structlog
+
+from draftd import clock
+from draftd.workers.budget import Decision, Holder, Waiter, decide
+
+log = structlog.get_logger("room")
+
+PATIENCE = 30.0  # seconds that a busy worker may go on when another one waits for its room
+MAX_DRAIN = 300.0  # seconds that requests which are open then have to finish
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How a worker is at this moment, in the words of budget.py. Times are in monotonic seconds.
+
+    `since`: when it got ready; now, if it is not.
+    """
+
+    busy: bool
+    leaving: bool
+    wanted: bool
+    pinned: bool
+    since: float
+    last_used: float
+
+
+class Tenant(Protocol):
+    """A worker, as it is seen from here. No call changes anything before the next turn of the loop."""
+
+    name: str
+
+    def standing(self) -> Standing:
+        """How it is now."""
+
+    def enter(self) -> None:
+        """It has room, and may load."""
+
+    def make_room(self, drain: float) -> None:
+        """Sleep, or with a `drain` do so although there are requests: those that are open have so many seconds."""
+
+
+@dataclass(slots=True)
+class _Place:
+    """One worker's: the bytes that it is reckoned with, when it came, and whether it has been told to leave."""
+
+    key: str
+    size: int
+    came: float
+    holds: bool = False
+    told: bool = False
+
+
+class Room:
+    """See the module. `budget` is in bytes. For the event loop's thread."""
+
+    def __init__(self, budget: int, patience: float = PATIENCE) -> None:
+        self._budget = budget
+        self._patience = patience
+        self._places: dict[Tenant, _Place] = {}
+        self._most: dict[Tenant, int] = {}  # bytes that each has been seen to take
+        self._asked = 0
+        self._timer: clock.Timer | None = None
+
+    def ask(self, tenant: Tenant, size: int | None) -> None:
+        """Wait for room, without any that the worker had. `size`: bytes that it will take; None if nobody knows:
+        then it is what it has taken before.
+        """
+        self._asked += 1
+        known = self._most.get(tenant, 0) if size is None else size
+        self._places[tenant] = _Place(str(self._asked), known, time.monotonic())
+        self.look()
+
+    def leave(self, tenant: Tenant) -> None:
+        """The worker has no process, and does not wait for one."""
+        if self._places.pop(tenant, None) is not None:
+            self.look()
+
+    def forget(self, tenant: Tenant) -> None:
+        """The worker is gone for good."""
+        self._most.pop(tenant, None)
+        self.leave(tenant)
+
+    def stays(self, tenant: Tenant) -> None:
+        """The worker was told to sleep, and does not: a request has come."""
+        if tenant in self._places:
+            self._places[tenant].told = False
+            self.look()
+
+    def has_grown(self, tenant: Tenant, size: int) -> None:
+        """The worker takes so many bytes now."""
+        self._most[tenant] = max(self._most.get(tenant, 0), size)
+        place = self._places.get(tenant)
+        if place is not None and size > place.size:
+            place.size = size
+            self.look()
+
+    def fell_idle(self) -> None:
+        """A worker has no open request any more."""
+        if any(not place.holds for place in self._places.values()):
+            self.look()
+
+    def refusal(self, tenant: Tenant, size: int | None) -> str:
+        """Why a worker of this size will never have room, for people; "" if it may."""
+        pinned = [
+            (other.name, place.size)
+            for other, place in self._places.items()
+            if other is not tenant and place.holds and other.standing().pinned
+        ]
+        if size is None or size <= self._budget - sum(taken for _, taken in pinned):
+            return ""
+        others = "".join(f", of which '{name}' keeps {_gb(taken)}" for name, taken in pinned)
+        return f"it needs {_gb(size)}, and all workers together may take {_gb(self._budget)}{others}"
+
+    def instead_of(self, tenant: Tenant) -> list[str] | None:
+        """Who has the room that `tenant` waits for, by name; None if it waits for none."""
+        place = self._places.get(tenant)
+        if place is None or place.holds:
+            return None
+        return sorted(other.name for other, its in self._places.items() if its.holds)
+
+    def look(self) -> None:
+        """Decide, and carry it out."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        now = time.monotonic()
+        standings = [(tenant.standing(), place) for tenant, place in self._places.items()]
+        decision = decide(
+            self._budget, list(_holders(standings)), list(_waiters(standings)), now, self._patience
+        )
+        self._carry_out(decision)
+        if decision.again is not None:
+            self._timer = clock.Timer(decision.again - now, self.look)
+
+    def _carry_out(self, decision: Decision) -> None:
+        tenants = {place.key: tenant for tenant, place in self._places.items()}
+        for key in decision.load:
+            self._places[tenants[key]].holds = True
+            tenants[key].enter()
+        for key in (*decision.sleep, *decision.decline):
+            self._tell(tenants[key], 0.0)
+        for key in (*decision.drain, *decision.refuse):
+            self._tell(tenants[key], MAX_DRAIN)
+
+    def _tell(self, tenant: Tenant, drain: float) -> None:
+        place = self._places[tenant]
+        place.told = True
+        event = "a worker makes room in memory" if place.holds else "there is no room in memory for a worker"
+        log.info(event, worker=tenant.name, size=_gb(place.size), budget=_gb(self._budget))
+        tenant.make_room(drain)
+
+
+Standings = list[tuple[Standing, _Place]]
+
+
+def _holders(standings: Standings) -> Iterator[Holder]:
+    for standing, place in standings:
+        if place.holds:
+            yield Holder(
+                place.key,
+                place.size,
+                since=standing.since,
+                last_used=standing.last_used,
+                busy=standing.busy,
+                pinned=standing.pinned,
+                leaving=standing.leaving or place.told,
+            )
+
+
+def _waiters(standings: Standings) -> Iterator[Waiter]:
+    for standing, place in standings:
+        if not place.holds and not place.told:
+            yield Waiter(place.key, place.size, place.came, standing.wanted)
+
+
+def _gb(size: int) -> str:
+    return f"{size / 1e9:.1f} GB"

@@ -1,0 +1,55 @@
+"""More models than fit, with the real engine: five profiles under a budget for two."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from draftd.demo import DRAFT, TARGET
+from draftd.protocol import HEADROOM
+from tests.harness import Served, chat, serving
+
+NAMES = "abcde"
+BUDGET = int(2.5 * HEADROOM)  # nearly all that a demo worker is reckoned with is its headroom
+
+
+def loaded(served: Served) -> list[str]:
+    return [name for name in NAMES if served.row(name)["pid"] is not None]
+
+
+@pytest.mark.real
+@pytest.mark.fault(106)
+async def test_five_profiles_answer_in_turn_and_two_are_in_memory(tmp_path: Path) -> None:
+    text = f'model = "{TARGET}"\ndraft_model = "{DRAFT}"\nautostart = false\n'
+    profiles = dict.fromkeys(NAMES, text) | {"a": f"{text}pin = true\n"}
+    async with serving(tmp_path, profiles, memory_budget=BUDGET, share_engine=False) as served:
+        most: set[int] = set()
+
+        async def ask(name: str) -> int:
+            answer = await served.ask(name, "Hi!", max_tokens=5, temperature=0)
+            most.add(len(loaded(served)))
+            return answer.status
+
+        assert [await ask(name) for name in NAMES] == [200] * 5
+        assert loaded(served) == ["a", "e"]
+        assert await asyncio.gather(*(ask(name) for name in NAMES * 2)) == [200] * 10
+        assert max(most) <= 2
+        assert "a" in loaded(served)
+        assert served.row("a")["restarts"] == 0
+        body = (await served.get("/api/status")).json
+        assert body["memory"]["budget_bytes"] == BUDGET
+
+
+@pytest.mark.real
+@pytest.mark.fault(106)
+async def test_a_model_that_cannot_fit_is_refused_with_the_sizes(tmp_path: Path) -> None:
+    text = f'model = "{TARGET}"\nautostart = false\n'
+    async with serving(tmp_path, {"a": text}, memory_budget=HEADROOM) as served:
+        answer = await served.post("/v1/chat/completions", {"model": "a", **chat()})
+        assert (answer.status, answer.json["error"]["code"]) == (503, "no_room")
+        assert answer.json["error"]["message"] == (
+            "'a' does not fit in memory: it needs 1.1 GB, and all workers together may take 1.1 GB"
+        )
+        assert served.state("a") in {"stopped", "asleep"}

@@ -1,0 +1,270 @@
+"""Room in memory: real workers with pretended children share a budget, and requests come for them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from random import Random
+
+import pytest
+
+from draftd import first_start
+from draftd.errors import WorkerError
+from draftd.profile_tables import RestartPolicy
+from draftd.profiles import Profile
+from draftd.workers import room as module
+from draftd.workers.room import Room
+from draftd.workers.states import (
+    BecameReady,
+    Draining,
+    Event,
+    Queued,
+    Ready,
+    Restart,
+    Start,
+    Starting,
+    State,
+    Stop,
+    Stopped,
+)
+from draftd.workers.worker import Worker
+from tests.workers.pretended import AT_ONCE, World, settle
+from tests.workers.test_worker import AGAIN_AT_ONCE, running
+
+GB = 10**9
+SIZES = {"a": 4 * GB, "b": 4 * GB, "c": 4 * GB, "large": 11 * GB, "small": 2 * GB}
+
+# Many failures, and short delays: what a request waits for comes soon.
+PATIENT = RestartPolicy(max_failures=1000, initial_delay=AT_ONCE, max_delay=AT_ONCE, stable_delay=AT_ONCE)
+
+
+@pytest.fixture(autouse=True)
+def sizes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each worker takes what its name says, of a budget of 10 GB."""
+    monkeypatch.setattr(first_start, "need", lambda profile, environ: SIZES[profile.name])
+
+
+def profile(name: str, **fields: object) -> Profile:
+    return Profile.model_validate({"name": name, "model": "m", "restart": AGAIN_AT_ONCE} | fields)
+
+
+class Machine:
+    """Workers by name, whose children get ready at once."""
+
+    def __init__(self, world: World, workers: list[Worker]) -> None:
+        self.world = world
+        self.workers = {one.name: one for one in workers}
+        self._told: set[int] = set()
+
+    def state(self, name: str) -> type[State]:
+        return type(self.workers[name].state)
+
+    async def load(self, rounds: int = 10) -> None:
+        """Whatever loads gets ready, in so many rounds."""
+        await settle()
+        for _ in range(rounds):
+            for one in self.workers.values():
+                watched = one.watched
+                loads = isinstance(one.state, Starting) and watched in self.world.watched
+                if watched is not None and loads and watched.pid not in self._told:
+                    self._told.add(watched.pid)
+                    self.world.tell_of(watched, BecameReady())
+            await settle()
+
+    def check_budget(self) -> None:
+        """Of the children that live, not of what the workers say of themselves."""
+        pids = {child.pid for child in self.world.alive}
+        held = [one.name for one in self.workers.values() if one.status().pid in pids]
+        assert len(held) == len(pids)
+        assert sum(SIZES[name] for name in held) <= 10 * GB
+
+    async def hold(self, name: str, end: asyncio.Event) -> None:
+        """A request that is open until `end`."""
+        async with self.workers[name].lease(name):
+            await end.wait()
+
+    @asynccontextmanager
+    async def asked(self, name: str) -> AsyncIterator[None]:
+        """While a request to this worker is open, or waits."""
+        release = asyncio.Event()
+
+        async def request() -> None:
+            async with self.workers[name].lease(name):
+                await release.wait()
+
+        task = asyncio.create_task(request())
+        await self.load()
+        try:
+            yield
+        finally:
+            release.set()
+            await self.load()
+            task.cancel()
+            await asyncio.wait([task])
+
+    async def ask_plainly(self, name: str) -> None:
+        async with asyncio.timeout(10), self.workers[name].lease(name):
+            pass
+
+    async def ask(self, name: str) -> None:
+        async with self.asked(name):
+            pass
+
+
+@asynccontextmanager
+async def machine(*profiles: Profile, patience: float = module.PATIENCE) -> AsyncIterator[Machine]:
+    world = World(loads=3, room=Room(10 * GB, patience))
+    async with running(world, *profiles, start=False) as workers:
+        made = Machine(world, workers)
+        yield made
+        made.check_budget()
+
+
+@pytest.mark.fault(106)
+async def test_the_least_recently_used_idle_worker_makes_room_for_a_request() -> None:
+    async with machine(profile("a"), profile("b"), profile("c")) as one:
+        await one.ask("a")
+        await one.ask("b")
+        await one.ask("a")
+        await one.ask("c")
+        assert [one.state(name) for name in "abc"] == [Ready, Stopped, Ready]
+        async with one.asked("b"):
+            assert [one.state(name) for name in "abc"] == [Stopped, Ready, Ready]
+    assert not [entry for entry in one.world.log if entry[0] == "restart"]
+
+
+@pytest.mark.fault(106)
+async def test_a_busy_worker_is_waited_for_and_its_open_request_may_finish() -> None:
+    async with machine(profile("a"), profile("b"), profile("c")) as one:
+        async with one.asked("a"), one.asked("b"):
+            waiting = asyncio.create_task(one.ask_plainly("c"))
+            await one.load()
+            assert one.state("c") is Queued
+        await one.load()
+        await waiting
+        assert one.state("c") is Ready
+
+
+@pytest.mark.fault(106)
+async def test_after_its_time_a_busy_worker_takes_no_new_requests_and_those_come_after_the_other() -> None:
+    async with AsyncExitStack() as late, machine(profile("a"), profile("large"), patience=0.05) as one:
+        SIZES["large"] = 8 * GB
+        async with one.asked("a"):
+            other = asyncio.create_task(one.ask_plainly("large"))
+            await until(lambda: one.state("a") is Draining, one)
+            await late.enter_async_context(one.asked("a"))
+            assert one.state("a") is Draining
+        await until(other.done, one)
+        await other
+        await until(lambda: one.state("a") is Ready, one)
+        await late.aclose()
+        SIZES["large"] = 11 * GB
+
+
+async def until(is_so: Callable[[], bool], one: Machine) -> None:
+    async with asyncio.timeout(10):
+        while not is_so():
+            await one.load()
+            await asyncio.sleep(0.01)
+
+
+@pytest.mark.fault(106)
+async def test_what_cannot_fit_is_told_with_both_sizes_and_what_is_pinned() -> None:
+    async with machine(profile("large"), profile("a", pin=True), profile("b")) as one:
+        with pytest.raises(WorkerError) as refused:
+            await one.ask_plainly("large")
+        text = "'large' does not fit in memory: it needs 11.0 GB, and all workers together may take 10.0 GB"
+        assert (str(refused.value), refused.value.code, refused.value.retry) == (text, "no_room", False)
+        await one.ask("a")
+        SIZES["b"] = 7 * GB
+        with pytest.raises(WorkerError, match=r"may take 10.0 GB, of which 'a' keeps 4.0 GB"):
+            await one.ask_plainly("b")
+        SIZES["b"] = 4 * GB
+        one.workers["large"].post(Start())
+        await one.load()
+        assert (one.state("large"), one.state("a")) == (Stopped, Ready)
+
+
+async def test_a_pinned_worker_stays_and_the_other_goes() -> None:
+    async with machine(profile("a", pin=True), profile("b"), profile("c")) as one:
+        for name in "abc":
+            await one.ask(name)
+        assert [one.state(name) for name in "abc"] == [Ready, Stopped, Ready]
+
+
+async def test_the_daemons_own_start_drives_nobody_out_and_a_persons_order_does() -> None:
+    async with machine(profile("a"), profile("b"), profile("c")) as one:
+        for worker in one.workers.values():
+            worker.post(Start(wanted=False))
+        await one.load()
+        assert [one.state(name) for name in "abc"] == [Ready, Ready, Stopped]
+        one.workers["c"].post(Start())
+        await one.load()
+        assert sorted(one.state(name).__name__ for name in "abc") == ["Ready", "Ready", "Stopped"]
+        assert one.state("c") is Ready
+
+
+async def test_a_stopped_worker_gives_its_room_back_and_one_that_grows_takes_more() -> None:
+    async with machine(profile("a"), profile("b"), profile("c")) as one:
+        await one.ask("a")
+        await one.ask("b")
+        one.workers["a"].post(Stop())
+        await one.ask("c")
+        assert [one.state(name) for name in "abc"] == [Stopped, Ready, Ready]
+        one.world.services.room.has_grown(one.workers["c"], 7 * GB)
+        await one.load()
+        assert [one.state(name) for name in "abc"] == [Stopped, Stopped, Ready]
+
+
+async def test_a_worker_that_is_needed_after_all_does_not_sleep() -> None:
+    async with machine(profile("a"), profile("b"), profile("c")) as one:
+        await one.ask("a")
+        await one.ask("b")
+        waiting = asyncio.create_task(one.ask_plainly("c"))
+        one.workers["c"].post(Start())  # handled before the request to `a`, which `a` hears of first
+        async with one.workers["a"].lease("a"):
+            await one.load()
+            assert one.state("a") is Ready
+        await one.load()
+        await waiting
+
+
+@pytest.mark.fault(106)
+@pytest.mark.parametrize("seed", range(6))
+async def test_in_any_history_children_keep_to_the_budget_and_every_request_has_its_answer(seed: int) -> None:
+    dice = Random(seed)
+    profiles = [profile(name, pin=name == "small", restart=PATIENT) for name in ("a", "b", "c", "small")]
+    async with machine(*profiles, patience=0.0) as one:
+        ends: list[asyncio.Event] = []
+        requests: list[asyncio.Task[None]] = []
+
+        def ask(name: str) -> None:
+            end = asyncio.Event()
+            ends.append(end)
+            requests.append(asyncio.create_task(one.hold(name, end)))
+
+        for _ in range(60):
+            worker = dice.choice(list(one.workers.values()))
+            match dice.randrange(10):
+                case 0 | 1 | 2 | 3:
+                    ask(worker.name)
+                case 4 | 5 | 6 if ends:
+                    ends.pop(dice.randrange(len(ends))).set()
+                case 7 if requests:
+                    dice.choice(requests).cancel()
+                case 8 if one.world.alive:
+                    dice.choice(one.world.alive).end()  # a crash
+                case 9:
+                    orders: list[Event] = [Start(), Start(wanted=False), Stop(), Restart("operator")]
+                    worker.post(dice.choice(orders))
+            await one.load(dice.randrange(4))
+            one.check_budget()
+        for end in ends:
+            end.set()
+        for worker in one.workers.values():
+            worker.post(Start(wanted=False))
+        await until(lambda: all(task.done() for task in requests), one)
+        one.check_budget()
+        answers = [task.exception() for task in requests if not task.cancelled()]
+        assert {type(answer) for answer in answers} <= {type(None), WorkerError}
