@@ -204,7 +204,7 @@ class Relay:
         *events, rest = data.split(EVENT_END)
         texts: list[bytes] = []
         for event in events:
-            text = self._frame.text_of(event) if self._frame else None
+            text = self._frame.text_of(event) if self._frame and not self.answer.done else None
             if text is not None:
                 texts.append(text)
                 continue
