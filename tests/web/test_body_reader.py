@@ -246,7 +246,7 @@ def test_large_blocks_that_are_freed_go_back_to_the_system_whatever_lies_between
 
 
 @pytest.mark.fault(74)
-@pytest.mark.one_in(2)
+@pytest.mark.thorough  # the rest of this file shows each part of it
 async def test_large_bodies_hold_nobody_up_and_leave_no_memory_behind(
     wire: Wire, tmp_path: Path, measured: Callable[[float], None]
 ) -> None:

@@ -20,7 +20,7 @@ ON_THE_WAY = (
     "web/answer_stream.py", "web/admission.py", "web/worker_http.py", "web/answer_models.py",
 )  # fmt: skip
 ASKED = (
-    "app.py", "profiles.py", "workers/supervisor.py", "workers/worker.py", "workers/usage.py", "workers/room.py",
+    "profiles.py", "workers/supervisor.py", "workers/worker.py", "workers/usage.py", "workers/room.py",
 )  # fmt: skip
 
 
