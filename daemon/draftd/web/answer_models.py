@@ -146,7 +146,7 @@ def reason_of(choice: Choice, *, calls: bool) -> str | None:
     """Why the answer ends here, in OpenAI's words; None if it goes on. Raises BrokenAnswerError if it was given up.
 
     `calls` tells whether there have been tool calls. mlx_lm.server speaks of them where it could not parse the only
-    one, and agents then ask again without end; others end with `stop`, and agents then do not make the call.
+    one, and agents then ask again without end; others end with `stop`, and then agents do not make the call.
     """
     if not choice.finish_reason:
         return None

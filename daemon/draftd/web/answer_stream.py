@@ -134,7 +134,7 @@ class Relay:
     """Takes one answer to a client that wants a stream, or collects it for `answer.whole()`.
 
     `tokens` tells whether the newest bytes held any. `broken` is what is wrong with the answer, if anything is:
-    that it is none, or an error that the worker reports.
+    that it is not one, or an error that the worker reports.
     """
 
     def __init__(self, answer: Answer, *, streams: bool, wants_usage: bool) -> None:
