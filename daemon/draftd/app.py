@@ -27,6 +27,7 @@ from draftd.machine_memory import memory_budget
 from draftd.profile_files import fingerprint
 from draftd.reload import CurrentProfiles, Load, refusals_logged, watch
 from draftd.settings import Settings
+from draftd.telemetry.history import History
 from draftd.telemetry.journal import Journal
 from draftd.telemetry.logging_setup import telling
 from draftd.telemetry.metrics import Metrics
@@ -95,6 +96,7 @@ async def run(settings: Settings, load: Load, beside: Beside, *, watched: tuple[
             tasks.create_task(beside(daemon)),
             tasks.create_task(watch(watched, known, daemon.try_reload)),
             tasks.create_task(daemon.feed.run()),
+            tasks.create_task(daemon.history.run()),
             tasks.create_task(instance.keep()),
         ]
         if settings.warm_spare:
@@ -129,7 +131,7 @@ class Daemon:
         self._news = asyncio.Event()  # for the live feed
         self._loop, self._thread = asyncio.get_running_loop(), threading.get_ident()
         self.on_request: list[Callable[[RequestRecord], None]] = []  # called with each request that has ended
-        self.journal = Journal(self._news_has_come, self._on_request)
+        self.journal = Journal(self._news.set, self._on_request)
         self.metrics = Metrics(__version__, _version_of("mlx-lm"))
         self.sink = Sink(
             settings.state_dir / LOGS,
@@ -151,7 +153,7 @@ class Daemon:
             self.bodies,
             settings.keepalive_interval,
             self.journal,
-            self._news_has_come,
+            self._news.set,
         )
         self.profiles = CurrentProfiles(load, self.router, self.supervisor, self.proxy, self.metrics)
         self.report = StatusReport(
@@ -162,8 +164,10 @@ class Daemon:
             starter=self.starter,
             started=time.time(),
             budget=budget,
+            reload_problem=lambda: self.profiles.problem,
         )
-        self.feed = LiveFeed(self.report.live, self.sink.log, self._news)
+        self.feed = LiveFeed(self.report.live, self.sink.log, self.journal, self._news)
+        self.history = History(self.report.levels, time.time)
         self.listener = self._listener()
         self.metrics.bind(self.report.samples, self.report.spare_memory, self.report.pressure)
 
@@ -202,6 +206,7 @@ class Daemon:
             supervisor=self.supervisor,
             metrics=self.metrics,
             journal=self.journal,
+            history=self.history,
             reload=self.reload,
         )
         logs = Logs(router=self.router, supervisor=self.supervisor, sink=self.sink)
@@ -266,7 +271,6 @@ class Daemon:
         self.proxy.refuse_new()
         ended = asyncio.create_task(self._stop_now.wait())
         drained = asyncio.create_task(self.proxy.until_idle())
-        limit = self.settings.drain_timeout
         await clock.wait({ended, drained}, limit, first=True)
         for task in (ended, drained):
             task.cancel()
@@ -283,13 +287,11 @@ class Daemon:
             self._loop.call_soon_threadsafe(self.take_event, told)
 
     def _on_request(self, record: RequestRecord) -> None:
+        self.history.add(record)
         told = of_request(record)
         self.sink.note(told.who or DAEMON, told.text)
         for listener in self.on_request:
             listener(record)
-
-    def _news_has_come(self) -> None:
-        self._news.set()
 
     def _on_change(self) -> None:
         self._changed.set()

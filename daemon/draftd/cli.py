@@ -28,6 +28,9 @@ RUN, MEASURE, SET_UP, CONNECT = "Run", "Measure and check", "Set up", "Connect"
 VERBS: Mapping[str, tuple[str, str, str]] = {
     "up": ("serve", "up", RUN),
     "status": ("control", "status", RUN),
+    "ps": ("control", "status", RUN),
+    "chat": ("chat", "chat", RUN),
+    "run": ("chat", "run_prompt", RUN),
     "logs": ("logs", "logs", RUN),
     "restart": ("control", "restart", RUN),
     "start": ("control", "start", RUN),
@@ -38,6 +41,7 @@ VERBS: Mapping[str, tuple[str, str, str]] = {
     "bench": ("bench", "run_bench", MEASURE),
     "doctor": ("doctor", "doctor", MEASURE),
     "check": ("check", "check", MEASURE),
+    "version": ("overview", "version", MEASURE),
     "init": ("setup", "init", SET_UP),
     "pull": ("setup", "pull", SET_UP),
     "prompts": ("setup", "prompts", SET_UP),
@@ -85,6 +89,7 @@ app = typer.Typer(
     help="Speculative decoding on your machine: mlx_lm.server workers behind one OpenAI address.",
     epilog="Example: draftd up fast. Without a model of your own: draftd up --demo",
     pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["--help", "-h"]},
 )
 
 
@@ -102,9 +107,9 @@ def main() -> None:
 
 def _told(error: DraftdError | OSError) -> int:
     """Say what went wrong; the exit code."""
-    from draftd.console import err
+    from draftd.console import err, hinted
 
-    err.say(f"draftd: {error}", style="red")
+    err.say(hinted(f"draftd: {error}"), style="red")
     codes = {ConfigError: EXIT_INPUT, NotRunningError: EXIT_NOT_RUNNING}
     code = codes.get(type(error), EXIT_FAILED)
     if code == EXIT_INPUT and is_agent():
@@ -123,7 +128,7 @@ def _version(wanted: bool) -> None:
 def _root(
     context: typer.Context,
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+        bool, typer.Option("--version", "-V", callback=_version, is_eager=True, help="Show the version.")
     ] = False,
 ) -> None:
     """Speculative decoding on your machine: mlx_lm.server workers behind one OpenAI address."""

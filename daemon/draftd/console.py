@@ -7,8 +7,11 @@ written as \x1b or \u202e. `Terminal` does that last of all, whoever made the te
 
 from __future__ import annotations
 
+import re
+import shlex
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import typer
 from rich.console import Console, ConsoleOptions, RenderableType
@@ -20,6 +23,10 @@ from draftd.terminal_text import harmless, harmless_in_a_pipe
 PIPE_WIDTH = 1000  # columns of what is no terminal: a table keeps every figure there
 PALETTE = ("cyan", "magenta", "blue", "green", "yellow", "bright_black")
 TONES = {"good": "green", "plain": "", "low": "yellow", "bad": "red"}
+# Commands in quotes that take --state-dir, as 'draftd restart NAME'.
+_HINT = re.compile(
+    r"('draftd (?:up|status|ps|logs|restart|start|stop|reload|down|test|chat|run|bench|doctor)\b[^']*)(')"
+)
 _colours: dict[str, str] = {}  # by the name of a worker
 
 
@@ -65,6 +72,12 @@ class Terminal(Console):
         """Ask; a no is typer.Abort."""
         typer.confirm(harmless(question), abort=True)
 
+    def ask(self, question: str) -> str:
+        """What the user types in one line. Raises EOFError at the end of the input."""
+        with suppress(ImportError):  # lines that can be edited, and brought back
+            import readline  # noqa: F401
+        return self.input(Text(question))
+
     @contextmanager
     def busy(self, text: str) -> Iterator[None]:
         """Show that something takes a while."""
@@ -85,14 +98,33 @@ out = Terminal()
 err = Terminal(stderr=True)
 
 
+def hinted(text: str) -> str:
+    """`text` with the commands that it names in quotes made to find the daemon that this command was told of."""
+    given = _state_dir(sys.argv[1:])
+    if given is None:
+        return text
+    option = f" --state-dir {shlex.quote(given)}"
+    return _HINT.sub(lambda found: f"{found[1]}{option}{found[2]}", text)
+
+
+def _state_dir(arguments: list[str]) -> str | None:
+    for at, word in enumerate(arguments):
+        if word == "--state-dir" and arguments[at + 1 :]:
+            return arguments[at + 1]
+        if word.startswith("--state-dir="):
+            return word.partition("=")[2]
+    return None
+
+
 def what_next(url: str, model: str, command: str) -> str:
     """What a new user can try once the daemon serves; `command` is what starts draftd in their shell."""
     question = '[{"role": "user", "content": "What is a draft model?"}]'
+    option = "" if (given := _state_dir(sys.argv[1:])) is None else f" --state-dir {shlex.quote(given)}"
     body = f'{{"model": "{model}", "stream": true, "messages": {question}}}'
     return (
         f"draftd serves at {url}/v1   (Ctrl-C stops it). Its dashboard: {url}/\nIn another terminal:\n\n"
         f"  curl -N {url}/v1/chat/completions -H 'Content-Type: application/json' \\\n    -d '{body}'\n"
-        f"  {command} test\n  {command} status\n"
+        f"  {command} test{option}\n  {command} chat{option}\n"
         f"  curl -s {url}/metrics | grep draftd_draft\n"
     )
 

@@ -25,7 +25,10 @@ Load = Callable[[], ProfileSet]
 
 
 class CurrentProfiles:
-    """`load` reads the profiles. The others are told of those that are in force."""
+    """`load` reads the profiles. The others are told of those that are in force.
+
+    `problem` says why the files on disk are not; None if they are.
+    """
 
     def __init__(
         self, load: Load, router: Router, supervisor: Supervisor, proxy: Proxy, metrics: Metrics
@@ -35,10 +38,16 @@ class CurrentProfiles:
         self._supervisor = supervisor
         self._proxy = proxy
         self._metrics = metrics
+        self.problem: str | None = None
 
     def reload(self) -> list[str]:
         """Read them again. Returns what changed. Raises ConfigError, and nothing has changed then."""
-        profiles = self._load()
+        try:
+            profiles = self._load()
+        except ConfigError as error:
+            self.problem = str(error)
+            raise
+        self.problem = None
         changed = self.apply(profiles)
         self._router.replace(profiles)
         self._proxy.refresh()

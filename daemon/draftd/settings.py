@@ -14,7 +14,7 @@ from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource
 
 from draftd.errors import ConfigError, Problem
 from draftd.files import read_text
-from draftd.toml_lines import fault_of, line_of, reason_of
+from draftd.toml_lines import fault_of, joined, line_of, reason_of
 
 
 def _absolute(path: Path) -> Path:
@@ -186,7 +186,7 @@ def load_settings(**overrides: Any) -> Settings:
     try:
         return Settings(**given)
     except ValidationError as error:
-        problems = tuple(_problem(dict(detail), given) for detail in error.errors())
+        problems = tuple(_problem(detail, given) for detail in joined(error.errors()))
         raise ConfigError("the settings are not valid", problems) from error
 
 
@@ -195,7 +195,6 @@ def _problem(detail: dict[str, Any], given: dict[str, Any]) -> Problem:
     name = str(detail["loc"][0]) if detail["loc"] else ""
     if name == "api_key":
         detail.pop("input", None)  # a secret is never repeated
-    variable = f"DRAFTD_{name.upper()}"
     reason = f"{name}: {reason_of(detail)}"
     if detail["type"] == "extra_forbidden" and (
         alike := difflib.get_close_matches(name, Settings.model_fields, n=1)
@@ -203,10 +202,16 @@ def _problem(detail: dict[str, Any], given: dict[str, Any]) -> Problem:
         reason += f"; did you mean {alike[0]}?"
     if name in given:
         return Problem(Path(f"--{name.replace('_', '-')}"), None, reason)
+    return source_of(name, reason, detail["loc"])
+
+
+def source_of(name: str, reason: str, loc: tuple[Any, ...] = ()) -> Problem:
+    """A fault of a setting that came from a variable or the file; `loc` is where in the file, if not just there."""
+    variable = f"DRAFTD_{name.upper()}"
     if any(key.upper() == variable and value for key, value in os.environ.items()):
         return Problem(Path(variable), None, reason)
     path = settings_file()
     try:
-        return Problem(path, line_of(read_text(path), detail["loc"]), reason)
+        return Problem(path, line_of(read_text(path), loc or (name,)), reason)
     except (OSError, UnicodeDecodeError):  # it has just gone
         return Problem(path, None, reason)

@@ -13,7 +13,7 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
-from draftd.console import out
+from draftd.console import hinted, out
 from draftd.telemetry.told import short_names
 from draftd.terminal_text import harmless_body
 
@@ -66,7 +66,9 @@ def workers_table(rows: Iterable[Row], width: int) -> RenderableType:
     for row in rows:
         cells = _cells(row, names)
         table.add_row(*(_shown(title, cells[title], row) for title in titles))
-    workers = {row["worker"]: row for row in reversed(rows)}.values()  # once each, though profiles share it
+    workers = list({row["worker"]: row for row in rows[::-1]}.values())[
+        ::-1
+    ]  # once, though profiles share it
     shared = [Text(_sharing(row), style="dim") for row in workers if row["shares_with"]]
     notes = [Text(f"{row['name']}: {note}", style="yellow") for row in workers for note in row["notes"]]
     reasons = [text for row in workers if (text := _reason(row, names))]
@@ -146,7 +148,7 @@ def _reason(row: Row, names: Mapping[str, str]) -> Text | None:
     last = row["last_exit"]
     lines = last["lines"][-3:] if last and state in {"backoff", "failed"} else []
     told = f"{names[row['name']]} {state}: {reason}{due}" + "".join(f"\n    {line}" for line in lines)
-    return Text(told, style=STYLES.get(state, ""))
+    return Text(hinted(told), style=STYLES.get(state, ""))
 
 
 def memory(size: int | None) -> str:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import os
 import plistlib
+import re
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -15,7 +17,7 @@ from draftd.cli import app
 from draftd.commands import shared
 from draftd.errors import ConfigError, DraftdError, NotRunningError
 from draftd.instance import AGENT, Instance
-from draftd.settings import config_dir, load_settings
+from draftd.settings import Settings, config_dir, load_settings
 from tests.ops.test_launchctl import Launchctl, launchctl
 
 __all__ = ["launchctl"]  # a fixture
@@ -98,6 +100,23 @@ def test_init_makes_profiles_that_are_used_from_then_on() -> None:
     file.write_text(file.read_text() + "autostart = false\n")
     assert "kept: you edited it" in said("init")
     assert "7 profiles" in said("check")
+
+
+def test_init_writes_a_settings_file_that_says_every_setting_and_changes_none() -> None:
+    assert "draftd.toml: written" in said("init")
+    file = config_dir() / "draftd.toml"
+    text = file.read_text()
+    assert tomllib.loads(text) == {}
+    meant = [
+        line.removeprefix("# ")
+        for line in text.splitlines()
+        if re.match(r"# \w+ = (?!\"\"  # not set)", line)
+    ]
+    assert Settings(**tomllib.loads("\n".join(meant))) == Settings()
+    assert all(f"# {name} = " in text for name in Settings.model_fields)
+    file.write_text("port = 8123\n")
+    assert "draftd.toml: is there already" in said("init")
+    assert load_settings().port == 8123
 
 
 def test_pull_takes_the_models_of_the_named_profiles(monkeypatch: pytest.MonkeyPatch) -> None:

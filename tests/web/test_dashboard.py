@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -16,7 +17,7 @@ from draftd.profiles import Profile
 from draftd.protocol import Costs
 from draftd.telemetry.records import DraftAcceptance, GenerationReport
 from draftd.web.dashboard import FILES
-from tests.harness import LIMIT, Served, fake, kill, serving
+from tests.harness import LIMIT, QUICK, Served, fake, kill, serving
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -76,7 +77,7 @@ async def test_one_glance_tells_whether_drafting_pays(tmp_path: Path, browser: B
         await expect(field(page, "balanced", "state")).to_have_text("ready")
         await expect(page.locator("#curl")).to_contain_text(f"curl -N {served.url}/v1/chat/completions")
         await expect(page.locator("#headline")).to_have_text("2 of 3 workers ready")
-        for _ in range(3):
+        for _ in range(5):
             await served.ask("balanced", "[[slow 0.01]]", stream=True)
             await served.ask("max", "[[slow 0.02]]", stream=True)
 
@@ -84,12 +85,12 @@ async def test_one_glance_tells_whether_drafting_pays(tmp_path: Path, browser: B
         await expect(field(page, "max", "acceptance")).to_have_text("50 %")
         await expect(field(page, "balanced", "acceptance")).to_have_attribute("data-tone", "good")
         await expect(field(page, "max", "acceptance")).to_have_attribute("data-tone", "low")
-        await expect(page.locator("#headline")).to_have_text("Drafting pays on 1 of 2 workers")
-        await expect(card(page, "balanced").locator(".bar-good")).to_have_count(3)
-        await expect(card(page, "max").locator(".bar-low")).to_have_count(3)
+        await expect(page.locator("#headline")).to_have_text("Drafting pays on 1 of 2 profiles")
+        await expect(card(page, "balanced").locator(".bar-good")).to_have_count(5)
+        await expect(card(page, "max").locator(".bar-low")).to_have_count(5)
         speed = served.row("max")["tokens_per_second"]
         await expect(field(page, "max", "speed")).to_have_text(f"{speed:.1f}")
-        await expect(field(page, "max", "requests")).to_have_text("3")
+        await expect(field(page, "max", "requests")).to_have_text("5")
         await expect(field(page, "max", "port")).to_have_text(str(served.row("max")["port"]))
         await expect(page.locator("#hint")).to_be_hidden()
         await expect(page.locator("#connection")).to_have_text("live")
@@ -109,7 +110,7 @@ async def test_one_glance_tells_whether_drafting_pays(tmp_path: Path, browser: B
         ([(0.9, 0.8)], "Drafting hardly pays", "about 0.8 × the speed without a draft"),
         (
             [(0.9, 0.8), (0.6, None)],
-            "Drafting pays on 1 of 2 workers",
+            "Drafting pays on 1 of 2 profiles",
             "about 0.8 × the speed without a draft",
         ),
     ],
@@ -123,6 +124,7 @@ async def test_a_measured_speed_says_whether_drafting_pays_else_the_rule_of_thum
             "draft_model": "small",
             "drafters": ["lookup", "model"],
             "draft_refusal": None,
+            "recent": {"acceptance": [ratio] * 5},
             "acceptance": {"proposed": 100, "accepted": 100 * ratio, "ratio": ratio},
             "speculation": {"speedup_estimate": factor},
         }
@@ -133,6 +135,17 @@ async def test_a_measured_speed_says_whether_drafting_pays_else_the_rule_of_thum
         return [show.verdict(rows).headline, show.acceptanceNote(rows[0])];
     }"""
     assert await hosted.evaluate(script, made) == [headline, note]
+
+
+async def test_there_is_no_verdict_before_enough_requests(hosted: Page) -> None:
+    row = {
+        "name": "a", "worker": "a", "state": "ready", "drafters": ["model"], "draft_refusal": None,
+        "recent": {"acceptance": [0.9] * 4}, "acceptance": {"proposed": 40, "accepted": 36, "ratio": 0.9},
+    }  # fmt: skip
+    script = 'async row => (await import("/dashboard/format.js")).verdict([row])'
+    told = await hosted.evaluate(script, row)
+    assert told["headline"] == "1 of 1 worker ready"
+    assert told["aside"].endswith("after 5 requests to a profile that drafted; so far there were 4.")
 
 
 async def test_how_drafting_went_by_position_and_what_it_costs_is_shown(
@@ -265,19 +278,27 @@ async def test_the_keyboard_reaches_everything_in_the_order_of_reading(
     async with serving(tmp_path, {"a": fake(), "b": fake()}) as served, opened(browser, served) as page:
         await expect(field(page, "b", "state")).to_have_text("ready")
         reached = []
-        for _ in range(10):
+        for _ in range(24):
             await page.keyboard.press("Tab")
             reached.append(
                 await page.evaluate(
-                    "[document.activeElement.ariaLabel ?? document.activeElement.id,"
+                    "[document.activeElement.ariaLabel || document.activeElement.id,"
                     " getComputedStyle(document.activeElement).outlineStyle]"
                 )
             )
         buttons = [f"{word} {name}" for name in "ab" for word in ("Restart", "Stop", "Show the log of")]
-        assert reached == [
-            [label, "solid"]
-            for label in ["A first request", *buttons, "Worker whose log is shown", "log-follow", "lines"]
-        ]
+        chat = [
+            "Model to chat with",
+            "chat-new",
+            "Messages",
+            "Message",
+            "chat-send",
+            "",
+        ]  # "": the curl's summary
+        log = ["Worker whose log is shown", "log-raw", "log-follow", "lines"]
+        wanted = ["copy-address", "copy-key", "A first request", *buttons, *chat, *log]
+        assert [label for label, _ in reached[: len(wanted)]] == wanted
+        assert {style for _, style in reached[: len(wanted)]} == {"solid"}
 
 
 async def test_the_log_of_the_chosen_worker_comes_live_and_as_text_only(
@@ -333,15 +354,182 @@ async def test_the_page_asks_for_the_api_key_and_keeps_it_in_its_tab(
         assert (await served.get("/api/status", headers=headers)).json["workers"][0]["state"] == "stopped"
 
 
-async def test_the_page_says_that_the_daemon_is_gone(tmp_path: Path, browser: Browser) -> None:
+async def test_a_lost_connection_looks_lost_and_nothing_green_stays(tmp_path: Path, browser: Browser) -> None:
+    context = await browser.new_context()
+    page = await context.new_page()
+    main = page.locator("main")
     async with serving(tmp_path, {"a": fake()}) as served:
-        context = await browser.new_context()
-        page = await context.new_page()
         await page.goto(served.url)
         await expect(page.locator("#connection")).to_have_text("live")
-        served.daemon.stop()
-        await expect(page.locator("#connection")).to_contain_text("not connected")
-        await context.close()
+        await expect(main).to_have_css("filter", "none")
+        await expect(page.get_by_role("alert")).to_be_hidden()
+        port = served.daemon.settings.port
+    await expect(page.locator("#connection")).to_have_text("connection lost")
+    await expect(page.locator("#connection")).to_have_attribute("data-tone", "bad")
+    await expect(main).to_have_css("filter", "grayscale(1)")
+    said = page.get_by_role("alert")
+    await expect(said).to_contain_text(re.compile(r"No connection to the daemon since \d\d:\d\d:\d\d"))
+    await expect(said).to_contain_text(re.compile(r"trying again (in \d s|now)"))
+    async with serving(tmp_path, {"a": fake()}, port=port):
+        await expect(page.locator("#connection")).to_have_text("live", timeout=LIMIT * 1000)
+        await expect(main).to_have_css("filter", "none")
+        await expect(said).to_be_hidden()
+    await context.close()
+
+
+async def test_the_reason_of_each_state_is_told(tmp_path: Path, browser: Browser) -> None:
+    tables = "[restart]\nmax_failures = 1\n"
+    profiles = {
+        "asleep": fake(top="autostart = false"),
+        "loading": fake("--never-ready"),
+        "never": fake("--exit-at-start", "3", tables=tables),
+        "waits": fake(),
+    }
+    async with serving(tmp_path, profiles, ready=False) as served, opened(browser, served) as page:
+        await expect(field(page, "asleep", "trouble")).to_have_text("starts with a request")
+        await expect(field(page, "waits", "state")).to_have_text("waiting")
+        await expect(field(page, "waits", "trouble")).to_contain_text("for its turn to load, after loading")
+        await expect(field(page, "loading", "trouble")).to_contain_text("503 to POST /v1/chat/completions")
+        await served.post("/api/workers/loading/stop")
+        await expect(field(page, "loading", "trouble")).to_contain_text("by order; 'draftd start loading'")
+        await expect(field(page, "never", "trouble")).to_contain_text("given up after 1 failures")
+
+
+async def test_files_that_cannot_be_taken_are_told_until_they_are_mended(
+    tmp_path: Path, browser: Browser
+) -> None:
+    async with serving(tmp_path, {"a": fake()}) as served, opened(browser, served) as page:
+        await expect(page.locator("#problem")).to_be_hidden()
+        served.write("b", "modle = 1\n")
+        served.daemon.try_reload()
+        await expect(page.locator("#problem")).to_contain_text("b.toml:1: modle: unknown key")
+        assert "modle" in (await served.get("/api/status")).json["reload_problem"]
+        served.write("b", fake())
+        served.daemon.try_reload()
+        await expect(page.locator("#problem")).to_be_hidden()
+        assert (await served.get("/api/status")).json["reload_problem"] is None
+
+
+async def test_address_and_key_can_be_copied(tmp_path: Path, browser: Browser) -> None:
+    async with serving(tmp_path, {"a": fake()}) as served, opened(browser, served) as page:
+        await page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+        await expect(page.locator("#address")).to_have_text(f"{served.url}/v1")
+        await page.locator("#copy-address").click()
+        await expect(page.locator("#copy-address")).to_have_text("Copied")
+        assert await page.evaluate("navigator.clipboard.readText()") == f"{served.url}/v1"
+        await page.locator("#copy-key").click()
+        await expect(page.locator("#copy-key")).to_have_text("Copied")
+        assert await page.evaluate("navigator.clipboard.readText()") == "local"
+
+
+async def test_a_chat_streams_keeps_what_was_said_and_can_be_ended(tmp_path: Path, browser: Browser) -> None:
+    log = tmp_path / "requests"
+    profiles = {"a": fake("--log-requests", str(log)), "b": fake("--log-requests", str(log))}
+    async with serving(tmp_path, profiles) as served, opened(browser, served) as page:
+        await page.get_by_label("Model to chat with").select_option("b")
+        message = page.get_by_label("Message", exact=True)
+        await message.fill("it's <b>me</b>")
+        await page.keyboard.press("Enter")
+        talk = page.locator("#chat-talk")
+        await expect(talk.locator(".assistant .text")).to_have_text("one two three four five")
+        await expect(talk.locator(".assistant .note")).to_contain_text("5 tokens, ")
+        await expect(talk.locator(".user .text")).to_have_text("it's <b>me</b>")
+        await expect(page.locator("#chat-curl")).to_contain_text('"model":"b"')
+        await expect(page.locator("#chat-curl")).to_contain_text("it'\\''s <b>me</b>")
+        await message.fill("[[slow 1]] more")
+        await page.keyboard.press("Enter")
+        await expect(talk.locator(".assistant .text").nth(1)).to_contain_text("one")
+        assert "one two three four five" in log.read_text().splitlines()[-1]
+        await button(page, "Stop").click()
+        await expect(talk.locator(".assistant .note").nth(1)).to_have_text("you ended the answer")
+        await expect(button(page, "Send")).to_be_visible()
+        await button(page, "New chat").click()
+        await expect(talk.locator(".message")).to_have_count(0)
+        await expect(message).to_be_focused()
+
+
+async def test_requests_are_listed_with_details_and_one_that_runs_can_be_cancelled(
+    tmp_path: Path, browser: Browser
+) -> None:
+    async with serving(tmp_path, {"a": fake()}) as served, opened(browser, served) as page:
+        await expect(page.locator("#no-requests")).to_be_visible()
+        await served.ask("a", stream=True)
+        await served.ask("nobody")
+        rows = page.locator("#request-rows > tr:not(.details)")
+        await expect(rows).to_have_count(2)
+        await expect(rows.nth(0).locator(".status")).to_contain_text("404")
+        await expect(rows.nth(1).locator(".status")).to_contain_text("200")
+        await expect(rows.nth(1).locator(".model")).to_have_text("a")
+        await expect(rows.nth(1).locator(".answer")).to_have_text("5")
+        await rows.nth(0).get_by_role("button", name=re.compile("Details")).press("Enter")
+        details = page.locator("#request-rows > tr.details").nth(0)
+        await expect(details).to_contain_text("there is no model 'nobody'")
+
+        asking = asyncio.create_task(served.ask("a", "[[slow 5]]", stream=True))
+        await expect(rows.nth(0).locator(".status")).to_contain_text("answering")
+        await rows.nth(0).get_by_role("button", name=re.compile("Cancel")).click()
+        await expect(rows.nth(0).locator(".status")).to_contain_text("503")
+        assert (await asking).events[-1]["error"]["code"] == "cancelled"
+        await expect(rows.nth(0).get_by_role("button", name=re.compile("Cancel"))).to_have_count(0)
+
+
+async def test_beyond_four_profiles_there_is_a_table_the_failed_and_the_busy_first(
+    tmp_path: Path, browser: Browser
+) -> None:
+    tables = QUICK + "[limits]\nconcurrency = 1\n"
+    profiles = {name: fake(tables=tables) for name in "abcd"} | {
+        "e": fake("--exit-at-start", "3", tables="[restart]\nmax_failures = 1\n"),
+        "f": fake(top="share_engine = true"),
+        "g": fake(top="share_engine = true"),
+    }
+    async with (
+        serving(tmp_path, profiles, ready=False, max_loads=4) as served,
+        opened(browser, served) as page,
+    ):
+        rows = page.locator("#worker-rows > tbody")
+        await expect(rows).to_have_count(6)
+        await expect(page.locator("#workers")).to_be_hidden()
+        await served.until(lambda: all(served.state(name) == "ready" for name in "abcdfg"))
+        asking = [asyncio.create_task(served.ask("c", "[[wait 2]]")) for _ in range(2)]
+        await expect(rows.nth(0)).to_contain_text("the weights are made of cheese")
+        await expect(rows.nth(1).locator("[data-field=now]")).to_have_text("1 + 1 waiting")
+        names = await rows.locator("[data-field=name]").all_text_contents()
+        assert names == ["e", "c", "a", "b", "d", "f\ng"]
+        for size in (DESKTOP, PHONE, (1920, 1080)):
+            await _looks_well(page, size, "dark", "many")
+        await button(page, "Stop a").focus()
+        await page.keyboard.press("Enter")
+        await expect(page.get_by_label("Worker a").locator("[data-field=state]")).to_have_text("stopped")
+        await expect(button(page, "Start a")).to_be_focused()  # although its row went to the end
+        assert (await rows.locator("[data-field=name]").all_text_contents())[-1] == "a"
+        await asyncio.gather(*asking)
+
+
+async def test_the_last_hour_is_the_daemons_and_has_a_value_at_each_moment(
+    tmp_path: Path, browser: Browser
+) -> None:
+    async with serving(tmp_path, {"a": fake()}) as served:
+        await served.ask("a", "[[slow 0.02]]", stream=True)
+        served.daemon.history.end_step()
+        served.daemon.history.end_step()
+        async with opened(browser, served) as page:
+            await expect(page.locator("#hour-moment")).to_contain_text("Requests at work and waiting: 0")
+            await expect(page.locator("#hour-moment")).not_to_contain_text("Speed")
+            await page.get_by_label("Moment of the last hour").press("ArrowLeft")
+            await expect(page.locator("#hour-moment")).to_contain_text(re.compile(r"Speed: a \d+"))
+            await expect(page.locator("#hour-speed .series")).to_have_count(1)
+            await expect(page.locator("#hour-memory-top")).to_contain_text("MB")
+
+
+async def test_lines_for_machines_are_shown_only_if_asked_for(tmp_path: Path, browser: Browser) -> None:
+    profile = fake("--says", 'draftd-engine {"odd": 1}')
+    async with serving(tmp_path, {"a": profile}) as served, opened(browser, served) as page:
+        await served.ask("a")
+        lines = page.get_by_role("log")
+        await expect(lines).to_contain_text("200 ")
+        await expect(lines).not_to_contain_text("draftd-engine")
+        await page.get_by_label("every line").check()
+        await expect(lines.locator(".for-machines").first).to_contain_text("draftd-engine")
 
 
 async def test_profiles_that_share_a_worker_say_so_and_show_its_one_log(

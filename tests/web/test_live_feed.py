@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from draftd.telemetry.journal import Journal
 from draftd.telemetry.worker_log import WorkerLog
 from draftd.web import live_feed
 from draftd.web.live_feed import MAX_BACKLOG, MAX_LINES, LiveFeed
@@ -153,7 +154,8 @@ class Given:
         self.looks = 0
         self.requests = 0
         self.changed = asyncio.Event()
-        self.stream = LiveFeed(self.status, lambda _: self.log, self.changed)
+        self.journal = Journal(self.changed.set, lambda _: None)
+        self.stream = LiveFeed(self.status, lambda _: self.log, self.journal, self.changed)
 
     def status(self) -> dict[str, Any]:
         self.looks += 1
@@ -268,3 +270,16 @@ def _texts(piece: bytes) -> list[str]:
     """The lines of worker a in a piece, whichever event has them."""
     logs = [data.get("logs", data) for kind, data in parsed(piece) if kind in {"snapshot", "log"}]
     return [line["text"] for lines in logs for line in lines["a"]]
+
+
+async def test_requests_are_told_once_for_each_change(given: Given) -> None:
+    first = given.journal.begin("1", "messages", "curl/8")
+    async with aclosing(given.stream.read()) as pieces:
+        [(kind, snapshot)] = parsed(await anext(pieces))
+        assert kind == "snapshot"
+        assert [one["id"] for one in snapshot["requests"]] == ["1"]
+        given.journal.begin("2", "messages", "")
+        assert [one["id"] for one in dict(parsed(await anext(pieces)))["requests"]] == ["2"]
+        given.journal.end(first, 200, 0.5)
+        [told] = dict(parsed(await anext(pieces)))["requests"]
+        assert (told["id"], told["phase"], told["status"]) == ("1", "ended", 200)

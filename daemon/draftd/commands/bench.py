@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from draftd.commands.shared import ProfilesDir, StateDir, settings_where_it_runs
+from draftd.commands.shared import ProfilesDir, StateDir, complete_profile, settings_where_it_runs
 from draftd.console import err, out
 from draftd.errors import ConfigError, DraftdError, NotRunningError
 from draftd.files import make_private_folder, write_private
@@ -36,6 +36,7 @@ def run_bench(
         typer.Argument(
             metavar="PROFILE",
             help="Whose models to measure (default: the default profile's); further ones are compared with it.",
+            autocompletion=complete_profile,
         ),
     ] = None,
     demo: Annotated[bool, typer.Option("--demo", help="Measure the built-in demo models.")] = False,

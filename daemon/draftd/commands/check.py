@@ -2,36 +2,89 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
 
 from draftd.commands.shared import ProfilesDir
 from draftd.console import out
+from draftd.errors import ConfigError
 from draftd.hub import NEVER_DRAFTED, ModelOnDisk, read_model
 from draftd.ops.drafting_words import describe_drafting
+from draftd.ops.profile_checks import missing_folders, unknown_default
 from draftd.profile_files import load_dir
 from draftd.profiles import Profile
 from draftd.protocol import MODEL_DRAFTER
 from draftd.settings import load_settings
 
 
-def check(profiles: ProfilesDir = None) -> None:
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """What is known of a profile without starting it. `here`: whether its models are on this machine."""
+
+    name: str
+    model: str
+    draft_model: str | None
+    drafting: str
+    here: bool | None
+
+
+def check(
+    as_json: Annotated[bool, typer.Option("--json", help="The findings as JSON.")] = False,
+    profiles: ProfilesDir = None,
+) -> None:
     """Check the profiles without starting anything.
 
     Example: draftd check --profiles ./profiles
     """
     settings = load_settings(profiles=profiles)
-    found = load_dir(settings.profiles_dir(), settings.prompt_dirs())
-    absent = False
-    for profile in found.profiles.values():
-        models = {name: read_model(name) for name in profile.models}
-        absent |= not profile.command and not all(model.folder for model in models.values())
-        line = f"{profile.name}: {profile.model}, {_drafting(profile, models)}"
-        out.say(line)
-    if absent:
+    folder = settings.profiles_dir()
+    try:
+        loaded = load_dir(folder, settings.prompt_dirs())
+        problems = (*missing_folders(folder, loaded), *unknown_default(settings, loaded))
+        if problems:
+            raise ConfigError(f"the profiles in {folder} are not valid", problems)
+    except ConfigError as error:
+        if not as_json:
+            raise
+        out.data(json.dumps(_told(folder, [], error), indent=2))
+        raise typer.Exit(2) from None
+    found = [_checked(profile) for profile in loaded.profiles.values()]
+    if as_json:
+        out.data(json.dumps(_told(folder, found, None), indent=2))
+        return
+    for one in found:
+        out.say(f"{one.name}: {one.model}, {one.drafting}")
+    if any(one.here is False for one in found):
         out.say(
             "models that are not on this machine yet are assumed to be ones that can be drafted: nearly all are"
         )
-    out.say(f"{len(found.profiles)} profiles in {settings.profiles_dir()} are valid")
+    count = "1 profile is valid" if len(found) == 1 else f"{len(found)} profiles are valid"
+    out.say(f"{count}: {folder}")
+
+
+def _told(folder: Path, found: list[Checked], error: ConfigError | None) -> dict[str, Any]:
+    problems = [
+        {"file": str(one.file), "line": one.line, "reason": one.reason}
+        for one in (error.problems if error else ())
+    ]
+    return {
+        "folder": str(folder),
+        "valid": error is None,
+        "error": str(error.args[0]) if error else None,
+        "problems": problems,
+        "profiles": [asdict(one) for one in found],
+    }
+
+
+def _checked(profile: Profile) -> Checked:
+    models = {name: read_model(name) for name in profile.models}
+    here = None if profile.command else all(model.folder for model in models.values())
+    return Checked(profile.name, profile.model, profile.draft_model, _drafting(profile, models), here)
 
 
 def _drafting(profile: Profile, models: Mapping[str, ModelOnDisk]) -> str:

@@ -67,7 +67,12 @@ def opencode(
 
 def clients(
     name: Annotated[
-        str | None, typer.Argument(metavar="CLIENT", help=f"One of {', '.join(CLIENTS)}.")
+        str | None,
+        typer.Argument(
+            metavar="CLIENT",
+            help=f"One of {', '.join(CLIENTS)}.",
+            autocompletion=lambda incomplete: [one for one in CLIENTS if one.startswith(incomplete)],
+        ),
     ] = None,
     profiles: ProfilesDir = None,
     state_dir: StateDir = None,

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import platform
+from importlib import metadata
 from pathlib import Path
 
 from rich.table import Table
 
+from draftd import __version__
 from draftd.commands.shared import make_client
 from draftd.console import out
 from draftd.errors import NotRunningError
@@ -22,6 +25,26 @@ STOPPED = {
     "draftd up balanced": "serve the default preset; the first start downloads it",
     "draftd doctor": "look for what could be in the way",
 }
+
+
+def version() -> None:
+    """Show the versions of draftd and of what it stands on.
+
+    Example: draftd version
+    """
+    out.say(f"draftd {__version__}")
+    for package in ("mlx-lm", "mlx"):
+        out.say(f"{package} {_version_of(package)}")
+    out.say(
+        f"Python {platform.python_version()} on {platform.system()} {platform.release()}, {platform.machine()}"
+    )
+
+
+def _version_of(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return "is not installed"
 
 
 def overview(state_dir: Path | None = None) -> None:

@@ -9,19 +9,22 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from draftd.commands.shared import ProfileArguments, ProfilesDir
+from draftd.commands.shared import ProfileArguments, ProfilesDir, complete_prompt
 from draftd.console import out
 from draftd.errors import ConfigError
-from draftd.ops.init import KINDS, carry_out, plan_copies
+from draftd.ops.init import KINDS, carry_out, plan_copies, settings_text, write_settings
 from draftd.ops.prompts import Prompt, find_prompts
 from draftd.ops.pull import download, names_at_hub
 from draftd.profile_files import load_dir
 from draftd.profiles import select
-from draftd.settings import config_dir, load_settings, shipped_dir
+from draftd.settings import Settings, config_dir, load_settings, settings_file, shipped_dir
 
 
 def prompts(
-    name: Annotated[str | None, typer.Argument(metavar="PROMPT", help="Print this prompt.")] = None,
+    name: Annotated[
+        str | None,
+        typer.Argument(metavar="PROMPT", help="Print this prompt.", autocompletion=complete_prompt),
+    ] = None,
     profiles: ProfilesDir = None,
 ) -> None:
     """List the system prompts and which profile uses which, or print one.
@@ -59,7 +62,7 @@ def init(
         bool, typer.Option("--force", help="Replace edited files too; yours stay as *.bak.")
     ] = False,
 ) -> None:
-    """Copy the profiles and prompts to your config folder, to edit them there.
+    """Copy the profiles and prompts to your config folder, and write a settings file, to edit them there.
 
     From then on 'draftd up' reads the profiles there. No file that you edited is touched without --force.
 
@@ -70,8 +73,9 @@ def init(
     for copy in plan_copies(shipped, folder):
         done = carry_out(copy, force=force)
         out.say(f"{copy.target}: {done}")
+    out.say(f"{settings_file()}: {write_settings(settings_file(), settings_text(Settings.model_fields))}")
     out.say(
-        f"'draftd up' reads {folder} from now on, and applies a change there at once",
+        f"'draftd up' reads {folder} from now on, and applies a change of a profile or prompt there at once",
     )
 
 

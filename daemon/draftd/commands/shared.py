@@ -9,7 +9,8 @@ import typer
 
 from draftd.errors import ConfigError, DraftdError, NotRunningError
 from draftd.instance import find_daemon
-from draftd.ops.http import DaemonClient
+from draftd.ops.generation import OpenAIServer
+from draftd.ops.http import DaemonClient, RefusedError
 from draftd.settings import Settings, load_settings
 
 
@@ -30,6 +31,17 @@ def complete_profile(incomplete: str) -> list[str]:
 def complete_log(incomplete: str) -> list[str]:
     """The same, and the name of the daemon's own log."""
     return [*complete_profile(incomplete), *(["daemon"] if "daemon".startswith(incomplete) else [])]
+
+
+def complete_prompt(incomplete: str) -> list[str]:
+    """For the shell: names of prompts that begin like this."""
+    from draftd.ops.prompts import find_prompts
+
+    try:
+        names = [prompt.name for prompt in find_prompts(load_settings().prompt_dirs(), ())]
+    except DraftdError:
+        return []
+    return [name for name in names if name.startswith(incomplete)]
 
 
 StateDir = Annotated[
@@ -82,10 +94,17 @@ def make_client(state_dir: Path | None) -> DaemonClient:
     )
 
 
+def make_server(state_dir: Path | None) -> OpenAIServer:
+    """The running daemon as any OpenAI client sees it. Raises NotRunningError."""
+    settings = load_settings(state_dir=state_dir)
+    key = settings.api_key.get_secret_value() if settings.api_key else ""
+    return OpenAIServer(make_client(state_dir).daemon.url, key)
+
+
 def resolve(client: DaemonClient, word: str | None) -> str:
     """A worker's name from its name, an alias or any unambiguous part of its name; the default model for none.
 
-    Raises ConfigError naming the candidates, DraftdError from the daemon if there are none.
+    Raises ConfigError naming the candidates, or all if there are none.
     """
     body = client.status()
     names = [row["name"] for row in body["workers"]]
@@ -96,9 +115,7 @@ def resolve(client: DaemonClient, word: str | None) -> str:
         return word if word in names else str(candidates[0])
     try:
         return client.model(word)  # only the daemon knows the aliases
-    except NotRunningError:
-        raise
-    except DraftdError:
+    except RefusedError as error:
         if not candidates:
-            raise
+            raise ConfigError(error.reason) from None
         raise ConfigError(f"'{word}' fits several profiles; there are: {', '.join(candidates)}") from None

@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.text import Text
 
-from draftd.commands.shared import StateDir, make_client, resolve
+from draftd.commands.shared import StateDir, complete_profile, make_client, make_server, resolve
 from draftd.console import err, out
 from draftd.ops import smoke
 from draftd.ops.generation import OpenAIServer
-from draftd.settings import load_settings
 
 
 def smoke_test(
     name: Annotated[
         str | None,
-        typer.Argument(metavar="PROFILE", help="Name or part of it; default: the default model."),
+        typer.Argument(
+            metavar="PROFILE",
+            help="Name or part of it; default: the default model.",
+            autocompletion=complete_profile,
+        ),
     ] = None,
     url: Annotated[
         str | None, typer.Option(help="Any OpenAI-compatible server; its key is taken from OPENAI_API_KEY.")
@@ -35,7 +37,7 @@ def smoke_test(
 
     Example: draftd test balanced
     """
-    server = OpenAIServer(url, os.environ.get("OPENAI_API_KEY", "")) if url else _daemon(state_dir)
+    server = OpenAIServer(url, os.environ.get("OPENAI_API_KEY", "")) if url else make_server(state_dir)
     with err.busy(f"asking {server.root}"):
         models = server.models()
     _say("server", f"{server.root} answers")
@@ -50,12 +52,6 @@ def smoke_test(
     result = smoke.run(server, request, row, out.piece)
     out.piece("\n\n")
     _report(result)
-
-
-def _daemon(state_dir: Path | None) -> OpenAIServer:
-    settings = load_settings(state_dir=state_dir)
-    key = settings.api_key.get_secret_value() if settings.api_key else ""
-    return OpenAIServer(make_client(state_dir).daemon.url, key)
 
 
 def _report(result: smoke.SmokeResult) -> None:

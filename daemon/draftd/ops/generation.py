@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from http.client import HTTPException
 from typing import Any
 from urllib.parse import quote
@@ -30,6 +30,9 @@ class Generation:
     first_token: float
     seconds: float
     finish_reason: str | None
+    timings: Mapping[str, Any] = field(
+        default_factory=dict
+    )  # in llama.cpp's words, where the server tells them
 
     @property
     def tokens_per_second(self) -> float:
@@ -140,6 +143,7 @@ def _timed(events: Iterator[bytes], began: float, show: Callable[[str], object])
     """Read a stream to its end mark. Raises DraftdError for one that has none, tells of an error or is empty."""
     parts: list[str] = []
     usage = finish_reason = None
+    timings: Any = None
     pieces = 0
     first = last = began
     for data in events:
@@ -147,6 +151,7 @@ def _timed(events: Iterator[bytes], began: float, show: Callable[[str], object])
             break
         chunk = _chunk(data)
         usage = chunk.get("usage") or usage
+        timings = chunk.get("timings") or timings
         for choice in chunk.get("choices") or ():
             finish_reason = choice.get("finish_reason") or finish_reason
             if not (piece := _text(choice.get("delta") or {})):
@@ -162,7 +167,13 @@ def _timed(events: Iterator[bytes], began: float, show: Callable[[str], object])
         raise EmptyAnswerError("the answer has no text")
     tokens = (usage or {}).get("completion_tokens")
     return Generation(
-        "".join(parts), tokens or pieces, bool(tokens), first - began, last - began, finish_reason
+        "".join(parts),
+        tokens or pieces,
+        bool(tokens),
+        first - began,
+        last - began,
+        finish_reason,
+        timings if isinstance(timings, dict) else {},
     )
 
 

@@ -12,6 +12,7 @@ from urllib.error import HTTPError
 from urllib.parse import quote
 from urllib.request import ProxyHandler, Request, build_opener
 
+from draftd import __version__
 from draftd.errors import DraftdError, NotRunningError
 from draftd.instance import find_daemon
 
@@ -19,10 +20,14 @@ ANSWER_TIMEOUT = 10.0  # seconds for what needs no model
 
 
 class RefusedError(DraftdError):
-    """The server answers with an error status; `reason` is its own message, "" if it has none."""
+    """The server answers with an error status; `reason` is its own message, "" if it has none.
 
-    def __init__(self, url: str, status: int, reason: str) -> None:
-        super().__init__(f"{url} answers with status {status}{f': {reason}' if reason else ''}")
+    With `short` that is all that a person is shown: who answers is clear.
+    """
+
+    def __init__(self, url: str, status: int, reason: str, *, short: bool = False) -> None:
+        whole = f"{url} answers with status {status}{f': {reason}' if reason else ''}"
+        super().__init__(reason if short else whole)
         self.status = status
         self.reason = reason
 
@@ -40,7 +45,9 @@ class HttpClient:
 
     def __init__(self, url: str, api_key: str = "") -> None:
         self.url = url
-        self._headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
+        self._headers = {"User-Agent": f"draftd/{__version__}"}
+        if api_key:
+            self._headers["Authorization"] = f"Bearer {api_key}"
         self._opener = build_opener(ProxyHandler({}))
 
     def json(self, path: str, *, method: str = "GET") -> Any:
@@ -118,7 +125,8 @@ class DaemonClient:
         try:
             return self._http.open(path, method=method, timeout=timeout)
         except RefusedError as error:
-            raise DraftdError(error.reason or f"the daemon answered with status {error.status}") from error
+            reason = error.reason or f"the daemon answered with status {error.status}"
+            raise RefusedError(self.daemon.url, error.status, reason, short=True) from error
         except NoAnswerError as error:
             text = f"the daemon (pid {self.daemon.pid}) does not answer at {self.daemon.url}: {error.reason}"
             raise NotRunningError(text) from error

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
+
+from pydantic.fields import FieldInfo
 
 from draftd.errors import ConfigError
 from draftd.files import read_bytes
@@ -30,6 +34,36 @@ def plan_copies(shipped: dict[str, Path], config: Path) -> list[Copy]:
             target = config / kind / source.name
             found.append(Copy(source, target, _outcome(source, target)))
     return found
+
+
+def settings_text(fields: Mapping[str, FieldInfo]) -> str:
+    """A settings file in which every setting stands with its meaning and its default, all of them commented out."""
+    lines = [
+        "# The settings of draftd. Take away a '#' and change the value: 'draftd up' reads it at its start.\n"
+    ]
+    for name, field in fields.items():
+        value = field.get_default(call_default_factory=True)
+        default = f'{name} = ""  # not set' if value is None else f"{name} = {_toml(value)}"
+        lines.append(f"# {field.description}\n# {default}\n")
+    return "\n".join(lines)
+
+
+def _toml(value: object) -> str:
+    if isinstance(value, Path):
+        return json.dumps(str(value), ensure_ascii=False)
+    return json.dumps(list(value) if isinstance(value, tuple) else value, ensure_ascii=False)
+
+
+def write_settings(file: Path, text: str) -> str:
+    """Write the settings file unless there is one; returns in words what was done. Raises ConfigError."""
+    if file.exists():
+        return "is there already"
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text, "utf-8")
+    except OSError as error:
+        raise ConfigError(f"{file} cannot be written: {error.strerror}") from error
+    return "written: every setting with its default, commented out"
 
 
 def _outcome(source: Path, target: Path) -> Outcome:

@@ -10,6 +10,7 @@ from aiohttp import web
 from draftd.errors import RequestError
 from draftd.hub import read_model
 from draftd.profiles import Profile
+from draftd.telemetry.history import History
 from draftd.telemetry.journal import Journal
 from draftd.telemetry.metrics import Metrics
 from draftd.telemetry.request_record import as_json
@@ -35,6 +36,7 @@ class Api:
     supervisor: Supervisor
     metrics: Metrics
     journal: Journal
+    history: History
     reload: Callable[[], list[str]]
 
     def routes(self) -> list[web.RouteDef]:
@@ -49,6 +51,7 @@ class Api:
             web.post("/api/workers/{name}/{order}", self.order),
             web.post("/api/reload", self.reload_profiles),
             web.get("/api/requests", self.requests),
+            web.get("/api/history", self.past_hour),
             web.post("/api/requests/{id}/cancel", self.cancel),
         ]
 
@@ -109,6 +112,10 @@ class Api:
     async def requests(self, request: web.Request) -> web.Response:
         """GET /api/requests: the requests that are open and the last 100 that have ended, oldest first."""
         return json_response({"requests": [as_json(record) for record in self.journal.since(0)]})
+
+    async def past_hour(self, request: web.Request) -> web.Response:
+        """GET /api/history: speed, acceptance, queue and memory of the last hour, in steps of ten seconds."""
+        return json_response(self.history.as_json())
 
     async def cancel(self, request: web.Request) -> web.Response:
         """POST /api/requests/{id}/cancel: ends an open request; its client is told with an error."""

@@ -5,9 +5,9 @@ for what changes without notice (memory), it looks once for all readers and appe
 backlog. A reader holds nothing but its place in that backlog. One that has fallen so far behind that its place is
 gone gets a new snapshot instead of what it missed, so a slow reader costs no memory and holds nobody up.
 
-Events: first a `snapshot` with the status and the newest lines of every worker's log; then a `status` whenever it
-has changed, and a `log` with the new lines of each worker. A snapshot has the lines up to the last look, and the
-next piece of news those after it, so that no line comes twice.
+Events: first a `snapshot` with the status, the requests and the newest lines of every worker's log; then a `status`
+whenever it has changed, a `log` with the new lines of each worker, and `requests` with those that have changed. A
+snapshot has the lines up to the last look, and the next piece of news those after it, so that no line comes twice.
 """
 
 from __future__ import annotations
@@ -25,6 +25,8 @@ from aiohttp import web
 
 from draftd import clock
 from draftd.errors import WorkerError
+from draftd.telemetry.journal import Journal
+from draftd.telemetry.request_record import as_json
 from draftd.telemetry.worker_log import LogLine, WorkerLog
 from draftd.web.aiohttp_app import EXCHANGE
 
@@ -40,17 +42,24 @@ Lines = list[dict[str, Any]]
 
 
 class LiveFeed:
-    """`status` returns the body of /api/status with the figures of the last requests, `logs` a worker's log.
+    """`status` returns the body of /api/status with the figures of the last requests, `logs` a worker's log;
+    `journal` has the requests.
 
     Set `changed` when the status or a log may have changed. There is news while `run` runs; when it is cancelled
     every stream ends, and no new one begins.
     """
 
     def __init__(
-        self, status: Callable[[], Status], logs: Callable[[str], WorkerLog], changed: asyncio.Event
+        self,
+        status: Callable[[], Status],
+        logs: Callable[[str], WorkerLog],
+        journal: Journal,
+        changed: asyncio.Event,
     ) -> None:
         self._status = status
         self._logs = logs
+        self._journal = journal
+        self._told = 0  # the version of the journal that the newest in the backlog has
         self._changed = changed
         self._readers = 0
         self._wanted = asyncio.Event()
@@ -131,7 +140,8 @@ class LiveFeed:
             name: _shown(line for line in self._logs(name).tail(MAX_LINES) if line.seq <= last)
             for name, last in self._seen.items()
         }
-        return _event("snapshot", {"status": self._sent, "logs": logs})
+        requests = [as_json(record) for record in self._journal.since(0) if record.version <= self._told]
+        return _event("snapshot", {"status": self._sent, "logs": logs, "requests": requests})
 
     def _look(self) -> None:
         """Add what is new to the backlog."""
@@ -146,6 +156,9 @@ class LiveFeed:
             news += _event("status", status)
         if new:
             news += _event("log", new)
+        if changed := self._journal.since(self._told):
+            self._told = self._journal.version
+            news += _event("requests", [as_json(record) for record in changed])
         self._seen = {name: self._seen[name] for name in names}
         if news:
             self._backlog.append(news)
@@ -161,7 +174,7 @@ class LiveFeed:
         self._seen[name] = last
         shown = _shown(line for line in newest if line.seq > seen)
         if newest and (skipped := newest[0].seq - seen - 1) > 0:
-            shown.insert(0, {"time": newest[0].time, "text": f"… {skipped} lines skipped"})
+            shown.insert(0, {"time": newest[0].time, "text": f"… {skipped} lines skipped", "chatter": False})
         return shown
 
     def _wake(self) -> None:
@@ -170,7 +183,7 @@ class LiveFeed:
 
 
 def _shown(lines: Iterable[LogLine]) -> Lines:
-    return [{"time": line.time, "text": line.text} for line in lines]
+    return [{"time": line.time, "text": line.text, "chatter": line.chatter} for line in lines]
 
 
 def _event(kind: str, data: object) -> bytes:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 from draftd import __version__
 from draftd.machine_memory import Pressure, pressure
+from draftd.telemetry.history import Level
 from draftd.telemetry.metrics import Metrics, Recent, WorkerSample
 from draftd.telemetry.speculation import Speculation
 from draftd.web.proxy import Proxy
@@ -21,7 +23,8 @@ from draftd.workers.warm_spare import Starter
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StatusReport:
     """Asks the parts of the daemon when it is asked itself. `started`: when the daemon did, in epoch seconds.
-    `budget`: bytes that all workers together may take.
+    `budget`: bytes that all workers together may take. `reload_problem` says why the files on disk are not in
+    force, None if they are.
     """
 
     supervisor: Supervisor
@@ -31,6 +34,7 @@ class StatusReport:
     starter: Starter
     started: float
     budget: int
+    reload_problem: Callable[[], str | None]
 
     def status(self) -> dict[str, Any]:
         """The body of /api/status."""
@@ -43,7 +47,17 @@ class StatusReport:
             "workers": self.workers(),
             "warm_spare": spare(self.starter.status()),
             "memory": memory(self.budget, pressure()),
+            "reload_problem": self.reload_problem(),
         }
+
+    def levels(self) -> list[Level]:
+        """The queue and the memory of every profile's worker, for the history."""
+        rows = self.supervisor.snapshot()
+        admissions = [self.proxy.admission(row.name) for row in rows]
+        return [
+            Level(row.name, one.depth + one.active, row.memory_bytes)
+            for row, one in zip(rows, admissions, strict=True)
+        ]
 
     def live(self) -> dict[str, Any]:
         """The status as /api/events has it, with the figures of the last requests."""

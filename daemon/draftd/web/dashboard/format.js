@@ -3,7 +3,8 @@
 export const PAYS = 0.6; // acceptance from which drafting usually pays; below it rarely does
 
 export const TONES = {
-  ready: "good", starting: "wait", stopping: "wait", backoff: "bad", failed: "bad", stopped: "off",
+  ready: "good", waiting: "wait", starting: "wait", stopping: "wait", backoff: "bad", failed: "bad", asleep: "off",
+  stopped: "off",
 };
 
 export const percent = (ratio) => (ratio === null ? "–" : `${Math.round(ratio * 100)} %`);
@@ -12,28 +13,84 @@ export const speed = (value) => (value === null ? "–" : value.toFixed(value < 
 // A worker that profiles share stands for its memory in the row that has its name.
 export const memoryOf = (row) => (row.worker === row.name ? memory(row.memory_bytes) : "shared");
 
-function memory(bytes) {
-  if (bytes === null) return "–";
+const memory = (value) => (value === null ? "–" : bytes(value));
+
+export function bytes(bytes) {
   return bytes >= 1e9 ? `${(bytes / 1e9).toFixed(1)} GB` : `${Math.round(bytes / 1e6)} MB`;
 }
 
-export function ago(iso) {
-  const seconds = Math.max(0, (Date.now() - Date.parse(iso)) / 1000);
+export const ago = (iso) => span((Date.now() - Date.parse(iso)) / 1000);
+
+function span(exactly) {
+  const seconds = Math.max(0, exactly);
   if (seconds < 120) return `${Math.round(seconds)} s`;
   if (seconds < 7200) return `${Math.round(seconds / 60)} min`;
   if (seconds < 172800) return `${Math.round(seconds / 3600)} h`;
   return `${Math.round(seconds / 86400)} d`;
 }
 
+const DUE = { backoff: "starts again", stopping: "at the latest" };
+
+// What is said of the time that is set for a state.
+export const dueIn = (row) =>
+  row.due && DUE[row.state] ? `, ${DUE[row.state]} in ${span((Date.parse(row.due) - Date.now()) / 1000)}` : "";
+
+export const count = (value) => (value === null ? "–" : value.toLocaleString("en"));
+export const seconds = (value) => (value === null ? "–" : `${value.toFixed(value < 100 ? 2 : 0)} s`);
+export const ratioTone = (ratio) => (ratio === null ? "off" : ratio >= PAYS ? "good" : "low");
+
+export function requestTone({ phase, status, cancelled }) {
+  if (phase !== "ended") return "wait";
+  return status < 400 ? "good" : status < 500 || cancelled ? "low" : "bad";
+}
+
+const PARTS = {
+  id: "request id", dialect: "asked as", waited: "waited for its turn", first_token: "first token", seconds: "took",
+};
+
+// All that is known of a request, in lines.
+export function requestDetails(record) {
+  const drafts = record.proposed ? `${record.accepted} of ${record.proposed} draft tokens accepted` : "";
+  const lines = Object.entries(PARTS)
+    .filter(([name]) => record[name] !== null && record[name] !== "")
+    .map(([name, words]) => `${words}: ${typeof record[name] === "number" ? seconds(record[name]) : record[name]}`);
+  const how = record.streamed === null ? "" : record.streamed ? "streamed" : "in one piece";
+  const left = record.status === 499 && !record.error ? "the client left" : "";
+  return [...lines, how, drafts, left, record.error].filter(Boolean).join("\n");
+}
+
+// What is known of an answer in the chat: while it comes by the clock of this page, at its end by the daemon's word.
+export function answerNote({ usage, timings }, begun, now) {
+  if (begun.first === null) return "waiting for the first token";
+  const tokens = usage?.completion_tokens ?? begun.pieces;
+  const rate = timings?.predicted_per_second || tokens / ((now - begun.at) / 1000);
+  const parts = [`${plural(tokens, "token")}`, `${speed(rate)} tokens/s`, `first after ${seconds((begun.first - begun.at) / 1000)}`];
+  if (timings?.draft_n) parts.push(`${timings.draft_n_accepted} of ${timings.draft_n} draft tokens accepted`);
+  return parts.join(", ");
+}
+
 export const clock = (epoch) => new Date(epoch * 1000).toTimeString().slice(0, 8);
 
 // The last part of a path or of a hub name.
-const shortModel = (model) => model.replace(/\/+$/, "").split("/").pop();
+export const shortModel = (model) => model.replace(/\/+$/, "").split("/").pop();
 
 // The models of a profile, and whom it shares their worker with.
 export function served(row) {
-  const models = [row.model, row.draft_model].filter(Boolean).map(shortModel).join(" drafted by ");
+  const models = [row.model, row.draft_model].filter(Boolean).map(shortModel).join(" with draft model ");
   return row.shares_with.length ? `${models}; one worker with ${row.shares_with.join(", ")}` : models;
+}
+
+// Each name without the beginning that all share, as far as that ends with a hyphen. The same as in a terminal.
+export function shortNames(names) {
+  const sorted = [...new Set(names)].sort();
+  let cut = 0;
+  if (sorted.length > 1) {
+    const [first, last] = [sorted[0], sorted.at(-1)];
+    let same = 0;
+    while (same < first.length && first[same] === last[same]) same += 1;
+    cut = first.slice(0, same).lastIndexOf("-") + 1;
+  }
+  return (name) => name.slice(cut) || name;
 }
 
 export const plural = (count, word) => `${count} ${word}${count === 1 ? "" : "s"}`;
@@ -46,23 +103,38 @@ export function verdict(workers) {
   return { tone: "bad", headline: `${failed.join(", ")} failed`, aside: `${headline}. ${aside}` };
 }
 
+export const ENOUGH = 5; // requests that drafted, before a verdict is given
+
 function drafting(workers) {
-  const known = workers.filter((row) => row.acceptance.ratio !== null);
+  const known = workers.filter((row) => row.recent.acceptance.length >= ENOUGH);
   if (!known.length) {
     const ready = workers.filter((row) => row.state === "ready");
     const headline = `${countWorkers(ready)} of ${plural(countWorkers(workers), "worker")} ready`;
-    const aside = workers.some((row) => row.drafters.length && !row.draft_refusal)
-      ? "Whether drafting pays shows after the first request."
-      : "No profile drafts.";
-    return { tone: "off", headline, aside };
+    return { tone: "off", headline, aside: untilThen(workers) };
   }
   const paying = known.filter(pays);
   const sum = (key) => known.reduce((total, row) => total + row.acceptance[key], 0);
   const rate = percent(sum("accepted") / sum("proposed"));
-  const aside = `${rate} of all draft tokens so far were accepted. From about 60 % on drafting usually pays.`;
+  const aside = `${rate} of all draft tokens so far were accepted. ${rule(known)}`;
   if (paying.length === known.length) return { tone: "good", headline: "Drafting pays", aside };
-  const some = `Drafting pays on ${paying.length} of ${plural(known.length, "worker")}`;
+  const some = `Drafting pays on ${paying.length} of ${plural(known.length, "profile")}`;
   return { tone: "low", headline: paying.length ? some : "Drafting hardly pays", aside };
+}
+
+function untilThen(workers) {
+  if (!workers.some((row) => row.drafters.length && !row.draft_refusal) && !workers.some((row) => row.acceptance.proposed))
+    return "No profile drafts.";
+  const most = Math.max(...workers.map((row) => row.recent.acceptance.length));
+  return `Whether drafting pays is said after ${ENOUGH} requests to a profile that drafted; so far there were ${most}.`;
+}
+
+// How it is judged, as it is judged.
+function rule(known) {
+  const measured = known.filter((row) => factor(row) !== null).length;
+  const byTimes = "It pays where the measured times of passes promise more than the speed without a draft.";
+  const byRatio = `It usually pays from ${percent(PAYS)} on.`;
+  if (measured === known.length) return byTimes;
+  return measured ? `${byTimes} Where there are none yet: ${byRatio.toLowerCase()}` : byRatio;
 }
 
 const countWorkers = (rows) => new Set(rows.map((row) => row.worker)).size; // profiles may share one
@@ -107,15 +179,28 @@ export function speedNote(row) {
 
 export function trouble(row) {
   const notes = [...row.notes];
+  if (row.reason && row.state !== "ready") notes.unshift(row.reason);
   if (row.draft_refusal && row.drafters.length) notes.push(`Nothing is drafted: ${row.draft_refusal}`);
   if (["backoff", "failed"].includes(row.state) && row.last_exit) {
-    notes.push(`${row.last_exit.reason} (${row.last_exit.meaning})`, ...row.last_exit.lines.slice(-3));
+    notes.push(...row.last_exit.lines.slice(-3));
   }
   return notes.join("\n");
 }
 
-export function curl(origin, model, withKey) {
+// Failed first, then busy, then on the way, then ready; of profiles that share a worker there is one list.
+export function byUrgency(workers) {
+  const shared = new Map();
+  for (const row of workers) shared.set(row.worker, [...(shared.get(row.worker) ?? []), row]);
+  const urgency = ([row]) => {
+    if (["failed", "backoff"].includes(row.state)) return 0;
+    if (row.active || row.queue) return 1;
+    return ["waiting", "starting", "stopping"].includes(row.state) ? 2 : row.state === "ready" ? 3 : 4;
+  };
+  return [...shared.values()].sort((one, other) => urgency(one) - urgency(other));
+}
+
+export function curl(origin, model, withKey, content) {
   const key = withKey ? ' \\\n  -H "Authorization: Bearer $DRAFTD_API_KEY"' : "";
-  const body = JSON.stringify({ model, stream: true, messages: [{ role: "user", content: "What is a draft model?" }] });
+  const body = JSON.stringify({ model, stream: true, messages: [{ role: "user", content }] }).replaceAll("'", "'\\''");
   return `curl -N ${origin}/v1/chat/completions \\\n  -H 'Content-Type: application/json'${key} \\\n  -d '${body}'`;
 }

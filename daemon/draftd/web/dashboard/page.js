@@ -1,131 +1,21 @@
-// The page: keeps what the stream tells, and puts it into the document. All text goes in as text.
+// The page: keeps what the stream tells, and hands it to the parts of the page.
 
-import { drawPositions, drawRatios, drawSpeeds } from "./charts.js";
+import { showModels } from "./chat.js";
+import { $, copy, put } from "./dom.js";
 import * as show from "./format.js";
-import { follow, hasKey, keepKey, order } from "./stream.js";
+import { showHour } from "./hour.js";
+import { addLines, redraw, replaceLogs, showLogNames } from "./log.js";
+import { nameModels, takeRequests } from "./requests.js";
+import { follow, hasKey, keepKey, keptKey } from "./stream.js";
+import { showTimes as showWorkerTimes, showWorkers } from "./workers.js";
 
-const KEPT_LINES = 500; // of each worker's log
-const cards = new Map(); // worker's name -> its card
-const logs = new Map(); // worker's name -> its lines; profiles may share a worker
 let status = { workers: [] };
-let shownLog = "";
-
-const $ = (id) => document.getElementById(id);
-const workerOf = (name) => status.workers.find((row) => row.name === name)?.worker ?? name;
-const spoken = (text) => ($("spoken").textContent = text);
-
-function put(element, text, tone) {
-  if (element.textContent !== text) element.textContent = text;
-  if (tone) element.dataset.tone = tone;
-  else delete element.dataset.tone;
-}
-
-// --- workers ---------------------------------------------------------------------------------------------
-
-function makeCard(name) {
-  const card = $("worker").content.firstElementChild.cloneNode(true);
-  const fields = Object.fromEntries([...card.querySelectorAll("[data-field]")].map((e) => [e.dataset.field, e]));
-  const charts = Object.fromEntries([...card.querySelectorAll("[data-chart]")].map((e) => [e.dataset.chart, e]));
-  const orders = [...card.querySelectorAll("[data-order]")];
-  card.dataset.worker = name;
-  card.setAttribute("aria-label", `Worker ${name}`);
-  for (const button of orders) {
-    button.setAttribute("aria-label", `${button.textContent} ${name}`);
-    button.addEventListener("click", () => give(name, button.dataset.order));
-  }
-  const log = card.querySelector("[data-show=log]");
-  log.setAttribute("aria-label", `Show the log of ${name}`);
-  log.addEventListener("click", () => {
-    showLog(name);
-    $("lines").focus();
-  });
-  return { card, fields, charts, orders, drafts: card.querySelector("[data-part=drafts]"), state: null };
-}
-
-async function give(name, word) {
-  const row = status.workers.find((one) => one.name === name);
-  const open = row.active + row.queue;
-  const whose = [name, ...row.shares_with].join(", ");
-  const warning = `${show.plural(open, "request")} to ${whose} would end with an error. ${word} it all the same?`;
-  if (word !== "start" && row.active && !confirm(warning)) return;
-  try {
-    await order(name, word);
-    spoken(`${word} ${name}: ordered`);
-  } catch (error) {
-    put($("connection"), `${word} ${name}: ${error.message || "refused"}`, "bad");
-  }
-}
-
-function showWorkers() {
-  const names = status.workers.map((row) => row.name);
-  for (const [name, { card }] of cards) {
-    if (names.includes(name)) continue;
-    card.remove();
-    cards.delete(name);
-  }
-  const workers = new Set(status.workers.map((row) => row.worker));
-  for (const name of logs.keys()) if (!workers.has(name)) logs.delete(name);
-  for (const row of status.workers) {
-    if (!cards.has(row.name)) {
-      cards.set(row.name, makeCard(row.name));
-      const next = names.slice(names.indexOf(row.name) + 1).find((name) => cards.has(name));
-      $("workers").insertBefore(cards.get(row.name).card, next ? cards.get(next).card : null);
-    }
-    showWorker(cards.get(row.name), row);
-  }
-}
-
-function showWorker(made, row) {
-  const { fields, charts, orders } = made;
-  const ratio = row.acceptance.ratio;
-  const tone = ratio === null ? "off" : ratio >= show.PAYS ? "good" : "low";
-  put(fields.name, row.name);
-  put(fields.state, row.state, show.TONES[row.state]);
-  put(fields.acceptance, show.percent(ratio), tone);
-  put(fields["acceptance-note"], show.acceptanceNote(row));
-  put(fields.speed, show.speed(row.tokens_per_second), row.tokens_per_second === null ? "off" : "");
-  put(fields["speed-note"], show.speedNote(row));
-  put(fields.requests, row.active ? `${row.requests} + ${row.active} now` : `${row.requests}`);
-  put(fields.queue, `${row.queue}`, row.queue ? "low" : "");
-  put(fields.memory, show.memoryOf(row));
-  put(fields.port, `${row.port ?? "–"}`);
-  put(fields.length, show.draftLength(row));
-  put(fields.restarts, `${row.restarts}`);
-  put(fields.models, show.served(row));
-  fields.models.title = [row.model, row.draft_model].filter(Boolean).join("\n");
-  put(fields.trouble, show.trouble(row), row.state === "failed" || row.state === "backoff" ? "bad" : "low");
-  fields.trouble.hidden = !fields.trouble.textContent;
-  drawRatios(charts.acceptance, row.recent.acceptance, show.PAYS);
-  drawSpeeds(charts.speed, row.recent.tokens_per_second);
-  showDrafts(made, row.speculation);
-  showOrders(orders, row.state);
-  if (made.state !== null && made.state !== row.state) spoken(`${row.name} is ${row.state}`);
-  made.state = row.state;
-}
-
-function showDrafts({ fields, charts, drafts }, known) {
-  drafts.hidden = !known.proposed_by_position.length;
-  if (drafts.hidden) return;
-  drawPositions(charts.positions, known.proposed_by_position, known.accepted_by_position, show.PAYS);
-  put(fields["drafts-note"], show.draftsNote(known));
-  put(fields.drafters, show.drafterShares(known.by_drafter));
-}
-
-function showOrders(orders, state) {
-  const running = !["stopped", "failed"].includes(state);
-  const offered = { restart: state !== "stopped", stop: running, start: !running };
-  const had = orders.find((button) => button === document.activeElement);
-  for (const button of orders) button.hidden = !offered[button.dataset.order];
-  // The keyboard keeps its place: on a button that takes the place of the one that is gone.
-  if (had?.hidden) orders.find((button) => !button.hidden).focus();
-}
+let lost = null; // { since, why, next } while there is no connection
 
 function showTimes() {
-  for (const row of status.workers) {
-    const field = cards.get(row.name)?.fields.for;
-    if (field) put(field, `for ${show.ago(row.since)}`);
-  }
-  if (status.started) put($("about"), `${status.version}, up ${show.ago(status.started)}`);
+  if (lost) showLost();
+  else showWorkerTimes();
+  if (status.started && !lost) put($("about"), `${status.version}, up ${show.ago(status.started)}`);
 }
 
 function showVerdict() {
@@ -136,59 +26,49 @@ function showVerdict() {
   const quiet = status.workers.every((row) => row.requests + row.active === 0);
   $("hint").hidden = !quiet || !ready.length;
   const model = ready.find((row) => row.name === status.default_model) ?? ready[0];
-  if (model) put($("curl"), show.curl(location.origin, model.name, hasKey()));
+  if (model) put($("curl"), show.curl(location.origin, model.name, hasKey(), "What is a draft model?"));
+  put($("problem"), status.reload_problem ? `The files on disk are not in force.\n${status.reload_problem}` : "", "bad");
+  $("problem").hidden = !status.reload_problem;
 }
 
-// --- log -------------------------------------------------------------------------------------------------
-
-function showLog(name) {
-  shownLog = name;
-  $("log-of").value = name;
-  $("lines").replaceChildren(...(logs.get(workerOf(name)) ?? []).map(lineElement));
-  scrollLog();
+function showAddress() {
+  put($("address"), `${location.origin}/v1`);
+  put($("key-shown"), hasKey() ? "yours, kept in this tab" : "none needed; any text will do");
 }
 
-function lineElement({ time, text }) {
-  const line = document.createElement("p");
-  const at = document.createElement("time");
-  at.textContent = show.clock(time);
-  line.append(at, text);
-  if (text.includes("Draft tokens accepted:")) line.className = "acceptance";
-  if (text.startsWith("draftd-engine ")) line.className = "for-machines";
-  return line;
-}
+// --- the connection ----------------------------------------------------------------------------------------
 
-function addLines(name, lines) {
-  const kept = logs.get(name) ?? [];
-  logs.set(name, [...kept, ...lines].slice(-KEPT_LINES));
-  if (name !== workerOf(shownLog)) return;
-  const list = $("lines");
-  list.append(...lines.map(lineElement));
-  while (list.childElementCount > KEPT_LINES) list.firstElementChild.remove();
-  scrollLog();
-}
-
-function scrollLog() {
-  if ($("log-follow").checked) $("lines").scrollTop = $("lines").scrollHeight;
-}
-
-function showLogNames() {
-  const names = status.workers.map((row) => row.name);
-  const select = $("log-of");
-  if (names.join("\n") !== [...select.options].map((option) => option.value).join("\n")) {
-    select.replaceChildren(...names.map((name) => new Option(name, name)));
-    showLog(names.includes(shownLog) ? shownLog : (names.find((n) => n === status.default_model) ?? names[0] ?? ""));
+function connection(why, pause) {
+  if (why === "live") {
+    lost = null;
+    put($("connection"), "live", "good");
+  } else {
+    lost = { since: lost?.since ?? Date.now(), why, next: Date.now() + pause };
   }
+  document.body.toggleAttribute("data-lost", lost !== null);
+  $("lost").hidden = lost === null;
+  for (const part of document.querySelectorAll("main section")) part.setAttribute("aria-busy", `${lost !== null}`);
+  if (lost) showLost();
+}
+
+function showLost() {
+  const since = show.clock(lost.since / 1000);
+  const next = Math.max(0, Math.ceil((lost.next - Date.now()) / 1000));
+  put($("connection"), "connection lost", "bad");
+  put($("lost"), `No connection to the daemon since ${since}: ${lost.why}. What is below is how it was then.`);
+  put($("retry"), next ? `trying again in ${next} s` : "trying again now");
 }
 
 // --- what comes ------------------------------------------------------------------------------------------
 
 function take(body) {
   status = body;
-  showWorkers();
+  showWorkers(status);
   showVerdict();
   showTimes();
-  showLogNames();
+  showLogNames(status);
+  showModels(status);
+  nameModels(status);
 }
 
 function askKey(again) {
@@ -202,24 +82,29 @@ function askKey(again) {
       keepKey($("key").value);
       $("key").value = "";
       $("ask-key").close();
+      showAddress();
       given();
     };
   });
 }
 
 $("ask-key").addEventListener("cancel", (event) => event.preventDefault()); // without the key there is nothing to see
-$("log-of").addEventListener("change", (event) => showLog(event.target.value));
-$("log-follow").addEventListener("change", scrollLog);
+$("copy-address").addEventListener("click", (event) => copy($("address").textContent, event.currentTarget));
+$("copy-key").addEventListener("click", (event) => copy(keptKey() ?? "local", event.currentTarget));
+showAddress();
 setInterval(showTimes, 1000);
 follow({
   snapshot: (body) => {
-    logs.clear();
-    for (const [name, lines] of Object.entries(body.logs)) logs.set(name, lines);
+    replaceLogs(body.logs);
+    nameModels(body.status);
+    takeRequests(body.requests, true);
     take(body.status);
-    showLog(shownLog);
+    redraw();
+    showHour();
   },
   status: take,
   log: (lines) => Object.entries(lines).forEach(([name, some]) => addLines(name, some)),
-  connection: (how) => put($("connection"), how === "live" ? "live" : `not connected: ${how}`, how === "live" ? "good" : "bad"),
+  requests: (records) => takeRequests(records),
+  connection,
   key: () => askKey(hasKey()),
 });

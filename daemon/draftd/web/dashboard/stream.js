@@ -9,10 +9,11 @@ export class KeyNeeded extends Error {}
 
 export const hasKey = () => sessionStorage.getItem(KEY) !== null;
 export const keepKey = (key) => sessionStorage.setItem(KEY, key);
+export const keptKey = () => sessionStorage.getItem(KEY);
 
 async function ask(path, options = {}) {
   const key = sessionStorage.getItem(KEY);
-  const headers = key === null ? {} : { Authorization: `Bearer ${key}` };
+  const headers = { ...options.headers, ...(key === null ? {} : { Authorization: `Bearer ${key}` }) };
   const response = await fetch(path, { ...options, headers, cache: "no-store" });
   if (response.status === 401) throw new KeyNeeded();
   if (!response.ok) throw new Error(await reason(response));
@@ -30,8 +31,23 @@ async function reason(response) {
 export const order = (name, word) =>
   ask(`/api/workers/${encodeURIComponent(name)}/${word}`, { method: "POST" });
 
-// Calls on.snapshot, on.status and on.log with what comes, on.connection("live" | reason) and, until it returns
-// a promise that is kept, on.key() for a key. Never returns: a stream that ends is asked for again.
+export const cancel = (id) => ask(`/api/requests/${encodeURIComponent(id)}/cancel`, { method: "POST" });
+export const history = async () => (await ask("/api/history")).json();
+
+// The chunks of the answer to a chat, as they come, with the usage at their end.
+export async function* chat(body, signal) {
+  const asked = JSON.stringify({ ...body, stream: true, stream_options: { include_usage: true } });
+  const headers = { "Content-Type": "application/json" };
+  const response = await ask("/v1/chat/completions", { method: "POST", headers, body: asked, signal });
+  for await (const text of events(response)) {
+    const data = /^data: (.*)$/m.exec(text)?.[1];
+    if (data && data !== "[DONE]") yield JSON.parse(data);
+  }
+}
+
+// Calls on.snapshot, on.status, on.log and on.requests with what comes, on.connection("live") or with a reason and
+// the milliseconds until it is tried again and, until it returns a promise that is kept, on.key() for a key. Never
+// returns: a stream that ends is asked for again.
 export async function follow(on) {
   for (let pause = 500; ; pause = Math.min(pause * 2, LONGEST_PAUSE)) {
     let why = "the daemon has ended the connection";
@@ -44,7 +60,7 @@ export async function follow(on) {
       }
       why = error instanceof TypeError ? "it does not answer" : error.message; // TypeError: no connection
     }
-    on.connection(why);
+    on.connection(why, pause);
     await new Promise((done) => setTimeout(done, pause));
   }
 }
@@ -61,18 +77,23 @@ async function read(on, begun) {
     const response = await ask("/api/events", { signal: leaving.signal });
     on.connection("live");
     begun();
-    const decoder = new TextDecoder();
-    let rest = "";
-    for (const reader = response.body.getReader(); ; ) {
-      const { done, value } = await reader.read();
-      if (done) return;
-      heard();
-      const events = (rest + decoder.decode(value, { stream: true })).split("\n\n");
-      rest = events.pop();
-      for (const text of events) deliver(text, on);
-    }
+    for await (const text of events(response, heard)) deliver(text, on);
   } finally {
     clearTimeout(timer);
+  }
+}
+
+// The events of a stream, as text.
+async function* events(response, heard = () => {}) {
+  const decoder = new TextDecoder();
+  let rest = "";
+  for (const reader = response.body.getReader(); ; ) {
+    const { done, value } = await reader.read();
+    if (done) return;
+    heard();
+    const whole = (rest + decoder.decode(value, { stream: true })).split("\n\n");
+    rest = whole.pop();
+    yield* whole;
   }
 }
 

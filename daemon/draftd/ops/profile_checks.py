@@ -1,0 +1,45 @@
+"""Faults of profiles and settings that only show beside each other, or beside what is on this machine."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from draftd.errors import Problem
+from draftd.files import read_text
+from draftd.profile_files import PATH_KEYS
+from draftd.profiles import Profile, ProfileSet
+from draftd.settings import Settings, source_of
+from draftd.toml_lines import line_of
+
+
+def missing_folders(folder: Path, found: ProfileSet) -> Iterator[Problem]:
+    """The models of profiles that are named by a path at which there is no folder."""
+    for profile in found.profiles.values():
+        if profile.command:
+            continue
+        for key in PATH_KEYS:
+            path = getattr(profile, key)
+            if path and path.startswith("/") and not os.path.isdir(path):
+                what = "is a file, and no folder" if os.path.exists(path) else "there is no such folder"
+                yield _in_file(folder, profile, key, f"{key}: {path}: {what}")
+
+
+def _in_file(folder: Path, profile: Profile, key: str, reason: str) -> Problem:
+    file = folder / f"{profile.name}.toml"
+    try:
+        return Problem(file, line_of(read_text(file), (key,)), reason)
+    except (OSError, UnicodeDecodeError):  # the file is called otherwise than the profile
+        return Problem(folder, None, f"{profile.name}: {reason}")
+
+
+def unknown_default(settings: Settings, found: ProfileSet) -> Iterator[Problem]:
+    """The setting `default_profile`, if it was made and names none of the profiles."""
+    if "default_profile" not in settings.model_fields_set:
+        return
+    names = {name for one in found.profiles.values() for name in (one.name, *one.aliases)}
+    if settings.default_profile not in names:
+        there = ", ".join(found.profiles)
+        reason = f"default_profile: there is no profile '{settings.default_profile}'; there are: {there}"
+        yield source_of("default_profile", reason)

@@ -1,0 +1,124 @@
+// The last hour, as the daemon kept it: four figures on one axis of time, and their values at one moment.
+
+import { $, make, put } from "./dom.js";
+import * as show from "./format.js";
+import { history } from "./stream.js";
+
+const EVERY = 10_000; // ms between two looks
+const SVG = "http://www.w3.org/2000/svg";
+const HEIGHT = 60;
+const MIN_STEPS = 60; // of the axis: ten minutes, if the daemon is younger than that
+const COLOURS = 6;
+const FIGURES = {
+  speed: { title: "Speed", text: (value) => `${show.speed(value)} tokens/s` },
+  acceptance: { title: "Accepted draft tokens", top: 1, text: show.percent },
+  queue: { title: "Requests at work and waiting", text: (value) => `${value}`, summed: true },
+  memory: { title: "Memory", text: show.bytes, summed: true },
+};
+let body = null;
+let short = (name) => name;
+
+export async function showHour() {
+  if (document.visibilityState !== "visible") return;
+  try {
+    body = await history();
+  } catch {
+    return; // the page says elsewhere that the connection is lost
+  }
+  const names = Object.keys(body.profiles);
+  short = show.shortNames(names);
+  const any = names.some((name) => body.profiles[name].queue.length > 1);
+  $("hour").hidden = !any;
+  if (!any) return;
+  for (const figure of Object.keys(FIGURES)) draw(figure, names);
+  const legend = names.map((name, index) => make("li", { class: `c${index % COLOURS}` }, short(name)));
+  $("hour-legend").replaceChildren(...legend);
+  $("hour-at").max = steps() - 1;
+  if (!$("hour-at").dataset.held) $("hour-at").value = steps() - 1;
+  put($("hour-begin"), clockAt(steps() - axis()));
+  put($("hour-end"), clockAt(steps() - 1));
+  showMoment();
+}
+
+const axis = () => Math.max(steps(), MIN_STEPS);
+const steps = () => Object.values(body.profiles)[0]?.queue.length ?? 0;
+
+function element(name, attributes) {
+  const made = document.createElementNS(SVG, name);
+  for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
+  return made;
+}
+
+function draw(figure, names) {
+  const { title, top, text } = FIGURES[figure];
+  const values = names.flatMap((name) => body.profiles[name][figure]).filter((value) => value !== null);
+  const highest = top ?? Math.max(...values, 0);
+  const svg = $(`hour-${figure}`);
+  svg.setAttribute("viewBox", `0 0 ${axis()} ${HEIGHT}`);
+  svg.setAttribute("aria-label", `${title} in the last hour`);
+  const base = element("line", { x1: 0, x2: axis(), y1: HEIGHT, y2: HEIGHT, class: "base" });
+  const lines = names.map((name, index) => {
+    const d = path(body.profiles[name][figure], highest || 1);
+    return element("path", { d, class: `series c${index % COLOURS}` });
+  });
+  svg.replaceChildren(base, ...lines, element("line", { y1: 0, y2: HEIGHT, class: "moment" }));
+  put($(`hour-${figure}-top`), values.length ? `${title}, up to ${text(highest)}` : `${title}: no value yet`);
+}
+
+// A line through the values, broken where there is none; a value that stands alone is a dot.
+function path(values, highest) {
+  const first = axis() - values.length;
+  let d = "";
+  values.forEach((value, index) => {
+    if (value === null) return;
+    const begins = index === 0 || values[index - 1] === null;
+    const at = `${first + index + 0.5} ${(HEIGHT * (1 - value / highest)).toFixed(1)}`;
+    d += begins ? `M${at}h0` : `L${at}`;
+  });
+  return d;
+}
+
+function showMoment() {
+  const index = Number($("hour-at").value);
+  const x = axis() - steps() + index + 0.5;
+  const moment = clockAt(index);
+  $("hour-at").setAttribute("aria-valuetext", moment);
+  const told = [];
+  for (const [figure, { title, text, summed }] of Object.entries(FIGURES)) {
+    const line = $(`hour-${figure}`).querySelector(".moment");
+    line.setAttribute("x1", x);
+    line.setAttribute("x2", x);
+    const known = Object.entries(body.profiles)
+      .map(([name, figures]) => [name, figures[figure][index] ?? null])
+      .filter(([, value]) => value !== null);
+    if (!known.length) continue;
+    const values = summed
+      ? text(known.reduce((sum, [, value]) => sum + value, 0))
+      : known.map(([name, value]) => `${short(name)} ${text(value)}`).join(", ");
+    told.push(`${title}: ${values}`);
+  }
+  put($("hour-moment"), `${moment}   ${told.join("   ")}`);
+}
+
+const clockAt = (index) => show.clock(body.ended_at - (steps() - 1 - index) * body.step_seconds);
+
+$("hour-at").addEventListener("input", (event) => {
+  event.target.dataset.held = Number(event.target.value) < steps() - 1 ? "yes" : "";
+  showMoment();
+});
+$("hour-charts").addEventListener("mousemove", (event) => {
+  const chart = event.target.closest("svg");
+  if (!chart || !body) return;
+  const box = chart.getBoundingClientRect();
+  const index = Math.round(((event.clientX - box.left) / box.width) * axis() - 0.5) - (axis() - steps());
+  $("hour-at").value = Math.max(0, Math.min(steps() - 1, index));
+  $("hour-at").dataset.held = "yes";
+  showMoment();
+});
+$("hour-charts").addEventListener("mouseleave", () => {
+  $("hour-at").dataset.held = "";
+  $("hour-at").value = steps() - 1;
+  showMoment();
+});
+document.addEventListener("visibilitychange", showHour);
+setInterval(showHour, EVERY);
