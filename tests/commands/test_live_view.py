@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import io
 import json
 import os
@@ -117,6 +118,7 @@ def test_in_a_terminal_a_request_and_a_shutdown_are_told_above_the_table(tmp_pat
     if pid == 0:
         os.execve(sys.executable, [*DRAFTD, "up"], env)
     said = ""
+    decoder = codecs.getincrementaldecoder("utf-8")()
 
     def until(*parts: str) -> None:
         nonlocal said
@@ -124,7 +126,7 @@ def test_in_a_terminal_a_request_and_a_shutdown_are_told_above_the_table(tmp_pat
         while not all(part in said for part in parts):
             assert time.monotonic() < deadline, said
             if select.select([terminal], [], [], 0.5)[0]:
-                said += re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", os.read(terminal, 65536).decode())
+                said += re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", decoder.decode(os.read(terminal, 65536)))
 
     try:
         until("ready: after", "draftd serves at")
