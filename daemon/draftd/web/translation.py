@@ -106,10 +106,10 @@ class MessagesExchange(EventsExchange):
 
     @cached_property
     def _answer(self) -> MessageAnswer:
-        return MessageAnswer()
+        return MessageAnswer(self.headers["x-request-id"])
 
     async def answer(self, status: int, body: bytes, content_type: str = JSON) -> None:
-        message = whole_message(json_codec.loads(body))
+        message = whole_message(json_codec.loads(body), self._answer)
         await self._inner.answer(status, json_codec.dumps(message), content_type)
 
     def _waiting(self) -> Iterable[Event]:
