@@ -82,6 +82,22 @@ async def test_what_is_not_http_gets_an_error_in_the_usual_shape(
 
 
 @pytest.mark.fault(77)
+@pytest.mark.parametrize("chunks", [b"5zz\r\n", b"5\r\nhello!\r\n0\r\n\r\n", b"5;\x00\r\nhello\r\n"])
+@pytest.mark.parametrize("cut", [0, 1])
+async def test_chunks_that_http_does_not_have_are_refused_at_once(
+    wire: Wire, served: Served, chunks: bytes, cut: int
+) -> None:
+    head = wire.request(b"", "Transfer-Encoding: chunked")
+    async with wire.connect(served, used=True) as connection:
+        connection.send(head + chunks[:cut])
+        assert (await served.get("/healthz")).status == 200  # by now it has been read
+        connection.send(chunks[cut:])
+        answer = await connection.answer(limit=5)
+        assert (answer.status, answer.error["type"]) == (400, "invalid_request_error")
+        assert await connection.rest() == b""
+
+
+@pytest.mark.fault(77)
 @pytest.mark.parametrize("version", ["2.0", "0.9", "3.0", "1.2", "9.9"])
 async def test_a_version_that_is_not_spoken_here_is_refused(wire: Wire, served: Served, version: str) -> None:
     async with wire.connect(served, used=True) as connection:

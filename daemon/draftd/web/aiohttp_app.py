@@ -70,6 +70,8 @@ class AiohttpExchange(ClientExchange):
                     body += piece
                     if len(body) > self._limits.max_body:
                         raise too_large(self._limits)
+        except web.RequestPayloadError as error:
+            raise RequestError(400, "the chunks of the body are not as HTTP has them") from error
         except TimeoutError as error:
             raise RequestError(408, f"the body did not come within {self._limits.body:g} s") from error
         return bytes(body)

@@ -97,8 +97,10 @@ class AiohttpConnection(web.RequestHandler):
         if self._left:
             self._left -= size
         elif self._messages:
-            message, self._body = self._messages[-1]
-            self._left, self._in_work = _length(message), True
+            message, body = self._messages[-1]
+            if not isinstance(message, RawRequestMessage) and not self._body.is_eof():
+                self._body.set_exception(web.RequestPayloadError())  # aiohttp lets its reader wait
+            self._body, self._left, self._in_work = body, _length(message), True
 
     def _takes_more(self) -> bool:
         """Whether the next bytes are of a body, or of a head whose turn it is."""
