@@ -98,8 +98,8 @@ class Handler(StreamRequestHandler):
         self._json(200 if well else 503, {"status": "ok" if well else "unavailable"})
 
     def _post(self) -> None:
-        raw = self.rfile.read(int(self.headers["Content-Length"]))
-        body = json.loads(raw)
+        raw = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        body = json.loads(raw or b"{}")
         if self.args.log_requests:
             with open(self.args.log_requests, "ab") as file:
                 file.write(raw + b"\n")
@@ -108,6 +108,9 @@ class Handler(StreamRequestHandler):
             return
         if self.args.nested:
             self._bytes(200, b"[" * 100_000)
+            return
+        if not {"messages", "prompt"} & body.keys():
+            self._json(404, {"error": "Not Found"})  # another endpoint than these two
             return
         text = body["messages"][-1]["content"] if "messages" in body else body["prompt"]
         found = ORDER.search(text) if isinstance(text, str) else None
