@@ -64,7 +64,7 @@ def test_only_the_default_starts_unless_all_fit_comfortably(presets: ProfileSet)
     assert line == (
         "fast starts now, and the other 2 with their first requests: all would take 11.0 GB (balanced 3.7 GB, "
         "fast 3.7 GB, max 3.7 GB), and models may have 14.7 GB on this machine. 'draftd up --all' (start = \"all\" "
-        "in draftd.toml) starts all. One worker can serve them all: --share-engine.\n"
+        "in draftd.toml) starts all. One worker can serve them all: --share-engine."
     )
 
 

@@ -72,7 +72,7 @@ def _line(first: Group, meant: Sequence[Group], reason: str) -> str:
     shared = " One worker can serve them all: --share-engine." if one else ""
     return (
         f"{first.name} starts now, and the other {len(meant) - 1} with their first requests: {reason}. "
-        f"'draftd up --all' (start = \"all\" in draftd.toml) starts all.{shared}\n"
+        f"'draftd up --all' (start = \"all\" in draftd.toml) starts all.{shared}"
     )
 
 
