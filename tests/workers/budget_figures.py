@@ -1,8 +1,8 @@
 """`python -m tests.workers.budget_figures`: the budget beside plain LRU and fixed groups, on a simulated trace.
 
 Twelve models of 2 to 18 GB on a machine that may give them 24 GB; 10,000 requests of people and agents that stay
-with a model for a while, a third of them with a small one beside it, as for titles. A load takes 1.5 s and reads 2 GB
-a second. Nothing is loaded here, and nothing measured but the decisions.
+with a model for a while, a third of them with a small one beside it, as for titles. A load takes 1.5 s and reads
+2 GB a second. Nothing is loaded here, and nothing measured but the decisions.
 """
 
 from __future__ import annotations
