@@ -99,7 +99,12 @@ class Handler(StreamRequestHandler):
 
     def _post(self) -> None:
         raw = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        body = json.loads(raw or b"{}")
+        try:
+            body = json.loads(raw)
+            text = body["messages"][-1]["content"] if "messages" in body else body["prompt"]
+        except (ValueError, LookupError, TypeError):
+            self._json(404, {"error": "neither a chat nor a prompt: another endpoint"})
+            return
         if self.args.log_requests:
             with open(self.args.log_requests, "ab") as file:
                 file.write(raw + b"\n")
@@ -109,10 +114,6 @@ class Handler(StreamRequestHandler):
         if self.args.nested:
             self._bytes(200, b"[" * 100_000)
             return
-        if not {"messages", "prompt"} & body.keys():
-            self._json(404, {"error": "Not Found"})  # another endpoint than these two
-            return
-        text = body["messages"][-1]["content"] if "messages" in body else body["prompt"]
         found = ORDER.search(text) if isinstance(text, str) else None
         order, amount = (found[1], float(found[2] or 0)) if found else ("", 0.0)
         with self.one_at_a_time:
