@@ -16,6 +16,7 @@ from draftd.engine.generation.batch_policy import BatchPolicy, Row
 from draftd.engine.generation.choices import ALONE, REVIEW, Choice
 from draftd.engine.generation.models import LoadedModels
 from draftd.engine.generation.sampling import Greedy
+from draftd.engine.serving import NOT_EXACT
 from draftd.protocol import LOOKUP_DRAFTER, MODEL_DRAFTER
 from tests.engine.architectures.models import make, noisy
 from tests.engine.stand_in import VOCABULARY, Asked, Generator
@@ -386,6 +387,17 @@ def test_one_pass_serves_all_where_the_kind_of_cache_allows_it(
     for count, *_ in reported:
         assert count.passes in {60, 61}
         assert 0.9 * rows < count.rows / count.passes <= rows
+
+
+def test_that_requests_cannot_share_passes_is_said_once_in_the_record_of_the_models(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(records, "report", said.append)
+    generator = Generator(*pair("jamba"))
+    for _ in range(2):
+        generator.serve((0, Asked(prompt(9), 5)), (0, Asked(prompt(9, 3), 5)))
+    assert [NOT_EXACT in record for record in said] == [True]
 
 
 def test_the_last_one_goes_on_as_if_it_had_always_been_alone(monkeypatch: pytest.MonkeyPatch) -> None:
