@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from mlx_lm import server
 
 from draftd.engine import records
+from draftd.engine.answers.presence import LEFT_ATTRIBUTE, LeftError
 from draftd.engine.generation import loop, together
 from draftd.engine.generation.batch_policy import BatchPolicy, Row
 from draftd.engine.generation.choices import ALONE, REVIEW, Choice
@@ -265,6 +266,25 @@ def test_no_more_are_at_work_than_fit_in_memory_when_they_have_become_as_long_as
     assert max(sizes) == 2
     assert [len(each.tokens) for each in asked] == [20] * 4
     assert [each.at[0] for each in asked] == sorted(each.at[0] for each in asked), "nobody is overtaken"
+
+
+def test_one_that_leaves_while_it_waits_for_memory_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    generator = Generator(*pair("qwen2"), ends=False)
+    generator.prompt_cache.max_bytes = 1
+    first, leaves, last = Asked(prompt(5), 20), Asked(prompt(9), 20), Asked(prompt(6), 3)
+    cycle = generator.serving._cycle
+
+    def leaving() -> None:
+        cycle()
+        held = generator.serving._held
+        if len(first.tokens) > 5 and held and list(held[0].tokens) == leaves.prompt:
+            setattr(held[1], LEFT_ATTRIBUTE, True)
+
+    monkeypatch.setattr(generator.serving, "_cycle", leaving)
+    generator.serve((0, first), (1, leaves), (2, last))
+    assert [type(one) for one in leaves.came] == [LeftError]
+    assert (len(first.tokens), len(last.tokens)) == (20, 3)
+    assert last.at[0] > first.at[-1]
 
 
 def test_a_request_that_fits_nowhere_is_served_alone(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -28,6 +28,7 @@ from mlx_lm import server
 
 from draftd.engine import records, request_context
 from draftd.engine.answering import Answering, TokenCosts
+from draftd.engine.answers.presence import LEFT_ATTRIBUTE, LeftError
 from draftd.engine.generation.caches.sequence import SequenceCache
 from draftd.engine.generation.drafters.lookup import LookupDrafter
 from draftd.engine.generation.drafters.model import ModelDrafter
@@ -109,19 +110,26 @@ class Serving:
         queue, wanted, arguments = request
         try:
             prompt = prompt_of(generator, queue.put, wanted, arguments)
+            fits = self._fits(generator, prompt, arguments)
         except Exception as error:
             queue.put(error)
             return
-        if self._fits(generator, prompt, arguments):
+        if fits:
             self._start(generator, prompt, arguments)
         else:
             self._held = prompt, arguments
 
     def _take_held(self, generator: Any) -> None:
-        """Begin with what was held back, once there is room."""
-        if self._held and self._fits(generator, *self._held):
-            held, self._held = self._held, None
-            self._start(generator, *held)
+        """Begin with what was held back, once there is room, or forget it if its client has left."""
+        if not self._held:
+            return
+        prompt, arguments = self._held
+        if getattr(arguments, LEFT_ATTRIBUTE, False):
+            self._held = None
+            prompt.put(LeftError())
+        elif self._fits(generator, prompt, arguments):
+            self._held = None
+            self._start(generator, prompt, arguments)
 
     def _start(self, generator: Any, prompt: Prompt, arguments: Any) -> None:
         try:
