@@ -25,19 +25,16 @@ NEVER_DRAFTED: Mapping[str, str] = {"phi3small": "mlx_lm lets its tokens see tho
 class ModelConfig:
     """What config.json says; None for what it does not. Counts are per model, sizes in elements, lengths in tokens.
 
-    Of a model that takes pictures too, all but `model_type` is that of its text model. `vocabulary_size` counts the
-    rows of the embedding, which are often padded to more than the tokenizer has tokens. `full_layers` are those
-    whose cache grows with the whole context: others have a window, or a state.
+    Of a model that takes pictures too, all but `model_type` is that of its text model. `full_layers` are those whose
+    cache grows with the whole context: others have a window, or a state.
     """
 
     model_type: str | None = None
     context_length: int | None = None
     layers: int | None = None
     full_layers: int | None = None
-    attention_heads: int | None = None
     kv_heads: int | None = None
     head_size: int | None = None
-    vocabulary_size: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,10 +179,8 @@ def parse_config(config: Mapping[str, Any]) -> ModelConfig:
         ),
         layers=layers,
         full_layers=_full_layers(own, layers),
-        attention_heads=heads,
         kv_heads=_count(own, "num_key_value_heads", "num_kv_heads") or heads,
         head_size=_count(own, "head_dim") or (hidden // heads if hidden and heads else None),
-        vocabulary_size=_count(own, "vocab_size"),
     )
 
 
