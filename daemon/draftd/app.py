@@ -190,6 +190,7 @@ class Daemon:
             on_change=self._on_change,
             on_gone=self._on_gone,
             tail=self.sink.last_words,
+            prompt_store=self.settings.prompt_store(),
         )
 
     def _listener(self) -> Listener:

@@ -12,6 +12,7 @@ does, and counts nothing.
 import functools
 import importlib
 import inspect
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -25,7 +26,7 @@ from draftd.engine.progress import INTERVAL, at_most_every, with_ticks
 from draftd.engine.records import describe
 from draftd.engine.startup_checks import checked_run
 from draftd.engine.watchdog import exit_on_death, watch
-from draftd.protocol import STARTED, MemoryShare
+from draftd.protocol import PROMPT_STORE_VARIABLE, STARTED, MemoryShare, PromptStore
 
 PLACED = "placed"
 
@@ -273,6 +274,21 @@ def obey(share: MemoryShare) -> None:
         one(share)
 
 
+def _place_stored_prompts() -> None:
+    server: Any = importlib.import_module("mlx_lm.server")
+    generator = expect(server, "ResponseGenerator", caller="run")
+    next_request = expect(generator, "_next_request", "timeout", caller="_generate")
+    if "prompt_cache" not in generator.__init__.__code__.co_names:
+        raise UnfitError("mlx_lm.server.ResponseGenerator holds no prompt_cache")
+    _model_provider(server)
+    place = os.environ.pop(PROMPT_STORE_VARIABLE, "")
+    if not place:
+        return
+    from draftd.engine.stored_prompts.attached import keeping
+
+    generator._next_request = keeping(next_request, PromptStore.parse(place))
+
+
 def _place_startup_checks() -> None:
     server: Any = importlib.import_module("mlx_lm.server")
     run = expect(server, "run", "host", "port", "model_provider", caller="main")
@@ -302,6 +318,7 @@ HOOKS: dict[str, tuple[Callable[[], None], str]] = {
     ),
     "guard": (_place_guard, "web pages and other programs can send requests to the worker's port"),
     "prompt_cache": (_place_prompt_cache, "cached prompts may change the answers of drafted requests"),
+    "stored_prompts": (_place_stored_prompts, "prompts that were read are forgotten when the process ends"),
     "loaded": (_place_loaded, "the models' kinds of cache are not known"),
     "watchdog": (_place_watchdog, "the process outlives its generation thread"),
     "memory_limits": (

@@ -10,6 +10,7 @@ import aiohttp
 from draftd import first_start
 from draftd.hub import are_here, weight_bytes
 from draftd.profiles import Profile
+from draftd.protocol import PromptStore
 from draftd.workers import command
 from draftd.workers.memory_book import MemoryBook
 from draftd.workers.process import Child
@@ -39,10 +40,15 @@ class Services:
     on_change: Callable[[], None]
     on_gone: Callable[[str], None]
     tail: Callable[[str, int], Sequence[str]]
+    prompt_store: PromptStore | None = None
 
     def environment(self, profile: Profile) -> dict[str, str]:
         """The environment of a child that serves `profile`; it depends on which models are here by now."""
-        return command.environment(self.base_env, offline=are_here(profile.files, self.base_env))
+        return command.environment(
+            self.base_env,
+            offline=are_here(profile.files, self.base_env),
+            store=None if profile.command else self.prompt_store,
+        )
 
     def need(self, profile: Profile) -> int | None:
         """Bytes that a worker of this profile will take; None if nobody knows."""

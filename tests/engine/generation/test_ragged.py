@@ -90,7 +90,7 @@ class Walk:
         assert close(logits, logits_alone(text + after, self.name)[-3:])
 
     def round(self, rows: list[RaggedRow]) -> None:
-        """Let some rows read in one to three passes, and then take back a part of it, or read on without a round."""
+        """Let some rows read in one to three passes, and some of them take back a part of it then."""
         marked = [row for row in rows if self.rng.random() < 0.7]
         for row in marked:
             row.mark()
