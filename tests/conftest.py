@@ -6,12 +6,14 @@ import asyncio
 import itertools
 import os
 import re
+import sys
 from collections import Counter
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
 import pytest
+import structlog
 import uvloop
 from hypothesis import settings
 
@@ -29,7 +31,17 @@ settings.register_profile("quick", settings.get_profile("draftd"), max_examples=
 settings.load_profile("draftd")
 
 REAL = {"browser", "demo", "engines", "pair"}  # fixtures that run or load what `real` stands for
+# A traceback with all its variables, in colours, takes up to half a second.
+structlog.configure(
+    [
+        *structlog.get_config()["processors"][:-1],
+        structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback),
+    ]
+)
+
 _NUMBERS = itertools.count()
+LATE = {"anthropic", "mlx", "openai", "playwright", "schemathesis", "transformers"}  # up to a second each
+LOADED = pytest.StashKey[set[str]]()
 COSTLY = re.compile(r"^(?:from|import) (?:mlx|playwright|draftd\.engine\.request\b)", re.MULTILINE)
 
 
@@ -52,6 +64,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             if seen[name] % share.args[0]:
                 item.add_marker("thorough")
             seen[name] += 1
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Note what the heads of modules have imported that no process which only collects has a use for."""
+    without_real_tests = session.config.option.markexpr.startswith("not real")
+    session.config.stash[LOADED] = LATE.intersection(sys.modules) if without_real_tests else set()
 
 
 @cache

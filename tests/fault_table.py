@@ -123,6 +123,7 @@ FAULTS = {
     ),
     121: ("a request of no dialect of ours", "goes as it is to a command that has it; 404 without one"),
     122: ("a tool with a grammar of its own", "its text fits it, however the model writes calls; else 400"),
+    123: ("ten turns of an agent", "every turn reads only what is new to it, in every dialect"),
     130: (
         "a stored prompt cache is damaged, foreign, readable by others or a link",
         "removed, said, never used",

@@ -413,7 +413,7 @@ def test_a_second_sigterm_does_not_wait_for_open_requests(tmp_path: Path) -> Non
         (["status"], 3, "no daemon is running"),
         (["down"], 3, "no daemon is running"),
         (["check", "--profiles", "/nowhere"], 2, "/nowhere does not exist"),
-        (["up", "--port", "99999"], 2, "--port: port: Input should be less than or equal to 65535"),
+        (["up", "--port", "99999"], 2, "--port: port: it must be at most 65535"),
         (["up", "--demo", "speculative"], 2, "'speculative' fits several profiles"),
         (["up", "--demo", "nope"], 2, "'nope' fits no profile; there are: qwen2.5-3b-speculative-auto"),
         (["up", "--demo", "--host", "0.0.0.0"], 2, "set DRAFTD_API_KEY"),

@@ -8,8 +8,9 @@ import tomllib
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import BaseModel, ValidationError
 
-from draftd.toml_lines import fault_of, line_of, reason_of
+from draftd.toml_lines import fault_of, joined, line_of, reason_of
 
 TEXT = """\
 # model = "a comment"
@@ -138,11 +139,27 @@ def parse_error(text: str) -> Exception:
 @pytest.mark.parametrize(
     ("text", "line", "reason"),
     [
-        ("a = 1\nb c\n", 2, "Expected '=' after a key in a key/value pair"),
-        ("a = 1\n\nb = '''\nx\ny\n\n", 5, "Expected \"'''\""),
-        ("a", 1, "Expected '=' after a key in a key/value pair"),
-        ("a = 1\na = 2\n", 2, "Cannot overwrite a value"),
-        ("a = " + "1" * 5000, None, "Exceeds the limit"),
+        ("a = 1\nb c\n", 2, "a key needs '=' and a value behind it"),
+        ("a = 1\n\nb = '''\nx\ny\n\n", 5, "a text is not closed: ''' is missing"),
+        ('b = """\nx', 2, "a text is not closed: a quote is missing"),
+        ('a = "x\n', 1, "a text is not closed on its line"),
+        ("a = 'x\n", 1, "a text is not closed on its line"),
+        ('a = "x', 1, "a text is not closed: a quote is missing"),
+        ("a", 1, "a key needs '=' and a value behind it"),
+        ("a = 1\na = 2\n", 2, "this key stands here for the second time"),
+        ("[a]\n[a]\n", 2, "this table stands here for the second time"),
+        ("a = {b = 1, b = 2}", 1, "a key stands in these braces for the second time"),
+        ("a = \n", 1, "there is no value"),
+        ("a = x", 1, "there is no value, or none that TOML knows: a text needs quotes"),
+        ("= 1", 1, "a line is a key and its value"),
+        ("a = 1 b = 2", 1, "something stands behind the value"),
+        ("[a", 1, "the name of a table is not closed: ']' is missing"),
+        ("[[a]", 1, "the name of a table is not closed: ']]' is missing"),
+        ("a = [1, 2\n", 1, "a list is not closed"),
+        ("a = {b = 1", 1, "a table in braces is not closed"),
+        (r'a = "x\q"', 1, "a backslash in double quotes is written twice"),
+        ("a = 2026-02-31", 1, "there is no such date"),
+        ("a = " + "1" * 5000, None, "a number has too many digits"),
         ("a = " + "[" * 5000, None, "nested too deeply"),
     ],
 )
@@ -162,7 +179,13 @@ def test_a_text_that_is_not_toml_is_refused_with_line_and_reason(
         ({"type": "missing", "msg": "Field required", "input": {"a": 1}}, "this key is required"),
         ({"type": "tuple_type", "msg": "a valid tuple", "input": "x"}, "a list is expected (it is 'x')"),
         ({"type": "model_type", "msg": "a valid dictionary", "input": [1]}, "a table is expected"),
-        ({"type": "int_type", "msg": "must be int", "input": 1.5}, "must be int (it is 1.5)"),
+        ({"type": "int_type", "msg": "must be int", "input": 1.5}, "a whole number is expected (it is 1.5)"),
+        (
+            {"type": "less_than_equal", "msg": "", "ctx": {"le": 1.0}, "input": 3},
+            "it must be at most 1 (it is 3)",
+        ),
+        ({"type": "less_than_equal", "msg": "no", "ctx": {}, "input": 3}, "no (it is 3)"),
+        ({"type": "new_in_pydantic", "msg": "as it says", "input": 3}, "as it says (it is 3)"),
         ({"type": "value_error", "msg": "Value error, no", "input": "x" * 58}, f"no (it is '{'x' * 58}')"),
         ({"type": "value_error", "msg": "Value error, no", "input": "x" * 59}, "no"),
         ({"type": "value_error", "msg": "Value error, no"}, "no"),
@@ -170,3 +193,17 @@ def test_a_text_that_is_not_toml_is_refused_with_line_and_reason(
 )
 def test_a_refusal_is_put_into_plain_words(detail: dict[str, object], reason: str) -> None:
     assert reason_of(detail) == reason
+
+
+def test_a_value_of_several_types_has_one_reason_at_its_key() -> None:
+    class Stops(BaseModel):
+        stop: str | list[str]
+        n: int
+
+    with pytest.raises(ValidationError) as refused:
+        Stops.model_validate({"stop": 3, "n": "x"})
+    found = [(detail["loc"], reason_of(detail)) for detail in joined(refused.value.errors())]
+    assert found == [
+        (("stop",), "a text is expected, or a list is expected (it is 3)"),
+        (("n",), "a whole number is expected (it is 'x')"),
+    ]

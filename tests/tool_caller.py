@@ -1,7 +1,7 @@
 """A scripted model for agents: asked with tools it calls OpenCode's `read`, Claude Code's `Write` or Codex's
-`exec_command` on the file that the last message names in brackets, then says what the tool gave. Asked to
-[[blunder]], it ends as mlx_lm.server does when it cannot parse a call. Each request's body goes to the file
-`--log-requests` names.
+`exec_command` on the file that the last message names in brackets, then says what the tool gave. With a number
+behind the name, as in [[a.txt x9]], it calls that many times. Asked to [[blunder]], it ends as mlx_lm.server does
+when it cannot parse a call. Each request's body goes to the file `--log-requests` names.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ def reply(body: dict[str, Any]) -> tuple[dict[str, Any], str]:
         return {"content": "A title"}, "stop"
     if asked[-1] == "blunder":
         return {"content": "oops"}, "tool_calls"
-    if results:
+    file, _, times = asked[-1].partition(" x")
+    if len(results) >= int(times or 1):
         return {"content": f"It says: {json.dumps(results[-1])}"}, "stop"
     offered = {tool["function"]["name"] for tool in body["tools"]}
     name = next(name for name in CALLS if name in offered)
-    function = {"name": name, "arguments": json.dumps(CALLS[name](asked[-1]))}
-    return {
-        "tool_calls": [{"index": 0, "id": "call_1", "type": "function", "function": function}]
-    }, "tool_calls"
+    function = {"name": name, "arguments": json.dumps(CALLS[name](file))}
+    call = {"index": 0, "id": f"call_{len(results) + 1}", "type": "function", "function": function}
+    return {"tool_calls": [call]}, "tool_calls"
 
 
 class Handler(BaseHTTPRequestHandler):

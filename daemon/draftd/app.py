@@ -131,7 +131,7 @@ class Daemon:
         self._news = asyncio.Event()  # for the live feed
         self._loop, self._thread = asyncio.get_running_loop(), threading.get_ident()
         self.on_request: list[Callable[[RequestRecord], None]] = []  # called with each request that has ended
-        self.journal = Journal(self._news_has_come, self._on_request)
+        self.journal = Journal(self._news.set, self._on_request)
         self.metrics = Metrics(__version__, _version_of("mlx-lm"))
         self.sink = Sink(
             settings.state_dir / LOGS,
@@ -153,7 +153,7 @@ class Daemon:
             self.bodies,
             settings.keepalive_interval,
             self.journal,
-            self._news_has_come,
+            self._news.set,
         )
         self.profiles = CurrentProfiles(load, self.router, self.supervisor, self.proxy, self.metrics)
         self.report = StatusReport(
@@ -293,9 +293,6 @@ class Daemon:
         self.sink.note(told.who or DAEMON, told.text)
         for listener in self.on_request:
             listener(record)
-
-    def _news_has_come(self) -> None:
-        self._news.set()
 
     def _on_change(self) -> None:
         self._changed.set()

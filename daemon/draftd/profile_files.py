@@ -16,7 +16,7 @@ from draftd.errors import ConfigError, Problem
 from draftd.files import read_text
 from draftd.profile_tables import Table
 from draftd.profiles import Profile, ProfileSet
-from draftd.toml_lines import fault_of, line_of, reason_of
+from draftd.toml_lines import fault_of, joined, line_of, reason_of
 
 PROFILES, PROMPTS = "[!.]*.toml", "[!.]*.txt"  # what editors leave beside a file begins with a dot
 _TABLES = {"": tuple(Profile.model_fields)} | {
@@ -92,7 +92,7 @@ def parse(path: Path, text: str) -> Profile:
     try:
         profile = Profile.model_validate({"name": path.stem, **data})
     except ValidationError as error:
-        problems += [_problem(path, text, dict(detail)) for detail in error.errors()]
+        problems += [_problem(path, text, detail) for detail in joined(error.errors())]
     if problems:
         raise ConfigError("a profile is not valid", tuple(problems))
     return profile

@@ -15,7 +15,7 @@ from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource
 from draftd.errors import ConfigError, Problem
 from draftd.files import read_text
 from draftd.protocol import PROMPT_CACHE_FOLDER, PromptStore
-from draftd.toml_lines import fault_of, line_of, reason_of
+from draftd.toml_lines import fault_of, joined, line_of, reason_of
 
 
 def _absolute(path: Path) -> Path:
@@ -210,7 +210,7 @@ def load_settings(**overrides: Any) -> Settings:
     try:
         return Settings(**given)
     except ValidationError as error:
-        problems = tuple(_problem(dict(detail), given) for detail in error.errors())
+        problems = tuple(_problem(detail, given) for detail in joined(error.errors()))
         raise ConfigError("the settings are not valid", problems) from error
 
 

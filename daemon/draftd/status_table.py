@@ -66,7 +66,9 @@ def workers_table(rows: Iterable[Row], width: int) -> RenderableType:
     for row in rows:
         cells = _cells(row, names)
         table.add_row(*(_shown(title, cells[title], row) for title in titles))
-    workers = {row["worker"]: row for row in reversed(rows)}.values()  # once each, though profiles share it
+    workers = list({row["worker"]: row for row in rows[::-1]}.values())[
+        ::-1
+    ]  # once, though profiles share it
     shared = [Text(_sharing(row), style="dim") for row in workers if row["shares_with"]]
     notes = [Text(f"{row['name']}: {note}", style="yellow") for row in workers for note in row["notes"]]
     reasons = [text for row in workers if (text := _reason(row, names))]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 _PART = r"""(?:"[^"]*"|'[^']*'|[A-Za-z0-9_-]+)"""
@@ -16,13 +16,63 @@ _PATH = rf"({_PART}(?:\s*\.\s*{_PART})*)"
 _TABLE = re.compile(rf"^\s*\[\[?\s*{_PATH}\s*\]\]?\s*(#.*)?$")
 _KEY = re.compile(rf"^\s*{_PATH}\s*=")
 _PLACE = re.compile(r" \(at (?:line (\d+), column \d+|end of document)\)$")
+_WHOLE, _NUMBER, _BOOL, _TEXT = (
+    f"{what} is expected" for what in ("a whole number", "a number", "true or false", "a text")
+)
+# By pydantic's type of the error; in braces what the type's context says.
 _REASONS = {
+    **dict.fromkeys(("int_type", "int_parsing", "int_from_float", "int_parsing_size"), _WHOLE),
+    **dict.fromkeys(("float_type", "float_parsing"), _NUMBER),
+    "finite_number": "a number is expected, and not an infinite one",
+    **dict.fromkeys(("bool_type", "bool_parsing"), _BOOL),
+    "string_type": _TEXT,
+    **dict.fromkeys(("list_type", "set_type"), "a list is expected"),
+    "dict_type": "a table is expected",
+    "literal_error": "{expected} is expected",
+    "greater_than": "it must be more than {gt:g}",
+    "greater_than_equal": "it must be at least {ge:g}",
+    "less_than": "it must be less than {lt:g}",
+    "less_than_equal": "it must be at most {le:g}",
+    "string_too_short": "the text is too short: it needs {min_length} characters or more",
+    "string_too_long": "the text is too long: it may have {max_length} characters",
+    "too_short": "it needs {min_length} items or more",
+    "too_long": "it may have {max_length} items",
     "extra_forbidden": "unknown key",
     "missing": "this key is required",
     "tuple_type": "a list is expected",
     "model_type": "a table is expected",
     "path_type": "a path is expected",
     "byte_size": "a size is a number of bytes above 0, or a text like '8GB'",
+}
+_BRANCHES = re.compile(
+    r"str|int|float|bool|(?:list|tuple|dict)\[.*\]|literal\[.*\]|constrained-.*|function-.*"
+)
+# What tomllib says, from its beginning -> the same for somebody who has never heard of its parts.
+_TOML_REASONS = {
+    "Illegal character '\\n'": "a text is not closed on its line: a quote is missing",
+    "Unterminated string": "a text is not closed: a quote is missing",
+    'Expected \'"""\'': 'a text is not closed: """ is missing',
+    "Expected \"'''\"": "a text is not closed: ''' is missing",
+    'Expected "\'"': "a text is not closed on its line: a quote is missing",
+    "Unescaped '\\'": "a backslash in double quotes is written twice; in single quotes once will do",
+    "Invalid value": "there is no value, or none that TOML knows: a text needs quotes",
+    "Invalid initial character for a key part": "a key is missing here",
+    "Invalid statement": "a line is a key and its value, a [table], or a # comment",
+    "Expected '=' after a key": "a key needs '=' and a value behind it",
+    "Expected newline or end of document": "something stands behind the value: each key has a line of its own",
+    "Expected ']' at the end of a table": "the name of a table is not closed: ']' is missing",
+    "Expected ']]' at the end of an array": "the name of a table is not closed: ']]' is missing",
+    "Unclosed array": "a list is not closed: ']' or ',' is missing",
+    "Unclosed inline table": "a table in braces is not closed: '}' or ',' is missing",
+    "Cannot overwrite a value": "this key stands here for the second time",
+    "Duplicate inline table key": "a key stands in these braces for the second time",
+    "Cannot declare": "this table stands here for the second time",
+    "Cannot redefine": "this table stands here for the second time",
+    "Cannot mutate": "what is in braces or brackets is whole: nothing can be added to it later",
+    "Invalid date": "there is no such date",
+    "Invalid hex value": "behind \\u stand four hexadecimal digits",
+    "Escaped character": "the number behind \\u is no character's",
+    "Exceeds the limit": "a number has too many digits",
 }
 
 
@@ -65,20 +115,55 @@ def fault_of(text: str, error: Exception) -> tuple[int | None, str]:
     """Line and reason of what tomllib refused; besides TOMLDecodeError it raises what its parts raise."""
     if isinstance(error, RecursionError):
         return None, "not valid TOML: nested too deeply"
+    said = _PLACE.sub("", str(error))
+    reason = next((ours for theirs, ours in _TOML_REASONS.items() if said.startswith(theirs)), said)
     place = _PLACE.search(str(error))
     if place is None:
-        return None, f"not valid TOML: {error}"
+        return None, f"not valid TOML: {reason}"
     line = int(place[1]) if place[1] else text.rstrip("\n").count("\n") + 1
-    return line, f"not valid TOML: {_PLACE.sub('', str(error))}"
+    return line, f"not valid TOML: {reason}"
 
 
 def reason_of(detail: Mapping[str, Any]) -> str:
     """pydantic's error detail in a user's words; a value is quoted only if it is short and plain."""
-    message = _REASONS.get(detail["type"]) or str(detail["msg"]).removeprefix("Value error, ")
+    ours = _REASONS.get(detail["type"])
+    message = _filled(ours, detail.get("ctx") or {}) or str(detail["msg"]).removeprefix("Value error, ")
     value = detail.get("input")
     plain = isinstance(value, str | int | float | bool) and len(repr(value)) <= 60
     quoted = plain and detail["type"] != "extra_forbidden"  # an unknown key may be a misspelt secret
     return f"{message} (it is {value!r})" if quoted else message
+
+
+def _filled(reason: str | None, context: Mapping[str, Any]) -> str | None:
+    try:
+        return reason and reason.format_map(context)
+    except (KeyError, ValueError):  # another version of pydantic says it otherwise
+        return None
+
+
+def without_branches(loc: Sequence[Any]) -> tuple[Any, ...]:
+    """`loc` without pydantic's names for the types that a value may have: they stand in no file."""
+    while len(loc) > 1 and isinstance(loc[-1], str) and _BRANCHES.fullmatch(loc[-1]):
+        loc = loc[:-1]
+    return tuple(loc)
+
+
+def joined(details: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """pydantic's details, one for each key: it tells apart each type that a value may have, and is not."""
+    found: dict[tuple[Any, ...], dict[str, Any]] = {}
+    for detail in details:
+        loc = without_branches(detail["loc"])
+        made = {**detail, "loc": loc}
+        if len(loc) < len(detail["loc"]) and loc in found:
+            first = found[loc]
+            both = f"{_plain(first)}, or {_plain(made)}"
+            made = {**first, "type": "value_of_types", "msg": both}
+        found[loc if len(loc) < len(detail["loc"]) else (*loc, len(found))] = made
+    return list(found.values())
+
+
+def _plain(detail: Mapping[str, Any]) -> str:
+    return reason_of({**detail, "input": None})
 
 
 def _parts(dotted: str) -> list[str]:

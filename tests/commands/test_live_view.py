@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import io
 import json
 import os
@@ -13,14 +14,16 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, cast
 
-from draftd.commands.live_view import MAX_LINES, LiveView
+from draftd.commands.live_view import MAX_LINES, TICK, LiveView
 from draftd.telemetry.told import Told
 from tests.forked import LIMIT
 from tests.harness import fake, free_ports
 from tests.test_cli import DRAFTD, Up, up
-from tests.test_console import a_terminal, as_if_by
+from tests.test_console import a_terminal, as_if_by, row
 
 
 def test_every_line_stands_above_the_table_once_and_in_order() -> None:
@@ -117,6 +120,7 @@ def test_in_a_terminal_a_request_and_a_shutdown_are_told_above_the_table(tmp_pat
     if pid == 0:
         os.execve(sys.executable, [*DRAFTD, "up"], env)
     said = ""
+    decoder = codecs.getincrementaldecoder("utf-8")()
 
     def until(*parts: str) -> None:
         nonlocal said
@@ -124,7 +128,7 @@ def test_in_a_terminal_a_request_and_a_shutdown_are_told_above_the_table(tmp_pat
         while not all(part in said for part in parts):
             assert time.monotonic() < deadline, said
             if select.select([terminal], [], [], 0.5)[0]:
-                said += re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", os.read(terminal, 65536).decode())
+                said += re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", decoder.decode(os.read(terminal, 65536)))
 
     try:
         until("ready: after", "draftd serves at")
@@ -139,3 +143,31 @@ def test_in_a_terminal_a_request_and_a_shutdown_are_told_above_the_table(tmp_pat
         os.waitpid(pid, 0)
         os.close(terminal)
     assert said.index("ready: after") < said.index("200 ") < said.index("stopping")
+
+
+class Asked:
+    """A loop and a daemon at once, which counts how often it is asked for its workers."""
+
+    def __init__(self) -> None:
+        self.looks = 0
+        self.report = self
+
+    def call_soon_threadsafe(self, call: Callable[[], None]) -> None:
+        call()
+
+    def live(self) -> dict[str, Any]:
+        self.looks += 1
+        return {"workers": [row("a", requests=self.looks)]}
+
+
+def test_the_table_lives_on_while_lines_come_without_a_pause() -> None:
+    terminal = a_terminal(is_terminal=True)
+    view = LiveView(terminal)
+    asked = Asked()
+    view.follow(cast(Any, asked), cast(Any, asked))
+    with view.running("info"):
+        deadline = time.monotonic() + LIMIT
+        while asked.looks < 3:
+            view.tell(Told(0.0, "a", "one more"))
+            time.sleep(TICK / 5)  # never a pause long enough to look in
+            assert time.monotonic() < deadline

@@ -430,3 +430,90 @@ def test_what_breaks_in_a_pass_of_all_is_told_to_all_and_the_next_request_is_ser
     ends = [type(one.came[-1]) for one in (first, second)]
     assert ends == ([BrokenError] * 2 if broken == "pass" else [type(None)] * 2)
     assert len(later.tokens) == 40
+
+
+class FailingGrammar:
+    """Allows everything, and fails after some tokens."""
+
+    complete = False
+
+    def __init__(self) -> None:
+        self._left = 6
+
+    def ends_with(self, token: int) -> bool:
+        return token == 2
+
+    def take(self, _: int) -> None:
+        self._left -= 1
+        if not self._left:
+            raise BrokenError
+
+    def forced(self, _: int) -> list[int]:
+        return []
+
+    def allowed(self, tokens: list[int]) -> list[int]:
+        return tokens
+
+    def mask(self, rows: Any, _: Any) -> Any:
+        return rows
+
+
+def ending(generation: Any, way: str) -> None:
+    """Let a request end in the middle of its answer."""
+    if way == "sampler":
+        generation.rule = Breaking()
+    elif way == "schema":
+        generation.grammar = FailingGrammar()
+        generation.lookup = None
+
+
+@pytest.mark.parametrize("way", ["sampler", "schema", "client", "computing"])
+@pytest.mark.parametrize("name", ["qwen2", "gemma3_text", "qwen3_next"])
+def test_what_ends_one_request_in_a_batch_leaves_the_others_as_they_are(
+    monkeypatch: pytest.MonkeyPatch, name: str, way: str
+) -> None:
+    generator = Generator(*pair(name))
+    scripted(monkeypatch, random.Random(3))
+    begin = generator.serving._begin
+    joined: list[bool] = []
+
+    def beginning(models: Any, generator: Any, prompt: Any, arguments: Any) -> Any:
+        answering = begin(models, generator, prompt, arguments)
+        if arguments.max_tokens == 33:
+            ending(answering.generation, way)
+            end = generator.serving._end
+
+            def ended(work: Any, error: Exception | None = None) -> None:
+                joined.append(work.answering is answering and work.answering.generation.target.is_joined)
+                end(work, error)
+
+            monkeypatch.setattr(generator.serving, "_end", ended)
+        return answering
+
+    monkeypatch.setattr(generator.serving, "_begin", beginning)
+    first, second = Asked(prompt(20), 40), Asked(prompt(9, 3), 40)
+    bad = Asked(prompt(20, 1), 33, leaves=12 if way == "client" else None)
+    if way == "computing":
+        fail_once_for(monkeypatch, bad)
+    generator.serve((0, first), (0, bad), (0, second))
+    assert first.tokens == list(alone(name, 20, 0, None, 0.0, 40))
+    assert second.tokens == list(alone(name, 9, 3, None, 0.0, 40))
+    assert any(joined), "it ended in the batch"
+    if way != "client":
+        assert isinstance(bad.came[-1], BrokenError)
+    assert bad.tokens == list(alone(name, 20, 1, None, 0.0, 33)[: len(bad.tokens)])
+    assert not generator.serving._together._batches
+
+
+def fail_once_for(monkeypatch: pytest.MonkeyPatch, asked: Asked) -> None:
+    """Let what one request waits for fail on the device, after its fifth token."""
+    computed = together.computed
+
+    def computing(waiting: Any) -> Any:
+        answers = computed(waiting)
+        for work in waiting:
+            if work.answering.prompt.put == asked.put and len(asked.tokens) >= 5:
+                answers[work] = BrokenError()
+        return answers
+
+    monkeypatch.setattr(together, "computed", computing)

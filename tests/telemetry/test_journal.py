@@ -27,6 +27,7 @@ async def test_a_request_is_known_from_its_beginning_to_its_end() -> None:
     kept.journal.note(record, profile="a", phase="answering")
     kept.journal.note(record, tokens=7, proposed=8, accepted=6)
     kept.journal.end(record, 200, 1.5)
+    await asyncio.sleep(0)
     assert kept.ended == [record]
     body = as_json(record)
     assert {name: body[name] for name in ("phase", "status", "seconds", "acceptance", "profile")} == {

@@ -30,10 +30,10 @@ class Full(io.StringIO):
 @pytest.fixture(autouse=True)
 def put_back() -> Iterator[None]:
     root = logging.getLogger()
-    before = root.handlers[:], root.level
+    before, of_structlog = (root.handlers[:], root.level), structlog.get_config()
     yield
     root.handlers[:], root.level = before
-    structlog.reset_defaults()
+    structlog.configure(**of_structlog)
 
 
 def events(out: io.StringIO) -> list[dict[str, object]]:

@@ -21,7 +21,8 @@ from draftd.errors import RequestError, WorkerError
 from draftd.profiles import ProfileSet
 from draftd.web import body_reader
 from draftd.web.body_reader import LARGE, MAX_VALUES, BodyReader, check_size, serve
-from draftd.web.router import Refused, Routed, RoutingTable, route
+from draftd.web.passed_on import Given, Passed
+from draftd.web.router import Refused, Routed, RoutingTable, read, route
 from tests.harness import LIMIT, chat, fake, serving, until_gone
 from tests.web.given import profile, refused
 from tests.web.raw_http import Wire
@@ -46,6 +47,19 @@ def child_of(reader: BodyReader) -> int:
 async def test_a_child_makes_of_a_body_what_is_made_on_the_spot(reader: BodyReader) -> None:
     read = [await reader.read(BIG, "chat.completions", TABLE) for _ in range(2)]
     assert read == [route(BIG, "chat.completions", TABLE)] * 2
+    assert child_of(reader) != os.getpid()
+
+
+@pytest.mark.fault(74)
+async def test_a_body_that_is_passed_on_is_read_there_too(reader: BodyReader) -> None:
+    """Its values are not made, but they are counted; what it is to be sent as may have to be found in a form."""
+    table = RoutingTable(ProfileSet({"other": profile("other", command=["server", "{port}"])}), "other")
+    given = Given("/v1/embeddings", "a=b", "application/json")
+    raw = b'{"model": "other", "input": [' + b"[]," * 300_000 + b"1]}"
+    found = await reader.read(raw, given, table)
+    assert isinstance(found, Passed)
+    assert found == read(raw, given, table)
+    assert (found.path, found.payload[:20]) == ("/v1/embeddings?a=b", b'{"model":"org/model"')
     assert child_of(reader) != os.getpid()
 
 
@@ -149,7 +163,7 @@ def test_a_fault_in_the_child_is_told_and_the_next_body_read(monkeypatch: pytest
             raise ZeroDivisionError
         return Refused(None, RequestError(400, "well"))
 
-    monkeypatch.setattr(body_reader, "route", faulty)
+    monkeypatch.setattr(body_reader, "read", faulty)
     what = pickle.dumps(("chat.completions", TABLE))
     parts = [what, b"bad", what, b"good"]
     answers = io.BytesIO()
@@ -232,7 +246,7 @@ def test_large_blocks_that_are_freed_go_back_to_the_system_whatever_lies_between
 
 
 @pytest.mark.fault(74)
-@pytest.mark.one_in(2)
+@pytest.mark.thorough  # the rest of this file shows each part of it
 async def test_large_bodies_hold_nobody_up_and_leave_no_memory_behind(
     wire: Wire, tmp_path: Path, measured: Callable[[float], None]
 ) -> None:
@@ -251,6 +265,21 @@ async def test_large_bodies_hold_nobody_up_and_leave_no_memory_behind(
         assert stall < 1.0  # it was 4 to 15 s; a hundredth of that on a machine that does nothing else
         assert (served.state("a"), served.row("a")["restarts"]) == ("ready", 0)
         assert psutil.Process().memory_info().rss - before < 64 * 2**20  # it was 30 MB and more each
+
+
+@pytest.mark.fault(74)
+async def test_large_bodies_for_other_servers_hold_nobody_up(
+    wire: Wire, tmp_path: Path, measured: Callable[[float], None]
+) -> None:
+    keys = b'{"model": "a", ' + b",".join(b'"%d": 1' % number for number in range(200_000)) + b"}"
+    async with serving(tmp_path, {"a": fake()}) as served:
+        watching = asyncio.create_task(_longest_stall())
+        for _ in range(3):
+            answer = await wire.ask(served, wire.post(keys, path="/v1/embeddings"), limit=60)
+        assert answer.headers["x-draftd-profile"] == "a"  # whatever that server makes of it
+        assert served.daemon.bodies._process is not None
+        watching.cancel()
+        measured(await watching)
 
 
 async def _longest_stall() -> float:

@@ -384,6 +384,7 @@ async def test_neither_a_key_nor_a_prompt_is_ever_seen_again(
 
 
 @pytest.mark.fault(43)
+@pytest.mark.one_in(2)
 async def test_names_that_clients_invent_make_no_new_series(
     wire: Wire, served: Served, measured: Measured
 ) -> None:

@@ -16,10 +16,12 @@ PACKAGE = Path(draftd.__file__).parent
 # something on the way, then those that are only asked. What is told to `telemetry` on the way is its own affair.
 ON_THE_WAY = (
     "web/fast_http.py", "web/pipeline.py", "web/guard.py", "web/client.py", "web/proxy.py", "web/router.py",
-    "web/request_body.py", "web/dialects/field_table.py", "web/admission.py", "web/worker_http.py", "web/answer.py",
-    "web/answer_stream.py", "web/answer_models.py",
+    "web/request_body.py", "web/dialects/field_table.py", "web/completion_answer.py", "web/answer.py",
+    "web/answer_stream.py", "web/admission.py", "web/worker_http.py", "web/answer_models.py",
 )  # fmt: skip
-ASKED = ("app.py", "profiles.py", "workers/supervisor.py", "workers/worker.py", "workers/usage.py")
+ASKED = (
+    "profiles.py", "workers/supervisor.py", "workers/worker.py", "workers/usage.py", "workers/room.py",
+)  # fmt: skip
 
 
 class Way:

@@ -5,21 +5,38 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
+from random import Random
 
 import pytest
 
 from draftd import first_start
 from draftd.errors import WorkerError
+from draftd.profile_tables import RestartPolicy
 from draftd.profiles import Profile
 from draftd.workers import room as module
 from draftd.workers.room import Room
-from draftd.workers.states import BecameReady, Draining, Queued, Ready, Start, Starting, State, Stop, Stopped
+from draftd.workers.states import (
+    BecameReady,
+    Draining,
+    Event,
+    Queued,
+    Ready,
+    Restart,
+    Start,
+    Starting,
+    State,
+    Stop,
+    Stopped,
+)
 from draftd.workers.worker import Worker
-from tests.workers.pretended import World, settle
+from tests.workers.pretended import AT_ONCE, World, settle
 from tests.workers.test_worker import AGAIN_AT_ONCE, running
 
 GB = 10**9
 SIZES = {"a": 4 * GB, "b": 4 * GB, "c": 4 * GB, "large": 11 * GB, "small": 2 * GB}
+
+# Many failures, and short delays: what a request waits for comes soon.
+PATIENT = RestartPolicy(max_failures=1000, initial_delay=AT_ONCE, max_delay=AT_ONCE, stable_delay=AT_ONCE)
 
 
 @pytest.fixture(autouse=True)
@@ -43,17 +60,29 @@ class Machine:
     def state(self, name: str) -> type[State]:
         return type(self.workers[name].state)
 
-    async def load(self) -> None:
-        """Whatever loads gets ready, until nothing does."""
-        for _ in range(10):
-            await settle()
+    async def load(self, rounds: int = 10) -> None:
+        """Whatever loads gets ready, in so many rounds."""
+        await settle()
+        for _ in range(rounds):
             for one in self.workers.values():
                 watched = one.watched
                 loads = isinstance(one.state, Starting) and watched in self.world.watched
                 if watched is not None and loads and watched.pid not in self._told:
                     self._told.add(watched.pid)
                     self.world.tell_of(watched, BecameReady())
-        await settle()
+            await settle()
+
+    def check_budget(self) -> None:
+        """Of the children that live, not of what the workers say of themselves."""
+        pids = {child.pid for child in self.world.alive}
+        held = [one.name for one in self.workers.values() if one.status().pid in pids]
+        assert len(held) == len(pids)
+        assert sum(SIZES[name] for name in held) <= 10 * GB
+
+    async def hold(self, name: str, end: asyncio.Event) -> None:
+        """A request that is open until `end`."""
+        async with self.workers[name].lease(name):
+            await end.wait()
 
     @asynccontextmanager
     async def asked(self, name: str) -> AsyncIterator[None]:
@@ -89,8 +118,7 @@ async def machine(*profiles: Profile, patience: float = module.PATIENCE) -> Asyn
     async with running(world, *profiles, start=False) as workers:
         made = Machine(world, workers)
         yield made
-        held = [one for one in workers if one.status().pid is not None]
-        assert sum(SIZES[one.name] for one in held) <= 10 * GB
+        made.check_budget()
 
 
 @pytest.mark.fault(106)
@@ -200,3 +228,43 @@ async def test_a_worker_that_is_needed_after_all_does_not_sleep() -> None:
             assert one.state("a") is Ready
         await one.load()
         await waiting
+
+
+@pytest.mark.fault(106)
+@pytest.mark.parametrize("seed", range(6))
+async def test_in_any_history_children_keep_to_the_budget_and_every_request_has_its_answer(seed: int) -> None:
+    dice = Random(seed)
+    profiles = [profile(name, pin=name == "small", restart=PATIENT) for name in ("a", "b", "c", "small")]
+    async with machine(*profiles, patience=0.0) as one:
+        ends: list[asyncio.Event] = []
+        requests: list[asyncio.Task[None]] = []
+
+        def ask(name: str) -> None:
+            end = asyncio.Event()
+            ends.append(end)
+            requests.append(asyncio.create_task(one.hold(name, end)))
+
+        for _ in range(60):
+            worker = dice.choice(list(one.workers.values()))
+            match dice.randrange(10):
+                case 0 | 1 | 2 | 3:
+                    ask(worker.name)
+                case 4 | 5 | 6 if ends:
+                    ends.pop(dice.randrange(len(ends))).set()
+                case 7 if requests:
+                    dice.choice(requests).cancel()
+                case 8 if one.world.alive:
+                    dice.choice(one.world.alive).end()  # a crash
+                case 9:
+                    orders: list[Event] = [Start(), Start(wanted=False), Stop(), Restart("operator")]
+                    worker.post(dice.choice(orders))
+            await one.load(dice.randrange(4))
+            one.check_budget()
+        for end in ends:
+            end.set()
+        for worker in one.workers.values():
+            worker.post(Start(wanted=False))
+        await until(lambda: all(task.done() for task in requests), one)
+        one.check_budget()
+        answers = [task.exception() for task in requests if not task.cancelled()]
+        assert {type(answer) for answer in answers} <= {type(None), WorkerError}

@@ -11,9 +11,10 @@ import typer
 from rich.text import Text
 
 from draftd.commands.shared import StateDir, complete_profile, make_client, make_server, resolve
-from draftd.console import err, out
+from draftd.console import err, hinted, out
 from draftd.errors import ConfigError, DraftdError
 from draftd.ops.generation import EmptyAnswerError, Generation, OpenAIServer
+from draftd.ops.http import RefusedError
 
 LEAVE, ANEW = "/bye", "/new"
 Message = dict[str, str]
@@ -85,7 +86,10 @@ def run_prompt(
     server = make_server(state_dir)
     settings = _settings(resolve(make_client(state_dir), model), max_tokens, temperature)
     talk = [*_beginning(system), {"role": "user", "content": prompt}]
-    made = server.generate(settings | {"messages": talk}, out.piece)
+    try:
+        made = server.generate(settings | {"messages": talk}, out.piece)
+    except RefusedError as error:
+        raise DraftdError(error.reason or str(error)) from error
     out.piece("" if made.text.endswith("\n") else "\n")
     if err.is_terminal and out.is_terminal:
         err.say(_figures(made), style="dim")
@@ -125,7 +129,8 @@ def _answered(server: OpenAIServer, settings: dict[str, Any], talk: Iterable[Mes
     except EmptyAnswerError as error:
         out.say(str(error), style="dim")
     except DraftdError as error:
-        err.say(f"{chr(10) if parts else ''}{error}", style="red")
+        why = (isinstance(error, RefusedError) and error.reason) or str(error)
+        err.say(hinted(f"\n{why}" if parts else why), style="red")
     else:
         out.piece("\n")
         out.say(Text(_figures(made), style="dim"))

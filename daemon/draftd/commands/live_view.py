@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import queue
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
@@ -66,6 +67,7 @@ class LiveView:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._rows: list[dict[str, Any]] = []
         self._names: dict[str, str] = {}
+        self._asked = 0.0  # when the loop was last asked for the workers, in monotonic seconds
 
     def name(self, profiles: Iterable[str]) -> None:
         """How these are called in the lines."""
@@ -120,6 +122,7 @@ class LiveView:
                     self._missed -= missed
                     terminal.say(Text(f"… {missed} lines were not shown", style="dim"))
                 if self._lines.empty():
+                    self._ask()
                     live.refresh()
 
     def _next(self, live: Live) -> Told | str | None:
@@ -133,7 +136,8 @@ class LiveView:
                 live.refresh()
 
     def _ask(self) -> None:
-        if self._loop is not None:
+        if self._loop is not None and time.monotonic() - self._asked >= TICK:
+            self._asked = time.monotonic()
             with suppress(RuntimeError):  # it is closed: the daemon has ended
                 self._loop.call_soon_threadsafe(self._look)
 

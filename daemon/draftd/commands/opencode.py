@@ -77,7 +77,7 @@ def clients(
     profiles: ProfilesDir = None,
     state_dir: StateDir = None,
 ) -> None:
-    """Show what to type or paste for curl, the openai SDK, Continue, aider and Zed.
+    """Show what to type or paste for curl, the SDKs, editors and agents.
 
     Example: draftd clients aider
     """

@@ -11,14 +11,14 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from draftd.telemetry.request_record import RequestRecord, client_name
+from draftd.telemetry.request_record import RequestRecord
 
 MAX_ENDED = 100  # requests that are kept after their end
 MAX_ERROR = 300  # characters of what went wrong
 
 
 class Journal:
-    """`on_change` is called after each change, `on_end` with each request that has ended."""
+    """`on_change` is called after each change, and `on_end` with each request that has ended, soon after that."""
 
     def __init__(self, on_change: Callable[[], None], on_end: Callable[[RequestRecord], None]) -> None:
         self._on_change = on_change
@@ -29,7 +29,7 @@ class Journal:
 
     def begin(self, request_id: str, dialect: str, agent: str) -> RequestRecord:
         """A request has come; `agent` is what its client calls itself (the User-Agent header)."""
-        record = RequestRecord(request_id, dialect, client_name(agent), task=asyncio.current_task())
+        record = RequestRecord(request_id, dialect, agent, task=asyncio.current_task())
         self._open[request_id] = record
         self.note(record)
         return record
@@ -48,7 +48,7 @@ class Journal:
         record.task = None
         self._ended.append(record)
         self.note(record, phase="ended", status=status, seconds=seconds)
-        self._on_end(record)
+        asyncio.get_running_loop().call_soon(self._on_end, record)  # nobody waits for what is made of it
 
     def cancel(self, request_id: str) -> bool:
         """End an open request with an error; whether there is such a one."""

@@ -56,8 +56,8 @@ class Sink:
     def note_event(self, who: str, text: str, line: str) -> None:
         """An event of the daemon, about a worker or (with an empty `who`) about itself. `line` names the worker."""
         self.log(DAEMON).write(line.splitlines(), is_chatter=_for_people)
-        if who in self._logs:
-            self.note(who, text)
+        if who:
+            self._keep(who, text.splitlines(), _for_people)
         else:
             self.merged.write(line.splitlines(), DAEMON, _for_people)
 

@@ -15,13 +15,13 @@ MAX_CLIENT = 40  # characters of a client's name
 class RequestRecord:
     """One request. `began` is in epoch seconds, all other times are seconds since then; what is not known is None.
 
-    `phase` is "waiting" (for its turn, or for the worker), "answering" or "ended". `client` is what the client
+    `phase` is "waiting" (for its turn, or for the worker), "answering" or "ended". `agent` is what the client
     calls itself. `proposed` and `accepted` count draft tokens; the engine tells them with the answer's end.
     """
 
     id: str
     dialect: str
-    client: str = ""
+    agent: str = ""
     began: float = field(default_factory=time.time)
     profile: str | None = None
     worker: str | None = None
@@ -43,14 +43,18 @@ class RequestRecord:
     task: Any = None  # the asyncio task that answers it
 
     @property
+    def client(self) -> str:
+        """Who asks, in short."""
+        return client_name(self.agent)
+
+    @property
     def acceptance(self) -> float | None:
         """Accepted ÷ proposed; None if nothing was drafted, or nobody said."""
         return self.accepted / self.proposed if self.proposed and self.accepted is not None else None
 
 
-SHOWN = tuple(
-    name for name in RequestRecord.__dataclass_fields__ if name not in {"task", "version", "worker"}
-)
+_INNER = {"task", "version", "worker", "agent"}
+SHOWN = ("client", *(name for name in RequestRecord.__dataclass_fields__ if name not in _INNER))
 
 
 def as_json(record: RequestRecord) -> dict[str, Any]:

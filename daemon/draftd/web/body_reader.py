@@ -23,8 +23,8 @@ from typing import BinaryIO
 
 from draftd import clock
 from draftd.errors import RequestError, WorkerError
-from draftd.web.passed_on import Passed
-from draftd.web.router import Dialect, Refused, Routed, RoutingTable, route
+from draftd.web.passed_on import Given, Passed
+from draftd.web.router import Dialect, Refused, Routed, RoutingTable, read
 from draftd.workers.command import environment
 
 LARGE = 256 * 1024  # bytes; to parse as many takes 30 ms at the worst
@@ -47,12 +47,14 @@ class BodyReader:
         self._idle_timer: asyncio.TimerHandle | None = None
         return_large_blocks()
 
-    async def read(self, raw: bytes, dialect: Dialect, table: RoutingTable) -> Routed | Passed | Refused:
-        """What `route` makes of a body. Raises RequestError, and WorkerError (503) if it cannot be read now."""
+    async def read(
+        self, raw: bytes, asked: Dialect | Given, table: RoutingTable
+    ) -> Routed | Passed | Refused:
+        """What `router.read` returns. Raises RequestError, and WorkerError (503) if it cannot be read now."""
         async with self._turn:
             try:
                 async with clock.limit(MAX_SECONDS):
-                    outcome = await self._in_child(raw, dialect, table)
+                    outcome = await self._in_child(raw, asked, table)
             except TimeoutError as error:
                 await self.close()
                 raise RequestError(400, f"the body could not be read within {MAX_SECONDS:g} s") from error
@@ -68,7 +70,7 @@ class BodyReader:
         return outcome
 
     async def _in_child(
-        self, raw: bytes, dialect: Dialect, table: RoutingTable
+        self, raw: bytes, asked: Dialect | Given, table: RoutingTable
     ) -> Routed | Passed | Refused | str:
         if self._idle_timer is not None:
             self._idle_timer.cancel()
@@ -77,7 +79,7 @@ class BodyReader:
         to_child, from_child = self._process.stdin, self._process.stdout
         assert to_child is not None
         assert from_child is not None
-        what = pickle.dumps((dialect, table))
+        what = pickle.dumps((asked, table))
         to_child.writelines([_SIZE.pack(len(what)), what, _SIZE.pack(len(raw)), raw])
         await to_child.drain()
         size = _SIZE.unpack(await from_child.readexactly(_SIZE.size))[0]
@@ -127,14 +129,15 @@ def return_large_blocks() -> None:
 
 
 def serve(requests: BinaryIO, answers: BinaryIO) -> None:
-    """Answer requests until there are no more. An answer is what `route` returns, or the traceback of a fault."""
+    """Answer requests until there are no more, each by what `read` returns or by the traceback of a fault."""
     while what := _read_part(requests):
-        dialect, table = pickle.loads(what)
+        asked, table = pickle.loads(what)
         raw = _read_part(requests)
         answer: Routed | Passed | Refused | str
         try:
-            check_size(raw)
-            answer = route(raw, dialect, table)
+            if not isinstance(asked, Given):  # of the values of those nothing is made
+                check_size(raw)
+            answer = read(raw, asked, table)
         except RequestError as error:
             answer = Refused(None, error)
         except Exception:

@@ -42,11 +42,31 @@ def _values(row: Row) -> Any:
 
 
 class Usage(BaseModel):
-    """Tokens."""
+    """Tokens; of those of the prompt `prompt_tokens_details.cached_tokens` were not read again."""
 
     prompt_tokens: int
     completion_tokens: int
     total_tokens: int
+    prompt_tokens_details: dict[str, int] | None = None
+
+
+class Timings(BaseModel):
+    """Tokens that were read and made, and how long that took, in llama.cpp's words.
+
+    `cache_n` are tokens of the prompt that came out of the cache; `draft_n` is there where something was drafted.
+    """
+
+    cache_n: int
+    prompt_n: int
+    prompt_ms: float
+    prompt_per_token_ms: float
+    prompt_per_second: float
+    predicted_n: int
+    predicted_ms: float
+    predicted_per_token_ms: float
+    predicted_per_second: float
+    draft_n: int | None = None
+    draft_n_accepted: int | None = None
 
 
 class _Completion(BaseModel):
@@ -55,6 +75,7 @@ class _Completion(BaseModel):
     model: str
     choices: list[dict[str, Any]]
     usage: Usage | None = None
+    timings: Timings | None = None
 
 
 class ChatCompletion(_Completion):
@@ -67,6 +88,37 @@ class TextCompletion(_Completion):
     """The continued text."""
 
     object: Literal["text_completion"]
+
+
+class AnthropicMessage(BaseModel):
+    """The answer in Anthropic's form; with `stream`, their events."""
+
+    id: str
+    type: Literal["message"]
+    role: Literal["assistant"]
+    model: str
+    content: list[dict[str, Any]]
+    stop_reason: str | None
+    stop_sequence: str | None
+    usage: dict[str, int]
+
+
+class TokenCount(BaseModel):
+    """How many tokens a prompt has."""
+
+    input_tokens: int
+
+
+class Response(BaseModel):
+    """The answer in the form of OpenAI's responses; with `stream`, their events."""
+
+    id: str
+    object: Literal["response"]
+    created_at: int
+    status: Literal["completed", "incomplete"]
+    model: str
+    output: list[dict[str, Any]]
+    usage: dict[str, Any] | None
 
 
 class Model(BaseModel):
@@ -147,6 +199,9 @@ BODIES: dict[str, type[BaseModel]] = {
 ANSWERS: dict[str, type[BaseModel]] = {
     "/v1/chat/completions": ChatCompletion,
     "/v1/completions": TextCompletion,
+    "/v1/messages": AnthropicMessage,
+    "/v1/messages/count_tokens": TokenCount,
+    "/v1/responses": Response,
     "/v1/models": ModelList,
     "/v1/models/{id}": Model,
 }

@@ -39,7 +39,7 @@ class Given:
     path: str
     query: str
     content_type: str
-    body: bytes
+    body: bytes = b""
 
     @property
     def _kind(self) -> str:

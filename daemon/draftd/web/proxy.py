@@ -14,20 +14,19 @@ from draftd.errors import WorkerError
 from draftd.protocol import PROFILE_HEADER
 from draftd.telemetry.journal import Journal
 from draftd.telemetry.metrics import Metrics
-from draftd.web import json_codec, worker_http
+from draftd.web import worker_http
 from draftd.web.admission import Admission
-from draftd.web.answer import Answer
 from draftd.web.answer_models import BrokenAnswerError
-from draftd.web.answer_stream import Relay
 from draftd.web.body_reader import LARGE, BodyReader
-from draftd.web.call import Call, Sent, Take
+from draftd.web.call import Call, Take
 from draftd.web.client import ClientExchange, StreamReply
+from draftd.web.completion_answer import CompletionAnswer
 from draftd.web.passed_answer import PassedAnswer
 from draftd.web.passed_on import Given, Passed
-from draftd.web.request_body import Endpoint
-from draftd.web.router import Dialect, Refused, Routed, Router, pass_on, route
+from draftd.web.request_body import Endpoint, Forward
+from draftd.web.router import Dialect, Refused, Routed, Router, read
 from draftd.web.translation import TRANSLATED
-from draftd.web.worker_http import IN_THE_MIDDLE, BrokenOffError, WorkerConnection
+from draftd.web.worker_http import BrokenOffError
 from draftd.workers.command import HOST
 from draftd.workers.supervisor import Supervisor
 from draftd.workers.usage import Lease
@@ -36,7 +35,7 @@ from draftd.workers.worker import Worker
 log = structlog.get_logger("proxy")
 
 PATHS: dict[Endpoint, str] = {"chat.completions": "/v1/chat/completions", "completions": "/v1/completions"}
-# Codes of what a request comes to when its worker ends, by itself or by us.
+# Codes of the errors that a request may get when its worker ends, by itself or by us.
 ENDED = frozenset({"worker_lost", "worker_stopped", "worker_unavailable", "bad_answer"})
 MAX_NOTICE = 1.0  # seconds until the death of a worker is noticed
 # Seconds that a request whose connection broke off waits to hear whether its worker has ended. It usually takes a
@@ -45,7 +44,7 @@ MAX_DOUBT = 0.4
 
 
 def stopping() -> WorkerError:
-    """The error for a request that the daemon's own end leaves without an answer, or without its rest."""
+    """The error for a request that gets no answer, or only a part of it, because the daemon ends."""
     return WorkerError("draftd is stopping", code="stopping", retry_after=5)
 
 
@@ -141,29 +140,24 @@ class Proxy:
         if translated := TRANSLATED.get(dialect):
             exchange = translated(exchange)
         exchange.repeated = routed.repeated
-        forward = routed.forward
-        path, own = PATHS[forward.endpoint], forward.headers
-        call = Call(
-            routed.profile,
-            exchange.headers,
-            path,
-            forward.payload,
-            own=own,
-            record=exchange.record,
-            forward=forward,
-        )
-        self._note(call, profile=call.name, streamed=forward.stream)
-        take = functools.partial(self._take_answer, call)
-        if not forward.stream:
-            await exchange.answer(200, await self._relay(call, take))
+        await self._complete(exchange, routed.profile, routed.forward)
+
+    async def _complete(self, exchange: ClientExchange, name: str, forward: Forward) -> None:
+        call = Call(name, exchange.headers, PATHS[forward.endpoint], forward.payload)
+        call.own, call.record = forward.headers, exchange.record
+        note = functools.partial(self._note, call)
+        note(profile=name, streamed=forward.stream)
+        reply = StreamReply(exchange, self._keepalive) if forward.stream else None
+        answer = CompletionAnswer(call, forward, reply, self._metrics, note)
+        if reply is None:
+            await exchange.answer(200, await self._relay(call, answer.take))
             return
-        reply = call.reply = StreamReply(exchange, self._keepalive)
         async with reply.kept_alive():
-            rest = await self._relay(call, take)
+            rest = await self._relay(call, answer.take)
         await reply.finish(rest)
 
     async def _pass(self, exchange: ClientExchange, passed: Passed) -> None:
-        call = Sent(passed.profile, exchange.headers, passed.path, passed.payload, passed.content_type)
+        call = Call(passed.profile, exchange.headers, passed.path, passed.payload, passed.content_type)
         call.record = exchange.record
         self._note(call, profile=call.name)
         answer = PassedAnswer(exchange)
@@ -171,15 +165,12 @@ class Proxy:
 
     async def _route(self, exchange: ClientExchange, dialect: Dialect | None) -> Routed | Passed | Refused:
         table, raw = self._router.table, await exchange.body()
-        if dialect is None:
-            head = exchange.head
-            query, kind = head.target.partition("?")[2], head.headers.get("Content-Type", "")
-            return pass_on(Given(head.path, query, kind, raw), table)
-        if len(raw) <= LARGE:
-            return route(raw, dialect, table)
-        return await self._bodies.read(raw, dialect, table)
+        head = exchange.head
+        query, kind = head.target.partition("?")[2], head.headers.get("Content-Type", "")
+        asked = dialect or Given(head.path, query, kind)
+        return read(raw, asked, table) if len(raw) <= LARGE else await self._bodies.read(raw, asked, table)
 
-    async def _relay(self, call: Sent, take: Take) -> bytes:
+    async def _relay(self, call: Call, take: Take) -> bytes:
         """Wait for a slot and the worker, send the request, pass the answer on. Returns what is left to send."""
         while True:
             worker = self._supervisor.worker(call.name)
@@ -190,7 +181,7 @@ class Proxy:
                     raise
                 # A reload gave the profile to another worker while the request waited for this one.
 
-    async def _in_turn(self, worker: Worker, call: Sent, take: Take) -> bytes:
+    async def _in_turn(self, worker: Worker, call: Call, take: Take) -> bytes:
         admission = self.admission(call.name)
         call.headers["x-draftd-queue-position"] = str(admission.ahead)
         async with admission.slot() as waited:
@@ -203,7 +194,7 @@ class Proxy:
                 await worker.until_changed(MAX_NOTICE)
                 return await self._attempt(worker, call, take)
 
-    async def _attempt(self, worker: Worker, call: Sent, take: Take) -> bytes:
+    async def _attempt(self, worker: Worker, call: Call, take: Take) -> bytes:
         async with worker.lease(call.name) as lease:
             call.headers["x-draftd-worker"] = f"{HOST}:{lease.port}"
             self._note(call, worker=worker.name, phase="answering")
@@ -220,90 +211,14 @@ class Proxy:
             except BrokenAnswerError as error:
                 raise worker_http.broken(error) from error
 
-    def _headers(self, call: Sent) -> dict[str, str]:
+    def _headers(self, call: Call) -> dict[str, str]:
         """What the engine has to know beside the body."""
         shared = {PROFILE_HEADER: call.name} if self._supervisor.is_shared(call.name) else {}
         return {**shared, **call.own}
 
-    async def _take_answer(self, call: Call, connection: WorkerConnection, lease: Lease) -> bytes:
-        answer = Answer(call.forward.endpoint, call.forward.model, call.headers.get("x-request-id", ""))
-        relay = Relay(answer, streams=call.reply is not None, wants_usage=call.forward.wants_usage)
-        try:
-            while piece := await connection.read():
-                lease.progress()
-                events = relay.feed(piece)
-                if relay.tokens:
-                    self._note_token(call)
-                if answer.complete:
-                    return self._complete(call, relay, events)
-                await self._send(call, relay, events)
-                if answer.done:
-                    break
-        except BrokenOffError:
-            if answer.finish_reason is None:
-                raise
-        events = relay.finish()
-        if relay.tokens:
-            self._note_token(call)
-        if answer.finish_reason is not None and relay.broken is None:
-            return self._complete(call, relay, events)
-        await self._send(call, relay, events)
-        if answer.done:
-            raise BrokenAnswerError("it has no finish_reason")
-        raise BrokenOffError(
-            IN_THE_MIDDLE, "" if answer.begun else "the worker answered with nothing of an answer"
-        )
-
-    async def _send(self, call: Call, relay: Relay, events: bytes) -> None:
-        """Pass on what has come so far. Raises what is wrong with it."""
-        if call.reply is not None and events:
-            await call.reply.send(events)
-        if relay.broken is not None:
-            raise relay.broken
-
-    def _complete(self, call: Call, relay: Relay, events: bytes) -> bytes:
-        """The rest of an answer that has come whole."""
-        answer = relay.answer
-        self._note_figures(call, answer)
-        if not call.forward.counts_only:
-            self._metrics.generation(
-                call.name,
-                prompt_tokens=answer.tokens("prompt_tokens"),
-                completion_tokens=answer.tokens("completion_tokens"),
-                seconds=_generation_seconds(call),
-            )
-        return events + relay.end() if call.reply is not None else json_codec.dumps(answer.whole())
-
-    def _note(self, call: Sent, **known: Any) -> None:
+    def _note(self, call: Call, **known: Any) -> None:
         if call.record is not None:
             self._journal.note(call.record, **known)
-
-    def _note_figures(self, call: Call, answer: Answer) -> None:
-        tokens, seconds = answer.tokens("completion_tokens"), _generation_seconds(call) or 0.0
-        self._note(
-            call,
-            prompt_tokens=answer.tokens("prompt_tokens"),
-            cached_tokens=answer.cached_tokens,
-            tokens=tokens,
-            tokens_per_second=answer.told_speed
-            or ((tokens - 1) / seconds if tokens > 1 and seconds else None),
-            proposed=answer.timing("draft_n"),
-            accepted=answer.timing("draft_n_accepted"),
-        )
-
-    def _note_token(self, call: Call) -> None:
-        call.last_token = time.monotonic()
-        if call.first_token is None:
-            call.first_token = call.last_token
-            self._metrics.first_token(call.name, call.first_token - call.began)
-            self._note(call, first_token=call.first_token - call.began)
-
-
-def _generation_seconds(call: Call) -> float | None:
-    """From the first to the last token; None if none came."""
-    if call.first_token is None or call.last_token is None:
-        return None
-    return call.last_token - call.first_token
 
 
 async def _outlives(worker: Worker, lease: Lease, limit: float) -> bool:

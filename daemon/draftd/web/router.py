@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, NoReturn
 
 from draftd.errors import RequestError
@@ -92,6 +92,13 @@ class Refused:
 
     profile: str | None
     error: RequestError
+
+
+def read(raw: bytes, asked: Dialect | Given, table: RoutingTable) -> Routed | Passed | Refused:
+    """What a body is for; `asked` is its dialect, or the head of a request that draftd has none for."""
+    if isinstance(asked, Given):
+        return pass_on(replace(asked, body=raw), table)
+    return route(raw, asked, table)
 
 
 def pass_on(given: Given, table: RoutingTable) -> Passed | Refused:

@@ -194,11 +194,15 @@ class Worker:
         return Standing(
             busy=self._usage.busy or isinstance(self.state, Queued | Starting),
             leaving=isinstance(self.state, Draining | Stopping),
-            wanted=self._wanted or self._usage.waiting > 0,
+            wanted=self._is_needed(),
             pinned=self.profile.pin,
             since=self.state.since if isinstance(self.state, Ready) else now,
             last_used=now - self._usage.idle_seconds(),
         )
+
+    def _is_needed(self) -> bool:
+        # What makes the room decline, and what makes us stay, must be one and the same: else they never agree.
+        return self._wanted or self._usage.busy
 
     def enter(self) -> None:
         """There is room: wait for a place among those that load."""
@@ -257,7 +261,7 @@ class Worker:
                 await self._step(message, tasks)
 
     async def _step(self, event: Event, tasks: asyncio.TaskGroup) -> None:
-        if isinstance(event, Stop) and event.reason in SLEEP and not event.drain and self._usage.busy:
+        if isinstance(event, Stop) and event.reason in SLEEP and not event.drain and self._is_needed():
             self._services.room.stays(self)
             return  # a request came after somebody looked
         old = self.state

@@ -90,7 +90,8 @@ def test_both_models_go_on_from_the_end_of_the_text(name: str, script: list[Choi
 def times(*rounds: tuple[str, int, float]) -> RoundTimes:
     known = RoundTimes()
     for source, length, seconds in rounds:
-        known.add(source, length, seconds)
+        for _ in range(2):  # the first time may have been a compilation
+            known.add(source, length, seconds)
     return known
 
 

@@ -235,3 +235,12 @@ def test_a_new_table_begins_with_what_the_nearest_one_knows() -> None:
     near.add("a", 1, 50.0)
     assert costs.at(16 * SMALLEST_DEPTH).seconds("a", 1) != near.seconds("a", 1), "each learns for itself"
     assert costs.at(1).seconds("a", 1) == 1.0
+
+
+def test_what_is_known_of_another_depth_gives_way_soon_to_what_is_timed_at_this_one() -> None:
+    costs = CostModel()
+    for _ in range(50):
+        costs.at(1).add("a", 1, 1.0)
+    deep = costs.at(16 * SMALLEST_DEPTH)
+    deep.add("a", 1, 1.4)
+    assert deep.seconds("a", 1) == pytest.approx(1.2)

@@ -90,14 +90,15 @@ class Walk:
         assert close(logits, logits_alone(text + after, self.name)[-3:])
 
     def round(self, rows: list[RaggedRow]) -> None:
-        """Let some rows read in one to three passes, and then take back a part of it."""
-        for row in rows:
+        """Let some rows read in one to three passes, and some of them take back a part of it then."""
+        marked = [row for row in rows if self.rng.random() < 0.7]
+        for row in marked:
             row.mark()
         before = {row: list(self.texts[row]) for row in rows}
         for _ in range(self.rng.choice([1, 1, 2, 3])):
             reading = {row: self.words(self.rng.randint(1, 6)) for row in rows if self.rng.random() < 0.8}
             self.read(reading)
-        for row in rows:
+        for row in marked:
             if self.rng.random() < 0.05:  # in the middle of a round, as after an error
                 del self.texts[row]
                 self.batch.leave(row)

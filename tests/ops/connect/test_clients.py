@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
+import sys
 import tomllib
 from dataclasses import replace
+from unittest.mock import MagicMock, patch
 
 import pytest
 
@@ -34,9 +37,22 @@ def test_curl_is_one_command_with_a_json_body(shown: dict[str, str]) -> None:
     assert json.loads(words[words.index("-d") + 1])["model"] == "balanced"
 
 
-def test_the_sdk_lines_are_python(shown: dict[str, str]) -> None:
-    code = compile(shown["openai"], "openai", "exec")
-    assert "OpenAI" in code.co_names
+@pytest.mark.parametrize("name", ["openai", "anthropic", "openai-agents"])
+def test_the_sdk_lines_are_python(shown: dict[str, str], name: str) -> None:
+    client = MagicMock()
+    module = MagicMock(OpenAI=client, AsyncOpenAI=client, Anthropic=client)
+    modules = dict.fromkeys(("openai", "anthropic", "agents"), module)
+    with patch.dict(sys.modules, modules), patch.dict(os.environ, {"DRAFTD_API_KEY": "secret"}):
+        exec(compile(shown[name], name, "exec"), {})
+    given = client.call_args.kwargs
+    assert given["base_url"] == (URL.removesuffix("/v1") if name == "anthropic" else URL)
+    assert given["api_key"] == ("secret" if "DRAFTD_API_KEY" in shown[name] else "local")
+
+
+def test_opencode_s_config_is_the_one_that_is_written(shown: dict[str, str]) -> None:
+    first, _, config = shown["opencode"].partition("\n")
+    assert first.startswith("//")
+    assert json.loads(config)["provider"]["speculative"]["options"]["baseURL"] == URL
 
 
 def test_continue_is_yaml(shown: dict[str, str]) -> None:

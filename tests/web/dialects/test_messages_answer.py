@@ -24,7 +24,7 @@ def call(index: int, **function: Any) -> dict[str, Any]:
 
 
 def events(*chunks: dict[str, Any]) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    answer = MessageAnswer()
+    answer = MessageAnswer("5")
     found = [event for one in chunks for event in answer.take(one)]
     return [json.loads(json.dumps(event)) for event in [*found, *answer.finish()]], answer.message
 

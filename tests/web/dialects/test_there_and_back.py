@@ -76,7 +76,8 @@ def test_a_conversation_in_anthropics_form_comes_back_as_it_was(said: list[dict[
     messages: list[dict[str, Any]] = [{"role": "user", "content": "Hi"}]
     expected: list[dict[str, Any]] = [{"role": "user", "content": "Hi"}]
     for message in said:
-        messages.append({"role": "assistant", "content": whole_message(completion(message))["content"]})
+        answered = whole_message(completion(message), MessageAnswer(ID))
+        messages.append({"role": "assistant", "content": answered["content"]})
         expected.append(message)
         results = [(call["id"], f"done {call['id']}") for call in message.get("tool_calls", [])]
         blocks = [{"type": "tool_result", "tool_use_id": name, "content": text} for name, text in results]
@@ -193,7 +194,7 @@ def test_events_are_the_same_whether_chunks_are_parsed_or_not(parts: list[dict[s
     ]
     dialects: tuple[Dialect, ...] = ("messages", "responses")
     for dialect in dialects:
-        answer = MessageAnswer() if dialect == "messages" else ResponseAnswer(ID, 1, REPEATED)
+        answer = MessageAnswer(ID) if dialect == "messages" else ResponseAnswer(ID, 1, REPEATED)
         expected = [event for each in chunks for event in answer.take(each)] + list(answer.finish())
         made = asyncio.run(sent(dialect, chunks, size))
         for one in (*made, *expected):

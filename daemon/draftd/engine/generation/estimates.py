@@ -83,7 +83,8 @@ class AcceptanceEstimate:
 LEARNING = 0.05  # weight of a new time against what was known, at least
 MAX_SURPRISE = 1.5  # times as long as expected that one round counts for at most: the rest was something else
 HOPE = 0.0004  # part by which a time is hoped to be shorter now, for each round since it was taken
-MAX_HOPE = 0.1  # the same for what is not known
+MAX_HOPE = 0.15  # the same for what is not known
+MAX_GUESSED = 2  # rounds that a time of another depth is worth
 UNKNOWN = 1.0  # seconds of a round before any was timed: all are as good
 MAX_LENGTH = 64  # draft tokens
 SMALLEST_DEPTH = 2048  # tokens of context; there is a table for it and for each doubling
@@ -116,6 +117,13 @@ class RoundTimes:
         timed.seconds += weight * (min(seconds, MAX_SURPRISE * timed.seconds) - timed.seconds)
         timed.last, timed.times = self._rounds, timed.times + 1
         self._bounds.pop(source, None)
+
+    def copy(self) -> "RoundTimes":
+        """Return what is known here as a guess for elsewhere, which gives way to what will be timed there."""
+        copied = copy.deepcopy(self)
+        for timed in (timed for lengths in copied._timed.values() for timed in lengths.values()):
+            timed.times = min(timed.times, MAX_GUESSED)
+        return copied
 
     def times(self, source: str, length: int) -> int:
         """Return how often a round of this length was timed."""
@@ -155,5 +163,5 @@ class CostModel:
         bucket = (depth // SMALLEST_DEPTH).bit_length()
         if bucket not in self._tables:
             nearest = min(self._tables, key=lambda known: abs(known - bucket), default=None)
-            self._tables[bucket] = RoundTimes() if nearest is None else copy.deepcopy(self._tables[nearest])
+            self._tables[bucket] = RoundTimes() if nearest is None else self._tables[nearest].copy()
         return self._tables[bucket]

@@ -60,31 +60,30 @@ class DraftPolicy:
 
     def choose(self, now: Situation) -> Choice:
         """Return how to go on."""
-        times = self.costs.at(now.depth)
         self._first, self._last = self._first or now.left, now.left
-        if self.fixed is not None and now.model:
-            return self._best(times, now, fixed=min(self.fixed, now.left))[0]
-        if times.times(ALONE, 0) < FIRST_TIMES:
+        drafts_always = self.fixed is not None and now.model
+        if not drafts_always and not self.knows_times(now.depth):
             return Choice(ALONE)
-        best, rate = self._best(times, now)
-        if rate * times.seconds(ALONE, 0) <= 1:
-            best = Choice(REVIEW, now.unread) if self._may_review(times, now) else Choice(ALONE)
-        self._alone = 0 if best.source in {MODEL_DRAFTER, REVIEW} else self._alone + 1
-        return best
+        choice, _ = self.best(now)
+        if choice.source == ALONE and self._may_review(now):
+            choice = Choice(REVIEW, now.unread)
+        self._alone = 0 if choice.source in {MODEL_DRAFTER, REVIEW} else self._alone + 1
+        return choice
 
     def best(self, now: Situation) -> tuple[Choice, float]:
-        """Return what promises most, and its rate in tokens per second. It is only looked at, not chosen."""
+        """Return what promises most, and its rate in tokens per second; without taking it."""
         times = self.costs.at(now.depth)
         fixed = min(self.fixed, now.left) if self.fixed is not None and now.model else None
-        best, rate = self._best(times, now, fixed)
+        choice, rate = self._best(times, now, fixed)
         alone = 1 / times.seconds(ALONE, 0)
-        return (best, rate) if fixed or rate > alone else (Choice(ALONE), alone)
+        return (choice, rate) if fixed or rate > alone else (Choice(ALONE), alone)
 
     def knows_times(self, depth: int) -> bool:
         """Whether there is something to compare drafts with."""
         return self.costs.at(depth).times(ALONE, 0) >= FIRST_TIMES
 
-    def _may_review(self, times: RoundTimes, now: Situation) -> bool:
+    def _may_review(self, now: Situation) -> bool:
+        times = self.costs.at(now.depth)
         seconds = times.seconds(REVIEW, now.unread.bit_length())
         if not now.model or self._alone < MIN_REVIEWED or self._credit < seconds:
             return False

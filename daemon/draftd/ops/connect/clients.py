@@ -9,6 +9,7 @@ import json
 from collections.abc import Callable, Mapping
 
 from draftd.ops.connect.offer import KEY_VARIABLE, Offer
+from draftd.ops.connect.opencode import opencode_config
 
 Render = Callable[[Offer, str], str]
 
@@ -28,17 +29,56 @@ def _curl(offer: Offer, key: str) -> str:
     )
 
 
-def _openai(offer: Offer, key: str) -> str:
+def _in_python(package: str, imports: str, key: str) -> tuple[str, str]:
+    """The first lines of a script, and its key."""
     shown = f'os.environ["{key[1:]}"]' if key.startswith("$") else f'"{key}"'
     first = "import os\n\n" if key.startswith("$") else ""
+    return f"# pip install {package}\n{first}{imports}\n\n", shown
+
+
+def _openai(offer: Offer, key: str) -> str:
+    head, shown = _in_python("openai", "from openai import OpenAI", key)
     return (
-        f"# pip install openai\n{first}from openai import OpenAI\n\n"
-        f'client = OpenAI(base_url="{offer.base_url}", api_key={shown})\n'
+        f'{head}client = OpenAI(base_url="{offer.base_url}", api_key={shown})\n'
         "answer = client.chat.completions.create(\n"
         f'    model="{offer.default}", messages=[{{"role": "user", "content": "Hello!"}}]\n'
         ")\n"
         "print(answer.choices[0].message.content)"
     )
+
+
+def _anthropic(offer: Offer, key: str) -> str:
+    head, shown = _in_python("anthropic", "from anthropic import Anthropic", key)
+    return (
+        f'{head}client = Anthropic(base_url="{_without_version(offer)}", api_key={shown})\n'
+        "message = client.messages.create(\n"
+        f'    model="{offer.default}", max_tokens=1000, messages=[{{"role": "user", "content": "Hello!"}}]\n'
+        ")\n"
+        "print(message.content[0].text)"
+    )
+
+
+def _openai_agents(offer: Offer, key: str) -> str:
+    names = "Agent, OpenAIResponsesModel, Runner, set_tracing_disabled"
+    imports = f"from agents import {names}\nfrom openai import AsyncOpenAI"
+    head, shown = _in_python("openai-agents", imports, key)
+    return (
+        f"{head}set_tracing_disabled(True)  # traces would go to OpenAI\n"
+        f'client = AsyncOpenAI(base_url="{offer.base_url}", api_key={shown})\n'
+        f'model = OpenAIResponsesModel(model="{offer.default}", openai_client=client)\n'
+        'agent = Agent(name="Assistant", instructions="Be brief.", model=model)\n'
+        'print(Runner.run_sync(agent, "Hello!").final_output)'
+    )
+
+
+def _opencode(offer: Offer, key: str) -> str:
+    first = "// ~/.config/opencode/opencode.jsonc; 'draftd opencode --write' merges it into yours\n"
+    return first + json.dumps(opencode_config(offer), indent=2)
+
+
+def _without_version(offer: Offer) -> str:
+    """The address for Anthropic's clients, which add the version themselves."""
+    return offer.base_url.removesuffix("/v1")
 
 
 def _continue(offer: Offer, key: str) -> str:
@@ -80,7 +120,7 @@ def claude_variables(offer: Offer, key: str) -> dict[str, str]:
     """What Claude Code needs in its environment."""
     context = next(model.context for model in offer.models if model.name == offer.default)
     return {
-        "ANTHROPIC_BASE_URL": offer.base_url.removesuffix("/v1"),
+        "ANTHROPIC_BASE_URL": _without_version(offer),
         "ANTHROPIC_AUTH_TOKEN": key,
         "ANTHROPIC_MODEL": offer.default,
         "CLAUDE_CODE_MAX_CONTEXT_TOKENS": str(context),
@@ -118,9 +158,12 @@ def _codex(offer: Offer, key: str) -> str:
 CLIENTS: Mapping[str, Render] = {
     "curl": _curl,
     "openai": _openai,
+    "anthropic": _anthropic,
+    "openai-agents": _openai_agents,
     "continue": _continue,
     "aider": _aider,
     "zed": _zed,
+    "opencode": _opencode,
     "claude": _claude,
     "codex": _codex,
 }

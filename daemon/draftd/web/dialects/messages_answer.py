@@ -30,8 +30,13 @@ _TEXT_EVENT = (
 
 @dataclass(slots=True)
 class MessageAnswer:
-    """Takes chunks, and gives events; `message` is what they have made so far."""
+    """Takes chunks, and gives events; `message` is what they have made so far.
 
+    Its id is made of the request's: some servers give every answer the same one, and Claude Code takes messages
+    with one id for parts of one message.
+    """
+
+    request_id: str
     message: dict[str, Any] = field(default_factory=dict)
     _open: tuple[str, Any] | None = None  # the kind of the block that is open, and the index of its call
     _pieces: list[str] = field(default_factory=list)  # of the open block's text, or of its call's arguments
@@ -70,7 +75,7 @@ class MessageAnswer:
 
     def _start(self, chunk: Mapping[str, Any]) -> Event:
         self.message = {
-            "id": "msg_" + str(chunk.get("id") or "").removeprefix("chatcmpl-"),
+            "id": f"msg_{self.request_id}",
             "type": "message",
             "role": "assistant",
             "model": chunk.get("model"),
@@ -135,9 +140,8 @@ class MessageAnswer:
         return len(self.message["content"]) - 1
 
 
-def whole_message(completion: Mapping[str, Any]) -> dict[str, Any]:
-    """The message for an answer that came in one piece."""
-    answer = MessageAnswer()
+def whole_message(completion: Mapping[str, Any], answer: MessageAnswer) -> dict[str, Any]:
+    """The message for an answer that came in one piece; `answer` has taken nothing yet."""
     choices = [{**choice, "delta": _with_places(choice["message"])} for choice in completion["choices"]]
     for _ in (*answer.take({**completion, "choices": choices}), *answer.finish()):
         pass

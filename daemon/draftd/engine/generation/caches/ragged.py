@@ -89,7 +89,7 @@ class RaggedBatch:
         part = self.rows[min(places) : max(places) + 1]
         widths = [tokens[row].size if row in tokens else 0 for row in part]
         shape = PassShape(part[0].index, [row.position for row in part], widths)
-        self._begin(shape, recorded=any(row.is_marked for row in tokens))
+        self._begin(shape, recorded=self._recorded > 0 or any(row.is_marked for row in tokens))
         lines = [_padded(tokens.get(row), shape.width) for row in part]
         logits = self._model(mx.stack(lines), cache=self.layers)
         for leaf in self._leaves:
