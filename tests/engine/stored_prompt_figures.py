@@ -1,4 +1,4 @@
-"""What stored prompts give: `python -m tests.engine.stored_prompt_figures [TARGET DRAFT]`. Takes minutes, and quiet.
+"""What stored prompts give: `python -m tests.engine.stored_prompt_figures [TARGET DRAFT]`, and be quiet.
 
 Each round starts an engine that has nothing stored and asks a prompt of TOKENS tokens (cold), then ends it and
 starts another, which takes the prompt up (restored). Shown are medians: the seconds to the first token of both and
@@ -73,7 +73,7 @@ def _round(flags: tuple[str | Path, ...]) -> dict[str, float]:
 
 def _prompt(engine: Engine) -> str:
     """A text of about TOKENS tokens."""
-    few = engine.ask("/v1/completions", prompt=LINE * 10, max_tokens=1)["usage"]["prompt_tokens"]
+    few: int = engine.ask("/v1/completions", prompt=LINE * 10, max_tokens=1)["usage"]["prompt_tokens"]
     return LINE * round(TOKENS * 10 / few)
 
 

@@ -67,6 +67,24 @@ def test_the_next_engine_writes_the_same_and_reads_only_what_is_new(pair: Pair, 
         assert ask(other)[2] == 0  # what was read in other pieces may differ in its last bits
 
 
+@pytest.mark.parametrize(
+    "flags", [(), ("--kv-bits", "8", "--quantized-kv-start", "8")], ids=["batched", "bits"]
+)
+def test_so_it_is_where_nothing_is_drafted(flags: tuple[str, ...], pair: Pair, tmp_path: Path) -> None:
+    place = PromptStore(str(tmp_path), 10**9, 20.0)
+    answers = []
+    for _ in range(2):
+        one = Engine("--model", pair[0], *flags, env={PROMPT_STORE_VARIABLE: place.text()})
+        try:
+            answers.append(ask(one.listening()))
+            assert end(one) == []
+        finally:
+            one.stop()
+    (text, length, cold), (same, _, restored) = answers
+    assert (same, cold) == (text, 0)
+    assert restored > 0.9 * length
+
+
 def test_a_request_in_the_middle_does_not_keep_it_from_ending(pair: Pair, tmp_path: Path) -> None:
     with engine(pair, tmp_path) as one:
         ask(one)
