@@ -266,7 +266,7 @@ def obey(share: MemoryShare) -> None:
 def _place_stored_prompts() -> None:
     server: Any = importlib.import_module("mlx_lm.server")
     generator = expect(server, "ResponseGenerator", caller="run")
-    next_request = expect(generator, "_next_request", "timeout", caller="_generate")
+    next_request = expect(generator, "_next_request", "timeout")
     if "prompt_cache" not in generator.__init__.__code__.co_names:
         raise UnfitError("mlx_lm.server.ResponseGenerator holds no prompt_cache")
     model_provider(server)
