@@ -116,6 +116,11 @@ def test_no_body_does_more_than_be_refused(body: bytes, kind: str, query: str) -
     assert isinstance(pass_on(asked(body, kind, query), table), Passed | Refused)
 
 
+def test_a_path_cannot_write_a_header() -> None:
+    given = asked(b"{}", path="/v1/audio/a b\r\nX: y")
+    assert given.passed_to(SPEECH).path == "/v1/audio/a%20b%0D%0AX%3A%20y"
+
+
 def test_a_profile_without_a_command_has_no_such_address() -> None:
     from draftd.profiles import ProfileSet
 
