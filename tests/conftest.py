@@ -41,6 +41,7 @@ structlog.configure(
 
 _NUMBERS = itertools.count()
 LATE = {"anthropic", "mlx", "openai", "playwright", "schemathesis", "transformers"}  # up to a second each
+LOADED = pytest.StashKey[set[str]]()
 COSTLY = re.compile(r"^(?:from|import) (?:mlx|playwright|draftd\.engine\.request\b)", re.MULTILINE)
 
 
@@ -66,12 +67,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """Refuse to go on if a module has imported at its head what no process that only collects has a use for."""
-    loaded = LATE.intersection(sys.modules)
-    if session.config.option.markexpr.startswith("not real") and loaded:
-        raise pytest.UsageError(
-            f"a test module imports {', '.join(loaded)}: import it in the tests that need it"
-        )
+    """Note what the heads of modules have imported that no process which only collects has a use for."""
+    without_real_tests = session.config.option.markexpr.startswith("not real")
+    session.config.stash[LOADED] = LATE.intersection(sys.modules) if without_real_tests else set()
 
 
 @cache

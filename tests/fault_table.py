@@ -124,6 +124,16 @@ FAULTS = {
     121: ("a request of no dialect of ours", "goes as it is to a command that has it; 404 without one"),
     122: ("a tool with a grammar of its own", "its text fits it, however the model writes calls; else 400"),
     123: ("ten turns of an agent", "every turn reads only what is new to it, in every dialect"),
+    130: (
+        "a stored prompt cache is damaged, foreign, readable by others or a link",
+        "removed, said, never used",
+    ),
+    131: ("disk full for prompt caches", "said; serving goes on, nothing half is left"),
+    132: (
+        "more prompt caches than the bound allows",
+        "the least recently used go, before the new one is written",
+    ),
+    133: ("engine killed while it stores a prompt cache", "no file under its name; the rest is swept"),
 }
 
 

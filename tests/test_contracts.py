@@ -1,4 +1,4 @@
-"""The contracts of pyproject.toml name every module that they are about."""
+"""The contracts of pyproject.toml name every module that they are about, and tests import late what takes long."""
 
 from __future__ import annotations
 
@@ -6,6 +6,10 @@ import ast
 import re
 import tomllib
 from pathlib import Path
+
+import pytest
+
+from tests.conftest import LOADED
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "daemon"
@@ -26,3 +30,8 @@ def test_every_module_that_calls_itself_pure_is_held_to_it() -> None:
     [pure] = [each for each in contracts if each["name"] == "pure modules do no I/O"]
     claims = {name for name, text in docstrings().items() if re.search(r"\bPure\b", text)}
     assert claims - set(pure["source_modules"]) == set()
+
+
+def test_make_quick_collects_without_the_packages_of_others(request: pytest.FixtureRequest) -> None:
+    """They take up to a second each, in each of its processes: import them in the tests that need them."""
+    assert request.config.stash[LOADED] == set()

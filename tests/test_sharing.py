@@ -22,6 +22,7 @@ TOGETHER = {
     "native": ("messages",),
 }
 APART = {
+    "pin": True,
     "model": "org/other",
     "draft_model": "org/other-draft",
     "adapter_path": "org/adapter",

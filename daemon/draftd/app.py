@@ -190,6 +190,7 @@ class Daemon:
             on_change=self._on_change,
             on_gone=self._on_gone,
             tail=self.sink.last_words,
+            prompt_store=self.settings.prompt_store(),
         )
 
     def _listener(self) -> Listener:
@@ -318,7 +319,7 @@ class Daemon:
             case EngineStarted():
                 self.supervisor.engine_started(worker, accounting=record.accounting)
             case ModelsLoaded():
-                self.supervisor.models_loaded(worker, record.refusal)
+                self.supervisor.models_loaded(worker, record.refusal, record.target.batch)
             case DraftAcceptance() | GenerationReport():
                 self.metrics.record(self.supervisor.whose(worker, record.profile), record)
         if isinstance(record, EngineProgress | GenerationReport | PromptProgress):

@@ -45,6 +45,7 @@ VERBS: Mapping[str, tuple[str, str, str]] = {
     "init": ("setup", "init", SET_UP),
     "pull": ("setup", "pull", SET_UP),
     "prompts": ("setup", "prompts", SET_UP),
+    "cache": ("cache", "app", SET_UP),
     "launchd": ("launchd", "app", SET_UP),
     "opencode": ("opencode", "opencode", CONNECT),
     "clients": ("opencode", "clients", CONNECT),

@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Iterable
-from contextlib import suppress
 from types import TracebackType
 from typing import Any, Self
 
@@ -76,6 +75,9 @@ async def wait(tasks: Iterable[asyncio.Future[Any]], seconds: float, *, first: b
     None of them is cancelled.
     """
     until = asyncio.FIRST_COMPLETED if first else asyncio.ALL_COMPLETED
-    with suppress(TimeoutError):
-        async with limit(seconds):
-            await asyncio.wait(list(tasks), return_when=until)
+    due, left, pending = time.monotonic() + seconds, seconds, set(tasks)
+    while pending:
+        done, pending = await asyncio.wait(pending, timeout=left, return_when=until)
+        left = due - time.monotonic()
+        if left <= EARLY or (first and done):
+            return

@@ -1,12 +1,14 @@
 """All that the daemon and the engine in its workers agree on: the only module of ours that both import.
 
-They meet in six places: the flags and the environment of the process, the headers and one field of a request, the
-channel, the lines on stderr, the exit code, and the socket of a warm spare. Pure, and standard library only.
+They meet in seven places: the flags and the environment of the process, the headers and one field of a request, the
+channel, the lines on stderr, the exit code, the socket of a warm spare, and the files of prompt caches. Pure, and
+standard library only.
 """
 
 import json
 import re
 from dataclasses import asdict, dataclass
+from typing import IO, Any, Self
 
 # --- modules that run as processes ------------------------------------------------------------------------------
 
@@ -18,6 +20,32 @@ SPARE_MODULE = "draftd.engine.spare"  # takes the engine's flags later, over its
 
 LIFELINE_VARIABLE = "DRAFTD_LIFELINE_FD"  # a descriptor; its end of file means that the daemon is gone
 CHANNEL_VARIABLE = "DRAFTD_CHANNEL_FD"  # a socket: see the channel below
+PROMPT_STORE_VARIABLE = "DRAFTD_PROMPT_STORE"  # a PromptStore; without it prompt caches end with the process
+
+
+@dataclass(frozen=True, slots=True)
+class PromptStore:
+    """Where an engine keeps prompt caches for the next one.
+
+    All engines together keep to `max_bytes` in the folder; one that is told to end may save for so many `seconds`.
+    """
+
+    folder: str
+    max_bytes: int
+    seconds: float
+
+    def text(self) -> str:
+        """Return it as it stands in the environment."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Return what such a text says. Raise ValueError for any other."""
+        try:
+            return cls(**json.loads(text))
+        except TypeError as error:
+            raise ValueError(str(error)) from error
+
 
 # --- the channel ------------------------------------------------------------------------------------------------
 # The daemon has written the secret of this start as one line when the engine begins. As soon as it is known whom
@@ -121,3 +149,25 @@ EXIT_WORDS = {
 
 SPARE_WARM = b"w"
 SPARE_TAKEN = b"t"
+
+# --- the files of prompt caches ---------------------------------------------------------------------------------
+# A file is PROMPT_CACHE_MAGIC, the header's length in 8 bytes (little-endian, as all numbers), the header as JSON,
+# the tokens in 4 bytes each, the layers' arrays, and in 4 bytes the CRC-32 of all that. The header's "model",
+# "draft_model" and "tokens" (how many there are) are for people; all else in it is the engine's own affair.
+
+PROMPT_CACHE_FOLDER = "prompt-caches"  # in the state folder
+PROMPT_CACHE_SUFFIX = ".promptcache"
+PROMPT_CACHE_MAGIC = b"draftd prompt cache 1\n"
+MAX_PROMPT_CACHE_HEADER = 8 * 2**20  # bytes
+
+
+def read_prompt_cache_header(file: IO[bytes]) -> dict[str, Any]:
+    """Return the header of such a file, which is read up to its end. Raise ValueError for any other file."""
+    start = file.read(len(PROMPT_CACHE_MAGIC) + 8)
+    length = int.from_bytes(start[len(PROMPT_CACHE_MAGIC) :], "little")
+    if not start.startswith(PROMPT_CACHE_MAGIC) or not 0 < length <= MAX_PROMPT_CACHE_HEADER:
+        raise ValueError("it is no prompt cache of draftd's")
+    header = json.loads(file.read(length))
+    if not isinstance(header, dict):
+        raise ValueError("its header is no object")
+    return header

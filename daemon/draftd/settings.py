@@ -14,6 +14,7 @@ from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource
 
 from draftd.errors import ConfigError, Problem
 from draftd.files import read_text
+from draftd.protocol import PROMPT_CACHE_FOLDER, PromptStore
 from draftd.toml_lines import fault_of, joined, line_of, reason_of
 
 
@@ -26,6 +27,8 @@ def _absolute(path: Path) -> Path:
     except FileNotFoundError:
         raise ValueError("the folder that draftd was started in is gone: name this one from '/' on") from None
 
+
+SAVING_SHARE = 0.3  # of the time that a worker has to end it may save prompt caches; the GPU's memory is next
 
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 UserPath = Annotated[Path, AfterValidator(_absolute)]
@@ -86,6 +89,11 @@ class Settings(BaseSettings):
         "quarters of the memory elsewhere",
     )
     max_loads: int = Field(1, ge=1, description="workers that may load their models at the same time")
+    cache_disk: Annotated[ByteSize, Field(ge=0)] = Field(
+        ByteSize(5 * 10**9),
+        description="what prompt caches that outlive their workers may take on the disk, all together: "
+        '"5GB"; 0 is off. In the file also `disk` under `[cache]`',
+    )
     share_engine: bool = Field(
         False,
         description="one worker, and one copy of the weights, for profiles that differ per request only",
@@ -137,6 +145,13 @@ class Settings(BaseSettings):
         host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)
         return f"http://{f'[{host}]' if ':' in host else host}:{self.port}"
 
+    def prompt_store(self) -> PromptStore | None:
+        """Where the workers' engines keep prompt caches; None if they are not to."""
+        if not self.cache_disk:
+            return None
+        folder = self.state_dir / PROMPT_CACHE_FOLDER
+        return PromptStore(str(folder), self.cache_disk, SAVING_SHARE * self.stop_grace)
+
     def profiles_dir(self) -> Path:
         """Where profiles are read: as set, else the user's own, else the shipped ones."""
         if self.profiles is not None:
@@ -168,9 +183,18 @@ class _FileSource(PydanticBaseSettingsSource):
         except UnicodeDecodeError as error:
             raise _unreadable(path, None, "the file is not UTF-8 text") from error
         try:
-            return tomllib.loads(text)
+            return _flat(tomllib.loads(text))
         except (ValueError, RecursionError) as error:
             raise _unreadable(path, *fault_of(text, error)) from error
+
+
+def _flat(found: dict[str, Any]) -> dict[str, Any]:
+    """The file's settings: `[cache] disk` is `cache_disk`."""
+    flat: dict[str, Any] = {}
+    for name, value in found.items():
+        table = value if name == "cache" and isinstance(value, dict) else {"": value}
+        flat |= {f"{name}_{key}" if key else name: inner for key, inner in table.items()}
+    return flat
 
 
 def _unreadable(path: Path, line: int | None, reason: str) -> ConfigError:
@@ -212,6 +236,7 @@ def source_of(name: str, reason: str, loc: tuple[Any, ...] = ()) -> Problem:
         return Problem(Path(variable), None, reason)
     path = settings_file()
     try:
-        return Problem(path, line_of(read_text(path), loc or (name,)), reason)
+        text = read_text(path)
+        return Problem(path, line_of(text, loc or (name,)) or line_of(text, name.split("_", 1)), reason)
     except (OSError, UnicodeDecodeError):  # it has just gone
         return Problem(path, None, reason)

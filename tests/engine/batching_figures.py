@@ -1,5 +1,10 @@
 """What several requests at once give: `python -m tests.engine.batching_figures [TARGET DRAFT]`. Takes minutes.
 
+With `random LAYERS WIDTH` instead of two folders the target model is one of random weights, in bfloat16, and there
+is no draft model: so it can be seen on any machine what passes cost there, without a download.
+
+First: milliseconds of a pass of the target model, by sequences and tokens of each (and in passes of one token).
+
 For 1, 2, 4 and 8 clients, each of which sends one request after the other: tokens per second in all and for each
 client, and the time to the first token, at temperature 0 with mixed prompts, for (a) one request after the other,
 (b) mlx_lm's batching without drafts, and (c) our loop. The answers of (b) and (c) are compared with those of (a).
@@ -23,12 +28,18 @@ from mlx_lm import server
 
 from draftd.demo import DRAFT, TARGET
 from draftd.engine import records
+from draftd.engine.generation.caches.ragged import RaggedBatch, RaggedRow
+from draftd.engine.generation.caches.sequence import ModelCaches
+from tests.engine.architectures.models import make
 from tests.engine.stand_in import Asked, Generator
 
 CLIENTS = (1, 2, 4, 8)
 REQUESTS = 2  # of each client, one after the other
 TOKENS = 120
 REPEATS = 5  # after a first one, which is for learning
+SEQUENCES, WIDTHS = (1, 2, 4, 8), (1, 2, 3, 4, 6, 9, 17, 33)
+CONTEXT = 200  # tokens that each sequence has read before
+PASSES = 24
 QUESTIONS = (
     "Tell me a long story.",
     "What is draftd?",
@@ -213,17 +224,80 @@ def figures(target: Any, draft: Any, ends: frozenset[int], prompts: list[list[in
             yield f"| {clients} | {name} | {total:.1f} | {each:.1f} | {first:.2f} | {differ} |"
 
 
-def main(target_path: str, draft_path: str) -> None:
+def costs(target: Any) -> Iterator[str]:
+    """Yield the lines of the table of passes."""
+    caches = ModelCaches(target)
+    seconds: dict[tuple[int, int], float] = {}
+    for count in SEQUENCES:
+        batch = RaggedBatch(target, caches.make().layers)
+        rows = []
+        for number in range(count):
+            cache = caches.make()
+            text = mx.array([[5 + (n * 7 + number) % 90 for n in range(CONTEXT - number)]])
+            mx.eval(target(text, cache=cache.layers))
+            cache.advance(text.size)
+            rows.append(batch.join(cache.layers, cache.position))
+        for width in WIDTHS:
+            seconds[count, width] = _seconds(batch, rows, width)
+    yield f"| sequences | {' | '.join(f'{width} tokens' for width in WIDTHS)} |"
+    yield "|---" * (len(WIDTHS) + 1) + "|"
+    for count in SEQUENCES:
+        cells = (
+            f"{1000 * seconds[count, width]:.2f} ({seconds[count, width] / seconds[1, 1]:.2f})"
+            for width in WIDTHS
+        )
+        yield f"| {count} | {' | '.join(cells)} |"
+
+
+def _seconds(batch: RaggedBatch, rows: list[RaggedRow], width: int) -> float:
+    tokens = mx.array([7] * width, mx.uint32)
+    taken = []
+    for _ in range(PASSES):
+        for row in rows:
+            row.mark()
+        began = time.perf_counter()
+        mx.eval(list(batch.read(dict.fromkeys(rows, tokens)).values()))
+        taken.append(time.perf_counter() - began)
+        for row in rows:
+            row.advance(width)
+            row.rollback(0)
+    return statistics.median(taken[len(taken) // 3 :])
+
+
+def random_model(layers: int, width: int) -> Any:
+    """Return a model with the proportions of Qwen2.5."""
+    model = make(
+        "qwen2",
+        vocab_size=151_936,
+        hidden_size=width,
+        intermediate_size=5 * width,
+        num_hidden_layers=layers,
+        num_attention_heads=width // 128,
+        num_key_value_heads=max(1, width // 1024),
+        tie_word_embeddings=True,
+    )
+    model.set_dtype(mx.bfloat16)
+    mx.eval(model.parameters())
+    return model
+
+
+def main(arguments: list[str]) -> None:
     vars(records)["report_generation"] = lambda *_: None
-    target, tokenizer = mlx_lm.load(target_path)[:2]
-    draft = mlx_lm.load(draft_path)[0]
-    prompts = [
-        tokenizer.apply_chat_template([{"role": "user", "content": question}], add_generation_prompt=True)
-        for question in QUESTIONS
-    ]
-    for line in figures(target, draft, frozenset(tokenizer.eos_token_ids), prompts):
+    if arguments[:1] == ["random"]:
+        target, draft, ends = random_model(*map(int, arguments[1:3])), None, frozenset[int]()
+        prompts = [[5 + (n * 7 + number) % 900 for n in range(100)] for number in range(len(QUESTIONS))]
+    else:
+        target, tokenizer = mlx_lm.load(arguments[0])[:2]
+        draft = mlx_lm.load(arguments[1])[0]
+        ends = frozenset(tokenizer.eos_token_ids)
+        prompts = [
+            tokenizer.apply_chat_template([{"role": "user", "content": question}], add_generation_prompt=True)
+            for question in QUESTIONS
+        ]
+    print(mx.default_device())
+    for line in (*costs(target), "", *figures(target, draft, ends, prompts)):
         print(line, flush=True)
 
 
 if __name__ == "__main__":
-    main(*(sys.argv[1:3] if len(sys.argv) > 2 else (str(TARGET), str(DRAFT))))
+    main(sys.argv[1:] or [str(TARGET), str(DRAFT)])

@@ -110,7 +110,6 @@ def test_the_end_mark_is_no_chunk() -> None:
         b"[DONE",
         b"[" * 100_000,
         b"5",
-        b"null",
         b"[]",
         b'"text"',
         b'{"choices": {}}',
@@ -124,7 +123,7 @@ def test_the_end_mark_is_no_chunk() -> None:
         b'{"choices": [{"delta": {"tool_calls": [{"function": "f"}]}}]}',
         b'{"choices": [{"delta": {"tool_calls": [{"function": {"arguments": [1]}}]}}]}',
         b'{"choices": [{"delta": {"content": [{"type": "image"}]}}]}',
-        b'{"choices": [{"index": "first"}]}',
+        b'{"choices": [{"index": []}]}',
         b'{"choices": [{"finish_reason": 5}]}',
         b'{"choices": [{"text": 5}]}',
     ],
@@ -142,11 +141,35 @@ def test_what_is_no_chunk_breaks_the_answer_and_is_not_quoted(data: bytes) -> No
         chunk({"content": "a", "tool_calls": None, "reasoning": None}),
         chunk({"content": "a"}, usage=None),
         {"choices": [{"text": "a", "finish_reason": None}]},
+        chunk({"content": ["a", None, {"type": "text", "text": None}]}),
+        chunk({"content": "a", "role": 5}),
+        {"choices": [None, {"delta": {"content": "a"}, "finish_reason": "null"}]},
+        *(
+            {"choices": [{"index": index, "delta": {"content": "a"}}]}
+            for index in (None, 0, 0.0, "0", "first")
+        ),
     ],
 )
-def test_nulls_that_other_servers_send_do_no_harm(sent: dict[str, Any]) -> None:
-    answer, _ = took(sent, chunk(finish="stop"))
+def test_what_other_servers_send_in_place_of_nothing_does_no_harm(sent: dict[str, Any]) -> None:
+    answer, chunks = took(sent, b"null", chunk(finish="stop"))
     assert answer.whole()["choices"][0]["message"] == {"role": "assistant", "content": "a"}
+    assert chunks[0] is not None
+    assert chunks[0]["choices"][0]["finish_reason"] is None
+
+
+@pytest.mark.parametrize("index", [1, 1.0, "1"])
+def test_a_second_choice_is_left_out_however_its_index_is_written(index: object) -> None:
+    answer, _ = took(
+        {"choices": [{"index": index, "delta": {"content": "b"}}, {"index": 0, "delta": {"content": "a"}}]},
+        chunk(finish="stop"),
+    )
+    assert answer.whole()["choices"][0]["message"]["content"] == "a"
+
+
+@pytest.mark.parametrize("mark", [b"[DONE]", b" [done] ", b'"[DONE]"'])
+def test_the_end_mark_as_servers_write_it(mark: bytes) -> None:
+    answer, _ = took(chunk({"content": "a"}, finish="stop"), mark)
+    assert answer.complete
 
 
 def or_junk(right: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:

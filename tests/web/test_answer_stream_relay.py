@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from draftd.web import answer_stream
 from draftd.web.answer import Answer
-from draftd.web.answer_stream import EventSplitter, Relay, to_event
+from draftd.web.answer_stream import DONE, EventSplitter, Relay, to_event
 
 TEXTS = st.text(max_size=8) | st.sampled_from(
     ['"', "\\", '"content": "x"', "\n\n", "data: {", "\x00", "é🎈", "\ud83d"]
@@ -199,3 +199,12 @@ def test_an_answer_that_does_not_end_is_refused_before_it_fills_the_memory(
     assert relay.broken is None
     relay.feed(b" " * 10)
     assert "without end" in str(relay.broken)
+
+
+def test_nothing_behind_the_end_mark_is_sent() -> None:
+    relay = Relay(Answer("chat.completions", "mine"), streams=True, wants_usage=False)
+    text, end = to_event(chunk({"content": "one"})), chunk({})
+    end["choices"][0]["finish_reason"] = "stop"
+    ended = relay.feed(text + text + to_event(end) + DONE + text + text)
+    assert ended.count(b'"one"') == 2
+    assert relay.answer.complete

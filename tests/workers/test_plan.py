@@ -23,6 +23,7 @@ SAME_CHILD = {
     "autostart": False,
     "idle_timeout": 60.0,
     "pin": True,
+    "native": ("messages",),
     "system_prompt": "terse",
     "system_prompt_mode": "replace",
     "defaults": RequestDefaults(temperature=0.2),

@@ -67,6 +67,7 @@ def _watch(fd: int) -> None:
 
 
 def _end() -> NoReturn:
+    release.save_nothing()
     if os.getpgrp() == os.getpid():
         with contextlib.suppress(OSError):
             _kill_group_later(os.getpgrp())

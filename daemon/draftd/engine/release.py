@@ -4,7 +4,8 @@ On macOS memory that is wired for the GPU can stay wired until the next boot if 
 work. So SIGTERM is handled: a generation is parked at its next token or piece of a prompt (of those that mlx_lm
 batches only the answers are), the GPU finishes what it was given, the wired limit becomes 0, the cache is emptied,
 and then the signal ends the process as it always did. Every other way out that is left to us goes by `give_back`
-too. A GPU that hangs must not keep us: all of it has LIMIT_S.
+too. A GPU that hangs must not keep us: all of it has LIMIT_S. Before all that what is to be saved may be, unless
+the daemon is gone: then there is no time, as we are about to be killed.
 """
 
 import contextlib
@@ -12,17 +13,29 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
 LIMIT_S = 1.0
 
 _ending = threading.Event()
+_saving: list[Callable[[], None]] = []
 
 
 def before_sigterm() -> None:
     """From now on memory is given back before SIGTERM ends the process. For the main thread."""
     signal.signal(signal.SIGTERM, _on_sigterm)
+
+
+def save_first(save: Callable[[], None]) -> None:
+    """Have `save` called before SIGTERM ends the process, once."""
+    _saving.append(save)
+
+
+def save_nothing() -> None:
+    """There is no time for that any more."""
+    _saving.clear()
 
 
 def park() -> None:
@@ -40,6 +53,9 @@ def give_back() -> None:
 
 
 def _on_sigterm(number: int, _: FrameType | None) -> None:
+    while _saving:  # a second signal in the meantime finds nothing left to wait for
+        with contextlib.suppress(Exception):
+            _saving.pop()()
     if not _ending.is_set():
         give_back()
         signal.signal(number, signal.SIG_DFL)

@@ -99,7 +99,7 @@ class Acceptor:
     def _has_room(self) -> bool:
         self._credit -= 1
         if self._credit < 0:
-            # To count them takes a while: not each time. Half, as each may need another one, to a worker.
+            # Counting takes a while, so not each time. Half, as each client may need a connection to a worker too.
             self._credit = (descriptors_left() - 1) // 2
         return self._credit >= 0
 
@@ -117,7 +117,7 @@ def descriptors_left() -> int:
     try:
         used = psutil.Process().num_fds()
     except (psutil.Error, OSError):
-        return -1  # there is none to count them with
+        return -1  # not even one is left to count them with
     return limit - used - min(MAX_KEPT, limit // 4)
 
 

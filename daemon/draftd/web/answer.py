@@ -59,7 +59,7 @@ class Answer:
         return self.done and self.finish_reason is not None
 
     def tokens(self, name: str) -> int:
-        """A figure of the usage; 0 if there is none, or none that can be right."""
+        """A figure of the usage; 0 if it is missing or cannot be right."""
         figure: Any = (self.usage or {}).get(name)
         is_count = type(figure) is int or (isinstance(figure, float) and figure.is_integer())
         return int(figure) if is_count and 0 <= figure <= _MAX_TOKENS else 0
@@ -71,7 +71,7 @@ class Answer:
         return _count(details.get("cached_tokens")) if isinstance(details, dict) else None
 
     def timing(self, name: str) -> int | None:
-        """A count of the timings; None if there is none, or none that can be right."""
+        """A count of the timings; None if it is missing or cannot be right."""
         return _count((self.timings or {}).get(name))
 
     @property
@@ -86,7 +86,7 @@ class Answer:
         Raises BrokenAnswerError for anything but a chunk, RequestError or WorkerError for an error that the worker
         reports.
         """
-        if data.strip() == b"[DONE]":
+        if data.strip(b' \t"').upper() == b"[DONE]":
             self.done = True
             return None
         return self._take(read_json(data))

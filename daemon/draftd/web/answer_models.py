@@ -21,6 +21,7 @@ _REASONS = {
     "eos": "stop", "eos_token": "stop", "end_turn": "stop", "stop_sequence": "stop",
     "max_tokens": "length", "tool_use": "tool_calls",
 }  # fmt: skip
+_NONE = frozenset({"null", "none"})
 _GIVEN_UP = frozenset({"abort", "cancelled", "error"})
 
 
@@ -50,14 +51,13 @@ class ToolCall(msgspec.Struct):
 class TextPart(msgspec.Struct):
     """A part of a content that comes as a list."""
 
-    text: str
+    text: str | None
 
 
 class Message(msgspec.Struct):
     """A message, or what a chunk adds to one."""
 
-    role: str | None = None
-    content: str | list[TextPart] | None = None
+    content: str | list[TextPart | str | None] | None = None
     reasoning: str | None = None
     reasoning_content: str | None = None
     tool_calls: list[ToolCall | None] | None = None
@@ -65,20 +65,29 @@ class Message(msgspec.Struct):
     @property
     def text(self) -> str:
         """The content in one piece."""
-        if isinstance(self.content, list):
-            return "".join(part.text for part in self.content)
-        return self.content or ""
+        if not isinstance(self.content, list):
+            return self.content or ""
+        texts = (part.text if isinstance(part, TextPart) else part for part in self.content)
+        return "".join(text or "" for text in texts)
 
 
 class Choice(msgspec.Struct):
     """A chat's choice has a `delta`, or a `message` if it is whole; that of a text has its `text`."""
 
-    index: int | None = None
+    index: int | float | str | None = None
     delta: Message | None = None
     message: Message | None = None
     text: str | None = None
     finish_reason: str | None = None
     logprobs: dict[str, list[Any] | None] | None = None
+
+    @property
+    def is_first(self) -> bool:
+        """Whether it has the index 0, or none that says anything."""
+        try:
+            return int(self.index or 0) == 0
+        except (ValueError, OverflowError):
+            return True
 
 
 class Chunk(msgspec.Struct):
@@ -100,9 +109,9 @@ def read_json(data: bytes) -> dict[str, Any]:
             value = json.loads(text, parse_constant=lambda _: None, parse_float=_finite)
     except (ValueError, RecursionError) as error:
         raise NotJSONError("an event that is not JSON") from error
-    if not isinstance(value, dict):
+    if not isinstance(value, dict | None):
         raise BrokenAnswerError("an event that is not a chunk of an answer")
-    return value
+    return value or {}
 
 
 def _finite(digits: str) -> float | None:
@@ -129,7 +138,7 @@ def checked(chunk: dict[str, Any]) -> list[tuple[dict[str, Any], Choice]]:
     return [
         (raw, choice)
         for raw, choice in zip(chunk.get("choices") or [], choices, strict=True)
-        if choice is not None and not choice.index
+        if choice is not None and choice.is_first
     ]
 
 
@@ -137,11 +146,13 @@ def reason_of(choice: Choice, *, calls: bool) -> str | None:
     """Why the answer ends here, in OpenAI's words; None if it goes on. Raises BrokenAnswerError if it was given up.
 
     `calls` tells whether there have been tool calls. mlx_lm.server speaks of them where it could not parse the only
-    one, and agents then ask again without end; others end with `stop`, and agents then do not make the call.
+    one, and agents then ask again without end; others end with `stop`, and then agents do not make the call.
     """
     if not choice.finish_reason:
         return None
     reason = choice.finish_reason.lower()
+    if reason in _NONE:
+        return None
     if reason in _GIVEN_UP:
         raise BrokenAnswerError("it was given up by the worker")
     reason = _REASONS.get(reason, reason)

@@ -134,7 +134,7 @@ class Relay:
     """Takes one answer to a client that wants a stream, or collects it for `answer.whole()`.
 
     `tokens` tells whether the newest bytes held any. `broken` is what is wrong with the answer, if anything is:
-    that it is none, or an error that the worker reports.
+    that it is not one, or an error that the worker reports.
     """
 
     def __init__(self, answer: Answer, *, streams: bool, wants_usage: bool) -> None:
@@ -204,7 +204,7 @@ class Relay:
         *events, rest = data.split(EVENT_END)
         texts: list[bytes] = []
         for event in events:
-            text = self._frame.text_of(event) if self._frame else None
+            text = self._frame.text_of(event) if self._frame and not self.answer.done else None
             if text is not None:
                 texts.append(text)
                 continue

@@ -52,7 +52,7 @@ class RequestHead:
 class ClientExchange(ABC):
     """A request and its answer, which is either one piece (`answer`) or a stream (`write`, then `finish` or `cut`).
 
-    `headers` will be part of the answer, whatever it is; `status` is the answer's. `profile` is None as long as the
+    `headers` will be part of whatever answer there is; `status` is the answer's. `profile` is None as long as the
     request has not been routed to one; then `repeated` is what the answer repeats of it. `failed` makes the end of
     a stream that breaks off, in a dialect that has a regular one. Sending raises ConnectionError if the client has
     left, TimeoutError if it does not read.

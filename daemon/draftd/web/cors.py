@@ -1,6 +1,6 @@
 """What pages of other web origins may do and read (CORS, as the Fetch standard has it). Pure.
 
-By default they may nothing: the guard refuses every foreign origin. A page of an origin that `allowed_origins`
+By default they may do nothing: the guard refuses every foreign origin. A page of an origin that `allowed_origins`
 names is let in like any client. Before it may send a key or JSON its browser asks: a preflight, without a key.
 """
 
@@ -11,7 +11,7 @@ from collections.abc import Mapping, Set
 
 from draftd.errors import ConfigError
 
-# Those of our answers that a page could not read otherwise.
+# Headers of our answers that a page could not read otherwise.
 EXPOSED = (
     "X-Request-Id, X-Draftd-Profile, X-Draftd-Worker, X-Draftd-Queue-Position, Retry-After, X-Should-Retry"
 )
@@ -50,7 +50,7 @@ def answer_headers(method: str, headers: Mapping[str, str], origins: Set[str]) -
 
 
 def origin_of(text: str) -> str:
-    """An origin that a person wrote, as browsers write it. Raises ConfigError for what never is one."""
+    """An origin that a person wrote, as browsers write it. Raises ConfigError for what cannot be one."""
     origin = text.lower().removesuffix("/")
     found = _ORIGIN.fullmatch(origin)
     if found is None and origin != "null":

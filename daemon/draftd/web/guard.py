@@ -85,7 +85,7 @@ class Guard:
 
 def make_guard(host: str, allowed_hosts: tuple[str, ...], origins: tuple[str, ...], api_key: str) -> Guard:
     """The guard for an address to listen on. Raises ConfigError for an open address without a token,
-    and for an origin that is none.
+    and for an allowed origin that is not one.
     """
     api_key = api_key.strip()
     if not is_loopback(host) and not api_key:
@@ -114,7 +114,7 @@ def host_name(header: str) -> str:
 
 
 def _bytes(text: str) -> bytes:
-    return text.encode("utf-8", "surrogatepass")  # a header's bytes that are no UTF-8 arrive as surrogates
+    return text.encode("utf-8", "surrogatepass")  # bytes of a header that are not UTF-8 arrive as surrogates
 
 
 def _same_origin(origin: str, host: str) -> bool:

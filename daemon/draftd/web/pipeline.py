@@ -38,7 +38,7 @@ Exchange = TypeVar("Exchange", bound=ClientExchange)
 
 
 class Pipeline:
-    """The way of every request; see the module."""
+    """Takes every request from its head to its end; see the module."""
 
     def __init__(
         self, proxy: Proxy, guard: Guard, metrics: Metrics, limits: Limits, journal: Journal

@@ -35,7 +35,7 @@ from draftd.workers.worker import Worker
 log = structlog.get_logger("proxy")
 
 PATHS: dict[Endpoint, str] = {"chat.completions": "/v1/chat/completions", "completions": "/v1/completions"}
-# Codes of what a request comes to when its worker ends, by itself or by us.
+# Codes of the errors that a request may get when its worker ends, by itself or by us.
 ENDED = frozenset({"worker_lost", "worker_stopped", "worker_unavailable", "bad_answer"})
 MAX_NOTICE = 1.0  # seconds until the death of a worker is noticed
 # Seconds that a request whose connection broke off waits to hear whether its worker has ended. It usually takes a
@@ -44,7 +44,7 @@ MAX_DOUBT = 0.4
 
 
 def stopping() -> WorkerError:
-    """The error for a request that the daemon's own end leaves without an answer, or without its rest."""
+    """The error for a request that gets no answer, or only a part of it, because the daemon ends."""
     return WorkerError("draftd is stopping", code="stopping", retry_after=5)
 
 

@@ -1,7 +1,7 @@
 """Stands between a client that speaks another dialect and the proxy, which knows chats in OpenAI's form.
 
-Theory of operation. A request is translated where it is parsed, in `router`. To the proxy this here is a
-client's exchange like any other, to which it writes the answer of a chat; each event, or the whole, is translated
+Theory of operation. A request is translated where it is parsed, in `router`. The proxy takes what stands here for a
+client's exchange like any other, and writes to it the answer of a chat; each event, or the whole, is translated
 on its way to the client. Nothing else in the daemon knows of the dialect but the errors' form.
 """
 

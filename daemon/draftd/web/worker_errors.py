@@ -1,9 +1,9 @@
 """Errors that workers answer, in the forms that servers have for them, as errors for the client. Pure.
 
 A worker's status, type, code and words are the client's to see: 413 is another thing than 502. Three things are not
-passed on as they are. A refusal of draftd itself (401, 403, 407) is none of the client, whose key the worker never
-sees. A 500 would say that draftd has a fault. And mlx_lm.server says 404 for whatever goes wrong while it reads a
-request.
+passed on as they are. A refusal of draftd itself (401, 403, 407) does not concern the client, whose key the worker
+never sees. A 500 would say that draftd has a fault. And mlx_lm.server says 404 for whatever goes wrong while it
+reads a request.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from draftd.errors import DraftdError, RequestError, WorkerError
 
 RETRY_AFTER = 1.0  # seconds, for a worker that is busy and does not say for how long
 MAX_RETRY_AFTER = 7 * 86400.0  # seconds
-MAX_PLAIN = 500  # characters of an error that is no JSON: more is a page for people
+MAX_PLAIN = 500  # characters of an error that is not JSON: more is a page for people
 _INTERIM = re.compile(rb"\A(?:HTTP/1\.. 1(?s:.)*?\r\n\r\n)+")  # heads that come before the answer's
 _BUSY = {429, 503}
 _KEY_WANTED = {401, 403, 407}

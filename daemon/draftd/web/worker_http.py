@@ -84,7 +84,7 @@ async def post(
 
 
 async def connect(port: int) -> WorkerConnection:
-    """A connection to a worker. Raises NotSentError if nobody takes it, or no file descriptor is left for it."""
+    """A connection to a worker. Raises NotSentError if nobody accepts it, or if no file descriptor is left."""
     try:
         connection = WorkerConnection()
         try:

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from draftd.profiles import Profile
-from draftd.protocol import ENGINE_MODULE, GUARDIAN_MODULE, SPARE_MODULE
+from draftd.protocol import ENGINE_MODULE, GUARDIAN_MODULE, PROMPT_STORE_VARIABLE, SPARE_MODULE, PromptStore
 
 HOST = "127.0.0.1"  # workers are never reachable from another machine
 ENGINE = [sys.executable, "-m", ENGINE_MODULE]
@@ -47,15 +47,19 @@ def _flags(values: Mapping[str, Any]) -> list[str]:
     return args
 
 
-def environment(base: Mapping[str, str], *, offline: bool) -> dict[str, str]:
+def environment(
+    base: Mapping[str, str], *, offline: bool, store: PromptStore | None = None
+) -> dict[str, str]:
     """The child's environment: the daemon's own, without what is meant for (or secret to) the daemon.
 
-    `offline` keeps it from asking the model hub, for when its weights are on this machine.
+    `offline` keeps it from asking the model hub, for when its weights are on this machine. `store` is where it
+    keeps prompt caches, if it does.
     """
     # Upper case or lower: pydantic-settings reads draftd_api_key as well.
     env = {key: value for key, value in base.items() if not key.upper().startswith("DRAFTD_")}
     # What lies in the folder that the daemon was started in, such as mlx-lm, must not shadow what is installed.
     env |= {"PYTHONUNBUFFERED": "1", "PYTHONSAFEPATH": "1", "TOKENIZERS_PARALLELISM": "false"}
+    env |= {PROMPT_STORE_VARIABLE: store.text()} if store else {}
     return env | {"HF_HUB_OFFLINE": "1"} if offline else env
 
 

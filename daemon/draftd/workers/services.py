@@ -10,6 +10,7 @@ import aiohttp
 from draftd import first_start
 from draftd.hub import are_here, weight_bytes
 from draftd.profiles import Profile
+from draftd.protocol import PromptStore
 from draftd.workers import command
 from draftd.workers.memory_book import MemoryBook
 from draftd.workers.process import Child
@@ -39,14 +40,25 @@ class Services:
     on_change: Callable[[], None]
     on_gone: Callable[[str], None]
     tail: Callable[[str, int], Sequence[str]]
+    prompt_store: PromptStore | None = None
 
     def environment(self, profile: Profile) -> dict[str, str]:
         """The environment of a child that serves `profile`; it depends on which models are here by now."""
-        return command.environment(self.base_env, offline=are_here(profile.files, self.base_env))
+        return command.environment(
+            self.base_env,
+            offline=are_here(profile.files, self.base_env),
+            store=None if profile.command else self.prompt_store,
+        )
 
     def need(self, profile: Profile) -> int | None:
-        """Bytes that a worker of this profile will take; None if nobody knows."""
-        return None if profile.command else first_start.need(profile, self.base_env)
+        """Bytes that a worker of this profile will take; None if nobody knows.
+
+        One whose weights fit is not refused for want of a long context: it may have the whole budget to itself.
+        """
+        size = None if profile.command else first_start.need(profile, self.base_env)
+        if size is None:
+            return None
+        return min(size, max(self.room.budget, weight_bytes(profile.models, self.base_env) or 0))
 
     def share_memory(self, owner: Hashable, profile: Profile, child: Child) -> None:
         """Give an engine that serves `profile` its share, and tell it. A foreign server takes what it takes."""

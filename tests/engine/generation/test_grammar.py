@@ -9,6 +9,7 @@ import mlx.core as mx
 import pytest
 from llguidance import LLMatcher, LLTokenizer, TokenizerWrapper
 
+from draftd.engine.generation.acceptance import AcceptanceCount, Tally
 from draftd.engine.generation.choices import ALONE, REVIEW, Choice
 from draftd.engine.generation.drafters.grammar import Grammar
 from draftd.engine.generation.loop import MAX_FORCED
@@ -172,9 +173,11 @@ def test_an_answer_that_is_complete_ends_without_another_pass(script: list[Choic
     generation.grammar = grammar('start: "ab" /[bc]/')
     tokens = list(generation.generate())
     assert [token.token for token in tokens] == [0, 1, 2, END]
-    assert generation.target.position == len(PROMPT) + 2  # the last letter was drawn in the pass over "ab"
+    by_model = tokens[2].source == MODEL_DRAFTER
+    # The last letter was drawn in the pass over "ab", or verified in it.
+    assert generation.target.position == len(PROMPT) + 2 + by_model
     assert tokens[-1].source == ALONE
-    assert tokens[-1].logprobs()[END].item() == 0
+    assert by_model or tokens[-1].logprobs()[END].item() == 0
 
 
 def test_what_is_forced_costs_one_pass_and_is_counted_as_the_grammars() -> None:
@@ -186,6 +189,25 @@ def test_what_is_forced_costs_one_pass_and_is_counted_as_the_grammars() -> None:
     assert tokens[0].proposed == MAX_FORCED
     rounds = [token for token in tokens if token.source == ALONE]
     assert len(rounds) == 2  # after 64 of them, and after the rest: the end
+
+
+def test_the_draft_model_goes_on_from_what_is_forced_in_one_round() -> None:
+    script = [Choice(MODEL_DRAFTER, 2)]
+    generation = toy_generation(Greedy(), script, tokens=200, prompt=PROMPT, target=TARGET, draft=TARGET)
+    generation.grammar = grammar('start: ("abc" /[ab]/ /[bc]/){3}')
+    tokens = list(generation.generate())
+    by_both = [GRAMMAR_DRAFTER] * 2 + [MODEL_DRAFTER] * 2 + [ALONE]
+    assert [token.source for token in tokens] == [GRAMMAR_DRAFTER, *by_both * 3]
+    assert isinstance(generation.policy, Scripted)
+    assert not generation.policy.taken  # how long such a round takes says nothing of others
+    judged = [one for one in generation.policy.judgements if one[0] == MODEL_DRAFTER]
+    assert [(proposed, kept) for _, _, proposed, kept in judged] == [(2, 2)] * 3
+    count = AcceptanceCount(None, "greedy")
+    for token in tokens:
+        count.observe(token.drafter, token.proposed, drafted=token.source != ALONE)
+    assert (count.rounds, count.accepted, count.alone, count.truncated_rounds) == (6, 13, 0, 0)
+    assert count.drafters[GRAMMAR_DRAFTER] == Tally(3, 7, 7)
+    assert count.drafters[MODEL_DRAFTER] == Tally(3, 6, 6)
 
 
 def test_the_policy_learns_nothing_of_what_is_forced() -> None:

@@ -1,7 +1,8 @@
 """Counting of draft tokens, from what the loop says of each token. Pure.
 
-A round proposes some tokens, keeps those of them that come first, and adds one of the target model. What was
-proposed counts when the first token of its round is given out, what was accepted as far as it was given out: an
+A round proposes some tokens, keeps those of them that come first, and adds one of the target model. (Where a second
+drafter went on from what the first proposed, and all of that was kept, it is another round of the second's.) What
+was proposed counts when the first token of its round is given out, what was accepted as far as it was given out: an
 answer may end inside a round (end of sequence, a stop text, a client that left). If proposed tokens are left over
 then, nobody knows any more whether they were kept: the round is truncated, and `accepted` is a lower bound.
 """
@@ -39,6 +40,7 @@ class AcceptanceCount:
     _left: int = 0  # proposed tokens of the open round that were not given out
     _kept: int = 0  # those that were
     _open: bool = False
+    _drafter: str = ""  # of the open round
 
     @property
     def rounds(self) -> int:
@@ -71,7 +73,7 @@ class AcceptanceCount:
         if not proposed:
             self.alone += 1
             return
-        if not self._open:
+        if not self._open or (drafter != self._drafter and not self._left):
             self._open_round(drafter, proposed)
         if drafted:
             self.drafters[drafter].accepted += 1
@@ -81,7 +83,7 @@ class AcceptanceCount:
         self._open = drafted
 
     def _open_round(self, drafter: str, proposed: int) -> None:
-        self._left, self._kept = proposed, 0
+        self._left, self._kept, self._drafter = proposed, 0, drafter
         tally = self.drafters.setdefault(drafter, Tally())
         tally.rounds += 1
         tally.proposed += proposed

@@ -14,9 +14,10 @@ target model always all but the last token, or (on its own) all of it:
 Alone, the next token is being computed while the last one is given out, so that the device never waits. A draft
 model reads nothing meanwhile, the prompt included: it catches up when it is asked again, which is timed by itself.
 
-Under a grammar what it forbids is neither drafted nor chosen, and what it leaves no choice about is drafted without
-asking the policy. What may follow is known only once the tokens before are: so nothing is computed ahead, and a
-draft model is waited for at each of its tokens.
+Under a grammar what it forbids is neither drafted nor chosen. What it leaves no choice about is drafted whatever
+the policy says; where that would have the draft model propose, it goes on from there in the same round. What may
+follow is known only once the tokens before are: so nothing is computed ahead, and a draft model is waited for at
+each of its tokens.
 
 Several requests take turns: `in_turns` says where one may be left for the others, with all that it has begun at an
 end, and how long that takes is not timed. Nothing is computed ahead then: others would wait for it.
@@ -136,8 +137,8 @@ class Generation:
                 self._draft_has_read(now, started)
                 if decision.shared:
                     continue  # the others have gone on
-            started = time.perf_counter()
-            if not self.grammar and (choice.source == ALONE or ahead is not None):
+            started, was_ahead = time.perf_counter(), ahead is not None
+            if not self.grammar and (choice.source == ALONE or was_ahead):
                 goes_on = decision.goes_on and choice.source == ALONE
                 choice, ahead = Choice(ALONE), (yield from self._alone(ahead, goes_on=goes_on))
                 self._compare(found, 1)
@@ -145,7 +146,9 @@ class Generation:
                 choice = yield from self._round(choice, found)
             took = time.perf_counter() - started
             self.seconds += took
-            if not decision.shared and choice.source != GRAMMAR_DRAFTER:
+            # The first of a stretch alone computes two tokens, and the last one none.
+            tells = choice.source != GRAMMAR_DRAFTER and was_ahead == (ahead is not None)
+            if not decision.shared and tells:
                 self.policy.took(choice, now.depth, took)
                 if choice.source == ALONE:
                     self.target.pace.took(1, took)
@@ -158,11 +161,15 @@ class Generation:
             yield Pause.READING if reader.position < end else Pause.ROUND
 
     def _decide(self, now: Situation, *, ahead: bool) -> Generator[Part, Any, Decision]:
-        """Ask how to go on, unless a grammar leaves no choice."""
-        if forced := self._forced(self.grammar):
-            return Decision(forced, goes_on=False)
+        """Ask how to go on; where a grammar leaves no choice, only whether the draft model goes on from there."""
+        forced = self._forced()
+        if forced and (self.company.crowded or not self.draft):
+            return Decision(Choice(GRAMMAR_DRAFTER, len(forced)), goes_on=False)
         decision: Decision = yield Deciding(self.policy, now, ahead)
-        return replace(decision, choice=self._possible(decision.choice))
+        choice = self._possible(decision.choice, len(forced))
+        if forced and choice.source != MODEL_DRAFTER:
+            choice = Choice(GRAMMAR_DRAFTER, len(forced))
+        return replace(decision, choice=choice)
 
     def _find(self) -> Found | None:
         """Look up what may follow. It is taken down at once: the place may be gone once others had their turns."""
@@ -179,12 +186,12 @@ class Generation:
             unread=self.draft.reader.unread(self.text) if self.draft else 0,
         )
 
-    def _possible(self, choice: Choice) -> Choice:
+    def _possible(self, choice: Choice, forced: int) -> Choice:
         """Go on alone where the layers are quantized in the middle of a draft: its tokens would see what is not.
 
         So does the first token where the draft model would have to take turns to read the prompt before it.
         """
-        tokens = self.target.unread(self.text) + choice.length
+        tokens = self.target.unread(self.text) + forced + choice.length
         first = self.company.crowded and not self.position
         waits = first and choice.source == MODEL_DRAFTER and self.draft_is_late
         possible = not choice.length or self.target.may_read_at_once(tokens)
@@ -273,24 +280,28 @@ class Generation:
         position = self.position
         by_model = choice.source == MODEL_DRAFTER
         try:
-            draft = yield from self._propose(choice, found, min(choice.length, self.left))
-            proposed = len(draft.tokens)
+            draft = yield from self._propose(choice, found, choice.length)
+            forced, proposed = draft.forced, len(draft.tokens) - draft.forced
             choice = Choice(choice.source, proposed) if proposed else Choice(ALONE)
             kept, after, logits = yield from self._verify(draft, position)
-            if choice.source not in (ALONE, GRAMMAR_DRAFTER):
-                self.policy.judged(choice.source, found.match if found else 0, proposed, len(kept))
+            if choice.source != ALONE and len(kept) >= forced:
+                self.policy.judged(choice.source, found.match if found else 0, proposed, len(kept) - forced)
             for place, token in enumerate(kept):
                 self._take(token)
-                yield Token(token, logits[place], choice.source, choice.source, proposed)
+                by_grammar = place < forced
+                source = GRAMMAR_DRAFTER if by_grammar else choice.source
+                yield Token(token, logits[place], source, source, forced if by_grammar else proposed)
         finally:
             for reader in [self.target, *([self.draft.reader] if self.draft and by_model else [])]:
                 reader.end_round(len(self.text))
         if self.left > 0:
             self._take(after)
-            yield Token(after, logits[len(kept)], ALONE, choice.source, proposed)
+            by_grammar = not proposed or len(kept) < forced
+            source = GRAMMAR_DRAFTER if forced and by_grammar else choice.source
+            yield Token(after, logits[len(kept)], ALONE, source, forced if by_grammar else proposed)
         if found and choice.source != LOOKUP_DRAFTER:
             self._compare(found, min(len(kept) + 1, self.position - position))
-        return choice
+        return Choice(GRAMMAR_DRAFTER, forced) if forced else choice
 
     def _verify(self, draft: Draft, position: int) -> Generator[Part, Any, tuple[list[int], int, mx.array]]:
         """Return the draft tokens that are kept, the token after them, and the target model's logits."""
@@ -314,23 +325,22 @@ class Generation:
         return plain(drafted)[: plain(kept)], plain(token), logits
 
     def _propose(self, choice: Choice, found: Found | None, length: int) -> Generator[Part, Any, Draft]:
+        forced = self._forced() if choice.source in (GRAMMAR_DRAFTER, MODEL_DRAFTER) else []
         if choice.source == MODEL_DRAFTER and self.draft:
-            return (yield from self.draft.proposing(self.text, length, self.position, self.grammar))
-        tokens: list[int] = []
-        if choice.source == GRAMMAR_DRAFTER and self.grammar:
-            tokens = self.grammar.forced(length)
-        elif found and choice.source == LOOKUP_DRAFTER:
-            tokens = found.tokens[:length]
+            length = min(length, self.left - len(forced))
+            return (yield from self.draft.proposing(self.text, length, self.position, self.grammar, forced))
+        tokens = forced
+        if found and choice.source == LOOKUP_DRAFTER:
+            tokens = found.tokens[: min(length, self.left)]
             tokens = self.grammar.allowed(tokens) if self.grammar else tokens
-        return Draft([mx.array([token], mx.uint32) for token in tokens], [])
+        return Draft([mx.array([token], mx.uint32) for token in tokens], [], len(forced))
 
     # --- under a grammar -------------------------------------------------------------------------------------
 
-    def _forced(self, grammar: Grammar | None) -> Choice | None:
-        """Return the choice of what a grammar leaves no choice about; None if it leaves one."""
+    def _forced(self) -> list[int]:
+        """Return the tokens that a grammar leaves no choice about."""
         limit = MAX_FORCED_IN_COMPANY if self.company.crowded else MAX_FORCED
-        forced = len(grammar.forced(min(limit, self.left))) if grammar else 0
-        return Choice(GRAMMAR_DRAFTER, forced) if forced else None
+        return self.grammar.forced(min(limit, self.left)) if self.grammar else []
 
     def _allowed(self, logits: mx.array, draft: Draft) -> mx.array:
         if not self.grammar:

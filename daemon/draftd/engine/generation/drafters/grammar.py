@@ -32,7 +32,9 @@ class Grammar:
         self._drafts = drafts
         self._forced: list[int] | None = None  # until it is asked for what is forced here
         self.end = ends[0]
-        self.may_follow: mx.array | None = None  # at each of the places that were masked last
+        # At each of the places that were masked last, and at the last of them.
+        self.may_follow: mx.array | None = None
+        self.only_end_follows = False
 
     @property
     def complete(self) -> bool:
@@ -74,6 +76,7 @@ class Grammar:
                 bits.append(self._matcher.compute_bitmask())
             if token is not None and token not in self._ends:
                 taken += self._matcher.consume_token(token)
+        self.only_end_follows = self._matcher.is_stopped()
         self._matcher.rollback(taken)
         self._check()
         words = mx.array(np.frombuffer(b"".join(bits), np.uint32).reshape(len(bits), -1))

@@ -13,10 +13,14 @@ from draftd.engine.generation.sampling import Logits, Rule
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """Proposed tokens, (1,) each, and the row of shaped logits that each was drawn from; none for a lookup."""
+    """Proposed tokens, (1,) each, and the row of shaped logits that each was drawn from; none for a lookup.
+
+    A grammar has forced the first `forced` of them.
+    """
 
     tokens: list[mx.array]
     rows: list[mx.array]
+    forced: int = 0
 
 
 class ModelDrafter:
@@ -28,21 +32,32 @@ class ModelDrafter:
         self._rule = rule
 
     def proposing(
-        self, text: Sequence[int], length: int, position: int, grammar: Grammar | None = None
+        self,
+        text: Sequence[int],
+        length: int,
+        position: int,
+        grammar: Grammar | None = None,
+        forced: Sequence[int] = (),
     ) -> Generator[Pass, mx.array, Draft]:
-        """Draft so many tokens after the text; `position` is that of the first one in the answer.
+        """Draft what is forced after the text, and so many tokens more; `position` is that of the first one.
 
         Yields the passes of the draft model. Nothing is waited for: all is still being computed. Under a grammar
         each token has to be known before the next one, and the draft may end early, where the answer does.
         """
         token = self.reader.begin_round(text)
-        drafted = Draft([], [])
-        known: list[int] = []
-        for place in range(length):
+        drafted = Draft([mx.array([each], mx.uint32) for each in forced], [], len(forced))
+        if forced:
+            token = mx.concatenate([token, *drafted.tokens])
+            places = mx.arange(self._logits.vocabulary)
+            drafted.rows.extend(mx.where(places == each, 0.0, -mx.inf)[None] for each in forced)
+        known = list(forced)
+        for place in range(len(forced), len(forced) + length):
             read = yield Pass(self.reader, token, by_draft=True)
             logits = self._logits.last(read[-1:], text, drafted.tokens)
             if grammar:
                 logits = grammar.mask(logits, known)
+                if grammar.only_end_follows:
+                    break
             row = self._rule.shape(logits, position + place)
             token = self._rule.draw(row, position + place)
             mx.async_eval(token)  # type: ignore[no-untyped-call]

@@ -1,0 +1,91 @@
+"""`draftd cache …`: the prompts that workers have read and stored, so that the next worker need not read them."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import typer
+from rich.table import Table
+
+from draftd.commands.shared import StateDir, where_it_runs
+from draftd.console import out
+from draftd.files import open_file
+from draftd.protocol import PROMPT_CACHE_FOLDER, PROMPT_CACHE_SUFFIX, read_prompt_cache_header
+from draftd.settings import Settings, load_settings
+from draftd.status_table import memory
+
+app = typer.Typer(
+    help="Show or remove the prompts that workers have stored on the disk.",
+    epilog="Example: draftd cache list",
+    no_args_is_help=True,
+    add_completion=False,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class StoredPrompt:
+    """A file, and what its header says; that is empty where it is no file of ours."""
+
+    path: Path
+    size: int
+    used: float
+    header: dict[str, Any]
+
+
+@app.command("list")
+def list_(state_dir: StateDir = None) -> None:
+    """List the stored prompts, the last used first.
+
+    Example: draftd cache list
+    """
+    settings = load_settings(state_dir=state_dir)
+    found = sorted(_stored(settings), key=lambda one: one.used, reverse=True)
+    if found:
+        table = Table("tokens", "size", "last used", "model", "draft model", box=None, pad_edge=False)
+        for one in found:
+            used = time.strftime("%Y-%m-%d %H:%M", time.localtime(one.used))
+            models = (str(one.header.get(key) or "") for key in ("model", "draft_model"))
+            table.add_row(str(one.header.get("tokens", "?")), memory(one.size), used, *models)
+        out.show(table)
+    bound = memory(settings.cache_disk) if settings.cache_disk else "nothing, as it is off"
+    out.say(f"{_counted(found)} in {_folder(settings)}; the bound is {bound}")
+
+
+@app.command()
+def clear(state_dir: StateDir = None) -> None:
+    """Remove all stored prompts. Running workers go on, and store anew what they read.
+
+    Example: draftd cache clear
+    """
+    settings = load_settings(state_dir=state_dir)
+    found = list(_stored(settings))
+    for one in found:
+        one.path.unlink(missing_ok=True)
+    out.say(f"removed: {_counted(found)}")
+
+
+def _folder(settings: Settings) -> Path:
+    return where_it_runs(settings) / PROMPT_CACHE_FOLDER
+
+
+def _stored(settings: Settings) -> Iterator[StoredPrompt]:
+    for path in _folder(settings).glob(f"*{PROMPT_CACHE_SUFFIX}"):
+        try:
+            status = path.lstat()
+            with os.fdopen(open_file(path, os.O_RDONLY, links=False), "rb") as file:
+                header = read_prompt_cache_header(file)
+        except FileNotFoundError:  # a worker has made room
+            continue
+        except (OSError, ValueError, RecursionError):
+            header = {}
+        yield StoredPrompt(path, status.st_size, status.st_mtime, header)
+
+
+def _counted(found: list[StoredPrompt]) -> str:
+    number = len(found)
+    return f"{number} stored prompt{'' if number == 1 else 's'}, {memory(sum(one.size for one in found))}"

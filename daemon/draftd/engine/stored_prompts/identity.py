@@ -1,0 +1,50 @@
+"""What a stored prompt depends on besides its tokens, as one hash: where anything of it differs, nothing fits.
+
+The weights are gigabytes and are not read: the names, sizes and times of the models' files stand for them. The rest
+is the versions of what computes and of what keeps the caches, the device, and the flags that change what is kept.
+"""
+
+import hashlib
+import json
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+from mlx_lm.utils import hf_repo_to_path
+
+from draftd.engine.generation.caches import chunked, recurrent, sliding
+from draftd.engine.stored_prompts import layers
+
+PACKAGES = ("mlx", "mlx-lm")
+OUR_CODE = (chunked, recurrent, sliding, layers)
+FLAGS = ("kv_bits", "kv_group_size", "quantized_kv_start", "prefill_step_size", "trust_remote_code")
+MODEL_FILES = frozenset({".safetensors", ".npz", ".gguf", ".json", ".py"})
+
+
+def identity_of(model_key: tuple[str, str | None, str | None], flags: Any) -> str:
+    """Return the hash for mlx_lm's key of the loaded models (target model, adapter, draft model) and its flags.
+
+    Raise OSError, or what the model hub's library raises, if the files are not to be found.
+    """
+    parts = {
+        "packages": [version(name) for name in PACKAGES],
+        "code": [hashlib.sha256(_source(module)).hexdigest() for module in OUR_CODE],
+        "device": [str(mx.default_device()), sorted((k, str(v)) for k, v in mx.device_info().items())],
+        "flags": [getattr(flags, name, None) for name in FLAGS],
+        "models": [None if name is None else files_of(name) for name in model_key],
+    }
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+
+def files_of(model: str) -> list[tuple[str, int, int]]:
+    """Return name, size and time of all files that a model consists of, by its folder or its name on the hub."""
+    folder = Path(model)
+    if not folder.exists():
+        folder = hf_repo_to_path(model)
+    files = sorted(path for path in folder.iterdir() if path.suffix in MODEL_FILES)
+    return [(path.name, (status := path.stat()).st_size, status.st_mtime_ns) for path in files]
+
+
+def _source(module: Any) -> bytes:
+    return Path(module.__file__).read_bytes()

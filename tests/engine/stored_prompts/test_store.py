@@ -1,0 +1,393 @@
+"""Stored prompts with tiny models: the next engine takes them up, and its text is what it would have been."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+import pytest
+from mlx_lm.models.cache import ArraysCache, CacheList, ChunkedKVCache, KVCache, RotatingKVCache
+
+from draftd.engine.prompt_cache import TruePromptCache
+from draftd.engine.stored_prompts import store as module
+from draftd.engine.stored_prompts.layers import (
+    UnstorableError,
+    arrays_in,
+    bytes_of,
+    put_together,
+    shape_of,
+    taken_apart,
+)
+from draftd.engine.stored_prompts.store import Store
+from draftd.protocol import PROMPT_CACHE_SUFFIX, PromptStore
+from tests.engine.architectures.models import make, noisy
+from tests.engine.stand_in import VOCABULARY, Asked, Generator
+
+GB = 10**9
+MODEL = ("model",)
+LENGTH = 400
+PROMPT = [(7 * i * i + 3 * i) % (VOCABULARY - 3) + 3 for i in range(LENGTH)]
+
+
+class Engine:
+    """An engine's prompt cache with a store, and its models if there are any."""
+
+    def __init__(
+        self,
+        folder: Path,
+        models: tuple[Any, Any] = (None, None),
+        *,
+        identity: str = "a" * 64,
+        bound: int = GB,
+    ) -> None:
+        self.said: list[str] = []
+        self.generator = Generator(*models, ends=False)
+        self.cache: TruePromptCache = self.generator.prompt_cache
+        self.store = Store(PromptStore(str(folder), bound, 10.0), identity, MODEL, self.said.append)
+        self.cache.store = self.store
+
+    def ask(self, prompt: list[int], **how: Any) -> tuple[list[int], int]:
+        """The tokens of the answer, and how many of the prompt had not to be read."""
+        asked = Asked(prompt, max_tokens=24, **how)
+        self.generator.serve((0, asked))
+        return asked.tokens, asked.context.prompt_cache_count
+
+    def put(self, tokens: list[int]) -> None:
+        """Store what a model of one layer has read."""
+        rows = mx.arange(len(tokens) * 64, dtype=mx.float32).reshape(1, 1, len(tokens), 64)
+        layer = KVCache()
+        layer.update_and_fetch(rows, rows)
+        self.cache.insert_cache(MODEL, tokens, [layer])
+
+    def taken_up(self, tokens: list[int]) -> int:
+        """How many tokens of a prompt need not be read."""
+        return len(tokens) - len(self.cache.fetch_nearest_cache(MODEL, tokens)[1])
+
+    def end(self) -> None:
+        """Save all, as at SIGTERM."""
+        self.store._ending.set()
+        self.store.idle(self.cache)
+        self.store._jobs.join()
+
+
+def files(folder: Path) -> list[Path]:
+    return sorted(folder.glob(f"*{PROMPT_CACHE_SUFFIX}"))
+
+
+# --- the text -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["llama", "gemma3_text", "qwen3_next", "llama4_text", "mamba2"])
+def test_the_next_engine_reads_only_what_is_new_and_writes_the_same(name: str, tmp_path: Path) -> None:
+    models = make(name), noisy(name)
+    first, second = Engine(tmp_path, models), Engine(tmp_path, models)
+    cold, _ = first.ask(PROMPT)
+    first.end()
+    assert first.said == []
+    longer = PROMPT + cold[:10]
+    without = Generator(*models, ends=False)
+    wanted = Asked(longer, max_tokens=24)
+    without.serve((0, wanted))
+    assert second.ask(PROMPT) == (cold, LENGTH - 1)
+    tokens, taken_up = second.ask(longer)
+    assert tokens == wanted.tokens
+    assert taken_up >= LENGTH - 1
+    assert second.said == []
+
+
+def test_a_prompt_that_goes_another_way_is_cut_to_what_is_common(tmp_path: Path) -> None:
+    models = make("llama"), noisy("llama")
+    first, second = Engine(tmp_path, models), Engine(tmp_path, models)
+    first.ask(PROMPT)
+    first.end()
+    other = [*PROMPT[:300], *reversed(PROMPT[300:])]
+    assert second.ask(other)[0] == Engine(tmp_path / "none", models).ask(other)[0]
+    assert Engine(tmp_path, models).taken_up(other) == 300
+
+
+# --- kinds of cache -----------------------------------------------------------------------------------------
+
+
+def filled(kind: Callable[[], Any], tokens: int) -> Any:
+    layer = kind()
+    rows = mx.random.normal((1, 2, tokens, 64)).astype(mx.bfloat16)
+    layer.update_and_fetch(rows, rows)
+    return layer
+
+
+def kinds() -> list[Any]:
+    arrays = ArraysCache(3)
+    arrays[0], arrays[2] = mx.ones((1, 4)), mx.array(3)
+    rotated = filled(lambda: RotatingKVCache(max_size=16, keep=2), 40)
+    one = mx.random.normal((1, 2, 1, 64)).astype(mx.bfloat16)
+    rotated.update_and_fetch(one, one)
+    plain = filled(KVCache, 21)
+    pair = CacheList(filled(KVCache, 5), arrays)
+    return [
+        plain,
+        plain.to_quantized(bits=4),
+        rotated,
+        filled(lambda: ChunkedKVCache(16), 30),
+        arrays,
+        pair,
+        KVCache(),
+    ]
+
+
+def same(a: Any, b: Any) -> bool:
+    if isinstance(a, mx.array):
+        return a.dtype == b.dtype and bool(mx.array_equal(a, b))
+    if isinstance(a, list | tuple):
+        return len(a) == len(b) and all(map(same, a, b))
+    if hasattr(a, "__dict__"):
+        return (
+            type(a) is type(b)
+            and vars(a).keys() == vars(b).keys()
+            and same([*vars(a).values()], [*vars(b).values()])
+        )
+    return bool(a == b)
+
+
+@pytest.mark.parametrize("layer", kinds(), ids=lambda layer: type(layer).__name__)
+def test_each_kind_of_cache_comes_back_as_it_was(layer: Any) -> None:
+    told, arrays = taken_apart([layer])
+    data = b"".join(bytes(bytes_of(array)) for array in arrays)
+    (back,) = put_together(told, list(arrays_in([shape_of(array) for array in arrays], memoryview(data))))
+    (again,) = put_together(told, arrays)
+    assert same(again, back)
+    if isinstance(layer, KVCache) and layer.keys is not None:
+        assert back.keys.shape[2] == back.offset == layer.offset
+    more = mx.random.normal((1, 2, 3, 64)).astype(mx.bfloat16)
+    if hasattr(layer, "update_and_fetch"):
+        assert same(layer.update_and_fetch(more, more), back.update_and_fetch(more, more))
+
+
+def test_what_holds_something_else_is_not_stored(tmp_path: Path) -> None:
+    layer = KVCache()
+    layer.model = object()
+    with pytest.raises(UnstorableError, match="a object"):
+        taken_apart([layer])
+    engine = Engine(tmp_path)
+    engine.put(PROMPT)
+    engine.cache.layers_of(MODEL, PROMPT)[0].model = object()  # type: ignore[index]  # it is there
+    engine.end()
+    assert engine.said == ["a prompt cache could not be stored: it holds a object"]
+    assert files(tmp_path) == []
+
+
+# --- what is stored, and when -------------------------------------------------------------------------------
+
+
+def test_nothing_is_saved_before_it_is_quiet_and_then_by_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine, now = Engine(tmp_path), time.monotonic()
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    engine.put(PROMPT)
+    engine.store.idle(engine.cache)
+    now += module.QUIET_S - 0.1
+    engine.store.idle(engine.cache)
+    engine.store.busy()
+    now += 1.0
+    engine.store.idle(engine.cache)
+    engine.store._jobs.join()
+    assert files(tmp_path) == []
+    now += module.QUIET_S
+    engine.store.idle(engine.cache)
+    engine.store._jobs.join()
+    assert len(files(tmp_path)) == 1
+
+
+def test_a_large_entry_is_saved_in_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "PIECE", 1)
+    monkeypatch.setattr(module, "QUIET_S", 0.0)
+    engine = Engine(tmp_path)
+    engine.put(PROMPT)
+    engine.store.idle(engine.cache)
+    engine.store._jobs.join()
+    assert files(tmp_path) == []
+    for _ in range(2):
+        engine.store.idle(engine.cache)
+        engine.store._jobs.join()
+    assert Engine(tmp_path).taken_up([*PROMPT, 1]) == LENGTH
+
+
+def test_short_prompts_and_those_with_images_are_not_stored(tmp_path: Path) -> None:
+    engine = Engine(tmp_path)
+    engine.put(PROMPT[: module.MIN_TOKENS - 1])
+    engine.put([*PROMPT, -5])
+    engine.end()
+    assert (files(tmp_path), engine.said) == ([], [])
+    assert engine.taken_up([-1] * LENGTH) == 0
+
+
+def test_a_longer_text_takes_the_place_of_its_beginning(tmp_path: Path) -> None:
+    for length in (300, LENGTH, 350):
+        engine = Engine(tmp_path)
+        engine.put(PROMPT[:length])
+        engine.end()
+    assert len(files(tmp_path)) == 1
+    assert Engine(tmp_path).taken_up(PROMPT) == LENGTH - 1
+
+
+def test_what_is_in_memory_is_not_read_again(tmp_path: Path) -> None:
+    engine = Engine(tmp_path)
+    engine.put(PROMPT)
+    engine.end()
+    os.utime(files(tmp_path)[0], (1, 1))
+    assert engine.taken_up(PROMPT) == LENGTH - 1
+    assert files(tmp_path)[0].stat().st_mtime == 1
+
+
+def test_it_is_ours_alone(tmp_path: Path) -> None:
+    folder = tmp_path / "caches"
+    engine = Engine(folder)
+    engine.put(PROMPT)
+    engine.end()
+    modes = [path.stat().st_mode & 0o777 for path in (folder, *folder.iterdir())]
+    assert modes[0] == 0o700
+    assert set(modes[1:]) == {0o600}
+
+
+@pytest.mark.fault(132)
+def test_the_bound_is_kept_and_the_least_recently_used_goes(tmp_path: Path) -> None:
+    size = 0
+    for first in range(4):
+        engine = Engine(tmp_path, bound=int(3.5 * size) if size else GB)
+        engine.put([first, *PROMPT])
+        engine.end()
+        size = files(tmp_path)[0].stat().st_size
+        for age, path in enumerate(
+            sorted(files(tmp_path), key=lambda path: path.stat().st_mtime, reverse=True)
+        ):
+            os.utime(path, (9000 - age, 9000 - age))
+        if first == 2:
+            assert Engine(tmp_path).taken_up([0, *PROMPT, 9]) == LENGTH + 1  # used: it stays
+    assert len(files(tmp_path)) == 3
+    found = {first: Engine(tmp_path).taken_up([first, *PROMPT, 9]) for first in range(4)}
+    assert found == {0: LENGTH + 1, 1: 0, 2: LENGTH + 1, 3: LENGTH + 1}
+    assert engine.said == []
+
+
+def test_what_is_larger_than_the_bound_or_the_memory_is_left_alone(tmp_path: Path) -> None:
+    engine = Engine(tmp_path, bound=1000)
+    engine.put(PROMPT)
+    engine.end()
+    assert files(tmp_path) == []
+    engine = Engine(tmp_path)
+    engine.put(PROMPT)
+    engine.end()
+    other = Engine(tmp_path)
+    other.cache.max_bytes = 1000
+    assert other.taken_up(PROMPT) == 0
+    assert (len(files(tmp_path)), other.said) == (1, [])
+
+
+# --- files that are not what they should be -----------------------------------------------------------------
+
+
+def _shorter(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def _flipped(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[-2000] ^= 1
+    path.write_bytes(data)
+
+
+def _other_tokens(path: Path) -> None:
+    data = path.read_bytes()
+    path.write_bytes(data.replace(bytes([PROMPT[5], 0, 0, 0, PROMPT[6]]), bytes([9, 0, 0, 0, PROMPT[6]])))
+
+
+def _empty(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+def _noise(path: Path) -> None:
+    path.write_bytes(os.urandom(5000))
+
+
+def _readable(path: Path) -> None:
+    path.chmod(0o644)
+
+
+def _link(path: Path) -> None:
+    path.rename(path.with_name("elsewhere"))
+    path.symlink_to(path.with_name("elsewhere"))
+
+
+def _other_models(path: Path) -> None:
+    data = path.read_bytes()
+    path.write_bytes(data.replace(b"a" * 64, b"a" * 63 + b"b"))
+
+
+@pytest.mark.fault(130)
+@pytest.mark.parametrize(
+    "harm", [_shorter, _flipped, _other_tokens, _empty, _noise, _readable, _link, _other_models]
+)
+def test_a_file_that_is_not_what_it_should_be_is_removed_and_said(
+    harm: Callable[[Path], None], tmp_path: Path
+) -> None:
+    first = Engine(tmp_path)
+    first.put(PROMPT)
+    first.end()
+    (path,) = files(tmp_path)
+    harm(path)
+    engine = Engine(tmp_path)
+    assert engine.taken_up(PROMPT) == 0
+    assert files(tmp_path) == []
+    (said,) = engine.said
+    assert said.startswith(f"the stored prompt {path.name} was removed: ")
+
+
+def test_other_models_take_up_nothing_and_remove_nothing(tmp_path: Path) -> None:
+    first = Engine(tmp_path)
+    first.put(PROMPT)
+    first.end()
+    other = Engine(tmp_path, identity="b" * 64)
+    assert other.taken_up(PROMPT) == 0
+    assert (len(files(tmp_path)), other.said) == (1, [])
+
+
+def test_a_file_that_goes_meanwhile_is_none(tmp_path: Path) -> None:
+    first = Engine(tmp_path)
+    first.put(PROMPT)
+    first.end()
+    second = Engine(tmp_path)
+    assert second.store._files.look()
+    files(tmp_path)[0].unlink()
+    assert second.taken_up(PROMPT) == 0
+    assert second.said == []
+
+
+@pytest.mark.fault(131)
+def test_a_disk_that_takes_no_more_is_said_and_leaves_nothing_half(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = Engine(tmp_path)
+    engine.put(PROMPT)
+
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("draftd.engine.stored_prompts.files.NewFile._append", full)
+    engine.end()
+    assert engine.said == ["a prompt cache could not be stored: No space left on device"]
+    assert [path.name for path in tmp_path.iterdir()] == ["lock"]
+
+
+@pytest.mark.fault(133)
+def test_what_a_killed_engine_left_unfinished_is_swept_and_that_of_a_living_one_is_not(
+    tmp_path: Path,
+) -> None:
+    dead, living = (tmp_path / f"x{PROMPT_CACHE_SUFFIX}.{pid}.unfinished" for pid in (2**22 + 1, os.getpid()))
+    dead.write_bytes(b"x")
+    living.write_bytes(b"x")
+    Engine(tmp_path)
+    assert (dead.exists(), living.exists()) == (False, True)
