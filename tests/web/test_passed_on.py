@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from draftd.profiles import ProfileSet
 from draftd.web.passed_on import JSON, MAX_PARTS, Given, Passed
 from draftd.web.router import Refused, RoutingTable, pass_on
 from tests.web.given import profile, refused
@@ -110,8 +111,6 @@ def test_any_other_body_goes_as_it_is_and_the_query_names_the_model() -> None:
 @given(st.binary(max_size=200), st.sampled_from([JSON, FORM, "", "audio/wav"]), st.text(max_size=20))
 def test_no_body_does_more_than_be_refused(body: bytes, kind: str, query: str) -> None:
     profiles = {"speech": SPEECH, "chat": CHAT}
-    from draftd.profiles import ProfileSet
-
     table = RoutingTable(ProfileSet(profiles), "speech")
     assert isinstance(pass_on(asked(body, kind, query), table), Passed | Refused)
 
@@ -131,8 +130,6 @@ def test_a_path_cannot_write_a_header() -> None:
 
 
 def test_a_profile_without_a_command_has_no_such_address() -> None:
-    from draftd.profiles import ProfileSet
-
     table = RoutingTable(ProfileSet({"speech": SPEECH, "chat": CHAT}), "speech")
     outcome = pass_on(asked(b'{"model": "chat"}'), table)
     assert isinstance(outcome, Refused)
