@@ -42,6 +42,7 @@ from draftd.protocol import PromptStore
 MIN_TOKENS = 256
 QUIET_S = 5.0  # an agent's next request usually comes sooner, and makes what was stored superfluous
 PIECE = 64 * 2**20  # bytes
+MAX_NOTED = 32  # the prompt cache holds ten, unless a flag says otherwise
 BUSY_S = 0.5  # the last token is out before its request is over
 LOOK_S = 0.02
 
@@ -72,6 +73,8 @@ class Store:
         if model == self._model and _is_worth_it(tokens):
             self._noted.pop(key := tuple(tokens), None)
             self._noted[key] = kind
+            if len(self._noted) > MAX_NOTED:
+                del self._noted[next(iter(self._noted))]
 
     def bring(self, cache: TruePromptCache, model: Any, tokens: list[int], known: int) -> None:
         """Put the entry from a file into the cache if it saves more of a prompt than the `known` tokens there."""
