@@ -105,7 +105,8 @@ def test_any_other_body_goes_as_it_is_and_the_query_names_the_model() -> None:
     assert given.passed_to(SPEECH) == Passed(
         "speech", "/v1/audio/speech?a=1&model=org%2Fvoice&b=+", b"\x00\xff", "audio/wav"
     )
-    assert asked(b"", "", "a=%20").passed_to(SPEECH).path == "/v1/audio/speech?a=%20"
+    untold = asked(b"", "", "a=%20").passed_to(SPEECH)
+    assert (untold.path, untold.content_type) == ("/v1/audio/speech?a=%20", "application/octet-stream")
 
 
 @given(st.binary(max_size=200), st.sampled_from([JSON, FORM, "", "audio/wav"]), st.text(max_size=20))

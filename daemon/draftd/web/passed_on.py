@@ -17,7 +17,7 @@ import msgspec
 from draftd.errors import RequestError
 from draftd.profiles import Profile
 
-JSON = "application/json"
+JSON, BYTES = "application/json", "application/octet-stream"
 MAX_PARTS = 1000  # of a form
 # Where a server has a dialect that it speaks itself.
 NATIVE: Mapping[str, str] = {
@@ -66,7 +66,7 @@ class Given:
             pairs["model"] = profile.upstream_model
         query = urlencode(pairs) if "model" in pairs else self.query
         path = quote(self.path) + (f"?{query}" if query else "")
-        return Passed(profile.name, path, body, self.content_type)
+        return Passed(profile.name, path, body, self.content_type or BYTES)
 
     def _fields(self) -> dict[str, msgspec.Raw]:
         """A JSON object whose values have been looked at, and not made."""
