@@ -116,6 +116,20 @@ def test_no_body_does_more_than_be_refused(body: bytes, kind: str, query: str) -
     assert isinstance(pass_on(asked(body, kind, query), table), Passed | Refused)
 
 
+@pytest.mark.parametrize("path", ["/v1/audio/../../admin", "/v1/audio/./x", "/v1/images/.."])
+def test_a_path_leads_nowhere_else(path: str) -> None:
+    table = RoutingTable(ProfileSet({"speech": SPEECH}), "speech")
+    outcome = pass_on(asked(b"{}", path=path), table)
+    assert isinstance(outcome, Refused)
+    assert outcome.error.status == 404
+    assert isinstance(pass_on(asked(b"{}", path="/v1/audio/a..b"), table), Passed)
+
+
+def test_a_path_cannot_write_a_header() -> None:
+    given = asked(b"{}", path="/v1/audio/a b\r\nX: y")
+    assert given.passed_to(SPEECH).path == "/v1/audio/a%20b%0D%0AX%3A%20y"
+
+
 def test_a_profile_without_a_command_has_no_such_address() -> None:
     from draftd.profiles import ProfileSet
 

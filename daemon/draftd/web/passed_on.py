@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import parse_qsl, urlencode
+from urllib.parse import parse_qsl, quote, urlencode
 
 import msgspec
 
@@ -34,7 +34,7 @@ _NAMED_MODEL = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Given:
-    """A request as it came; `path` is without the query."""
+    """A request as it came; `path` is without the query and its percent signs."""
 
     path: str
     query: str
@@ -65,7 +65,7 @@ class Given:
         if "model" in pairs:
             pairs["model"] = profile.upstream_model
         query = urlencode(pairs) if "model" in pairs else self.query
-        path = f"{self.path}?{query}" if query else self.path
+        path = quote(self.path) + (f"?{query}" if query else "")
         return Passed(profile.name, path, body, self.content_type)
 
     def _fields(self) -> dict[str, msgspec.Raw]:
