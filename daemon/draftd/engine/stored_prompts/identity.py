@@ -1,8 +1,8 @@
 """What a stored prompt depends on besides its tokens, as one hash: where anything of it differs, nothing fits.
 
 The weights are gigabytes and are not read: the place, names, sizes and times of the models' files stand for them,
-and a few bytes of each, since in some images all files have the same time. The rest is the versions of what computes
-and of what keeps the caches, the device, and the flags that change what is kept.
+and a few bytes of each, since in some images all files have the same time. The rest is the versions of what
+computes and of what keeps the caches, the device, and the flags that change what is kept.
 """
 
 import hashlib
