@@ -203,6 +203,32 @@ def test_nothing_is_saved_before_it_is_quiet_and_then_by_itself(
     assert len(files(tmp_path)) == 1
 
 
+def test_after_an_entry_it_rests_the_longer_the_larger_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine, now = Engine(tmp_path), time.monotonic()
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    monkeypatch.setattr(module, "QUIET_S", 0.0)
+    monkeypatch.setattr(module, "RATE", 1000)
+
+    def idle() -> int:
+        engine.store.idle(engine.cache)
+        engine.store._jobs.join()
+        return len(files(tmp_path))
+
+    engine.put([1, *PROMPT])
+    engine.put([2, *PROMPT])
+    assert idle() == 1
+    size = 2 * (LENGTH + 1) * 64 * 4
+    now += size / 1000 - 0.1
+    assert idle() == 1
+    now += 0.2
+    assert idle() == 2
+    engine.put([3, *PROMPT])
+    engine.end()  # there is no later
+    assert len(files(tmp_path)) == 3
+
+
 def test_a_large_entry_is_saved_in_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "PIECE", 1)
     monkeypatch.setattr(module, "QUIET_S", 0.0)
