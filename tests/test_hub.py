@@ -140,15 +140,14 @@ def test_the_demo_pair_is_whole_and_its_configs_tell_what_it_is() -> None:
         found = read_model(str(folder))
         assert (found.local, found.folder, found.missing, found.is_here) == (True, folder, (), True)
         assert found.weight_bytes == (folder / "model.safetensors").stat().st_size
-        assert found.config.vocabulary_size == len(read_vocabulary(folder))
+        assert len(read_vocabulary(folder)) == 6144
     assert read_model(str(TARGET)).config == ModelConfig(
         model_type="qwen2",
         context_length=32768,
         layers=2,
-        attention_heads=3,
+        full_layers=2,
         kv_heads=3,
         head_size=64,
-        vocabulary_size=6144,
     )
 
 
@@ -252,11 +251,27 @@ def test_the_context_length(config: dict[str, Any], expected: int | None) -> Non
 
 def test_heads_and_sizes_are_found_under_their_several_names() -> None:
     gpt = parse_config({"n_head": 12, "n_embd": 768, "n_layer": 6, "vocab_size": 50257})
-    assert (gpt.attention_heads, gpt.kv_heads, gpt.head_size) == (12, 12, 64)
-    assert (gpt.layers, gpt.vocabulary_size) == (6, 50257)
+    assert (gpt.kv_heads, gpt.head_size) == (12, 64)
+    assert gpt.layers == 6
     text = {"num_attention_heads": 8, "num_key_value_heads": 4, "head_dim": 256, "hidden_size": 2560}
     gemma = parse_config({"model_type": "gemma3", "text_config": {"model_type": "gemma3_text", **text}})
     assert (gemma.model_type, gemma.kv_heads, gemma.head_size) == ("gemma3", 4, 256)
+
+
+@pytest.mark.parametrize(
+    ("config", "full"),
+    [
+        ({}, 48),
+        ({"sliding_window_pattern": 6}, 8),
+        ({"full_attention_interval": 4}, 12),
+        ({"layer_types": ["linear_attention", "full_attention", "sliding_attention"]}, 1),
+        ({"layer_types": []}, 48),
+    ],
+    ids=str,
+)
+def test_the_layers_whose_cache_grows_with_the_context(config: dict[str, Any], full: int) -> None:
+    assert parse_config({"num_hidden_layers": 48} | config).full_layers == full
+    assert parse_config({}).full_layers is None
 
 
 def test_the_types_with_which_nothing_is_drafted_are_those_of_the_engine() -> None:

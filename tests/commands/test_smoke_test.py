@@ -36,7 +36,7 @@ def test_any_address_can_be_tested_and_its_acceptance_is_unknown() -> None:
         done = run("test", "--url", f"{url}/v1", "--max-tokens", "3")
     assert (done.returncode, done.stderr) == (0, "")
     assert "one two three\n" in done.stdout
-    assert "acceptance   unknown: only a draftd daemon reports it" in done.stdout
+    assert "acceptance   unknown: the server does not say" in done.stdout
 
 
 @pytest.mark.parametrize(

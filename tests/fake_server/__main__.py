@@ -98,12 +98,12 @@ class Handler(StreamRequestHandler):
         self._json(200 if well else 503, {"status": "ok" if well else "unavailable"})
 
     def _post(self) -> None:
-        raw = self.rfile.read(int(self.headers["Content-Length"]))
+        raw = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         try:
             body = json.loads(raw)
             text = body["messages"][-1]["content"] if "messages" in body else body["prompt"]
-        except (ValueError, KeyError, TypeError):
-            self._json(400, {"error": "neither a chat nor a prompt"})
+        except (ValueError, LookupError, TypeError):
+            self._json(404, {"error": "neither a chat nor a prompt: another endpoint"})
             return
         if self.args.log_requests:
             with open(self.args.log_requests, "ab") as file:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import json
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from draftd.errors import DraftdError
-from draftd.ops.generation import Drafted, Generation, OpenAIServer
+from draftd.ops.generation import Drafted, OpenAIServer, timed
 from tests.harness import chat, free_ports
 from tests.ops.servers import scripted
 
@@ -86,38 +87,18 @@ def test_a_server_that_is_no_draftd_tells_neither_models_nor_workers(server: Ope
 
 # --- what was drafted ---------------------------------------------------------------------------------------
 
-MADE = Generation("text", 10, True, 0.1, 1.0, "stop")
 
-
-class Telling(OpenAIServer):
-    """Tells of its worker as scripted; the last word stays."""
-
-    def __init__(self, *rows: Mapping[str, Any] | None) -> None:
-        super().__init__("http://unused")
-        self.rows = list(rows)
-
-    def worker(self, name: str) -> dict[str, Any] | None:
-        row = self.rows.pop(0) if len(self.rows) > 1 else self.rows[0]
-        return None if row is None else dict(row)
-
-
-def row(proposed: int, accepted: int, length: int = 5) -> dict[str, Any]:
-    drafters = ["lookup", "model"] if length else []
-    return {"drafters": drafters, "acceptance": {"proposed": proposed, "accepted": accepted}}
-
-
-def test_what_was_drafted_is_what_the_figures_grew_by_however_late() -> None:
-    before, late = row(100, 60), row(140, 95)
-    assert Telling(before, before, before, late).drafted("a", lambda: MADE) == (MADE, Drafted(40, 35))
-
-
-@pytest.mark.parametrize("told", [None, row(0, 0, length=0)])
-def test_where_nobody_drafts_or_tells_nothing_is_waited_for(told: dict[str, Any] | None) -> None:
-    asked = Telling(told, None)
-    assert asked.drafted("a", lambda: MADE) == (MADE, None)
-    assert len(asked.rows) == 1  # it did not ask again
-
-
-def test_a_worker_that_never_reports_is_not_waited_for_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("draftd.ops.generation.MAX_COUNT_DELAY", 0.05)
-    assert Telling(row(7, 3)).drafted("a", lambda: MADE) == (MADE, None)
+@pytest.mark.parametrize(
+    ("timings", "drafted"),
+    [
+        ({"predicted_n": 4, "draft_n": 40, "draft_n_accepted": 35}, Drafted(40, 35)),
+        ({"predicted_n": 4}, None),
+        ({"draft_n": None, "draft_n_accepted": "many"}, None),
+    ],
+)
+def test_what_was_drafted_is_what_the_server_says_with_its_answer(
+    timings: dict[str, Any], drafted: Drafted | None
+) -> None:
+    last = {"choices": [{"delta": {"content": "one"}}], "timings": timings}
+    events = [json.dumps(last).encode(), b"[DONE]"]
+    assert timed(iter(events), 0.0, len).drafted == drafted

@@ -8,9 +8,15 @@ import pytest
 
 from draftd.errors import DraftdError
 from draftd.ops.generation import Drafted, Generation
-from draftd.ops.smoke import ChatRequest, SmokeResult, choose, describe_acceptance, describe_model
+from draftd.ops.smoke import (
+    ChatRequest,
+    SmokeResult,
+    choose,
+    describe_acceptance,
+    describe_model,
+    honest_drafters,
+)
 
-MADE = Generation("text", 10, True, 0.1, 1.0, "stop")
 ROW = {
     "model": "big",
     "draft_model": "small",
@@ -81,13 +87,35 @@ def test_what_is_said_of_the_model(
     ("drafted", "row", "text"),
     [
         (Drafted(40, 30), ROW, "75% (30 of 40 draft tokens accepted)"),
-        (None, None, "unknown: only a draftd daemon reports it"),
+        (None, None, "unknown: the server does not say"),
         (None, PLAIN, "none: nothing drafts for this profile"),
-        (None, LOOKUP, "none: neither the prompt nor an old answer had anything to look up"),
+        (None, LOOKUP, "not measured: lookups would know the answer by heart from the last test"),
+        (None, ROW | {"auto_draft": True}, "none: by what rounds take, no draft was worth it"),
         (None, ROW | {"draft_refusal": "it keeps Odd"}, "none: it keeps Odd"),
         (None, OLD, "unknown: the worker reported no drafting ('draftd logs' may say why)"),
         (None, ROW, "unknown: the worker reported no drafting ('draftd logs' may say why)"),
     ],
 )
 def test_what_is_said_of_drafting(drafted: Drafted | None, row: dict[str, Any] | None, text: str) -> None:
-    assert describe_acceptance(SmokeResult(MADE, drafted, row)) == text
+    timings = {"draft_n": drafted.proposed, "draft_n_accepted": drafted.accepted} if drafted else {}
+    made = Generation("text", 10, True, 0.1, 1.0, "stop", timings)
+    assert describe_acceptance(SmokeResult(made, row)) == text
+
+
+@pytest.mark.parametrize(
+    ("row", "drafters"),
+    [
+        (None, None),
+        (PLAIN, None),
+        (OLD, None),
+        (LOOKUP, ()),
+        (ROW, ("model",)),
+        (ROW | {"drafters": ["model"]}, ("model",)),
+    ],
+)
+def test_no_answer_of_an_earlier_test_is_looked_up(
+    row: dict[str, Any] | None, drafters: tuple[str, ...] | None
+) -> None:
+    assert honest_drafters(row) == drafters
+    body = ChatRequest("m", "?", 5, 0.0, drafters).body("hi", 5)
+    assert body.get("drafters") == (None if drafters is None else list(drafters))

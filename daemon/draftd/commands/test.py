@@ -44,7 +44,7 @@ def smoke_test(
     model = smoke.choose(name or "", models) if url else server.resolve(resolve(make_client(state_dir), name))
     row = server.worker(model)
     _say("model", smoke.describe_model(models, model, row))
-    request = smoke.ChatRequest(model, prompt, max_tokens, temperature)
+    request = smoke.ChatRequest(model, prompt, max_tokens, temperature, smoke.honest_drafters(row))
     with err.busy("waiting for the first token"):
         smoke.warm_up(server, request)
     _say("prompt", prompt)

@@ -1,4 +1,4 @@
-"""One generation, timed as any OpenAI client would see it, and what a draftd daemon counted of its drafts."""
+"""One generation, timed as any OpenAI client would see it, and what the server says of its drafts."""
 
 from __future__ import annotations
 
@@ -11,17 +11,29 @@ from typing import Any
 from urllib.parse import quote
 
 from draftd.errors import DraftdError
-from draftd.ops.drafting_words import drafters_of
 from draftd.ops.http import HttpClient, RefusedError, error_message, in_words
 
 MAX_SILENCE = 900.0  # seconds without a byte of a generation; a worker may have to load its model first
-MAX_COUNT_DELAY = 5.0  # seconds until the figures of a finished generation have reached /api/status
+
+
+@dataclass(frozen=True, slots=True)
+class Drafted:
+    """Draft tokens proposed and accepted in one generation."""
+
+    proposed: int
+    accepted: int
+
+    @property
+    def ratio(self) -> float | None:
+        """None if nothing was proposed."""
+        return self.accepted / self.proposed if self.proposed else None
 
 
 @dataclass(frozen=True, slots=True)
 class Generation:
     """One streamed answer. `first_token` and `seconds` (to the last token) are seconds from the sending of the
-    request. `counted` if the server said how many tokens there were; otherwise each event counts as one.
+    request. `counted` if the server said how many tokens there were; otherwise each event counts as one. `timings`
+    are in llama.cpp's words, where the server tells them.
     """
 
     text: str
@@ -30,9 +42,15 @@ class Generation:
     first_token: float
     seconds: float
     finish_reason: str | None
-    timings: Mapping[str, Any] = field(
-        default_factory=dict
-    )  # in llama.cpp's words, where the server tells them
+    timings: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def drafted(self) -> Drafted | None:
+        """None where nothing was proposed, or the server does not say."""
+        proposed, accepted = self.timings.get("draft_n"), self.timings.get("draft_n_accepted")
+        if isinstance(proposed, int) and isinstance(accepted, int):
+            return Drafted(proposed, accepted)
+        return None
 
     @property
     def tokens_per_second(self) -> float:
@@ -42,19 +60,6 @@ class Generation:
         round would take no time.
         """
         return self.tokens / self.seconds
-
-
-@dataclass(frozen=True, slots=True)
-class Drafted:
-    """Draft tokens proposed and accepted, since some moment or by one generation."""
-
-    proposed: int
-    accepted: int
-
-    @property
-    def ratio(self) -> float | None:
-        """None if nothing was proposed."""
-        return self.accepted / self.proposed if self.proposed else None
 
 
 class OpenAIServer:
@@ -92,24 +97,7 @@ class OpenAIServer:
         with self._http.open(
             "/v1/chat/completions", method="POST", body=streamed, timeout=MAX_SILENCE
         ) as answer:
-            return _timed(_events(answer), began, show)
-
-    def drafted(self, name: str, generate: Callable[[], Generation]) -> tuple[Generation, Drafted | None]:
-        """A generation, and its draft tokens; None where the server does not report them.
-
-        The worker reports after its answer has ended, so this waits for the report.
-        """
-        before = _drafted(self.worker(name))
-        made = generate()
-        if before is None:
-            return made, None
-        deadline = time.monotonic() + MAX_COUNT_DELAY
-        while time.monotonic() < deadline:
-            after = _drafted(self.worker(name))
-            if after is not None and after.proposed > before.proposed:
-                return made, Drafted(after.proposed - before.proposed, after.accepted - before.accepted)
-            time.sleep(0.01)
-        return made, None
+            return timed(_events(answer), began, show)
 
     def _get(self, path: str) -> Any:
         """What is at `path`, None for what is not there or not JSON."""
@@ -123,13 +111,6 @@ class EmptyAnswerError(DraftdError):
     """The model ended its answer before the first word."""
 
 
-def _drafted(row: Mapping[str, Any] | None) -> Drafted | None:
-    """None for a worker that does not draft: there is nothing to wait for."""
-    if row is None or not drafters_of(row):
-        return None
-    return Drafted(row["acceptance"]["proposed"], row["acceptance"]["accepted"])
-
-
 def _events(answer: Any) -> Iterator[bytes]:
     try:
         for line in answer:
@@ -139,7 +120,7 @@ def _events(answer: Any) -> Iterator[bytes]:
         raise DraftdError(f"the stream broke off: {in_words(error)}") from error
 
 
-def _timed(events: Iterator[bytes], began: float, show: Callable[[str], object]) -> Generation:
+def timed(events: Iterator[bytes], began: float, show: Callable[[str], object]) -> Generation:
     """Read a stream to its end mark. Raises DraftdError for one that has none, tells of an error or is empty."""
     parts: list[str] = []
     usage = finish_reason = None

@@ -11,7 +11,7 @@ from typing import Any
 
 from draftd.errors import DraftdError
 from draftd.ops.drafting_words import describe_drafting, drafters_of
-from draftd.ops.generation import Drafted, Generation, OpenAIServer
+from draftd.ops.generation import Generation, OpenAIServer
 from draftd.protocol import MODEL_DRAFTER
 
 PROMPT = "What is speculative decoding?"
@@ -20,12 +20,15 @@ WARM_UP = "Say hello."
 
 @dataclass(frozen=True, slots=True)
 class ChatRequest:
-    """What to ask: `model` empty for the server's own choice; `max_tokens` bounds the answer."""
+    """What to ask: `model` empty for the server's own choice; `max_tokens` bounds the answer. `drafters` names what
+    may draft, None for the server's own choice.
+    """
 
     model: str
     prompt: str
     max_tokens: int
     temperature: float
+    drafters: Sequence[str] | None = None
 
     def body(self, prompt: str, max_tokens: int) -> dict[str, Any]:
         """A chat request."""
@@ -34,15 +37,15 @@ class ChatRequest:
             "max_tokens": max_tokens,
             "temperature": self.temperature,
         }
-        return body | ({"model": self.model} if self.model else {})
+        body |= {"model": self.model} if self.model else {}
+        return body | ({} if self.drafters is None else {"drafters": list(self.drafters)})
 
 
 @dataclass(frozen=True, slots=True)
 class SmokeResult:
-    """What the test found. `drafted` is None where nothing is drafted, or nobody reports it."""
+    """What the test found. `row` is that of the worker, None for a server that is no draftd."""
 
     generation: Generation
-    drafted: Drafted | None
     row: Mapping[str, Any] | None
 
 
@@ -80,18 +83,32 @@ def describe_model(models: Sequence[str] | None, name: str, row: Mapping[str, An
 
 def describe_acceptance(result: SmokeResult) -> str:
     """The line about drafting."""
-    drafted = result.drafted
+    drafted = result.generation.drafted
     if drafted is not None and drafted.ratio is not None:
         return f"{drafted.ratio:.0%} ({drafted.accepted} of {drafted.proposed} draft tokens accepted)"
-    if result.row is None:
-        return "unknown: only a draftd daemon reports it"
-    if why := result.row.get("draft_refusal"):
+    return "unknown: the server does not say" if result.row is None else _why_nothing(result.row)
+
+
+def _why_nothing(row: Mapping[str, Any]) -> str:
+    if why := row.get("draft_refusal"):
         return f"none: {why}"
-    if not (drafters := drafters_of(result.row)):
+    if not (drafters := drafters_of(row)):
         return "none: nothing drafts for this profile"
     if MODEL_DRAFTER not in drafters:
-        return "none: neither the prompt nor an old answer had anything to look up"
+        return "not measured: lookups would know the answer by heart from the last test"
+    if row["auto_draft"]:
+        return "none: by what rounds take, no draft was worth it"
     return "unknown: the worker reported no drafting ('draftd logs' may say why)"
+
+
+def honest_drafters(row: Mapping[str, Any] | None) -> tuple[str, ...] | None:
+    """What may draft in a test of a worker: its draft model. A lookup would have the answer of the last test.
+
+    None leaves it to the server, where nothing drafts or nobody says what does.
+    """
+    if row is None or not row.get("drafters"):
+        return None
+    return tuple(drafter for drafter in row["drafters"] if drafter == MODEL_DRAFTER)
 
 
 def warm_up(server: OpenAIServer, request: ChatRequest) -> None:
@@ -104,5 +121,4 @@ def run(
 ) -> SmokeResult:
     """The generation that is measured; `show` gets each piece of its text."""
     body = request.body(request.prompt, request.max_tokens)
-    generation, drafted = server.drafted(request.model, lambda: server.generate(body, show))
-    return SmokeResult(generation, drafted, row)
+    return SmokeResult(server.generate(body, show), row)

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from draftd.engine.generation.choices import ALONE, REVIEW
 from draftd.engine.generation.estimates import (
+    FIRST_HOPE,
     HOPE,
     MAX_HOPE,
     MAX_POSITIONS,
@@ -161,6 +162,9 @@ def test_a_round_takes_no_less_than_one_with_a_shorter_draft() -> None:
     for length, seconds in ((1, 1.0), (2, 3.0), (3, 2.0), (4, 4.0)):
         twice(times, "a", length, seconds)
     assert [times.seconds("a", length) for length in range(1, 5)] == [1.0, 2.5, 2.5, 4.0]
+    for _ in range(6):
+        times.add("a", 3, 2.0)
+    assert times.seconds("a", 2) == pytest.approx(2.2), "what was timed more often counts for more"
 
 
 def test_reading_is_believed_the_first_time() -> None:
@@ -173,7 +177,7 @@ def test_the_first_time_is_no_measure_as_there_may_have_been_something_to_compil
     times = RoundTimes()
     twice(times, ALONE, 0, 1.0)
     times.add("a", 2, 50.0)
-    assert times.hoped("a", 2) == pytest.approx((1 - MAX_HOPE) * 1.0)
+    assert times.hoped("a", 2) == pytest.approx((1 - FIRST_HOPE) * 1.0)
     assert times.seconds("a", 4) == 1.0
     times.add("a", 2, 1.6)
     assert times.seconds("a", 2) == pytest.approx(1.6)

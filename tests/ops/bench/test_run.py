@@ -10,7 +10,7 @@ import pytest
 from draftd.errors import DraftdError
 from draftd.ops.bench.plan import TEMPERATURES, Trial, make_plan, schedule
 from draftd.ops.bench.run import make_report, measure
-from draftd.ops.generation import Drafted, EmptyAnswerError, Generation, OpenAIServer
+from draftd.ops.generation import EmptyAnswerError, Generation, OpenAIServer
 from draftd.profiles import Profile
 
 PLAN = make_plan([Profile(name="p", model="big", draft_model="small", num_draft_tokens=5)], [3])
@@ -27,10 +27,8 @@ class Scripted(OpenAIServer):
     def generate(self, body: Mapping[str, Any], show: Callable[[str], object] = len) -> Generation:
         self.asked.append(dict(body))
         seconds = body["max_tokens"] / SPEEDS[body.get("num_draft_tokens", 0)]
-        return Generation("text", body["max_tokens"], True, seconds / 10, seconds, "length")
-
-    def drafted(self, name: str, generate: Callable[[], Generation]) -> tuple[Generation, Drafted | None]:
-        return generate(), Drafted(40, 30) if name == "drafting" else None
+        told = {"draft_n": 40, "draft_n_accepted": 30} if body["model"] == "drafting" else {}
+        return Generation("text", body["max_tokens"], True, seconds / 10, seconds, "length", told)
 
 
 def test_every_trial_asks_its_own_worker_with_its_own_draft_length() -> None:

@@ -58,6 +58,12 @@ def low(name: str, length: int, ratio: float = 0.4, proposed: int = 1000) -> dic
     return row(name, num_draft_tokens=length, acceptance=figures)
 
 
+def by_drafter(row: dict[str, Any], **accepted: int) -> dict[str, Any]:
+    """Add how many of a thousand tokens of each drafter were accepted."""
+    figures = {name: {"proposed": 1000, "accepted": count} for name, count in accepted.items()}
+    return row | {"speculation": {"by_drafter": figures}}
+
+
 def bench(**speed_ups: float) -> dict[str, Any]:
     ranked = sorted(speed_ups.items(), key=lambda item: -item[1])
     overall = [
@@ -102,7 +108,7 @@ def test_where_all_is_well_the_doctor_says_what_it_looked_at_and_nothing_else() 
         "small is here, 500 MB",
         "small and big have one vocabulary of 1000 tokens",
         "1 worker starts by itself, with 2.5 GB of weights; the memory is 16.0 GB",
-        "p-fast: 80% of the draft tokens are accepted",
+        "p-fast: 80% of the draft model's tokens are accepted",
         "p-fast: 1.50x the speed of no drafting (bench of 2026-11-23)",
         "p-max: 1.20x the speed of no drafting (bench of 2026-11-23)",
     ]
@@ -410,14 +416,21 @@ TABLE: list[tuple[str, dict[str, Any], Severity, str, str]] = [
             )
         },
         WARNING,
-        "p-max: 40% of the draft tokens are accepted",
+        "p-max: 40% of the draft model's tokens are accepted",
         "try p-mid (5 draft tokens)",
     ),
     (
         "low acceptance with the shortest draft",
         {"daemon": RunningDaemon(4, "http://d", "1.0", (low("p-fast", 3), row("p-max", num_draft_tokens=7)))},
         WARNING,
-        "p-fast: 40% of the draft tokens are accepted",
+        "p-fast: 40% of the draft model's tokens are accepted",
+        "try no draft_model",
+    ),
+    (
+        "a draft model that is seldom right, beside lookups that are always",
+        {"daemon": RunningDaemon(4, "http://d", "1.0", (by_drafter(row("p-max"), model=300, lookup=1000),))},
+        WARNING,
+        "p-max: 30% of the draft model's tokens are accepted",
         "try no draft_model",
     ),
     ("never measured", {"bench": None}, NOTE, "the speed-up was never measured here", "draftd bench"),

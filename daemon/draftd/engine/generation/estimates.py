@@ -83,7 +83,8 @@ class AcceptanceEstimate:
 LEARNING = 0.05  # weight of a new time against what was known, at least
 MAX_SURPRISE = 1.5  # times as long as expected that one round counts for at most: the rest was something else
 HOPE = 0.0004  # part by which a time is hoped to be shorter now, for each round since it was taken
-MAX_HOPE = 0.15  # the same for what is not known
+MAX_HOPE = 0.2  # the most that comes to
+FIRST_HOPE = 0.15  # the same for what was never timed
 MAX_GUESSED = 2  # rounds that a time of another depth is worth
 UNKNOWN = 1.0  # seconds of a round before any was timed: all are as good
 MAX_LENGTH = 64  # draft tokens
@@ -100,8 +101,8 @@ class _Timed:
 class RoundTimes:
     """Seconds of a round by source and draft length, at about one depth of context.
 
-    A round takes no less than one with a shorter draft, and going on alone takes the least. So all that was timed
-    tells of each length: it lies in the middle of what the shorter and the longer ones allow.
+    A round takes no less than one with a shorter draft, so what was timed is fitted by times that rise with the
+    length (isotonic regression). What was not timed lies in the middle of what its neighbours allow.
     """
 
     def __init__(self) -> None:
@@ -137,7 +138,7 @@ class RoundTimes:
     def seconds(self, source: str, length: int) -> float:
         """Return how long a round takes."""
         if source not in self._bounds:
-            known = {n: timed.seconds for n, timed in self._timed[source].items() if timed.times > 1}
+            known = _rising({n: timed for n, timed in self._timed[source].items() if timed.times > 1})
             lower = accumulate((known.get(n, 0.0) for n in range(MAX_LENGTH + 1)), max)
             upper = accumulate((known.get(n, math.inf) for n in range(MAX_LENGTH, -1, -1)), min)
             self._bounds[source] = list(zip(lower, reversed(list(upper)), strict=True))
@@ -148,8 +149,23 @@ class RoundTimes:
     def hoped(self, source: str, length: int) -> float:
         """Return how long a round may take at best: the longer ago it was timed, the less is known."""
         timed = self._timed[source].get(length)
-        hope = HOPE * (self._rounds - timed.last) if timed and timed.times > 1 else MAX_HOPE
-        return (1 - min(MAX_HOPE, hope)) * self.seconds(source, length)
+        hope = FIRST_HOPE
+        if timed and timed.times > 1:
+            hope = min(MAX_HOPE, HOPE * (self._rounds - timed.last))
+        return (1 - hope) * self.seconds(source, length)
+
+
+def _rising(known: dict[int, _Timed]) -> dict[int, float]:
+    """Return times that rise with the length: where they do not, neighbours get their weighed mean."""
+    blocks: list[tuple[float, float, list[int]]] = []
+    for length in sorted(known):
+        seconds, weight, lengths = known[length].seconds, min(known[length].times, 1 / LEARNING), [length]
+        while blocks and blocks[-1][0] > seconds:
+            before, more, others = blocks.pop()
+            seconds = (before * more + seconds * weight) / (more + weight)
+            weight, lengths = more + weight, others + lengths
+        blocks.append((seconds, weight, lengths))
+    return {length: seconds for seconds, _, lengths in blocks for length in lengths}
 
 
 class CostModel:

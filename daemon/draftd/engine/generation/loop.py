@@ -36,7 +36,7 @@ from draftd.engine.generation.choices import ALONE, MAX_LATE, REVIEW, Choice, Si
 from draftd.engine.generation.drafters.grammar import Grammar
 from draftd.engine.generation.drafters.lookup import LookupDrafter
 from draftd.engine.generation.drafters.model import Draft, ModelDrafter
-from draftd.engine.generation.parts import Deciding, Decision, Part, Pass, Ready, Token, answer, plain
+from draftd.engine.generation.parts import Begun, Deciding, Decision, Part, Pass, Ready, Token, answer, plain
 from draftd.engine.generation.policy import LENGTHS, DraftPolicy
 from draftd.engine.generation.reader import Reader
 from draftd.engine.generation.sampling import Logits, Rule
@@ -137,8 +137,8 @@ class Generation:
                 self._draft_has_read(now, started)
                 if decision.shared:
                     continue  # the others have gone on
-            started = time.perf_counter()
-            if not self.grammar and (choice.source == ALONE or ahead is not None):
+            started, was_ahead = time.perf_counter(), ahead is not None
+            if not self.grammar and (choice.source == ALONE or was_ahead):
                 goes_on = decision.goes_on and choice.source == ALONE
                 choice, ahead = Choice(ALONE), (yield from self._alone(ahead, goes_on=goes_on))
                 self._compare(found, 1)
@@ -146,7 +146,9 @@ class Generation:
                 choice = yield from self._round(choice, found)
             took = time.perf_counter() - started
             self.seconds += took
-            if not decision.shared and choice.source != GRAMMAR_DRAFTER:
+            # The first of a stretch alone computes two tokens, and the last one none.
+            tells = choice.source != GRAMMAR_DRAFTER and was_ahead == (ahead is not None)
+            if not decision.shared and tells:
                 self.policy.took(choice, now.depth, took)
                 if choice.source == ALONE:
                     self.target.pace.took(1, took)
@@ -230,7 +232,7 @@ class Generation:
         logits = self.logits.last(read[-1:], self.text, [unread] if ahead else [])
         row = self.rule.shape(logits, self.position + ahead)
         token = self.rule.draw(row, self.position + ahead)
-        mx.async_eval(token)  # type: ignore[no-untyped-call]
+        yield Begun([token])
         return token, row, logits[0]
 
     def _compare(self, found: Found | None, count: int) -> None:

@@ -27,6 +27,7 @@ WEIGHED = frozenset(LENGTHS)
 FIRST_LIMIT = 4  # tokens of a draft before any was timed
 FIRST_TIMES = 4  # tokens that go alone before anything is compared with them
 MIN_REVIEWED = 16  # tokens
+MAX_UNREAD = 2  # tokens that the draft model has not read after a round of its own
 REVIEW_SHARE = 0.015  # of the time
 MAX_SAVED = 8  # tokens that come alone in the time that is kept for further reviews
 USUAL_ANSWER = 256  # tokens, before any answer has ended
@@ -47,6 +48,7 @@ class DraftPolicy:
     acceptance: AcceptanceEstimate = field(default_factory=lambda: AcceptanceEstimate(GUESSES.__getitem__))
     _alone: int = 0  # tokens of this answer since the draft model has read
     _credit: float = 0.0  # seconds that a review may take
+    _reads_on: bool = False  # whether the draft model has to read before it drafts
     _usual: float = USUAL_ANSWER  # tokens of an answer
     _first: int = 0  # tokens that were left at the first choice of this answer, and at the last one
     _last: int = 0
@@ -68,6 +70,7 @@ class DraftPolicy:
         if choice.source == ALONE and self._may_review(now):
             choice = Choice(REVIEW, now.unread)
         self._alone = 0 if choice.source in {MODEL_DRAFTER, REVIEW} else self._alone + 1
+        self._reads_on = MAX_UNREAD < now.unread <= MIN_REVIEWED  # more than that it reads before
         return choice
 
     def best(self, now: Situation) -> tuple[Choice, float]:
@@ -123,8 +126,10 @@ class DraftPolicy:
 
     def took(self, choice: Choice, depth: int, seconds: float) -> None:
         """How long a choice took, until the next one could be made; reading of the draft model is a REVIEW too."""
+        self._credit += REVIEW_SHARE * seconds
+        if choice.source == MODEL_DRAFTER and self._reads_on:
+            return  # that took longer than it will in the rounds to come
         reads = choice.source == REVIEW
         self.costs.at(depth).add(
             choice.source, choice.length.bit_length() if reads else choice.length, seconds
         )
-        self._credit += REVIEW_SHARE * seconds

@@ -8,6 +8,7 @@ from typing import Any
 from draftd.ops.doctor.facts import Check, Facts, Finding, Severity
 from draftd.ops.drafting_words import drafters_of
 from draftd.profiles import MIN_PAYING_ACCEPTANCE, Profile
+from draftd.protocol import MODEL_DRAFTER
 
 UNDRAFTED = "requests are served without drafts, and a draft model only takes memory"
 MIN_PROPOSED = 200  # proposed tokens, below which an acceptance rate says little
@@ -29,23 +30,28 @@ def refused(facts: Facts) -> Iterator[Finding]:
 
 
 def acceptance(facts: Facts) -> Iterator[Finding]:
-    """Enough of the drafts are accepted."""
+    """Enough of what the draft models propose is accepted."""
     rows = (facts.daemon.rows or ()) if facts.daemon else ()
     for row in rows:
-        figures = row["acceptance"]
-        if (
-            not row["num_draft_tokens"]
-            or row["auto_draft"]
-            or figures["ratio"] is None
-            or figures["proposed"] < MIN_PROPOSED
-        ):
+        proposed, accepted = _by_model(row)
+        if not row["num_draft_tokens"] or row["auto_draft"] or proposed < MIN_PROPOSED:
             continue
-        what = f"{row['name']}: {figures['ratio']:.0%} of the draft tokens are accepted"
-        if figures["ratio"] >= MIN_PAYING_ACCEPTANCE:
+        what = f"{row['name']}: {accepted / proposed:.0%} of the draft model's tokens are accepted"
+        if accepted / proposed >= MIN_PAYING_ACCEPTANCE:
             yield Finding(Severity.FINE, "drafting", what)
         else:
             why = "below 60 % drafting rarely pays, and longer drafts lose more"
             yield Finding(Severity.WARNING, "drafting", what, why, _shorter(row, rows))
+
+
+def _by_model(row: Mapping[str, Any]) -> tuple[int, int]:
+    """Tokens that the draft model proposed, and how many were accepted; lookups have a length of their own.
+
+    An older daemon knows one drafter, and a server of another make is not asked which it has.
+    """
+    by_drafter = (row.get("speculation") or {}).get("by_drafter")
+    figures = by_drafter.get(MODEL_DRAFTER, {}) if by_drafter else row["acceptance"]
+    return figures.get("proposed", 0), figures.get("accepted", 0)
 
 
 def _shorter(row: Mapping[str, Any], rows: tuple[Mapping[str, Any], ...]) -> str:
