@@ -25,8 +25,8 @@ NEVER_DRAFTED: Mapping[str, str] = {"phi3small": "mlx_lm lets its tokens see tho
 class ModelConfig:
     """What config.json says; None for what it does not. Counts are per model, sizes in elements, lengths in tokens.
 
-    Of a model that takes pictures too, all but `model_type` is that of its text model. `full_layers` are those whose
-    cache grows with the whole context: others have a window, or a state.
+    Of a model that takes pictures too, all but `model_type` is that of its text model. `full_layers` are those
+    whose cache grows with the whole context: others have a window, or a state.
     """
 
     model_type: str | None = None
