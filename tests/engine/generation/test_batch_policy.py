@@ -74,9 +74,10 @@ class Simulation:
             if choice.source != REVIEW:
                 row.policy.took(choice, row.now.depth, self._take([choice]))
             self._keep(row, choice)
-        if together and together[0][1].source != REVIEW:
-            sharing, chosen = [row for row, _ in together], [choice for _, choice in together]
-            policy.took(sharing, chosen, self._take(chosen))
+        chosen = [choice for _, choice in together if choice.source != REVIEW]
+        took = self._take(chosen) if chosen else 0.0
+        if chosen and len(chosen) == len(together):
+            policy.took([row for row, _ in together], chosen, took)
         for row, choice in together:
             self._keep(row, choice)
         self.ways[f"{len(turns)} turns"] += 1

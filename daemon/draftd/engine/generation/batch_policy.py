@@ -13,7 +13,7 @@ is what each sequence's own policy knows. A fixed length is the longest here: wh
 What is uncertain is tried by these rules: what was not timed is hoped to be cheap, but at most twice as much is
 tried as was ever timed; a time is hoped to be shorter the longer ago it was taken; every PROBE rounds the neighbour
 of the best length is taken. After MAX_APART rounds of turns there is one for all. After MAX_REST rounds without a
-draft the draft model reads what it has not, to see what it would have proposed.
+draft the draft model reads what it has not of one text, to see what it would have proposed.
 """
 
 from collections.abc import Sequence
@@ -108,6 +108,7 @@ class BatchPolicy:
     _times: PassTimesByDepth = field(default_factory=PassTimesByDepth)
     _rounds: int = 0
     _resting: int = 0  # rounds without the draft model
+    _reviews: int = 0
     _apart: int = 0  # rounds in which all had turns
     _settled: tuple[int, int] = (0, 0)  # so many rows go on alone, for so many more rounds
 
@@ -116,7 +117,7 @@ class BatchPolicy:
         drafting = any(row.now.model for row in rows)
         if self._resting >= MAX_REST and drafting:
             self._resting = 0
-            return [Choice(REVIEW) if row.now.model else Choice(ALONE) for row in rows]
+            return self._review(rows)
         if any(not row.policy.knows_times(row.now.depth) for row in rows):
             return [None] * len(rows)
         if self._at(rows).passes.times(len(rows)) < FIRST_TIMES or self._apart >= MAX_APART:
@@ -136,6 +137,13 @@ class BatchPolicy:
         length = self._probed(plan.length) if plan.length else 0
         shared = {id(row) for row in plan.together}
         return [self._choice(row, plan.source, length) if id(row) in shared else None for row in rows]
+
+    def _review(self, rows: Sequence[Row]) -> list[Choice | None]:
+        """Let the draft model read for one row, another one each time: the others wait for it."""
+        drafting = [number for number, row in enumerate(rows) if row.now.model]
+        self._reviews += 1
+        reviewed = drafting[self._reviews % len(drafting)]
+        return [Choice(REVIEW) if number == reviewed else Choice(ALONE) for number in range(len(rows))]
 
     def took(self, rows: Sequence[Row], choices: Sequence[Choice], seconds: float) -> None:
         """How long a pass of these choices took."""

@@ -9,8 +9,9 @@ import copy
 from bisect import bisect_left
 from dataclasses import dataclass, field
 
-from draftd.engine.generation.estimates import HOPE, LEARNING, MAX_HOPE, MAX_SURPRISE, SMALLEST_DEPTH
+from draftd.engine.generation.estimates import HOPE, LEARNING, MAX_SURPRISE, SMALLEST_DEPTH
 
+MAX_HOPE = 0.15  # part by which a time is hoped to be shorter at most, however long ago it was taken
 HOPED_SLOPE = 0.25  # of what each of the last rows has cost: what each further one is hoped to cost
 
 
