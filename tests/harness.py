@@ -9,7 +9,7 @@ import random
 import socket
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -64,9 +64,22 @@ def _is_free(port: int) -> bool:
 
 @contextmanager
 def cheap_looks() -> Iterator[None]:
-    """Let looks at a child that loads cost next to nothing, and come more often."""
-    with patch.object(loading, "owns_port", _listens), patch.object(loading, "POLL", 0.02):
+    """Let looks at a child cost next to nothing, and come more often while it loads."""
+    with ExitStack() as patches:
+        patches.enter_context(patch.object(loading, "owns_port", _listens))
+        patches.enter_context(patch.object(loading, "POLL", 0.02))
+        if Path(f"/proc/self/task/{os.getpid()}/children").exists():
+            patches.enter_context(patch.object(psutil.Process, "children", _children))
         yield
+
+
+def _children(process: psutil.Process, recursive: bool = False) -> list[psutil.Process]:
+    """psutil's own walks through all processes of the machine; Linux knows the children of each thread."""
+    found = []
+    for told in Path(f"/proc/{process.pid}/task").glob("*/children"):
+        with suppress(OSError, psutil.NoSuchProcess):
+            found += [psutil.Process(int(pid)) for pid in told.read_text().split()]
+    return [*found, *(each for child in found for each in _children(child, True))] if recursive else found
 
 
 def _listens(pid: int, port: int, *, family: bool) -> bool:

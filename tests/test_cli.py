@@ -433,7 +433,9 @@ def test_every_verb_has_help_with_an_example() -> None:
     shown = runner.invoke(app, ["--help"]).stdout
     for verb in VERBS:
         assert f" {verb} " in shown
-        assert f"Example: draftd {verb}" in runner.invoke(app, [verb, "--help"]).stdout
+        names = [name for name, what in VERBS.items() if what == VERBS[verb]]  # a verb may have two
+        told = runner.invoke(app, [verb, "--help"]).stdout
+        assert any(f"Example: draftd {name}" in told for name in names)
 
 
 def test_a_verb_costs_no_more_than_its_own_imports() -> None:

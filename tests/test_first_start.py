@@ -64,7 +64,7 @@ def test_only_the_default_starts_unless_all_fit_comfortably(presets: ProfileSet)
     assert line == (
         "fast starts now, and the other 2 with their first requests: all would take 11.0 GB (balanced 3.7 GB, "
         "fast 3.7 GB, max 3.7 GB), and models may have 14.7 GB on this machine. 'draftd up --all' (start = \"all\" "
-        "in draftd.toml) starts all. One worker can serve them all: --share-engine.\n"
+        "in draftd.toml) starts all. One worker can serve them all: --share-engine."
     )
 
 
@@ -99,7 +99,7 @@ def test_other_servers_start_as_they_are_meant_to(presets: ProfileSet) -> None:
 
 
 def test_a_cache_is_that_of_the_models_context_and_of_a_draft_model_too(tmp_path: Path) -> None:
-    short = ModelConfig(context_length=1000, layers=2, kv_heads=3, head_size=4)
+    short = ModelConfig(context_length=1000, layers=9, full_layers=2, kv_heads=3, head_size=4)
     assert cache_bytes(short) == 2 * 2 * 2 * 3 * 4 * 1000
     assert cache_bytes(ModelConfig()) == 0
     target, draft = model(tmp_path / "t", 2 * GB), model(tmp_path / "d", GB, {})

@@ -145,6 +145,7 @@ def test_the_demo_pair_is_whole_and_its_configs_tell_what_it_is() -> None:
         model_type="qwen2",
         context_length=32768,
         layers=2,
+        full_layers=2,
         kv_heads=3,
         head_size=64,
     )
@@ -255,6 +256,22 @@ def test_heads_and_sizes_are_found_under_their_several_names() -> None:
     text = {"num_attention_heads": 8, "num_key_value_heads": 4, "head_dim": 256, "hidden_size": 2560}
     gemma = parse_config({"model_type": "gemma3", "text_config": {"model_type": "gemma3_text", **text}})
     assert (gemma.model_type, gemma.kv_heads, gemma.head_size) == ("gemma3", 4, 256)
+
+
+@pytest.mark.parametrize(
+    ("config", "full"),
+    [
+        ({}, 48),
+        ({"sliding_window_pattern": 6}, 8),
+        ({"full_attention_interval": 4}, 12),
+        ({"layer_types": ["linear_attention", "full_attention", "sliding_attention"]}, 1),
+        ({"layer_types": []}, 48),
+    ],
+    ids=str,
+)
+def test_the_layers_whose_cache_grows_with_the_context(config: dict[str, Any], full: int) -> None:
+    assert parse_config({"num_hidden_layers": 48} | config).full_layers == full
+    assert parse_config({}).full_layers is None
 
 
 def test_the_types_with_which_nothing_is_drafted_are_those_of_the_engine() -> None:

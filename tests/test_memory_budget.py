@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from draftd.demo import DRAFT, TARGET
+from draftd.hub import weight_bytes
 from draftd.protocol import HEADROOM
 from tests.harness import Served, chat, serving
 
@@ -46,10 +47,11 @@ async def test_five_profiles_answer_in_turn_and_two_are_in_memory(tmp_path: Path
 @pytest.mark.fault(106)
 async def test_a_model_that_cannot_fit_is_refused_with_the_sizes(tmp_path: Path) -> None:
     text = f'model = "{TARGET}"\nautostart = false\n'
-    async with serving(tmp_path, {"a": text}, memory_budget=HEADROOM) as served:
+    async with serving(tmp_path, {"a": text}, memory_budget=10**6) as served:
         answer = await served.post("/v1/chat/completions", {"model": "a", **chat()})
         assert (answer.status, answer.json["error"]["code"]) == (503, "no_room")
         assert answer.json["error"]["message"] == (
-            "'a' does not fit in memory: it needs 1.1 GB, and all workers together may take 1.1 GB"
+            f"'a' does not fit in memory: it needs {weight_bytes([str(TARGET)]) / 1e6:.0f} MB, "  # type: ignore[operator]
+            "and all workers together may take 1 MB"
         )
         assert served.state("a") in {"stopped", "asleep"}

@@ -74,6 +74,24 @@ def test_options_win_over_variables_over_the_file_over_defaults(
     assert getattr(load_settings(**{key: as_option}), key) == from_option
 
 
+def test_the_bound_of_stored_prompts_may_stand_in_a_table(monkeypatch: pytest.MonkeyPatch) -> None:
+    store = load_settings().prompt_store()
+    assert store is not None
+    assert (store.max_bytes, store.seconds) == (5 * 10**9, 3.0)  # of the ten until SIGKILL
+    assert Path(store.folder) == load_settings().state_dir / "prompt-caches"
+    write_file('port = 9001\n[cache]\ndisk = "2GB"\n')
+    assert (load_settings().cache_disk, load_settings().port) == (2 * 10**9, 9001)
+    monkeypatch.setenv("DRAFTD_CACHE_DISK", "0")
+    assert load_settings().prompt_store() is None
+
+
+@pytest.mark.parametrize(("table", "reason"), [('disk = "much"', "cache_disk"), ("dish = 1", "cache_dish")])
+def test_a_fault_in_a_table_is_told_with_its_line(table: str, reason: str) -> None:
+    path = write_file(f"port = 9001\n[cache]\n{table}\n")
+    told = refusal()
+    assert told.startswith(f"{path}:3: {reason}: "), told
+
+
 @pytest.mark.parametrize(
     "written", ["one.lan,two.lan", "one.lan, two.lan", " one.lan  two.lan ", ",one.lan,,two.lan,"]
 )

@@ -319,7 +319,7 @@ class Daemon:
             case EngineStarted():
                 self.supervisor.engine_started(worker, accounting=record.accounting)
             case ModelsLoaded():
-                self.supervisor.models_loaded(worker, record.refusal)
+                self.supervisor.models_loaded(worker, record.refusal, record.target.batch)
             case DraftAcceptance() | GenerationReport():
                 self.metrics.record(self.supervisor.whose(worker, record.profile), record)
         if isinstance(record, EngineProgress | GenerationReport | PromptProgress):

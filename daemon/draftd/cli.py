@@ -28,7 +28,7 @@ RUN, MEASURE, SET_UP, CONNECT = "Run", "Measure and check", "Set up", "Connect"
 VERBS: Mapping[str, tuple[str, str, str]] = {
     "up": ("serve", "up", RUN),
     "status": ("control", "status", RUN),
-    "ps": ("control", "status", RUN),
+    "ps": ("control", "ps", RUN),
     "chat": ("chat", "chat", RUN),
     "run": ("chat", "run_prompt", RUN),
     "logs": ("logs", "logs", RUN),

@@ -72,7 +72,7 @@ def _line(first: Group, meant: Sequence[Group], reason: str) -> str:
     shared = " One worker can serve them all: --share-engine." if one else ""
     return (
         f"{first.name} starts now, and the other {len(meant) - 1} with their first requests: {reason}. "
-        f"'draftd up --all' (start = \"all\" in draftd.toml) starts all.{shared}\n"
+        f"'draftd up --all' (start = \"all\" in draftd.toml) starts all.{shared}"
     )
 
 
@@ -87,8 +87,8 @@ def need(profile: Profile, environ: Mapping[str, str] = os.environ) -> int | Non
 
 
 def cache_bytes(config: ModelConfig) -> int:
-    """Bytes of keys and values for a context, as if every layer saw all of it; 0 if the config does not say."""
-    size = (config.layers or 0) * (config.kv_heads or 0) * (config.head_size or 0)
+    """Bytes of keys and values for a context; 0 if the config does not say. Windows and states are not counted."""
+    size = (config.full_layers or 0) * (config.kv_heads or 0) * (config.head_size or 0)
     return 2 * BYTES_PER_NUMBER * size * min(config.context_length or CONTEXT, CONTEXT)
 
 

@@ -25,12 +25,14 @@ NEVER_DRAFTED: Mapping[str, str] = {"phi3small": "mlx_lm lets its tokens see tho
 class ModelConfig:
     """What config.json says; None for what it does not. Counts are per model, sizes in elements, lengths in tokens.
 
-    Of a model that takes pictures too, all but `model_type` is that of its text model.
+    Of a model that takes pictures too, all but `model_type` is that of its text model. `full_layers` are those
+    whose cache grows with the whole context: others have a window, or a state.
     """
 
     model_type: str | None = None
     context_length: int | None = None
     layers: int | None = None
+    full_layers: int | None = None
     kv_heads: int | None = None
     head_size: int | None = None
 
@@ -167,6 +169,7 @@ def parse_config(config: Mapping[str, Any]) -> ModelConfig:
     """The facts of a config. What its `text_config` says counts before what it says itself."""
     text = config.get("text_config")
     own = {**config, **text} if isinstance(text, dict) else config
+    layers = _count(own, "num_hidden_layers", "n_layers", "n_layer", "num_layers")
     heads = _count(own, "num_attention_heads", "n_heads", "n_head")
     hidden = _count(own, "hidden_size", "n_embd", "d_model")
     return ModelConfig(
@@ -174,10 +177,19 @@ def parse_config(config: Mapping[str, Any]) -> ModelConfig:
         context_length=_count(
             own, "max_position_embeddings", "n_positions", "max_sequence_length", "max_seq_len"
         ),
-        layers=_count(own, "num_hidden_layers", "n_layers", "n_layer", "num_layers"),
+        layers=layers,
+        full_layers=_full_layers(own, layers),
         kv_heads=_count(own, "num_key_value_heads", "num_kv_heads") or heads,
         head_size=_count(own, "head_dim") or (hidden // heads if hidden and heads else None),
     )
+
+
+def _full_layers(config: Mapping[str, Any], layers: int | None) -> int | None:
+    kinds = config.get("layer_types")
+    if isinstance(kinds, list) and kinds:
+        return sum(kind in {"full_attention", "attention"} for kind in kinds)
+    one_in = _count(config, "sliding_window_pattern", "full_attention_interval") or 1
+    return layers and layers // one_in
 
 
 def _count(config: Mapping[str, Any], *names: str) -> int | None:

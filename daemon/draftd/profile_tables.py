@@ -87,7 +87,7 @@ class Limits(Table):
     memory: Bytes | None = Field(None, description='"8GB": a worker above it is drained and restarted')
     queue: int = Field(32, ge=0, description="requests that may wait; beyond it 429")
     concurrency: int | None = Field(
-        None, ge=1, description="requests served at once; 4 when drafting, else 8"
+        None, ge=1, description="requests served at once, as far as memory allows; 4 when drafting, else 8"
     )
 
 

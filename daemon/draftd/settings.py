@@ -73,7 +73,7 @@ class Settings(BaseSettings):
     profiles: UserPath | None = Field(None, description="folder of profile files")
     state_dir: UserPath = Field(
         default_factory=lambda: platformdirs.user_state_path("draftd"),
-        description="folder for the lock, the address of the running daemon, and logs",
+        description="folder for the lock, the address of the running daemon, logs and prompt caches",
     )
     default_profile: str = Field(
         "qwen2.5-3b-speculative-balanced", description="profile that answers a request without a model"

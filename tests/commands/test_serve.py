@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
 import subprocess
@@ -9,6 +10,7 @@ import sys
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Literal
+from unittest.mock import Mock
 
 import pytest
 
@@ -187,3 +189,13 @@ def test_whoever_names_profiles_has_them_all_started(
     settings = Settings(profiles=tmp_path, default_profile="b", start=start)
     profiles = _loader(settings, names)().profiles
     assert [name for name, profile in profiles.items() if profile.autostart] == starting
+
+
+@pytest.mark.fault(103)
+async def test_who_waits_for_a_request_is_told_before_anything_has_loaded() -> None:
+    daemon = Mock(workers=lambda: [{"state": "starting"}], until_changed=asyncio.Event().wait)
+    said: list[str] = []
+    showing = asyncio.create_task(serve._show_start(daemon, ["b waits"], [], said.append))
+    await asyncio.sleep(0)
+    assert said == ["b waits"]
+    showing.cancel()

@@ -15,7 +15,7 @@ import typer.main
 
 from draftd.cli import app
 from draftd.profile_files import load_dir
-from draftd.settings import Settings
+from draftd.settings import load_settings
 from tests.docs.demo import Demo
 from tests.docs.pages import PAGES, ROOT, Block, blocks, commands, files_written, inline_code, words
 
@@ -69,13 +69,16 @@ WRITTEN = [
 
 
 @pytest.mark.parametrize("text", [*SHOWN, *WRITTEN])
-def test_a_file_that_a_page_shows_is_valid(text: str, tmp_path: Path) -> None:
-    found = tomllib.loads(text)
-    if "model" in found:
-        (tmp_path / "shown.toml").write_text(text)
+def test_a_file_that_a_page_shows_is_valid(
+    text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown = tmp_path / "shown.toml"
+    shown.write_text(text)
+    if "model" in tomllib.loads(text):
         assert load_dir(tmp_path, (ROOT / "prompts",)).profiles.keys() == {"shown"}
     else:
-        assert Settings(**found)
+        monkeypatch.setenv("DRAFTD_CONFIG", str(shown))
+        assert load_settings()
 
 
 def test_a_file_written_by_a_command_is_found() -> None:

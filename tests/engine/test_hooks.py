@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from draftd.engine import hooks
-from draftd.engine.hooks import UnfitError, expect
+from draftd.engine.expectations import UnfitError, expect
 from draftd.protocol import RECORD_PREFIX
 
 

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from mlx_lm.models.cache import ArraysCache, CacheList, KVCache, RotatingKVCache
+from mlx_lm.models.cache import ArraysCache, CacheList, ChunkedKVCache, KVCache, RotatingKVCache
 
 from draftd.engine.model_facts import context_length, facts, loaded_record, saying
 from draftd.protocol import RECORD_PREFIX
@@ -39,6 +39,13 @@ def test_caches(caches: list[Any], kinds: list[str], refused: bool) -> None:
     assert said["cache"] == kinds
     assert (said["refusal"] is not None) == refused
     assert refused == ("NobodyKnowsCache" in (said["refusal"] or ""))
+
+
+def test_it_is_said_whose_layers_cannot_be_read_in_one_pass_with_others() -> None:
+    assert facts(model(rotating(512), KVCache(), ArraysCache(2)))["batch"] is None
+    said = facts(model(ChunkedKVCache(8), KVCache()))["batch"]
+    assert said is not None
+    assert "RewindableChunkedKVCache" in said
 
 
 @dataclass

@@ -66,6 +66,15 @@ def test_what_fails_keeps_nothing_else_from_being_given_back(fails: str) -> None
     assert code == -signal.SIGTERM
 
 
+def test_what_is_to_be_saved_is_saved_first_and_once_while_tokens_go_on() -> None:
+    saving = "release.save_first(said('saved'))\nrelease.save_first(lambda: 1 / 0)"
+    lines, _, code = ended(saving)
+    assert [line for line in lines if line != "token"][:2] == ["saved", "synchronize"]
+    lines, _, code = ended(f"{saving}\nrelease.save_nothing()")
+    assert "saved" not in lines
+    assert code == -signal.SIGTERM
+
+
 def test_a_gpu_that_hangs_does_not_keep_the_process() -> None:
     _, seconds, code = ended("mx.synchronize = lambda *_: threading.Event().wait()")
     assert release.LIMIT_S <= seconds < release.LIMIT_S + 1

@@ -11,11 +11,13 @@ from hypothesis import strategies as st
 from mlx_lm import server
 
 from draftd.engine import records
+from draftd.engine.answers.presence import LEFT_ATTRIBUTE, LeftError
 from draftd.engine.generation import loop, together
 from draftd.engine.generation.batch_policy import BatchPolicy, Row
 from draftd.engine.generation.choices import ALONE, REVIEW, Choice
 from draftd.engine.generation.models import LoadedModels
 from draftd.engine.generation.sampling import Greedy
+from draftd.engine.serving import NOT_EXACT
 from draftd.protocol import LOOKUP_DRAFTER, MODEL_DRAFTER
 from tests.engine.architectures.models import make, noisy
 from tests.engine.stand_in import VOCABULARY, Asked, Generator
@@ -266,6 +268,25 @@ def test_no_more_are_at_work_than_fit_in_memory_when_they_have_become_as_long_as
     assert [each.at[0] for each in asked] == sorted(each.at[0] for each in asked), "nobody is overtaken"
 
 
+def test_one_that_leaves_while_it_waits_for_memory_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    generator = Generator(*pair("qwen2"), ends=False)
+    generator.prompt_cache.max_bytes = 1
+    first, leaves, last = Asked(prompt(5), 20), Asked(prompt(9), 20), Asked(prompt(6), 3)
+    cycle = generator.serving._cycle
+
+    def leaving() -> None:
+        cycle()
+        held = generator.serving._held
+        if len(first.tokens) > 5 and held and list(held[0].tokens) == leaves.prompt:
+            setattr(held[1], LEFT_ATTRIBUTE, True)
+
+    monkeypatch.setattr(generator.serving, "_cycle", leaving)
+    generator.serve((0, first), (1, leaves), (2, last))
+    assert [type(one) for one in leaves.came] == [LeftError]
+    assert (len(first.tokens), len(last.tokens)) == (20, 3)
+    assert last.at[0] > first.at[-1]
+
+
 def test_a_request_that_fits_nowhere_is_served_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     generator = Generator(*pair("qwen2"), ends=False)
     sizes = sizes_at_work(monkeypatch, generator)
@@ -388,6 +409,17 @@ def test_one_pass_serves_all_where_the_kind_of_cache_allows_it(
         assert 0.9 * rows < count.rows / count.passes <= rows
 
 
+def test_that_requests_cannot_share_passes_is_said_once_in_the_record_of_the_models(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(records, "report", said.append)
+    generator = Generator(*pair("jamba"))
+    for _ in range(2):
+        generator.serve((0, Asked(prompt(9), 5)), (0, Asked(prompt(9, 3), 5)))
+    assert [NOT_EXACT in record for record in said] == [True]
+
+
 def test_the_last_one_goes_on_as_if_it_had_always_been_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     generator = Generator(*pair("qwen2"), ends=False)
     long, short = Asked(prompt(30), 80, draft=3), Asked(prompt(9, 3), 8, draft=3)
@@ -415,8 +447,9 @@ def test_what_breaks_in_a_pass_of_all_is_told_to_all_and_the_next_request_is_ser
 
     def breaking(inner: Any) -> Any:
         def call(*args: Any) -> Any:
-            calls[0] += 1
-            if calls[0] == 10:
+            of_all = broken == "pass" or (isinstance(args[0], list) and isinstance(args[0][0], list))
+            calls[0] += of_all
+            if of_all and calls[0] == 10:
                 raise BrokenError
             return inner(*args)
 
@@ -450,6 +483,9 @@ class FailingGrammar:
 
     def forced(self, _: int) -> list[int]:
         return []
+
+    may_follow = None
+    only_end_follows = False
 
     def allowed(self, tokens: list[int]) -> list[int]:
         return tokens

@@ -98,8 +98,13 @@ class Handler(StreamRequestHandler):
         self._json(200 if well else 503, {"status": "ok" if well else "unavailable"})
 
     def _post(self) -> None:
-        raw = self.rfile.read(int(self.headers["Content-Length"]))
-        body = json.loads(raw)
+        raw = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        try:
+            body = json.loads(raw)
+            text = body["messages"][-1]["content"] if "messages" in body else body["prompt"]
+        except (ValueError, LookupError, TypeError):
+            self._json(404, {"error": "neither a chat nor a prompt: another endpoint"})
+            return
         if self.args.log_requests:
             with open(self.args.log_requests, "ab") as file:
                 file.write(raw + b"\n")
@@ -109,7 +114,6 @@ class Handler(StreamRequestHandler):
         if self.args.nested:
             self._bytes(200, b"[" * 100_000)
             return
-        text = body["messages"][-1]["content"] if "messages" in body else body["prompt"]
         found = ORDER.search(text) if isinstance(text, str) else None
         order, amount = (found[1], float(found[2] or 0)) if found else ("", 0.0)
         with self.one_at_a_time:

@@ -149,15 +149,17 @@ def test_a_pattern_may_say_whose_request_it_was_and_need_not_match_all_groups() 
                 },
                 draft=None,
             ),
-            ModelsLoaded(ModelFacts(("KVCache",), None, 9, 8)),
+            ModelsLoaded(ModelFacts(("KVCache",), None, None, 9, 8)),
         ),
         (
             engine(
                 event="loaded",
-                target={"cache": ["ArraysCache", "KVCache"], "refusal": "no"},
+                target={"cache": ["ArraysCache", "KVCache"], "refusal": "no", "batch": "nor"},
                 draft={"cache": ["RotatingKVCache"], "refusal": None, "new": [{}]},
             ),
-            ModelsLoaded(ModelFacts(("ArraysCache", "KVCache"), "no"), ModelFacts(("RotatingKVCache",))),
+            ModelsLoaded(
+                ModelFacts(("ArraysCache", "KVCache"), "no", "nor"), ModelFacts(("RotatingKVCache",))
+            ),
         ),
     ],
 )
@@ -222,6 +224,7 @@ def test_records(line: str, record: Record | None) -> None:
         engine(event="loaded", target={"cache": "KVCache"}),
         engine(event="loaded", target={"cache": [1]}),
         engine(event="loaded", target={"cache": [], "refusal": 1}),
+        engine(event="loaded", target={"cache": [], "batch": 1}),
         engine(event="loaded", target={"cache": [], "context": -1}),
         engine(event="loaded", target={"cache": []}, draft={}),
         ISSUED[:-9],
@@ -351,7 +354,7 @@ def test_engine_greeting_round_trips(started: EngineStarted) -> None:
 facts = st.builds(
     ModelFacts,
     st.lists(st.text()).map(tuple),
-    st.none() | st.text(max_size=MAX_TEXT),
+    *[st.none() | st.text(max_size=MAX_TEXT)] * 2,
     *[st.none() | st.integers(0, MAX_COUNT)] * 2,
 )
 

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import shutil
+import sys
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 import pytest_asyncio
 
-from tests.harness import LIMIT
+from tests.harness import LIMIT, QUICK, Served, serving
 from tests.web.raw_http import TRANSPORTS, Wire
 
 if TYPE_CHECKING:
     from playwright.async_api import Browser
 
+RAW_SERVER = Path(__file__).parents[1] / "raw_server.py"
 FLAGS = (
     "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking"
     " --disable-component-update --disable-sync"
@@ -40,3 +44,12 @@ async def browser() -> AsyncIterator[Browser]:
         made = await playwright.chromium.launch(executable_path=chromium, args=FLAGS.split())
         yield made
         await made.close()
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def foreign(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Served]:
+    """A daemon whose worker is a server that answers what it is told to, byte by byte."""
+    command = [sys.executable, str(RAW_SERVER), "--port", "{port}"]
+    profile = f'model = "raw"\ncommand = {json.dumps(command)}\n{QUICK}'
+    async with serving(tmp_path_factory.mktemp("raw"), {"a": profile}) as running:
+        yield running

@@ -73,6 +73,12 @@ async def test_a_form_goes_there_byte_by_byte_whatever_its_size(wire: Wire, serv
     )
 
 
+async def test_no_address_ends_the_line_that_it_stands_in(wire: Wire, served: Served) -> None:
+    path = "/v1/audio/x%20HTTP/1.0"
+    answer = await wire.ask(served, wire.post(b'{"model": "own"}', path=path))
+    assert told(answer)[0] == path
+
+
 async def test_a_body_that_is_too_large_is_refused(wire: Wire, served: Served) -> None:
     answer = await wire.ask(served, wire.request(b"", "Content-Length: 3000001", path="/v1/audio/speech"))
     assert answer.status == 413

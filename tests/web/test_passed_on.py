@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from draftd.profiles import ProfileSet
 from draftd.web.passed_on import JSON, MAX_PARTS, Given, Passed
 from draftd.web.router import Refused, RoutingTable, pass_on
 from tests.web.given import profile, refused
@@ -104,21 +105,32 @@ def test_any_other_body_goes_as_it_is_and_the_query_names_the_model() -> None:
     assert given.passed_to(SPEECH) == Passed(
         "speech", "/v1/audio/speech?a=1&model=org%2Fvoice&b=+", b"\x00\xff", "audio/wav"
     )
-    assert asked(b"", "", "a=%20").passed_to(SPEECH).path == "/v1/audio/speech?a=%20"
+    untold = asked(b"", "", "a=%20").passed_to(SPEECH)
+    assert (untold.path, untold.content_type) == ("/v1/audio/speech?a=%20", "application/octet-stream")
 
 
 @given(st.binary(max_size=200), st.sampled_from([JSON, FORM, "", "audio/wav"]), st.text(max_size=20))
 def test_no_body_does_more_than_be_refused(body: bytes, kind: str, query: str) -> None:
     profiles = {"speech": SPEECH, "chat": CHAT}
-    from draftd.profiles import ProfileSet
-
     table = RoutingTable(ProfileSet(profiles), "speech")
     assert isinstance(pass_on(asked(body, kind, query), table), Passed | Refused)
 
 
-def test_a_profile_without_a_command_has_no_such_address() -> None:
-    from draftd.profiles import ProfileSet
+@pytest.mark.parametrize("path", ["/v1/audio/../../admin", "/v1/audio/./x", "/v1/images/.."])
+def test_a_path_leads_nowhere_else(path: str) -> None:
+    table = RoutingTable(ProfileSet({"speech": SPEECH}), "speech")
+    outcome = pass_on(asked(b"{}", path=path), table)
+    assert isinstance(outcome, Refused)
+    assert outcome.error.status == 404
+    assert isinstance(pass_on(asked(b"{}", path="/v1/audio/a..b"), table), Passed)
 
+
+def test_a_path_cannot_write_a_header() -> None:
+    given = asked(b"{}", path="/v1/audio/a b\r\nX: y")
+    assert given.passed_to(SPEECH).path == "/v1/audio/a%20b%0D%0AX%3A%20y"
+
+
+def test_a_profile_without_a_command_has_no_such_address() -> None:
     table = RoutingTable(ProfileSet({"speech": SPEECH, "chat": CHAT}), "speech")
     outcome = pass_on(asked(b'{"model": "chat"}'), table)
     assert isinstance(outcome, Refused)

@@ -30,6 +30,7 @@ READY = WorkerStatus(
     memory_bytes=1024,
     start_seconds=1.5,
     draft_refusal=None,
+    batch_refusal=None,
     accounting=True,
     notes=("port 8000 was busy",),
 )
@@ -56,6 +57,7 @@ def test_a_worker_that_has_done_nothing_is_told_with_zeros_and_nulls(metrics: Me
         "num_draft_tokens": 5,
         "auto_draft": False,
         "draft_refusal": None,
+        "batch_refusal": None,
         "since": "2023-11-14T22:13:20+00:00",
         "reason": "",
         "due": "2023-11-14T22:13:21+00:00",

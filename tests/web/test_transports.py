@@ -196,6 +196,21 @@ async def test_requests_sent_ahead_wait_with_their_sender_and_are_all_answered(
                 assert (await connection.answer()).status == 404
 
 
+@pytest.mark.fault(77)
+@pytest.mark.parametrize("protocol", ["websocket", "h2c"])
+async def test_who_wishes_for_another_protocol_is_answered_and_waits_for_nothing_more(
+    wire: Wire, served: Served, protocol: str
+) -> None:
+    wish = ("Connection: Upgrade", f"Upgrade: {protocol}")
+    asked = [wire.chat("hi", *wish, stream=stream) for stream in (False, True)]
+    for one in (HEALTH.replace(b"\r\n\r\n", "\r\n".join(("", *wish, "", "")).encode()), *asked):
+        async with wire.connect(served, used=True) as connection:
+            connection.send(one)
+            answer = await connection.answer()
+            assert (answer.status, answer.headers["connection"], answer.whole) == (200, "close", True)
+            assert await connection.rest() == b""
+
+
 async def test_requests_on_one_connection_are_answered_in_order(wire: Wire, served: Served) -> None:
     body = json.dumps({"model": "a", "messages": [{"role": "user", "content": "hi"}]}).encode()
     chunked = wire.request(b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body), "Transfer-Encoding: chunked")

@@ -133,8 +133,19 @@ class Machine:
         self.waits: list[float] = []
         self.refused: set[str] = set()
         self.loads = 0
+        self.read = 0  # of all that was loaded, in the unit of the sizes
         self._count = itertools.count()
         self._due: list[tuple[float, int, Callable[[], None]]] = []
+
+    budget = BUDGET
+
+    def load_seconds(self, model: Model) -> float:
+        return LOAD
+
+    def choose(self, holders: list[Holder], waiters: list[Waiter]) -> Decision:
+        decision = decide(self.budget, holders, waiters, self.now, PATIENCE)
+        check(decision, holders, waiters)
+        return decision
 
     def at(self, when: float, happen: Callable[[], None]) -> None:
         heapq.heappush(self._due, (when, next(self._count), happen))
@@ -194,13 +205,13 @@ class Machine:
 
     def _decide(self) -> None:
         holders, waiters = self._parties()
-        decision = decide(BUDGET, holders, waiters, self.now, PATIENCE)
-        check(decision, holders, waiters)
+        decision = self.choose(holders, waiters)
         for name in decision.load:
             model = self.models[name]
             model.state = Is.LOADING
             self.loads += 1
-            self.at(self.now + LOAD, lambda model=model: self._ready(model))  # type: ignore[misc]
+            self.read += model.size
+            self.at(self.now + self.load_seconds(model), lambda model=model: self._ready(model))  # type: ignore[misc]
         for name in decision.sleep:
             self._leave(self.models[name])
         for name in decision.drain:
@@ -213,7 +224,7 @@ class Machine:
             assert decision.again > self.now
             self.at(decision.again, lambda: None)
         held = sum(one.size for one in self.models.values() if one.state not in {Is.OUT, Is.WAITING})
-        assert held <= BUDGET
+        assert held <= self.budget
 
 
 def check(decision: Decision, holders: list[Holder], waiters: list[Waiter]) -> None:

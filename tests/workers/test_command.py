@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from draftd.profiles import Profile
+from draftd.protocol import PROMPT_STORE_VARIABLE, PromptStore
 from draftd.workers.command import argv, environment, fingerprint, one_token_request
 
 ENGINE = [sys.executable, "-m", "draftd.engine"]
@@ -102,6 +103,13 @@ def test_what_is_meant_for_the_daemon_does_not_reach_a_child() -> None:
 def test_a_child_writes_at_once_and_imports_nothing_from_where_the_daemon_was_started() -> None:
     env = environment({"PYTHONUNBUFFERED": "", "PYTHONSAFEPATH": ""}, offline=False)
     assert (env["PYTHONUNBUFFERED"], env["PYTHONSAFEPATH"]) == ("1", "1")
+
+
+def test_an_engine_is_told_where_to_store_prompts_and_its_spare_with_it() -> None:
+    store = PromptStore("/state/prompt-caches", 10**9, 3.0)
+    env = environment({PROMPT_STORE_VARIABLE: "of another daemon"}, offline=False, store=store)
+    assert PromptStore.parse(env[PROMPT_STORE_VARIABLE]) == store
+    assert PROMPT_STORE_VARIABLE not in environment({PROMPT_STORE_VARIABLE: "x"}, offline=False)
 
 
 def test_the_readiness_check_drafts_nothing_and_names_no_other_model() -> None:

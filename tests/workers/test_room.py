@@ -14,6 +14,7 @@ from draftd.errors import WorkerError
 from draftd.profile_tables import RestartPolicy
 from draftd.profiles import Profile
 from draftd.workers import room as module
+from draftd.workers import services
 from draftd.workers.room import Room
 from draftd.workers.states import (
     BecameReady,
@@ -41,12 +42,13 @@ PATIENT = RestartPolicy(max_failures=1000, initial_delay=AT_ONCE, max_delay=AT_O
 
 @pytest.fixture(autouse=True)
 def sizes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each worker takes what its name says, of a budget of 10 GB."""
+    """Each worker takes what its name says, of a budget of 10 GB, and most of it are weights."""
     monkeypatch.setattr(first_start, "need", lambda profile, environ: SIZES[profile.name])
+    monkeypatch.setattr(services, "weight_bytes", lambda models, environ: SIZES[models[0]] - GB // 10)
 
 
 def profile(name: str, **fields: object) -> Profile:
-    return Profile.model_validate({"name": name, "model": "m", "restart": AGAIN_AT_ONCE} | fields)
+    return Profile.model_validate({"name": name, "model": name, "restart": AGAIN_AT_ONCE} | fields)
 
 
 class Machine:
@@ -174,7 +176,7 @@ async def test_what_cannot_fit_is_told_with_both_sizes_and_what_is_pinned() -> N
     async with machine(profile("large"), profile("a", pin=True), profile("b")) as one:
         with pytest.raises(WorkerError) as refused:
             await one.ask_plainly("large")
-        text = "'large' does not fit in memory: it needs 11.0 GB, and all workers together may take 10.0 GB"
+        text = "'large' does not fit in memory: it needs 10.9 GB, and all workers together may take 10.0 GB"
         assert (str(refused.value), refused.value.code, refused.value.retry) == (text, "no_room", False)
         await one.ask("a")
         SIZES["b"] = 7 * GB
@@ -184,6 +186,17 @@ async def test_what_cannot_fit_is_told_with_both_sizes_and_what_is_pinned() -> N
         one.workers["large"].post(Start())
         await one.load()
         assert (one.state("large"), one.state("a")) == (Stopped, Ready)
+
+
+async def test_a_model_whose_weights_fit_is_let_in_alone_however_much_its_context_would_take(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with machine(profile("a"), profile("large")) as one:
+        monkeypatch.setattr(services, "weight_bytes", lambda models, environ: 9 * GB)
+        await one.ask("a")
+        await one.ask("large")
+        assert [one.state(name) for name in ("a", "large")] == [Stopped, Ready]
+        monkeypatch.setitem(SIZES, "large", 10 * GB)  # what it is reckoned with
 
 
 async def test_a_pinned_worker_stays_and_the_other_goes() -> None:

@@ -46,7 +46,7 @@ def list_(state_dir: StateDir = None) -> None:
     settings = load_settings(state_dir=state_dir)
     found = sorted(_stored(settings), key=lambda one: one.used, reverse=True)
     if found:
-        table = Table("tokens", "size", "last used", "model", "draft model")
+        table = Table("tokens", "size", "last used", "model", "draft model", box=None, pad_edge=False)
         for one in found:
             used = time.strftime("%Y-%m-%d %H:%M", time.localtime(one.used))
             models = (str(one.header.get(key) or "") for key in ("model", "draft_model"))

@@ -45,6 +45,17 @@ def status(
         out.show(status_view(body, out.room))
 
 
+def ps(
+    as_json: Annotated[bool, typer.Option("--json", help="The body of /api/status.")] = False,
+    state_dir: StateDir = None,
+) -> None:
+    """Show the workers, as 'draftd status' does.
+
+    Example: draftd ps
+    """
+    status(as_json=as_json, state_dir=state_dir)
+
+
 def restart(name: ProfileArgument, state_dir: StateDir = None) -> None:
     """Restart a worker, even a failed one, and wait until it is ready.
 

@@ -88,7 +88,7 @@ def up(
     stream = _log_stream(settings.log_file) if settings.log_file else None
     found = load().profiles
     waits = [] if demo or names else _beginning(settings).lines
-    savings = [*waits, *what_sharing_saves(found.values(), share=settings.share_engine)]
+    savings = [*what_sharing_saves(found.values(), share=settings.share_engine)]
     fmt = _format(settings, as_json=as_json)
     view = LiveView(err) if err.is_terminal and not plain and not as_json else None
     if view:
@@ -108,7 +108,7 @@ def up(
         if view:
             view.follow(daemon, asyncio.get_running_loop())
         if not as_json:
-            await _show_start(daemon, savings, view.say if view else err.say)
+            await _show_start(daemon, waits, savings, view.say if view else err.say)
 
     try:
         with view.running(settings.log_level) if view else nullcontext():
@@ -195,8 +195,14 @@ def what_sharing_saves(profiles: Iterable[Profile], *, share: bool) -> Iterator[
         )
 
 
-async def _show_start(daemon: Daemon, savings: list[str], show: Callable[[str], None]) -> None:
-    """Once every worker has settled, say what could be saved, and what to try next."""
+async def _show_start(
+    daemon: Daemon, waits: Iterable[str], savings: list[str], show: Callable[[str], None]
+) -> None:
+    """Say at once who waits for a first request, and why; once every worker has settled, what could be saved, and
+    what to try next.
+    """
+    for line in waits:
+        show(line)
     await _until_settled(daemon)
     if any(row["state"] == "ready" for row in daemon.workers()):
         show("\n".join([*savings, what_next(daemon.url, daemon.default_model, _command())]))

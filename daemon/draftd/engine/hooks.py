@@ -17,6 +17,7 @@ from collections.abc import Callable
 from typing import Any
 
 from draftd.engine import records, release, request_context
+from draftd.engine.expectations import UnfitError, expect, model_provider
 from draftd.engine.guard import METHODS, refuse_strangers, refuse_web_pages
 from draftd.engine.logit_bias import taking_bias
 from draftd.engine.memory_limits import FREE_CACHE_SHARE, after, limits_of
@@ -36,10 +37,6 @@ _report = at_most_every(INTERVAL, records.report_progress)
 def _tick() -> None:
     release.park()
     _report()
-
-
-class UnfitError(Exception):
-    """mlx_lm is not what a hook was written for. The text says what differs."""
 
 
 def place_all() -> dict[str, str]:
@@ -78,7 +75,7 @@ def _place_serving() -> None:
     expect(server, "Response", "text", "token", "logprob", "finish_reason", "top_tokens")
     expect(server, "GenerationContext", "text_sm", "initial_state", "prompt", "tool_parser")
     expect(server, "GenerationArguments", "sampling", "logits", "max_tokens", "num_draft_tokens", "seed")
-    _model_provider(server)
+    model_provider(server)
     batchable = expect(generator, "_is_batchable", "args", caller="_generate")
     next_request = expect(generator, "_next_request", "timeout")
     expect(server, "_image_parts", "messages")
@@ -142,7 +139,7 @@ def _place_logit_bias() -> None:
     for flag in ("logit_bias", "body"):
         if flag not in handler.do_POST.__code__.co_names:
             raise UnfitError(f"mlx_lm.server.APIHandler.do_POST does not set {flag}")
-    _model_provider(server)
+    model_provider(server)
     handler.validate_model_parameters = taking_bias(validate)
 
 
@@ -202,7 +199,7 @@ def _place_answers() -> None:
     expect(server, "ModelDescription", *completion.MODEL)
     expect(server, "GenerationContext", "text_sm", "initial_state", "tool_parser", "prompt")
     expect(server, "Response", "text", "token", "logprob", "finish_reason", "top_tokens")
-    _model_provider(server)
+    model_provider(server)
     server.BatchGenerator = on_exact_logits(batch_generator)
     handler.handle_completion = completion.handle_completion
     handler.validate_model_parameters = completion.taking_top_logprobs(validate)
@@ -221,16 +218,8 @@ def _place_prompt_cache() -> None:
 
 def _place_loaded() -> None:
     server: Any = importlib.import_module("mlx_lm.server")
-    provider = _model_provider(server)
+    provider = model_provider(server)
     provider._load = saying(expect(provider, "_load", caller="load"))
-
-
-def _model_provider(server: Any) -> Any:
-    """Return the class that holds the models, by the names that we use."""
-    provider = expect(server, "ModelProvider", caller="main")
-    if not {"model", "draft_model"} <= set(provider.reset.__code__.co_names):
-        raise UnfitError("mlx_lm.server.ModelProvider holds no model and draft_model")
-    return provider
 
 
 def _place_watchdog() -> None:
@@ -251,7 +240,7 @@ def _place_memory_limits() -> None:
         expect(module, "maybe_set_recommended_wired_limit")
     if "max_bytes" not in inspect.signature(server.LRUPromptCache).parameters:
         raise UnfitError("mlx_lm.server.LRUPromptCache takes no max_bytes")
-    provider = _model_provider(server)
+    provider = model_provider(server)
     load = expect(provider, "_load", caller="load")
     mx: Any = importlib.import_module("mlx.core")
     limits = limits_of(mx.device_info())
@@ -277,10 +266,10 @@ def obey(share: MemoryShare) -> None:
 def _place_stored_prompts() -> None:
     server: Any = importlib.import_module("mlx_lm.server")
     generator = expect(server, "ResponseGenerator", caller="run")
-    next_request = expect(generator, "_next_request", "timeout", caller="_generate")
+    next_request = expect(generator, "_next_request", "timeout")
     if "prompt_cache" not in generator.__init__.__code__.co_names:
         raise UnfitError("mlx_lm.server.ResponseGenerator holds no prompt_cache")
-    _model_provider(server)
+    model_provider(server)
     place = os.environ.pop(PROMPT_STORE_VARIABLE, "")
     if not place:
         return
@@ -330,20 +319,3 @@ HOOKS: dict[str, tuple[Callable[[], None], str]] = {
         "flags are not checked, and a taken port has no exit code of its own",
     ),
 }
-
-
-def expect(owner: Any, name: str, *parameters: str, caller: str | None = None) -> Any:
-    """Return the callable `owner.name` if it takes the parameters by name and `owner.caller` looks it up."""
-    where = f"{getattr(owner, '__module__', None) or ''}.{owner.__name__}.{name}".lstrip(".")
-    found = getattr(owner, name, None)
-    if not callable(found):
-        raise UnfitError(f"there is no {where}")
-    known = inspect.signature(found).parameters
-    if missing := [parameter for parameter in parameters if parameter not in known]:
-        raise UnfitError(f"{where} takes no {', '.join(missing)}")
-    if caller and name not in getattr(getattr(owner, caller, None), "__code__", _NO_CODE).co_names:
-        raise UnfitError(f"{caller} does not use {where}")
-    return found
-
-
-_NO_CODE = (lambda: None).__code__

@@ -31,21 +31,27 @@ def saying(load: Callable[..., Any]) -> Callable[..., Any]:
     return loading
 
 
-def loaded_record(model: Any, draft_model: Any) -> str:
-    """Return the record for the target model and the draft model, which may be None."""
+def loaded_record(model: Any, draft_model: Any, batch_refusal: str | None = None) -> str:
+    """Return the record for the target model and the draft model, which may be None.
+
+    `batch_refusal` is for a target model of which more is known than its kinds of cache tell.
+    """
     draft = None if draft_model is None else facts(draft_model)
-    return records.record(LOADED, target=facts(model), draft=draft)
+    target = facts(model)
+    return records.record(LOADED, target=target | {"batch": batch_refusal or target["batch"]}, draft=draft)
 
 
 def facts(model: Any) -> dict[str, Any]:
     """Return what there is to say about one model.
 
     `cache`: the kinds, as mlx_lm's classes are called, in the order of the layers and each once. `refusal`: why
-    nothing may be drafted with it; None if it may. `vocabulary` and `context`: in tokens, None if unknown.
+    nothing may be drafted with it; None if it may. `batch`: why several requests that are drafted cannot share its
+    passes, as far as the kinds tell. `vocabulary` and `context`: in tokens, None if unknown.
     """
     from mlx_lm.models.cache import make_prompt_cache
 
     from draftd.engine.generation.caches.layers import leaves
+    from draftd.engine.generation.caches.ragged import batch_refusal_of
     from draftd.engine.generation.caches.sequence import refusal_of
 
     layers = make_prompt_cache(model)
@@ -53,6 +59,7 @@ def facts(model: Any) -> dict[str, Any]:
     return {
         "cache": list(dict.fromkeys(type(leaf).__name__ for leaf in leaves(layers))),
         "refusal": refusal_of(model, layers),
+        "batch": batch_refusal_of(layers),
         "vocabulary": vocabulary_size(args),
         "context": context_length(args),
     }

@@ -28,6 +28,7 @@ from mlx_lm import server
 
 from draftd.engine import records, request_context
 from draftd.engine.answering import Answering, TokenCosts
+from draftd.engine.answers.presence import LEFT_ATTRIBUTE, LeftError
 from draftd.engine.generation.caches.sequence import SequenceCache
 from draftd.engine.generation.drafters.lookup import LookupDrafter
 from draftd.engine.generation.drafters.model import ModelDrafter
@@ -38,8 +39,11 @@ from draftd.engine.generation.reader import Reader
 from draftd.engine.generation.together import Together
 from draftd.engine.generation.turns import Company, Pace, Pause, Turns, groups, size_of
 from draftd.engine.grammars.enforcing import grammar_for
+from draftd.engine.model_facts import loaded_record
 from draftd.engine.request import Prompt, logits_of, prompt_of, quantization_of, rule_of, way_of
 from draftd.protocol import LOOKUP_DRAFTER, MODEL_DRAFTER
+
+NOT_EXACT = "requests have passes of their own: the model reads several at once otherwise than one by one"
 
 Queued = tuple[Any, Any, Any]  # mlx_lm's queue of an answer, CompletionRequest and GenerationArguments
 
@@ -64,6 +68,7 @@ class Serving:
         self._turns: Turns[Work] = Turns()
         self._together: Together[Work] = Together()
         self._given_back: deque[Queued] = deque()
+        self._said_of: LoadedModels | None = None  # that their requests cannot share passes
         self._held: tuple[Prompt, Any] | None = None  # waits for memory
 
     def serve(self, generator: Any, request: Queued, stream: Any) -> None:
@@ -105,19 +110,26 @@ class Serving:
         queue, wanted, arguments = request
         try:
             prompt = prompt_of(generator, queue.put, wanted, arguments)
+            fits = self._fits(generator, prompt, arguments)
         except Exception as error:
             queue.put(error)
             return
-        if self._fits(generator, prompt, arguments):
+        if fits:
             self._start(generator, prompt, arguments)
         else:
             self._held = prompt, arguments
 
     def _take_held(self, generator: Any) -> None:
-        """Begin with what was held back, once there is room."""
-        if self._held and self._fits(generator, *self._held):
-            held, self._held = self._held, None
-            self._start(generator, *held)
+        """Begin with what was held back, once there is room, or forget it if its client has left."""
+        if not self._held:
+            return
+        prompt, arguments = self._held
+        if getattr(arguments, LEFT_ATTRIBUTE, False):
+            self._held = None
+            prompt.put(LeftError())
+        elif self._fits(generator, prompt, arguments):
+            self._held = None
+            self._start(generator, prompt, arguments)
 
     def _start(self, generator: Any, prompt: Prompt, arguments: Any) -> None:
         try:
@@ -158,7 +170,7 @@ class Serving:
         lengths = {
             work: len(work.answering.generation.text)
             for work in self._turns.writing
-            if _can_join(work.answering.generation.target, models, draft=False)
+            if self._can_join(work.answering.generation.target, models, draft=False)
         }
         together = []
         for works in groups(lengths):
@@ -173,8 +185,16 @@ class Serving:
         """Let both models read a sequence in a batch, the draft model if it has little to read before."""
         self._together.put(generation.target, models.target, size)
         draft = generation.draft
-        if draft and not generation.draft_is_late and _can_join(draft.reader, models, draft=True):
+        if draft and not generation.draft_is_late and self._can_join(draft.reader, models, draft=True):
             self._together.put(draft.reader, models.draft, size)
+
+    def _can_join(self, reader: Reader, models: LoadedModels, *, draft: bool) -> bool:
+        """Whether a sequence can be read in one pass with others. That it cannot is said once."""
+        exact = reader.can_join and models.reads_rows(draft=draft, quantization=reader.quantization)
+        if not exact and not draft and self._said_of is not models:
+            self._said_of = models
+            records.report(loaded_record(models.target, models.draft, NOT_EXACT))
+        return exact
 
     def _go_on(self, work: Work) -> None:
         """Give a request its turn, on its own."""
@@ -273,8 +293,3 @@ class Serving:
             grammar=grammar,
             company=self._company,
         )
-
-
-def _can_join(reader: Reader, models: LoadedModels, *, draft: bool) -> bool:
-    """Whether a sequence can be read in one pass with others."""
-    return reader.can_join and models.reads_rows(draft=draft, quantization=reader.quantization)

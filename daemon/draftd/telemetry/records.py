@@ -117,11 +117,13 @@ class ModelFacts:
     """What the engine says of one loaded model.
 
     `cache` names the kinds of its caches, by mlx_lm's classes, each once. `refusal` says why nothing may be drafted
-    with it, None if it may. `vocabulary` and `context` are in tokens, None if the model does not say.
+    with it, and `batch` why requests that are drafted do not share its passes; None if they may. `vocabulary` and
+    `context` are in tokens, None if the model does not say.
     """
 
     cache: tuple[str, ...]
     refusal: str | None = None
+    batch: str | None = None
     vocabulary: int | None = None
     context: int | None = None
 
@@ -262,10 +264,14 @@ def _facts(value: object) -> ModelFacts:
     cache, refusal = value.get("cache"), value.get("refusal")
     if not isinstance(cache, list) or not all(isinstance(kind, str) for kind in cache):
         raise ValueError("cache is not a list of names")
-    if refusal is not None and not isinstance(refusal, str):
-        raise ValueError("refusal is not a text")
+    batch = value.get("batch")
+    for text in (refusal, batch):
+        if text is not None and not isinstance(text, str):
+            raise ValueError("a refusal is not a text")
     vocabulary, context = (_optional(value.get(key)) for key in ("vocabulary", "context"))
-    return ModelFacts(tuple(cache), refusal and refusal[:MAX_TEXT], vocabulary, context)
+    return ModelFacts(
+        tuple(cache), refusal and refusal[:MAX_TEXT], batch and batch[:MAX_TEXT], vocabulary, context
+    )
 
 
 def _count(value: object, maximum: int = MAX_COUNT) -> int:

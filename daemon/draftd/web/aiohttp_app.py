@@ -82,7 +82,7 @@ class AiohttpExchange(ClientExchange):
         self.status = response.status
         self._response = response
         unread = self._request.can_read_body and not self._request.content.is_eof()
-        if unread or response.status == 505:
+        if unread or response.status == 505 or self._ends_http:
             response.force_close()  # nobody wants the rest of the body
         async with clock.limit(self._limits.write):
             await response.prepare(self._request)
@@ -96,10 +96,17 @@ class AiohttpExchange(ClientExchange):
         async with clock.limit(self._limits.write):
             await (await self._stream()).write_eof(data)
 
+    @property
+    def _ends_http(self) -> bool:
+        """Whether another protocol is wished for. It is not granted, but behind that aiohttp reads no request."""
+        return hdrs.UPGRADE in self.head.headers
+
     async def _stream(self) -> web.StreamResponse:
         if self._response is None:
             headers = {hdrs.CONTENT_TYPE: self.stream_type, **STREAM_HEADERS}
             self._response = web.StreamResponse(headers=headers)
+            if self._ends_http:
+                self._response.force_close()
             await self._response.prepare(self._request)
         return self._response
 

@@ -10,14 +10,14 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import parse_qsl, urlencode
+from urllib.parse import parse_qsl, quote, urlencode
 
 import msgspec
 
 from draftd.errors import RequestError
 from draftd.profiles import Profile
 
-JSON = "application/json"
+JSON, BYTES = "application/json", "application/octet-stream"
 MAX_PARTS = 1000  # of a form
 # Where a server has a dialect that it speaks itself.
 NATIVE: Mapping[str, str] = {
@@ -34,7 +34,7 @@ _NAMED_MODEL = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Given:
-    """A request as it came; `path` is without the query."""
+    """A request as it came; `path` is without the query and its percent signs."""
 
     path: str
     query: str
@@ -65,8 +65,8 @@ class Given:
         if "model" in pairs:
             pairs["model"] = profile.upstream_model
         query = urlencode(pairs) if "model" in pairs else self.query
-        path = f"{self.path}?{query}" if query else self.path
-        return Passed(profile.name, path, body, self.content_type)
+        path = quote(self.path) + (f"?{query}" if query else "")
+        return Passed(profile.name, path, body, self.content_type or BYTES)
 
     def _fields(self) -> dict[str, msgspec.Raw]:
         """A JSON object whose values have been looked at, and not made."""

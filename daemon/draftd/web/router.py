@@ -105,6 +105,8 @@ def pass_on(given: Given, table: RoutingTable) -> Passed | Refused:
     """Find the profile of a request that draftd has no dialect for, and make the request for its server."""
     name: str | None = None
     try:
+        if {".", ".."} & set(given.path.split("/")):  # it would lead to what else that server has
+            raise RequestError(404, "there is nothing at this path", code="not_found")
         profile = table.resolve(given.model())
         name = profile.name
         if not profile.command:

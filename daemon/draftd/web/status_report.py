@@ -116,6 +116,7 @@ def worker(status: WorkerStatus, queue: int, metrics: Metrics) -> dict[str, Any]
         "num_draft_tokens": status.num_draft_tokens,
         "auto_draft": status.auto_draft,
         "draft_refusal": status.draft_refusal,
+        "batch_refusal": status.batch_refusal if status.drafters else None,
         "since": iso(status.since),
         "reason": status.reason,
         "due": None if status.due is None else iso(status.due),

@@ -68,7 +68,7 @@ class Room:
     """See the module. `budget` is in bytes. For the event loop's thread."""
 
     def __init__(self, budget: int, patience: float = PATIENCE) -> None:
-        self._budget = budget
+        self.budget = budget
         self._patience = patience
         self._places: dict[Tenant, _Place] = {}
         self._most: dict[Tenant, int] = {}  # bytes that each has been seen to take
@@ -120,10 +120,10 @@ class Room:
             for other, place in self._places.items()
             if other is not tenant and place.holds and other.standing().pinned
         ]
-        if size is None or size <= self._budget - sum(taken for _, taken in pinned):
+        if size is None or size <= self.budget - sum(taken for _, taken in pinned):
             return ""
         others = "".join(f", of which '{name}' keeps {_gb(taken)}" for name, taken in pinned)
-        return f"it needs {_gb(size)}, and all workers together may take {_gb(self._budget)}{others}"
+        return f"it needs {_gb(size)}, and all workers together may take {_gb(self.budget)}{others}"
 
     def instead_of(self, tenant: Tenant) -> list[str] | None:
         """Who has the room that `tenant` waits for, by name; None if it waits for none."""
@@ -140,7 +140,7 @@ class Room:
         now = time.monotonic()
         standings = [(tenant.standing(), place) for tenant, place in self._places.items()]
         decision = decide(
-            self._budget, list(_holders(standings)), list(_waiters(standings)), now, self._patience
+            self.budget, list(_holders(standings)), list(_waiters(standings)), now, self._patience
         )
         self._carry_out(decision)
         if decision.again is not None:
@@ -160,7 +160,7 @@ class Room:
         place = self._places[tenant]
         place.told = True
         event = "a worker makes room in memory" if place.holds else "there is no room in memory for a worker"
-        log.info(event, worker=tenant.name, size=_gb(place.size), budget=_gb(self._budget))
+        log.info(event, worker=tenant.name, size=_gb(place.size), budget=_gb(self.budget))
         tenant.make_room(drain)
 
 
@@ -188,4 +188,4 @@ def _waiters(standings: Standings) -> Iterator[Waiter]:
 
 
 def _gb(size: int) -> str:
-    return f"{size / 1e9:.1f} GB"
+    return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.0f} MB"

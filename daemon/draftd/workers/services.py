@@ -51,8 +51,14 @@ class Services:
         )
 
     def need(self, profile: Profile) -> int | None:
-        """Bytes that a worker of this profile will take; None if nobody knows."""
-        return None if profile.command else first_start.need(profile, self.base_env)
+        """Bytes that a worker of this profile will take; None if nobody knows.
+
+        One whose weights fit is not refused for want of a long context: it may have the whole budget to itself.
+        """
+        size = None if profile.command else first_start.need(profile, self.base_env)
+        if size is None:
+            return None
+        return min(size, max(self.room.budget, weight_bytes(profile.models, self.base_env) or 0))
 
     def share_memory(self, owner: Hashable, profile: Profile, child: Child) -> None:
         """Give an engine that serves `profile` its share, and tell it. A foreign server takes what it takes."""

@@ -63,6 +63,7 @@ class WorkerStatus:
     start_seconds: float | None
     accounting: bool
     draft_refusal: str | None
+    batch_refusal: str | None
     notes: tuple[str, ...]
 
 

@@ -120,10 +120,12 @@ class Supervisor:
         if child := self._child_of(worker):
             child.accounting = accounting
 
-    def models_loaded(self, worker: str, draft_refusal: str | None) -> None:
-        """The engine of a worker has loaded its models; `draft_refusal` says why nothing may be drafted, if so."""
+    def models_loaded(self, worker: str, draft_refusal: str | None, batch_refusal: str | None = None) -> None:
+        """The engine of a worker has loaded its models. The refusals say why nothing may be drafted with them, and
+        why requests that are drafted do not share passes, if so.
+        """
         if child := self._child_of(worker):
-            child.draft_refusal = draft_refusal
+            child.draft_refusal, child.batch_refusal = draft_refusal, batch_refusal
 
     def progress(self, worker: str, used: int | None) -> None:
         """The engine of a worker gets on with a request; `used` is its memory in bytes, if it said."""

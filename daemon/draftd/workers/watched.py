@@ -25,6 +25,7 @@ class Watched:
     told_memory: int = 0  # bytes, by the word of the engine; 0 if it has not said
     accounting: bool = False  # whether the engine counts draft tokens
     draft_refusal: str | None = None  # why nothing may be drafted with its models, if so
+    batch_refusal: str | None = None  # why requests that are drafted do not share passes, if so
     status: int | None = None  # of its latest answer to the readiness check
     answer: str = "nothing listens on its port"  # the same, for people
 

@@ -172,6 +172,7 @@ class Worker:
             start_seconds=self._start_seconds,
             accounting=watched is not None and watched.accounting,
             draft_refusal=watched.draft_refusal if watched else None,
+            batch_refusal=watched.batch_refusal if watched else None,
             notes=children.notes,
         )
 

@@ -247,3 +247,24 @@ class Forgetful:
 
 def test_a_model_that_reads_rows_wrongly_is_found_out() -> None:
     assert is_exact(Forgetful(model("qwen2")), caches("qwen2").make) is False
+
+
+class Noisy:
+    """A model whose logits depend on the shape of the pass, as on a GPU in low precision."""
+
+    def __init__(self, inner: Any) -> None:
+        self._inner = inner
+        self.layers = inner.layers
+
+    def __call__(self, tokens: mx.array, cache: Any) -> Any:
+        logits = self._inner(tokens, cache=cache)
+        noise = mx.random.normal(logits.shape, key=mx.random.key(sum(tokens.shape)))
+        return logits + 0.02 * mx.abs(logits).max() * noise
+
+
+def test_a_model_is_not_refused_for_the_noise_of_its_device() -> None:
+    assert is_exact(Noisy(model("qwen2")), caches("qwen2").make)
+
+
+def test_a_model_that_reads_rows_wrongly_is_found_out_in_noise_too() -> None:
+    assert is_exact(Noisy(Forgetful(model("qwen2"))), caches("qwen2").make) is False

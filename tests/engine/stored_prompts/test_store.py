@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -202,6 +203,32 @@ def test_nothing_is_saved_before_it_is_quiet_and_then_by_itself(
     assert len(files(tmp_path)) == 1
 
 
+def test_after_an_entry_it_rests_the_longer_the_larger_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine, now = Engine(tmp_path), time.monotonic()
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    monkeypatch.setattr(module, "QUIET_S", 0.0)
+    monkeypatch.setattr(module, "RATE", 1000)
+
+    def idle() -> int:
+        engine.store.idle(engine.cache)
+        engine.store._jobs.join()
+        return len(files(tmp_path))
+
+    engine.put([1, *PROMPT])
+    engine.put([2, *PROMPT])
+    assert idle() == 1
+    size = 2 * (LENGTH + 1) * 64 * 4
+    now += size / 1000 - 0.1
+    assert idle() == 1
+    now += 0.2
+    assert idle() == 2
+    engine.put([3, *PROMPT])
+    engine.end()  # there is no later
+    assert len(files(tmp_path)) == 3
+
+
 def test_a_large_entry_is_saved_in_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "PIECE", 1)
     monkeypatch.setattr(module, "QUIET_S", 0.0)
@@ -241,6 +268,25 @@ def test_what_is_in_memory_is_not_read_again(tmp_path: Path) -> None:
     os.utime(files(tmp_path)[0], (1, 1))
     assert engine.taken_up(PROMPT) == LENGTH - 1
     assert files(tmp_path)[0].stat().st_mtime == 1
+
+
+def test_a_folder_that_was_swept_is_made_again(tmp_path: Path) -> None:
+    folder = tmp_path / "caches"
+    engine = Engine(folder)
+    folder.rmdir()
+    assert engine.taken_up(PROMPT) == 0
+    engine.put(PROMPT)
+    engine.end()
+    assert (len(files(folder)), engine.said) == (1, [])
+
+
+def test_of_what_is_never_saved_only_the_newest_is_remembered(tmp_path: Path) -> None:
+    engine = Engine(tmp_path)
+    for first in range(2 * module.MAX_NOTED):
+        engine.put([first, *PROMPT])
+    assert [key[0] for key in engine.store._noted] == [*range(module.MAX_NOTED, 2 * module.MAX_NOTED)]
+    engine.end()
+    assert len(files(tmp_path)) == len(engine.cache)
 
 
 def test_it_is_ours_alone(tmp_path: Path) -> None:
@@ -283,8 +329,9 @@ def test_what_is_larger_than_the_bound_or_the_memory_is_left_alone(tmp_path: Pat
     engine.end()
     other = Engine(tmp_path)
     other.cache.max_bytes = 1000
+    os.utime(files(tmp_path)[0], (1, 1))
     assert other.taken_up(PROMPT) == 0
-    assert (len(files(tmp_path)), other.said) == (1, [])
+    assert ([path.stat().st_mtime for path in files(tmp_path)], other.said) == ([1], [])
 
 
 # --- files that are not what they should be -----------------------------------------------------------------
@@ -300,9 +347,22 @@ def _flipped(path: Path) -> None:
     path.write_bytes(data)
 
 
+def _replaced(path: Path, old: bytes, new: bytes) -> None:
+    """Make a file that is whole, and another one."""
+    data = path.read_bytes()[:-4].replace(old, new)
+    path.write_bytes(data + zlib.crc32(data).to_bytes(4, "little"))
+
+
 def _other_tokens(path: Path) -> None:
-    data = path.read_bytes()
-    path.write_bytes(data.replace(bytes([PROMPT[5], 0, 0, 0, PROMPT[6]]), bytes([9, 0, 0, 0, PROMPT[6]])))
+    _replaced(path, bytes([PROMPT[395], 0, 0, 0, PROMPT[396]]), bytes([9, 0, 0, 0, PROMPT[396]]))
+
+
+def _other_class(path: Path) -> None:
+    _replaced(path, b'"KVCache"', b'"Exploit"')
+
+
+def _other_shape(path: Path) -> None:
+    _replaced(path, b"[1, 1, 400, 64]", b"[1, 1, 400, 32]")
 
 
 def _empty(path: Path) -> None:
@@ -323,13 +383,16 @@ def _link(path: Path) -> None:
 
 
 def _other_models(path: Path) -> None:
-    data = path.read_bytes()
-    path.write_bytes(data.replace(b"a" * 64, b"a" * 63 + b"b"))
+    _replaced(path, b"a" * 64, b"a" * 63 + b"b")
 
 
 @pytest.mark.fault(130)
 @pytest.mark.parametrize(
-    "harm", [_shorter, _flipped, _other_tokens, _empty, _noise, _readable, _link, _other_models]
+    "harm",
+    [
+        *(_shorter, _flipped, _empty, _noise, _readable, _link),
+        *(_other_models, _other_tokens, _other_class, _other_shape),
+    ],
 )
 def test_a_file_that_is_not_what_it_should_be_is_removed_and_said(
     harm: Callable[[Path], None], tmp_path: Path

@@ -78,7 +78,6 @@ def test_the_doctor_knows_what_models_may_have_and_which_workers_start(
     monkeypatch.setenv("DRAFTD_DEFAULT_PROFILE", "b")
     monkeypatch.setattr(collecting, "WATCHED", 0.0)
     for share, starting in ((1, {"b"}), (10**12, {"a", "b"})):
-        monkeypatch.setattr(collecting, "memory_share", lambda share=share: share)
-        facts = collect(load_settings(profiles=tmp_path))
+        facts = collect(load_settings(profiles=tmp_path, memory_budget=share))
         assert facts.memory_share == share
         assert {profile.name for profile in facts.profiles if profile.autostart} == starting

@@ -10,6 +10,7 @@ from draftd.engine.generation.choices import ALONE
 from draftd.engine.generation.drafters.model import ModelDrafter
 from draftd.engine.generation.estimates import RoundTimes
 from draftd.engine.generation.loop import Generation
+from draftd.engine.generation.parts import answer
 from draftd.engine.generation.reader import Reader
 from draftd.protocol import MODEL_DRAFTER, Costs
 
@@ -44,7 +45,7 @@ def _proposed(draft: ModelDrafter, text: list[int]) -> list[mx.array]:
     part = next(proposing)
     try:
         while True:
-            part = proposing.send(part.reader.read(part.tokens))
+            part = proposing.send(answer(part, crowded=True))
     except StopIteration as end:
         tokens: list[mx.array] = end.value.tokens
         return tokens

@@ -36,7 +36,7 @@ from draftd.engine.generation.choices import ALONE, MAX_LATE, REVIEW, Choice, Si
 from draftd.engine.generation.drafters.grammar import Grammar
 from draftd.engine.generation.drafters.lookup import LookupDrafter
 from draftd.engine.generation.drafters.model import Draft, ModelDrafter
-from draftd.engine.generation.parts import Deciding, Decision, Part, Pass, Ready, Token, answer, plain
+from draftd.engine.generation.parts import Begun, Deciding, Decision, Part, Pass, Ready, Token, answer, plain
 from draftd.engine.generation.policy import LENGTHS, DraftPolicy
 from draftd.engine.generation.reader import Reader
 from draftd.engine.generation.sampling import Logits, Rule
@@ -232,7 +232,7 @@ class Generation:
         logits = self.logits.last(read[-1:], self.text, [unread] if ahead else [])
         row = self.rule.shape(logits, self.position + ahead)
         token = self.rule.draw(row, self.position + ahead)
-        mx.async_eval(token)  # type: ignore[no-untyped-call]
+        yield Begun([token])
         return token, row, logits[0]
 
     def _compare(self, found: Found | None, count: int) -> None:

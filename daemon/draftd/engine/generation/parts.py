@@ -2,8 +2,8 @@
 
 A generation is a generator. Beside its tokens it yields what it needs and cannot do for itself where several are
 at work: a decision, since one draft length has to fit all; a pass of a model, since several are read in one; to
-wait for the device, since it is waited for once. Each of these gets its answer by `send`. `answer` gives what they
-get where a generation is on its own.
+have the device begin with something, and to wait for it, since each is done once for all. Each of these gets its
+answer by `send`. `answer` gives what they get where a generation is on its own.
 """
 
 from collections.abc import Sequence
@@ -73,13 +73,20 @@ class Pass:
 
 
 @dataclass(frozen=True, slots=True)
+class Begun:
+    """These may begin to be computed, while it goes on. There is no answer."""
+
+    arrays: Sequence[mx.array]
+
+
+@dataclass(frozen=True, slots=True)
 class Ready:
     """These are to be computed before it goes on. There is no answer."""
 
     arrays: Sequence[mx.array]
 
 
-Part = Deciding | Pass | Ready
+Part = Deciding | Pass | Begun | Ready
 
 
 def answer(part: Part, *, crowded: bool) -> Decision | mx.array | None:
@@ -89,6 +96,9 @@ def answer(part: Part, *, crowded: bool) -> Decision | mx.array | None:
         return Decision(choice, goes_on=not crowded)
     if isinstance(part, Pass):
         return part.reader.read(part.tokens)
+    if isinstance(part, Begun):
+        mx.async_eval(*part.arrays)  # type: ignore[no-untyped-call]
+        return None
     mx.eval(*part.arrays)
     return None
 

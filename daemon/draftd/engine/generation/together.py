@@ -18,7 +18,7 @@ import mlx.core as mx
 from draftd.engine.generation.batch_policy import BatchPolicy, Row
 from draftd.engine.generation.caches.ragged import RaggedBatch, RaggedRow
 from draftd.engine.generation.choices import ALONE, Choice
-from draftd.engine.generation.parts import Deciding, Decision, Part, Pass, Ready, attempt
+from draftd.engine.generation.parts import Begun, Deciding, Decision, Part, Pass, Ready, attempt
 from draftd.engine.generation.reader import Reader
 from draftd.engine.generation.turns import Pause
 
@@ -100,6 +100,8 @@ class Together(Generic[Sequence_]):
         """Do what comes first of all that is needed, for all that need it; return the answers, or the errors."""
         if late := [sequence for sequence, part in parts.items() if isinstance(part, Deciding)]:
             return dict.fromkeys(late, Decision(Choice(ALONE), goes_on=False, shared=True))
+        if begun := {sequence: part for sequence, part in parts.items() if isinstance(part, Begun)}:
+            return begin(begun)
         passes = {sequence: part for sequence, part in parts.items() if isinstance(part, Pass)}
         if drafting := {sequence: part for sequence, part in passes.items() if part.by_draft}:
             passes = drafting
@@ -109,6 +111,17 @@ class Together(Generic[Sequence_]):
             except Exception as error:
                 return dict.fromkeys(passes, error)
         return computed({sequence: part for sequence, part in parts.items() if isinstance(part, Ready)})
+
+
+def begin(begun: Mapping[Sequence_, Begun]) -> dict[Sequence_, Exception | None]:
+    """Have the device begin with all; return what went wrong with whose."""
+    answers: dict[Sequence_, Exception | None] = dict.fromkeys(begun)
+    try:
+        mx.async_eval([part.arrays for part in begun.values()])  # type: ignore[no-untyped-call]
+    except Exception:
+        for sequence, part in begun.items():
+            answers[sequence] = attempt(part, crowded=True)
+    return answers
 
 
 def computed(waiting: Mapping[Sequence_, Ready]) -> dict[Sequence_, Exception | None]:

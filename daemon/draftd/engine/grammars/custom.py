@@ -19,7 +19,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-LARK, REGEX = "lark", "regex"
+REGEX = "regex"
 START = "start"
 _TOKEN = re.compile(
     r"""(?P<comment>(?://|\#)[^\n]*)
@@ -64,7 +64,7 @@ class GrammarError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class TextGrammar:
-    """The form of a text, in the `syntax` LARK or REGEX."""
+    """The form of a text; its `syntax` is lark or regex."""
 
     syntax: str
     definition: str

@@ -58,6 +58,8 @@ class StoredFiles:
 
     def look(self) -> dict[str, Stored]:
         """Return what there is by now, by the files' names. Only what is new is read, and of that no layers."""
+        if not self._folder.exists():  # cleaners of temporary files sweep whole folders
+            self.prepare()
         beginning = beginning_of_name(self._identity)
         names = {name for name in os.listdir(self._folder) if name.startswith(beginning) and _is_stored(name)}
         self._known = {name: stored for name, stored in self._known.items() if name in names}

@@ -5,7 +5,8 @@ Theory of operation. Three threads meet here, and each keeps to its part:
 1. *The thread that generates* owns the prompt cache and all of mlx. After each store into the cache it notes the
    key. When no request has been at work for QUIET_S, it takes one noted entry after the other, newest first,
    computes its arrays piece by piece, at most PIECE bytes at a time, and hands their memory to the writer. So a
-   request that comes waits for one piece at most, and no second copy of a large entry is ever in memory.
+   request that comes waits for one piece at most, and no second copy of a large entry is ever in memory. After an
+   entry it rests, the longer the larger that was: a chat of many turns does not wear the disk out.
 2. *The writer* is a thread that writes what it is handed, in order, and touches nothing of mlx.
 3. *The main thread* is told of SIGTERM. It waits for the other two to save what was noted, for as long as the
    daemon allows; while a request is at work it waits for BUSY_S only, since that request is cut off anyway.
@@ -42,6 +43,8 @@ from draftd.protocol import PromptStore
 MIN_TOKENS = 256
 QUIET_S = 5.0  # an agent's next request usually comes sooner, and makes what was stored superfluous
 PIECE = 64 * 2**20  # bytes
+RATE = 2 * 10**6  # bytes a second that may be written in the long run, for the disk's sake
+MAX_NOTED = 32  # the prompt cache holds ten, unless a flag says otherwise
 BUSY_S = 0.5  # the last token is out before its request is over
 LOOK_S = 0.02
 
@@ -59,6 +62,8 @@ class Store:
         self._noted: dict[tuple[int, ...], str] = {}  # the kind of each entry that is not in a file yet
         self._saving: Iterator[int] | None = None
         self._idle_since: float | None = None
+        self._handed = 0  # bytes of the entry that is being saved
+        self._rests_until = 0.0
         self._ending = threading.Event()
         self._settled = threading.Event()
         self._jobs: queue.Queue[Callable[[], None]] = queue.Queue()
@@ -72,6 +77,8 @@ class Store:
         if model == self._model and _is_worth_it(tokens):
             self._noted.pop(key := tuple(tokens), None)
             self._noted[key] = kind
+            if len(self._noted) > MAX_NOTED:
+                del self._noted[next(iter(self._noted))]
 
     def bring(self, cache: TruePromptCache, model: Any, tokens: list[int], known: int) -> None:
         """Put the entry from a file into the cache if it saves more of a prompt than the `known` tokens there."""
@@ -96,7 +103,7 @@ class Store:
                 self._jobs.join()
             if not self._settled.is_set():
                 self._jobs.put(self._settled.set)
-        elif now - self._idle_since >= QUIET_S and self._jobs.empty():
+        elif now >= max(self._idle_since + QUIET_S, self._rests_until) and self._jobs.empty():
             self._save(cache)
 
     def _bring(self, cache: TruePromptCache, prompt: bytes, known: int) -> None:
@@ -129,8 +136,11 @@ class Store:
             while self._saving is not None and handed < PIECE:
                 if (size := next(self._saving, None)) is None:
                     self._saving = None
+                    self._rests_until = time.monotonic() + self._handed / RATE
+                    self._handed = 0
                 else:
                     handed += size
+                    self._handed += size
         except UnstorableError as error:
             self._saving = None
             self._say(f"a prompt cache could not be stored: it holds {error}")

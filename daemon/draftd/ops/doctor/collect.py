@@ -23,7 +23,7 @@ from draftd.files import check_private_folder, read_text
 from draftd.first_start import first_start
 from draftd.hub import ModelOnDisk, cache_dir, read_model, read_vocabulary
 from draftd.instance import NOTE, Instance, find_daemon
-from draftd.machine_memory import memory_share
+from draftd.machine_memory import memory_budget
 from draftd.ops.bench.report import SAVED
 from draftd.ops.doctor.facts import (
     Download,
@@ -69,7 +69,7 @@ def collect(settings: Settings) -> Facts:
         unsupported=frozenset(unsupported(model.config.model_type for model in models.values())),
         vocabularies=tuple(_vocabularies(profiles, models)),
         memory_total=memory.total,
-        memory_share=memory_share(),
+        memory_share=memory_budget(settings.memory_budget),
         memory_free=memory.available,
         disk_free=_disk_free(hub_cache),
         state_dir=settings.state_dir,
@@ -94,7 +94,7 @@ def _profiles(settings: Settings) -> tuple[tuple[Profile, ...], str]:
         start=settings.start,
         default=settings.default_profile,
         share_engine=settings.share_engine,
-        memory_share=memory_share,
+        memory_share=lambda: memory_budget(settings.memory_budget),
     )
     return tuple(started.profiles.profiles.values()), ""
 

@@ -15,7 +15,7 @@ from typing import Any
 import mlx.core as mx
 from mlx_lm.models.cache import CacheList, KVCache, QuantizedKVCache
 
-from draftd.engine.generation.caches.layers import Layers, leaves
+from draftd.engine.generation.caches.layers import Layers, adopted, leaves
 from draftd.engine.generation.caches.ragged_layers import (
     MAX_WIDTH,
     RaggedKVCache,
@@ -208,11 +208,19 @@ class RaggedRow:
 
 def can_join(layers: Sequence[Any]) -> bool:
     """Whether a sequence's layers are of kinds that can be put into a batch."""
-    return all(
-        type(leaf) in (KVCache, QuantizedKVCache, RecordingArraysCache)
-        or (type(leaf) is SlidingKVCache and not leaf.keep)
-        for leaf in leaves(list(layers))
-    )
+    return all(map(_has_counterpart, leaves(list(layers))))
+
+
+def batch_refusal_of(layers: Sequence[Any]) -> str | None:
+    """Say which kinds of a model's layers cannot be put into a batch, if there are any."""
+    found = leaves([adopted(layer, 0) for layer in layers])
+    kinds = sorted({type(leaf).__name__ for leaf in found if not _has_counterpart(leaf)})
+    return f"requests have passes of their own: the model's layers keep {', '.join(kinds)}" if kinds else None
+
+
+def _has_counterpart(leaf: Any) -> bool:
+    slides = type(leaf) is SlidingKVCache and not leaf.keep
+    return slides or type(leaf) in (KVCache, QuantizedKVCache, RecordingArraysCache)
 
 
 def kinds(layers: Sequence[Any]) -> tuple[Any, ...]:

@@ -2,6 +2,9 @@
 
 It is tried out on the model, with short texts, in windows that are shorter still: some rows read, other numbers of
 tokens each, and keep other parts of it, while one reads nothing, and another reads on its own.
+
+A GPU computes passes of other shapes by other kernels, so that in low precision the same tokens get other logits
+when they are read one by one. A batch may differ by as much, and no model is refused for the noise of its device.
 """
 
 from collections.abc import Callable
@@ -28,6 +31,8 @@ MAX_DIFFERENCE = {
     mx.float32: 0.001
 }  # between logits of a row and of a sequence, as a part of the largest one
 MAX_DIFFERENCE_IN_LOW_PRECISION = 0.05
+MAX_NOISE = 3.0  # times what the shape of a pass changes
+MAX_DIFFERENCE_AT_ALL = 0.5  # the logits of another text differ by more
 
 
 def is_exact(model: Any, make: Callable[[], SequenceCache], quantization: Quantization | None = None) -> bool:
@@ -35,7 +40,10 @@ def is_exact(model: Any, make: Callable[[], SequenceCache], quantization: Quanti
     if not can_join(make().layers):
         return False
     try:
-        return all(_close(*pair) for pair in _tried(model, make, quantization))
+        pairs = _tried(model, make, quantization)
+        tolerated = MAX_DIFFERENCE.get(pairs[0][0].dtype, MAX_DIFFERENCE_IN_LOW_PRECISION)
+        allowed = min(max(MAX_NOISE * _noise(model, make), tolerated), MAX_DIFFERENCE_AT_ALL)
+        return all(_difference(*pair) <= allowed for pair in pairs)
     except Exception:  # whatever a model raises that cannot take positions as an array, also when computed
         return False
 
@@ -87,7 +95,18 @@ def _read(model: Any, cache: SequenceCache, tokens: list[int]) -> mx.array:
     return logits
 
 
-def _close(mine: mx.array, alone: mx.array) -> bool:
-    share = MAX_DIFFERENCE.get(alone.dtype, MAX_DIFFERENCE_IN_LOW_PRECISION)
+def _noise(model: Any, make: Callable[[], SequenceCache]) -> float:
+    """Return how much it changes that tokens are read one by one and not in one pass."""
+    return max(
+        _difference(
+            mx.concatenate([_read(model, one_by_one, [token]) for token in text]),
+            _read(model, at_once, text),
+        )
+        for text, one_by_one, at_once in ((text, make(), make()) for text in TEXTS)
+    )
+
+
+def _difference(mine: mx.array, alone: mx.array) -> float:
+    """Return the largest difference between logits, as a part of the largest one."""
     mine, alone = mine.astype(mx.float32), alone.astype(mx.float32)
-    return bool((mx.abs(mine - alone).max() <= share * mx.abs(alone).max()).item())
+    return (mx.abs(mine - alone).max() / mx.abs(alone).max()).item()  # type: ignore[return-value]

@@ -2,11 +2,12 @@
 
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import mlx.core as mx
 
 from draftd.engine.generation.drafters.grammar import Grammar
-from draftd.engine.generation.parts import Pass
+from draftd.engine.generation.parts import Begun, Pass
 from draftd.engine.generation.reader import Reader
 from draftd.engine.generation.sampling import Logits, Rule
 
@@ -38,11 +39,12 @@ class ModelDrafter:
         position: int,
         grammar: Grammar | None = None,
         forced: Sequence[int] = (),
-    ) -> Generator[Pass, mx.array, Draft]:
+    ) -> Generator[Begun | Pass, Any, Draft]:
         """Draft what is forced after the text, and so many tokens more; `position` is that of the first one.
 
-        Yields the passes of the draft model. Nothing is waited for: all is still being computed. Under a grammar
-        each token has to be known before the next one, and the draft may end early, where the answer does.
+        Yields the passes of the draft model, and its tokens, which may begin to be computed. Nothing is waited for.
+        Under a grammar each token has to be known before the next one, and the draft may end early, where the
+        answer does.
         """
         token = self.reader.begin_round(text)
         drafted = Draft([mx.array([each], mx.uint32) for each in forced], [], len(forced))
@@ -52,7 +54,7 @@ class ModelDrafter:
             drafted.rows.extend(mx.where(places == each, 0.0, -mx.inf)[None] for each in forced)
         known = list(forced)
         for place in range(len(forced), len(forced) + length):
-            read = yield Pass(self.reader, token, by_draft=True)
+            read: mx.array = yield Pass(self.reader, token, by_draft=True)
             logits = self._logits.last(read[-1:], text, drafted.tokens)
             if grammar:
                 logits = grammar.mask(logits, known)
@@ -60,7 +62,7 @@ class ModelDrafter:
                     break
             row = self._rule.shape(logits, position + place)
             token = self._rule.draw(row, position + place)
-            mx.async_eval(token)  # type: ignore[no-untyped-call]
+            yield Begun([token])
             drafted.tokens.append(token)
             drafted.rows.append(row)
             if grammar:
