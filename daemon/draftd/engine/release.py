@@ -20,6 +20,7 @@ from typing import Any
 LIMIT_S = 1.0
 
 _ending = threading.Event()
+_hurried = threading.Event()
 _saving: list[Callable[[], None]] = []
 
 
@@ -35,7 +36,12 @@ def save_first(save: Callable[[], None]) -> None:
 
 def save_nothing() -> None:
     """There is no time for that any more."""
-    _saving.clear()
+    _hurried.set()
+
+
+def is_hurried() -> bool:
+    """Whether who saves is to stop."""
+    return _hurried.is_set()
 
 
 def park() -> None:
@@ -53,7 +59,7 @@ def give_back() -> None:
 
 
 def _on_sigterm(number: int, _: FrameType | None) -> None:
-    while _saving:  # a second signal in the meantime finds nothing left to wait for
+    while _saving and not is_hurried():  # a second signal in the meantime finds nothing left to wait for
         with contextlib.suppress(Exception):
             _saving.pop()()
     if not _ending.is_set():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
 import zlib
 from collections.abc import Callable
@@ -227,6 +228,27 @@ def test_after_an_entry_it_rests_the_longer_the_larger_it_was(
     engine.put([3, *PROMPT])
     engine.end()  # there is no later
     assert len(files(tmp_path)) == 3
+
+
+def test_the_end_waits_for_what_is_noted_but_not_for_what_is_not_or_when_there_is_no_time(
+    tmp_path: Path,
+) -> None:
+    engine = Engine(tmp_path)
+    engine.store.idle(engine.cache)
+    engine.store.finish(lambda: False)  # nothing is noted
+    engine.put(PROMPT)
+    began = time.monotonic()
+    engine.store.finish(lambda: True)
+    engine.store.busy()
+    engine.store.finish(lambda: False)  # a request is at work, and nobody saves
+    assert module.BUSY_S <= time.monotonic() - began < 5.0
+    assert files(tmp_path) == []
+    ending = threading.Thread(target=engine.store.finish, args=(lambda: False,))
+    engine.store._idle_since = time.monotonic()
+    ending.start()
+    engine.store.idle(engine.cache)
+    ending.join()
+    assert len(files(tmp_path)) == 1
 
 
 def test_a_large_entry_is_saved_in_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,8 +4,8 @@ mlx_lm's thread asks for requests by `_next_request`: with a time limit where no
 is. It asks for the first time when its models are there.
 """
 
-import functools
 from collections.abc import Callable
+from functools import partial, wraps
 from typing import Any
 
 from draftd.engine import records, release
@@ -19,7 +19,7 @@ def keeping(next_request: Callable[..., Any], place: PromptStore) -> Callable[..
     """Wrap `_next_request` of mlx_lm's ResponseGenerator."""
     attached: list[Store | None] = []
 
-    @functools.wraps(next_request)
+    @wraps(next_request)
     def next_or_save(self: Any, timeout: float | None = None) -> Any:
         if not attached:
             attached.append(_attach(self, place))
@@ -46,5 +46,5 @@ def _attach(generator: Any, place: PromptStore) -> Store | None:
         records.say(f"no prompt caches are stored: {records.describe(error)}")
         return None
     cache.store = store
-    release.save_first(store.finish)
+    release.save_first(partial(store.finish, release.is_hurried))
     return store

@@ -187,7 +187,7 @@ class Store:
                 del job  # and the memory that it holds
                 self._jobs.task_done()
 
-    def finish(self) -> None:
+    def finish(self, is_hurried: Callable[[], bool]) -> None:
         """The process is about to end: return when all is saved, or the time is over. For the main thread."""
         began = time.monotonic()
         if self._idle_since is not None and not (self._noted or self._saving or self._jobs.unfinished_tasks):
@@ -195,7 +195,7 @@ class Store:
         self._ending.set()
         while not self._settled.wait(LOOK_S):
             limit = self._seconds if self._idle_since is not None else min(BUSY_S, self._seconds)
-            if time.monotonic() - began >= limit:
+            if time.monotonic() - began >= limit or is_hurried():
                 return
 
 
