@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import threading
 import time
@@ -449,6 +450,30 @@ def test_a_file_that_goes_meanwhile_is_none(tmp_path: Path) -> None:
     files(tmp_path)[0].unlink()
     assert second.taken_up(PROMPT) == 0
     assert second.said == []
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENOMEM, errno.EIO])
+@pytest.mark.parametrize("known", [False, True])
+def test_a_file_that_cannot_be_read_for_now_is_kept(
+    known: bool, number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = Engine(tmp_path)
+    for beginning in (1, 2):
+        first.put([beginning, *PROMPT])
+    first.end()
+    engine = Engine(tmp_path)
+    if known:
+        assert len(engine.store._files.look()) == 2
+
+    def short(*_: Any) -> int:
+        raise OSError(number, os.strerror(number))
+
+    with monkeypatch.context() as shortage:
+        shortage.setattr("draftd.engine.stored_prompts.files.os.open", short)
+        assert [engine.taken_up([beginning, *PROMPT, 9]) for beginning in (1, 2)] == [0, 0]
+    assert engine.said == [f"a stored prompt could not be read, and is kept: {os.strerror(number)}"]
+    assert len(files(tmp_path)) == 2
+    assert [engine.taken_up([beginning, *PROMPT, 9]) for beginning in (1, 2)] == [LENGTH + 1] * 2
 
 
 @pytest.mark.fault(131)

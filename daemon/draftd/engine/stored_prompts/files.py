@@ -2,9 +2,11 @@
 
 A file is written beside its place and renamed, so that none is ever half there under its own name; what a killed
 engine has left beside is swept by the next. Several engines may use the folder: whoever adds a file holds a lock,
-and any file may have gone by the time that it is read. A file that is not what it should be is removed.
+and any file may have gone by the time that it is read. A file that is not what it should be is removed; one that
+cannot be read for now, since descriptors or memory are short or the disk does not answer, is left for another time.
 """
 
+import errno
 import fcntl
 import json
 import os
@@ -44,6 +46,7 @@ class StoredFiles:
         self._identity = identity
         self._say = say
         self._known: dict[str, Stored] = {}
+        self._said_unread: set[str] = set()  # why files could not be read
 
     def prepare(self) -> None:
         """Make the folder, and sweep it. Raise OSError, and DamagedError if it is not ours alone."""
@@ -142,13 +145,26 @@ class StoredFiles:
 
     @contextmanager
     def _removing(self, name: str) -> Iterator[None]:
-        """Remove the file if it is damaged. One that has gone meanwhile is none."""
+        """Remove the file if it is damaged. One that has gone meanwhile, or cannot be read for now, is none."""
         try:
             yield
         except FileNotFoundError:
             self._known.pop(name, None)
-        except (OSError, ValueError, RecursionError) as error:
+        except (ValueError, RecursionError) as error:
             self.discard(name, error)
+        except OSError as error:
+            if error.errno == errno.ELOOP:  # it is a link
+                self.discard(name, error)
+            else:
+                self._leave(name, error)
+
+    def _leave(self, name: str, error: OSError) -> None:
+        """Do without a file for now, and say so. Each reason is said once: a shortage strikes all files alike."""
+        self._known.pop(name, None)
+        reason = error.strerror or str(error)
+        if reason not in self._said_unread:
+            self._said_unread.add(reason)
+            self._say(f"a stored prompt could not be read, and is kept: {reason}")
 
 
 class NewFile:
