@@ -54,7 +54,7 @@ def generator_for(name: str, step: int = 512) -> Generator:
         *pair(name)
     )  # layers are quantized after a whole step, so the text depends on its length
     made.cli_args.kv_bits, made.cli_args.kv_group_size, made.cli_args.quantized_kv_start = 8, 32, 30
-    made.prompt_cache.fetch_nearest_cache = lambda _, tokens: (None, tokens)  # type: ignore[assignment]
+    made.prompt_cache.fetch_nearest_cache = lambda _, tokens, **__: (None, tokens)  # type: ignore[method-assign]
     return made
 
 
@@ -240,6 +240,25 @@ def test_the_prompt_cache_gives_way_to_what_is_at_work(monkeypatch: pytest.Monke
     generator.prompt_cache.max_bytes = 10 * stored
     generator.serve((0, Asked(prompt(200), 3)), (0, Asked(prompt(200), 3)))
     assert allowed == [9 * stored, 8 * stored], "each of them has as much as it was given"
+
+
+def test_the_prompt_cache_is_told_what_others_take_when_a_prompt_is_looked_for_beside_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    generator = Generator(*pair("qwen2"), ends=False)
+    cache, told = generator.prompt_cache, []
+    fetch = cache.fetch_nearest_cache
+
+    def noting(model: Any, tokens: list[int], *, at_work: int | None = None) -> Any:
+        told.append((at_work, sum(work.answering.cache_bytes for work in generator.serving._turns)))
+        return fetch(model, tokens, at_work=at_work)
+
+    monkeypatch.setattr(cache, "fetch_nearest_cache", noting)
+    generator.serve((0, Asked(prompt(200), 10)), (3, Asked(prompt(100, 1), 3)))
+    generator.serve((0, Asked(prompt(100, 2), 3)))
+    (alone, _), (beside, taken), (again, _) = told
+    assert (alone, again) == (None, None)
+    assert beside == taken > 0
 
 
 def sizes_at_work(monkeypatch: pytest.MonkeyPatch, generator: Generator) -> list[int]:

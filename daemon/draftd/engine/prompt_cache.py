@@ -25,11 +25,16 @@ from draftd.engine.generation.caches.layers import Layers, can_rewind, leaves, r
 
 
 class Keeper(Protocol):
-    """Whoever keeps entries beyond the process. `known` tokens of a prompt need not be read as it is."""
+    """Whoever keeps entries beyond the process.
+
+    `known` tokens of a prompt need not be read as it is. `at_work`: see `TruePromptCache.fetch_nearest_cache`.
+    """
 
     def note(self, model: Any, tokens: list[int], kind: str) -> None: ...
 
-    def bring(self, cache: "TruePromptCache", model: Any, tokens: list[int], known: int) -> None: ...
+    def bring(
+        self, cache: "TruePromptCache", model: Any, tokens: list[int], known: int, at_work: int | None
+    ) -> None: ...
 
 
 class TruePromptCache(LRUPromptCache):  # type: ignore[misc]  # mlx_lm has no types
@@ -58,10 +63,15 @@ class TruePromptCache(LRUPromptCache):  # type: ignore[misc]  # mlx_lm has no ty
         layers: Layers | None = None if exact is None else self._trie.get(model, exact).prompt_cache
         return layers
 
-    def fetch_nearest_cache(self, model: Any, tokens: list[int]) -> tuple[Layers | None, list[int]]:
-        """Return a copy of the layers for the longest stored prefix, and the tokens after it, never none."""
+    def fetch_nearest_cache(
+        self, model: Any, tokens: list[int], *, at_work: int | None = None
+    ) -> tuple[Layers | None, list[int]]:
+        """Return a copy of the layers for the longest stored prefix, and the tokens after it, never none.
+
+        `at_work`: the bytes that the caches of other requests take, which wait meanwhile; None without any.
+        """
         if self.store is not None:
-            self.store.bring(self, model, tokens, self._best(model, tokens)[1])
+            self.store.bring(self, model, tokens, self._best(model, tokens)[1], at_work)
         key, length = self._best(model, tokens)
         if not length:
             return None, tokens

@@ -40,6 +40,7 @@ from draftd.engine.generation.together import Together
 from draftd.engine.generation.turns import Company, Pace, Pause, Turns, groups, size_of
 from draftd.engine.grammars.enforcing import grammar_for
 from draftd.engine.model_facts import loaded_record
+from draftd.engine.prompt_cache import TruePromptCache
 from draftd.engine.request import Prompt, logits_of, prompt_of, quantization_of, rule_of, way_of
 from draftd.protocol import LOOKUP_DRAFTER, MODEL_DRAFTER
 
@@ -76,9 +77,8 @@ class Serving:
 
         What goes wrong with one is put into the queue of its answer.
         """
-        takes = (
-            not generator._is_distributed
-        )  # there all machines would have to take the same at the same time
+        # Of several machines all would have to take the same at the same time.
+        takes = not generator._is_distributed
         with mx.stream(stream):
             self._join(generator, request)
             while len(self._turns):
@@ -231,8 +231,11 @@ class Serving:
 
     def _make_room(self, generator: Any) -> None:
         """Keep the prompt cache and what is at work within the memory that there is for both."""
-        taken = self._together.nbytes + sum(work.answering.cache_bytes for work in self._turns)
-        generator.prompt_cache.trim_to(n_bytes=max(0, generator.prompt_cache.max_bytes - taken))
+        generator.prompt_cache.trim_to(n_bytes=max(0, generator.prompt_cache.max_bytes - self._at_work()))
+
+    def _at_work(self) -> int:
+        """How many bytes the caches of the requests at work take."""
+        return self._together.nbytes + sum(work.answering.cache_bytes for work in self._turns)
 
     def _loaded(self, provider: Any) -> LoadedModels:
         known = self._models
@@ -245,7 +248,10 @@ class Serving:
 
     def _begin(self, models: LoadedModels, generator: Any, prompt: Prompt, arguments: Any) -> Answering:
         provider = generator.model_provider
-        cached, rest = generator.prompt_cache.fetch_nearest_cache(provider.model_key, prompt.tokens)
+        cache, company = generator.prompt_cache, {}
+        if self._company.crowded and isinstance(cache, TruePromptCache):  # mlx_lm's own knows nothing of this
+            company["at_work"] = self._at_work()
+        cached, rest = cache.fetch_nearest_cache(provider.model_key, prompt.tokens, **company)
         prompt.context.prompt_cache_count = len(prompt.tokens) - len(rest)
         target, draft = models.adopt(cached or [], prompt.context.prompt_cache_count)
         generation = self._generation(models, generator, prompt, arguments, (target, draft))

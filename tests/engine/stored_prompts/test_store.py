@@ -396,6 +396,49 @@ def test_what_is_larger_than_the_bound_or_the_memory_is_left_alone(tmp_path: Pat
     assert ([path.stat().st_mtime for path in files(tmp_path)], other.said) == ([1], [])
 
 
+def test_a_large_file_is_not_read_while_others_are_at_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = Engine(tmp_path)
+    first.put(PROMPT)
+    first.end()
+    engine = Engine(tmp_path)
+    size = files(tmp_path)[0].stat().st_size
+    for limit, left in ((size - 1, LENGTH), (size, 1)):
+        monkeypatch.setattr(module, "MAX_BROUGHT_IN_COMPANY", limit)
+        assert len(engine.cache.fetch_nearest_cache(MODEL, PROMPT, at_work=0)[1]) == left
+    monkeypatch.setattr(module, "MAX_BROUGHT_IN_COMPANY", 0)
+    assert Engine(tmp_path).taken_up(PROMPT) == LENGTH - 1  # nobody waits
+
+
+@pytest.mark.parametrize("at_work", [None, 100_000])
+def test_there_is_room_for_what_is_read_and_for_its_copy_beside_what_is_at_work(
+    at_work: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = Engine(tmp_path)
+    first.put(PROMPT)
+    first.end()
+    size = files(tmp_path)[0].stat().st_size
+    engine = Engine(tmp_path)
+    for beginning in (1, 2, 3):
+        engine.put([beginning, *PROMPT])
+    each = engine.cache.nbytes // 3
+    engine.cache.max_bytes = each * 3 // 2 + 2 * size + (at_work or 0)
+    read, there = StoredFiles.read, []
+
+    def reading(stored: StoredFiles, name: str) -> Any:
+        there.append(engine.cache.nbytes)
+        return read(stored, name)
+
+    monkeypatch.setattr(StoredFiles, "read", reading)
+    assert len(engine.cache.fetch_nearest_cache(MODEL, PROMPT, at_work=at_work)[1]) == 1
+    assert there == [each]
+    engine.cache.trim_to(n_bytes=0)
+    engine.cache.max_bytes = size + (at_work or 0) - 1
+    assert len(engine.cache.fetch_nearest_cache(MODEL, PROMPT, at_work=at_work)[1]) == LENGTH
+    assert there == [each]  # it does not fit at all
+
+
 # --- files that are not what they should be -----------------------------------------------------------------
 
 

@@ -13,7 +13,10 @@ Theory of operation. Three threads meet here, and each keeps to its part:
 
 Before a prompt is looked for in memory, `bring` looks whether a file would save more of it, and puts that into the
 memory's cache; what can be taken from an entry is decided there, by the same rules as for all others. The layers
-come back bit by bit as they were, so no text changes. At the start nothing is read at all.
+come back bit by bit as they were, so no text changes. At the start nothing is read at all. The thread that
+generates reads the file itself, and all who are at work wait for it: so a large one is left while there is anybody
+else. Room is made before, for what is read of the file and for the layers that it becomes: both are in memory at
+once.
 
 Prompts of less than MIN_TOKENS are not stored, and files are not read for a gain of less: to read the tokens
 themselves is as quick. Whatever goes wrong here is said, and disturbs neither requests nor the end.
@@ -24,6 +27,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +49,10 @@ QUIET_S = 5.0  # an agent's next request usually comes sooner, and makes what wa
 PIECE = 64 * 2**20  # bytes
 RATE = 2 * 10**6  # bytes a second that may be written in the long run, for the disk's sake
 MAX_NOTED = 32  # the prompt cache holds ten, unless a flag says otherwise
+# Bytes of a file that is read while others are at work. Reading it, its check sum and the copy are reckoned at a
+# gigabyte a second together, not measured: others wait for half a second, once. The prompt itself would take turns
+# from them for longer than that.
+MAX_BROUGHT_IN_COMPANY = 512 * 2**20
 BUSY_S = 0.5  # the last token is out before its request is over
 LOOK_S = 0.02
 
@@ -80,12 +88,17 @@ class Store:
             if len(self._noted) > MAX_NOTED:
                 del self._noted[next(iter(self._noted))]
 
-    def bring(self, cache: TruePromptCache, model: Any, tokens: list[int], known: int) -> None:
-        """Put the entry from a file into the cache if it saves more of a prompt than the `known` tokens there."""
+    def bring(
+        self, cache: TruePromptCache, model: Any, tokens: list[int], known: int, at_work: int | None
+    ) -> None:
+        """Put the entry from a file into the cache if it saves more of a prompt than the `known` tokens there.
+
+        `at_work`: the bytes that the caches of other requests take; None where there are no others.
+        """
         if model != self._model or not _is_worth_it(tokens):
             return
         try:
-            self._bring(cache, as_bytes(tokens), known)
+            self._bring(cache, as_bytes(tokens), known, at_work)
         except Exception as error:
             self._say(f"stored prompts could not be used: {error!r}")
 
@@ -106,14 +119,11 @@ class Store:
         elif now >= max(self._idle_since + QUIET_S, self._rests_until) and self._jobs.empty():
             self._save(cache)
 
-    def _bring(self, cache: TruePromptCache, prompt: bytes, known: int) -> None:
-        gains = {
-            name: gain
-            for name, stored in self._files.look().items()
-            if stored.size <= cache.max_bytes and (gain := stored.gain(prompt)) >= known + MIN_TOKENS
-        }
-        for name in sorted(gains, key=lambda name: gains[name], reverse=True):
-            tokens = as_tokens(self._files.look()[name].tokens)
+    def _bring(self, cache: TruePromptCache, prompt: bytes, known: int, at_work: int | None) -> None:
+        room = cache.max_bytes - (at_work or 0)
+        limit = room if at_work is None else min(room, MAX_BROUGHT_IN_COMPANY)
+        for name, stored in self._worth_reading(prompt, known, limit):
+            cache.trim_to(n_bytes=max(0, room - 2 * stored.size))
             if (found := self._files.read(name)) is None:
                 continue
             header, data = found
@@ -123,8 +133,18 @@ class Store:
             except (ValueError, KeyError, TypeError) as error:
                 self._files.discard(name, error)
                 continue
-            cache.restore(self._model, tokens, layers, kind)
+            cache.restore(self._model, as_tokens(stored.tokens), layers, kind)
             return
+
+    def _worth_reading(self, prompt: bytes, known: int, limit: int) -> list[tuple[str, Stored]]:
+        """Return the files of at most `limit` bytes that save more than `known` tokens, most first."""
+        gains = [
+            (gain, name, stored)
+            for name, stored in self._files.look().items()
+            if stored.size <= limit and (gain := stored.gain(prompt)) >= known + MIN_TOKENS
+        ]
+        gains.sort(key=itemgetter(0), reverse=True)
+        return [(name, stored) for _, name, stored in gains]
 
     def _save(self, cache: TruePromptCache) -> None:
         """Go on with an entry, or begin with the newest."""
