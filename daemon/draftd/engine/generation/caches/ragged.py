@@ -66,7 +66,7 @@ class RaggedBatch:
         self.rows.append(row)
         self.lengths.append(position)
         for mine, layer in zip(self._leaves, leaves(layers), strict=True):
-            if position or isinstance(mine, RaggedArraysCache):
+            if position or isinstance(mine, RaggedArraysCache | RaggedSlidingKVCache):
                 mine.join(row.index, layer, position)
         return row
 
