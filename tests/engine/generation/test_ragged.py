@@ -238,6 +238,46 @@ def test_a_window_can_be_cut_after_a_batch_only_where_it_could_before() -> None:
             assert layer.can_rewind(position) is alone.can_rewind(position)
 
 
+class Breaking:
+    """A model that reads, and raises then where it is to break."""
+
+    def __init__(self, inner: Any) -> None:
+        self._inner = inner
+        self.breaks = False
+
+    def __call__(self, tokens: mx.array, cache: Any) -> Any:
+        logits = self._inner(tokens, cache=cache)
+        if self.breaks:
+            raise RuntimeError("no memory")
+        return logits
+
+
+@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize("is_in_round", [False, True])
+def test_a_pass_that_breaks_leaves_all_rows_as_they_were(name: str, is_in_round: bool) -> None:
+    breaking = Breaking(model(name))
+    batch = RaggedBatch(breaking, empty(name).layers)
+    texts = ([5, 6, 7], [9, 8], [4, 4, 5, 6])
+    rows = [batch.join(read_alone(text, name).layers, len(text)) for text in texts]
+    for row in rows if is_in_round else ():
+        row.mark()
+    breaking.breaks = True
+    with pytest.raises(RuntimeError, match="no memory"):
+        batch.read({rows[0]: mx.array([20, 21, 22], mx.uint32), rows[1]: mx.array([23], mx.uint32)})
+    breaking.breaks = False
+    for row, text in zip(rows, texts, strict=True):
+        logits = batch.read({row: mx.array([30, 31], mx.uint32)})[row]
+        assert close(logits, logits_alone([*text, 30, 31], name)[-2:])
+        row.advance(2)
+        if is_in_round:
+            row.rollback(1)
+    for row, text in zip(rows, texts, strict=True):
+        kept = [*text, 30] if is_in_round else [*text, 30, 31]
+        logits = batch.read({row: mx.array([32], mx.uint32)})[row]
+        assert close(logits, logits_alone([*kept, 32], name)[-1:])
+        row.advance(1)
+
+
 def test_recurrent_layers_are_called_once_more_for_all_rows_and_only_where_a_part_was_refused(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
