@@ -1,4 +1,5 @@
-"""A worker that tells what it was sent, or does what the query orders: `made`, `stream`, `refuse`, `old`, or `die`.
+"""A worker that tells what it was sent, or does what the query orders: `made`, `stream`, `refuse`, `old`, `half`,
+or `die`.
 
 Takes --port.
 """
@@ -13,6 +14,11 @@ import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, urlsplit
 
+RAW = {
+    "old": b"HTTP/1.0 200 OK\r\n\r\nold",  # its end is that of the connection
+    "half": b"HTTP/1.1 103 Early Hints\r\nLink: x\r\nContent-Type: a/hint\r\n\r\n"
+    b"HTTP/1.1 200 OK\r\nContent-Type: audio/mpeg\r\nContent-Length: 1000\r\n\r\nhal",
+}
 READY = b'{"choices": [{"message": {"role": "assistant", "content": "hi"}, "finish_reason": "stop"}]}'
 
 
@@ -39,8 +45,9 @@ class Handler(BaseHTTPRequestHandler):
             self._answer(200, b"{}")
         elif order in ("stream", "die"):
             self._stream(dies=order == "die")
-        elif order == "old":
-            self._old()
+        elif raw := RAW.get(order):
+            self.wfile.write(raw)
+            self.close_connection = True
         else:
             told = {
                 "path": self.path,
@@ -69,11 +76,6 @@ class Handler(BaseHTTPRequestHandler):
         if dies:
             os._exit(9)
         self.wfile.write(b"2\r\n\x02\x03\r\n0\r\n\r\n")
-
-    def _old(self) -> None:
-        """Its end is that of the connection."""
-        self.wfile.write(b"HTTP/1.0 200 OK\r\n\r\nold")
-        self.close_connection = True
 
 
 if __name__ == "__main__":
