@@ -1,6 +1,7 @@
-"""A worker that tells what it was sent, or does what the query orders: `made`, `stream`, `refuse`, `old`, or `die`.
+"""A worker that tells what it was sent, or does what the query orders: `made`, `stream`, `refuse`, `old`, `half`,
+`slow`, or `die`.
 
-Takes --port.
+Takes --port, and --single for a server that has one thread only.
 """
 
 from __future__ import annotations
@@ -10,9 +11,16 @@ import base64
 import json
 import os
 import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+import time
+from http.server import BaseHTTPRequestHandler, HTTPServer, ThreadingHTTPServer
 from urllib.parse import parse_qs, urlsplit
 
+SLOW = 2.0  # seconds
+RAW = {
+    "old": b"HTTP/1.0 200 OK\r\n\r\nold",  # its end is that of the connection
+    "half": b"HTTP/1.1 103 Early Hints\r\nLink: x\r\nContent-Type: a/hint\r\n\r\n"
+    b"HTTP/1.1 200 OK\r\nContent-Type: audio/mpeg\r\nContent-Length: 1000\r\n\r\nhal",
+}
 READY = b'{"choices": [{"message": {"role": "assistant", "content": "hi"}, "finish_reason": "stop"}]}'
 
 
@@ -39,8 +47,12 @@ class Handler(BaseHTTPRequestHandler):
             self._answer(200, b"{}")
         elif order in ("stream", "die"):
             self._stream(dies=order == "die")
-        elif order == "old":
-            self._old()
+        elif order == "slow":
+            time.sleep(SLOW)
+            self._answer(200, b"{}")
+        elif raw := RAW.get(order):
+            self.wfile.write(raw)
+            self.close_connection = True
         else:
             told = {
                 "path": self.path,
@@ -70,14 +82,12 @@ class Handler(BaseHTTPRequestHandler):
             os._exit(9)
         self.wfile.write(b"2\r\n\x02\x03\r\n0\r\n\r\n")
 
-    def _old(self) -> None:
-        """Its end is that of the connection."""
-        self.wfile.write(b"HTTP/1.0 200 OK\r\n\r\nold")
-        self.close_connection = True
-
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--single", action="store_true")
+    asked = parser.parse_args()
     ThreadingHTTPServer.daemon_threads = True
-    ThreadingHTTPServer(("127.0.0.1", parser.parse_args().port), Handler).serve_forever()
+    kind = HTTPServer if asked.single else ThreadingHTTPServer
+    kind(("127.0.0.1", asked.port), Handler).serve_forever()

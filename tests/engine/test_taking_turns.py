@@ -12,8 +12,9 @@ from mlx_lm import server
 
 from draftd.engine import records
 from draftd.engine.answers.presence import LEFT_ATTRIBUTE, LeftError
-from draftd.engine.generation import loop, together
+from draftd.engine.generation import loop, together, turns
 from draftd.engine.generation.batch_policy import BatchPolicy, Row
+from draftd.engine.generation.caches.ragged import RaggedRow
 from draftd.engine.generation.choices import ALONE, REVIEW, Choice
 from draftd.engine.generation.models import LoadedModels
 from draftd.engine.generation.sampling import Greedy
@@ -435,6 +436,37 @@ def test_the_last_one_goes_on_as_if_it_had_always_been_alone(monkeypatch: pytest
     generator.serve((0, long), (3, short))
     assert (2, True) in kinds
     assert kinds[-1] == (1, False)
+
+
+def test_a_batch_that_all_have_left_takes_no_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three of four end while the last one writes; before, their texts grow out of their group, one by one."""
+    monkeypatch.setattr(turns, "SMALLEST_GROUP", 32)
+    generator = Generator(*pair("qwen2"), ends=False)
+    serving = generator.serving
+    cycle, step = serving._cycle, serving._step
+    seen: list[tuple[int, int]] = []
+
+    def batches(works: list[Any]) -> set[Any]:
+        caches = [reader.cache for work in works for reader in work.answering.readers]
+        return {cache.batch for cache in caches if isinstance(cache, RaggedRow)}
+
+    def cycling() -> None:
+        cycle()
+        here = batches(list(serving._turns))
+        assert serving._together.nbytes == sum(batch.nbytes for batch in here)
+        seen.append((len(serving._turns), len(here)))
+
+    def stepping(work: Any, reply: Any) -> Any:
+        assert serving._company.crowded or not serving._together.nbytes
+        return step(work, reply)
+
+    monkeypatch.setattr(serving, "_cycle", cycling)
+    monkeypatch.setattr(serving, "_step", stepping)
+    asked = [Asked(prompt(9 + n, n), length, draft=3) for n, length in enumerate((70, 50, 50, 90))]
+    generator.serve(*((0, one) for one in asked))
+    assert [len(one.tokens) for one in asked] == [70, 50, 50, 90]
+    assert max(seen) >= (4, 2)
+    assert (1, 0) in seen
 
 
 @pytest.mark.parametrize("broken", ["pass", "computing"])

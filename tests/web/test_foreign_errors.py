@@ -129,6 +129,13 @@ async def test_when_to_come_again_is_passed_on(
     assert {name: answer.headers[name] for name in names if name in answer.headers} == told
 
 
+async def test_hints_before_an_error_do_not_hide_its_headers(foreign: Served) -> None:
+    hints = b"HTTP/1.1 103 Hints\r\nRetry-After: 9\r\n\r\n"
+    wire = hints + refused(429, error_of(type="t"), "Retry-After: 17")
+    answer = await asked(foreign, wire, "chat.completions", stream=False)
+    assert (answer.status, answer.headers["Retry-After"]) == (429, "17")
+
+
 # In place of an answer, though the status is 200.
 IN_PLACE: dict[str, tuple[bytes, int, dict[str, Any]]] = {
     "JSON": (in_one_piece(json.dumps(error_of(code="c", type="t")).encode()), 502, {"code": "c", "type": "t"}),

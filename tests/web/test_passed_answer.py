@@ -121,6 +121,14 @@ async def test_an_answer_without_a_length_ends_with_its_connection(wire: Wire, s
     assert answer.headers["content-type"] == "application/octet-stream"
 
 
+async def test_what_a_server_says_before_its_answer_does_not_hide_that_the_answer_breaks_off(
+    wire: Wire, served: Served
+) -> None:
+    answer = await wire.ask(served, wire.post(b'{"model": "own"}', path="/v1/audio/speech?order=half"))
+    assert (answer.status, answer.body, answer.whole) == (200, b"hal", False)
+    assert answer.headers["content-type"] == "audio/mpeg"
+
+
 async def test_a_model_that_nobody_has_is_told_as_such(wire: Wire, served: Served) -> None:
     answer = await wire.ask(served, wire.post(b'{"model": "nobody"}', path="/v1/embeddings"))
     assert (answer.status, answer.error["code"]) == (404, "model_not_found")

@@ -72,6 +72,22 @@ async def test_every_way_to_mark_the_end_of_a_body_is_read(pieces: tuple[bytes, 
     assert (await answer_of(*pieces))[:2] == (200, b"onetwo")
 
 
+async def test_the_headers_are_those_of_the_answer_alone() -> None:
+    hints = b"HTTP/1.1 103 Hints\r\nX-Kind: hint\r\nLink: x\r\n\r\n"
+    chunked = (
+        b"X-KIND:  a\r\nX-Kind: b\r\nTransfer-Encoding: chunked\r\n\r\n3\r\none\r\n0\r\nTrailer: x\r\n\r\n"
+    )
+    async with asyncio.timeout(10), answering(hints + HEAD, chunked) as (port, _):
+        connection = await connect(port)
+        try:
+            await connection.send(port, "/v1/x", b"{}", HEADERS)
+            while await connection.read():
+                pass
+            assert connection.headers == {"x-kind": "a", "transfer-encoding": "chunked"}
+        finally:
+            connection.close()
+
+
 async def test_a_request_larger_than_the_kernel_takes_at_once_arrives_whole() -> None:
     payload = b"x" * 20_000_000
     status, _, read = await answer_of(b"HTTP/1.0 400 Bad\r\n\r\nno", payload=payload)

@@ -9,7 +9,7 @@ reads a request.
 from __future__ import annotations
 
 import json
-import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from typing import Any
@@ -19,7 +19,6 @@ from draftd.errors import DraftdError, RequestError, WorkerError
 RETRY_AFTER = 1.0  # seconds, for a worker that is busy and does not say for how long
 MAX_RETRY_AFTER = 7 * 86400.0  # seconds
 MAX_PLAIN = 500  # characters of an error that is not JSON: more is a page for people
-_INTERIM = re.compile(rb"\A(?:HTTP/1\.. 1(?s:.)*?\r\n\r\n)+")  # heads that come before the answer's
 _BUSY = {429, 503}
 _KEY_WANTED = {401, 403, 407}
 _CODES = {503: "worker_unavailable"}
@@ -49,15 +48,16 @@ def error_in(body: dict[str, Any]) -> DraftdError:
     return _error(said.status(), said, said.message or "the worker answered with an error that says nothing")
 
 
-def refusal(status: int, head: bytes, raw: bytes, now: float) -> DraftdError:
-    """The error for an answer with another status than 2xx. `head` has its headers; `now` is in epoch seconds."""
+def refusal(status: int, headers: Mapping[str, str], raw: bytes, now: float) -> DraftdError:
+    """The error for an answer with another status than 2xx. The names of its headers are in lower case; `now` is in
+    epoch seconds.
+    """
     try:
         said = _said(json.loads(raw.decode("utf-8-sig", "replace")))
     except (ValueError, RecursionError):
         said = Said(_plain(status, raw))
     if status == 404 and said.plain:
         status = 400
-    headers = _headers(head)
     wait = _seconds(headers.get("retry-after"), now)
     retry = headers.get("x-should-retry") != "false"
     return _error(
@@ -133,13 +133,6 @@ def _plain(status: int, raw: bytes) -> str:
     if not text or len(text) > MAX_PLAIN or text.startswith("<"):
         return ""
     return f"the worker answered with status {status}: {text}"
-
-
-def _headers(head: bytes) -> dict[str, str]:
-    head = _INTERIM.sub(b"", head)
-    lines = head.partition(b"\r\n\r\n")[0].decode("latin-1").split("\r\n")[1:]
-    fields = (line.partition(":") for line in lines)
-    return {name.strip().lower(): value.strip() for name, _, value in fields}
 
 
 def _seconds(value: str | None, now: float) -> float | None:

@@ -30,6 +30,7 @@ MAX_READ = 64 * 1024  # bytes
 BURST = 2048  # bytes
 BURST_PAUSE = 0.002  # seconds
 MAX_BUFFERED = 4 * MAX_READ  # bytes of an answer that wait here for a client that reads slowly
+MAX_HEADERS = 1000  # of an answer that are looked at
 MAX_ERROR = 64 * 1024  # bytes of an error's body that are read
 ERROR_TIMEOUT = 5.0  # seconds that an error's body may take; a server may keep its connection
 CONNECT_TIMEOUT = 5.0  # seconds
@@ -76,7 +77,7 @@ async def post(
         await connection.send(port, path, payload, headers, kind)
         if not 200 <= connection.status < 300:
             body = await connection.read_error()
-            raise refusal(connection.status, connection.head, body, time.time())
+            raise refusal(connection.status, connection.headers, body, time.time())
     except BaseException:
         connection.close()
         raise
@@ -112,7 +113,9 @@ class WorkerConnection:
         self._error: OSError | None = None
         self._news: asyncio.Future[None] | None = None
         self.status = 0  # until the headers have come
-        self.head = b""  # the bytes that brought them
+        self.headers: dict[
+            str, str
+        ] = {}  # of the answer, by their names in lower case; the first of each name
         self.complete = False  # whether it has come to an end that was told
 
     async def connect(self, port: int) -> None:
@@ -205,8 +208,6 @@ class WorkerConnection:
     def _on_readable(self) -> None:
         try:
             if data := self._socket.recv(MAX_READ):
-                if not self.status and len(self.head) < MAX_ERROR:
-                    self.head += data
                 self._parser.feed_data(data)
                 if len(data) >= BURST:
                     self._pause = self._loop.call_later(BURST_PAUSE, self._after_pause)
@@ -226,10 +227,17 @@ class WorkerConnection:
 
     # --- called by the parser -------------------------------------------------------------------------------
 
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """One header; those that follow the body are none of the answer's."""
+        if not self.status and len(self.headers) < MAX_HEADERS:
+            self.headers.setdefault(name.decode("latin-1").lower(), value.decode("latin-1").strip())
+
     def on_headers_complete(self) -> None:
-        """The status is known, unless it is one of those that come before the answer (1xx)."""
+        """The status is known, unless it is one of those that come before the answer (1xx): their headers go."""
         status = self._parser.get_status_code()
         self.status = status if status >= 200 else 0
+        if not self.status:
+            self.headers.clear()
 
     def on_body(self, data: bytes) -> None:
         """A piece of the body, without the marks of its chunks."""
