@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
 import threading
 import time
@@ -16,6 +18,7 @@ from mlx_lm.models.cache import ArraysCache, CacheList, ChunkedKVCache, KVCache,
 
 from draftd.engine.prompt_cache import TruePromptCache
 from draftd.engine.stored_prompts import store as module
+from draftd.engine.stored_prompts.files import NewFile, StoredFiles
 from draftd.engine.stored_prompts.layers import (
     UnstorableError,
     arrays_in,
@@ -451,6 +454,30 @@ def test_a_file_that_goes_meanwhile_is_none(tmp_path: Path) -> None:
     assert second.said == []
 
 
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENOMEM, errno.EIO])
+@pytest.mark.parametrize("known", [False, True])
+def test_a_file_that_cannot_be_read_for_now_is_kept(
+    known: bool, number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = Engine(tmp_path)
+    for beginning in (1, 2):
+        first.put([beginning, *PROMPT])
+    first.end()
+    engine = Engine(tmp_path)
+    if known:
+        assert len(engine.store._files.look()) == 2
+
+    def short(*_: Any) -> int:
+        raise OSError(number, os.strerror(number))
+
+    with monkeypatch.context() as shortage:
+        shortage.setattr("draftd.engine.stored_prompts.files.os.open", short)
+        assert [engine.taken_up([beginning, *PROMPT, 9]) for beginning in (1, 2)] == [0, 0]
+    assert engine.said == [f"a stored prompt could not be read, and is kept: {os.strerror(number)}"]
+    assert len(files(tmp_path)) == 2
+    assert [engine.taken_up([beginning, *PROMPT, 9]) for beginning in (1, 2)] == [LENGTH + 1] * 2
+
+
 @pytest.mark.fault(131)
 def test_a_disk_that_takes_no_more_is_said_and_leaves_nothing_half(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -471,8 +498,74 @@ def test_a_disk_that_takes_no_more_is_said_and_leaves_nothing_half(
 def test_what_a_killed_engine_left_unfinished_is_swept_and_that_of_a_living_one_is_not(
     tmp_path: Path,
 ) -> None:
-    dead, living = (tmp_path / f"x{PROMPT_CACHE_SUFFIX}.{pid}.unfinished" for pid in (2**22 + 1, os.getpid()))
-    dead.write_bytes(b"x")
-    living.write_bytes(b"x")
+    dead, living = (tmp_path / f"x{PROMPT_CACHE_SUFFIX}.{pid}.unfinished" for pid in (os.getpid(), 2**22 + 1))
+    dead.write_bytes(b"x")  # in a container the next engine may well have the same number
+    with living.open("wb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        Engine(tmp_path)
+        assert (dead.exists(), living.exists()) == (False, True)
     Engine(tmp_path)
-    assert (dead.exists(), living.exists()) == (False, True)
+    assert not living.exists()
+
+
+def test_a_file_is_held_while_it_is_written_until_it_is_in_its_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = Engine(tmp_path)
+    engine.put(PROMPT)
+    append, room_for = NewFile._append, StoredFiles.room_for
+    starts = 0
+
+    def start() -> None:
+        nonlocal starts
+        starts += 1
+        StoredFiles(tmp_path, GB, "a" * 64, print)._sweep()  # another engine starts
+
+    def appending(file: NewFile, piece: Any) -> None:
+        start()
+        append(file, piece)
+
+    def making_room(stored: StoredFiles, size: int) -> Any:
+        start()
+        return room_for(stored, size)
+
+    monkeypatch.setattr(NewFile, "_append", appending)
+    monkeypatch.setattr(StoredFiles, "room_for", making_room)
+    engine.end()
+    assert (
+        starts == 5
+    )  # before it is begun, its beginning, its keys, its values, before it is put in its place
+    assert (len(files(tmp_path)), engine.said) == (1, [])
+
+
+def test_an_entry_that_breaks_off_leaves_nothing_half_and_the_next_one_is_saved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine, now = Engine(tmp_path), time.monotonic()
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    monkeypatch.setattr(module, "QUIET_S", 0.0)
+    monkeypatch.setattr(module, "RATE", 1000)
+    engine.put(PROMPT)
+    pieces: list[memoryview] = []
+
+    def broken(array: Any) -> memoryview:
+        if pieces:
+            raise RuntimeError("out of memory")
+        pieces.append(bytes_of(array))
+        return pieces[0]
+
+    with monkeypatch.context() as shortage:
+        shortage.setattr(module, "bytes_of", broken)
+        engine.store.idle(engine.cache)
+        engine.store._jobs.join()
+    assert engine.said == ["a prompt cache could not be stored: RuntimeError('out of memory')"]
+    assert [path.name for path in tmp_path.iterdir()] == ["lock"]
+    assert engine.store._rests_until == now + pieces[0].nbytes / 1000  # that much was written
+    now = engine.store._rests_until
+    engine.put([1, *PROMPT])
+    engine.store.idle(engine.cache)
+    engine.store._jobs.join()
+    assert len(files(tmp_path)) == 1
+    assert (
+        engine.store._rests_until == now + 2 * (LENGTH + 1) * 64 * 4 / 1000
+    )  # the first one does not count again

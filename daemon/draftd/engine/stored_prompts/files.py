@@ -1,10 +1,13 @@
 """The folder of stored prompts: files that are whole or not there, ours alone, and not more than fit.
 
-A file is written beside its place and renamed, so that none is ever half there under its own name; what a killed
-engine has left beside is swept by the next. Several engines may use the folder: whoever adds a file holds a lock,
-and any file may have gone by the time that it is read. A file that is not what it should be is removed.
+A file is written beside its place and renamed, so that none is ever half there under its own name. While it is
+written its engine holds a lock on it: one without was left by a killed engine, whatever process has its number by
+now, and is swept by the next. Several engines may use the folder: whoever adds a file holds the folder's lock, and
+any file may have gone by the time that it is read. A file that is not what it should be is removed; one that cannot
+be read for now, since descriptors or memory are short or the disk does not answer, is left for another time.
 """
 
+import errno
 import fcntl
 import json
 import os
@@ -44,6 +47,7 @@ class StoredFiles:
         self._identity = identity
         self._say = say
         self._known: dict[str, Stored] = {}
+        self._said_unread: set[str] = set()  # why files could not be read
 
     def prepare(self) -> None:
         """Make the folder, and sweep it. Raise OSError, and DamagedError if it is not ours alone."""
@@ -52,8 +56,18 @@ class StoredFiles:
         if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid():
             raise DamagedError(f"{self._folder} is not a folder of ours")
         self._folder.chmod(PRIVATE_FOLDER)
+        if any(self._folder.glob(f"*{UNFINISHED}")):
+            with self._locked():
+                self._sweep()
+
+    def _sweep(self) -> None:
+        """Remove what nobody writes any more. With the folder's lock held, so that none is just being begun."""
         for path in self._folder.glob(f"*{UNFINISHED}"):
-            if not _lives(path.name.split(".")[-2]):
+            with suppress(OSError):
+                with os.fdopen(
+                    os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+                ) as file:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 path.unlink(missing_ok=True)
 
     def look(self) -> dict[str, Stored]:
@@ -102,11 +116,16 @@ class StoredFiles:
     @contextmanager
     def room_for(self, size: int) -> Iterator[None]:
         """Remove what was least recently used until `size` bytes fit, and let nobody else add any meanwhile."""
+        with self._locked():
+            for name in to_evict(self._files(), self.max_bytes, size):
+                (self._folder / name).unlink(missing_ok=True)
+            yield
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
         fd = os.open(self._folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, PRIVATE)
         with os.fdopen(fd, "w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            for name in to_evict(self._files(), self.max_bytes, size):
-                (self._folder / name).unlink(missing_ok=True)
             yield
 
     def _files(self) -> Iterator[File]:
@@ -142,13 +161,26 @@ class StoredFiles:
 
     @contextmanager
     def _removing(self, name: str) -> Iterator[None]:
-        """Remove the file if it is damaged. One that has gone meanwhile is none."""
+        """Remove the file if it is damaged. One that has gone meanwhile, or cannot be read for now, is none."""
         try:
             yield
         except FileNotFoundError:
             self._known.pop(name, None)
-        except (OSError, ValueError, RecursionError) as error:
+        except (ValueError, RecursionError) as error:
             self.discard(name, error)
+        except OSError as error:
+            if error.errno == errno.ELOOP:  # it is a link
+                self.discard(name, error)
+            else:
+                self._leave(name, error)
+
+    def _leave(self, name: str, error: OSError) -> None:
+        """Do without a file for now, and say so. Each reason is said once: a shortage strikes all files alike."""
+        self._known.pop(name, None)
+        reason = error.strerror or str(error)
+        if reason not in self._said_unread:
+            self._said_unread.add(reason)
+            self._say(f"a stored prompt could not be read, and is kept: {reason}")
 
 
 class NewFile:
@@ -173,10 +205,10 @@ class NewFile:
         """Make room, and write all that comes before the arrays."""
         with self._abandoning():
             with self._files.room_for(self.size):
-                pass
-            self._made.unlink(missing_ok=True)
-            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-            self._file = os.fdopen(os.open(self._made, flags, PRIVATE), "wb")
+                self._made.unlink(missing_ok=True)
+                flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+                self._file = os.fdopen(os.open(self._made, flags, PRIVATE), "wb")
+                fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             self._append(self._start)
 
     def append(self, piece: memoryview) -> None:
@@ -191,11 +223,22 @@ class NewFile:
             return
         with self._abandoning():
             self._file.write(self._sum.to_bytes(CHECK_BYTES, "little"))
-            self._file.close()
+            self._file.flush()
             with self._files.room_for(self.size):
                 self._made.replace(self._folder / self._name)
+            self._file.close()  # not before: an engine that starts now would sweep what nobody holds
+            self._file = None
             for name in self._superseded:
                 (self._folder / name).unlink(missing_ok=True)
+
+    def abandon(self) -> None:
+        """Leave nothing of it behind. Once finished, or abandoned, it stays as it is."""
+        if self._file is None:
+            return
+        with suppress(OSError):
+            self._file.close()
+        self._file = None
+        self._made.unlink(missing_ok=True)
 
     def _append(self, piece: bytes | memoryview) -> None:
         assert self._file is not None
@@ -208,23 +251,8 @@ class NewFile:
             yield
         except OSError as error:
             self._files._say(f"a prompt cache could not be stored: {error.strerror or error}")
-            with suppress(OSError):
-                if self._file is not None:
-                    self._file.close()
-            self._file = None
-            self._made.unlink(missing_ok=True)
+            self.abandon()
 
 
 def _is_stored(name: str) -> bool:
     return name.endswith(PROMPT_CACHE_SUFFIX)
-
-
-def _lives(number: str) -> bool:
-    """Whether there is a process of that number."""
-    try:
-        os.kill(int(number), 0)
-    except PermissionError:
-        return True
-    except (ProcessLookupError, ValueError, OverflowError):
-        return False
-    return True

@@ -135,18 +135,22 @@ class Store:
             handed = 0
             while self._saving is not None and handed < PIECE:
                 if (size := next(self._saving, None)) is None:
-                    self._saving = None
-                    self._rests_until = time.monotonic() + self._handed / RATE
-                    self._handed = 0
+                    self._rest()
                 else:
                     handed += size
                     self._handed += size
         except UnstorableError as error:
-            self._saving = None
+            self._rest()
             self._say(f"a prompt cache could not be stored: it holds {error}")
         except Exception as error:
-            self._saving = None
+            self._rest()
             self._say(f"a prompt cache could not be stored: {error!r}")
+
+    def _rest(self) -> None:
+        """No entry is being saved any more: rest for what was written of it, whether it came to its end or not."""
+        self._saving = None
+        self._rests_until = time.monotonic() + self._handed / RATE
+        self._handed = 0
 
     def _pieces(self, cache: TruePromptCache, tokens: list[int], kind: str) -> Iterator[int]:
         """Hand one entry to the writer, piece by piece; yield the bytes of each."""
@@ -164,7 +168,11 @@ class Store:
         superseded = [name for name, other in others.items() if stored.covers(other)]
         file = self._files.write(header, key, size, superseded)
         self._jobs.put(file.begin)
-        yield from self._arrays(file, arrays)
+        try:
+            yield from self._arrays(file, arrays)
+        except Exception:
+            self._jobs.put(file.abandon)
+            raise
         self._jobs.put(file.finish)
 
     def _arrays(self, file: NewFile, arrays: list[Any]) -> Iterator[int]:
