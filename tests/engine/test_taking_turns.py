@@ -440,7 +440,7 @@ def test_the_last_one_goes_on_as_if_it_had_always_been_alone(monkeypatch: pytest
 
 def test_a_batch_that_all_have_left_takes_no_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     """Three of four end while the last one writes; before, their texts grow out of their group, one by one."""
-    monkeypatch.setattr(turns, "SMALLEST_GROUP", 32)
+    monkeypatch.setattr(turns, "SMALLEST_DEPTH", 32)
     generator = Generator(*pair("qwen2"), ends=False)
     serving = generator.serving
     cycle, step = serving._cycle, serving._step
