@@ -65,12 +65,19 @@ def test_other_models_and_other_tokens_have_other_names() -> None:
     assert len(names) == 4
 
 
-@given(st.lists(st.tuples(st.integers(1, 9), st.integers(0, 9))), st.integers(0, 30), st.integers(0, 9))
+@given(
+    st.lists(st.tuples(st.integers(1, 9), st.integers(0, 9), st.booleans())),
+    st.integers(0, 30),
+    st.integers(0, 9),
+)
 def test_what_was_least_recently_used_goes_and_no_more_than_has_to(
-    sizes: list[tuple[int, int]], bound: int, needed: int
+    sizes: list[tuple[int, int, bool]], bound: int, needed: int
 ) -> None:
-    files = [File(str(number), size, used) for number, (size, used) in enumerate(sizes)]
-    gone = to_evict(files, bound, needed)
+    superseded = {str(number) for number, (_, _, goes_anyway) in enumerate(sizes) if goes_anyway}
+    there = [File(str(number), size, used) for number, (size, used, _) in enumerate(sizes)]
+    gone = to_evict(there, bound, needed, superseded)
+    assert not superseded & {*gone}
+    files = [file for file in there if file.name not in superseded]
     kept = [file for file in files if file.name not in gone]
     evicted = [file for name in gone for file in files if file.name == name]
     assert not kept or sum(file.size for file in kept) + needed <= bound

@@ -344,6 +344,43 @@ def test_the_bound_is_kept_and_the_least_recently_used_goes(tmp_path: Path) -> N
     assert engine.said == []
 
 
+def test_a_chat_that_grows_takes_the_room_of_what_it_was_and_not_that_of_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = Engine(tmp_path)
+    for chat in ([0, *PROMPT[:300]], [1, *PROMPT]):
+        first.put(chat)
+        first.end()
+    sizes = [path.stat().st_size for path in files(tmp_path)]
+    (old,) = (path for path in files(tmp_path) if path.stat().st_size == max(sizes))
+    engine = Engine(tmp_path, bound=sum(sizes) + 20_000)
+    engine.put([1, *PROMPT, *PROMPT[:10]])
+    append = NewFile._append
+
+    def appending(file: NewFile, piece: Any) -> None:
+        assert old.exists()  # until the new one is whole
+        append(file, piece)
+
+    monkeypatch.setattr(NewFile, "_append", appending)
+    engine.end()
+    assert engine.said == []
+    assert (len(files(tmp_path)), old.exists()) == (2, False)
+    assert Engine(tmp_path).taken_up([0, *PROMPT]) == 301
+    assert Engine(tmp_path).taken_up([1, *PROMPT, *PROMPT]) == LENGTH + 11
+
+
+def test_an_entry_that_can_be_cut_further_takes_the_place_of_the_same_text(tmp_path: Path) -> None:
+    first, second = Engine(tmp_path), Engine(tmp_path)
+    window = filled(lambda: RotatingKVCache(max_size=16), LENGTH)
+    first.cache.insert_cache(MODEL, PROMPT, [window])
+    first.end()
+    assert [stored.reach for stored in second.store._files.look().values()] == [LENGTH]
+    second.put(PROMPT)
+    second.end()
+    assert len(files(tmp_path)) == 1
+    assert Engine(tmp_path).taken_up(PROMPT[:350]) == 349
+
+
 def test_what_is_larger_than_the_bound_or_the_memory_is_left_alone(tmp_path: Path) -> None:
     engine = Engine(tmp_path, bound=1000)
     engine.put(PROMPT)
@@ -525,9 +562,9 @@ def test_a_file_is_held_while_it_is_written_until_it_is_in_its_place(
         start()
         append(file, piece)
 
-    def making_room(stored: StoredFiles, size: int) -> Any:
+    def making_room(stored: StoredFiles, *how: Any) -> Any:
         start()
-        return room_for(stored, size)
+        return room_for(stored, *how)
 
     monkeypatch.setattr(NewFile, "_append", appending)
     monkeypatch.setattr(StoredFiles, "room_for", making_room)

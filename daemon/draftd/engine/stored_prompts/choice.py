@@ -5,7 +5,7 @@ Tokens are bytes here, TOKEN_BYTES for each: so long texts are compared by compa
 
 import hashlib
 from array import array
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 from draftd.protocol import PROMPT_CACHE_SUFFIX
@@ -82,9 +82,14 @@ def name_of(identity: str, tokens: bytes) -> str:
     return f"{beginning_of_name(identity)}{hashlib.sha256(tokens).hexdigest()[:24]}{PROMPT_CACHE_SUFFIX}"
 
 
-def to_evict(files: Iterable[File], max_bytes: int, needed: int) -> list[str]:
-    """Return the names of the files that have to go, least recently used first, for `needed` bytes to fit."""
-    by_use = sorted(files, key=lambda file: file.used)
+def to_evict(
+    files: Iterable[File], max_bytes: int, needed: int, superseded: Collection[str] = ()
+) -> list[str]:
+    """Return the names of the files that have to go, least recently used first, for `needed` bytes to fit.
+
+    The `superseded` go anyway, so they are not among these and take no room.
+    """
+    by_use = sorted((file for file in files if file.name not in superseded), key=lambda file: file.used)
     surplus = sum(file.size for file in by_use) + needed - max_bytes
     names = []
     for file in by_use:

@@ -13,7 +13,7 @@ import json
 import os
 import stat
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
@@ -105,7 +105,9 @@ class StoredFiles:
         self._known.pop(name, None)
         self._say(f"the stored prompt {name} was removed: {reason}")
 
-    def write(self, header: dict[str, Any], tokens: bytes, size: int, superseded: Sequence[str]) -> "NewFile":
+    def write(
+        self, header: dict[str, Any], tokens: bytes, size: int, superseded: Collection[str]
+    ) -> "NewFile":
         """Return a new file, for whose layers `size` bytes follow. When it is there, others are `superseded`."""
         whole = {**header, "identity": self._identity, "tokens": len(tokens) // TOKEN_BYTES}
         text = json.dumps(whole).encode()
@@ -114,10 +116,14 @@ class StoredFiles:
         return NewFile(self, self._folder, name, start, len(start) + size + CHECK_BYTES, superseded)
 
     @contextmanager
-    def room_for(self, size: int) -> Iterator[None]:
-        """Remove what was least recently used until `size` bytes fit, and let nobody else add any meanwhile."""
+    def room_for(self, size: int, superseded: Collection[str]) -> Iterator[None]:
+        """Remove what was least recently used until `size` bytes fit, and let nobody else add any meanwhile.
+
+        What is `superseded` is left, as if it took no room: a new file takes its place when it is whole. Until then
+        the folder may hold that much more than its bound.
+        """
         with self._locked():
-            for name in to_evict(self._files(), self.max_bytes, size):
+            for name in to_evict(self._files(), self.max_bytes, size, superseded):
                 (self._folder / name).unlink(missing_ok=True)
             yield
 
@@ -193,10 +199,11 @@ class NewFile:
         name: str,
         start: bytes,
         size: int,
-        superseded: Sequence[str],
+        superseded: Collection[str],
     ) -> None:
         self._files, self._folder, self._name = files, folder, name
-        self._start, self.size, self._superseded = start, size, superseded
+        self._start, self.size = start, size
+        self._superseded = {*superseded, name}  # one of its own name gives way to it as well
         self._made = folder / f"{name}.{os.getpid()}{UNFINISHED}"
         self._file: IO[bytes] | None = None
         self._sum = 0
@@ -204,7 +211,7 @@ class NewFile:
     def begin(self) -> None:
         """Make room, and write all that comes before the arrays."""
         with self._abandoning():
-            with self._files.room_for(self.size):
+            with self._files.room_for(self.size, self._superseded):
                 self._made.unlink(missing_ok=True)
                 flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
                 self._file = os.fdopen(os.open(self._made, flags, PRIVATE), "wb")
@@ -224,12 +231,12 @@ class NewFile:
         with self._abandoning():
             self._file.write(self._sum.to_bytes(CHECK_BYTES, "little"))
             self._file.flush()
-            with self._files.room_for(self.size):
+            with self._files.room_for(self.size, self._superseded):
                 self._made.replace(self._folder / self._name)
+                for name in self._superseded - {self._name}:
+                    (self._folder / name).unlink(missing_ok=True)
             self._file.close()  # not before: an engine that starts now would sweep what nobody holds
             self._file = None
-            for name in self._superseded:
-                (self._folder / name).unlink(missing_ok=True)
 
     def abandon(self) -> None:
         """Leave nothing of it behind. Once finished, or abandoned, it stays as it is."""
