@@ -142,7 +142,7 @@ def test_a_client_that_leaves_ends_its_own_request_only() -> None:
     in_its_prompt = Asked(prompt(60, start=1), 60, leaves=2)
     generator.serve((0, stays), (0, leaves), (2, in_its_prompt))
     assert stays.tokens == list(alone("qwen2", 20, 0, None, 0.0, 60))
-    assert leaves.at[-1] < stays.at[-1] - 3
+    assert leaves.at[-1] < stays.at[-1]
     assert 0 < len(leaves.tokens) < 20
     assert in_its_prompt.came == [None]
 
