@@ -49,7 +49,7 @@ def config_of(name: str, **other: Any) -> dict[str, Any]:
 def make(name: str, **other: Any) -> Any:
     """Return a model whose text varies: its weights are larger than those that mlx begins with.
 
-    It is the same one whatever was made before: what it begins with, some biases for instance, is drawn by chance too.
+    It is the same one whatever was made before: some of what it begins with, biases for instance, is random too.
     """
     arch = importlib.import_module(f"mlx_lm.models.{name}")
     seed = sum(map(ord, name))
