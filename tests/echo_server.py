@@ -1,7 +1,7 @@
 """A worker that tells what it was sent, or does what the query orders: `made`, `stream`, `refuse`, `old`, `half`,
-or `die`.
+`slow`, or `die`.
 
-Takes --port.
+Takes --port, and --single for a server that has one thread only.
 """
 
 from __future__ import annotations
@@ -11,9 +11,11 @@ import base64
 import json
 import os
 import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+import time
+from http.server import BaseHTTPRequestHandler, HTTPServer, ThreadingHTTPServer
 from urllib.parse import parse_qs, urlsplit
 
+SLOW = 2.0  # seconds
 RAW = {
     "old": b"HTTP/1.0 200 OK\r\n\r\nold",  # its end is that of the connection
     "half": b"HTTP/1.1 103 Early Hints\r\nLink: x\r\nContent-Type: a/hint\r\n\r\n"
@@ -45,6 +47,9 @@ class Handler(BaseHTTPRequestHandler):
             self._answer(200, b"{}")
         elif order in ("stream", "die"):
             self._stream(dies=order == "die")
+        elif order == "slow":
+            time.sleep(SLOW)
+            self._answer(200, b"{}")
         elif raw := RAW.get(order):
             self.wfile.write(raw)
             self.close_connection = True
@@ -81,5 +86,8 @@ class Handler(BaseHTTPRequestHandler):
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--single", action="store_true")
+    asked = parser.parse_args()
     ThreadingHTTPServer.daemon_threads = True
-    ThreadingHTTPServer(("127.0.0.1", parser.parse_args().port), Handler).serve_forever()
+    kind = HTTPServer if asked.single else ThreadingHTTPServer
+    kind(("127.0.0.1", asked.port), Handler).serve_forever()

@@ -19,6 +19,7 @@ from draftd.profiles import Profile
 from draftd.workers import health
 from draftd.workers.states import BecameReady, Ready, Restart, Starting, Stop, Stopped, Stopping
 from draftd.workers.usage import Usage
+from draftd.workers.watched import Watched
 from tests.workers.pretended import World, settle
 from tests.workers.test_worker import ready, running
 
@@ -154,7 +155,9 @@ def test_health_is_not_judged_by_the_night() -> None:
         async def asking() -> str:
             return str(await answer)
 
-        asked = asyncio.create_task(health._within(60.0, asking()))
+        profile = Profile(name="a", model="m", health=HealthPolicy(timeout=60.0))
+        child = Watched(1, lambda: profile, Usage(), drain=7.0)
+        asked = asyncio.create_task(health._in_time(child, asking(), lambda event: None))
         await settle()
         for _ in range(2 * health.SLICES):
             await sleep_a_night()

@@ -15,6 +15,7 @@ lookups would know by heart. Without folders of models, the demo pair is measure
 from __future__ import annotations
 
 import importlib
+import itertools
 import statistics
 import sys
 import time
@@ -295,7 +296,7 @@ def main(arguments: list[str]) -> None:
             for question in QUESTIONS
         ]
     print(mx.default_device())
-    for line in (*costs(target), "", *figures(target, draft, ends, prompts)):
+    for line in itertools.chain(costs(target), [""], figures(target, draft, ends, prompts)):
         print(line, flush=True)
 
 

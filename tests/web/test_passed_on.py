@@ -66,6 +66,9 @@ def test_in_a_form_only_the_name_of_the_model_is_changed() -> None:
     [
         form(part("modell", b"a")),
         form(part("a", b"a", '; filename="name=model.txt"')),
+        form(part("a", b"a", '; filename="a; name=model ;.wav"')),
+        form(part("a", b"a", r'; filename="a\"; name=model ;.wav"')),
+        form(part("a", b"a", "; filename=name=model")),
         form(),
         b"",
         b"no form",
@@ -84,6 +87,12 @@ def test_a_name_without_quotes_is_found_too() -> None:
     assert asked(body, FORM).model() == "a"
 
 
+def test_a_name_after_one_in_quotes_is_found_too() -> None:
+    for before in ('filename="a; name=b"', r'filename="a\\"', "x=y"):
+        head = f'--x y\r\nX: y\r\nContent-Disposition: form-data; {before};name="model"\r\nX: y\r\n\r\n'
+        assert asked(head.encode() + b"a\r\n--x y--", FORM).model() == "a", before
+
+
 def test_a_form_needs_a_boundary_and_has_a_bound_itself() -> None:
     with refused(400, says="must have a boundary"):
         asked(b"", "multipart/form-data").model()
@@ -99,14 +108,29 @@ def test_parts_without_number_take_no_time() -> None:
     assert time.monotonic() - began < 1
 
 
+@pytest.mark.parametrize("piece", [b"a", b";", b'"a"', b'"', b"\\", b'; name="a"'])
+def test_a_long_head_takes_no_time(piece: bytes) -> None:
+    head = b"--x y\r\nContent-Disposition: " + piece * 1_000_000 + b"\r\n\r\n"
+    began = time.monotonic()
+    assert asked(head + b"a\r\n--x y--", FORM).model() is None
+    assert time.monotonic() - began < 1
+
+
 def test_any_other_body_goes_as_it_is_and_the_query_names_the_model() -> None:
     given = asked(b"\x00\xff", "audio/wav", "a=1&model=tts-1&b=%20")
     assert given.model() == "tts-1"
     assert given.passed_to(SPEECH) == Passed(
-        "speech", "/v1/audio/speech?a=1&model=org%2Fvoice&b=+", b"\x00\xff", "audio/wav"
+        "speech", "/v1/audio/speech?a=1&model=org%2Fvoice&b=%20", b"\x00\xff", "audio/wav"
     )
     untold = asked(b"", "", "a=%20").passed_to(SPEECH)
     assert (untold.path, untold.content_type) == ("/v1/audio/speech?a=%20", "application/octet-stream")
+
+
+def test_in_a_query_only_the_name_of_the_model_is_changed() -> None:
+    given = asked(b"", "audio/wav", "tag=a&tag=b&%6dodel=tts-1&flag&x=%ff&tag=&model=tts-1")
+    assert given.model() == "tts-1"
+    passed = given.passed_to(SPEECH).path.partition("?")[2]
+    assert passed == "tag=a&tag=b&model=org%2Fvoice&flag&x=%ff&tag=&model=org%2Fvoice"
 
 
 @given(st.binary(max_size=200), st.sampled_from([JSON, FORM, "", "audio/wav"]), st.text(max_size=20))

@@ -96,7 +96,11 @@ def scarce() -> Iterator[None]:
 
 
 async def test_a_refused_connection_is_a_miss(bench: Bench) -> None:
-    assert not await is_healthy(bench.session, 1, {}, 1.0, strict=False)
+    usage = Usage()
+    nowhere = Watched(1, lambda: FOREIGN, usage, drain=7.0)
+    assert await is_healthy(nowhere, bench.session, bench.events.put_nowait) is False
+    with usage.serves():
+        assert await is_healthy(nowhere, bench.session, bench.events.put_nowait) is False
 
 
 async def test_after_an_answer_the_next_check_waits_for_the_interval(bench: Bench) -> None:
@@ -121,6 +125,30 @@ async def test_a_child_that_is_too_busy_to_answer_is_well_while_it_generates(ben
         bench.usage.progress()  # but no request is open
         await bench.until(HealthMissed())
         assert await bench.next() == HealthMissed()
+
+
+async def test_another_server_need_not_answer_while_it_works_on_a_request(bench: Bench) -> None:
+    bench.server.hangs.clear()
+    async with bench.watching(FOREIGN):
+        with bench.usage.serves():
+            bench.usage._progress = time.monotonic() - LIMIT  # nothing comes of an answer until it is whole
+            assert await bench.next() == BecameReady()
+            await asyncio.sleep(OFTEN.timeout * 5)
+            assert bench.events.empty()
+            assert len(bench.server.checks) == 1  # the others would have filled its queue
+            bench.server.hangs.set()
+            assert await bench.next() == HealthOk()
+            bench.server.hangs.clear()
+        await bench.until(HealthMissed())
+
+
+async def test_another_server_that_works_for_too_long_is_a_stall_though_it_is_mute(bench: Bench) -> None:
+    bench.server.hangs.clear()
+    async with bench.watching(FOREIGN):
+        with bench.usage.serves():
+            assert await bench.next() == BecameReady()
+            bench.usage._progress = time.monotonic() - FOREIGN.stall_timeout - 1
+            assert await bench.next() == Unfit("stalled")
 
 
 async def _generate(usage: Usage) -> None:

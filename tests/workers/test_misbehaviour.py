@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import statistics
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -21,6 +23,7 @@ Measured = Callable[[float], None]
 HEALTH = QUICK + "[health]\ninterval = 0.1\ntimeout = 0.3\nfailures = 2\n"
 DETECTION = 0.1 + 2 * 0.3  # seconds until HEALTH has noticed a hung worker
 GRACE = 0.3
+ECHO_SERVER = Path(__file__).parents[1] / "echo_server.py"
 
 
 @pytest.mark.fault(6)
@@ -95,10 +98,15 @@ async def test_a_worker_that_floods_its_output_does_not_delay_its_neighbours(
 
 
 @pytest.mark.fault(9)
+@pytest.mark.parametrize("foreign", [False, True])
 async def test_a_worker_that_hangs_in_mid_stream_ends_the_stream_as_an_error(
-    tmp_path: Path, measured: Measured
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, foreign: bool, measured: Measured
 ) -> None:
-    async with serving(tmp_path, {"a": fake(tables=HEALTH)}, stop_grace=GRACE) as served:
+    """Our engine fails its health checks; another server might be at work, and only `stall_timeout` tells."""
+    play_engine(monkeypatch)
+    ours = f'model = "fake"\n{HEALTH}'
+    profile = fake(tables=f"{HEALTH}stall_timeout = 0.4\n") if foreign else ours
+    async with serving(tmp_path, {"a": profile}, warm_spare=False, stop_grace=GRACE) as served:
         began = time.monotonic()
         answer = await served.ask("a", "[[hang]]", stream=True)
         measured(time.monotonic() - began)
@@ -106,6 +114,20 @@ async def test_a_worker_that_hangs_in_mid_stream_ends_the_stream_as_an_error(
         assert answer.cut
         assert answer.events[-1]["error"]["code"] == "worker_lost"
         await served.until_state("a", "ready")
+        assert served.row("a")["last_exit"]["reason"] == ("stalled" if foreign else "unhealthy")
+
+
+@pytest.mark.fault(121)
+async def test_another_server_whose_only_thread_is_at_work_is_left_alone(tmp_path: Path) -> None:
+    command = [sys.executable, str(ECHO_SERVER), "--single", "--port", "{port}"]
+    profile = f'model = "own"\ncommand = {json.dumps(command)}\n{HEALTH}'
+    async with serving(tmp_path, {"a": profile}) as served:
+        began = time.monotonic()
+        answer = await served.post("/v1/embeddings?order=slow", {"model": "a"})
+        assert time.monotonic() - began > 2 * DETECTION
+        assert (answer.status, served.row("a")["restarts"]) == (200, 0)
+        kill(served.row("a")["pid"], signal.SIGSTOP)  # no request is open now
+        await served.until(lambda: served.state("a") != "ready")
 
 
 @pytest.mark.fault(10)

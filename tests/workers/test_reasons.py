@@ -28,6 +28,7 @@ LOADING, STUCK = Starting(0.0, 9.0), Starting(0.0, 9.0, stuck=True)
     [
         (Ready(0.0), ""),
         (Stopped(0.0), "starts with a request"),
+        (Stopped(0.0, refusal="it needs 9 GB"), "it does not fit in memory: it needs 9 GB"),
         (Stopped(0.0, on_demand=False), "by order; 'draftd start a' starts it"),
         (Queued(0.0), "for its turn to load, after b, c"),
         (Draining(0.0, 9.0, Then.FAIL, "memory"), "2 requests may finish, then it is replaced (memory)"),

@@ -17,11 +17,13 @@ from draftd.workers import room as module
 from draftd.workers import services
 from draftd.workers.room import Room
 from draftd.workers.states import (
+    IDLE,
     BecameReady,
     Draining,
     Event,
     Queued,
     Ready,
+    Reconfigure,
     Restart,
     Start,
     Starting,
@@ -186,6 +188,153 @@ async def test_what_cannot_fit_is_told_with_both_sizes_and_what_is_pinned() -> N
         one.workers["large"].post(Start())
         await one.load()
         assert (one.state("large"), one.state("a")) == (Stopped, Ready)
+
+
+def command(name: str, **fields: object) -> Profile:
+    """Of a foreign server, of which nobody knows how much it will take."""
+    return profile(name, command=["server", "{port}"], **fields)
+
+
+@pytest.mark.fault(106)
+async def test_a_worker_of_unknown_size_that_has_taken_too_much_is_let_in_alone_or_told_so_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with machine(profile("a"), command("large"), profile("small", pin=True)) as one:
+        monkeypatch.setitem(SIZES, "large", 10 * GB)  # what it is reckoned with
+        await one.ask("a")
+        await one.ask("large")
+        one.world.services.room.has_grown(one.workers["large"], 11 * GB)
+        one.workers["large"].post(Stop())
+        await one.load()
+        one.workers["large"].post(Start())
+        await one.load()
+        assert [one.state(name) for name in ("a", "large")] == [Stopped, Ready]
+        one.workers["large"].post(Stop(IDLE))
+        await one.ask("small")
+        with pytest.raises(WorkerError, match=r"'large' does not fit in memory: it needs 10.0 GB") as refused:
+            await one.ask_plainly("large")
+        assert (refused.value.code, refused.value.retry) == ("no_room", False)
+
+
+async def test_a_request_that_was_refused_room_is_told_so_although_there_would_be_room_by_then() -> None:
+    async with machine(profile("a")) as one:
+        asking = asyncio.create_task(one.ask_plainly("a"))
+        await asyncio.sleep(0)
+        one.workers["a"].refuse("it needs more")  # handled before its turn to load
+        with pytest.raises(WorkerError, match="'a' did not fit in memory: it needs more") as refused:
+            await asking
+        assert (refused.value.code, refused.value.retry_after) == ("no_room", 1.0)
+        await one.ask("a")
+        assert one.state("a") is Ready, "the next request tries again"
+
+
+async def test_what_the_old_model_took_is_no_reason_to_refuse_the_new_one() -> None:
+    async with machine(command("a"), profile("small", pin=True)) as one:
+        await one.ask("small")
+        await one.ask("a")
+        one.world.services.room.has_grown(one.workers["a"], 9 * GB)
+        one.workers["a"].post(Stop(IDLE))
+        await one.load()
+        one.workers["a"].post(Reconfigure(command("a", model="other"), restart=True))
+        await one.ask("a")
+        assert one.state("a") is Ready
+
+
+async def test_what_the_old_model_takes_on_its_way_out_is_no_reason_either() -> None:
+    async with machine(command("a"), profile("small", pin=True)) as one:
+        await one.ask("small")
+        async with one.asked("a"):
+            one.workers["a"].post(Reconfigure(command("a", model="other"), restart=True))
+            await one.load()
+            assert one.state("a") is Draining
+            one.world.services.room.has_grown(one.workers["a"], 9 * GB)
+        await one.ask("a")
+        assert one.state("a") is Ready
+
+
+async def test_a_start_that_is_refused_leaves_its_reason_in_the_status() -> None:
+    async with machine(profile("large")) as one:
+        one.workers["large"].post(Start())
+        await one.load()
+        status = one.workers["large"].status()
+        assert status.state == "asleep"
+        assert status.reason.startswith("it does not fit in memory: it needs 10.9 GB, and all workers")
+
+
+async def test_a_person_who_restarts_a_ready_worker_gets_it_though_another_waits(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with machine(profile("a"), profile("b"), profile("large")) as one:
+        monkeypatch.setitem(SIZES, "large", 8 * GB)
+        async with one.asked("b"):
+            one.workers["a"].post(Start())
+            await one.load()
+            asking = asyncio.create_task(one.ask_plainly("large"))
+            one.workers["a"].post(Restart("operator"))
+            await one.load()
+            assert one.state("a") is Queued, "behind the other, and not declined"
+        await until(asking.done, one)
+        await until(lambda: one.state("a") is Ready, one)
+        await asking
+
+
+async def test_a_worker_that_becomes_another_while_it_waits_is_reckoned_anew_in_its_place(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with machine(profile("a"), profile("b"), profile("c"), patience=1000.0) as one:
+        monkeypatch.setitem(SIZES, "b", 8 * GB)
+        async with one.asked("a"):
+            asking = {name: asyncio.create_task(one.ask_plainly(name)) for name in "bc"}
+            order: list[str] = []
+            for name, task in asking.items():
+                task.set_name(name)
+                task.add_done_callback(lambda done: order.append(done.get_name()))
+            await one.load()
+            assert [one.state(name) for name in "bc"] == [Queued, Queued]
+            monkeypatch.setitem(SIZES, "b", 3 * GB)
+            one.workers["b"].post(Reconfigure(profile("b"), restart=True))
+            await until(lambda: len(order) == 2, one)
+            assert (order, one.state("a")) == (["b", "c"], Ready)
+        await asyncio.gather(*asking.values())
+
+
+async def test_a_worker_that_has_room_and_has_not_loaded_gives_it_back_when_it_becomes_larger(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with machine(profile("a"), profile("b"), patience=1000.0) as one:
+        async with one.asked("a"):
+            tickets = [object() for _ in range(3)]
+            for ticket in tickets:
+                one.world.gate.acquire(ticket, lambda: None, "other")
+            asking = asyncio.create_task(one.ask_plainly("b"))
+            await one.load()
+            assert one.workers["b"].status().reason.startswith("for its turn to load")
+            monkeypatch.setitem(SIZES, "b", 8 * GB)
+            one.workers["b"].post(Reconfigure(profile("b"), restart=True))
+            for ticket in tickets:
+                one.world.gate.release(ticket)
+            await one.load()
+            assert one.workers["b"].status().reason == "for room in memory, which a have"
+        await until(asking.done, one)
+        await asking
+
+
+async def test_a_pinned_worker_that_restarts_keeps_nobody_out_for_good(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with machine(profile("a", pin=True), profile("b")) as one:
+        await one.ask("a")
+        monkeypatch.setitem(SIZES, "b", 7 * GB)
+        async with one.asked("a"):
+            one.workers["a"].post(Restart("operator", 1000.0))
+            await one.load()
+            assert one.state("a") is Draining
+            asking = asyncio.create_task(one.ask_plainly("b"))
+            await one.load()
+            assert not asking.done()
+            assert one.state("b") is Queued
+        await until(asking.done, one)
+        await asking
 
 
 async def test_a_model_whose_weights_fit_is_let_in_alone_however_much_its_context_would_take(

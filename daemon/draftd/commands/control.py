@@ -93,9 +93,16 @@ def _order(state_dir: Path | None, word: str, order: str, wanted: str) -> None:
             if now["state"] == "failed":
                 out.show(workers_table([now], out.room))
                 raise DraftdError(f"{name} failed; 'draftd logs {name}' shows why")
+            if wanted == "ready" and _has_given_up(now, before):
+                raise DraftdError(f"{name} is {now['state']}, and not {wanted}: {now['reason']}")
             time.sleep(0.1)
     also = f", and so are {', '.join(shares_with)}: they share its worker" if shares_with else ""
     out.say(f"{name} is {wanted}{also}")
+
+
+def _has_given_up(now: dict[str, Any], before: dict[str, Any]) -> bool:
+    """Whether a worker that was told to start has come to sleep instead, as for want of room, or was stopped."""
+    return now["state"] in {"asleep", "stopped"} and now["since"] != before.get("since")
 
 
 def _row(client: DaemonClient, name: str) -> dict[str, Any]:

@@ -161,6 +161,7 @@ class Serving:
         partners = {work for works in together for work in works}
         for work in [*(work for work in self._turns.writing if work not in partners), *reading]:
             self._go_on(work)
+        self._together.forget_empty()
 
     def _partners(self) -> list[list[Work]]:
         """Return which requests have their rounds together, with the target model reading them in one batch."""
@@ -201,6 +202,7 @@ class Serving:
         if not self._company.crowded:
             for reader in work.answering.readers:
                 reader.leave()
+            self._together.forget_empty()  # before it needs memory for more
         part = self._step(work, None)
         while part is not None and not isinstance(part, Pause):
             part = self._step(work, attempt(part, crowded=self._company.crowded))
@@ -225,7 +227,6 @@ class Serving:
             work.answering.prompt.put(error)
         for reader in work.answering.readers:
             reader.close()
-        self._together.forget_empty()
         self._turns.leave(work)
         self._company.size = len(self._turns)
 

@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import parse_qsl, quote, urlencode
+from urllib.parse import parse_qsl, quote, quote_plus, unquote_plus
 
 import msgspec
 
@@ -27,8 +27,14 @@ NATIVE: Mapping[str, str] = {
 }
 _FORM = "multipart/form-data"
 _BOUNDARY = re.compile(r'boundary=(?:"([^"]{1,200})"|([^\s;"]{1,200}))', re.IGNORECASE)
+# What stands in quotes, as the name of a file does, is skipped. Nothing is tried twice (`*+`): heads may be long.
 _NAMED_MODEL = re.compile(
-    rb'^content-disposition:[^\r\n]*[;\s]name=(?:"model"|model(?=[;\s]|\Z))', re.IGNORECASE | re.MULTILINE
+    rb"""
+    ^content-disposition: [^;"\r\n]*+
+    (?: ; (?! [ \t]* name=) (?: [^;"\r\n] | "(?: [^"\\\r\n] | \\[^\r\n] )*+" )*+ )*+  # the other parameters
+    ; [ \t]* name= (?: "model" | model (?= [;\s] | \Z) )
+    """,
+    re.IGNORECASE | re.MULTILINE | re.VERBOSE,
 )
 
 
@@ -61,10 +67,7 @@ class Given:
             body = msgspec.json.encode(self._fields() | {"model": named})
         elif place := self._place_in_form():
             body = body[: place.start] + profile.upstream_model.encode() + body[place.stop :]
-        pairs = dict(parse_qsl(self.query, keep_blank_values=True))
-        if "model" in pairs:
-            pairs["model"] = profile.upstream_model
-        query = urlencode(pairs) if "model" in pairs else self.query
+        query = "&".join(_renamed(pair, profile.upstream_model) for pair in self.query.split("&"))
         path = quote(self.path) + (f"?{query}" if query else "")
         return Passed(profile.name, path, body, self.content_type or BYTES)
 
@@ -103,3 +106,8 @@ class Passed:
     path: str
     payload: bytes
     content_type: str
+
+
+def _renamed(pair: str, model: str) -> str:
+    """A pair of a query, with the name of the model in it if that is what it gives."""
+    return f"model={quote_plus(model)}" if unquote_plus(pair.partition("=")[0]) == "model" else pair

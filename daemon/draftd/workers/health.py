@@ -42,7 +42,7 @@ async def _check(child: Watched, session: aiohttp.ClientSession, post: Callable[
     """One health check, a look at the limits, and the wait for the next."""
     policy = child.profile().health
     began = time.monotonic()
-    well = await is_healthy(session, child.port, child.headers, policy.timeout, strict=not child.family)
+    well = await is_healthy(child, session, post)
     # A child that generates may be too busy to answer; what it generates is the better sign of life.
     if 0 < child.usage.silent_seconds() < policy.timeout:
         well = True
@@ -56,17 +56,18 @@ async def _check(child: Watched, session: aiohttp.ClientSession, post: Callable[
 
 
 async def is_healthy(
-    session: aiohttp.ClientSession, port: int, headers: Mapping[str, str], timeout: float, *, strict: bool
+    child: Watched, session: aiohttp.ClientSession, post: Callable[[Event], None]
 ) -> bool | None:
-    """One health check within `timeout` seconds; None if there is no descriptor to ask with.
+    """One health check; None if there is no descriptor to ask with.
 
-    mlx_lm.server has /health, which must say 200 (`strict`); of another server any answer below 500 will do.
+    mlx_lm.server has /health, which must say 200; of another server any answer below 500 will do.
     """
+    asking = _status(session, f"http://{HOST}:{child.port}/health", child.headers)
     try:
-        status = await _within(timeout, _status(session, f"http://{HOST}:{port}/health", headers))
+        status = await _in_time(child, asking, post)
     except (aiohttp.ClientError, TimeoutError, OSError) as error:
         return None if getattr(error, "errno", None) in {errno.EMFILE, errno.ENFILE} else False
-    return status == 200 if strict else status < 500
+    return status < 500 if child.family else status == 200
 
 
 async def _status(session: aiohttp.ClientSession, url: str, headers: Mapping[str, str]) -> int:
@@ -75,19 +76,28 @@ async def _status(session: aiohttp.ClientSession, url: str, headers: Mapping[str
         return response.status
 
 
-async def _within(seconds: float, asking: Coroutine[None, None, T]) -> T:
-    """What `asking` returns. Raises TimeoutError after `seconds` in which the daemon could have heard an answer.
+async def _in_time(child: Watched, asking: Coroutine[None, None, T], post: Callable[[Event], None]) -> T:
+    """What `asking` returns. Raises TimeoutError after the seconds that a health check may take, if the child could
+    have answered in them and the daemon could have heard it.
 
     Where the daemon itself was held up, an answer may lie there unread. So the time is counted in slices, and one
-    that took too long counts once.
+    that took too long counts once. A child that has no thread to spare is waited for, and its limits are looked at
+    meanwhile. It is not asked again: questions that nobody waits for any more would fill its queue of connections,
+    and the next request would find no place there.
     """
     task = asyncio.create_task(asking)
+    busy = child.may_be_mute
     try:
-        for _ in range(SLICES):
-            await clock.wait([task], seconds / SLICES)
-            if task.done():
-                return task.result()
-        raise TimeoutError
+        while True:
+            seconds = child.profile().health.timeout
+            for _ in range(SLICES):
+                await clock.wait([task], seconds / SLICES)
+                if task.done():
+                    return task.result()
+            was_busy, busy = busy, child.may_be_mute
+            if not was_busy and not busy:
+                raise TimeoutError
+            _look_at_limits(child, post)
     finally:
         task.cancel()
         await asyncio.wait([task])

@@ -126,7 +126,7 @@ def _wake(state: Stopped, event: Demand, now: float, policy: Policy, jitter: flo
 
 def _stop(state: State, event: Stop, now: float, policy: Policy, jitter: float) -> Step:
     """Stop where there is no child to end."""
-    return Stopped(now, on_demand=event.reason in SLEEP), (Effect.RELEASE_LOAD,)
+    return Stopped(now, event.reason in SLEEP, event.refusal), (Effect.RELEASE_LOAD,)
 
 
 def _spawn(state: Queued, event: LoadGranted, now: float, policy: Policy, jitter: float) -> Step:

@@ -68,6 +68,8 @@ def why(
 
 def _without_child(name: str, state: State, last: LastExit | None) -> str:
     match state:
+        case Stopped() if state.refusal:
+            return f"it does not fit in memory: {state.refusal}"
         case Stopped():
             by_order = f"by order; 'draftd start {name}' starts it"
             return "starts with a request" if state.on_demand else by_order

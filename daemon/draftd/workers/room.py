@@ -52,6 +52,9 @@ class Tenant(Protocol):
     def make_room(self, drain: float) -> None:
         """Sleep, or with a `drain` do so although there are requests: those that are open have so many seconds."""
 
+    def refuse(self, reason: str) -> None:
+        """It cannot have room, whoever waits for it; `reason` is for people."""
+
 
 @dataclass(slots=True)
 class _Place:
@@ -77,12 +80,23 @@ class Room:
 
     def ask(self, tenant: Tenant, size: int | None) -> None:
         """Wait for room, without any that the worker had. `size`: bytes that it will take; None if nobody knows:
-        then it is what it has taken before.
+        then it is what it has taken before, or the whole budget if that is less: it may have that to itself.
         """
+        self._wait(tenant, size, time.monotonic())
+
+    def ask_anew(self, tenant: Tenant, size: int | None) -> None:
+        """The worker has not begun to load, and is to be another one, of this size. It keeps its place in the order
+        of coming, but not the room that it may have got: that was for what it was.
+        """
+        self._wait(tenant, size, self._places[tenant].came)
+
+    def _wait(self, tenant: Tenant, size: int | None, came: float) -> None:
         self._asked += 1
-        known = self._most.get(tenant, 0) if size is None else size
-        self._places[tenant] = _Place(str(self._asked), known, time.monotonic())
+        self._places[tenant] = _Place(str(self._asked), self._known(tenant, size), came)
         self.look()
+
+    def _known(self, tenant: Tenant, size: int | None) -> int:
+        return min(self._most.get(tenant, 0), self.budget) if size is None else size
 
     def leave(self, tenant: Tenant) -> None:
         """The worker has no process, and does not wait for one."""
@@ -94,6 +108,10 @@ class Room:
         self._most.pop(tenant, None)
         self.leave(tenant)
 
+    def becomes_another(self, tenant: Tenant) -> None:
+        """The worker is to serve another model: what it was seen to take says nothing of that."""
+        self._most.pop(tenant, None)
+
     def stays(self, tenant: Tenant) -> None:
         """The worker was told to sleep, and does not: a request has come."""
         if tenant in self._places:
@@ -102,7 +120,8 @@ class Room:
 
     def has_grown(self, tenant: Tenant, size: int) -> None:
         """The worker takes so many bytes now."""
-        self._most[tenant] = max(self._most.get(tenant, 0), size)
+        if not tenant.standing().leaving:  # else it may be on its way out to become another one
+            self._most[tenant] = max(self._most.get(tenant, 0), size)
         place = self._places.get(tenant)
         if place is not None and size > place.size:
             place.size = size
@@ -114,16 +133,17 @@ class Room:
             self.look()
 
     def refusal(self, tenant: Tenant, size: int | None) -> str:
-        """Why a worker of this size will never have room, for people; "" if it may."""
+        """Why a worker of this size will never have room, for people; "" if it may. See `ask` for None."""
         pinned = [
             (other.name, place.size)
             for other, place in self._places.items()
-            if other is not tenant and place.holds and other.standing().pinned
+            if other is not tenant and place.holds and _stays_pinned(other.standing())
         ]
-        if size is None or size <= self.budget - sum(taken for _, taken in pinned):
+        known = self._known(tenant, size)
+        if known <= self.budget - sum(taken for _, taken in pinned):
             return ""
         others = "".join(f", of which '{name}' keeps {_gb(taken)}" for name, taken in pinned)
-        return f"it needs {_gb(size)}, and all workers together may take {_gb(self.budget)}{others}"
+        return f"it needs {_gb(known)}, and all workers together may take {_gb(self.budget)}{others}"
 
     def instead_of(self, tenant: Tenant) -> list[str] | None:
         """Who has the room that `tenant` waits for, by name; None if it waits for none."""
@@ -153,18 +173,29 @@ class Room:
             tenants[key].enter()
         for key in (*decision.sleep, *decision.decline):
             self._tell(tenants[key], 0.0)
-        for key in (*decision.drain, *decision.refuse):
+        for key in decision.drain:
             self._tell(tenants[key], MAX_DRAIN)
+        for key in decision.refuse:
+            self._note(tenants[key])
+            tenants[key].refuse(self.refusal(tenants[key], self._places[tenants[key]].size))
 
     def _tell(self, tenant: Tenant, drain: float) -> None:
+        self._note(tenant)
+        tenant.make_room(drain)
+
+    def _note(self, tenant: Tenant) -> None:
         place = self._places[tenant]
         place.told = True
         event = "a worker makes room in memory" if place.holds else "there is no room in memory for a worker"
         log.info(event, worker=tenant.name, size=_gb(place.size), budget=_gb(self.budget))
-        tenant.make_room(drain)
 
 
 Standings = list[tuple[Standing, _Place]]
+
+
+def _stays_pinned(standing: Standing) -> bool:
+    # As in budget.py: one that is on its way out, as for a restart, keeps nobody out for good.
+    return standing.pinned and not standing.leaving
 
 
 def _holders(standings: Standings) -> Iterator[Holder]:

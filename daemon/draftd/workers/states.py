@@ -28,10 +28,14 @@ class Then(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Stopped:
-    """No child, and none wanted; with `on_demand`, until a request comes."""
+    """No child, and none wanted; with `on_demand`, until a request comes.
+
+    `refusal` says why it had no room in memory when it was to start; "" if that is not why it is stopped.
+    """
 
     since: float
     on_demand: bool = True
+    refusal: str = ""
 
     @property
     def label(self) -> str:
@@ -140,10 +144,14 @@ class Demand:
 
 @dataclass(frozen=True, slots=True)
 class Stop:
-    """The worker is not wanted any more. Open requests have `drain` seconds to finish."""
+    """The worker is not wanted any more. Open requests have `drain` seconds to finish.
+
+    `refusal` says why there is no room in memory for it, if that is the reason.
+    """
 
     reason: str = "operator"
     drain: float = 0.0
+    refusal: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,6 +34,13 @@ class Watched:
         """Whether it may have descendants that matter."""
         return bool(self.profile().command)
 
+    @property
+    def may_be_mute(self) -> bool:
+        """Whether it may well be silent: another server that works on a request may have no thread left for us, and
+        nothing comes of an answer that it does not stream. How long that may go on, `stall_timeout` says.
+        """
+        return self.family and self.usage.open > 0
+
     def memory(self) -> int | None:
         """Bytes that it uses; None if that cannot be known."""
         return memory.used(self.pid, self.told_memory, family=self.family)

@@ -116,25 +116,30 @@ class Worker:
     async def _until_ready(self, name: str) -> tuple[int, Mapping[str, str]]:
         if not isinstance(self.state, Ready):
             self.post(Demand())
-        started, began = False, time.monotonic()
+        before, started, began = self.state, False, time.monotonic()
         while not isinstance(self.state, Ready):
             started = started or isinstance(self.state, Queued | Starting)
             now, last = time.monotonic(), self._children.last_exit
             no = refusal(name, self.state, last, now, waited=now - began, witnessed_start=started)
-            if no is not None or (no := self._no_room(name)) is not None:
+            if no is not None or (no := self._no_room(name, before)) is not None:
                 raise no
             await self.until_changed(MAX_QUEUED_WAIT)
         assert self.watched is not None, "it comes before the child"
         return self.watched.port, self.watched.headers
 
-    def _no_room(self, name: str) -> WorkerError | None:
-        """The error for a request to a worker that will never be in memory; None if it may be."""
+    def _no_room(self, name: str, before: State) -> WorkerError | None:
+        """The error for a request to a worker that will never be in memory, or that has been refused room since it
+        was in the state `before`; None if waiting is right.
+        """
         if self._children.child is not None:
             return None
         reason = self._services.room.refusal(self, self._services.need(self.profile))
-        if not reason:
-            return None
-        return WorkerError(f"'{name}' does not fit in memory: {reason}", code="no_room", retry=False)
+        if reason:
+            return WorkerError(f"'{name}' does not fit in memory: {reason}", code="no_room", retry=False)
+        if isinstance(self.state, Stopped) and self.state.refusal and self.state is not before:
+            text = f"'{name}' did not fit in memory: {self.state.refusal}"  # and would by now
+            return WorkerError(text, code="no_room", retry_after=1.0)
+        return None
 
     async def until_changed(self, limit: float) -> None:
         """Return at the next change of state, or after `limit` seconds."""
@@ -214,6 +219,10 @@ class Worker:
         """Sleep, unless somebody needs the worker; with a `drain`, then too, after so many seconds at most."""
         self.post(Stop(ROOM, drain))
 
+    def refuse(self, reason: str) -> None:
+        """Do not start, although requests wait: they are told so."""
+        self.post(Stop(ROOM, refusal=reason))
+
     # --- the task --------------------------------------------------------------------------------------------
 
     async def run(self) -> None:
@@ -250,10 +259,10 @@ class Worker:
             case Reconfigure(profile, restart):
                 self.profile = profile
                 self._services.ports.reserve(self, profile.port)
-                if restart and machine.is_wanted(self.state):
-                    await self._step(Restart("config", self._services.drain_timeout), tasks)
+                if restart:
+                    await self._become_another(tasks)
             case Start(wanted=True) | Restart():
-                self._wanted = not isinstance(self.state, Ready)
+                self._wanted = isinstance(message, Restart) or not isinstance(self.state, Ready)
                 await self._step(message, tasks)
             case Close(drain):
                 self._closing = True
@@ -261,10 +270,19 @@ class Worker:
             case _:
                 await self._step(message, tasks)
 
+    async def _become_another(self, tasks: asyncio.TaskGroup) -> None:
+        """Go on with a new child, as the profile says by now."""
+        self._services.room.becomes_another(self)
+        if isinstance(self.state, Queued):
+            self._release_load()
+            self._services.room.ask_anew(self, self._services.need(self.profile))
+        elif machine.is_wanted(self.state):
+            await self._step(Restart("config", self._services.drain_timeout), tasks)
+
     async def _step(self, event: Event, tasks: asyncio.TaskGroup) -> None:
-        if isinstance(event, Stop) and event.reason in SLEEP and not event.drain and self._is_needed():
+        if isinstance(event, Stop) and self._is_overtaken(event):
             self._services.room.stays(self)
-            return  # a request came after somebody looked
+            return
         old = self.state
         policy = machine.Policy(self.profile.restart, self.profile.health, self._services.stop_grace)
         self.state, effects = machine.step(old, event, time.monotonic(), policy, random())
@@ -284,6 +302,11 @@ class Worker:
             self._measure(event)
         if isinstance(self.state, Draining) and not self._usage.open:
             await self._step(Drained(), tasks)
+
+    def _is_overtaken(self, stop: Stop) -> bool:
+        """Whether a request came after somebody had looked, who would not say so now."""
+        whoever_needs_it = stop.drain > 0 or stop.refusal
+        return stop.reason in SLEEP and not whoever_needs_it and self._is_needed()
 
     def _measure(self, event: BecameReady | HealthOk) -> None:
         """Tell how large the worker is, at its start and now and then."""
@@ -347,8 +370,7 @@ class Worker:
             case Effect.ACQUIRE_LOAD:
                 self._services.room.ask(self, self._services.need(self.profile))
             case Effect.RELEASE_LOAD:
-                self._services.loads.release(self._ticket)
-                self._ticket = object()  # a grant that is still in the inbox is void
+                self._release_load()
             case Effect.SPAWN:
                 await self._children.spawn(tasks)
             case Effect.TERMINATE:
@@ -357,3 +379,7 @@ class Worker:
                 self._children.kill_group()
             case _:
                 assert_never(effect)
+
+    def _release_load(self) -> None:
+        self._services.loads.release(self._ticket)
+        self._ticket = object()  # a grant that is still in the inbox is void

@@ -47,10 +47,15 @@ def config_of(name: str, **other: Any) -> dict[str, Any]:
 
 
 def make(name: str, **other: Any) -> Any:
-    """Return a model whose text varies: its weights are larger than those that mlx begins with."""
+    """Return a model whose text varies: its weights are larger than those that mlx begins with.
+
+    It is the same one whatever was made before: some of what it begins with, biases for instance, is random too.
+    """
     arch = importlib.import_module(f"mlx_lm.models.{name}")
+    seed = sum(map(ord, name))
+    mx.random.seed(seed)
     model = arch.Model(arch.ModelArgs.from_dict(config_of(name, **other)))
-    mx.random.seed(sum(map(ord, name)))
+    mx.random.seed(seed)
     model.update(tree_map_with_path(_random, model.parameters()))
     if name in REPEATING:
         embedding = next(module for path, module in model.named_modules() if path.endswith("embed_tokens"))

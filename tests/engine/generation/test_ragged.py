@@ -1,12 +1,13 @@
 """Rows of one batch: each reads what it would read alone, whatever the others keep, and whoever joins or leaves."""
 
 import random
+from collections.abc import Callable
 from functools import cache
 from typing import Any
 
 import mlx.core as mx
 import pytest
-from mlx_lm.models.cache import KVCache, QuantizedKVCache
+from mlx_lm.models.cache import KVCache, QuantizedKVCache, RotatingKVCache
 
 from draftd.engine.generation.caches.layers import leaves
 from draftd.engine.generation.caches.quantized import Quantization
@@ -14,7 +15,7 @@ from draftd.engine.generation.caches.ragged import RaggedBatch, RaggedRow, can_j
 from draftd.engine.generation.caches.ragged_trial import is_exact
 from draftd.engine.generation.caches.recurrent import Call
 from draftd.engine.generation.caches.sequence import ModelCaches, SequenceCache
-from draftd.engine.generation.caches.sliding import SlidingKVCache
+from draftd.engine.generation.caches.sliding import MARGIN, SlidingKVCache
 from tests.engine.architectures.models import make
 
 QUANTIZED = "qwen2, quantized"
@@ -163,6 +164,118 @@ def test_a_window_takes_no_more_memory_than_its_ring() -> None:
     kinds = [type(leaf) is SlidingKVCache for leaf in empty(name).layers]
     grown = [last > first for first, last in zip(sizes[0], sizes[-1], strict=True)]
     assert grown == [not slides for slides in kinds]
+
+
+WIDE = 100
+"""Tokens of the windows in the tests of what they have of a text."""
+
+
+def telling(tokens: mx.array, cache: Any) -> mx.array:
+    """Read tokens as a model of one window of which keys and values are the tokens."""
+    told = tokens[:, None, :, None].astype(mx.float32)
+    cache[0].update_and_fetch(told, told)
+    return tokens[..., None]
+
+
+def window(start: int, position: int, sign: int = 1) -> SlidingKVCache:
+    """Return a window that has the tokens from `start` on of a text that is the numbers from 1 on."""
+    told = sign * mx.arange(start + 1, position + 1, dtype=mx.float32)[None, None, :, None]
+    return SlidingKVCache.with_rows(WIDE, start, (told, told))
+
+
+def turned_over(position: int) -> SlidingKVCache:
+    """Return a window as mlx_lm's own batches leave one after a text of several times its length."""
+    layer = RotatingKVCache(WIDE)
+    for token in range(1, position + 1):
+        told = mx.full((1, 1, 1, 1), token, mx.float32)
+        layer.update_and_fetch(told, told)
+    return SlidingKVCache.of(layer)
+
+
+def assert_tells_the_truth(row: RaggedRow, first: int) -> None:
+    """A window that comes out has the tokens that it says, from the first one on that went in, or less."""
+    layer = row.layers[0]
+    start = max(first, row.position - WIDE + 1 - MARGIN)
+    assert (layer.start, layer.offset) == (start, row.position)
+    for rows in layer.rows() if row.position else ():
+        assert rows.flatten().tolist() == list(range(start + 1, row.position + 1))
+
+
+@pytest.mark.parametrize("is_moved", [False, True])
+@pytest.mark.parametrize(
+    ("joins", "first", "position"),
+    [
+        (lambda: window(101, 200), 101, 200),  # a prompt that was cut
+        (lambda: window(0, 200), 37, 200),
+        (lambda: turned_over(300), 200, 300),
+        (lambda: SlidingKVCache(WIDE), 0, 0),
+    ],
+)
+def test_a_window_comes_out_with_no_more_than_went_in_and_was_read_since(
+    joins: Callable[[], SlidingKVCache], first: int, position: int, is_moved: bool
+) -> None:
+    batch = RaggedBatch(telling, [SlidingKVCache(WIDE)])
+    others = [batch.join([window(0, length, sign=-1)], length) for length in (290, 500)]
+    for other in others if not is_moved else others[1:]:
+        batch.leave(other)
+    row = batch.join([joins()], position)
+    if is_moved:
+        batch.leave(others[0])
+    assert row.index == 0
+    for count in (0, 1, 40, 90, 100, 128, 128):
+        if count:
+            batch.read({row: mx.arange(row.position + 1, row.position + count + 1)})
+            row.advance(count)
+        assert_tells_the_truth(row, first)
+
+
+def test_a_window_can_be_cut_after_a_batch_only_where_it_could_before() -> None:
+    batch = RaggedBatch(telling, [SlidingKVCache(WIDE)])
+    batch.leave(batch.join([window(0, 500, sign=-1)], 500))
+    for alone in (window(101, 200), window(60, 200)):
+        layer = batch.join([alone], 200).layers[0]
+        for position in range(201):
+            assert layer.can_rewind(position) is alone.can_rewind(position)
+
+
+class Breaking:
+    """A model that reads, and raises then where it is to break."""
+
+    def __init__(self, inner: Any) -> None:
+        self._inner = inner
+        self.breaks = False
+
+    def __call__(self, tokens: mx.array, cache: Any) -> Any:
+        logits = self._inner(tokens, cache=cache)
+        if self.breaks:
+            raise RuntimeError("no memory")
+        return logits
+
+
+@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize("is_in_round", [False, True])
+def test_a_pass_that_breaks_leaves_all_rows_as_they_were(name: str, is_in_round: bool) -> None:
+    breaking = Breaking(model(name))
+    batch = RaggedBatch(breaking, empty(name).layers)
+    texts = ([5, 6, 7], [9, 8], [4, 4, 5, 6])
+    rows = [batch.join(read_alone(text, name).layers, len(text)) for text in texts]
+    for row in rows if is_in_round else ():
+        row.mark()
+    breaking.breaks = True
+    with pytest.raises(RuntimeError, match="no memory"):
+        batch.read({rows[0]: mx.array([20, 21, 22], mx.uint32), rows[1]: mx.array([23], mx.uint32)})
+    breaking.breaks = False
+    for row, text in zip(rows, texts, strict=True):
+        logits = batch.read({row: mx.array([30, 31], mx.uint32)})[row]
+        assert close(logits, logits_alone([*text, 30, 31], name)[-2:])
+        row.advance(2)
+        if is_in_round:
+            row.rollback(1)
+    for row, text in zip(rows, texts, strict=True):
+        kept = [*text, 30] if is_in_round else [*text, 30, 31]
+        logits = batch.read({row: mx.array([32], mx.uint32)})[row]
+        assert close(logits, logits_alone([*kept, 32], name)[-1:])
+        row.advance(1)
 
 
 def test_recurrent_layers_are_called_once_more_for_all_rows_and_only_where_a_part_was_refused(

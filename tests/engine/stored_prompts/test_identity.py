@@ -97,6 +97,27 @@ def test_another_version_is_another_identity(
     assert len({before, of_mlx_lm, of(key)}) == 3
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("caches.chunked", "caches.recurrent", "caches.sliding"),
+        *("caches.ragged", "caches.ragged_layers", "caches.ragged_pass", "caches.ragged_states"),
+        "stored_prompts.layers",
+    ],
+)
+def test_code_of_ours_that_changes_is_another_identity(
+    key: tuple[str, str, str], monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    before = of(key)
+
+    def changed(module: Any) -> bytes:
+        return b"changed" if module.__name__.endswith(f".{name}") else source(module)
+
+    source = identity._source
+    monkeypatch.setattr(identity, "_source", changed)
+    assert of(key) != before
+
+
 def test_a_model_that_is_not_here_has_none(tmp_path: Path) -> None:
     with pytest.raises(Exception, match="nowhere"):
         of((str(tmp_path / "nowhere"), None, None))

@@ -14,9 +14,10 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Generic, TypeVar
 
+from draftd.engine.generation.estimates import SMALLEST_DEPTH
+
 MAX_HELD_UP = 0.1  # seconds that reading a piece of somebody's prompt may hold the others up for
 FIRST_PIECE = 16  # tokens, where nothing is known yet of how long they take
-SMALLEST_GROUP = 2048  # tokens; texts up to that are about as long
 NEWEST_WEIGHT = 0.5  # of the newest time against what was known
 
 Request = TypeVar("Request", bound=Hashable)
@@ -122,5 +123,8 @@ def groups(lengths: Mapping[Request, int]) -> list[list[Request]]:
 
 
 def size_of(length: int) -> int:
-    """Return which group a length is in: there is one up to SMALLEST_GROUP tokens, and one for each doubling."""
-    return (length // SMALLEST_GROUP).bit_length()
+    """Return which group a length is in: there is one up to SMALLEST_DEPTH tokens, and one for each doubling.
+
+    They are those that estimates.py and pass_times.py keep tables for: who reads together is timed in one table.
+    """
+    return (length // SMALLEST_DEPTH).bit_length()

@@ -14,11 +14,22 @@ from typing import Any
 import mlx.core as mx
 from mlx_lm.utils import hf_repo_to_path
 
-from draftd.engine.generation.caches import chunked, recurrent, sliding
+from draftd.engine.generation.caches import (
+    chunked,
+    ragged,
+    ragged_layers,
+    ragged_pass,
+    ragged_states,
+    recurrent,
+    sliding,
+)
 from draftd.engine.stored_prompts import layers
 
 PACKAGES = ("mlx", "mlx-lm")
-OUR_CODE = (chunked, recurrent, sliding, layers)
+OUR_CODE = (
+    *(chunked, recurrent, sliding, layers),
+    *(ragged, ragged_layers, ragged_pass, ragged_states),  # layers come out of batches, too
+)
 FLAGS = ("kv_bits", "kv_group_size", "quantized_kv_start", "prefill_step_size", "trust_remote_code")
 DEVICE = ("architecture", "device_name")  # what else is told of it may change, as free memory does
 SAMPLES, SAMPLE = 5, 4096  # how many of each file, and their bytes

@@ -66,7 +66,7 @@ class RaggedBatch:
         self.rows.append(row)
         self.lengths.append(position)
         for mine, layer in zip(self._leaves, leaves(layers), strict=True):
-            if position or isinstance(mine, RaggedArraysCache):
+            if position or isinstance(mine, RaggedArraysCache | RaggedSlidingKVCache):
                 mine.join(row.index, layer, position)
         return row
 
@@ -81,7 +81,7 @@ class RaggedBatch:
         """Read on in some rows; return the logits of each, a row for each of its tokens. Nothing is waited for.
 
         Rows between them that read nothing are padded as well. The lengths stay as they are: the caller says what
-        was read.
+        was read. What the model raises leaves all rows as they were.
         """
         if not self._in_round():
             self._settle()
@@ -89,9 +89,14 @@ class RaggedBatch:
         part = self.rows[min(places) : max(places) + 1]
         widths = [tokens[row].size if row in tokens else 0 for row in part]
         shape = PassShape(part[0].index, [row.position for row in part], widths)
-        self._begin(shape, recorded=self._recorded > 0 or any(row.is_marked for row in tokens))
-        lines = [_padded(tokens.get(row), shape.width) for row in part]
-        logits = self._model(mx.stack(lines), cache=self.layers)
+        lines = mx.stack([_padded(tokens.get(row), shape.width) for row in part])
+        recorded = self._recorded > 0 or any(row.is_marked for row in tokens)
+        self._begin(shape, recorded=recorded)
+        try:
+            logits = self._model(lines, cache=self.layers)
+        except BaseException:
+            self._break_off(recorded=recorded)
+            raise
         for leaf in self._leaves:
             leaf.end()
         self.readers = len(tokens)
@@ -121,6 +126,14 @@ class RaggedBatch:
         for state in self._states:
             state.begin(shape, recorded=recorded)
         self._recorded += recorded
+
+    def _break_off(self, *, recorded: bool) -> None:
+        """End a pass as if it had not begun."""
+        for layer in self._others:
+            layer.end()
+        for state in self._states:
+            state.break_off(recorded=recorded)
+        self._recorded -= recorded
 
     def _in_round(self) -> bool:
         """Whether a row may yet take back what was recorded."""

@@ -213,6 +213,7 @@ class RaggedSlidingKVCache(RaggedLayer):
         super().__init__(2)
         self.max_size = max_size
         self._ring = max_size + SLACK
+        self._first: dict[int, int] = {}  # where in each row's text that begins which was put in
 
     def make_mask(self, N: int, return_array: bool = False, window_size: int | None = None) -> Any:  # noqa: N803
         """Return the mask for the pass that has begun, which is of `N` tokens."""
@@ -228,14 +229,25 @@ class RaggedSlidingKVCache(RaggedLayer):
 
     def join(self, row: int, layer: SlidingKVCache, position: int) -> None:
         """Copy in what a window has of a text."""
-        count = min(position - layer.start, self.max_size - 1 + MARGIN)
-        self._put(row, position, [array[..., -count:, :] for array in layer.rows()], self._ring)
+        self._first[row] = first = max(layer.start, self._oldest(position))
+        if position:
+            entries = [array[..., first - layer.start :, :] for array in layer.rows()]
+            self._put(row, position, entries, self._ring)
+
+    def move(self, source: int, row: int) -> None:
+        """Copy one row over another."""
+        super().move(source, row)
+        self._first[row] = self._first[source]
 
     def extract(self, row: int, position: int) -> SlidingKVCache:
-        """Return a window with a copy of what a row has."""
-        start = max(0, position - self.max_size + 1 - MARGIN)
+        """Return a window with a copy of what a row has: of what it has not, the place may have another's."""
+        start = max(self._first[row], self._oldest(position))
         keys_and_values = self._take(row, start, position) if position else None
         return SlidingKVCache.with_rows(self.max_size, start, keys_and_values)
+
+    def _oldest(self, position: int) -> int:
+        """Return the first token of a text that is kept when `position` were read."""
+        return position - self.max_size + 1 - MARGIN
 
 
 def _rounded(length: int, ring: int | None) -> int:

@@ -88,6 +88,13 @@ class RaggedArraysCache(RecordingArraysCache):
             self.cache = _merged(self._all, self.cache, self._shape.part, self._rows)
         self._shape = self.lengths = self.calls = None
 
+    def break_off(self, *, recorded: bool) -> None:
+        """End a pass as if it had not begun; it was to be `recorded`."""
+        self.cache = self._all
+        if recorded:
+            self._recorded.pop()
+        self._shape = self.lengths = self.calls = None
+
     def settle(self, lengths: Sequence[int]) -> None:
         """Come to where each row is now. What was recorded is forgotten."""
         self.cache = self._states_at(lengths, range(self._rows))
