@@ -35,7 +35,8 @@ def generation():
         threading.Event().wait(0.01)
 release.before_sigterm()
 threading.Thread(target=generation, daemon=True).start()
-threading.Event().wait()
+while True:
+    threading.Event().wait(0.05)  # as a server does; a wait without end misses a signal that comes while it begins
 """
 
 
@@ -47,7 +48,10 @@ def ended(change: str) -> tuple[list[str], float, int]:
         assert process.stdout.readline() == "token\n"
         began = time.monotonic()
         process.send_signal(signal.SIGTERM)
-        lines = process.communicate(timeout=LIMIT)[0].splitlines()
+        try:
+            lines = process.communicate(timeout=LIMIT)[0].splitlines()
+        finally:
+            process.kill()
         return lines, time.monotonic() - began, process.returncode
 
 
