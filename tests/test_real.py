@@ -123,7 +123,7 @@ async def test_metrics_are_what_was_generated(served: Served) -> None:
         usage = (await served.post("/v1/chat/completions", body)).json["usage"]
         tokens["prompt"] += usage["prompt_tokens"]
         tokens["completion"] += usage["completion_tokens"]
-    lines = LINE.findall((await served.get(f"/api/logs/balanced?lines={1000}")).text)
+    lines = LINE.findall((await served.get(f"/api/logs/balanced?lines={1000}&raw=1")).text)
     after = await served.metrics()
 
     def grown(name: str) -> float:
@@ -168,7 +168,7 @@ async def test_readiness_and_health_checks_draft_nothing(served: Served) -> None
     await served.until(lambda: served.state("max") == "ready" and served.row("max")["pid"] != old, 60)
     key = 'draftd_draft_tokens_proposed_total{profile="max"}'
     assert (await served.metrics())[key] == before[key]
-    assert "/health" not in (await served.get("/api/logs/max?lines=1000")).text
+    assert "/health" not in (await served.get("/api/logs/max?lines=1000&raw=1")).text
 
 
 @pytest.mark.fault(1)
@@ -193,7 +193,7 @@ async def test_a_client_that_leaves_frees_the_worker_within_a_second(served: Ser
     # At this temperature the end of sequence is one token among thousands: it goes on for long.
     body = chat("Tell me a story.", model="fast", stream=stream, max_tokens=20_000, temperature=5, seed=1)
     leaving = asyncio.create_task(served.post("/v1/chat/completions", body))
-    log = served.http.get(served.url + "/api/logs/fast?follow=1&lines=1")
+    log = served.http.get(served.url + "/api/logs/fast?follow=1&lines=1&raw=1")
     async with log as following, asyncio.timeout(30):
         for _ in range(3):  # the first may be of an earlier request
             while b'"progress"' not in await following.content.readline():
@@ -250,7 +250,7 @@ async def test_presets_that_share_an_engine_take_the_memory_of_one_and_draft_as_
             row = served.row(name)
             assert (row["pid"], row["num_draft_tokens"]) == (served.row("shared-fast")["pid"], length)
             assert len(row["speculation"]["rounds_by_draft_length"]) == length
-            log = (await served.get(f"/api/logs/{name}?lines=1000")).text.splitlines()
+            log = (await served.get(f"/api/logs/{name}?lines=1000&raw=1")).text.splitlines()
             own = [LINE.findall(line)[0] for line in log if f"[{name}] Draft tokens" in line]
             assert len(own) == len(PROMPTS) + 1
             assert row["acceptance"]["proposed"] == sum(int(proposed) for _, proposed, _ in own)

@@ -93,7 +93,7 @@ class Generator(server.ResponseGenerator):  # type: ignore[misc]
         self.requests: Queue[Any] = Queue()
         self.alive = True
         tokenizer = SimpleNamespace(detokenizer=SimpleNamespace(tokenmap=VOCABULARY), decode=str)
-        self.model_provider = SimpleNamespace(cli_args=CLI, tokenizer=tokenizer)
+        self.model_provider = SimpleNamespace(cli_args=CLI, tokenizer=tokenizer, model=None)
         self._script = script
         threading.Thread(target=self._run, daemon=True).start()
 
