@@ -42,7 +42,10 @@ structlog.configure(
 _NUMBERS = itertools.count()
 LATE = {"anthropic", "mlx", "openai", "playwright", "schemathesis", "transformers"}  # up to a second each
 LOADED = pytest.StashKey[set[str]]()
-COSTLY = re.compile(r"^(?:from|import) (?:mlx|playwright|draftd\.engine\.(?:request|stored_prompts\.identity)\b)", re.MULTILINE)
+COSTLY = re.compile(
+    r"^(?:from|import) (?:mlx|playwright|draftd\.engine\.(?:request|stored_prompts\.identity)\b)",
+    re.MULTILINE,
+)
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
