@@ -134,6 +134,20 @@ FAULTS = {
         "the least recently used go, before the new one is written",
     ),
     133: ("engine killed while it stores a prompt cache", "no file under its name; the rest is swept"),
+    134: ("launcher or a rank of a group killed", "no rank is left; the group is replaced"),
+    135: ("rank killed in mid-stream", "error event; the group is replaced"),
+    136: ("rank of a group hung", "unhealthy, the rank is named; the group is replaced"),
+    137: ("rank hung while it loads", "ended after load_stall_timeout, the rank is named"),
+    138: ("daemon killed while a rank is hung", "no rank is left"),
+    139: ("machine of a group not reached", "failed at last, with the words of ssh"),
+    140: ("other versions, no weights or no ports at a rank", "refused before it loads, with what to do"),
+    141: ("ports of ranks taken", "the next ones, at all ranks"),
+    142: ("ssh ends while a rank on another machine hangs", "the guard there kills it"),
+    143: ("heads that do not divide by the ranks", "refused by the check and by each rank: no garbage"),
+    144: ("clients of a group leave, others come at once", "no rank ends, each gets its own text"),
+    145: ("drafts and cached prompts in a group", "the text of one machine, and of no drafting"),
+    146: ("steps of caches at random", "all ranks have the same in them, and forget the same"),
+    147: ("hostfile wrong", "refused with file, line, reason; nothing restarts"),
 }
 
 

@@ -39,6 +39,7 @@ from draftd.telemetry.records import (
     GenerationReport,
     ModelsLoaded,
     PromptProgress,
+    Ranks,
     Record,
     parse_record,
 )
@@ -61,6 +62,7 @@ from draftd.workers.memory_book import MemoryBook
 from draftd.workers.resources import LoadGate, PortBook
 from draftd.workers.room import Room
 from draftd.workers.services import Services
+from draftd.workers.status import RankStatus
 from draftd.workers.supervisor import Supervisor
 from draftd.workers.wakefulness import keep_awake
 from draftd.workers.warm_spare import Starter
@@ -312,7 +314,8 @@ class Daemon:
     def _on_record(self, worker: str, line: bytes) -> None:
         if (record := parse_record(line)) is not None:
             self._on_report(worker, record)
-        self._news.set()
+        if not isinstance(record, Ranks):  # they come each second, and nobody waits for them
+            self._news.set()
 
     def _on_report(self, worker: str, record: Record) -> None:
         match record:
@@ -320,6 +323,11 @@ class Daemon:
                 self.supervisor.engine_started(worker, accounting=record.accounting)
             case ModelsLoaded():
                 self.supervisor.models_loaded(worker, record.refusal, record.target.batch)
+            case Ranks():
+                told = (
+                    RankStatus(one.rank, one.host, one.pid, one.memory, one.silent) for one in record.ranks
+                )
+                self.supervisor.ranks_told(worker, tuple(told))
             case DraftAcceptance() | GenerationReport():
                 self.metrics.record(self.supervisor.whose(worker, record.profile), record)
         if isinstance(record, EngineProgress | GenerationReport | PromptProgress):

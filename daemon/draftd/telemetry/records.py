@@ -14,7 +14,7 @@ absurd counts) is no record; nothing here ever raises.
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from itertools import zip_longest
 
@@ -38,6 +38,7 @@ MAX_ACCEPTANCE_LINE = (
     1000  # characters: what a pattern costs may grow faster than the line that it is tried on
 )
 MAX_POSITIONS = 1024
+MAX_RANKS = 64
 MAX_TEXT = 500  # characters
 DRAFTERS = (GRAMMAR_DRAFTER, LOOKUP_DRAFTER, MODEL_DRAFTER)
 
@@ -148,7 +149,26 @@ class EngineProgress:
     memory: Memory | None = None
 
 
-Record = DraftAcceptance | GenerationReport | EngineStarted | ModelsLoaded | EngineProgress | PromptProgress
+@dataclass(frozen=True, slots=True)
+class Rank:
+    """One rank of a group: `host` is "" on this machine; `memory` in bytes; `silent`: seconds without a word."""
+
+    rank: int
+    host: str
+    pid: int | None
+    memory: int
+    silent: float
+
+
+@dataclass(frozen=True, slots=True)
+class Ranks:
+    """How the ranks of a group are. Comes each second."""
+
+    ranks: tuple[Rank, ...]
+
+
+Reported = GenerationReport | EngineStarted | ModelsLoaded | EngineProgress | Ranks
+Record = DraftAcceptance | Reported | PromptProgress
 
 
 def parse_line(line: str, acceptance: re.Pattern[str] | None) -> DraftAcceptance | PromptProgress | None:
@@ -176,27 +196,19 @@ def _digits(text: str | None) -> int | None:
     return int(text) if text and text.isascii() and text.isdecimal() and len(text) <= MAX_DIGITS else None
 
 
-def parse_record(text: bytes) -> GenerationReport | EngineStarted | ModelsLoaded | EngineProgress | None:
+def parse_record(text: bytes) -> Reported | None:
     """The record that the engine sent, or None. Never raises."""
     try:
         said = json.loads(text)
-        match said.get("event"):
-            case protocol.GENERATION:
-                return _generation(said)
-            case protocol.STARTED:
-                return _started(said)
-            case protocol.LOADED:
-                draft = said.get("draft")
-                return ModelsLoaded(_facts(said.get("target")), None if draft is None else _facts(draft))
-            case protocol.PROGRESS:
-                return EngineProgress(_memory(said.get("memory")))
+        parser = _PARSERS.get(said.get("event"))
+        return parser(said) if parser else None
     except (
         ValueError,
         AttributeError,
+        TypeError,
         RecursionError,
     ):  # not JSON, an impossible number, or nested to exhaust the stack
         return None
-    return None
 
 
 def _generation(said: Mapping[str, object]) -> GenerationReport:
@@ -257,6 +269,17 @@ def _started(said: Mapping[str, object]) -> EngineStarted:
     )
 
 
+def _loaded(said: Mapping[str, object]) -> ModelsLoaded:
+    """Raises ValueError for anything missing or impossible."""
+    draft = said.get("draft")
+    return ModelsLoaded(_facts(said.get("target")), None if draft is None else _facts(draft))
+
+
+def _progress(said: Mapping[str, object]) -> EngineProgress:
+    """Raises ValueError for anything impossible."""
+    return EngineProgress(_memory(said.get("memory")))
+
+
 def _facts(value: object) -> ModelFacts:
     """Raises ValueError for anything missing or impossible."""
     if not isinstance(value, dict):
@@ -271,6 +294,29 @@ def _facts(value: object) -> ModelFacts:
     vocabulary, context = (_optional(value.get(key)) for key in ("vocabulary", "context"))
     return ModelFacts(
         tuple(cache), refusal and refusal[:MAX_TEXT], batch and batch[:MAX_TEXT], vocabulary, context
+    )
+
+
+def _ranks(said: Mapping[str, object]) -> Ranks:
+    """Raises ValueError for anything missing or impossible."""
+    told = said.get("ranks")
+    if not isinstance(told, list) or len(told) > MAX_RANKS:
+        raise ValueError("ranks is not a list of them")
+    return Ranks(tuple(map(_rank, told)))
+
+
+def _rank(value: object) -> Rank:
+    """Raises ValueError for anything missing or impossible."""
+    if not isinstance(value, dict):
+        raise ValueError("a rank is not an object")
+    host, silent = value.get("host"), value.get("silent")
+    if not isinstance(host, str) or isinstance(silent, bool) or not isinstance(silent, int | float):
+        raise ValueError("a rank has no host, or has not said since when it is silent")
+    if not 0 <= silent <= MAX_COUNT:
+        raise ValueError("no time")
+    memory = _count(value.get("memory"), MAX_BYTES)
+    return Rank(
+        _count(value.get("rank")), host[:MAX_TEXT], _optional(value.get("pid")), memory, float(silent)
     )
 
 
@@ -319,3 +365,12 @@ def _positive(value: object) -> float:
     ):
         raise ValueError("not a positive number")
     return float(value)
+
+
+_PARSERS: Mapping[object, Callable[[Mapping[str, object]], Reported]] = {
+    protocol.GENERATION: _generation,
+    protocol.STARTED: _started,
+    protocol.LOADED: _loaded,
+    protocol.PROGRESS: _progress,
+    protocol.RANKS: _ranks,
+}

@@ -14,6 +14,7 @@ from contextlib import asynccontextmanager
 from typing import TypeVar
 
 import aiohttp
+import structlog
 
 from draftd import clock
 from draftd.workers.command import HOST
@@ -21,6 +22,8 @@ from draftd.workers.loading import loads
 from draftd.workers.process import tell_fault
 from draftd.workers.states import IDLE, Event, HealthMissed, HealthOk, Stop, Unfit
 from draftd.workers.watched import Watched
+
+log = structlog.get_logger("worker")
 
 SLICES = 10  # in which the time of a health check is counted
 
@@ -44,6 +47,9 @@ async def _check(child: Watched, session: aiohttp.ClientSession, post: Callable[
     began = time.monotonic()
     well = await is_healthy(child, session, post)
     # A child that generates may be too busy to answer; what it generates is the better sign of life.
+    if well and (silent := child.silent_rank(policy.timeout)):
+        log.warning("a rank is silent", worker=child.profile().name, reason=silent)
+        well = False
     if 0 < child.usage.silent_seconds() < policy.timeout:
         well = True
     if well is not None:
@@ -67,7 +73,7 @@ async def is_healthy(
         status = await _in_time(child, asking, post)
     except (aiohttp.ClientError, TimeoutError, OSError) as error:
         return None if getattr(error, "errno", None) in {errno.EMFILE, errno.ENFILE} else False
-    return status < 500 if child.family else status == 200
+    return status < 500 if child.foreign else status == 200
 
 
 async def _status(session: aiohttp.ClientSession, url: str, headers: Mapping[str, str]) -> int:

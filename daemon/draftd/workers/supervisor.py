@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import time
 from collections.abc import Iterable, Mapping
 
 import structlog
@@ -14,7 +15,7 @@ from draftd.sharing import Group, groups
 from draftd.workers.plan import Action, Add, Remove, Replace, Update, plan
 from draftd.workers.services import Services
 from draftd.workers.states import Close, Reconfigure, Start
-from draftd.workers.status import WorkerStatus, of_members
+from draftd.workers.status import RankStatus, WorkerStatus, of_members
 from draftd.workers.watched import Watched
 from draftd.workers.worker import Worker
 
@@ -132,6 +133,11 @@ class Supervisor:
         if child := self._child_of(worker):
             child.usage.progress()
             child.told_memory = child.told_memory if used is None else used
+
+    def ranks_told(self, worker: str, ranks: tuple[RankStatus, ...]) -> None:
+        """The launcher of a group has told how its ranks are."""
+        if child := self._child_of(worker):
+            child.ranks, child.ranks_told = ranks, time.monotonic()
 
     def _child_of(self, worker: str) -> Watched | None:
         known = self._workers.get(worker)

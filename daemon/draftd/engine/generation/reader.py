@@ -52,14 +52,17 @@ class Reader:
             return False
         return self.quantization is None or not self.quantization.begins_within(self.position, tokens)
 
-    def read(self, tokens: mx.array) -> mx.array:
-        """Read on; return the logits of what may follow, a row for each token. Nothing is waited for."""
+    def read(self, tokens: mx.array, *, logits: bool = True) -> mx.array:
+        """Read on; return the logits of what may follow, a row for each token. Nothing is waited for.
+
+        `logits` says whether they are wanted.
+        """
         if isinstance(self.cache, RaggedRow):
-            logits = self.cache.batch.read({self.cache: tokens})[self.cache]
+            read = self.cache.batch.read({self.cache: tokens})[self.cache]
         else:
-            logits = self._model(tokens[None], cache=self.cache.layers)[0]
+            read = self.cache.read(self._model, tokens, logits=logits)
         self.advance(tokens.size)
-        return logits
+        return read
 
     def advance(self, tokens: int) -> None:
         """Say that so many tokens were read, by `read` or with those of others."""
@@ -129,7 +132,7 @@ class Reader:
             count = min(step_end - start, self.pace.tokens(self._step))
             self._in_step = start + count < step_end
             began = time.perf_counter()
-            self.read(mx.array(list(text[start : start + count]), mx.uint32))
+            self.read(mx.array(list(text[start : start + count]), mx.uint32), logits=False)
             mx.eval([layer.state for layer in self.cache.layers])
             self.pace.took(count, time.perf_counter() - began)
             mx.clear_cache()
@@ -157,4 +160,4 @@ class Reader:
         if joined and self.position >= self.quantization.first:
             self.leave()
         if isinstance(self.cache, SequenceCache):
-            self.quantization.apply(self.cache.layers)
+            self.cache.quantize(self.quantization)
