@@ -446,6 +446,7 @@ async def test_a_log_is_for_people_unless_all_is_asked_for(tmp_path: Path) -> No
         began = time.time()
         for name in "ab":
             await served.ask(name)
+        served.daemon.journal.tell()
         assert "draftd-engine" not in (await served.get("/api/logs/a")).text
         assert 'draftd-engine {"odd": 1}' in (await served.get("/api/logs/a?raw=1")).text
         assert "fake server of fake" not in (await served.get(f"/api/logs/a?since={began}")).text
