@@ -87,7 +87,7 @@ def to_event(chunk: dict[str, Any]) -> bytes:
     except UnicodeEncodeError:  # half of a surrogate pair
         data = b"\xff"
     if not data.isascii() or b"\x7f" in data:
-        data = json.dumps(chunk).encode()
+        data = json.dumps(chunk, separators=(",", ":")).encode()
     return b"data: " + data + EVENT_END
 
 
