@@ -423,7 +423,7 @@ def test_a_text_alone_or_in_a_list_is_a_prompt(prompt: object) -> None:
 
 @pytest.mark.parametrize("prompt", [None, "", [], [""], ["a", "b"], [1, 2], [5], [["a"]], 5, {}])
 def test_any_other_prompt_is_refused(prompt: object) -> None:
-    with refused(400, param="prompt", says="must be a text"):
+    with refused(400, param="prompt", says="must be a string"):
         forward({"prompt": prompt}, TEXT)
 
 

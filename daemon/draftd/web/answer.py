@@ -1,7 +1,7 @@
 """One answer of a worker as it comes in: each chunk is checked, and made into what the client was promised. Pure.
 
 The death of a worker in mid-stream looks like a clean end of its connection; only a missing finish_reason shows it.
-Most servers send a `[DONE]` behind it as well.
+Most servers send a `[DONE]` after it as well.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from draftd.web.request_body import Endpoint
 from draftd.web.tool_calls import ToolCalls
 from draftd.web.worker_errors import error_in
 
-_MAX_TOKENS = 2**53  # more than can be; beyond it JSON's numbers are not exact
+_MAX_TOKENS = 2**53  # more than there can be; beyond it JSON's numbers are not exact
 
 
 class Answer:
@@ -42,7 +42,7 @@ class Answer:
         self._tool_calls: ToolCalls | None = None  # most answers have none
         self._logprobs: dict[str, list[Any]] = {}
         self._role_sent = False
-        self._stop_text: str | None = None  # that ended the answer, where the worker says so
+        self._stop_text: str | None = None  # the stop text that ended the answer, where the worker says so
         self.finish_reason: str | None = None
         self.usage: dict[str, Any] | None = None
         self.timings: dict[str, Any] | None = None  # in llama.cpp's words
@@ -55,7 +55,7 @@ class Answer:
 
     @property
     def complete(self) -> bool:
-        """Whether nothing can come any more: there was a finish_reason, and the mark after it."""
+        """Whether nothing more can come: there was a finish_reason, and the mark after it."""
         return self.done and self.finish_reason is not None
 
     def tokens(self, name: str) -> int:
@@ -66,7 +66,7 @@ class Answer:
 
     @property
     def cached_tokens(self) -> int | None:
-        """Prompt tokens that an earlier request had read; None if the worker does not say."""
+        """Prompt tokens that came out of the prompt cache; None if the worker does not say."""
         details: Any = (self.usage or {}).get("prompt_tokens_details")
         return _count(details.get("cached_tokens")) if isinstance(details, dict) else None
 
@@ -76,7 +76,7 @@ class Answer:
 
     @property
     def told_speed(self) -> float | None:
-        """Tokens per second by the worker's own word; None if it does not say."""
+        """Tokens per second, as the worker reports them; None if it does not."""
         speed: Any = (self.timings or {}).get("predicted_per_second")
         return float(speed) if type(speed) in {int, float} and 0 < speed < _MAX_TOKENS else None
 
@@ -193,7 +193,7 @@ class Answer:
         return body if self.timings is None else body | {"timings": self.timings}
 
     def usage_chunk(self) -> dict[str, Any]:
-        """The usage in a chunk of its own, with the timings, as a client gets it that asked for it."""
+        """The usage in a chunk of its own, with the timings, for a client that asked for it."""
         chat = self._endpoint == "chat.completions"
         body = self._body("chat.completion.chunk" if chat else "text_completion", {})
         return body | {"choices": []}

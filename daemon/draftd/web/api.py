@@ -126,7 +126,7 @@ class Api:
 
 
 def listed(profile: Profile) -> Listed:
-    """A profile as a model of the list. What a `command` serves of the model's context is not known here."""
+    """A profile as a model of the list. How much of the model's context a `command` serves is not known here."""
     context = None if profile.command else read_model(profile.model).config.context_length
     return Listed(profile.name, profile.aliases, context)
 

@@ -14,7 +14,7 @@ from draftd.workers.usage import Lease
 @dataclass(slots=True)
 class Call:
     """One request on its way: its profile, and what the worker is sent. `headers` are those of the client's answer,
-    `own` are for our engine. `record` is what the journal tells of it.
+    `own` are for our engine. `record` is its entry in the journal.
     """
 
     name: str

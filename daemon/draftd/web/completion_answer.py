@@ -1,4 +1,4 @@
-"""The answer to a request for tokens: it is checked, counted, and passed on as it comes or put together."""
+"""The answer to a request for a completion: it is checked, counted, and passed on as it comes or put together."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from draftd.workers.usage import Lease
 
 
 class CompletionAnswer:
-    """Takes the answer of one call. `reply` is None for a client that wants it in one piece; `note` tells the
-    journal.
+    """Takes the answer of one call. `reply` is None for a client that wants it in one piece; `note` adds to its
+    entry in the journal.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class CompletionAnswer:
         return await self._end()
 
     async def _end(self) -> bytes:
-        """The last piece of an answer that has ended without the mark of its end."""
+        """The last piece of an answer that has ended without an end mark."""
         answer, relay = self._answer, self._relay
         events = relay.finish()
         self._note_tokens()
@@ -69,9 +69,7 @@ class CompletionAnswer:
         await self._send(events)
         if answer.done:
             raise BrokenAnswerError("it has no finish_reason")
-        raise BrokenOffError(
-            IN_THE_MIDDLE, "" if answer.begun else "the worker answered with nothing of an answer"
-        )
+        raise BrokenOffError(IN_THE_MIDDLE, "" if answer.begun else "what the worker sent holds no answer")
 
     async def _send(self, events: bytes) -> None:
         """Pass on what has come so far. Raises what is wrong with it."""

@@ -38,7 +38,7 @@ PATHS: dict[Endpoint, str] = {"chat.completions": "/v1/chat/completions", "compl
 ENDED = frozenset({"worker_lost", "worker_stopped", "worker_unavailable", "bad_answer"})
 MAX_NOTICE = 1.0  # seconds until the death of a worker is noticed
 # Seconds that a request whose connection broke off waits to hear whether its worker has ended. It usually takes a
-# few thousandths of one; after that the error says no more than what is known.
+# few milliseconds; after this limit the error says no more than what is known.
 MAX_DOUBT = 0.4
 
 
@@ -95,7 +95,7 @@ class Proxy:
         self._refusing = True
 
     def cut_off(self) -> None:
-        """The workers are ended now: who still waits for one, or for the rest of an answer, is told why."""
+        """The workers are being ended: clients that wait for one, or for the rest of an answer, are told why."""
         self._ending = True
 
     async def until_idle(self) -> None:
@@ -215,7 +215,7 @@ class Proxy:
 
 
 async def _outlives(worker: Worker, lease: Lease, limit: float) -> bool:
-    """Whether the child still serves after `limit` seconds; no is said as soon as it is known."""
+    """Whether the child still serves after `limit` seconds; if not, it returns as soon as that is known."""
     deadline = time.monotonic() + limit
     while worker.serves(lease.child) and (left := deadline - time.monotonic()) > 0:
         await worker.until_changed(left)

@@ -1,8 +1,8 @@
 """From the fields that a client sent to the body that a worker gets, messages included. Pure.
 
-To some bodies that OpenAI's API allows, mlx_lm.server reacts by loading other weights, fetching something from the
-network, or breaking its stream; each function here says what it prevents. The client's body was parsed once, and is
-written anew, so that what was routed is what is forwarded.
+Some bodies that OpenAI's API allows make mlx_lm.server load other weights, fetch something from the network, or
+break its stream; each function here says what it prevents. The client's body was parsed once, and is written anew,
+so that what was routed is what is forwarded.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _MAX_TOP_K = 1000
 class Forward:
     """What to send to the worker, and what the client wants back.
 
-    `stream` is how the client wants the answer. The worker always streams: so it is seen that it gets on.
+    `stream` is how the client wants the answer. The worker always streams, so that we can see it make progress.
     `headers` are for our engine. With `counts_only` the worker reads nothing of the prompt.
     """
 
@@ -111,7 +111,7 @@ def _with_an_effect(fields: dict[str, Any], table: Table) -> dict[str, Any]:
 
 
 def _allowed(tools: list[dict[str, Any]], choice: Any) -> list[dict[str, Any]]:
-    """The tools that the model is told of: which of them it calls is up to it, unless it has to call one."""
+    """The tools that the model is told about: which of them it calls is up to it, unless it has to call one."""
     if choice == "none":
         return []
     allowed = choice.get("allowed_tools") if isinstance(choice, dict) else None
@@ -144,9 +144,9 @@ def _fill_in(fields: dict[str, Any], profile: Profile) -> None:
 
 
 def _drafting(fields: dict[str, Any], profile: Profile) -> dict[str, str]:
-    """Take out of the fields what only our engine understands; returns it as headers.
+    """Take out of the fields what only our engine understands, and return it as headers.
 
-    `auto` becomes a number in the fields, which is the longest draft then.
+    `auto` becomes a number in the fields, which then is the longest draft.
     """
     headers: dict[str, str] = {}
     if fields.get("num_draft_tokens") == "auto":
@@ -220,7 +220,7 @@ def _content(content: Any, place: str) -> str:
     if content is None or isinstance(content, str):
         return content or ""
     if not isinstance(content, list):
-        raise RequestError(400, f"{place} must be a text or a list of text parts", param=place)
+        raise RequestError(400, f"{place} must be a string or a list of text parts", param=place)
     return "".join(_part_text(part, place) for part in content)
 
 
@@ -281,7 +281,9 @@ def _text_prompt(fields: dict[str, Any], foreign: bool) -> Any:
     if foreign and isinstance(prompt, list) and prompt and all(type(token) is int for token in prompt):
         return prompt
     if not isinstance(prompt, str) or not prompt:
-        text = "prompt must be a text, and not empty; lists of several texts or of tokens are not supported"
+        text = (
+            "prompt must be a string, and not empty; lists of several strings or of tokens are not supported"
+        )
         raise RequestError(400, text, param="prompt")
     return prompt
 

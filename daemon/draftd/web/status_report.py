@@ -1,4 +1,4 @@
-"""What the daemon says of itself: the bodies of /api/status and /api/events, and gauges."""
+"""What the daemon says about itself: the bodies of /api/status and /api/events, and gauges."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from draftd.workers.warm_spare import Starter
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StatusReport:
-    """Asks the parts of the daemon when it is asked itself. `started`: when the daemon did, in epoch seconds.
-    `budget`: bytes that all workers together may take. `reload_problem` says why the files on disk are not in
-    force, None if they are.
+    """Asks the parts of the daemon whenever it is asked itself. `started`: when the daemon started, in epoch
+    seconds. `budget`: bytes that all workers together may take. `reload_problem` says why the files on disk are not
+    in force, None if they are.
     """
 
     supervisor: Supervisor
@@ -90,7 +90,7 @@ class StatusReport:
         ]
 
     def pressure(self) -> int:
-        """How short the machine is of memory, for a scrape of /metrics; 0 if the system does not say."""
+        """The machine's memory pressure, for a scrape of /metrics; 0 if the system does not say."""
         return pressure() or 0
 
     def spare_memory(self) -> int:

@@ -1,4 +1,4 @@
-// The page: keeps what the stream tells, and hands it to the parts of the page.
+// The page: keeps what the stream brings, and hands it to the parts of the page.
 
 import { showModels } from "./chat.js";
 import { $, copy, put } from "./dom.js";
@@ -55,7 +55,7 @@ function showLost() {
   const since = show.clock(lost.since / 1000);
   const next = Math.max(0, Math.ceil((lost.next - Date.now()) / 1000));
   put($("connection"), "connection lost", "bad");
-  put($("lost"), `No connection to the daemon since ${since}: ${lost.why}. What is below is how it was then.`);
+  put($("lost"), `No connection to the daemon since ${since}: ${lost.why}. Below is how things were then.`);
   put($("retry"), next ? `trying again in ${next} s` : "trying again now");
 }
 
