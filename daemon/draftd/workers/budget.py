@@ -3,16 +3,16 @@
 Rules that every decision keeps:
 
 1.  What is in memory, what is about to be, and what is on its way out are together never more than the budget.
-2.  Who waits is served in the order of coming. A later one may load before an earlier one only into memory that the
-    earlier one will not need.
-3.  Room is made by as few workers as it takes, the least recently used first, and only if it lets somebody load.
-    Idle ones sleep at once. A busy one may first serve its own queue: only `patience` seconds after the other came,
-    and after it got ready itself, does it take no new requests, and ends with those that it has.
-    So two models that are asked for in turn do not drive each other out with each request.
+2.  Waiting workers are served in the order in which they came. A later one may load before an earlier one only into
+    memory that the earlier one will not need.
+3.  Room is made by as few workers as it takes, the least recently used first, and only if it lets another one load.
+    Idle ones sleep at once. A busy one may first serve its own queue: only when `patience` seconds have passed
+    since the other one came, and since it got ready itself, does it stop taking requests, to end with those that it
+    has. So two models that are asked for in turn do not drive each other out with each request.
 4.  A pinned worker never makes room, and one that is alone in memory is left alone, however much it has grown.
-5.  Only somebody who is wanted makes others leave: a worker that would start only because the daemon does loads
-    into free memory, or sleeps until its first request.
-6.  Who cannot fit, whoever leaves, is told so at once.
+5.  Only a worker that is wanted makes others leave: one that would start only because the daemon does loads into
+    free memory, or sleeps until its first request.
+6.  A worker that cannot fit, whoever leaves, is told so at once.
 """
 
 from __future__ import annotations
@@ -49,8 +49,9 @@ class Waiter:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What to do, by name. `drain`: to take no new requests, and end. `decline`: not to load now. `refuse`: cannot
-    fit. `again`: when to decide again, if nothing happens before; None if time alone changes nothing.
+    """What to do with which workers, by name. `drain`: they take no new requests, and end. `decline`: they do not
+    load now. `refuse`: they cannot fit. `again`: when to decide again if nothing happens before; None if time alone
+    changes nothing.
     """
 
     load: tuple[str, ...] = ()
@@ -75,8 +76,8 @@ def decide(
 class _Plan:
     """A decision as it is made, waiter by waiter.
 
-    `used` is in memory now and with what was decided to load. `later` will be once all who leave have left, and all
-    who wait and come first have loaded.
+    `used` is what is in memory now, and what has been told to load. `later` is what will be there once all that
+    leave have left, and all waiters before this one have loaded.
     """
 
     def __init__(self, budget: int, holders: Sequence[Holder], now: float, patience: float) -> None:
@@ -107,7 +108,7 @@ class _Plan:
         )
 
     def shrink(self) -> None:
-        """Let idle ones sleep if those that are there have grown beyond the budget."""
+        """Let idle workers sleep if those in memory have grown beyond the budget."""
         if self._later > self._budget and not self._alone:
             idle = [one for one in self._movable if not one.busy]
             self._move(_fewest(idle, self._later - self._budget), self._now)
@@ -137,7 +138,7 @@ class _Plan:
         self._later += waiter.size
 
     def _move(self, leaving: Sequence[Holder], asked: float) -> None:
-        """Count on these to leave for somebody who came at `asked`, and tell them if it is time for all of them."""
+        """Count on these to leave for a waiter that came at `asked`, and tell them if it is time for all."""
         due = max([asked, *(max(asked, one.since) + self._patience for one in leaving if one.busy)])
         for one in leaving:
             self._movable.remove(one)
@@ -149,7 +150,7 @@ class _Plan:
 
 
 def _fewest(movable: Sequence[Holder], missing: int) -> list[Holder]:
-    """The first of these that make up for what is missing, without those that the others make needless."""
+    """The first of these that make up for what is missing, without those that are not needed beside the others."""
     chosen: list[Holder] = []
     for one in movable:
         if missing <= 0:
