@@ -16,7 +16,7 @@ class RequestRecord:
     """One request. `began` is in epoch seconds, all other times are seconds since then; what is not known is None.
 
     `phase` is "waiting" (for its turn, or for the worker), "answering" or "ended". `agent` is what the client
-    calls itself. `proposed` and `accepted` count draft tokens; the engine tells them with the answer's end.
+    calls itself. `proposed` and `accepted` count draft tokens; the engine reports them at the end of the answer.
     """
 
     id: str
@@ -44,7 +44,7 @@ class RequestRecord:
 
     @property
     def client(self) -> str:
-        """Who asks, in short."""
+        """The client's name, in short."""
         return client_name(self.agent)
 
     @property
@@ -58,7 +58,7 @@ SHOWN = ("client", *(name for name in RequestRecord.__dataclass_fields__ if name
 
 
 def as_json(record: RequestRecord) -> dict[str, Any]:
-    """The record as the API tells of it."""
+    """The record as the API shows it."""
     return {name: getattr(record, name) for name in SHOWN} | {"acceptance": record.acceptance}
 
 
