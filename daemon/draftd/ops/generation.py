@@ -1,4 +1,4 @@
-"""One generation, timed as any OpenAI client would see it, and what the server says of its drafts."""
+"""One generation, timed as any OpenAI client would see it, and what the server says about its drafts."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from urllib.parse import quote
 from draftd.errors import DraftdError
 from draftd.ops.http import HttpClient, RefusedError, error_message, in_words
 
-MAX_SILENCE = 900.0  # seconds without a byte of a generation; a worker may have to load its model first
+MAX_SILENCE = 900.0  # seconds in which not one byte comes; a worker may have to load its model first
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,7 @@ class Generation:
 
     @property
     def tokens_per_second(self) -> float:
-        """Over the whole answer, the reading of the prompt included.
+        """Over the whole answer, including reading the prompt.
 
         Not from the first token on: drafting delivers a whole round at once, so that the tokens of its first
         round would take no time.
@@ -63,7 +63,7 @@ class Generation:
 
 
 class OpenAIServer:
-    """A server at `url`, with or without /v1 at its end. Raises DraftdError for all that goes wrong there."""
+    """A server at `url`, with or without /v1 at its end. Raises DraftdError for whatever goes wrong there."""
 
     def __init__(self, url: str, api_key: str = "") -> None:
         root = url.rstrip("/").removesuffix("/v1")
@@ -79,11 +79,11 @@ class OpenAIServer:
             return None
 
     def resolve(self, name: str) -> str:
-        """The model that `name`, which may be an alias, stands for. Raises DraftdError for an unknown one."""
+        """The model that `name`, which may be an alias, stands for. Raises DraftdError for an unknown name."""
         return str(self._http.json(f"/v1/models/{quote(name)}")["id"])
 
     def worker(self, name: str) -> dict[str, Any] | None:
-        """The row of /api/status that serves `name`; None if this is no draftd daemon, or it has no such row."""
+        """The row of /api/status that serves `name`; None if this is not draftd, or has no such row."""
         rows = self._get("/api/status")
         try:
             return next((row for row in rows["workers"] if row["name"] == name), None)
@@ -100,7 +100,7 @@ class OpenAIServer:
             return timed(_events(answer), began, show)
 
     def _get(self, path: str) -> Any:
-        """What is at `path`, None for what is not there or not JSON."""
+        """What is at `path`; None if nothing is there, or no JSON."""
         try:
             return self._http.json(path)
         except (RefusedError, OSError, HTTPException, ValueError):
@@ -159,7 +159,7 @@ def timed(events: Iterator[bytes], began: float, show: Callable[[str], object]) 
 
 
 def _text(delta: Mapping[str, Any]) -> str:
-    """What a person reads: text, and the thoughts of a model that shows them."""
+    """What a person reads: text, and the reasoning of a model that shows it."""
     return str(delta.get("reasoning_content") or delta.get("reasoning") or delta.get("content") or "")
 
 

@@ -80,9 +80,9 @@ def program(python: Path) -> tuple[str, ...]:
 
 def environment(environ: Mapping[str, str]) -> dict[str, str]:
     """What the agent needs from the user's environment to find what a shell finds: draftd's settings and folders,
-    the models and the way to the hub, the programs. No proxy with a password in it: others may read the agent.
+    the models and the way to the hub, the programs. No proxy with a password in it: others may read the plist.
 
-    Raises ConfigError if it holds the API key, which may not go into the agent: it would serve without one.
+    Raises ConfigError if it holds the API key, which may not go into the plist: the agent would serve without one.
     """
     environ = {key: value for key, value in environ.items() if value}  # an empty one is unset
     if SECRET in map(str.upper, environ):
@@ -129,7 +129,7 @@ def render(template: bytes, agent: Agent, session: Session) -> bytes:
 
 
 def _search_path(own: str, usual: str) -> str:
-    """The user's folders of programs, then the usual ones; Homebrew's for Apple silicon before that for Intel."""
+    """The user's folders of programs, then the usual ones; Homebrew for Apple silicon before the one for Intel."""
     folders = list(dict.fromkeys(filter(None, (*own.split(os.pathsep), *usual.split(os.pathsep)))))
     if APPLE_BREW in folders and INTEL_BREW in folders:
         first = min(folders.index(APPLE_BREW), folders.index(INTEL_BREW))

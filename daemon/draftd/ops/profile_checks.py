@@ -1,4 +1,4 @@
-"""Faults of profiles and settings that only show beside each other, or beside what is on this machine."""
+"""Faults of profiles and settings that only show in comparison: to each other, or to what is on this machine."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def missing_folders(folder: Path, found: ProfileSet) -> Iterator[Problem]:
         for key in PATH_KEYS:
             path = getattr(profile, key)
             if path and path.startswith("/") and not os.path.isdir(path):
-                what = "is a file, and no folder" if os.path.exists(path) else "there is no such folder"
+                what = "is a file, not a folder" if os.path.exists(path) else "there is no such folder"
                 yield _in_file(folder, profile, key, f"{key}: {path}: {what}")
 
 
@@ -30,12 +30,12 @@ def _in_file(folder: Path, profile: Profile, key: str, reason: str) -> Problem:
     file = folder / f"{profile.name}.toml"
     try:
         return Problem(file, line_of(read_text(file), (key,)), reason)
-    except (OSError, UnicodeDecodeError):  # the file is called otherwise than the profile
+    except (OSError, UnicodeDecodeError):  # the file has another name than the profile
         return Problem(folder, None, f"{profile.name}: {reason}")
 
 
 def unknown_default(settings: Settings, found: ProfileSet) -> Iterator[Problem]:
-    """The setting `default_profile`, if it was made and names none of the profiles."""
+    """The setting `default_profile`, if it was set and names none of the profiles."""
     if "default_profile" not in settings.model_fields_set:
         return
     names = {name for one in found.profiles.values() for name in (one.name, *one.aliases)}

@@ -1,4 +1,4 @@
-"""What a bench found, and the same as a table for the terminal, as Markdown and as JSON. Pure."""
+"""What a bench found: as a table for the terminal, as Markdown and as JSON. Pure."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from draftd.ops.bench.stats import MATTERS, Cell, Sample, Spread, Standing
 
 SAVED = "bench.json"  # the last report, in the state folder: the doctor reads it
 MAX_BUSY = 25.0  # percent of the CPUs taken by others; beyond it the figures cannot be trusted
-TITLES = ("prompts", "temp", "draft tokens", "tokens/s", "quartiles", "speed-up", "accepted", "first")
+TITLES = ("prompts", "temp", "draft tokens", "tokens/s", "quartiles", "speedup", "accepted", "first")
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,7 @@ def summary(report: Report) -> list[str]:
     lines = [
         f"{short(report.model)} with {short(report.draft_model)} on {report.machine}; {versions}",
         f"Medians of {report.runs} interleaved runs of up to {report.max_tokens} tokens; tokens/s over the whole "
-        "answer, the reading of the prompt included; 'first' is the time to the first token; no prompt was cached.",
+        "answer, including reading the prompt; 'first' is the time to the first token; no prompt was cached.",
     ]
     if report.busy > MAX_BUSY:
         lines.append(
@@ -112,7 +112,7 @@ def _style(cell: Cell) -> str:
 
 
 def to_markdown(report: Report) -> str:
-    """A section of a page: how, the table, the verdict."""
+    """A section of a page: how it was measured, the table, the verdict."""
     head = [_line(TITLES), "|---|---:|---|---:|---:|---:|---:|---:|"]
     body = [_line(texts) for texts in rows(report)]
     said = [f"- {sentence}" for sentence in report.verdict]
