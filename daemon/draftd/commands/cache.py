@@ -1,4 +1,4 @@
-"""`draftd cache …`: the prompts that workers have read and stored, so that the next worker need not read them."""
+"""`draftd cache …`: the prompts that workers have read and stored, so that no other has to read them again."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ app = typer.Typer(
 
 @dataclass(frozen=True, slots=True)
 class StoredPrompt:
-    """A file, and what its header says; that is empty where it is no file of ours."""
+    """A file, and what its header says; the header is empty if the file is not ours."""
 
     path: Path
     size: int
@@ -39,7 +39,7 @@ class StoredPrompt:
 
 @app.command("list")
 def list_(state_dir: StateDir = None) -> None:
-    """List the stored prompts, the last used first.
+    """List the stored prompts, the most recently used first.
 
     Example: draftd cache list
     """
@@ -52,13 +52,13 @@ def list_(state_dir: StateDir = None) -> None:
             models = (str(one.header.get(key) or "") for key in ("model", "draft_model"))
             table.add_row(str(one.header.get("tokens", "?")), memory(one.size), used, *models)
         out.show(table)
-    bound = memory(settings.cache_disk) if settings.cache_disk else "nothing, as it is off"
-    out.say(f"{_counted(found)} in {_folder(settings)}; the bound is {bound}")
+    limit = f"the limit is {memory(settings.cache_disk)}" if settings.cache_disk else "storing is turned off"
+    out.say(f"{_counted(found)} in {_folder(settings)}; {limit}")
 
 
 @app.command()
 def clear(state_dir: StateDir = None) -> None:
-    """Remove all stored prompts. Running workers go on, and store anew what they read.
+    """Remove all stored prompts. Running workers go on, and store again what they read.
 
     Example: draftd cache clear
     """

@@ -45,7 +45,7 @@ def chat(
     temperature: Temperature = None,
     state_dir: StateDir = None,
 ) -> None:
-    """Chat with a model; after each answer its speed, and how much of it was drafted.
+    """Chat with a model; each answer is followed by its speed, and how much of it was drafted.
 
     Example: draftd chat fast
     """
@@ -54,7 +54,7 @@ def chat(
     settings = _settings(model, max_tokens, temperature)
     begin = _beginning(system)
     talk = list(begin)
-    out.say(f"{model}; {ANEW} begins anew, {LEAVE} or Ctrl-D ends, Ctrl-C ends an answer", style="dim")
+    out.say(f"{model}; {ANEW} starts over, {LEAVE} or Ctrl-D quits, Ctrl-C stops an answer", style="dim")
     while (said := _asked()) is not None:
         if said == ANEW:
             talk = list(begin)
@@ -67,7 +67,7 @@ def chat(
 def run_prompt(
     words: Annotated[
         list[str] | None,
-        typer.Argument(metavar="PROMPT", help="What to ask; what comes through a pipe is put behind it."),
+        typer.Argument(metavar="PROMPT", help="What to ask; piped input is appended to it."),
     ] = None,
     model: Model = None,
     system: System = None,
@@ -115,7 +115,7 @@ def _asked() -> str | None:
 
 
 def _answered(server: OpenAIServer, settings: dict[str, Any], talk: Iterable[Message]) -> str:
-    """Show the answer as it comes, and then its figures; what came of it."""
+    """Show the answer as it comes, and then its figures; returns what came of it."""
     parts: list[str] = []
 
     def show(piece: str) -> None:
@@ -125,7 +125,7 @@ def _answered(server: OpenAIServer, settings: dict[str, Any], talk: Iterable[Mes
     try:
         made = server.generate(settings | {"messages": list(talk)}, show)
     except KeyboardInterrupt:
-        out.say("\nthe answer was ended", style="dim")
+        out.say("\nthe answer was stopped", style="dim")
     except EmptyAnswerError as error:
         out.say(str(error), style="dim")
     except DraftdError as error:
@@ -138,7 +138,7 @@ def _answered(server: OpenAIServer, settings: dict[str, Any], talk: Iterable[Mes
 
 
 def _figures(made: Generation) -> str:
-    """Tokens, speed, first token, drafts and the end, as far as the server tells."""
+    """Tokens, speed, first token, drafts and why it ended, as far as the server tells."""
     told = made.timings
     speed: Any = told.get("predicted_per_second") or made.tokens_per_second
     parts = [f"{made.tokens} tokens", f"{speed:.1f} tokens/s", f"first after {made.first_token:.2f} s"]
