@@ -94,7 +94,7 @@ async def run(settings: Settings, load: Load, beside: Beside, *, watched: tuple[
         instance.announce(settings.url, __version__)
         daemon.start()
         gc.collect()
-        gc.freeze()  # what is here stays: looking for garbage in it takes a tenth of the time under load
+        gc.freeze()  # what is here now stays: looking for garbage in it takes a tenth of the time under load
         log.info("draftd serves", url=settings.url, pid=os.getpid(), version=__version__)
         until_stopped = [
             tasks.create_task(beside(daemon)),
@@ -115,7 +115,7 @@ async def run(settings: Settings, load: Load, beside: Beside, *, watched: tuple[
 
 
 class Daemon:
-    """All parts of a daemon, and what they have to do with each other. Made by `run`; `tasks` runs the workers.
+    """All parts of a daemon, and how they are connected. Made by `run`; `tasks` runs the workers.
 
     `budget`: bytes that all workers together may take.
     """
@@ -286,7 +286,7 @@ class Daemon:
     # --- called by the parts ----------------------------------------------------------------------------------
 
     def take_event(self, told: Told) -> None:
-        """Keep an event of the daemon's log with the logs, from whatever thread it comes."""
+        """Keep an event of the daemon's log with the logs, whatever thread it comes from."""
         if threading.get_ident() == self._thread:
             self.sink.note_event(told.who, told.text, told.line)
         else:

@@ -25,10 +25,14 @@ def _absolute(path: Path) -> Path:
     except RuntimeError:
         raise ValueError(f"there is no user {path.parts[0]}") from None
     except FileNotFoundError:
-        raise ValueError("the folder that draftd was started in is gone: name this one from '/' on") from None
+        raise ValueError(
+            "the folder that draftd was started in is gone: give this one as an absolute path"
+        ) from None
 
 
-SAVING_SHARE = 0.3  # of the time that a worker has to end it may save prompt caches; the GPU's memory is next
+SAVING_SHARE = (
+    0.3  # of a worker's time to end may go into saving prompt caches; then it frees the GPU's memory
+)
 
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 UserPath = Annotated[Path, AfterValidator(_absolute)]
@@ -96,7 +100,7 @@ class Settings(BaseSettings):
     )
     share_engine: bool = Field(
         False,
-        description="one worker, and one copy of the weights, for profiles that differ per request only",
+        description="one worker, and one copy of the weights, for profiles that differ only per request",
     )
     warm_spare: bool = Field(
         False, description="keep a process that has imported mlx_lm, for the next start of a worker"
@@ -111,9 +115,9 @@ class Settings(BaseSettings):
         10.0, description="silence after which a waiting stream gets a comment"
     )
     connection_timeout: Seconds = Field(
-        10.0, description="life of a connection without a request, or without the end of its headers"
+        10.0, description="how long a connection may have no request, or no end of its headers"
     )
-    body_timeout: Seconds = Field(30.0, description="time for the body of a request to come")
+    body_timeout: Seconds = Field(30.0, description="time for the body of a request to arrive")
     write_timeout: Seconds = Field(60.0, description="time for a client to take what it is sent")
     api_key: SecretStr | None = Field(None, description="bearer token that clients must send, if set")
     allowed_hosts: Words = Field((), description="further names in the Host header to accept")
@@ -141,12 +145,12 @@ class Settings(BaseSettings):
 
     @property
     def url(self) -> str:
-        """Where clients on this machine reach the daemon; one that listens everywhere is asked on loopback."""
+        """Where clients on this machine reach the daemon: on loopback if it listens on all addresses."""
         host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)
         return f"http://{f'[{host}]' if ':' in host else host}:{self.port}"
 
     def prompt_store(self) -> PromptStore | None:
-        """Where the workers' engines keep prompt caches; None if they are not to."""
+        """Where the workers' engines keep prompt caches; None if they should not."""
         if not self.cache_disk:
             return None
         folder = self.state_dir / PROMPT_CACHE_FOLDER
@@ -165,7 +169,7 @@ class Settings(BaseSettings):
 
 
 class _FileSource(PydanticBaseSettingsSource):
-    """The settings file; a missing one is no settings."""
+    """The settings file; a missing one sets nothing."""
 
     def get_field_value(self, field: Any, field_name: str) -> tuple[Any, str, bool]:
         raise NotImplementedError  # pydantic-settings asks for it, but __call__ reads the file as a whole
@@ -230,7 +234,7 @@ def _problem(detail: dict[str, Any], given: dict[str, Any]) -> Problem:
 
 
 def source_of(name: str, reason: str, loc: tuple[Any, ...] = ()) -> Problem:
-    """A fault of a setting that came from a variable or the file; `loc` is where in the file, if not just there."""
+    """A fault of a setting that came from a variable or the file; `loc` is its place in the file, if not `name`."""
     variable = f"DRAFTD_{name.upper()}"
     if any(key.upper() == variable and value for key, value in os.environ.items()):
         return Problem(Path(variable), None, reason)

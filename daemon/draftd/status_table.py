@@ -1,4 +1,4 @@
-"""The table of workers, and below it what is to be said of those that are not ready."""
+"""The table of workers, and below it why some of them are not ready."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ COLUMNS = {
 DUE = {
     "backoff": "starts again",
     "stopping": "at the latest",
-}  # what is said of the time that is set for a state
+}  # how the time by which a state ends is told
 LEFT = {"model", "state"}
 
 
@@ -140,7 +140,7 @@ def _drafts(row: Row) -> str:
 
 
 def _reason(row: Row, names: Mapping[str, str]) -> Text | None:
-    """Why a worker is not ready; after a failure with its last words."""
+    """Why a worker is not ready; after a failure, with its last words."""
     state, reason = row["state"], row.get("reason")
     if state == "ready" or not reason:
         return None
