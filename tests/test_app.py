@@ -415,6 +415,7 @@ async def test_a_silent_answer_is_stalled_unless_the_engine_says_that_it_gets_on
 
 
 @pytest.mark.fault(17)
+@pytest.mark.thorough
 async def test_a_flood_of_output_neither_blocks_the_child_nor_fills_the_daemon(tmp_path: Path) -> None:
     before = psutil.Process().memory_info().rss
     # It takes seconds of both processes' work, and as long again of rests.
