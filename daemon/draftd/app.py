@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
+import re
 import shutil
 import threading
 import time
@@ -69,6 +70,7 @@ from draftd.workers.warm_spare import Starter
 log = structlog.get_logger("daemon")
 
 Beside = Callable[["Daemon"], Coroutine[Any, Any, None]]
+OnEnded = Callable[[Sequence[RequestRecord]], None]  # called with requests that have ended
 
 
 async def run(settings: Settings, load: Load, beside: Beside, *, watched: tuple[Path, ...] = ()) -> None:
@@ -134,17 +136,10 @@ class Daemon:
         self._changed = asyncio.Event()
         self._news = asyncio.Event()  # for the live feed
         self._loop, self._thread = asyncio.get_running_loop(), threading.get_ident()
-        self.on_ended: list[
-            Callable[[Sequence[RequestRecord]], None]
-        ] = []  # called with requests that have ended
+        self.on_ended: list[OnEnded] = []
         self.journal = Journal(self._news.set, self._on_ended)
         self.metrics = Metrics(__version__, _version_of("mlx-lm"))
-        self.sink = Sink(
-            settings.state_dir / LOGS,
-            self._on_report,
-            lambda worker: self.supervisor.acceptance_pattern(worker),  # noqa: PLW0108 - it is made later
-            self.metrics,
-        )
+        self.sink = Sink(settings.state_dir / LOGS, self._on_report, self._acceptance_pattern, self.metrics)
         loads = LoadGate(settings.max_loads)
         self._loads = loads
         self.starter = Starter(loads, self._on_change)
@@ -307,6 +302,9 @@ class Daemon:
         self._changed.set()
         self._changed = asyncio.Event()
         self._news.set()
+
+    def _acceptance_pattern(self, worker: str) -> re.Pattern[str] | None:
+        return self.supervisor.acceptance_pattern(worker)
 
     def _on_gone(self, name: str) -> None:
         """A removed profile's last request has ended, and its worker is gone."""
