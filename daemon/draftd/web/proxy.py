@@ -51,8 +51,8 @@ def stopping() -> WorkerError:
 
 
 class Proxy:
-    """Sends requests to workers. A stream gets a comment after `keepalive` seconds of silence. `on_change` is
-    called when a request has come or gone. `peers` takes those that other machines could answer too.
+    """Sends requests to workers. A stream gets a comment after `keepalive` seconds of silence. `peers` takes those
+    that other machines could answer too.
     """
 
     def __init__(
@@ -63,7 +63,6 @@ class Proxy:
         bodies: BodyReader,
         keepalive: float,
         journal: Journal,
-        on_change: Callable[[], None],
     ) -> None:
         self.peers: PeerRelay | None = None
         self._journal = journal
@@ -72,7 +71,6 @@ class Proxy:
         self._metrics = metrics
         self._keepalive = keepalive
         self._bodies = bodies
-        self._on_change = on_change
         self._admissions: dict[Worker, Admission] = {}
         self._refusing = False
         self._ending = False
@@ -120,7 +118,6 @@ class Proxy:
             raise stopping()
         self.open_requests += 1
         self._idle.clear()
-        self._on_change()
         try:
             await self._handle(exchange, dialect)
         except WorkerError as error:
@@ -129,7 +126,6 @@ class Proxy:
             raise
         finally:
             self.open_requests -= 1
-            self._on_change()
             if not self.open_requests:
                 self._idle.set()
 
