@@ -5,19 +5,20 @@ Rules that every transition keeps:
 1. A peer is sent nothing before it has answered once.
 2. The first thing that fails, a question or a request, leaves it out at once. Nothing waits for a second failure:
    there are other machines, and a question a moment later tells whether it was a mishap.
-3. One that is left out is asked again after a delay that doubles with each failure, from 0.5 s to 30 s, and is back
+3. One that is left out is asked again after a delay that doubles with each failure, from 0.5 s to 10 s, and is back
    with its first answer.
 4. Failures are forgotten once it has been well for a minute. One that comes and goes is asked less and less often,
    so most requests never meet it.
-5. What cannot mend itself, a key that is refused or an address that is this daemon's own, is asked for again after
-   the longest delay only.
+5. What cannot mend itself, a key that is refused or an address that is this daemon's own, is looked at again after
+   30 s only.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-FIRST_DELAY, MAX_DELAY = 0.5, 30.0  # seconds
+FIRST_DELAY, MAX_DELAY = 0.5, 10.0  # seconds
+LASTING_DELAY = 30.0  # seconds
 JITTER = 0.2  # the share that a delay is lengthened by at most
 FORGIVEN_AFTER = 60.0  # seconds of being well
 
@@ -73,7 +74,7 @@ def step(state: Condition, event: Event, now: float, jitter: float) -> Condition
             return Well(now, state.failures if isinstance(state, Out) else 0)
         return Well(state.since) if now - state.since >= FORGIVEN_AFTER else state
     failures = _failures(state, now) + 1
-    delay = MAX_DELAY if event.lasting else min(FIRST_DELAY * 2.0 ** min(failures - 1, 30), MAX_DELAY)
+    delay = LASTING_DELAY if event.lasting else min(FIRST_DELAY * 2.0 ** min(failures - 1, 30), MAX_DELAY)
     since = state.since if isinstance(state, Out) else now
     return Out(since, event.reason, failures, now + delay * (1 + JITTER * jitter))
 

@@ -8,9 +8,12 @@ from typing import Any
 
 import msgspec
 
+from draftd.telemetry.lines import escape
+
 MAX_MODELS = 256  # of one peer: each becomes labels of metrics
 SERVING = frozenset({"ready", "asleep", "waiting", "starting"})  # states in which a worker takes requests
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]{0,99}")
+MAX_WORDS = 200  # characters of what a peer says of its refusal
 _MAX_COUNT = 1_000_000
 OTHERS_SLOTS = 4  # requests that another server is taken to work on at once: none of them says
 
@@ -86,6 +89,18 @@ def of_others(body: bytes) -> Known:
     names = [one.get("id") for one in listed if isinstance(one, dict)]
     models = (LoadedModel(name=name, slots=OTHERS_SLOTS) for name in names if isinstance(name, str))
     return Known(False, _named(tuple(models)))
+
+
+def refusal_of(status: int, body: bytes) -> str:
+    """Why a peer lets us not in, with its own words if it has any in OpenAI's form."""
+    try:
+        told: Any = msgspec.json.decode(body)
+    except (msgspec.DecodeError, RecursionError):
+        told = None
+    error = told.get("error") if isinstance(told, dict) else None
+    words = error.get("message") if isinstance(error, dict) else error
+    what = "does not take our api_key" if status == 401 else "refuses requests from here"
+    return f"{what} (status {status})" + (f": {escape(words[:MAX_WORDS])}" if isinstance(words, str) else "")
 
 
 def _named(models: tuple[LoadedModel, ...]) -> dict[str, LoadedModel]:

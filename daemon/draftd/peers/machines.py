@@ -25,6 +25,7 @@ from draftd.peers.routing import HERE, Place
 
 SLEEPERS_START = 20.0  # seconds that a sleeping model takes to load, where nobody knows
 MIN_SURPRISE = 4  # blocks of a prompt: fewer that are missing from a cache say nothing
+OUTCOMES = ("answered", "refused", "failed", "left")  # of a request; the last: its client left, or we stopped
 MAX_HELD = 5.0  # seconds that a place is left out for having said that it is full
 
 log = structlog.get_logger("peers")
@@ -77,7 +78,7 @@ class Machine:
         shared = known.remembered.shared(prompt.chain)
         had = figures.cached_tokens * known.bytes_per_token / BLOCK
         if tells_cached and shared >= MIN_SURPRISE and had < shared / 2:
-            known.remembered.forget(prompt.chain, shared)
+            known.remembered.forget(prompt.chain, int(had))
         known.remembered.add(prompt.chain)
 
     def forget_prompts(self) -> None:

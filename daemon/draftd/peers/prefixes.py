@@ -70,9 +70,9 @@ class Remembered:
         """It has started anew."""
         self._blocks.clear()
 
-    def forget(self, chain: Sequence[int], shared: int) -> None:
-        """It turned out not to have the first `shared` blocks of this prompt any more, nor then what it has used
-        less recently.
+    def forget(self, chain: Sequence[int], had: int) -> None:
+        """It turned out to have only the first `had` blocks of this prompt. What it has used less recently than the
+        next one must be gone as well.
         """
-        while shared and chain[shared - 1] in self._blocks:
+        while had < len(chain) and chain[had] in self._blocks:
             self._blocks.popitem(last=False)

@@ -8,6 +8,7 @@ peer that fails a request is left out by the relay, which wakes the task here to
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 import ssl
 import time
@@ -15,6 +16,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 
 import aiohttp
+import structlog
 
 from draftd import __version__, clock
 from draftd.errors import ConfigError
@@ -22,8 +24,10 @@ from draftd.peer_tables import PeerTable
 from draftd.peers import HOPS_HEADER, LOAD_PATH
 from draftd.peers.condition import Out
 from draftd.peers.fleet import Fleet
-from draftd.peers.load_report import Known, WrongReportError, of_draftd, of_others
+from draftd.peers.load_report import Known, WrongReportError, of_draftd, of_others, refusal_of
 from draftd.peers.machines import Peer
+
+log = structlog.get_logger("peers")
 
 OFTEN, SELDOM = 1.0, 5.0  # seconds between questions to a peer that is used, and to others
 USED_WITHIN = 60.0  # seconds
@@ -105,6 +109,8 @@ async def run(fleet: Fleet, made: dict[str, Sessions]) -> None:
     """Ask every peer of the fleet again and again, until cancelled."""
     async with asyncio.TaskGroup() as tasks:
         for peer in fleet.peers:
+            if not peer.table.is_encrypted and not peer.table.is_here:
+                log.warning("whoever is on the way can read what a peer is sent, its key too", peer=peer.name)
             tasks.create_task(_watch(peer, made[peer.name].asking, fleet.id))
 
 
@@ -165,7 +171,7 @@ async def _known(session: aiohttp.ClientSession) -> Known:
         if status == 200:
             return of_others(body)
     if status in KEY_REFUSED:
-        raise _RefusedError(f"does not take our api_key (status {status})")
+        raise _RefusedError(refusal_of(status, body))
     raise _StatusError(f"answers with status {status}")
 
 
@@ -183,8 +189,8 @@ def why(error: Exception) -> str:
         return f"its certificate is not trusted: {error.certificate_error}"
     if isinstance(error, aiohttp.ClientConnectorDNSError):
         return "its name is not known here"
-    if isinstance(error, aiohttp.ClientConnectorError):
-        return (error.os_error.strerror or str(error.os_error)).lower()
+    if isinstance(error, aiohttp.ClientConnectorError) and error.os_error.errno:
+        return os.strerror(error.os_error.errno).lower()
     if isinstance(error, TimeoutError):
         return f"took no connection within {CONNECT_TIMEOUT:g} s"
     if isinstance(error, aiohttp.ServerDisconnectedError):

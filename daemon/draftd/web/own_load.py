@@ -40,7 +40,7 @@ class OwnLoad:
     def report(self) -> LoadReport:
         """All models of this machine; those of its peers are not its own."""
         names = self.router.alone.profiles.profiles
-        models = tuple(self._of(name, _context(profile)) for name, profile in names.items())
+        models = tuple(self._of(name, context_of(profile)) for name, profile in names.items())
         return LoadReport(id=self.id, version=__version__, keepalive=self.keepalive, models=models)
 
     def of(self, model: str) -> LoadedModel | None:
@@ -65,6 +65,6 @@ class OwnLoad:
         )
 
 
-def _context(profile: Profile) -> int | None:
+def context_of(profile: Profile) -> int | None:
     """In tokens. What a `command` serves of the model's context is not known here."""
     return None if profile.command else read_model(profile.model).config.context_length

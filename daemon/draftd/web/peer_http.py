@@ -17,6 +17,7 @@ import aiohttp
 
 from draftd import clock
 from draftd.errors import DraftdError, WorkerError
+from draftd.peers.load_report import refusal_of
 from draftd.peers.machines import Peer
 from draftd.peers.watch import CONNECT_TIMEOUT, KEY_REFUSED, Sessions, why
 from draftd.web.client import JSON
@@ -98,11 +99,12 @@ async def post(
 
 async def _refused(peer: Peer, response: aiohttp.ClientResponse, model: str) -> DraftdError:
     """The error for an answer with another status than 2xx."""
+    body = await _body_of_error(response)
     if response.status in KEY_REFUSED:
-        reason = f"does not take our api_key (status {response.status})"
+        reason = refusal_of(response.status, body)
         peer.failed(reason, lasting=True)
         return ElsewhereError(_gone(peer, reason))
-    error = refusal(response.status, _first_of_each(response), await _body_of_error(response), time.time())
+    error = refusal(response.status, _first_of_each(response), body, time.time())
     code = getattr(error, "code", None)
     if (response.status in _BUSY and code not in _BEGUN) or code == "model_not_found":
         peer.leave_out(model, getattr(error, "retry_after", None))

@@ -33,7 +33,7 @@ _BEGUN = frozenset({"stopping", "cancelled", "worker_lost"})
 
 class PeerRelay:
     """`here` says what this machine has to do for a model, None if it does not serve it now; `relay_here` takes a
-    request to its worker; `has_here` says whether there is a profile of that name. `note` tells the journal.
+    request to its worker. `note` tells the journal.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class PeerRelay:
         began = _Begun(take, time.monotonic())
         tried: set[str] = set()
         refusals: list[DraftdError] = []
-        while (machine := self._next(call, tried)) is not None:
+        while (machine := await self._next(call, tried)) is not None:
             tried.add(machine.name)
             try:
                 return await self._at(machine, call, began)
@@ -73,7 +73,16 @@ class PeerRelay:
                 refusals.append(error)
         raise self._nobody(call.name, refusals)
 
-    def _next(self, call: Call, tried: set[str]) -> Machine | None:
+    async def _next(self, call: Call, tried: set[str]) -> Machine | None:
+        """The machine to try; None if there is no other. A request waits for one that is about to be asked again,
+        if it has tried none.
+        """
+        found = self._choice(call, tried)
+        if found is None and not tried and await self._fleet.until_back(call.name):
+            found = self._choice(call, tried)
+        return found
+
+    def _choice(self, call: Call, tried: set[str]) -> Machine | None:
         assert call.away is not None, "only such requests are taken here"
         here = self._here(call.name)
         found = self._fleet.choose(call.name, call.away.prompt, here, tried)
@@ -105,7 +114,8 @@ class PeerRelay:
     async def _attempt(self, peer: Peer, call: Call, began: _Begun) -> bytes:
         assert call.away is not None, "only such requests are taken here"
         call.headers["x-draftd-worker"] = peer.name
-        self._note(call, peer=peer.name, phase="answering")
+        if call.record is not None:
+            self._note(call.record, peer=peer.name, phase="answering")
         timeout = asyncio.timeout(None)
         try:
             async with timeout:
