@@ -13,7 +13,7 @@ import re
 import shutil
 import threading
 import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -26,6 +26,10 @@ from draftd import __version__, clock
 from draftd.errors import ConfigError
 from draftd.instance import LOGS, Instance
 from draftd.machine_memory import memory_budget
+from draftd.peers.exposition import PeerCollector
+from draftd.peers.fleet import Fleet
+from draftd.peers.watch import Sessions, sessions
+from draftd.peers.watch import run as watch_peers
 from draftd.profile_files import fingerprint
 from draftd.reload import CurrentProfiles, Load, refusals_logged, watch
 from draftd.settings import Settings
@@ -54,6 +58,8 @@ from draftd.web.guard import Guard, make_guard
 from draftd.web.listener import Listener
 from draftd.web.live_feed import LiveFeed
 from draftd.web.logs import Logs
+from draftd.web.own_load import OwnLoad
+from draftd.web.peer_relay import PeerRelay
 from draftd.web.pipeline import Pipeline
 from draftd.web.proxy import Proxy
 from draftd.web.router import Router
@@ -85,7 +91,8 @@ async def run(settings: Settings, load: Load, beside: Beside, *, watched: tuple[
         tasks = asyncio.TaskGroup()
         known = fingerprint(watched)
         budget = await asyncio.to_thread(memory_budget, settings.memory_budget)
-        daemon = Daemon(settings, load, session, tasks, budget)
+        reached = await stack.enter_async_context(sessions(settings.peers))
+        daemon = Daemon(settings, load, session, tasks, budget, reached)
         stack.callback(daemon.sink.close)
         stack.callback(daemon.journal.tell)
         stack.enter_context(telling(daemon.take_event))
@@ -104,6 +111,7 @@ async def run(settings: Settings, load: Load, beside: Beside, *, watched: tuple[
             tasks.create_task(daemon.feed.run()),
             tasks.create_task(daemon.history.run()),
             tasks.create_task(instance.keep()),
+            tasks.create_task(watch_peers(daemon.fleet, reached)),
         ]
         if settings.warm_spare:
             until_stopped.append(tasks.create_task(daemon.starter.run()))
@@ -119,7 +127,7 @@ async def run(settings: Settings, load: Load, beside: Beside, *, watched: tuple[
 class Daemon:
     """All parts of a daemon, and what they have to do with each other. Made by `run`; `tasks` runs the workers.
 
-    `budget`: bytes that all workers together may take.
+    `budget`: bytes that all workers together may take. `reached`: the connections to peers, by their names.
     """
 
     def __init__(
@@ -129,6 +137,7 @@ class Daemon:
         session: aiohttp.ClientSession,
         tasks: asyncio.TaskGroup,
         budget: int,
+        reached: Mapping[str, Sessions],
     ) -> None:
         self.settings = settings
         self._stop = asyncio.Event()
@@ -155,6 +164,19 @@ class Daemon:
             settings.keepalive_interval,
             self.journal,
         )
+        self.fleet = Fleet(settings.peers, self._on_peers)
+        self.load = OwnLoad(
+            router=self.router,
+            supervisor=self.supervisor,
+            proxy=self.proxy,
+            id=self.fleet.id,
+            keepalive=settings.keepalive_interval,
+        )
+        if settings.peers:
+            self.proxy.peers = PeerRelay(
+                self.fleet, reached, self.load.of, self.proxy.relay, self.journal.note
+            )
+            self.metrics.add(PeerCollector(self.fleet))
         self.profiles = CurrentProfiles(load, self.router, self.supervisor, self.proxy, self.metrics)
         self.report = StatusReport(
             supervisor=self.supervisor,
@@ -165,6 +187,7 @@ class Daemon:
             started=time.time(),
             budget=budget,
             reload_problem=lambda: self.profiles.problem,
+            fleet=self.fleet,
         )
         self.feed = LiveFeed(self.report.live, self.sink.log, self.journal, self._news)
         self.history = History(self.report.levels, time.time)
@@ -213,7 +236,9 @@ class Daemon:
         logs = Logs(router=self.router, supervisor=self.supervisor, sink=self.sink)
         pipeline = Pipeline(self.proxy, _guard(settings), self.metrics, limits, self.journal)
         return Listener(
-            pipeline, [*api.routes(), *logs.routes(), *self.feed.routes(), *dashboard.routes()], limits
+            pipeline,
+            [*api.routes(), *self.load.routes(), *logs.routes(), *self.feed.routes(), *dashboard.routes()],
+            limits,
         )
 
     @property
@@ -306,10 +331,22 @@ class Daemon:
     def _acceptance_pattern(self, worker: str) -> re.Pattern[str] | None:
         return self.supervisor.acceptance_pattern(worker)
 
+    def _on_peers(self) -> None:
+        """A peer comes or goes, or has other models."""
+        models, before = self.fleet.models(), self.router.table.elsewhere
+        self.router.replace_peers(models)
+        after = self.router.table.elsewhere
+        for name in before.keys() - after.keys() - self.router.table.profiles.profiles.keys():
+            self.metrics.retire(name)
+        for name in after:
+            self.metrics.declare(name)
+        self._news.set()
+
     def _on_gone(self, name: str) -> None:
         """A removed profile's last request has ended, and its worker is gone."""
         self.metrics.retire(name)
         self.sink.forget(name)
+        self._on_peers()  # one of them may have the model still
         self._on_change()
 
     def _on_output(self, name: str, chunk: bytes) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import json
 import os
 import tomllib
 from pathlib import Path
@@ -14,6 +15,7 @@ from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource
 
 from draftd.errors import ConfigError, Problem
 from draftd.files import read_text
+from draftd.peer_tables import PeerTable, distinct
 from draftd.protocol import PROMPT_CACHE_FOLDER, PromptStore
 from draftd.toml_lines import fault_of, joined, line_of, reason_of
 
@@ -28,6 +30,13 @@ def _absolute(path: Path) -> Path:
         raise ValueError("the folder that draftd was started in is gone: name this one from '/' on") from None
 
 
+def _json(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        raise ValueError('in a variable they stand as JSON: [{"url": "http://mini.local:8080"}]') from None
+
+
 SAVING_SHARE = 0.3  # of the time that a worker has to end it may save prompt caches; the GPU's memory is next
 
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -38,6 +47,12 @@ Words = Annotated[
     BeforeValidator(
         lambda value: tuple(value.replace(",", " ").split()) if isinstance(value, str) else value
     ),
+]
+Peers = Annotated[
+    tuple[PeerTable, ...],
+    NoDecode,  # tables in the file, JSON in a variable
+    BeforeValidator(lambda value: _json(value) if isinstance(value, str) else value),
+    AfterValidator(distinct),
 ]
 PortNumber = Annotated[int, Field(ge=1, le=65535)]
 
@@ -116,6 +131,9 @@ class Settings(BaseSettings):
     body_timeout: Seconds = Field(30.0, description="time for the body of a request to come")
     write_timeout: Seconds = Field(60.0, description="time for a client to take what it is sent")
     api_key: SecretStr | None = Field(None, description="bearer token that clients must send, if set")
+    peers: Peers = Field(
+        (), description="other machines to send requests to, [each a `[[peers]]` table](peers.md)"
+    )
     allowed_hosts: Words = Field((), description="further names in the Host header to accept")
     allowed_origins: Words = Field((), description="web origins that may call the proxy")
     log_level: Literal["debug", "info", "warning", "error"] = Field(
@@ -217,11 +235,13 @@ def load_settings(**overrides: Any) -> Settings:
 def _problem(detail: dict[str, Any], given: dict[str, Any]) -> Problem:
     """Name the source that a refused value came from."""
     name = str(detail["loc"][0]) if detail["loc"] else ""
-    if name == "api_key":
-        detail.pop("input", None)  # a secret is never repeated
-    reason = f"{name}: {reason_of(detail)}"
+    if name == "peers" or "api_key" in detail["loc"]:
+        detail.pop("input", None)  # a secret is never repeated, and an address or JSON may hold one
+    in_table = len(detail["loc"]) > 2
+    key, known = (str(detail["loc"][2]), PeerTable) if in_table else (name, Settings)
+    reason = f"{name}.{key}: {reason_of(detail)}" if in_table else f"{name}: {reason_of(detail)}"
     if detail["type"] == "extra_forbidden" and (
-        alike := difflib.get_close_matches(name, Settings.model_fields, n=1)
+        alike := difflib.get_close_matches(key, known.model_fields, n=1)
     ):
         reason += f"; did you mean {alike[0]}?"
     if name in given:

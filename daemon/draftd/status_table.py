@@ -40,11 +40,13 @@ DUE = {
     "stopping": "at the latest",
 }  # what is said of the time that is set for a state
 LEFT = {"model", "state"}
+PEER_STATES = {"new": "has not answered yet", "out": "is left out"}
 
 
 def status_view(body: Mapping[str, Any], width: int) -> RenderableType:
-    """The body of /api/status: the table of workers, and the warm spare if there is one."""
+    """The body of /api/status: the table of workers, the peers, and the warm spare if there is one."""
     parts = [workers_table(body["workers"], width)]
+    parts += [_peer(harmless_body(row)) for row in body.get("peers", ())]
     if problem := body.get("reload_problem"):
         parts.append(Text(f"the files on disk are not in force: {problem}", style="red"))
     if spare := body.get("warm_spare"):
@@ -73,6 +75,21 @@ def workers_table(rows: Iterable[Row], width: int) -> RenderableType:
     notes = [Text(f"{row['name']}: {note}", style="yellow") for row in workers for note in row["notes"]]
     reasons = [text for row in workers if (text := _reason(row, names))]
     return Group(table, *shared, *notes, *reasons)
+
+
+def _peer(row: Row) -> Text:
+    """A line for a peer: how it is, what it has, and what it does for this daemon."""
+    if row["state"] != "well":
+        due = f"; asked again {remaining(row['due'])}" if row["due"] else ""
+        reason = f": {row['reason']}" if row["reason"] else ""
+        return Text(f"peer {row['name']} {PEER_STATES[row['state']]}{reason}{due}", style=STYLES["backoff"])
+    count, answered = len(row["models"]), row["requests"].get("answered", 0)
+    models = f"{count} model{'' if count == 1 else 's'}"
+    speeds = row["tokens_per_second"].values()
+    speed = f", {max(speeds):.1f} tok/s" if speeds else ""
+    return Text(
+        f"peer {row['name']}: {models}, {row['active']} open, {answered} answered{speed}", style="green"
+    )
 
 
 def _fitting(rows: Sequence[Row], width: int) -> tuple[Mapping[str, str], list[str]]:

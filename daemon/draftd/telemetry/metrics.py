@@ -165,6 +165,10 @@ class Metrics:
         build = Info("draftd_build", "Versions that run.", registry=self._registry)
         build.info({"version": version, "python": platform.python_version(), "mlx_lm": mlx_lm})
 
+    def add(self, collector: Collector) -> None:
+        """Have these series collected at each scrape too."""
+        self._registry.register(collector)
+
     def declare(self, profile: str) -> None:
         """Make the series of a profile, at 0; again for a known one changes nothing.
 

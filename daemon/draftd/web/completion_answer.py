@@ -10,10 +10,10 @@ from draftd.web import json_codec
 from draftd.web.answer import Answer
 from draftd.web.answer_models import BrokenAnswerError
 from draftd.web.answer_stream import Relay
-from draftd.web.call import Call
+from draftd.web.call import Call, Connection
 from draftd.web.client import StreamReply
 from draftd.web.request_body import Forward
-from draftd.web.worker_http import IN_THE_MIDDLE, BrokenOffError, WorkerConnection
+from draftd.web.worker_http import IN_THE_MIDDLE, BrokenOffError
 from draftd.workers.usage import Lease
 
 
@@ -41,7 +41,7 @@ class CompletionAnswer:
         self._first_token: float | None = None  # monotonic seconds, as all times here
         self._last_token: float | None = None
 
-    async def take(self, connection: WorkerConnection, lease: Lease) -> bytes:
+    async def take(self, connection: Connection, lease: Lease) -> bytes:
         """Pass on all but the last piece, and return that. Raises what is wrong with the answer."""
         answer, relay = self._answer, self._relay
         try:

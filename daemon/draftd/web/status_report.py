@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -10,6 +11,9 @@ from typing import Any
 
 from draftd import __version__
 from draftd.machine_memory import Pressure, pressure
+from draftd.peers.condition import New, Out
+from draftd.peers.fleet import Fleet
+from draftd.peers.machines import Peer
 from draftd.telemetry.history import Level
 from draftd.telemetry.metrics import Metrics, Recent, WorkerSample
 from draftd.telemetry.speculation import Speculation
@@ -35,6 +39,7 @@ class StatusReport:
     started: float
     budget: int
     reload_problem: Callable[[], str | None]
+    fleet: Fleet
 
     def status(self) -> dict[str, Any]:
         """The body of /api/status."""
@@ -45,6 +50,7 @@ class StatusReport:
             "started": iso(self.started),
             "default_model": default.name if default else None,
             "workers": self.workers(),
+            "peers": [peer(one) for one in self.fleet.peers],
             "warm_spare": spare(self.starter.status()),
             "memory": memory(self.budget, pressure()),
             "reload_problem": self.reload_problem(),
@@ -137,6 +143,27 @@ def worker(status: WorkerStatus, queue: int, metrics: Metrics) -> dict[str, Any]
         "speculation": speculation(metrics.speculation(status.name)),
         "tokens_per_second": metrics.tokens_per_second(status.name),
         "notes": list(status.notes),
+    }
+
+
+def peer(one: Peer) -> dict[str, Any]:
+    """A peer in /api/status. Times are ISO 8601 in UTC; `requests` are ours there, by what became of them."""
+    state, epoch = one.condition, time.time() - time.monotonic()
+    out = state if isinstance(state, Out) else None
+    speeds = {name: one.served(name).measures.writes for name in one.known.models}
+    return {
+        "name": one.name,
+        "url": one.table.url,
+        "weight": one.weight,
+        "state": state.label,
+        "reason": out.reason if out else "",
+        "since": None if isinstance(state, New) else iso(epoch + state.since),
+        "due": iso(epoch + out.due) if out else None,
+        "is_draftd": one.known.own,
+        "models": list(one.known.models),
+        "active": one.open,
+        "requests": dict(one.outcomes),
+        "tokens_per_second": {name: round(speed, 1) for name, speed in speeds.items() if speed},
     }
 
 

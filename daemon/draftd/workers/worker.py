@@ -147,6 +147,11 @@ class Worker:
             async with clock.limit(limit):
                 await self._changed.wait()
 
+    @property
+    def start_seconds(self) -> float | None:
+        """How long the last start took until ready; None before the first."""
+        return self._start_seconds
+
     def serves(self, child: int) -> bool:
         """Whether the child with this number lives, and has not been told to end."""
         return self._children.number == child and isinstance(self.state, Ready | Draining)
