@@ -25,6 +25,7 @@ from draftd.errors import ConfigError
 from draftd.instance import LOGS, Instance
 from draftd.machine_memory import memory_budget
 from draftd.profile_files import fingerprint
+from draftd.protocol import CacheSize
 from draftd.reload import CurrentProfiles, Load, refusals_logged, watch
 from draftd.settings import Settings
 from draftd.telemetry.history import History
@@ -32,6 +33,7 @@ from draftd.telemetry.journal import Journal
 from draftd.telemetry.logging_setup import telling
 from draftd.telemetry.metrics import Metrics
 from draftd.telemetry.output import DAEMON, Sink
+from draftd.telemetry.prompt_caches import StoredPrompt
 from draftd.telemetry.records import (
     DraftAcceptance,
     EngineProgress,
@@ -164,12 +166,15 @@ class Daemon:
             starter=self.starter,
             started=time.time(),
             budget=budget,
+            store=settings.prompt_store(),
             reload_problem=lambda: self.profiles.problem,
         )
         self.feed = LiveFeed(self.report.live, self.sink.log, self.journal, self._news)
         self.history = History(self.report.levels, time.time)
         self.listener = self._listener()
-        self.metrics.bind(self.report.samples, self.report.spare_memory, self.report.pressure)
+        self.metrics.bind(
+            self.report.samples, self.report.spare_memory, self.report.pressure, self.report.stored_prompts
+        )
 
     def _services(self, session: aiohttp.ClientSession, loads: LoadGate, budget: int) -> Services:
         ports = PortBook(self.settings.base_port)
@@ -320,6 +325,10 @@ class Daemon:
                 self.supervisor.engine_started(worker, accounting=record.accounting)
             case ModelsLoaded():
                 self.supervisor.models_loaded(worker, record.refusal, record.target.batch)
+            case CacheSize():
+                self.supervisor.cache_size(worker, record)
+            case StoredPrompt():
+                self.metrics.record(worker, record)
             case DraftAcceptance() | GenerationReport():
                 self.metrics.record(self.supervisor.whose(worker, record.profile), record)
         if isinstance(record, EngineProgress | GenerationReport | PromptProgress):

@@ -10,6 +10,7 @@ import structlog
 
 from draftd.errors import RequestError
 from draftd.profiles import Profile
+from draftd.protocol import CacheSize
 from draftd.sharing import Group, groups
 from draftd.workers.plan import Action, Add, Remove, Replace, Update, plan
 from draftd.workers.services import Services
@@ -132,6 +133,11 @@ class Supervisor:
         if child := self._child_of(worker):
             child.usage.progress()
             child.told_memory = child.told_memory if used is None else used
+
+    def cache_size(self, worker: str, size: CacheSize) -> None:
+        """The engine of a worker tells how large its prompt cache is by now."""
+        if child := self._child_of(worker):
+            child.prompt_cache = size
 
     def _child_of(self, worker: str) -> Watched | None:
         known = self._workers.get(worker)

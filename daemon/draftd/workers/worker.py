@@ -179,6 +179,7 @@ class Worker:
             draft_refusal=watched.draft_refusal if watched else None,
             batch_refusal=watched.batch_refusal if watched else None,
             notes=children.notes,
+            prompt_cache=watched.prompt_cache if watched else None,
         )
 
     def _reason(self) -> str:
