@@ -7,6 +7,7 @@ requests finish within the drain limit, end the workers, cut what is still open 
 from __future__ import annotations
 
 import asyncio
+import functools
 import os
 import shutil
 import threading
@@ -23,7 +24,7 @@ import structlog
 from draftd import __version__, clock
 from draftd.errors import ConfigError
 from draftd.instance import LOGS, Instance
-from draftd.machine_memory import memory_budget
+from draftd.machine_memory import memory_budget, pressure
 from draftd.profile_files import fingerprint
 from draftd.protocol import CacheSize
 from draftd.reload import CurrentProfiles, Load, refusals_logged, watch
@@ -58,7 +59,9 @@ from draftd.web.pipeline import Pipeline
 from draftd.web.proxy import Proxy
 from draftd.web.router import Router
 from draftd.web.status_report import StatusReport
+from draftd.workers import pressure_watch
 from draftd.workers.health import worker_session
+from draftd.workers.kernel_kills import KernelKills
 from draftd.workers.memory_book import MemoryBook
 from draftd.workers.resources import LoadGate, PortBook
 from draftd.workers.room import Room
@@ -100,6 +103,7 @@ async def run(settings: Settings, load: Load, beside: Beside, *, watched: tuple[
             tasks.create_task(daemon.feed.run()),
             tasks.create_task(daemon.history.run()),
             tasks.create_task(instance.keep()),
+            tasks.create_task(pressure_watch.watch(daemon.pressure, daemon.room, daemon.kernel_kills)),
         ]
         if settings.warm_spare:
             until_stopped.append(tasks.create_task(daemon.starter.run()))
@@ -144,6 +148,9 @@ class Daemon:
         loads = LoadGate(settings.max_loads)
         self._loads = loads
         self.starter = Starter(loads, self._on_change)
+        self.room = Room(budget, groups=settings.groups())
+        self.kernel_kills = KernelKills()
+        self.pressure = functools.partial(pressure, settings.memory_pressure)
         services = self._services(session, loads, budget)
         self.supervisor = Supervisor(services, tasks, share=settings.share_engine)
         self.router = Router(load(), settings.default_profile)
@@ -166,6 +173,7 @@ class Daemon:
             starter=self.starter,
             started=time.time(),
             budget=budget,
+            look_at_pressure=self.pressure,
             store=settings.prompt_store(),
             reload_problem=lambda: self.profiles.problem,
         )
@@ -182,7 +190,7 @@ class Daemon:
         return Services(
             ports=ports,
             loads=loads,
-            room=Room(budget),
+            room=self.room,
             memory=MemoryBook(budget),
             starter=self.starter,
             session=session,
@@ -196,6 +204,7 @@ class Daemon:
             on_gone=self._on_gone,
             tail=self.sink.last_words,
             prompt_store=self.settings.prompt_store(),
+            kernel_kills=self.kernel_kills,
         )
 
     def _listener(self) -> Listener:

@@ -22,7 +22,7 @@ from draftd.hub import weight_bytes
 from draftd.instance import is_agent, wait_until_free
 from draftd.machine_memory import memory_budget
 from draftd.ops.mac_folders import wait_for_volumes
-from draftd.ops.profile_checks import unknown_default
+from draftd.ops.profile_checks import setting_faults
 from draftd.profile_files import load_dir
 from draftd.profiles import Profile, ProfileSet, select
 from draftd.settings import Settings, load_settings, shipped_dir
@@ -82,7 +82,7 @@ def up(
         wait_for_volumes((settings.profiles_dir(), settings.state_dir), err.say)
         wait_until_free(settings.state_dir, err.say)
     if not demo:
-        _refuse_unknown_default(settings)
+        _refuse_setting_faults(settings)
     load = _demo_loader(names or []) if demo else _loader(settings, names or [])
     watched = () if demo else (settings.profiles_dir(), *settings.prompt_dirs())
     stream = _log_stream(settings.log_file) if settings.log_file else None
@@ -162,9 +162,9 @@ def _beginning(settings: Settings) -> FirstStart:
     )
 
 
-def _refuse_unknown_default(settings: Settings) -> None:
+def _refuse_setting_faults(settings: Settings) -> None:
     found = load_dir(settings.profiles_dir(), settings.prompt_dirs())
-    if problems := tuple(unknown_default(settings, found)):
+    if problems := tuple(setting_faults(settings, found)):
         raise ConfigError("the settings are not valid", problems)
 
 

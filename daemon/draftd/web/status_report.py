@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from draftd import __version__
-from draftd.machine_memory import Pressure, pressure
+from draftd.pressure import Pressure
 from draftd.protocol import PromptStore
 from draftd.stored_folder import FolderSize, folder_size
 from draftd.telemetry.history import Level
@@ -27,8 +27,9 @@ from draftd.workers.warm_spare import Starter
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StatusReport:
     """Asks the parts of the daemon when it is asked itself. `started`: when the daemon did, in epoch seconds.
-    `budget`: bytes that all workers together may take. `store`: where workers store prompts, None
-    if they do not. `reload_problem` says why the files on disk are not in force, None if they are.
+    `budget`: bytes that all workers together may take. `look_at_pressure` says how short memory is. `store`: where
+    workers store prompts, None if they do not. `reload_problem` says why the files on disk are not in force, None
+    if they are.
     """
 
     supervisor: Supervisor
@@ -38,6 +39,7 @@ class StatusReport:
     starter: Starter
     started: float
     budget: int
+    look_at_pressure: Callable[[], Pressure | None]
     store: PromptStore | None
     reload_problem: Callable[[], str | None]
 
@@ -51,7 +53,7 @@ class StatusReport:
             "default_model": default.name if default else None,
             "workers": self.workers(),
             "warm_spare": spare(self.starter.status()),
-            "memory": memory(self.budget, pressure()),
+            "memory": memory(self.budget, self.look_at_pressure()),
             "stored_prompts": stored(self.stored_prompts(), self.store),
             "reload_problem": self.reload_problem(),
         }
@@ -98,7 +100,7 @@ class StatusReport:
 
     def pressure(self) -> int:
         """How short the machine is of memory, for a scrape of /metrics; 0 if the system does not say."""
-        return pressure() or 0
+        return self.look_at_pressure() or 0
 
     def stored_prompts(self) -> FolderSize:
         """What all workers have stored of prompts; nothing if they do not."""

@@ -73,13 +73,14 @@ class Supervisor:
     def _hand_over(self, name: str, group: Group, *, restart: bool) -> None:
         del self._groups[name]
         worker = self._workers.pop(name)
-        worker.name = group.name
+        worker.name, worker.profiles = group.name, group.names
         self._groups[group.name], self._workers[group.name] = group, worker
         self._served.setdefault(group.name, set()).update(self._served[name])
         worker.post(Reconfigure(group.host, restart))
 
     def _add(self, group: Group) -> None:
         worker = Worker(group.host, self._services)
+        worker.profiles = group.names
         self._groups[group.name], self._workers[group.name] = group, worker
         task = self._tasks.create_task(worker.run(), name=f"worker {group.name}")
         self._running[worker] = task
