@@ -152,7 +152,7 @@ class Daemon:
         self.kernel_kills = KernelKills()
         self.pressure = functools.partial(pressure, settings.memory_pressure)
         services = self._services(session, loads, budget)
-        self.supervisor = Supervisor(services, tasks, share=settings.share_engine)
+        self.supervisor = Supervisor(services, tasks, share=settings.share_engine is True)
         self.router = Router(load(), settings.default_profile)
         self.bodies = BodyReader()
         self.proxy = Proxy(

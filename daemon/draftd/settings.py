@@ -117,9 +117,10 @@ class Settings(BaseSettings):
         description="what prompt caches that outlive their workers may take on the disk, all together: "
         '"5GB"; 0 is off. In the file also `disk` under `[cache]`',
     )
-    share_engine: bool = Field(
-        False,
-        description="one worker, and one copy of the weights, for profiles that differ per request only",
+    share_engine: bool | Literal["auto"] = Field(
+        "auto",
+        description="one worker, and one copy of the weights, for profiles that differ per request only; `auto`: "
+        "where separate ones would not fit comfortably",
     )
     warm_spare: bool = Field(
         False, description="keep a process that has imported mlx_lm, for the next start of a worker"

@@ -39,6 +39,7 @@ DUE = {
     "backoff": "starts again",
     "stopping": "at the latest",
 }  # what is said of the time that is set for a state
+MIN_SHOWN = 500_000  # bytes: less would be 0 MB
 LEFT = {"model", "state"}
 
 
@@ -51,6 +52,8 @@ def status_view(body: Mapping[str, Any], width: int) -> RenderableType:
         waits = "waits" if spare["warm"] else "is being made"
         told = f"a warm spare {waits}: pid {spare['pid']}, {memory(spare['memory_bytes'])}"
         parts.append(Text(told, style="dim"))
+    if sharing := body.get("sharing"):
+        parts.append(Text(sharing, style="dim"))
     if (stored := body.get("stored_prompts")) and stored["files"]:
         parts.append(Text(_stored(stored), style="dim"))
     return Group(*parts)
@@ -144,7 +147,7 @@ def _shown(title: str, text: str, row: Row) -> RenderableType:
 def _cached(known: Mapping[str, Any]) -> str:
     """How much of the last prompts was cached, and what the cache takes."""
     ratio = "–" if known["ratio"] is None else f"{known['ratio']:.0%}"
-    return f"{ratio} by {memory(known['bytes'])}" if known["bytes"] else ratio
+    return f"{ratio} by {memory(known['bytes'])}" if (known["bytes"] or 0) >= MIN_SHOWN else ratio
 
 
 def _drafts(row: Row) -> str:

@@ -54,6 +54,7 @@ class StatusReport:
             "workers": self.workers(),
             "warm_spare": spare(self.starter.status()),
             "memory": memory(self.budget, self.look_at_pressure()),
+            "sharing": self.router.table.profiles.sharing or None,
             "stored_prompts": stored(self.stored_prompts(), self.store),
             "reload_problem": self.reload_problem(),
         }

@@ -23,7 +23,7 @@ from draftd.workers.status import LastExit
 CHECK = "POST /v1/chat/completions"  # what the readiness check asks for
 MIN_WEIGHTS = 10**9  # bytes; of less, the memory of Python and its libraries would make up too much
 _THEN = {Then.STOP: "ends", Then.START: "is started again", Then.FAIL: "is replaced"}
-_WORDS = {ROOM: "others need its memory", PRESSURE: "the machine is short of memory"}
+_WORDS = {ROOM: "others need its place in memory", PRESSURE: "the machine is short of memory"}
 _BY_ORDER = {"operator", "removed", "config"}
 
 

@@ -23,7 +23,9 @@ log = structlog.get_logger("supervisor")
 
 
 class Supervisor:
-    """`tasks` runs the workers; leave its block only after `close`. `share` is the setting `share_engine`."""
+    """`tasks` runs the workers; leave its block only after `close`. `share` is for profiles that do not say
+    whether they share.
+    """
 
     def __init__(self, services: Services, tasks: asyncio.TaskGroup, *, share: bool) -> None:
         self._services = services

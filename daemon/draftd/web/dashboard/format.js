@@ -15,7 +15,7 @@ export const memoryOf = (row) => (row.worker === row.name ? memory(row.memory_by
 
 // How much of the last prompts was cached, and what the worker's cache takes.
 export function cached({ ratio, bytes: size }) {
-  return size ? `${percent(ratio)} by ${bytes(size)}` : percent(ratio);
+  return size >= 5e5 ? `${percent(ratio)} by ${bytes(size)}` : percent(ratio);
 }
 
 // What became of prompts that the worker has stored, or would have taken up.
