@@ -133,6 +133,12 @@ FAULTS = {
         "more prompt caches than the bound allows",
         "the least recently used go, before the new one is written",
     ),
+    160: ("memory is short for everybody", "idle workers sleep, new loads wait; said where it stands"),
+    161: (
+        "models that must not be in memory together",
+        "they are not; a pinned one's are refused, with the reason",
+    ),
+    162: ("the kernel kills a worker for memory", "told as such, with the restart"),
     133: ("engine killed while it stores a prompt cache", "no file under its name; the rest is swept"),
     150: (
         "a peer is gone",

@@ -7,6 +7,7 @@ requests finish within the drain limit, end the workers, cut what is still open 
 from __future__ import annotations
 
 import asyncio
+import functools
 import gc
 import os
 import re
@@ -25,12 +26,13 @@ import structlog
 from draftd import __version__, clock
 from draftd.errors import ConfigError
 from draftd.instance import LOGS, Instance
-from draftd.machine_memory import memory_budget
+from draftd.machine_memory import memory_budget, pressure
 from draftd.peers.exposition import PeerCollector
 from draftd.peers.fleet import Fleet
 from draftd.peers.watch import Sessions, sessions
 from draftd.peers.watch import run as watch_peers
 from draftd.profile_files import fingerprint
+from draftd.protocol import CacheSize
 from draftd.reload import CurrentProfiles, Load, refusals_logged, watch
 from draftd.settings import Settings
 from draftd.telemetry.history import History
@@ -38,6 +40,7 @@ from draftd.telemetry.journal import Journal
 from draftd.telemetry.logging_setup import telling
 from draftd.telemetry.metrics import Metrics
 from draftd.telemetry.output import DAEMON, Sink
+from draftd.telemetry.prompt_caches import StoredPrompt
 from draftd.telemetry.records import (
     DraftAcceptance,
     EngineProgress,
@@ -64,7 +67,9 @@ from draftd.web.pipeline import Pipeline
 from draftd.web.proxy import Proxy
 from draftd.web.router import Router
 from draftd.web.status_report import StatusReport
+from draftd.workers import pressure_watch
 from draftd.workers.health import worker_session
+from draftd.workers.kernel_kills import KernelKills
 from draftd.workers.memory_book import MemoryBook
 from draftd.workers.resources import LoadGate, PortBook
 from draftd.workers.room import Room
@@ -112,6 +117,7 @@ async def run(settings: Settings, load: Load, beside: Beside, *, watched: tuple[
             tasks.create_task(daemon.history.run()),
             tasks.create_task(instance.keep()),
             tasks.create_task(watch_peers(daemon.fleet, reached)),
+            tasks.create_task(pressure_watch.watch(daemon.pressure, daemon.room, daemon.kernel_kills)),
         ]
         if settings.warm_spare:
             until_stopped.append(tasks.create_task(daemon.starter.run()))
@@ -152,8 +158,11 @@ class Daemon:
         loads = LoadGate(settings.max_loads)
         self._loads = loads
         self.starter = Starter(loads, self._on_change)
+        self.room = Room(budget, groups=settings.groups())
+        self.kernel_kills = KernelKills()
+        self.pressure = functools.partial(pressure, settings.memory_pressure)
         services = self._services(session, loads, budget)
-        self.supervisor = Supervisor(services, tasks, share=settings.share_engine)
+        self.supervisor = Supervisor(services, tasks, share=settings.share_engine is True)
         self.router = Router(load(), settings.default_profile)
         self.bodies = BodyReader()
         self.proxy = Proxy(
@@ -186,13 +195,17 @@ class Daemon:
             starter=self.starter,
             started=time.time(),
             budget=budget,
+            look_at_pressure=self.pressure,
+            store=settings.prompt_store(),
             reload_problem=lambda: self.profiles.problem,
             fleet=self.fleet,
         )
         self.feed = LiveFeed(self.report.live, self.sink.log, self.journal, self._news)
         self.history = History(self.report.levels, time.time)
         self.listener = self._listener()
-        self.metrics.bind(self.report.samples, self.report.spare_memory, self.report.pressure)
+        self.metrics.bind(
+            self.report.samples, self.report.spare_memory, self.report.pressure, self.report.stored_prompts
+        )
 
     def _services(self, session: aiohttp.ClientSession, loads: LoadGate, budget: int) -> Services:
         ports = PortBook(self.settings.base_port)
@@ -200,7 +213,7 @@ class Daemon:
         return Services(
             ports=ports,
             loads=loads,
-            room=Room(budget),
+            room=self.room,
             memory=MemoryBook(budget),
             starter=self.starter,
             session=session,
@@ -214,6 +227,7 @@ class Daemon:
             on_gone=self._on_gone,
             tail=self.sink.last_words,
             prompt_store=self.settings.prompt_store(),
+            kernel_kills=self.kernel_kills,
         )
 
     def _listener(self) -> Listener:
@@ -364,6 +378,10 @@ class Daemon:
                 self.supervisor.engine_started(worker, accounting=record.accounting)
             case ModelsLoaded():
                 self.supervisor.models_loaded(worker, record.refusal, record.target.batch)
+            case CacheSize():
+                self.supervisor.cache_size(worker, record)
+            case StoredPrompt():
+                self.metrics.record(worker, record)
             case DraftAcceptance() | GenerationReport():
                 self.metrics.record(self.supervisor.whose(worker, record.profile), record)
         if isinstance(record, EngineProgress | GenerationReport | PromptProgress):

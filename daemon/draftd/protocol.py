@@ -50,10 +50,13 @@ class PromptStore:
 # --- the channel ------------------------------------------------------------------------------------------------
 # The daemon has written the secret of this start as one line when the engine begins. As soon as it is known whom
 # the engine serves a line with its MemoryShare follows, and another one whenever that grows. The engine writes its
-# records, each a JSON object in one line whose "event" is one of the next four. Nobody else holds an end of it, so
+# records, each a JSON object in one line whose "event" is one of the next six. Nobody else holds an end of it, so
 # what comes over it is the engine's word, which cannot be said of its log.
 
 STARTED, LOADED, GENERATION, PROGRESS = "started", "loaded", "generation", "progress"
+PROMPT_CACHE = "prompt_cache"  # how large it is by now
+STORED_PROMPT = "stored_prompt"  # what became of one, "outcome": one of the next three
+STORED, RESTORED, REFUSED = OUTCOMES = "stored", "restored", "refused"
 PLAIN_RULE = "plain"  # draft tokens are kept where they equal a sample of the target model
 PAPER_RULE = "paper"  # they are kept by the rule of arXiv 2211.17192
 
@@ -127,6 +130,15 @@ class Costs:
     single: float
     draft: float
     verify: float
+
+
+@dataclass(frozen=True, slots=True)
+class CacheSize:
+    """An engine's prompt cache in memory: its entries, their bytes, and the bound on these, None without one."""
+
+    entries: int
+    bytes: int
+    limit: int | None
 
 
 # --- exit codes -------------------------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource
 
 from draftd.errors import ConfigError, Problem
 from draftd.files import read_text
+from draftd.groups import Groups, Names, checked, lists_of
 from draftd.peer_tables import PeerTable, distinct
 from draftd.protocol import PROMPT_CACHE_FOLDER, PromptStore
 from draftd.toml_lines import fault_of, joined, line_of, reason_of
@@ -37,6 +38,7 @@ def _json(text: str) -> Any:
         raise ValueError('in a variable they stand as JSON: [{"url": "http://mini.local:8080"}]') from None
 
 
+TABLES = frozenset({"cache", "groups"})  # of the settings file
 SAVING_SHARE = 0.3  # of the time that a worker has to end it may save prompt caches; the GPU's memory is next
 
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -53,6 +55,12 @@ Peers = Annotated[
     NoDecode,  # tables in the file, JSON in a variable
     BeforeValidator(lambda value: _json(value) if isinstance(value, str) else value),
     AfterValidator(distinct),
+]
+NameLists = Annotated[
+    tuple[Names, ...],
+    NoDecode,  # "a, b; c, d" in a variable, lists of lists in the file
+    BeforeValidator(lambda value: lists_of(value) if isinstance(value, str) else value),
+    AfterValidator(lambda lists: checked(lists, 1)),
 ]
 PortNumber = Annotated[int, Field(ge=1, le=65535)]
 
@@ -103,15 +111,31 @@ class Settings(BaseSettings):
         description='what all workers together may take: "12GB", or `auto`: what a Mac lets its GPU have, three '
         "quarters of the memory elsewhere",
     )
+    memory_pressure: Literal["auto", "off"] | UserPath = Field(
+        "auto",
+        description="where it stands how short the machine is of memory: `auto`: macOS's pressure level, or "
+        "Linux's `/proc/pressure/memory`; a file of that form, such as a control group's `memory.pressure`; `off`",
+    )
+    groups_together: NameLists = Field(
+        (),
+        description="lists of profiles: one that stands in such lists is in memory only with those of the same "
+        "lists, and with those in none. In the file also `together` under `[groups]`",
+    )
+    groups_apart: Annotated[NameLists, AfterValidator(lambda lists: checked(lists, 2))] = Field(
+        (),
+        description="lists of profiles, of each of which one is in memory at a time. In the file also `apart` "
+        "under `[groups]`",
+    )
     max_loads: int = Field(1, ge=1, description="workers that may load their models at the same time")
     cache_disk: Annotated[ByteSize, Field(ge=0)] = Field(
         ByteSize(5 * 10**9),
         description="what prompt caches that outlive their workers may take on the disk, all together: "
         '"5GB"; 0 is off. In the file also `disk` under `[cache]`',
     )
-    share_engine: bool = Field(
-        False,
-        description="one worker, and one copy of the weights, for profiles that differ per request only",
+    share_engine: bool | Literal["auto"] = Field(
+        "auto",
+        description="one worker, and one copy of the weights, for profiles that differ per request only; `auto`: "
+        "where separate ones would not fit comfortably",
     )
     warm_spare: bool = Field(
         False, description="keep a process that has imported mlx_lm, for the next start of a worker"
@@ -170,6 +194,10 @@ class Settings(BaseSettings):
         folder = self.state_dir / PROMPT_CACHE_FOLDER
         return PromptStore(str(folder), self.cache_disk, SAVING_SHARE * self.stop_grace)
 
+    def groups(self) -> Groups:
+        """Which models may be in memory together."""
+        return Groups(self.groups_together, self.groups_apart)
+
     def profiles_dir(self) -> Path:
         """Where profiles are read: as set, else the user's own, else the shipped ones."""
         if self.profiles is not None:
@@ -207,10 +235,10 @@ class _FileSource(PydanticBaseSettingsSource):
 
 
 def _flat(found: dict[str, Any]) -> dict[str, Any]:
-    """The file's settings: `[cache] disk` is `cache_disk`."""
+    """The file's settings: `[cache] disk` is `cache_disk`, and so it is with `[groups]`."""
     flat: dict[str, Any] = {}
     for name, value in found.items():
-        table = value if name == "cache" and isinstance(value, dict) else {"": value}
+        table = value if name in TABLES and isinstance(value, dict) else {"": value}
         flat |= {f"{name}_{key}" if key else name: inner for key, inner in table.items()}
     return flat
 

@@ -33,12 +33,13 @@ MOVING = {"starting", "stopping"}
 # In the order of the table, and how soon each is left out where there is no room for all: the highest first.
 COLUMNS = {
     "model": 0, "state": 0, "queue": 0, "tok/s": 0, "accepted": 0, "draft": 2, "port": 1, "memory": 3,
-    "requests": 4, "restarts": 5, "for": 6,
+    "cached": 7, "requests": 4, "restarts": 5, "for": 6,
 }  # fmt: skip
 DUE = {
     "backoff": "starts again",
     "stopping": "at the latest",
 }  # what is said of the time that is set for a state
+MIN_SHOWN = 500_000  # bytes: less would be 0 MB
 LEFT = {"model", "state"}
 PEER_STATES = {"new": "has not answered yet", "out": "is left out"}
 
@@ -53,7 +54,16 @@ def status_view(body: Mapping[str, Any], width: int) -> RenderableType:
         waits = "waits" if spare["warm"] else "is being made"
         told = f"a warm spare {waits}: pid {spare['pid']}, {memory(spare['memory_bytes'])}"
         parts.append(Text(told, style="dim"))
+    if sharing := body.get("sharing"):
+        parts.append(Text(sharing, style="dim"))
+    if (stored := body.get("stored_prompts")) and stored["files"]:
+        parts.append(Text(_stored(stored), style="dim"))
     return Group(*parts)
+
+
+def _stored(known: Mapping[str, int]) -> str:
+    number = "1 prompt is" if known["files"] == 1 else f"{known['files']} prompts are"
+    return f"{number} stored on the disk: {memory(known['bytes'])} of {memory(known['limit_bytes'])}"
 
 
 def workers_table(rows: Iterable[Row], width: int) -> RenderableType:
@@ -130,6 +140,7 @@ def _cells(row: Row, names: Mapping[str, str]) -> dict[str, str]:
         "accepted": "–" if ratio is None else f"{ratio:.0%}",
         "tok/s": f"{speed:.1f}" if speed else "–",
         "memory": memory(row["memory_bytes"]),
+        "cached": _cached(row["prompt_cache"]),
         "requests": str(row["requests"]),
         "queue": f"{active} + {row['queue']}" if active and row["queue"] else str(active or row["queue"]),
         "restarts": str(row["restarts"]),
@@ -148,6 +159,12 @@ def _shown(title: str, text: str, row: Row) -> RenderableType:
         pays = row["acceptance"]["ratio"] >= MIN_PAYING_ACCEPTANCE
         return Text(text, style="green" if pays else "yellow")
     return text
+
+
+def _cached(known: Mapping[str, Any]) -> str:
+    """How much of the last prompts was cached, and what the cache takes."""
+    ratio = "–" if known["ratio"] is None else f"{known['ratio']:.0%}"
+    return f"{ratio} by {memory(known['bytes'])}" if (known["bytes"] or 0) >= MIN_SHOWN else ratio
 
 
 def _drafts(row: Row) -> str:

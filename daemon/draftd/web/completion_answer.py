@@ -101,7 +101,11 @@ class CompletionAnswer:
         )
         if not self._forward.counts_only:
             self._metrics.generation(
-                self._name, prompt_tokens=prompt_tokens, completion_tokens=tokens, seconds=seconds
+                self._name,
+                prompt_tokens=prompt_tokens,
+                completion_tokens=tokens,
+                seconds=seconds,
+                cached_tokens=answer.cached_tokens,
             )
 
     def _note_tokens(self) -> None:

@@ -13,6 +13,19 @@ export const speed = (value) => (value === null ? "–" : value.toFixed(value < 
 // A worker that profiles share stands for its memory in the row that has its name.
 export const memoryOf = (row) => (row.worker === row.name ? memory(row.memory_bytes) : "shared");
 
+// How much of the last prompts was cached, and what the worker's cache takes.
+export function cached({ ratio, bytes: size }) {
+  return size >= 5e5 ? `${percent(ratio)} by ${bytes(size)}` : percent(ratio);
+}
+
+// What became of prompts that the worker has stored, or would have taken up.
+export const storedOf = ({ stored_prompts: known }) =>
+  `stored prompts: ${Object.entries(known).map(([outcome, number]) => `${number} ${outcome}`).join(", ")}`;
+
+// What is on the disk of all workers' prompts.
+export const storedPrompts = (known) =>
+  known?.files ? `${plural(known.files, "stored prompt")}, ${bytes(known.bytes)} of ${bytes(known.limit_bytes)}` : "";
+
 const memory = (value) => (value === null ? "–" : bytes(value));
 
 export function bytes(bytes) {

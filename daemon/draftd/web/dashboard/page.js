@@ -15,8 +15,11 @@ let lost = null; // { since, why, next } while there is no connection
 function showTimes() {
   if (lost) showLost();
   else showWorkerTimes();
-  if (status.started && !lost) put($("about"), `${status.version}, up ${show.ago(status.started)}`);
+  if (status.started && !lost) put($("about"), about());
 }
+
+const about = () =>
+  [status.version, `up ${show.ago(status.started)}`, show.storedPrompts(status.stored_prompts)].filter(Boolean).join(", ");
 
 function showVerdict() {
   const { tone, headline, aside } = show.verdict(status.workers);
