@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -11,7 +12,7 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
-from playwright.async_api import Browser, Page, expect
+from playwright.async_api import Browser, Page, Route, expect
 
 from draftd.profiles import Profile
 from draftd.protocol import Costs
@@ -446,6 +447,41 @@ async def test_a_chat_streams_keeps_what_was_said_and_can_be_ended(tmp_path: Pat
         await button(page, "New chat").click()
         await expect(talk.locator(".message")).to_have_count(0)
         await expect(message).to_be_focused()
+
+
+async def test_drafted_tokens_are_marked_in_a_chat_and_thoughts_are_not_said_again(
+    tmp_path: Path, browser: Browser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A scripted server has no drafters, so its answer is made up here, in the form of a real one.
+    monkeypatch.setattr(Profile, "all_drafters", property(lambda _: ("lookup", "model")))
+    told = {"content": [{"text": "one", "drafter": None}, {"text": " two", "drafter": "model"}]}
+    choices: list[dict[str, Any]] = [
+        {"delta": {"reasoning": "hm"}, "drafters": {"reasoning": [{"text": "hm", "drafter": "lookup"}]}},
+        {"delta": {"content": "one two"}, "drafters": told},
+        {"delta": {}, "finish_reason": "stop"},
+    ]
+    answer = "".join(f"data: {json.dumps({'choices': [choice]})}\n\n" for choice in choices)
+    asked: list[Any] = []
+
+    async def answered(route: Route) -> None:
+        asked.append(route.request.post_data_json)
+        await route.fulfill(body=answer + "data: [DONE]\n\n", content_type="text/event-stream")
+
+    async with serving(tmp_path, {"a": fake()}) as served, opened(browser, served) as page:
+        await page.route("**/v1/chat/completions", answered)
+        await expect(page.locator("#chat-legend")).to_be_hidden()
+        for _ in range(2):
+            await page.get_by_label("Message", exact=True).fill("hi")
+            await page.keyboard.press("Enter")
+            await expect(button(page, "Send")).to_be_visible()
+        assert asked[0]["return_drafters"] is True
+        assert asked[1]["messages"][1] == {"role": "assistant", "content": "one two"}
+        first = page.locator("#chat-talk .assistant .text").first
+        await expect(first).to_have_text("hmone two")
+        await expect(first.locator("[data-drafter=model]")).to_have_text(" two")
+        await expect(first.locator("[data-drafter=lookup].thought")).to_have_text("hm")
+        await expect(page.locator("#chat-legend")).to_contain_text("model")
+        await expect(first.locator("[data-drafter]")).to_have_count(2)
 
 
 async def test_requests_are_listed_with_details_and_one_that_runs_can_be_cancelled(

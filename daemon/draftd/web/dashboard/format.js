@@ -7,6 +7,11 @@ export const TONES = {
   stopped: "off",
 };
 
+// Who drafts, in the order of the legend.
+export const DRAFTERS = {
+  model: "drafted by the draft model", lookup: "looked up in the prompt or an old answer", grammar: "forced by the grammar",
+};
+
 export const percent = (ratio) => (ratio === null ? "–" : `${Math.round(ratio * 100)} %`);
 export const speed = (value) => (value === null ? "–" : value.toFixed(value < 100 ? 1 : 0));
 
