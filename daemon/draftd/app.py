@@ -47,6 +47,7 @@ from draftd.telemetry.told import Told, of_request
 from draftd.web import dashboard
 from draftd.web.api import Api
 from draftd.web.body_reader import BodyReader
+from draftd.web.captured import Captured
 from draftd.web.client import Limits
 from draftd.web.guard import Guard, make_guard
 from draftd.web.listener import Listener
@@ -165,6 +166,7 @@ class Daemon:
             started=time.time(),
             budget=budget,
             reload_problem=lambda: self.profiles.problem,
+            captures=lambda: self.journal.contents.on,
         )
         self.feed = LiveFeed(self.report.live, self.sink.log, self.journal, self._news)
         self.history = History(self.report.levels, time.time)
@@ -211,9 +213,12 @@ class Daemon:
             reload=self.reload,
         )
         logs = Logs(router=self.router, supervisor=self.supervisor, sink=self.sink)
+        captured = Captured(self.journal.contents, self._news.set)
         pipeline = Pipeline(self.proxy, _guard(settings), self.metrics, limits, self.journal)
         return Listener(
-            pipeline, [*api.routes(), *logs.routes(), *self.feed.routes(), *dashboard.routes()], limits
+            pipeline,
+            [*api.routes(), *logs.routes(), *captured.routes(), *self.feed.routes(), *dashboard.routes()],
+            limits,
         )
 
     @property

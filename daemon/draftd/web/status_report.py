@@ -24,7 +24,7 @@ from draftd.workers.warm_spare import Starter
 class StatusReport:
     """Asks the parts of the daemon when it is asked itself. `started`: when the daemon did, in epoch seconds.
     `budget`: bytes that all workers together may take. `reload_problem` says why the files on disk are not in
-    force, None if they are.
+    force, None if they are. `captures`: whether the contents of requests are kept.
     """
 
     supervisor: Supervisor
@@ -35,6 +35,7 @@ class StatusReport:
     started: float
     budget: int
     reload_problem: Callable[[], str | None]
+    captures: Callable[[], bool]
 
     def status(self) -> dict[str, Any]:
         """The body of /api/status."""
@@ -48,6 +49,7 @@ class StatusReport:
             "warm_spare": spare(self.starter.status()),
             "memory": memory(self.budget, pressure()),
             "reload_problem": self.reload_problem(),
+            "capture": self.captures(),
         }
 
     def levels(self) -> list[Level]:

@@ -74,6 +74,15 @@ export function answerNote({ usage, timings }, begun, now) {
   return parts.join(", ");
 }
 
+// JSON in lines; what is none, or was cut, as it is.
+export function readable(text) {
+  try {
+    return JSON.stringify(JSON.parse(text), null, 1);
+  } catch {
+    return text;
+  }
+}
+
 export const clock = (epoch) => new Date(epoch * 1000).toTimeString().slice(0, 8);
 
 // The last part of a path or of a hub name.
