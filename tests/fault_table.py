@@ -176,6 +176,7 @@ def pytest_configure(config: pytest.Config) -> None:
         "markers", "fault(number, ...): the test stands for these rows of the fault table"
     )
     config.stash[ROWS] = {number: Row() for number in FAULTS}
+    config.pluginmanager.register(_Table(config.stash[ROWS]))
 
 
 @pytest.fixture
@@ -187,13 +188,26 @@ def measured(record_property: Callable[[str, object], None]) -> Callable[[float]
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
     report: pytest.TestReport = yield  # type: ignore[assignment]  # pytest's own way of wrapping
-    if report.when == "call" or report.outcome != "passed":
-        for number in {int(n) for marker in item.iter_markers("fault") for n in marker.args}:
-            row = item.config.stash[ROWS][number]
+    numbers = {int(n) for marker in item.iter_markers("fault") for n in marker.args}
+    report.user_properties += [("fault", number) for number in numbers]  # they go with it to the main process
+    return report  # type: ignore[return-value]
+
+
+class _Table:
+    """Fills the rows from the reports of all processes."""
+
+    def __init__(self, rows: dict[int, Row]) -> None:
+        self._rows = rows
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if report.when != "call" and report.outcome == "passed":
+            return
+        seconds = [float(str(value)) for key, value in report.user_properties if key == "seconds"]
+        for number in [int(str(value)) for key, value in report.user_properties if key == "fault"]:
+            row = self._rows[number]
             row.outcomes.append(report.outcome)
             row.durations.append(report.duration)
-            row.measured += [float(str(value)) for key, value in report.user_properties if key == "seconds"]
-    return report  # type: ignore[return-value]
+            row.measured += seconds
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:

@@ -241,6 +241,7 @@ async def test_requests_are_served_in_order_one_at_a_time_and_the_queue_shows(tm
 
 @pytest.mark.fault(30)
 @pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.alone
 async def test_a_client_that_leaves_frees_the_worker(tmp_path: Path, stream: bool) -> None:
     profile = fake(tables=QUICK + "[limits]\nconcurrency = 1\n")
     async with serving(tmp_path, {"a": profile}) as served:
@@ -446,6 +447,7 @@ async def test_a_log_is_for_people_unless_all_is_asked_for(tmp_path: Path) -> No
         began = time.time()
         for name in "ab":
             await served.ask(name)
+        served.daemon.journal.tell()
         assert "draftd-engine" not in (await served.get("/api/logs/a")).text
         assert 'draftd-engine {"odd": 1}' in (await served.get("/api/logs/a?raw=1")).text
         assert "fake server of fake" not in (await served.get(f"/api/logs/a?since={began}")).text

@@ -214,6 +214,7 @@ async def test_a_killed_worker_is_noticed_at_once_and_comes_back(
 
 @pytest.mark.fault(30)
 @pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.alone
 async def test_a_client_that_leaves_frees_the_worker_within_a_second(served: Served, stream: bool) -> None:
     # At this temperature the end of sequence is one token among thousands: it goes on for long.
     body = chat("Tell me a story.", model="fast", stream=stream, max_tokens=20_000, temperature=5, seed=1)

@@ -569,6 +569,7 @@ async def test_the_last_hour_is_the_daemons_and_has_a_value_at_each_moment(
 ) -> None:
     async with serving(tmp_path, {"a": fake()}) as served:
         await served.ask("a", "[[slow 0.02]]", stream=True)
+        served.daemon.journal.tell()
         served.daemon.history.end_step()
         served.daemon.history.end_step()
         async with opened(browser, served) as page:

@@ -12,7 +12,7 @@ import json
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -46,12 +46,12 @@ def request_line(record: RequestRecord, fmt: Format) -> str:
     return json.dumps(said | {"worker": record.worker} | as_json(record))
 
 
-def writing(write: Callable[[str], object], fmt: Format) -> Callable[[RequestRecord], None]:
-    """What writes the line of each request; a stream that does not take it is no fault of the request."""
+def writing(write: Callable[[str], object], fmt: Format) -> Callable[[Sequence[RequestRecord]], None]:
+    """What writes the lines of requests; a stream that does not take them is no fault of theirs."""
 
-    def take(record: RequestRecord) -> None:
+    def take(records: Sequence[RequestRecord]) -> None:
         with suppress(OSError):
-            write(request_line(record, fmt))
+            write("\n".join(request_line(record, fmt) for record in records))
 
     return take
 
@@ -86,9 +86,10 @@ class LiveView:
         """A line."""
         self._put(told)
 
-    def take(self, record: RequestRecord) -> None:
-        """The line of a request that has ended."""
-        self._put(of_request(record))
+    def take(self, records: Iterable[RequestRecord]) -> None:
+        """The lines of requests that have ended."""
+        for record in records:
+            self._put(of_request(record))
 
     def _put(self, line: Told | str) -> None:
         try:

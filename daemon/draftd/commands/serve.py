@@ -95,7 +95,7 @@ def up(
         view.name(found)
     configure(fmt, settings.log_level, stream or (None if view else sys.stderr))
     takers = (
-        [writing(lambda line: stream.write(f"{line}\n"), fmt)]
+        [writing(lambda lines: stream.write(f"{lines}\n"), fmt)]
         if stream
         else []
         if view
@@ -104,7 +104,7 @@ def up(
 
     async def beside(daemon: Daemon) -> None:
         handle_signals(daemon)
-        daemon.on_request += [*takers, *([view.take] if view else [])]
+        daemon.on_ended += [*takers, *([view.take] if view else [])]
         if view:
             view.follow(daemon, asyncio.get_running_loop())
         if not as_json:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from draftd.telemetry.contents import Contents
@@ -17,14 +17,20 @@ from draftd.telemetry.request_record import RequestRecord
 
 MAX_ENDED = 100  # requests that are kept after their end
 MAX_ERROR = 300  # characters of what went wrong
+SETTLE = (
+    0.05  # seconds until the end of a request is told: those that end close together are written in one go
+)
 
 
 class Journal:
-    """`on_change` is called after each change, and `on_end` with each request that has ended, soon after that."""
+    """`on_change` is called after each change, and `on_ended` soon after with the requests that have ended."""
 
-    def __init__(self, on_change: Callable[[], None], on_end: Callable[[RequestRecord], None]) -> None:
+    def __init__(
+        self, on_change: Callable[[], None], on_ended: Callable[[Sequence[RequestRecord]], None]
+    ) -> None:
         self._on_change = on_change
-        self._on_end = on_end
+        self._on_ended = on_ended
+        self._untold: list[RequestRecord] = []
         self._open: dict[str, RequestRecord] = {}
         self._ended: deque[RequestRecord] = deque(maxlen=MAX_ENDED)
         self.contents = Contents()
@@ -57,7 +63,15 @@ class Journal:
         record.task = None
         self._ended.append(record)
         self.note(record, phase="ended", status=status, seconds=seconds)
-        asyncio.get_running_loop().call_soon(self._on_end, record)  # nobody waits for what is made of it
+        if not self._untold:
+            asyncio.get_running_loop().call_later(SETTLE, self.tell)
+        self._untold.append(record)
+
+    def tell(self) -> None:
+        """Tell now of the requests that have ended."""
+        untold, self._untold = self._untold, []
+        if untold:
+            self._on_ended(untold)
 
     def cancel(self, request_id: str) -> bool:
         """End an open request with an error; whether there is such a one."""

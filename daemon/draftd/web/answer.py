@@ -88,7 +88,7 @@ class Answer:
         Raises BrokenAnswerError for anything but a chunk, RequestError or WorkerError for an error that the worker
         reports.
         """
-        if data.strip(b' \t"').upper() == b"[DONE]":
+        if not data.startswith(b"{") and data.strip(b' \t"').upper() == b"[DONE]":
             self.done = True
             return None
         return self._take(read_json(data))

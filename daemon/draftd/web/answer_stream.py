@@ -81,8 +81,14 @@ def _as_error(data: bytes) -> bytes:
 
 
 def to_event(chunk: dict[str, Any]) -> bytes:
-    """A chunk as one event, in ASCII: half of a surrogate pair has no UTF-8."""
-    return b"data: " + json.dumps(chunk).encode() + b"\n\n"
+    """A chunk as one event, in the printable part of ASCII, which is what the text of a frame is in."""
+    try:
+        data = json_codec.in_utf8(chunk)
+    except UnicodeEncodeError:  # half of a surrogate pair
+        data = b"\xff"
+    if not data.isascii() or b"\x7f" in data:
+        data = json.dumps(chunk, separators=(",", ":")).encode()
+    return b"data: " + data + EVENT_END
 
 
 @dataclass(frozen=True, slots=True)

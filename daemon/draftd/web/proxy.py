@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import functools
 import time
-from collections.abc import Callable
 from typing import Any
 
 import structlog
@@ -49,9 +48,7 @@ def stopping() -> WorkerError:
 
 
 class Proxy:
-    """Sends requests to workers. A stream gets a comment after `keepalive` seconds of silence. `on_change` is
-    called when a request has come or gone.
-    """
+    """Sends requests to workers. A stream gets a comment after `keepalive` seconds of silence."""
 
     def __init__(
         self,
@@ -61,7 +58,6 @@ class Proxy:
         bodies: BodyReader,
         keepalive: float,
         journal: Journal,
-        on_change: Callable[[], None],
     ) -> None:
         self._journal = journal
         self._router = router
@@ -69,7 +65,6 @@ class Proxy:
         self._metrics = metrics
         self._keepalive = keepalive
         self._bodies = bodies
-        self._on_change = on_change
         self._admissions: dict[Worker, Admission] = {}
         self._refusing = False
         self._ending = False
@@ -115,7 +110,6 @@ class Proxy:
             raise stopping()
         self.open_requests += 1
         self._idle.clear()
-        self._on_change()
         try:
             await self._handle(exchange, dialect)
         except WorkerError as error:
@@ -124,7 +118,6 @@ class Proxy:
             raise
         finally:
             self.open_requests -= 1
-            self._on_change()
             if not self.open_requests:
                 self._idle.set()
 
