@@ -56,6 +56,7 @@ from draftd.telemetry.told import Told, of_request
 from draftd.web import dashboard
 from draftd.web.api import Api
 from draftd.web.body_reader import BodyReader
+from draftd.web.captured import Captured
 from draftd.web.client import Limits
 from draftd.web.guard import Guard, make_guard
 from draftd.web.listener import Listener
@@ -199,6 +200,7 @@ class Daemon:
             store=settings.prompt_store(),
             reload_problem=lambda: self.profiles.problem,
             fleet=self.fleet,
+            captures=lambda: self.journal.contents.on,
         )
         self.feed = LiveFeed(self.report.live, self.sink.log, self.journal, self._news)
         self.history = History(self.report.levels, time.time)
@@ -248,10 +250,18 @@ class Daemon:
             reload=self.reload,
         )
         logs = Logs(router=self.router, supervisor=self.supervisor, sink=self.sink)
+        captured = Captured(self.journal.contents, self._news.set)
         pipeline = Pipeline(self.proxy, _guard(settings), self.metrics, limits, self.journal)
         return Listener(
             pipeline,
-            [*api.routes(), *self.load.routes(), *logs.routes(), *self.feed.routes(), *dashboard.routes()],
+            [
+                *api.routes(),
+                *self.load.routes(),
+                *logs.routes(),
+                *captured.routes(),
+                *self.feed.routes(),
+                *dashboard.routes(),
+            ],
             limits,
         )
 

@@ -58,9 +58,13 @@ class Terminal(Console):
         """Columns that a table may have: those of the terminal, or of COLUMNS; as many as it needs without both."""
         return self.width if self.is_terminal or self._width else PIPE_WIDTH
 
-    def piece(self, text: str) -> None:
+    def piece(self, text: str, style: str = "") -> None:
         """A part of a text, as it comes."""
-        self._write(harmless(text))
+        if style and self.is_terminal:
+            self.print(Text(text, style=style), end="", soft_wrap=True)
+            self.file.flush()
+        else:
+            self._write(harmless(text))
 
     def data(self, text: str, *, end: str = "\n") -> None:
         """What other programs read, or what is kept in a file. Into a pipe it goes as it is, but for what would
@@ -83,6 +87,11 @@ class Terminal(Console):
         """Show that something takes a while."""
         with self.status(Text(text), spinner=self.spinner):
             yield
+
+    @property
+    def coloured(self) -> bool:
+        """Whether a reader can tell by colours."""
+        return self.is_terminal and self.color_system is not None and not self.no_color
 
     @property
     def spinner(self) -> str:

@@ -104,6 +104,10 @@ MODEL_DRAFTER, LOOKUP_DRAFTER, GRAMMAR_DRAFTER = "model", "lookup", "grammar"
 LOGIT_BIAS_FIELD = "draftd_logit_bias"
 GRAMMARS_FIELD = "tool_grammars"  # by the name of a function: the syntax and definition of its one text
 COUNT_FIELD = "count_only"  # true: nothing is generated; the usage has the tokens of the prompt
+RETURN_DRAFTERS_FIELD = "return_drafters"  # true: the answer says who drafted which piece of its text
+DRAFTERS_OF_TEXT = (
+    "drafters"  # where it does, in a choice: by "content" and "reasoning" lists of text and drafter
+)
 MAX_DRAFT_TOKENS = 64  # tokens per round that a profile or a request may ask for
 MAX_STOP_TEXTS = 16
 MAX_STOP_LENGTH = 256  # characters of each: looking for longer ones costs every token

@@ -7,13 +7,13 @@ from datetime import UTC, datetime
 from typing import Any
 
 from rich import box
-from rich.cells import cell_len
 from rich.console import Group, RenderableType
 from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
 from draftd.console import hinted, out
+from draftd.table_columns import fitting
 from draftd.telemetry.told import short_names
 from draftd.terminal_text import harmless_body
 
@@ -106,22 +106,14 @@ def _fitting(rows: Sequence[Row], width: int) -> tuple[Mapping[str, str], list[s
     """How the workers are named, and the columns for which there is room. Short names come before fewer columns."""
     full = {row["name"]: row["name"] for row in rows}
     short = short_names(full)
-    titles = list(COLUMNS)
-    while True:
-        for names in (full, short):
-            if _width(rows, names, titles) <= width:
-                return names, titles
-        last = max(titles, key=COLUMNS.__getitem__)
-        if not COLUMNS[last]:
-            return short, titles
-        titles.remove(last)
-
-
-def _width(rows: Sequence[Row], names: Mapping[str, str], titles: Sequence[str]) -> int:
-    cells = [_cells(row, names) for row in rows]
-    widths = (max(cell_len(text) for text in (title, *(cell[title] for cell in cells))) for title in titles)
     spinner = 2 if any(row["state"] in MOVING for row in rows) else 0
-    return sum(widths) + 2 * len(titles) + spinner
+    with_full, with_short = (
+        fitting([_cells(row, names) for row in rows], COLUMNS, width, beside=spinner)
+        for names in (full, short)
+    )
+    if with_full is not None and with_full == with_short:
+        return full, with_full
+    return short, with_short or [title for title, rank in COLUMNS.items() if not rank]
 
 
 def _sharing(row: Row) -> str:

@@ -17,7 +17,7 @@ class RequestRecord:
 
     `worker` or `peer` is who answers. `phase` is "waiting" (for its turn, or for the worker), "answering" or
     "ended". `agent` is what the client calls itself. `proposed` and `accepted` count draft tokens; the engine tells
-    them with the answer's end.
+    them with the answer's end. `captured`: the journal has, or had, its contents.
     """
 
     id: str
@@ -41,6 +41,7 @@ class RequestRecord:
     proposed: int | None = None
     accepted: int | None = None
     cancelled: bool = False
+    captured: bool = False
     version: int = 0
     task: Any = None  # the asyncio task that answers it
 

@@ -151,13 +151,18 @@ class Proxy:
         note = functools.partial(self._note, call)
         note(profile=name, streamed=forward.stream)
         reply = StreamReply(exchange, self._keepalive) if forward.stream else None
-        answer = CompletionAnswer(call, forward, reply, self._metrics, note)
-        if reply is None:
-            await exchange.answer(200, await relay(call, answer.take))
-            return
-        async with reply.kept_alive():
-            rest = await relay(call, answer.take)
-        await reply.finish(rest)
+        kept = exchange.record is not None and self._journal.contents.holds(exchange.record.id)
+        answer = CompletionAnswer(call, forward, reply, self._metrics, note, is_kept=kept)
+        try:
+            if reply is None:
+                await exchange.answer(200, await relay(call, answer.take))
+                return
+            async with reply.kept_alive():
+                rest = await relay(call, answer.take)
+            await reply.finish(rest)
+        finally:
+            if kept and exchange.record is not None and answer.content:
+                self._journal.contents.take_answer(exchange.record.id, answer.content)
 
     async def _pass(self, exchange: ClientExchange, passed: Passed) -> None:
         call = Call(passed.profile, exchange.headers, passed.path, passed.payload, passed.content_type)
@@ -173,6 +178,8 @@ class Proxy:
 
     async def _route(self, exchange: ClientExchange, dialect: Dialect | None) -> Routed | Passed | Refused:
         table, raw = self._router.table, await exchange.body()
+        if exchange.record is not None:
+            self._journal.take_body(exchange.record, raw)
         head = exchange.head
         if table.peers and HOPS_HEADER in head.headers:
             table = self._router.alone

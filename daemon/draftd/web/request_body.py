@@ -22,6 +22,7 @@ from draftd.protocol import (
     GRAMMARS_FIELD,
     LOGIT_BIAS_FIELD,
     MODEL_DRAFTER,
+    RETURN_DRAFTERS_FIELD,
 )
 from draftd.web import json_codec
 from draftd.web.dialects import fields as tables
@@ -69,6 +70,8 @@ def prepare(
         ]
     stream = fields.get("stream", False)
     if foreign:
+        if fields.pop(RETURN_DRAFTERS_FIELD, False):
+            raise _drafts_unknown(profile, RETURN_DRAFTERS_FIELD, "does not say what it drafted")
         fields.pop(GRAMMARS_FIELD, None)  # unknown to it: it reads the grammar in the tool's description
         if fields.pop(COUNT_FIELD, False):  # unknown to it: it reads the prompt, and says how long it was
             fields.pop("max_completion_tokens", None)
@@ -164,12 +167,14 @@ def _drafting(fields: dict[str, Any], profile: Profile) -> dict[str, str]:
     if drafters is None:  # the engine uses what there is
         return headers
     if profile.command:
-        raise RequestError(
-            400, f"'{profile.name}' is served by another server, which drafts by itself", param="drafters"
-        )
+        raise _drafts_unknown(profile, "drafters", "drafts by itself")
     if MODEL_DRAFTER in drafters and profile.draft_model is None:
         raise RequestError(400, f"'{profile.name}' has no draft model to draft with", param="drafters")
     return headers | {DRAFTERS_HEADER: ",".join(drafters)}
+
+
+def _drafts_unknown(profile: Profile, field: str, why: str) -> RequestError:
+    return RequestError(400, f"'{profile.name}' is served by another server, which {why}", param=field)
 
 
 def _suit_mlx(fields: dict[str, Any]) -> None:
@@ -294,8 +299,8 @@ def text_prompt(fields: dict[str, Any], foreign: bool) -> Any:
     if foreign and isinstance(prompt, list) and prompt and all(type(token) is int for token in prompt):
         return prompt
     if not isinstance(prompt, str) or not prompt:
-        text = "prompt must be a text, and not empty; lists of several texts or of tokens are not supported"
-        raise RequestError(400, text, param="prompt")
+        why = "prompt must be a text, and not empty; lists of several texts or of tokens are not supported"
+        raise RequestError(400, why, param="prompt")
     return prompt
 
 

@@ -33,7 +33,7 @@ class StatusReport:
     """Asks the parts of the daemon when it is asked itself. `started`: when the daemon did, in epoch seconds.
     `budget`: bytes that all workers together may take. `look_at_pressure` says how short memory is. `store`: where
     workers store prompts, None if they do not. `reload_problem` says why the files on disk are not in force, None
-    if they are.
+    if they are. `captures`: whether the contents of requests are kept.
     """
 
     supervisor: Supervisor
@@ -47,6 +47,7 @@ class StatusReport:
     store: PromptStore | None
     reload_problem: Callable[[], str | None]
     fleet: Fleet
+    captures: Callable[[], bool]
 
     def status(self) -> dict[str, Any]:
         """The body of /api/status."""
@@ -63,6 +64,7 @@ class StatusReport:
             "sharing": self.router.table.profiles.sharing or None,
             "stored_prompts": stored(self.stored_prompts(), self.store),
             "reload_problem": self.reload_problem(),
+            "capture": self.captures(),
         }
 
     def levels(self) -> list[Level]:

@@ -7,6 +7,11 @@ export const TONES = {
   stopped: "off",
 };
 
+// Who drafts, in the order of the legend.
+export const DRAFTERS = {
+  model: "drafted by the draft model", lookup: "looked up in the prompt or an old answer", grammar: "forced by the grammar",
+};
+
 export const percent = (ratio) => (ratio === null ? "–" : `${Math.round(ratio * 100)} %`);
 export const speed = (value) => (value === null ? "–" : value.toFixed(value < 100 ? 1 : 0));
 
@@ -80,6 +85,15 @@ export function answerNote({ usage, timings }, begun, now) {
   const parts = [`${plural(tokens, "token")}`, `${speed(rate)} tokens/s`, `first after ${seconds((begun.first - begun.at) / 1000)}`];
   if (timings?.draft_n) parts.push(`${timings.draft_n_accepted} of ${timings.draft_n} draft tokens accepted`);
   return parts.join(", ");
+}
+
+// JSON in lines; what is none, or was cut, as it is.
+export function readable(text) {
+  try {
+    return JSON.stringify(JSON.parse(text), null, 1);
+  } catch {
+    return text;
+  }
 }
 
 export const clock = (epoch) => new Date(epoch * 1000).toTimeString().slice(0, 8);

@@ -5,7 +5,7 @@ import { $, copy, put } from "./dom.js";
 import * as show from "./format.js";
 import { showHour } from "./hour.js";
 import { addLines, redraw, replaceLogs, showLogNames } from "./log.js";
-import { nameModels, takeRequests } from "./requests.js";
+import { nameModels, showCapture, takeRequests } from "./requests.js";
 import { follow, hasKey, keepKey, keptKey } from "./stream.js";
 import { showTimes as showWorkerTimes, showWorkers } from "./workers.js";
 
@@ -72,6 +72,7 @@ function take(body) {
   showLogNames(status);
   showModels(status);
   nameModels(status);
+  showCapture(status);
 }
 
 function askKey(again) {
