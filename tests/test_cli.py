@@ -218,6 +218,7 @@ def test_sighup_reloads(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("nohup", [False, True])
+@pytest.mark.one_in(2)
 def test_a_closed_terminal_ends_what_runs_in_it_unless_nohup_was_asked_for(
     tmp_path: Path, nohup: bool
 ) -> None:
@@ -341,6 +342,7 @@ def _faketime() -> str:
 
 
 @pytest.mark.fault(45)
+@pytest.mark.thorough
 def test_a_jump_of_the_wall_clock_moves_nothing(tmp_path: Path, measured: Callable[[float], None]) -> None:
     clock = tmp_path / "clock"
     clock.write_text("+0\n")

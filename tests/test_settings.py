@@ -92,6 +92,18 @@ def test_a_fault_in_a_table_is_told_with_its_line(table: str, reason: str) -> No
     assert told.startswith(f"{path}:3: {reason}: "), told
 
 
+def test_groups_stand_in_lists_of_the_file_or_in_a_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    write_file('[groups]\ntogether = [["a", "b"], ["c"]]\napart = [["a", "d"]]\n')
+    groups = load_settings().groups()
+    assert (groups.together, groups.apart) == ((("a", "b"), ("c",)), (("a", "d"),))
+    monkeypatch.setenv("DRAFTD_GROUPS_APART", "a, b; c,d")
+    assert load_settings().groups().apart == (("a", "b"), ("c", "d"))
+    monkeypatch.setenv("DRAFTD_GROUPS_APART", "a")
+    assert refusal() == "DRAFTD_GROUPS_APART: groups_apart: a list needs 2 names or more (it is 'a')"
+    monkeypatch.setenv("DRAFTD_GROUPS_APART", "a,a")
+    assert "a name stands twice in one list: a, a" in refusal()
+
+
 @pytest.mark.parametrize(
     "written", ["one.lan,two.lan", "one.lan, two.lan", " one.lan  two.lan ", ",one.lan,,two.lan,"]
 )

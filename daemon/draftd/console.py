@@ -58,9 +58,13 @@ class Terminal(Console):
         """Columns that a table may have: those of the terminal, or of COLUMNS; without either, PIPE_WIDTH."""
         return self.width if self.is_terminal or self._width else PIPE_WIDTH
 
-    def piece(self, text: str) -> None:
-        """Print a part of a text, as it comes."""
-        self._write(harmless(text))
+    def piece(self, text: str, style: str = "") -> None:
+        """A part of a text, as it comes."""
+        if style and self.is_terminal:
+            self.print(Text(text, style=style), end="", soft_wrap=True)
+            self.file.flush()
+        else:
+            self._write(harmless(text))
 
     def data(self, text: str, *, end: str = "\n") -> None:
         """Print what other programs read, or what is kept in a file. Into a pipe it goes as it is, except for what
@@ -83,6 +87,11 @@ class Terminal(Console):
         """Show that something takes a while."""
         with self.status(Text(text), spinner=self.spinner):
             yield
+
+    @property
+    def coloured(self) -> bool:
+        """Whether a reader can tell by colours."""
+        return self.is_terminal and self.color_system is not None and not self.no_color
 
     @property
     def spinner(self) -> str:

@@ -12,11 +12,12 @@ import os
 import subprocess
 import sys
 from contextlib import suppress
-from enum import IntEnum
 from pathlib import Path
 from typing import Any, Literal
 
 import psutil
+
+from draftd.pressure import Pressure
 
 SHARE_OF_MEMORY = 0.75  # for all workers, where no GPU says what it may have
 LESS_SHARE = 0.65  # the same on a Mac whose GPU did not answer: the least that macOS ever gives a GPU
@@ -29,14 +30,6 @@ PRESSURE_FILE = Path("/proc/pressure/memory")
 PRESSURE_NAME = b"kern.memorystatus_vm_pressure_level"
 # The share of the last 10 s in which programs waited for memory, in percent: some of them, and all of them.
 SOME_WAITS, ALL_WAITS = 10.0, 5.0
-
-
-class Pressure(IntEnum):
-    """How short memory is, by macOS's own numbers."""
-
-    NORMAL = 1
-    WARNING = 2
-    CRITICAL = 4
 
 
 @functools.cache
@@ -70,12 +63,16 @@ def ask_gpu() -> int | None:
         return None
 
 
-def pressure() -> Pressure | None:
-    """How short memory is now; None where the system does not say.
+def pressure(source: Literal["auto", "off"] | Path = "auto") -> Pressure | None:
+    """How short memory is now, by the setting `memory_pressure`; None where nobody says.
 
     It is not judged by what is free: a healthy Mac uses all of it.
     """
-    return _pressure_of_mac() if sys.platform == "darwin" else _pressure_of_linux()
+    if source == "off":
+        return None
+    if isinstance(source, Path):
+        return _pressure_in(source)
+    return _pressure_of_mac() if sys.platform == "darwin" else _pressure_in(PRESSURE_FILE)
 
 
 def _pressure_of_mac(library: Any = None) -> Pressure | None:
@@ -88,10 +85,10 @@ def _pressure_of_mac(library: Any = None) -> Pressure | None:
     return None
 
 
-def _pressure_of_linux() -> Pressure | None:
-    """From the kernel's pressure stall information (PSI)."""
+def _pressure_in(file: Path) -> Pressure | None:
+    """From Linux's pressure stall information (PSI), of the machine or of a control group."""
     try:
-        lines = PRESSURE_FILE.read_text("ascii").splitlines()
+        lines = file.read_text("ascii").splitlines()
         shares = {line.split()[0]: float(line.split()[1].removeprefix("avg10=")) for line in lines}
         some, everything = shares["some"], shares["full"]
     except (OSError, ValueError, LookupError):  # a kernel without it, or a container

@@ -211,10 +211,13 @@ class Profile(Table):
 
 @dataclass(frozen=True, slots=True)
 class ProfileSet:
-    """The profiles by name, in the order of their names, and the prompts they use."""
+    """The profiles by name, in the order of their names, and the prompts they use. `sharing` says which of them
+    share a worker, and why, where draftd has decided it.
+    """
 
     profiles: Mapping[str, Profile]
     prompts: Mapping[str, str] = field(default_factory=dict)
+    sharing: str = ""
 
     def prompt_of(self, profile: Profile) -> str:
         """The text of the profile's system prompt; empty if it has none."""

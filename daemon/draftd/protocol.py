@@ -48,12 +48,15 @@ class PromptStore:
 
 
 # --- the channel ------------------------------------------------------------------------------------------------
-# When the engine begins, the daemon has written the secret of this start as one line. As soon as it is known which
-# profile the engine serves, a line with its MemoryShare follows, and another one whenever that grows. The engine
-# writes its records, each a JSON object in one line whose "event" is one of the next four. Nobody else holds an end
-# of it, so what comes over it is the engine's word, which cannot be said of its log.
+# The daemon has written the secret of this start as one line when the engine begins. As soon as it is known whom
+# the engine serves a line with its MemoryShare follows, and another one whenever that grows. The engine writes its
+# records, each a JSON object in one line whose "event" is one of the next six. Nobody else holds an end of it, so
+# what comes over it is the engine's word, which cannot be said of its log.
 
 STARTED, LOADED, GENERATION, PROGRESS = "started", "loaded", "generation", "progress"
+PROMPT_CACHE = "prompt_cache"  # how large it is by now
+STORED_PROMPT = "stored_prompt"  # what became of one, "outcome": one of the next three
+STORED, RESTORED, REFUSED = OUTCOMES = "stored", "restored", "refused"
 PLAIN_RULE = "plain"  # draft tokens are kept where they equal a sample of the target model
 PAPER_RULE = "paper"  # they are kept by the rule of arXiv 2211.17192
 
@@ -101,6 +104,10 @@ MODEL_DRAFTER, LOOKUP_DRAFTER, GRAMMAR_DRAFTER = "model", "lookup", "grammar"
 LOGIT_BIAS_FIELD = "draftd_logit_bias"
 GRAMMARS_FIELD = "tool_grammars"  # by the name of a function: the syntax and definition of its one argument
 COUNT_FIELD = "count_only"  # true: nothing is generated; the usage has the tokens of the prompt
+RETURN_DRAFTERS_FIELD = "return_drafters"  # true: the answer says who drafted which piece of its text
+DRAFTERS_OF_TEXT = (
+    "drafters"  # where it does, in a choice: by "content" and "reasoning" lists of text and drafter
+)
 MAX_DRAFT_TOKENS = 64  # tokens per round that a profile or a request may ask for
 MAX_STOP_TEXTS = 16
 MAX_STOP_LENGTH = 256  # characters of each: looking for longer ones slows every token down
@@ -127,6 +134,15 @@ class Costs:
     single: float
     draft: float
     verify: float
+
+
+@dataclass(frozen=True, slots=True)
+class CacheSize:
+    """An engine's prompt cache in memory: its entries, their bytes, and the bound on these, None without one."""
+
+    entries: int
+    bytes: int
+    limit: int | None
 
 
 # --- exit codes -------------------------------------------------------------------------------------------------

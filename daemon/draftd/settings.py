@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import json
 import os
 import tomllib
 from pathlib import Path
@@ -14,6 +15,8 @@ from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource
 
 from draftd.errors import ConfigError, Problem
 from draftd.files import read_text
+from draftd.groups import Groups, Names, checked, lists_of
+from draftd.peer_tables import PeerTable, distinct
 from draftd.protocol import PROMPT_CACHE_FOLDER, PromptStore
 from draftd.toml_lines import fault_of, joined, line_of, reason_of
 
@@ -30,9 +33,15 @@ def _absolute(path: Path) -> Path:
         ) from None
 
 
-SAVING_SHARE = (
-    0.3  # of a worker's time to end may go into saving prompt caches; then it frees the GPU's memory
-)
+def _json(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        raise ValueError('in a variable they stand as JSON: [{"url": "http://mini.local:8080"}]') from None
+
+
+TABLES = frozenset({"cache", "groups"})  # of the settings file
+SAVING_SHARE = 0.3  # of the time that a worker has to end it may save prompt caches; the GPU's memory is next
 
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 UserPath = Annotated[Path, AfterValidator(_absolute)]
@@ -42,6 +51,18 @@ Words = Annotated[
     BeforeValidator(
         lambda value: tuple(value.replace(",", " ").split()) if isinstance(value, str) else value
     ),
+]
+Peers = Annotated[
+    tuple[PeerTable, ...],
+    NoDecode,  # tables in the file, JSON in a variable
+    BeforeValidator(lambda value: _json(value) if isinstance(value, str) else value),
+    AfterValidator(distinct),
+]
+NameLists = Annotated[
+    tuple[Names, ...],
+    NoDecode,  # "a, b; c, d" in a variable, lists of lists in the file
+    BeforeValidator(lambda value: lists_of(value) if isinstance(value, str) else value),
+    AfterValidator(lambda lists: checked(lists, 1)),
 ]
 PortNumber = Annotated[int, Field(ge=1, le=65535)]
 
@@ -92,15 +113,31 @@ class Settings(BaseSettings):
         description='what all workers together may take: "12GB", or `auto`: what a Mac lets its GPU have, three '
         "quarters of the memory elsewhere",
     )
+    memory_pressure: Literal["auto", "off"] | UserPath = Field(
+        "auto",
+        description="where it stands how short the machine is of memory: `auto`: macOS's pressure level, or "
+        "Linux's `/proc/pressure/memory`; a file of that form, such as a control group's `memory.pressure`; `off`",
+    )
+    groups_together: NameLists = Field(
+        (),
+        description="lists of profiles: one that stands in such lists is in memory only with those of the same "
+        "lists, and with those in none. In the file also `together` under `[groups]`",
+    )
+    groups_apart: Annotated[NameLists, AfterValidator(lambda lists: checked(lists, 2))] = Field(
+        (),
+        description="lists of profiles, of each of which one is in memory at a time. In the file also `apart` "
+        "under `[groups]`",
+    )
     max_loads: int = Field(1, ge=1, description="workers that may load their models at the same time")
     cache_disk: Annotated[ByteSize, Field(ge=0)] = Field(
         ByteSize(5 * 10**9),
         description="what prompt caches that outlive their workers may take on the disk, all together: "
         '"5GB"; 0 is off. In the file also `disk` under `[cache]`',
     )
-    share_engine: bool = Field(
-        False,
-        description="one worker, and one copy of the weights, for profiles that differ only per request",
+    share_engine: bool | Literal["auto"] = Field(
+        "auto",
+        description="one worker, and one copy of the weights, for profiles that differ per request only; `auto`: "
+        "where separate ones would not fit comfortably",
     )
     warm_spare: bool = Field(
         False, description="keep a process that has imported mlx_lm, for the next start of a worker"
@@ -120,6 +157,9 @@ class Settings(BaseSettings):
     body_timeout: Seconds = Field(30.0, description="time for the body of a request to arrive")
     write_timeout: Seconds = Field(60.0, description="time for a client to take what it is sent")
     api_key: SecretStr | None = Field(None, description="bearer token that clients must send, if set")
+    peers: Peers = Field(
+        (), description="other machines to send requests to, [each a `[[peers]]` table](peers.md)"
+    )
     allowed_hosts: Words = Field((), description="further names in the Host header to accept")
     allowed_origins: Words = Field((), description="web origins that may call the proxy")
     log_level: Literal["debug", "info", "warning", "error"] = Field(
@@ -155,6 +195,10 @@ class Settings(BaseSettings):
             return None
         folder = self.state_dir / PROMPT_CACHE_FOLDER
         return PromptStore(str(folder), self.cache_disk, SAVING_SHARE * self.stop_grace)
+
+    def groups(self) -> Groups:
+        """Which models may be in memory together."""
+        return Groups(self.groups_together, self.groups_apart)
 
     def profiles_dir(self) -> Path:
         """Where profiles are read: as set, else the user's own, else the shipped ones."""
@@ -193,10 +237,10 @@ class _FileSource(PydanticBaseSettingsSource):
 
 
 def _flat(found: dict[str, Any]) -> dict[str, Any]:
-    """The file's settings: `[cache] disk` is `cache_disk`."""
+    """The file's settings: `[cache] disk` is `cache_disk`, and so it is with `[groups]`."""
     flat: dict[str, Any] = {}
     for name, value in found.items():
-        table = value if name == "cache" and isinstance(value, dict) else {"": value}
+        table = value if name in TABLES and isinstance(value, dict) else {"": value}
         flat |= {f"{name}_{key}" if key else name: inner for key, inner in table.items()}
     return flat
 
@@ -221,11 +265,13 @@ def load_settings(**overrides: Any) -> Settings:
 def _problem(detail: dict[str, Any], given: dict[str, Any]) -> Problem:
     """Name the source that a refused value came from."""
     name = str(detail["loc"][0]) if detail["loc"] else ""
-    if name == "api_key":
-        detail.pop("input", None)  # a secret is never repeated
-    reason = f"{name}: {reason_of(detail)}"
+    if name == "peers" or "api_key" in detail["loc"]:
+        detail.pop("input", None)  # a secret is never repeated, and an address or JSON may hold one
+    in_table = len(detail["loc"]) > 2
+    key, known = (str(detail["loc"][2]), PeerTable) if in_table else (name, Settings)
+    reason = f"{name}.{key}: {reason_of(detail)}" if in_table else f"{name}: {reason_of(detail)}"
     if detail["type"] == "extra_forbidden" and (
-        alike := difflib.get_close_matches(name, Settings.model_fields, n=1)
+        alike := difflib.get_close_matches(key, known.model_fields, n=1)
     ):
         reason += f"; did you mean {alike[0]}?"
     if name in given:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import tomllib
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -79,8 +80,10 @@ _TOML_REASONS = {
 def line_of(text: str, loc: Sequence[Any]) -> int | None:
     """The 1-based line of the deepest part of `loc` found in `text`; None if no part is there."""
     wanted = [_normal(str(part)) for part in loc if isinstance(part, str)]
+    number_in_list = next((part for part in loc if isinstance(part, int)), 0)
     best: tuple[int, int] | None = None  # (how many parts matched, line)
     table: list[str] = []
+    lists: Counter[str] = Counter()  # tables of a list so far, by its name
     lines = text.split("\n")
     for number, line in enumerate(lines, start=1):
         header, key = _TABLE.match(line), _KEY.match(line)
@@ -88,6 +91,10 @@ def line_of(text: str, loc: Sequence[Any]) -> int | None:
             continue
         if header:
             table = path = _parts(header[1])
+            if line.lstrip().startswith("[["):
+                lists[header[1]] += 1
+                if lists[header[1]] <= number_in_list:
+                    table = path = []  # an earlier one
         elif key:
             path = table + _parts(key[1])
         depth = _shared(path, wanted)

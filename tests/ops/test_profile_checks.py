@@ -55,6 +55,35 @@ def test_a_default_profile_that_names_nothing_is_refused(
         assert told in str(done.exception)
 
 
+@pytest.mark.parametrize(
+    ("variable", "value", "told"),
+    [
+        ("GROUPS_APART", "a,nope", "groups_apart: there is no profile 'nope'; there are: a"),
+        ("GROUPS_TOGETHER", "nope", "groups_together: there is no profile 'nope'; there are: a"),
+        (
+            "MEMORY_PRESSURE",
+            "/nowhere/memory.pressure",
+            "memory_pressure: /nowhere/memory.pressure cannot be read",
+        ),
+    ],
+)
+def test_settings_that_name_what_there_is_not_are_refused(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, variable: str, value: str, told: str
+) -> None:
+    monkeypatch.setenv(f"DRAFTD_{variable}", value)
+    assert told in check(folder)[1]
+
+
+def test_profiles_that_stand_together_and_apart_are_refused(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "b.toml").write_text('model = "org/b"\n')
+    monkeypatch.setenv("DRAFTD_GROUPS_APART", "a,b")
+    assert "2 profiles are valid" in check(folder)[1]
+    monkeypatch.setenv("DRAFTD_GROUPS_TOGETHER", "b,a")
+    assert "groups_apart: b and a stand in one list of groups_together as well" in check(folder)[1]
+
+
 def test_the_findings_as_json(folder: Path) -> None:
     code, said = check(folder, "--json")
     body = json.loads(said)

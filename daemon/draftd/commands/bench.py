@@ -19,7 +19,16 @@ from draftd.instance import find_daemon
 from draftd.ops.bench.chart import to_svg
 from draftd.ops.bench.daemon import Rows, private_daemon
 from draftd.ops.bench.plan import Plan, Trial, make_plan, schedule
-from draftd.ops.bench.report import SAVED, Report, summary, table, to_json, to_markdown
+from draftd.ops.bench.report import (
+    SAVED,
+    TITLES,
+    Report,
+    shown_titles,
+    summary,
+    table,
+    to_json,
+    to_markdown,
+)
 from draftd.ops.bench.run import how_busy, make_report, measure
 from draftd.ops.generation import OpenAIServer
 from draftd.profile_files import load_dir
@@ -141,6 +150,8 @@ def _show(report: Report, *, as_json: bool, as_markdown: bool) -> None:
     else:
         for line in summary(report):
             out.say(line)
-        out.show(table(report))
+        out.show(table(report, out.room))
+        if left_out := [title for title in TITLES if title not in shown_titles(report, out.room)]:
+            out.say(f"no room for {', '.join(left_out)}: --markdown has all", style="dim")
         for sentence in report.verdict:
             out.say(sentence)

@@ -46,7 +46,11 @@ def list_(state_dir: StateDir = None) -> None:
     settings = load_settings(state_dir=state_dir)
     found = sorted(_stored(settings), key=lambda one: one.used, reverse=True)
     if found:
-        table = Table("tokens", "size", "last used", "model", "draft model", box=None, pad_edge=False)
+        table = Table(box=None, pad_edge=False)
+        for title in ("tokens", "size", "last used"):
+            table.add_column(title, no_wrap=True)
+        for title in ("model", "draft model"):
+            table.add_column(title, overflow="fold")
         for one in found:
             used = time.strftime("%Y-%m-%d %H:%M", time.localtime(one.used))
             models = (str(one.header.get(key) or "") for key in ("model", "draft_model"))

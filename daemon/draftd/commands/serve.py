@@ -13,16 +13,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from draftd.auto_sharing import beginning, shared_where_needed
 from draftd.commands.live_view import LiveView, writing
 from draftd.commands.shared import ProfileArguments, ProfilesDir, StateDir
 from draftd.console import err, what_next
 from draftd.errors import ConfigError, DraftdError
-from draftd.first_start import FirstStart, first_start
+from draftd.first_start import FirstStart
 from draftd.hub import weight_bytes
 from draftd.instance import is_agent, wait_until_free
 from draftd.machine_memory import memory_budget
 from draftd.ops.mac_folders import wait_for_volumes
-from draftd.ops.profile_checks import unknown_default
+from draftd.ops.profile_checks import setting_faults
 from draftd.profile_files import load_dir
 from draftd.profiles import Profile, ProfileSet, select
 from draftd.settings import Settings, load_settings, shipped_dir
@@ -49,7 +50,7 @@ def up(
         bool | None,
         typer.Option(
             "--share-engine/--no-share-engine",
-            help="One worker for all profiles of the same models. (default: no)",
+            help="One worker for all profiles of the same models. (default: if memory is short)",
             show_default=False,
         ),
     ] = None,
@@ -82,17 +83,17 @@ def up(
         wait_for_volumes((settings.profiles_dir(), settings.state_dir), err.say)
         wait_until_free(settings.state_dir, err.say)
     if not demo:
-        _refuse_unknown_default(settings)
-    load = _demo_loader(names or []) if demo else _loader(settings, names or [])
+        _refuse_setting_faults(settings)
+    load = _demo(settings, names or []) if demo else _loader(settings, names or [])
     watched = () if demo else (settings.profiles_dir(), *settings.prompt_dirs())
     stream = _log_stream(settings.log_file) if settings.log_file else None
-    found = load().profiles
+    found = load()
     waits = [] if demo or names else _beginning(settings).lines
-    savings = [*what_sharing_saves(found.values(), share=settings.share_engine)]
+    savings = [f"{found.sharing}\n"] if found.sharing else _savings(found, settings)
     fmt = _format(settings, as_json=as_json)
     view = LiveView(err) if err.is_terminal and not plain and not as_json else None
     if view:
-        view.name(found)
+        view.name(found.profiles)
     configure(fmt, settings.log_level, stream or (None if view else sys.stderr))
     takers = (
         [writing(lambda lines: stream.write(f"{lines}\n"), fmt)]
@@ -149,11 +150,13 @@ def _loader(settings: Settings, names: list[str]) -> Callable[[], ProfileSet]:
     """All profiles that were named start, however much memory they take."""
     if not names:
         return lambda: _beginning(settings).profiles
-    return lambda: select(load_dir(settings.profiles_dir(), settings.prompt_dirs()), names)
+    return lambda: _sharing(
+        settings, select(load_dir(settings.profiles_dir(), settings.prompt_dirs()), names)
+    )
 
 
 def _beginning(settings: Settings) -> FirstStart:
-    return first_start(
+    return beginning(
         load_dir(settings.profiles_dir(), settings.prompt_dirs()),
         start=settings.start,
         default=settings.default_profile,
@@ -162,10 +165,19 @@ def _beginning(settings: Settings) -> FirstStart:
     )
 
 
-def _refuse_unknown_default(settings: Settings) -> None:
+def _sharing(settings: Settings, given: ProfileSet) -> ProfileSet:
+    return shared_where_needed(given, settings.share_engine, lambda: memory_budget(settings.memory_budget))
+
+
+def _refuse_setting_faults(settings: Settings) -> None:
     found = load_dir(settings.profiles_dir(), settings.prompt_dirs())
-    if problems := tuple(unknown_default(settings, found)):
+    if problems := tuple(setting_faults(settings, found)):
         raise ConfigError("the settings are not valid", problems)
+
+
+def _demo(settings: Settings, names: list[str]) -> Callable[[], ProfileSet]:
+    load = _demo_loader(names)
+    return lambda: _sharing(settings, load())
 
 
 def _demo_loader(names: list[str]) -> Callable[[], ProfileSet]:
@@ -193,6 +205,10 @@ def what_sharing_saves(profiles: Iterable[Profile], *, share: bool) -> Iterator[
             f"{len(apart)} workers hold the same weights: with share_engine = true (--share-engine) one worker "
             f"serves {names} in one queue{saved}\n"
         )
+
+
+def _savings(found: ProfileSet, settings: Settings) -> list[str]:
+    return [*what_sharing_saves(found.profiles.values(), share=settings.share_engine is True)]
 
 
 async def _show_start(

@@ -48,7 +48,9 @@ def prompts(
 
 
 def _prompt_table(found: list[Prompt]) -> Table:
-    table = Table("prompt", "words", "used by (mode)", "folder", box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for title in ("prompt", "words", "used by (mode)", "folder"):
+        table.add_column(title, overflow="fold")
     for prompt in found:
         words = str(len(prompt.text.split()))
         table.add_row(

@@ -18,6 +18,7 @@ from typing import Any
 from mlx_lm import server
 
 from draftd.engine import records, request_context
+from draftd.engine.answers.drafted_text import DRAFTER_ATTRIBUTE
 from draftd.engine.answers.presence import LeftError
 from draftd.engine.answers.timings import COUNT_ATTRIBUTE
 from draftd.engine.generation.acceptance import AcceptanceCount
@@ -198,4 +199,7 @@ def _response(token: Token, text: str, reason: str | None, arguments: Any, token
         logprobs = token.logprobs()
         logprob = plain(logprobs[token.token])
         likeliest = server._format_top_logprobs(logprobs, arguments.top_logprobs, tokenizer)
-    return server.Response(text, token.token, logprob, reason, likeliest)
+    response = server.Response(text, token.token, logprob, reason, likeliest)
+    if token.source != ALONE:
+        setattr(response, DRAFTER_ATTRIBUTE, token.source)
+    return response

@@ -12,8 +12,27 @@ from urllib.parse import quote
 
 from draftd.errors import DraftdError
 from draftd.ops.http import HttpClient, RefusedError, error_message, in_words
+from draftd.protocol import DRAFTERS_OF_TEXT
 
 MAX_SILENCE = 900.0  # seconds in which not one byte comes; a worker may have to load its model first
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Some text of an answer as it comes. `drafter` is who drafted it, None if nobody did, or the server does not
+    say; a `thought` is no part of what the model says.
+    """
+
+    text: str
+    drafter: str | None = None
+    thought: bool = False
+
+
+Show = Callable[[Piece], object]
+
+
+def _unseen(_: Piece) -> None:
+    """Show nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +109,7 @@ class OpenAIServer:
         except (KeyError, TypeError):
             return None
 
-    def generate(self, body: Mapping[str, Any], show: Callable[[str], object] = len) -> Generation:
+    def generate(self, body: Mapping[str, Any], show: Show = _unseen) -> Generation:
         """Stream the answer to `body`; `show` gets each piece of its text as it comes."""
         streamed = {**body, "stream": True, "stream_options": {"include_usage": True}}
         began = time.monotonic()
@@ -120,7 +139,7 @@ def _events(answer: Any) -> Iterator[bytes]:
         raise DraftdError(f"the stream broke off: {in_words(error)}") from error
 
 
-def timed(events: Iterator[bytes], began: float, show: Callable[[str], object]) -> Generation:
+def timed(events: Iterator[bytes], began: float, show: Show = _unseen) -> Generation:
     """Read a stream to its end mark. Raises DraftdError for one that has none, tells of an error or is empty."""
     parts: list[str] = []
     usage = finish_reason = None
@@ -135,13 +154,14 @@ def timed(events: Iterator[bytes], began: float, show: Callable[[str], object]) 
         timings = chunk.get("timings") or timings
         for choice in chunk.get("choices") or ():
             finish_reason = choice.get("finish_reason") or finish_reason
-            if not (piece := _text(choice.get("delta") or {})):
+            if not (came := _pieces(choice)):
                 continue
             last = time.monotonic()
             first = last if not pieces else first
             pieces += 1
-            parts.append(piece)
-            show(piece)
+            for piece in came:
+                parts.append(piece.text)
+                show(piece)
     else:
         raise DraftdError("the stream ended without its end mark: the answer is cut short")
     if not pieces:
@@ -158,9 +178,20 @@ def timed(events: Iterator[bytes], began: float, show: Callable[[str], object]) 
     )
 
 
-def _text(delta: Mapping[str, Any]) -> str:
-    """What a person reads: text, and the reasoning of a model that shows it."""
-    return str(delta.get("reasoning_content") or delta.get("reasoning") or delta.get("content") or "")
+def _pieces(choice: Mapping[str, Any]) -> list[Piece]:
+    """What a person reads: the thoughts of a model that shows them, and text."""
+    delta, told = choice.get("delta") or {}, choice.get(DRAFTERS_OF_TEXT) or {}
+    thought = str(delta.get("reasoning_content") or delta.get("reasoning") or "")
+    said = str(delta.get("content") or "")
+    return [
+        *_told(thought, told.get("reasoning"), thought=True),
+        *_told(said, told.get("content"), thought=False),
+    ]
+
+
+def _told(text: str, drafted: list[dict[str, Any]] | None, *, thought: bool) -> list[Piece]:
+    pieces = drafted or ([{"text": text}] if text else [])
+    return [Piece(piece["text"], piece.get("drafter"), thought) for piece in pieces]
 
 
 def _chunk(data: bytes) -> dict[str, Any]:

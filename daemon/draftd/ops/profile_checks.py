@@ -8,6 +8,8 @@ from pathlib import Path
 
 from draftd.errors import Problem
 from draftd.files import read_text
+from draftd.groups import contradiction
+from draftd.machine_memory import pressure
 from draftd.profile_files import PATH_KEYS
 from draftd.profiles import Profile, ProfileSet
 from draftd.settings import Settings, source_of
@@ -32,6 +34,27 @@ def _in_file(folder: Path, profile: Profile, key: str, reason: str) -> Problem:
         return Problem(file, line_of(read_text(file), (key,)), reason)
     except (OSError, UnicodeDecodeError):  # the file has another name than the profile
         return Problem(folder, None, f"{profile.name}: {reason}")
+
+
+def setting_faults(settings: Settings, found: ProfileSet) -> Iterator[Problem]:
+    """Settings that name what there is not among these profiles, or on this machine."""
+    yield from unknown_default(settings, found)
+    yield from _groups(settings, found)
+    source = settings.memory_pressure
+    if isinstance(source, Path) and pressure(source) is None:
+        reason = f"memory_pressure: {source} cannot be read, or has not the form of Linux's pressure files"
+        yield source_of("memory_pressure", reason)
+
+
+def _groups(settings: Settings, found: ProfileSet) -> Iterator[Problem]:
+    for key, lists in (("together", settings.groups_together), ("apart", settings.groups_apart)):
+        for name in sorted({name for names in lists for name in names} - found.profiles.keys()):
+            there = ", ".join(found.profiles)
+            reason = f"groups_{key}: there is no profile '{name}'; there are: {there}"
+            yield source_of(f"groups_{key}", reason)
+    if pair := contradiction(settings.groups()):
+        reason = f"groups_apart: {pair[0]} and {pair[1]} stand in one list of groups_together as well"
+        yield source_of("groups_apart", reason)
 
 
 def unknown_default(settings: Settings, found: ProfileSet) -> Iterator[Problem]:

@@ -5,13 +5,13 @@ Each step can be shown as soon as it is done; the first that fails raises Draftd
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from draftd.errors import DraftdError
 from draftd.ops.drafting_words import describe_drafting, drafters_of
-from draftd.ops.generation import Generation, OpenAIServer
+from draftd.ops.generation import Generation, OpenAIServer, Show
 from draftd.protocol import MODEL_DRAFTER
 
 PROMPT = "What is speculative decoding?"
@@ -116,9 +116,7 @@ def warm_up(server: OpenAIServer, request: ChatRequest) -> None:
     server.generate(request.body(WARM_UP, 1))
 
 
-def run(
-    server: OpenAIServer, request: ChatRequest, row: Mapping[str, Any] | None, show: Callable[[str], object]
-) -> SmokeResult:
+def run(server: OpenAIServer, request: ChatRequest, row: Mapping[str, Any] | None, show: Show) -> SmokeResult:
     """The generation that is measured; `show` gets each piece of its text."""
     body = request.body(request.prompt, request.max_tokens)
     return SmokeResult(server.generate(body, show), row)

@@ -1,4 +1,5 @@
-"""The requests that are open and the last ones that have ended: figures only, no text of a prompt or an answer.
+"""The requests that are open and the last ones that have ended: figures only, no text of a prompt or an answer
+unless the user has the `contents` captured.
 
 For the event loop's thread only. What has changed since a look can be asked for: each change gives a record a new
 `version`, which counts up over all of them.
@@ -11,6 +12,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+from draftd.telemetry.contents import Contents
 from draftd.telemetry.request_record import RequestRecord
 
 MAX_ENDED = 100  # requests that are kept after their end
@@ -29,6 +31,7 @@ class Journal:
         self._untold: list[RequestRecord] = []
         self._open: dict[str, RequestRecord] = {}
         self._ended: deque[RequestRecord] = deque(maxlen=MAX_ENDED)
+        self.contents = Contents()
         self.version = 0
 
     def begin(self, request_id: str, dialect: str, agent: str) -> RequestRecord:
@@ -45,6 +48,12 @@ class Journal:
         self.version += 1
         record.version = self.version
         self._on_change()
+
+    def take_body(self, record: RequestRecord, body: bytes) -> None:
+        """The body of a request has come; it is kept if the user wants that."""
+        if self.contents.on:
+            self.contents.take_request(record.id, body)
+            self.note(record, captured=True)
 
     def end(self, record: RequestRecord, status: int, seconds: float) -> None:
         """The request has been answered, refused or left by its client."""

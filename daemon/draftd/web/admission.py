@@ -39,6 +39,11 @@ class Admission:
         return self._active
 
     @property
+    def takes(self) -> float | None:
+        """The seconds that a request holds a slot, as a mean; None as long as none has."""
+        return self._mean
+
+    @property
     def ahead(self) -> int:
         """How many requests have to leave the queue or a slot before a request that comes now is served."""
         slots, _ = self._limits()

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from draftd.protocol import DRAFTERS_OF_TEXT
 from draftd.web.answer_models import Choice, Message, checked, chunks_of, is_error, read_json, reason_of
 from draftd.web.request_body import Endpoint
 from draftd.web.tool_calls import ToolCalls
@@ -41,6 +42,7 @@ class Answer:
         self._reasoning: list[str] = []
         self._tool_calls: ToolCalls | None = None  # most answers have none
         self._logprobs: dict[str, list[Any]] = {}
+        self._drafters: dict[str, list[Any]] = {}  # who drafted which piece of the text, where that is told
         self._role_sent = False
         self._stop_text: str | None = None  # the stop text that ended the answer, where the worker says so
         self.finish_reason: str | None = None
@@ -144,6 +146,8 @@ class Answer:
             self._texts.append(sent["text"])
         for name, values in (choice.logprobs or {}).items():
             self._logprobs.setdefault(name, []).extend(values or [])
+        for name, pieces in _drafters_in(raw).items():
+            self._drafters.setdefault(name, []).extend(pieces)
         reason = reason_of(choice, calls=bool(self._tool_calls))
         self.finish_reason = reason or self.finish_reason
         return sent | {"index": 0, "finish_reason": reason}
@@ -179,6 +183,8 @@ class Answer:
         choice: dict[str, Any] = {"index": 0, "finish_reason": self.finish_reason, "logprobs": logprobs}
         if self._stop_text is not None:
             choice["stop_reason"] = self._stop_text
+        if self._drafters:
+            choice[DRAFTERS_OF_TEXT] = self._drafters
         if self._endpoint == "completions":
             return self._body("text_completion", choice | {"text": text})
         message: dict[str, Any] = {"role": "assistant", "content": text or None}
@@ -197,6 +203,14 @@ class Answer:
         chat = self._endpoint == "chat.completions"
         body = self._body("chat.completion.chunk" if chat else "text_completion", {})
         return body | {"choices": []}
+
+
+def _drafters_in(choice: dict[str, Any]) -> dict[str, list[Any]]:
+    """What our engine says of who drafted; another server may mean something else by the same name."""
+    told: Any = choice.get(DRAFTERS_OF_TEXT)
+    if not isinstance(told, dict):
+        return {}
+    return {name: pieces for name, pieces in told.items() if isinstance(pieces, list)}
 
 
 def _count(figure: object) -> int | None:

@@ -137,15 +137,16 @@ def _around_the_text(event: bytes) -> tuple[bytes, bytes] | None:
 
 
 class Relay:
-    """Takes one answer to a client that wants a stream, or collects it for `answer.whole()`.
+    """Takes one answer to a client that wants a stream, or collects it for `answer.whole()`; both if it `is_kept`.
 
     `tokens` tells whether the newest bytes held any. `broken` is what is wrong with the answer, if anything is:
     that it is not one, or an error that the worker reports.
     """
 
-    def __init__(self, answer: Answer, *, streams: bool, wants_usage: bool) -> None:
+    def __init__(self, answer: Answer, *, streams: bool, wants_usage: bool, is_kept: bool = False) -> None:
         self.answer = answer
         self._streams = streams
+        self._collects = is_kept or not streams
         self._wants_usage = wants_usage
         self._splitter = EventSplitter()
         self._frame: Frame | None = None
@@ -236,10 +237,9 @@ class Relay:
         if not self._frame or not texts:
             return b""
         self.tokens = True
-        if self._streams:
-            return self._release() + self._frame.for_the_client(texts)
-        self.answer.add_texts(self._frame.kind, json_codec.loads(b"[" + b",".join(texts) + b"]"))
-        return b""
+        if self._collects:
+            self.answer.add_texts(self._frame.kind, json_codec.loads(b"[" + b",".join(texts) + b"]"))
+        return self._release() + self._frame.for_the_client(texts) if self._streams else b""
 
     def _parse(self, data: bytes) -> bytes:
         chunk = None if self.answer.done else self.answer.take(data)

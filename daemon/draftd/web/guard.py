@@ -11,9 +11,9 @@ import hmac
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from ipaddress import ip_address
 
 from draftd.errors import ConfigError, RequestError
+from draftd.peer_tables import is_loopback
 from draftd.web import cors
 from draftd.web.addresses import passed_kind
 
@@ -95,14 +95,6 @@ def make_guard(host: str, allowed_hosts: tuple[str, ...], origins: tuple[str, ..
         )
     names = {name.lower() for name in (host, *allowed_hosts)} - {"", "0.0.0.0", "::"}
     return Guard(LOOPBACK_NAMES | names, frozenset(map(cors.origin_of, origins)), api_key)
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach `host`."""
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host.lower() == "localhost"
 
 
 def host_name(header: str) -> str:

@@ -17,16 +17,17 @@ _CONTEXT = ("context_length", "context_window", "max_model_len")
 
 @dataclass(frozen=True, slots=True)
 class Listed:
-    """A profile as a model. `context` is in tokens, answer included; None if it is not known."""
+    """A profile as a model. `context` is in tokens, answer included; None if it is not known. `owner` has it."""
 
     name: str
     aliases: tuple[str, ...] = ()
     context: int | None = None
+    owner: str = "draftd"
 
 
 def model(listed: Listed, created: float, name: str = "") -> dict[str, Any]:
-    """One entry, with the profile's name whatever `name` it was asked for by. `created` is in epoch seconds."""
-    entry = {"id": listed.name, "object": "model", "created": int(created), "owned_by": "draftd"}
+    """One entry, by the profile's name whatever `name` it was asked for. `created` is in epoch seconds."""
+    entry = {"id": listed.name, "object": "model", "created": int(created), "owned_by": listed.owner}
     contexts = dict.fromkeys(_CONTEXT, listed.context) if listed.context else {}
     return {**entry, "aliases": list(listed.aliases), **contexts}
 

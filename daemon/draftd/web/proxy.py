@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import functools
 import time
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import structlog
 
 from draftd.errors import WorkerError
+from draftd.peers import HOPS_HEADER
 from draftd.protocol import PROFILE_HEADER
 from draftd.telemetry.journal import Journal
 from draftd.telemetry.metrics import Metrics
@@ -22,7 +24,8 @@ from draftd.web.client import ClientExchange, StreamReply
 from draftd.web.completion_answer import CompletionAnswer
 from draftd.web.passed_answer import PassedAnswer
 from draftd.web.passed_on import Given, Passed
-from draftd.web.request_body import Endpoint, Forward
+from draftd.web.peer_relay import PeerRelay
+from draftd.web.request_body import Endpoint
 from draftd.web.router import Dialect, Refused, Routed, Router, read
 from draftd.web.translation import TRANSLATED
 from draftd.web.worker_http import BrokenOffError
@@ -48,7 +51,9 @@ def stopping() -> WorkerError:
 
 
 class Proxy:
-    """Sends requests to workers. A stream gets a comment after `keepalive` seconds of silence."""
+    """Sends requests to workers. A stream gets a comment after `keepalive` seconds of silence. `peers` takes those
+    that other machines could answer too.
+    """
 
     def __init__(
         self,
@@ -59,6 +64,7 @@ class Proxy:
         keepalive: float,
         journal: Journal,
     ) -> None:
+        self.peers: PeerRelay | None = None
         self._journal = journal
         self._router = router
         self._supervisor = supervisor
@@ -97,6 +103,8 @@ class Proxy:
     def cut_off(self) -> None:
         """The workers are being ended: clients that wait for one, or for the rest of an answer, are told why."""
         self._ending = True
+        if self.peers is not None:
+            self.peers.cut_off()
 
     async def until_idle(self) -> None:
         """Return when no request is open."""
@@ -133,37 +141,53 @@ class Proxy:
         if translated := TRANSLATED.get(dialect):
             exchange = translated(exchange)
         exchange.repeated = routed.repeated
-        await self._complete(exchange, routed.profile, routed.forward)
+        await self._complete(exchange, routed)
 
-    async def _complete(self, exchange: ClientExchange, name: str, forward: Forward) -> None:
-        call = Call(name, exchange.headers, PATHS[forward.endpoint], forward.payload)
+    async def _complete(self, exchange: ClientExchange, routed: Routed) -> None:
+        name, forward = routed.profile, routed.forward
+        call = Call(name, exchange.headers, PATHS[forward.endpoint], forward.payload, away=routed.away)
         call.own, call.record = forward.headers, exchange.record
+        relay = self._way(call)
         note = functools.partial(self._note, call)
         note(profile=name, streamed=forward.stream)
         reply = StreamReply(exchange, self._keepalive) if forward.stream else None
-        answer = CompletionAnswer(call, forward, reply, self._metrics, note)
-        if reply is None:
-            await exchange.answer(200, await self._relay(call, answer.take))
-            return
-        async with reply.kept_alive():
-            rest = await self._relay(call, answer.take)
-        await reply.finish(rest)
+        kept = exchange.record is not None and self._journal.contents.holds(exchange.record.id)
+        answer = CompletionAnswer(call, forward, reply, self._metrics, note, is_kept=kept)
+        try:
+            if reply is None:
+                await exchange.answer(200, await relay(call, answer.take))
+                return
+            async with reply.kept_alive():
+                rest = await relay(call, answer.take)
+            await reply.finish(rest)
+        finally:
+            if kept and exchange.record is not None and answer.content:
+                self._journal.contents.take_answer(exchange.record.id, answer.content)
 
     async def _pass(self, exchange: ClientExchange, passed: Passed) -> None:
         call = Call(passed.profile, exchange.headers, passed.path, passed.payload, passed.content_type)
+        call.away = passed.away
         call.record = exchange.record
         self._note(call, profile=call.name)
         answer = PassedAnswer(exchange)
-        await answer.finish(await self._relay(call, answer.take))
+        await answer.finish(await self._way(call)(call, answer.take))
+
+    def _way(self, call: Call) -> Callable[[Call, Take], Awaitable[bytes]]:
+        """What takes the request to where it is answered: to a worker here, or to whichever machine is the best."""
+        return self.relay if call.away is None or self.peers is None else self.peers.relay
 
     async def _route(self, exchange: ClientExchange, dialect: Dialect | None) -> Routed | Passed | Refused:
         table, raw = self._router.table, await exchange.body()
+        if exchange.record is not None:
+            self._journal.take_body(exchange.record, raw)
         head = exchange.head
+        if table.peers and HOPS_HEADER in head.headers:
+            table = self._router.alone
         query, kind = head.target.partition("?")[2], head.headers.get("Content-Type", "")
         asked = dialect or Given(head.path, query, kind)
         return read(raw, asked, table) if len(raw) <= LARGE else await self._bodies.read(raw, asked, table)
 
-    async def _relay(self, call: Call, take: Take) -> bytes:
+    async def relay(self, call: Call, take: Take) -> bytes:
         """Wait for a slot and the worker, send the request, pass the answer on. Returns what is left to send."""
         while True:
             worker = self._supervisor.worker(call.name)

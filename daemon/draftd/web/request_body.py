@@ -22,6 +22,7 @@ from draftd.protocol import (
     GRAMMARS_FIELD,
     LOGIT_BIAS_FIELD,
     MODEL_DRAFTER,
+    RETURN_DRAFTERS_FIELD,
 )
 from draftd.web import json_codec
 from draftd.web.dialects import fields as tables
@@ -64,31 +65,37 @@ def prepare(
     fields = TABLES[endpoint].checked(body, foreign=foreign)
     options = tables.STREAM_OPTIONS.checked(fields.get("stream_options", {}), "stream_options.")
     if "tools" in fields:
-        fields["tools"] = [_tool(tool, f"tools[{n}]", foreign) for n, tool in enumerate(fields["tools"])]
+        fields["tools"] = [
+            checked_tool(tool, f"tools[{n}]", foreign) for n, tool in enumerate(fields["tools"])
+        ]
     stream = fields.get("stream", False)
     if foreign:
+        if fields.pop(RETURN_DRAFTERS_FIELD, False):
+            raise _drafts_unknown(profile, RETURN_DRAFTERS_FIELD, "does not say what it drafted")
         fields.pop(GRAMMARS_FIELD, None)  # unknown to it: it reads the grammar in the tool's description
         if fields.pop(COUNT_FIELD, False):  # unknown to it: it reads the prompt, and says how long it was
             fields.pop("max_completion_tokens", None)
             fields["max_tokens"] = 1
     else:
         fields = _with_an_effect(fields, TABLES[endpoint])
-    _fill_in(fields, profile)
+    fill_in_defaults(fields, profile)
+    _fill_in_drafting(fields, profile)
     headers = _drafting(fields, profile)
     if not foreign:
         _suit_mlx(fields)
     if endpoint == "chat.completions":
-        fields["messages"] = _with_system_prompt(
-            _messages(fields, foreign=foreign), prompt, profile.system_prompt_mode
+        fields["messages"] = with_system_prompt(
+            checked_messages(fields, foreign=foreign), prompt, profile.system_prompt_mode
         )
     else:
-        fields["prompt"] = _text_prompt(fields, foreign)
+        fields["prompt"] = text_prompt(fields, foreign)
     fields |= {"model": upstream_model, "stream": True, "stream_options": {"include_usage": True}}
     wants_usage, counts_only = options.get("include_usage", False), fields.get(COUNT_FIELD, False)
-    return Forward(_encode(fields), endpoint, client_model, stream, wants_usage, headers, counts_only)
+    return Forward(encoded(fields), endpoint, client_model, stream, wants_usage, headers, counts_only)
 
 
-def _tool(tool: dict[str, Any], place: str, foreign: bool) -> dict[str, Any]:
+def checked_tool(tool: dict[str, Any], place: str, foreign: bool) -> dict[str, Any]:
+    """A tool, checked; another server, a `foreign` one, may know more kinds. Raises RequestError (400)."""
     made = tables.TOOL.checked(tool, f"{place}.", foreign=foreign)
     if "function" in made:
         made["function"] = tables.FUNCTION.checked(made["function"], f"{place}.function.", foreign=foreign)
@@ -129,13 +136,17 @@ def _response_format(wanted: dict[str, Any]) -> dict[str, Any]:
     return made
 
 
-def _fill_in(fields: dict[str, Any], profile: Profile) -> None:
-    """The profile's defaults and draft length, where the client says nothing."""
+def fill_in_defaults(fields: dict[str, Any], profile: Profile) -> None:
+    """The profile's defaults, where the client says nothing."""
     defaults = profile.defaults.model_dump(exclude_none=True)
     if "max_completion_tokens" in fields:
         defaults.pop("max_tokens", None)
     for key, value in defaults.items():
         fields.setdefault(key, value)
+
+
+def _fill_in_drafting(fields: dict[str, Any], profile: Profile) -> None:
+    """The profile's draft length, where the client says nothing."""
     if profile.draft_model is None:
         if fields.pop("num_draft_tokens", None) == 0 and (profile.drafters or fields.get("drafters")):
             fields["drafters"] = []
@@ -156,12 +167,14 @@ def _drafting(fields: dict[str, Any], profile: Profile) -> dict[str, str]:
     if drafters is None:  # the engine uses what there is
         return headers
     if profile.command:
-        raise RequestError(
-            400, f"'{profile.name}' is served by another server, which drafts by itself", param="drafters"
-        )
+        raise _drafts_unknown(profile, "drafters", "drafts by itself")
     if MODEL_DRAFTER in drafters and profile.draft_model is None:
         raise RequestError(400, f"'{profile.name}' has no draft model to draft with", param="drafters")
     return headers | {DRAFTERS_HEADER: ",".join(drafters)}
+
+
+def _drafts_unknown(profile: Profile, field: str, why: str) -> RequestError:
+    return RequestError(400, f"'{profile.name}' is served by another server, which {why}", param=field)
 
 
 def _suit_mlx(fields: dict[str, Any]) -> None:
@@ -180,8 +193,11 @@ def _suit_mlx(fields: dict[str, Any]) -> None:
         fields |= {"logprobs": True, "top_logprobs": top}
 
 
-def _messages(fields: dict[str, Any], *, foreign: bool) -> list[dict[str, Any]]:
-    """The messages, checked. Another server, a `foreign` one, gets content that holds more than text as it is."""
+def checked_messages(fields: dict[str, Any], *, foreign: bool) -> list[dict[str, Any]]:
+    """The messages, checked. Another server, a `foreign` one, gets content that holds more than text as it is.
+
+    Raises RequestError (400).
+    """
     messages = fields.get("messages")
     if not isinstance(messages, list) or not messages:
         raise RequestError(400, "messages must be a list with at least one message", param="messages")
@@ -256,7 +272,7 @@ def _json_text(arguments: Any) -> str:
     return arguments
 
 
-def _with_system_prompt(messages: list[dict[str, Any]], prompt: str, mode: str) -> list[dict[str, Any]]:
+def with_system_prompt(messages: list[dict[str, Any]], prompt: str, mode: str) -> list[dict[str, Any]]:
     """The messages with the profile's system prompt. It depends on the mode what becomes of the client's own:
     `default` leaves it, and adds the prompt only where there is none; `prepend` puts the prompt in front of it, in
     one message (many templates take only one); `replace` drops it; `off` adds nothing.
@@ -268,27 +284,28 @@ def _with_system_prompt(messages: list[dict[str, Any]], prompt: str, mode: str) 
     if not own or mode == "replace":
         return [{"role": "system", "content": prompt}, *rest]
     if mode == "prepend":
-        text = "\n\n".join([prompt, *(message["content"] for message in own)])
-        return [{"role": "system", "content": text}, *rest]
+        texts = [message["content"] for message in own]
+        if not texts[0].startswith(prompt):  # else another daemon that has the same profile sends it
+            texts.insert(0, prompt)
+        return [{"role": "system", "content": "\n\n".join(texts)}, *rest]
     return messages
 
 
-def _text_prompt(fields: dict[str, Any], foreign: bool) -> Any:
-    """One text. Another server may also take one list of token ids."""
+def text_prompt(fields: dict[str, Any], foreign: bool) -> Any:
+    """One text. Another server may also take one list of token ids. Raises RequestError (400)."""
     prompt = fields.get("prompt")
     if isinstance(prompt, list) and len(prompt) == 1 and not isinstance(prompt[0], int):
         prompt = prompt[0]
     if foreign and isinstance(prompt, list) and prompt and all(type(token) is int for token in prompt):
         return prompt
     if not isinstance(prompt, str) or not prompt:
-        text = (
-            "prompt must be a string, and not empty; lists of several strings or of tokens are not supported"
-        )
-        raise RequestError(400, text, param="prompt")
+        why = "prompt must be a text, and not empty; lists of several texts or of tokens are not supported"
+        raise RequestError(400, why, param="prompt")
     return prompt
 
 
-def _encode(fields: Mapping[str, Any]) -> bytes:
+def encoded(fields: Mapping[str, Any]) -> bytes:
+    """A body as it is sent. Raises RequestError (400)."""
     try:
         return json_codec.in_utf8(fields)
     except UnicodeEncodeError as error:

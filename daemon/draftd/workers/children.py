@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import signal
 import time
 from collections.abc import Callable, Hashable
 from dataclasses import replace
@@ -16,13 +17,13 @@ from draftd.hub import weight_bytes
 from draftd.profiles import Profile
 from draftd.protocol import SECRET_HEADER
 from draftd.sockets import holders_of
-from draftd.workers import command
+from draftd.workers import command, kernel_kills
 from draftd.workers.gpu_faults import gpu_fault
 from draftd.workers.health import watch
 from draftd.workers.process import Child, contained, tell_fault
 from draftd.workers.reasons import Load
 from draftd.workers.services import Services
-from draftd.workers.states import Event, Exited, FromChild, SpawnFailed
+from draftd.workers.states import OOM, Event, Exited, FromChild, SpawnFailed
 from draftd.workers.status import LastExit
 from draftd.workers.usage import Usage
 from draftd.workers.watched import Watched
@@ -93,8 +94,14 @@ class Children:
             functools.partial(services.environment, owner.profile),
             on_output=functools.partial(self._hear, watched),
             on_record=self._hear_record,
-            on_exit=lambda: post(Exited(fault.reason if (fault := gpu_fault(watched.said)) else "exit")),
+            on_exit=lambda: post(Exited(self._reason_of_exit(watched))),
         )
+
+    def _reason_of_exit(self, watched: Watched) -> str:
+        if fault := gpu_fault(watched.said):
+            return fault.reason
+        killed = self.child is not None and self.child.exit_code == -signal.SIGKILL
+        return OOM if killed and self._services.is_short_of_memory() else "exit"
 
     def _look_after(self, child: Child, post: Callable[[Event], None], tasks: asyncio.TaskGroup) -> None:
         assert self.watched is not None, "it comes before the child"
@@ -153,6 +160,7 @@ class Children:
         fault = gpu_fault(watched.said)
         ours = [fault.words] if fault else []
         ours += [watched.answer] if reason in NEVER_READY else []
+        ours += [kernel_kills.WORDS] if reason == OOM else []
         words = tuple(f"draftd: {text}" for text in ours)
         self.last_exit = LastExit(child.exit_code, reason, time.time(), words)
         with contained(self._owner.name):

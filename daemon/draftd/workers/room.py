@@ -8,14 +8,16 @@ become ready, grown or fallen idle, or it is time to decide again, as the last d
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import structlog
 
 from draftd import clock
-from draftd.workers.budget import Decision, Holder, Waiter, decide
+from draftd.groups import Groups
+from draftd.pressure import Pressure
+from draftd.workers.budget import Decision, Holder, Strain, Waiter, decide
 
 log = structlog.get_logger("room")
 
@@ -43,6 +45,10 @@ class Tenant(Protocol):
 
     name: str
 
+    @property
+    def profiles(self) -> Collection[str]:
+        """The names of those that it serves."""
+
     def standing(self) -> Standing:
         """How it is now."""
 
@@ -51,6 +57,9 @@ class Tenant(Protocol):
 
     def make_room(self, drain: float) -> None:
         """Sleep; with a `drain`, even if there are requests: open ones have that many seconds to finish."""
+
+    def rest(self) -> None:
+        """Sleep unless somebody needs the worker: the machine is short of memory."""
 
     def refuse(self, reason: str) -> None:
         """It cannot have room, whoever waits for it; `reason` is for people."""
@@ -67,12 +76,17 @@ class _Place:
     told: bool = False
 
 
+Standings = list[tuple[Standing, _Place]]
+
+
 class Room:
     """See the module's docstring. `budget` is in bytes. For the event loop's thread."""
 
-    def __init__(self, budget: int, patience: float = PATIENCE) -> None:
+    def __init__(self, budget: int, patience: float = PATIENCE, groups: Groups | None = None) -> None:
         self.budget = budget
         self._patience = patience
+        self._groups = groups or Groups()
+        self._strain = Strain()
         self._places: dict[Tenant, _Place] = {}
         self._most: dict[Tenant, int] = {}  # bytes that each has been seen to take
         self._asked = 0
@@ -133,17 +147,30 @@ class Room:
         if any(not place.holds for place in self._places.values()):
             self.look()
 
+    def feels(self, pressure: Pressure) -> None:
+        """The machine is so short of memory now."""
+        if pressure is not self._strain.pressure:
+            self._strain = replace(self._strain, pressure=pressure)
+            self.look()
+
+    @property
+    def strained(self) -> str:
+        """How short the machine is of memory, for people; "" if it is not."""
+        return f"its pressure is {self._strain.pressure.name.lower()}" if self._strain.is_felt else ""
+
     def refusal(self, tenant: Tenant, size: int | None) -> str:
         """Why a worker of this size will never have room, for people; "" if it may. `ask` says what None means."""
         pinned = [
-            (other.name, place.size)
+            (other, place.size)
             for other, place in self._places.items()
             if other is not tenant and place.holds and _stays_pinned(other.standing())
         ]
         known = self._known(tenant, size)
+        if apart := [other.name for other, _ in pinned if self._are_apart(tenant, other)]:
+            return f"[groups] keeps it apart from '{apart[0]}', which is pinned"
         if known <= self.budget - sum(taken for _, taken in pinned):
             return ""
-        others = "".join(f", of which '{name}' keeps {_gb(taken)}" for name, taken in pinned)
+        others = "".join(f", of which '{other.name}' keeps {_gb(taken)}" for other, taken in pinned)
         return f"it needs {_gb(known)}, and all workers together may take {_gb(self.budget)}{others}"
 
     def instead_of(self, tenant: Tenant) -> list[str] | None:
@@ -161,11 +188,25 @@ class Room:
         now = time.monotonic()
         standings = [(tenant.standing(), place) for tenant, place in self._places.items()]
         decision = decide(
-            self.budget, list(_holders(standings)), list(_waiters(standings)), now, self._patience
+            self.budget,
+            list(_holders(standings)),
+            list(self._waiters(standings)),
+            now,
+            self._patience,
+            self._strain,
         )
         self._carry_out(decision)
         if decision.again is not None:
             self._timer = clock.Timer(decision.again - now, self.look)
+
+    def _waiters(self, standings: Standings) -> Iterator[Waiter]:
+        for tenant, (standing, place) in zip(self._places, standings, strict=True):
+            if not place.holds and not place.told:
+                apart = (its.key for other, its in self._places.items() if self._are_apart(tenant, other))
+                yield Waiter(place.key, place.size, place.came, standing.wanted, frozenset(apart))
+
+    def _are_apart(self, tenant: Tenant, other: Tenant) -> bool:
+        return tenant is not other and self._groups.exclude(tenant.profiles, other.profiles)
 
     def _carry_out(self, decision: Decision) -> None:
         tenants = {place.key: tenant for tenant, place in self._places.items()}
@@ -176,6 +217,8 @@ class Room:
             self._tell(tenants[key], 0.0)
         for key in decision.drain:
             self._tell(tenants[key], MAX_DRAIN)
+        for key in decision.relieve:
+            self._relieve(tenants[key])
         for key in decision.refuse:
             self._note(tenants[key])
             tenants[key].refuse(self.refusal(tenants[key], self._places[tenants[key]].size))
@@ -184,14 +227,18 @@ class Room:
         self._note(tenant)
         tenant.make_room(drain)
 
+    def _relieve(self, tenant: Tenant) -> None:
+        self._strain = replace(self._strain, relieved=time.monotonic())
+        place = self._places[tenant]
+        place.told = True
+        log.info("a worker sleeps, as memory is short", worker=tenant.name, size=_gb(place.size))
+        tenant.rest()
+
     def _note(self, tenant: Tenant) -> None:
         place = self._places[tenant]
         place.told = True
         event = "a worker makes room in memory" if place.holds else "there is no room in memory for a worker"
         log.info(event, worker=tenant.name, size=_gb(place.size), budget=_gb(self.budget))
-
-
-Standings = list[tuple[Standing, _Place]]
 
 
 def _stays_pinned(standing: Standing) -> bool:
@@ -211,12 +258,6 @@ def _holders(standings: Standings) -> Iterator[Holder]:
                 pinned=standing.pinned,
                 leaving=standing.leaving or place.told,
             )
-
-
-def _waiters(standings: Standings) -> Iterator[Waiter]:
-    for standing, place in standings:
-        if not place.holds and not place.told:
-            yield Waiter(place.key, place.size, place.came, standing.wanted)
 
 
 def _gb(size: int) -> str:

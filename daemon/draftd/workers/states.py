@@ -10,9 +10,11 @@ from enum import StrEnum
 
 from draftd.profiles import Profile
 
-IDLE, ROOM = "idle", "room"  # reasons of a stop that the next request undoes
-SLEEP = frozenset({IDLE, ROOM})
-GPU_MEMORY, GPU_TIMEOUT, GPU_VICTIM = "gpu_memory", "gpu_timeout", "gpu_victim"  # reasons of an exit
+# Reasons of a stop that the next request undoes.
+IDLE, ROOM, PRESSURE = "idle", "room", "pressure"
+SLEEP = frozenset({IDLE, ROOM, PRESSURE})
+# Reasons of an exit.
+GPU_MEMORY, GPU_TIMEOUT, GPU_VICTIM, OOM = "gpu_memory", "gpu_timeout", "gpu_victim", "oom"
 
 
 class Then(StrEnum):

@@ -6,7 +6,7 @@ import signal
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from draftd.protocol import EXIT_WORDS
+from draftd.protocol import EXIT_WORDS, CacheSize
 from draftd.sharing import Group
 
 SIGNAL_WORDS = {
@@ -39,8 +39,8 @@ class WorkerStatus:
 
     `reason` says why it is not ready, "" if it is; `due` when that ends, if a time is set for it (epoch seconds).
 
-    `worker` is the name of the first of the profiles that share the worker. Only that one has its memory, so that
-    a sum over profiles is right.
+    `worker` is the name of the first of the profiles that share the worker. Only that one has its memory and its
+    prompt cache, so that a sum over profiles is right.
     """
 
     name: str
@@ -65,6 +65,7 @@ class WorkerStatus:
     draft_refusal: str | None
     batch_refusal: str | None
     notes: tuple[str, ...]
+    prompt_cache: CacheSize | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +88,7 @@ def of_members(status: WorkerStatus, group: Group) -> Iterator[WorkerStatus]:
             num_draft_tokens=member.draft_length,
             auto_draft=member.auto_draft,
             memory_bytes=status.memory_bytes if member.name == status.worker else None,
+            prompt_cache=status.prompt_cache if member.name == status.worker else None,
         )
 
 

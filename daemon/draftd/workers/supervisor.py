@@ -10,6 +10,7 @@ import structlog
 
 from draftd.errors import RequestError
 from draftd.profiles import Profile
+from draftd.protocol import CacheSize
 from draftd.sharing import Group, groups
 from draftd.workers.plan import Action, Add, Remove, Replace, Update, plan
 from draftd.workers.services import Services
@@ -22,7 +23,9 @@ log = structlog.get_logger("supervisor")
 
 
 class Supervisor:
-    """`tasks` runs the workers; leave its block only after `close`. `share` is the setting `share_engine`."""
+    """`tasks` runs the workers; leave its block only after `close`. `share` is for profiles that do not say
+    whether they share.
+    """
 
     def __init__(self, services: Services, tasks: asyncio.TaskGroup, *, share: bool) -> None:
         self._services = services
@@ -72,13 +75,14 @@ class Supervisor:
     def _hand_over(self, name: str, group: Group, *, restart: bool) -> None:
         del self._groups[name]
         worker = self._workers.pop(name)
-        worker.name = group.name
+        worker.name, worker.profiles = group.name, group.names
         self._groups[group.name], self._workers[group.name] = group, worker
         self._served.setdefault(group.name, set()).update(self._served[name])
         worker.post(Reconfigure(group.host, restart))
 
     def _add(self, group: Group) -> None:
         worker = Worker(group.host, self._services)
+        worker.profiles = group.names
         self._groups[group.name], self._workers[group.name] = group, worker
         task = self._tasks.create_task(worker.run(), name=f"worker {group.name}")
         self._running[worker] = task
@@ -132,6 +136,11 @@ class Supervisor:
         if child := self._child_of(worker):
             child.usage.progress()
             child.told_memory = child.told_memory if used is None else used
+
+    def cache_size(self, worker: str, size: CacheSize) -> None:
+        """The engine of a worker tells how large its prompt cache is by now."""
+        if child := self._child_of(worker):
+            child.prompt_cache = size
 
     def _child_of(self, worker: str) -> Watched | None:
         known = self._workers.get(worker)

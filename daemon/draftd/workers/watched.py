@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from draftd.profiles import Profile
+from draftd.protocol import CacheSize
 from draftd.workers import memory
 from draftd.workers.usage import Usage
 
@@ -26,6 +27,7 @@ class Watched:
     accounting: bool = False  # whether the engine counts draft tokens
     draft_refusal: str | None = None  # why nothing may be drafted with its models, if so
     batch_refusal: str | None = None  # why requests that are drafted do not share passes, if so
+    prompt_cache: CacheSize | None = None  # of its engine, by its word
     status: int | None = None  # of its latest answer to the readiness check
     answer: str = "nothing listens on its port"  # the same, for people
 

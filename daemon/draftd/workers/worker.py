@@ -27,6 +27,7 @@ from draftd.workers.reasons import Load, why
 from draftd.workers.room import Standing
 from draftd.workers.services import Services
 from draftd.workers.states import (
+    PRESSURE,
     ROOM,
     SLEEP,
     Backoff,
@@ -71,6 +72,7 @@ class Worker:
 
     def __init__(self, profile: Profile, services: Services) -> None:
         self.profile = profile
+        self.profiles: tuple[str, ...] = (profile.name,)  # that it serves; the supervisor knows
         self.name = profile.name  # in its log and its messages; the supervisor may change it
         self.state: State = Stopped(time.monotonic())
         self._services = services
@@ -147,6 +149,11 @@ class Worker:
             async with clock.limit(limit):
                 await self._changed.wait()
 
+    @property
+    def start_seconds(self) -> float | None:
+        """How long the last start took until ready; None before the first."""
+        return self._start_seconds
+
     def serves(self, child: int) -> bool:
         """Whether the child with this number lives, and has not been told to end."""
         return self._children.number == child and isinstance(self.state, Ready | Draining)
@@ -179,6 +186,7 @@ class Worker:
             draft_refusal=watched.draft_refusal if watched else None,
             batch_refusal=watched.batch_refusal if watched else None,
             notes=children.notes,
+            prompt_cache=watched.prompt_cache if watched else None,
         )
 
     def _reason(self) -> str:
@@ -187,6 +195,7 @@ class Worker:
             self.state,
             ahead=self._services.loads.ahead(self._ticket),
             in_memory=self._services.room.instead_of(self),
+            strained=self._services.room.strained,
             load=self._children.load() if isinstance(self.state, Starting) else Load(),
             open_requests=self._usage.open,
             last=self._children.last_exit,
@@ -218,6 +227,10 @@ class Worker:
     def make_room(self, drain: float) -> None:
         """Sleep, unless somebody needs the worker; with a `drain`, even then, after that many seconds at most."""
         self.post(Stop(ROOM, drain))
+
+    def rest(self) -> None:
+        """Sleep unless somebody needs the worker: the machine is short of memory."""
+        self.post(Stop(PRESSURE))
 
     def refuse(self, reason: str) -> None:
         """Do not start, although requests may be waiting: they are told why."""

@@ -81,12 +81,15 @@ class OtherProgram:
 
 @dataclass(frozen=True, slots=True)
 class RunningDaemon:
-    """The daemon, as its note and /api/status describe it; `rows` is None if it does not answer."""
+    """The daemon, as its note and /api/status describe it; `rows` is None if it does not answer. `sharing` as in
+    Facts.
+    """
 
     pid: int
     url: str
     version: str
     rows: tuple[Mapping[str, Any], ...] | None
+    sharing: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,10 +98,10 @@ class Facts:
 
     `state_error` says why the state folder is not to be trusted, "" if it is. `models` has every model of the
     profiles, `downloads` those that are not here. `unsupported` are the model types among them that the installed
-    mlx_lm does not know. `share` tells whether profiles that do not say otherwise share an engine. `bench` is the
-    report of the last `draftd bench`, None if there is none. `memory_share` is what all workers together may take
-    of the memory, on a Mac as its GPU says. `guarded` are the folders in use that macOS does not let a launchd
-    agent read.
+    mlx_lm does not know. `share` tells whether profiles that do not say otherwise share an engine, `sharing` what
+    draftd has decided about that, "" if nothing. `bench` is the report of the last `draftd bench`, None if there is
+    none. `memory_share` is what all workers together may take of the memory, on a Mac by the word of its GPU.
+    `guarded` are the folders in use that macOS keeps from an agent of launchd.
     """
 
     version: str
@@ -107,6 +110,7 @@ class Facts:
     state_error: str = ""
     profiles: tuple[Profile, ...] = ()
     share: bool = False
+    sharing: str = ""
     ports: tuple[WantedPort, ...] = ()
     models: Mapping[str, ModelOnDisk] = field(default_factory=dict)
     downloads: Mapping[str, Download] = field(default_factory=dict)

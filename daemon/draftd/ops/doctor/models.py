@@ -152,4 +152,10 @@ def _size(size: int) -> str:
     return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.0f} MB"
 
 
-CHECKS: tuple[Check, ...] = (present, known_types, able_to_draft, one_vocabulary, memory)
+def sharing(facts: Facts) -> Iterator[Finding]:
+    """Who shares a worker where draftd has decided it, and why."""
+    if facts.sharing:
+        yield Finding(Severity.FINE, "sharing", facts.sharing)
+
+
+CHECKS: tuple[Check, ...] = (present, known_types, able_to_draft, one_vocabulary, memory, sharing)

@@ -7,11 +7,29 @@ export const TONES = {
   stopped: "off",
 };
 
+// Who drafts, in the order of the legend.
+export const DRAFTERS = {
+  model: "drafted by the draft model", lookup: "looked up in the prompt or an old answer", grammar: "forced by the grammar",
+};
+
 export const percent = (ratio) => (ratio === null ? "–" : `${Math.round(ratio * 100)} %`);
 export const speed = (value) => (value === null ? "–" : value.toFixed(value < 100 ? 1 : 0));
 
 // The memory of a worker that profiles share is shown in the row of the profile that it is named after.
 export const memoryOf = (row) => (row.worker === row.name ? memory(row.memory_bytes) : "shared");
+
+// How much of the last prompts was cached, and what the worker's cache takes.
+export function cached({ ratio, bytes: size }) {
+  return size >= 5e5 ? `${percent(ratio)} by ${bytes(size)}` : percent(ratio);
+}
+
+// What became of prompts that the worker has stored, or would have taken up.
+export const storedOf = ({ stored_prompts: known }) =>
+  `stored prompts: ${Object.entries(known).map(([outcome, number]) => `${number} ${outcome}`).join(", ")}`;
+
+// What is on the disk of all workers' prompts.
+export const storedPrompts = (known) =>
+  known?.files ? `${plural(known.files, "stored prompt")}, ${bytes(known.bytes)} of ${bytes(known.limit_bytes)}` : "";
 
 const memory = (value) => (value === null ? "–" : bytes(value));
 
@@ -67,6 +85,15 @@ export function answerNote({ usage, timings }, begun, now) {
   const parts = [`${plural(tokens, "token")}`, `${speed(rate)} tokens/s`, `first after ${seconds((begun.first - begun.at) / 1000)}`];
   if (timings?.draft_n) parts.push(`${timings.draft_n_accepted} of ${timings.draft_n} draft tokens accepted`);
   return parts.join(", ");
+}
+
+// JSON in lines; what is none, or was cut, as it is.
+export function readable(text) {
+  try {
+    return JSON.stringify(JSON.parse(text), null, 1);
+  } catch {
+    return text;
+  }
 }
 
 export const clock = (epoch) => new Date(epoch * 1000).toTimeString().slice(0, 8);

@@ -5,7 +5,7 @@ import { $, copy, put } from "./dom.js";
 import * as show from "./format.js";
 import { showHour } from "./hour.js";
 import { addLines, redraw, replaceLogs, showLogNames } from "./log.js";
-import { nameModels, takeRequests } from "./requests.js";
+import { nameModels, showCapture, takeRequests } from "./requests.js";
 import { follow, hasKey, keepKey, keptKey } from "./stream.js";
 import { showTimes as showWorkerTimes, showWorkers } from "./workers.js";
 
@@ -15,8 +15,11 @@ let lost = null; // { since, why, next } while there is no connection
 function showTimes() {
   if (lost) showLost();
   else showWorkerTimes();
-  if (status.started && !lost) put($("about"), `${status.version}, up ${show.ago(status.started)}`);
+  if (status.started && !lost) put($("about"), about());
 }
+
+const about = () =>
+  [status.version, `up ${show.ago(status.started)}`, show.storedPrompts(status.stored_prompts)].filter(Boolean).join(", ");
 
 function showVerdict() {
   const { tone, headline, aside } = show.verdict(status.workers);
@@ -69,6 +72,7 @@ function take(body) {
   showLogNames(status);
   showModels(status);
   nameModels(status);
+  showCapture(status);
 }
 
 function askKey(again) {

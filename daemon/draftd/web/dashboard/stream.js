@@ -32,6 +32,8 @@ export const order = (name, word) =>
   ask(`/api/workers/${encodeURIComponent(name)}/${word}`, { method: "POST" });
 
 export const cancel = (id) => ask(`/api/requests/${encodeURIComponent(id)}/cancel`, { method: "POST" });
+export const capture = (on) => ask(`/api/capture/${on ? "on" : "off"}`, { method: "POST" });
+export const contents = async (id) => (await ask(`/api/requests/${encodeURIComponent(id)}/contents`)).json();
 export const history = async () => (await ask("/api/history")).json();
 
 // The chunks of the answer to a chat, as they come, with the usage at their end.

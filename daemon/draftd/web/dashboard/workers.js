@@ -123,6 +123,8 @@ function showCard(made, row) {
   put(fields.requests, row.active ? `${row.requests} + ${row.active} now` : `${row.requests}`);
   put(fields.queue, `${row.queue}`, row.queue ? "low" : "");
   put(fields.memory, show.memoryOf(row));
+  put(fields.cached, show.cached(row.prompt_cache));
+  fields.cached.title = show.storedOf(row.prompt_cache);
   put(fields.port, `${row.port ?? "–"}`);
   put(fields.length, show.draftLength(row));
   put(fields.restarts, `${row.restarts}`);
@@ -151,6 +153,7 @@ function showRow(made, presets) {
   put(fields.speed, lines((one) => show.speed(one.tokens_per_second)));
   put(fields.acceptance, lines((one) => show.percent(one.acceptance.ratio)), show.ratioTone(row.acceptance.ratio));
   put(fields.memory, show.memoryOf(presets.find((one) => one.name === one.worker) ?? row));
+  put(fields.cached, lines((one) => show.cached(one.prompt_cache)));
   put(fields.port, `${row.port ?? "–"}`);
   put(fields.restarts, `${row.restarts}`);
   showOrders(orders, row.state);

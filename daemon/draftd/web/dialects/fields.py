@@ -22,7 +22,13 @@ from pydantic import AfterValidator, Field
 from typing_extensions import TypedDict
 
 from draftd.profile_tables import RequestDefaults, Stop
-from draftd.protocol import COUNT_FIELD, GRAMMARS_FIELD, MAX_DRAFT_TOKENS, MAX_TOP_LOGPROBS
+from draftd.protocol import (
+    COUNT_FIELD,
+    GRAMMARS_FIELD,
+    MAX_DRAFT_TOKENS,
+    MAX_TOP_LOGPROBS,
+    RETURN_DRAFTERS_FIELD,
+)
 from draftd.web.dialects.field_table import Count, Object, Table, honoured, idle, refused, translated
 
 _TOKEN_ID = re.compile(r"0|[1-9][0-9]{0,9}")
@@ -120,6 +126,11 @@ _CHAT = (
         "grammars for functions that take one text, by their names: `syntax` (`lark` or `regex`) and `definition`; "
         "enforced by draftd's engine",
         dict[str, TextGrammar],
+    ),
+    honoured(
+        RETURN_DRAFTERS_FIELD,
+        "true: each choice has `drafters`, who drafted which piece of the text; not for a `command`",
+        bool,
     ),
     honoured("parallel_tool_calls", "false ends the answer after its first call", bool),
     honoured(
