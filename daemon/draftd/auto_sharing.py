@@ -33,7 +33,7 @@ def shared_where_needed(given: ProfileSet, share: Share, memory_share: Callable[
     sizes = {profile.name: need(profile) for profile in (*apart, *others)}
     if None in sizes.values():
         name = next(name for name, size in sizes.items() if size is None)
-        why = f"what {name} takes is known when its models have been downloaded ('draftd pull')"
+        why = f"what {name} takes is not known before its models have been downloaded ('draftd pull')"
         return replace(given, sharing=f"{_named(sets)} have a worker each: {why}")
     known = {name: size or 0 for name, size in sizes.items()}
     total, whole = sum(known.values()), memory_share()

@@ -59,7 +59,7 @@ class Terminal(Console):
         return self.width if self.is_terminal or self._width else PIPE_WIDTH
 
     def piece(self, text: str, style: str = "") -> None:
-        """A part of a text, as it comes."""
+        """Print a part of a text, as it comes."""
         if style and self.is_terminal:
             self.print(Text(text, style=style), end="", soft_wrap=True)
             self.file.flush()

@@ -48,10 +48,10 @@ class PromptStore:
 
 
 # --- the channel ------------------------------------------------------------------------------------------------
-# The daemon has written the secret of this start as one line when the engine begins. As soon as it is known whom
-# the engine serves a line with its MemoryShare follows, and another one whenever that grows. The engine writes its
-# records, each a JSON object in one line whose "event" is one of the next six. Nobody else holds an end of it, so
-# what comes over it is the engine's word, which cannot be said of its log.
+# When the engine begins, the daemon has written the secret of this start as one line. As soon as it is known which
+# profile the engine serves, a line with its MemoryShare follows, and another one whenever that grows. The engine
+# writes its records, each a JSON object in one line whose "event" is one of the next six. Nobody else holds an end
+# of it, so what comes over it is the engine's word, which cannot be said of its log.
 
 STARTED, LOADED, GENERATION, PROGRESS = "started", "loaded", "generation", "progress"
 PROMPT_CACHE = "prompt_cache"  # how large it is by now

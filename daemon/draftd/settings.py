@@ -41,7 +41,9 @@ def _json(text: str) -> Any:
 
 
 TABLES = frozenset({"cache", "groups"})  # of the settings file
-SAVING_SHARE = 0.3  # of the time that a worker has to end it may save prompt caches; the GPU's memory is next
+SAVING_SHARE = (
+    0.3  # of a worker's time to end may go into saving prompt caches; then it frees the GPU's memory
+)
 
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 UserPath = Annotated[Path, AfterValidator(_absolute)]
@@ -136,7 +138,7 @@ class Settings(BaseSettings):
     )
     share_engine: bool | Literal["auto"] = Field(
         "auto",
-        description="one worker, and one copy of the weights, for profiles that differ per request only; `auto`: "
+        description="one worker, and one copy of the weights, for profiles that differ only per request; `auto`: "
         "where separate ones would not fit comfortably",
     )
     warm_spare: bool = Field(

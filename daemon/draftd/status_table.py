@@ -38,7 +38,7 @@ COLUMNS = {
 DUE = {
     "backoff": "starts again",
     "stopping": "at the latest",
-}  # what is said of the time that is set for a state
+}  # how the time by which a state ends is told
 MIN_SHOWN = 500_000  # bytes: less would be 0 MB
 LEFT = {"model", "state"}
 PEER_STATES = {"new": "has not answered yet", "out": "is left out"}

@@ -20,7 +20,7 @@ MAX_SILENCE = 900.0  # seconds in which not one byte comes; a worker may have to
 @dataclass(frozen=True, slots=True)
 class Piece:
     """Some text of an answer as it comes. `drafter` is who drafted it, None if nobody did, or the server does not
-    say; a `thought` is no part of what the model says.
+    say; `thought` marks reasoning, which is not part of what the model says.
     """
 
     text: str
@@ -179,7 +179,7 @@ def timed(events: Iterator[bytes], began: float, show: Show = _unseen) -> Genera
 
 
 def _pieces(choice: Mapping[str, Any]) -> list[Piece]:
-    """What a person reads: the thoughts of a model that shows them, and text."""
+    """What a person reads: the reasoning of a model that shows it, and text."""
     delta, told = choice.get("delta") or {}, choice.get(DRAFTERS_OF_TEXT) or {}
     thought = str(delta.get("reasoning_content") or delta.get("reasoning") or "")
     said = str(delta.get("content") or "")

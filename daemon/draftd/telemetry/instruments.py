@@ -28,8 +28,8 @@ Instrument = TypeVar("Instrument", Counter, Histogram)
 
 
 class Instruments:
-    """All but those of the spare, the machine and the folder of stored prompts have `profile` as their first label.
-    The `_unknown` series exist from the start.
+    """All instruments but those of the spare, the machine and the folder of stored prompts have `profile` as their
+    first label. The `_unknown` series exist from the start.
     """
 
     def __init__(self, registry: CollectorRegistry) -> None:

@@ -16,8 +16,8 @@ class RequestRecord:
     """One request. `began` is in epoch seconds, all other times are seconds since then; what is not known is None.
 
     `worker` or `peer` is who answers. `phase` is "waiting" (for its turn, or for the worker), "answering" or
-    "ended". `agent` is what the client calls itself. `proposed` and `accepted` count draft tokens; the engine tells
-    them with the answer's end. `captured`: the journal has, or had, its contents.
+    "ended". `agent` is what the client calls itself. `proposed` and `accepted` count draft tokens; the engine
+    reports them at the end of the answer. `captured`: the journal has, or had, its contents.
     """
 
     id: str

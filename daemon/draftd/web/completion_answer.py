@@ -19,8 +19,8 @@ from draftd.workers.usage import Lease
 
 
 class CompletionAnswer:
-    """Takes the answer of one call. `reply` is None for a client that wants it in one piece; `note` tells the
-    journal. Its content is known only if it is kept, or goes out in one piece.
+    """Takes the answer of one call. `reply` is None for a client that wants it in one piece; `note` adds to its
+    entry in the journal. Its content is known only if it is kept, or goes out in one piece.
     """
 
     def __init__(

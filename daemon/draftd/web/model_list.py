@@ -26,7 +26,7 @@ class Listed:
 
 
 def model(listed: Listed, created: float, name: str = "") -> dict[str, Any]:
-    """One entry, by the profile's name whatever `name` it was asked for. `created` is in epoch seconds."""
+    """One entry, with the profile's name whatever `name` it was asked for by. `created` is in epoch seconds."""
     entry = {"id": listed.name, "object": "model", "created": int(created), "owned_by": listed.owner}
     contexts = dict.fromkeys(_CONTEXT, listed.context) if listed.context else {}
     return {**entry, "aliases": list(listed.aliases), **contexts}

@@ -30,10 +30,10 @@ from draftd.workers.warm_spare import Starter
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StatusReport:
-    """Asks the parts of the daemon when it is asked itself. `started`: when the daemon did, in epoch seconds.
-    `budget`: bytes that all workers together may take. `look_at_pressure` says how short memory is. `store`: where
-    workers store prompts, None if they do not. `reload_problem` says why the files on disk are not in force, None
-    if they are. `captures`: whether the contents of requests are kept.
+    """Asks the parts of the daemon whenever it is asked itself. `started`: when the daemon started, in epoch
+    seconds. `budget`: bytes that all workers together may take. `look_at_pressure` says how short memory is.
+    `store`: where workers store prompts, None if they do not. `reload_problem` says why the files on disk are not
+    in force, None if they are. `captures`: whether the contents of requests are kept.
     """
 
     supervisor: Supervisor

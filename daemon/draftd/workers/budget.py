@@ -10,15 +10,15 @@ Rules that every decision keeps:
     since the other one came, and since it got ready itself, does it stop taking requests, to end with those that it
     has. So two models that are asked for in turn do not drive each other out with each request.
 4.  A pinned worker never makes room, and one that is alone in memory is left alone, however much it has grown.
-5.  Only somebody who is wanted makes others leave: a worker that would start only because the daemon does loads
-    into free memory, or sleeps until its first request.
-6.  Who cannot fit, whoever leaves, is told so at once.
-7.  Those that must be `apart` never are in memory at the same time: the other one leaves, as if its memory were
-    needed, and who stays for good keeps them out for good (rules 3, 4, 6).
-8.  While the machine is short of memory nobody loads, and idle ones sleep for nobody's sake: the least recently
-    used first, each after QUIET seconds without a request and RELIEF seconds after the last one, in which the
-    shortage may end; all of them at once if it is critical. Who is wanted and has waited for MAX_STRAIN seconds
-    loads all the same, unless it is critical: some machines are never at ease.
+5.  Only a worker that is wanted makes others leave: one that would start only because the daemon does loads into
+    free memory, or sleeps until its first request.
+6.  A worker that cannot fit, whoever leaves, is told so at once.
+7.  Workers that must be `apart` are never in memory at the same time: the other one leaves, as if its memory were
+    needed, and one that stays for good keeps them out for good (rules 3, 4, 6).
+8.  While the machine is short of memory no worker loads, and idle ones sleep even if no other needs their room: the
+    least recently used first, each after QUIET seconds without a request and RELIEF seconds after the last one, in
+    which the shortage may end; all of them at once if it is critical. A wanted worker that has waited for
+    MAX_STRAIN seconds loads all the same, unless it is critical: some machines are never at ease.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class Holder:
 @dataclass(frozen=True, slots=True)
 class Waiter:
     """A worker that would load. `since`: when it came. `wanted`: requests wait for it, or a person asked for it.
-    `apart`: the names of those with which it must not be in memory.
+    `apart`: the names of those that must not be in memory together with it.
     """
 
     name: str
@@ -109,9 +109,9 @@ def decide(
 class _Plan:
     """A decision as it is made, waiter by waiter.
 
-    `used` is in memory now and with what was decided to load. `later` will be once all who leave have left, and all
-    who wait and come first have loaded. `there` names who is in memory or will be at once, `ahead` has the sizes of
-    those who come first.
+    `used` is what is in memory now, and what has been told to load. `later` is what will be there once all that
+    leave have left, and all waiters before this one have loaded. `there` names who is in memory or will be at once,
+    `ahead` has the sizes of those who come first.
     """
 
     def __init__(

@@ -18,7 +18,7 @@ SAVED = "bench.json"  # the last report, in the state folder: the doctor reads i
 MAX_BUSY = 25.0  # percent of the CPUs taken by others; beyond it the figures cannot be trusted
 # In the order of the table, and how soon each is left out where there is no room for all: the highest first.
 RANKS = {
-    "prompts": 0, "temp": 0, "draft tokens": 0, "tokens/s": 0, "quartiles": 2, "speed-up": 0, "accepted": 1,
+    "prompts": 0, "temp": 0, "draft tokens": 0, "tokens/s": 0, "quartiles": 2, "speedup": 0, "accepted": 1,
     "first": 3,
 }  # fmt: skip
 TITLES = tuple(RANKS)
@@ -116,7 +116,7 @@ def table(report: Report, width: int) -> Table:
             made.add_section()
         place = (cell.kind, cell.temperature)
         told = dict(zip(TITLES, texts, strict=True)) | ({} if first else {"prompts": "", "temp": ""})
-        style = {"speed-up": _style(cell)}
+        style = {"speedup": _style(cell)}
         made.add_row(*(Text(told[title], style=style.get(title, "")) for title in titles))
     return made
 

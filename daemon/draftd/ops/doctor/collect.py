@@ -48,7 +48,7 @@ WATCHED = 0.3  # seconds over which processor use is measured
 
 
 def collect(settings: Settings) -> Facts:
-    """Collect everything. What is broken raises nothing: it is a fact too."""
+    """Collect everything. What is broken raises no error: it is a fact too."""
     found, config_error = _profiles(settings)
     profiles = tuple(found.profiles.values())
     state_error = _state_error(settings.state_dir)
@@ -86,7 +86,7 @@ def collect(settings: Settings) -> Facts:
 
 
 def _profiles(settings: Settings) -> tuple[ProfileSet, str]:
-    """The profiles, of which those start by themselves that `draftd up` would start; or why there are none."""
+    """The profiles, with `autostart` only where `draftd up` would start them; or why there are none."""
     try:
         found = load_dir(settings.profiles_dir(), settings.prompt_dirs())
     except ConfigError as error:

@@ -100,8 +100,8 @@ class Facts:
     profiles, `downloads` those that are not here. `unsupported` are the model types among them that the installed
     mlx_lm does not know. `share` tells whether profiles that do not say otherwise share an engine, `sharing` what
     draftd has decided about that, "" if nothing. `bench` is the report of the last `draftd bench`, None if there is
-    none. `memory_share` is what all workers together may take of the memory, on a Mac by the word of its GPU.
-    `guarded` are the folders in use that macOS keeps from an agent of launchd.
+    none. `memory_share` is what all workers together may take of the memory, on a Mac as its GPU says. `guarded`
+    are the folders in use that macOS does not let a launchd agent read.
     """
 
     version: str
