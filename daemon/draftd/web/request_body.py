@@ -299,7 +299,9 @@ def text_prompt(fields: dict[str, Any], foreign: bool) -> Any:
     if foreign and isinstance(prompt, list) and prompt and all(type(token) is int for token in prompt):
         return prompt
     if not isinstance(prompt, str) or not prompt:
-        why = "prompt must be a string, and not empty; lists of several strings or of tokens are not supported"
+        why = (
+            "prompt must be a string, and not empty; lists of several strings or of tokens are not supported"
+        )
         raise RequestError(400, why, param="prompt")
     return prompt
 
