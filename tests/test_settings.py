@@ -101,7 +101,7 @@ def test_groups_stand_in_lists_of_the_file_or_in_a_variable(monkeypatch: pytest.
     monkeypatch.setenv("DRAFTD_GROUPS_APART", "a")
     assert refusal() == "DRAFTD_GROUPS_APART: groups_apart: a list needs 2 names or more (it is 'a')"
     monkeypatch.setenv("DRAFTD_GROUPS_APART", "a,a")
-    assert "a name stands twice in one list: a, a" in refusal()
+    assert "a name is in one list twice: a, a" in refusal()
 
 
 @pytest.mark.parametrize(

@@ -81,7 +81,7 @@ def test_profiles_that_stand_together_and_apart_are_refused(
     monkeypatch.setenv("DRAFTD_GROUPS_APART", "a,b")
     assert "2 profiles are valid" in check(folder)[1]
     monkeypatch.setenv("DRAFTD_GROUPS_TOGETHER", "b,a")
-    assert "groups_apart: b and a stand in one list of groups_together as well" in check(folder)[1]
+    assert "groups_apart: b and a are in one list of groups_together as well" in check(folder)[1]
 
 
 def test_the_findings_as_json(folder: Path) -> None:

@@ -37,12 +37,14 @@ def _in_file(folder: Path, profile: Profile, key: str, reason: str) -> Problem:
 
 
 def setting_faults(settings: Settings, found: ProfileSet) -> Iterator[Problem]:
-    """Settings that name what there is not among these profiles, or on this machine."""
+    """Settings that name what is not among these profiles, or not on this machine."""
     yield from unknown_default(settings, found)
     yield from _groups(settings, found)
     source = settings.memory_pressure
     if isinstance(source, Path) and pressure(source) is None:
-        reason = f"memory_pressure: {source} cannot be read, or has not the form of Linux's pressure files"
+        reason = (
+            f"memory_pressure: {source} cannot be read, or does not have the form of Linux's pressure files"
+        )
         yield source_of("memory_pressure", reason)
 
 
@@ -53,7 +55,7 @@ def _groups(settings: Settings, found: ProfileSet) -> Iterator[Problem]:
             reason = f"groups_{key}: there is no profile '{name}'; there are: {there}"
             yield source_of(f"groups_{key}", reason)
     if pair := contradiction(settings.groups()):
-        reason = f"groups_apart: {pair[0]} and {pair[1]} stand in one list of groups_together as well"
+        reason = f"groups_apart: {pair[0]} and {pair[1]} are in one list of groups_together as well"
         yield source_of("groups_apart", reason)
 
 

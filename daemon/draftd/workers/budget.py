@@ -62,7 +62,7 @@ class Waiter:
 
 @dataclass(frozen=True, slots=True)
 class Strain:
-    """How short the machine is of memory, and when a worker last slept for that."""
+    """How short of memory the machine is, and when a worker last went to sleep because of it."""
 
     pressure: Pressure = Pressure.NORMAL
     relieved: float = float("-inf")
@@ -75,9 +75,9 @@ class Strain:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What to do, by name. `drain`: to take no new requests, and end. `relieve`: to sleep for nobody's sake, as
-    the machine is short of memory. `decline`: not to load now. `refuse`: cannot fit.
-    `again`: when to decide again, if nothing happens before; None if time alone changes nothing.
+    """What to do with which workers, by name. `drain`: they take no new requests, and end. `relieve`: they sleep
+    because the machine is short of memory, not to make room. `decline`: they do not load now. `refuse`: they cannot
+    fit. `again`: when to decide again if nothing happens before; None if time alone changes nothing.
     """
 
     load: tuple[str, ...] = ()
@@ -189,7 +189,7 @@ class _Plan:
                 self._wait(waiter)
 
     def _is_held_back(self, waiter: Waiter) -> bool:
-        """Whether the machine is too short of memory for this one to load now."""
+        """Whether memory is too short for this one to load now."""
         due = waiter.since + MAX_STRAIN
         if self._strain.pressure is Pressure.WARNING and due > self._now:
             self._again.append(due)
@@ -197,7 +197,7 @@ class _Plan:
         return self._strain.pressure is Pressure.CRITICAL
 
     def _make_room(self, waiter: Waiter) -> None:
-        """Have those leave that this one cannot be with, and as few others as it takes, if that is enough."""
+        """Make those leave that this one must be apart from, and as few others as it takes, if that is enough."""
         apart = [one for one in self._movable if one.name in waiter.apart]
         others = [one for one in self._movable if one.name not in waiter.apart]
         missing = self._later + waiter.size - self._budget - sum(one.size for one in apart)
@@ -216,7 +216,7 @@ class _Plan:
         self._ahead[waiter.name] = waiter.size
 
     def _wait(self, waiter: Waiter) -> None:
-        """Keep its memory free of later ones, but for what those have by then that it cannot be with."""
+        """Keep its memory from later waiters, less what those that it must be apart from will give back by then."""
         gone = sum(size for name, size in self._ahead.items() if name in waiter.apart)
         self._later += max(0, waiter.size - gone)
         self._ahead[waiter.name] = waiter.size

@@ -148,14 +148,14 @@ class Room:
             self.look()
 
     def feels(self, pressure: Pressure) -> None:
-        """The machine is so short of memory now."""
+        """The memory pressure has changed."""
         if pressure is not self._strain.pressure:
             self._strain = replace(self._strain, pressure=pressure)
             self.look()
 
     @property
     def strained(self) -> str:
-        """How short the machine is of memory, for people; "" if it is not."""
+        """How short of memory the machine is, for people; "" if it is not."""
         return f"its pressure is {self._strain.pressure.name.lower()}" if self._strain.is_felt else ""
 
     def refusal(self, tenant: Tenant, size: int | None) -> str:

@@ -27,7 +27,7 @@ class Watched:
     accounting: bool = False  # whether the engine counts draft tokens
     draft_refusal: str | None = None  # why nothing may be drafted with its models, if so
     batch_refusal: str | None = None  # why requests that are drafted do not share passes, if so
-    prompt_cache: CacheSize | None = None  # of its engine, by its word
+    prompt_cache: CacheSize | None = None  # the size of its engine's, as the engine says
     status: int | None = None  # of its latest answer to the readiness check
     answer: str = "nothing listens on its port"  # the same, for people
 

@@ -72,7 +72,7 @@ class Worker:
 
     def __init__(self, profile: Profile, services: Services) -> None:
         self.profile = profile
-        self.profiles: tuple[str, ...] = (profile.name,)  # that it serves; the supervisor knows
+        self.profiles: tuple[str, ...] = (profile.name,)  # those that it serves; the supervisor sets them
         self.name = profile.name  # in its log and its messages; the supervisor may change it
         self.state: State = Stopped(time.monotonic())
         self._services = services

@@ -27,7 +27,7 @@ export function cached({ ratio, bytes: size }) {
 export const storedOf = ({ stored_prompts: known }) =>
   `stored prompts: ${Object.entries(known).map(([outcome, number]) => `${number} ${outcome}`).join(", ")}`;
 
-// What is on the disk of all workers' prompts.
+// What all workers have stored of prompts on the disk.
 export const storedPrompts = (known) =>
   known?.files ? `${plural(known.files, "stored prompt")}, ${bytes(known.bytes)} of ${bytes(known.limit_bytes)}` : "";
 
@@ -87,7 +87,7 @@ export function answerNote({ usage, timings }, begun, now) {
   return parts.join(", ");
 }
 
-// JSON in lines; what is none, or was cut, as it is.
+// JSON in lines; anything else, and JSON that was cut, as it is.
 export function readable(text) {
   try {
     return JSON.stringify(JSON.parse(text), null, 1);
