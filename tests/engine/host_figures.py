@@ -1,24 +1,26 @@
-"""What a round costs beside the passes: `python -m tests.engine.host_figures [DAEMON_FOLDER]`. Takes a minute.
+"""What a round costs beside the passes: `python -m tests.engine.host_figures [DAEMON_FOLDER]`. Takes minutes.
 
-Milliseconds of processor time of the generation thread for a round, by the number of requests at work, with a model
-so small that its passes are nothing (mlx computes in another thread, also on the CPU, so what it computes does not
-count). So it does not depend on what else the machine does. The ways: without drafts, at temperature 0 and 0.7;
-drafts of three tokens by the draft model; all that the policy chooses; and mlx_lm's own batching, without drafts.
+For a round, by the number of requests at work: milliseconds of processor time of the generation thread, operations
+that the device is given, and calls in Python. The model is so small that its passes are next to nothing, and mlx
+computes in another thread, also on the CPU: so what is computed does not count. Counts are exact; of the times, the
+shortest of some repeats is shown, since a busy machine makes them longer only.
 
-With the folder `daemon` of another checkout the same is measured of that, the two in turn: so one can see what a
-change has brought.
+The ways: without drafts, at temperature 0 and 0.7; drafts of three tokens by the draft model; and mlx_lm's own
+batching, without drafts. With the folder `daemon` of another checkout the same is measured of that, the two in
+turn: so one can see what a change has brought.
 """
 
 from __future__ import annotations
 
 import importlib
+import io
 import json
 import os
-import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import mlx.core as mx
@@ -31,88 +33,147 @@ from tests.engine.architectures.models import make, noisy
 from tests.engine.stand_in import Asked, Generator
 
 CLIENTS = (1, 2, 4, 8)
-ROUNDS = 150  # that are timed; their median would hide what is done only now and then, so it is their mean
+ROUNDS = 96  # that are looked at; what is done only now and then is in their mean
 FIRST = 40  # rounds before those
-REPEATS = 3
+REPEATS = 5
+
+Meter = Callable[[], float]
+"""Returns a number that grows."""
+Way = Callable[[int, Meter], float]
+"""Returns by how much it has grown in a round, with so many requests at work."""
 
 
-class Timing(Generator):
-    """Notes the processor time at each cycle."""
+class Metered(Generator):
+    """Reads a meter at each cycle."""
 
-    def __init__(self, target: Any, draft: Any) -> None:
-        super().__init__(target, draft, ends=False)
-        self.times: list[float] = []
+    def __init__(self, models: tuple[Any, Any], meter: Meter) -> None:
+        super().__init__(*models, ends=False)
+        self.readings: list[float] = []
+        self._meter = meter
 
     def _next_request(self, timeout: float | None = None) -> Any:
         taken = super()._next_request(timeout)
         if taken is None:
-            self.times.append(time.thread_time())
+            self.readings.append(self._meter())
         return taken
 
 
-def ours(models: tuple[Any, Any], rows: int, **asked: Any) -> float:
-    """Return the milliseconds of a round."""
-    generator = Timing(*models)
-    tokens = 16 * (FIRST + ROUNDS)
-    requests = [Asked([(5 + 7 * n + row) % 200 for n in range(24)], tokens, **asked) for row in range(rows)]
+def ours(models: tuple[Any, Any], rows: int, meter: Meter, **asked: Any) -> float:
+    generator = Metered(models, meter)
     enough = 2 * rows + FIRST + ROUNDS
+    requests = [Asked(prompt(row), 8 * enough, **asked) for row in range(rows)]
     for request in requests:
         vars(request)["put"] = _leaving(generator, request, enough)
     generator.serve(*((0, request) for request in requests))
-    timed = generator.times[enough - ROUNDS : enough]
-    return 1000 * (timed[-1] - timed[0]) / (len(timed) - 1)
+    return (generator.readings[enough] - generator.readings[enough - ROUNDS]) / ROUNDS
 
 
-def _leaving(generator: Timing, request: Asked, cycles: int) -> Callable[[Any], None]:
+def prompt(row: int) -> list[int]:
+    return [(5 + 7 * n + row) % 200 for n in range(24)]
+
+
+def _leaving(generator: Metered, request: Asked, cycles: int) -> Callable[[Any], None]:
     put = request.put
 
     def put_and_leave(what: Any) -> None:
         put(what)
-        if len(generator.times) > cycles:
+        if len(generator.readings) > cycles:
             request.context.stop()
 
     return put_and_leave
 
 
-def mlx_lms(target: Any, rows: int) -> float:
-    """Return the same of mlx_lm's batching."""
+def mlx_lms(target: Any, rows: int, meter: Meter) -> float:
     generate: Any = importlib.import_module("mlx_lm.generate")
     generator = generate.BatchGenerator(target, max_tokens=4 * (FIRST + ROUNDS))
-    generator.insert([[(5 + 7 * n + row) % 200 for n in range(24)] for row in range(rows)])
-    times: list[float] = []
-    while len(times) < FIRST + ROUNDS:
+    generator.insert([prompt(row) for row in range(rows)])
+    readings: list[float] = []
+    while len(readings) <= FIRST + ROUNDS:
         generator.next()
-        times.append(time.thread_time())
-    return 1000 * (times[-1] - times[FIRST]) / (ROUNDS - 1)
+        readings.append(meter())
+    return (readings[-1] - readings[-1 - ROUNDS]) / ROUNDS
 
 
-def always_drafting(self: BatchPolicy, rows: Any) -> list[Choice]:
-    return [Choice(MODEL_DRAFTER, 3)] * len(rows)
+@contextmanager
+def always_drafting() -> Iterator[None]:
+    policy: Any = BatchPolicy
+    chooses = policy.choose
+    policy.choose = lambda _, rows: [Choice(MODEL_DRAFTER, 3)] * len(rows)
+    yield
+    policy.choose = chooses
 
 
-def figures() -> dict[str, list[float]]:
-    """Return the milliseconds of each way, by the number of requests."""
-    vars(records)["report_generation"] = lambda *_: None
+def ways() -> dict[str, Way]:
     sizes = {"num_hidden_layers": 4, "hidden_size": 32, "intermediate_size": 32}
     target, draft = make("qwen2", **sizes), noisy("qwen2", **sizes | {"num_hidden_layers": 1})
-    chooses = BatchPolicy.choose
 
-    def drafted(rows: int) -> float:
-        vars_of: Any = BatchPolicy
-        vars_of.choose = always_drafting
-        try:
-            return ours((target, draft), rows, draft=3)
-        finally:
-            vars_of.choose = chooses
+    def drafts_of_three(rows: int, meter: Meter) -> float:
+        with always_drafting():
+            return ours((target, draft), rows, meter, draft=3)
 
-    ways: dict[str, Callable[[int], float]] = {
-        "no drafts": lambda rows: ours((target, None), rows, draft=0),
-        "no drafts, 0.7": lambda rows: ours((target, None), rows, draft=0, temperature=0.7),
-        "drafts of 3": drafted,
-        "auto": lambda rows: ours((target, draft), rows, draft=8, auto=True),
-        "mlx_lm's batching": lambda rows: mlx_lms(target, rows),
+    return {
+        "no drafts": lambda rows, meter: ours((target, None), rows, meter, draft=0),
+        "no drafts, 0.7": lambda rows, meter: ours((target, None), rows, meter, draft=0, temperature=0.7),
+        "drafts of 3": drafts_of_three,
+        "mlx_lm's batching": lambda rows, meter: mlx_lms(target, rows, meter),
     }
-    return {name: [way(rows) for rows in CLIENTS] for name, way in ways.items()}
+
+
+def milliseconds() -> float:
+    return 1000 * time.thread_time()
+
+
+@contextmanager
+def operations() -> Iterator[Meter]:
+    """Count what mlx is asked to compute."""
+    count = [0]
+
+    def counting(compute: Any) -> Any:
+        def call(*arrays: Any) -> Any:
+            drawing = io.StringIO()
+            mx.export_to_dot(drawing, *_flat(arrays))
+            count[0] += drawing.getvalue().count("shape=rectangle")
+            return compute(*arrays)
+
+        return call
+
+    core: Any = mx
+    before = core.eval, core.async_eval
+    core.eval, core.async_eval = map(counting, before)
+    yield lambda: count[0]
+    core.eval, core.async_eval = before
+
+
+def _flat(arrays: Any) -> list[mx.array]:
+    if isinstance(arrays, list | tuple):
+        return [array for each in arrays for array in _flat(each)]
+    return [arrays] if isinstance(arrays, mx.array) else []
+
+
+@contextmanager
+def calls() -> Iterator[Meter]:
+    """Count calls of functions, also of those in C."""
+    count = [0]
+
+    def called(_: Any, event: str, __: Any) -> None:
+        count[0] += event in {"call", "c_call"}
+
+    sys.setprofile(called)
+    yield lambda: count[0]
+    sys.setprofile(None)
+
+
+def figures() -> dict[str, list[list[float]]]:
+    """Return the milliseconds, operations and calls of each way, by the number of requests."""
+    vars(records)["report_generation"] = lambda *_: None
+    found = {}
+    for name, way in ways().items():
+        times = [way(rows, milliseconds) for rows in CLIENTS]
+        with operations() as meter:
+            done = [way(rows, meter) for rows in CLIENTS]
+        with calls() as meter:
+            found[name] = [times, done, [way(rows, meter) for rows in CLIENTS]]
+    return found
 
 
 def main(folders: list[str]) -> None:
@@ -120,20 +181,21 @@ def main(folders: list[str]) -> None:
         print(json.dumps(figures()))
         return
     variants = {"here": "", **{folder: folder for folder in folders}}
-    runs: dict[str, list[dict[str, list[float]]]] = {name: [] for name in variants}
+    runs: dict[str, list[dict[str, list[list[float]]]]] = {name: [] for name in variants}
     for _ in range(REPEATS):
         for name, folder in variants.items():
             environment = os.environ | ({"PYTHONPATH": folder} if folder else {})
             command = [sys.executable, "-m", "tests.engine.host_figures", "-"]
-            done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+            done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
             runs[name].append(json.loads(done.stdout.splitlines()[-1]))
-    print(mx.default_device())
-    print(f"| ms a round | {' | '.join(f'{rows} at work' for rows in CLIENTS)} |")
+    print(f"| ms, operations, calls | {' | '.join(f'{rows} at work' for rows in CLIENTS)} |")
     print("|---" * (len(CLIENTS) + 1) + "|")
     for way in runs["here"][0]:
         for name, made in runs.items():
-            cells = [statistics.median(column) for column in zip(*(run[way] for run in made), strict=True)]
-            print(f"| {way}, {name} | {' | '.join(f'{cell:.2f}' for cell in cells)} |")
+            columns = zip(*(zip(*run[way], strict=True) for run in made), strict=True)
+            cells = [tuple(map(min, zip(*column, strict=True))) for column in columns]
+            shown = (f"{ms:.2f}, {operations:.0f}, {calls:.0f}" for ms, operations, calls in cells)
+            print(f"| {way}, {name} | {' | '.join(shown)} |")
 
 
 if __name__ == "__main__":
