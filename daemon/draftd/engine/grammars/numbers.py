@@ -2,8 +2,8 @@
 
 JSON's numbers have no bound, and small models write 0.333... until their answer is full. Who reads JSON takes
 numbers as floating-point ones of 64 bits, as a rule, and 17 significant digits tell all of those apart. So a number
-that has as many, and a point, has said what it can: no further digit may follow, if the number may end there. Before
-the point each digit counts, so there they may go on for as long as there is such a number.
+that has as many, and a point, has said what it can: no further digit may follow, if the number may end there.
+Before the point each digit counts, so there they may go on for as long as there is such a number.
 """
 
 from __future__ import annotations
