@@ -28,7 +28,7 @@ from draftd.engine.generation.caches.sequence import SequenceCache
 from draftd.engine.generation.calibration import costs_of, measure
 from draftd.engine.generation.choices import ALONE
 from draftd.engine.generation.loop import Generation
-from draftd.engine.generation.parts import Part, Pass, Token, plain
+from draftd.engine.generation.parts import Part, Pass, Token
 from draftd.engine.generation.reader import Reader
 from draftd.engine.generation.turns import Pause
 from draftd.engine.request import Prompt
@@ -194,10 +194,10 @@ class Answering:
 
 def _response(token: Token, text: str, reason: str | None, arguments: Any, tokenizer: Any) -> Any:
     likeliest: Any = ()
-    logprob = 0.0
+    logprob: Any = 0.0
     if arguments.logprobs or arguments.top_logprobs > 0:
         logprobs = token.logprobs()
-        logprob = plain(logprobs[token.token])
+        logprob = logprobs[token.token].item()
         likeliest = server._format_top_logprobs(logprobs, arguments.top_logprobs, tokenizer)
     response = server.Response(text, token.token, logprob, reason, likeliest)
     if token.source != ALONE:
