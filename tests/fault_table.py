@@ -133,6 +133,12 @@ FAULTS = {
         "more prompt caches than the bound allows",
         "the least recently used go, before the new one is written",
     ),
+    170: ("a server's usage with texts, lists or lies for counts", "counts, or 0: no answer is lost by it"),
+    171: ("fields of any type in any place", "400 with the place, never 500"),
+    172: (
+        "calls that a server writes side by side",
+        "one after the other, whole, where a dialect wants that",
+    ),
     133: ("engine killed while it stores a prompt cache", "no file under its name; the rest is swept"),
 }
 
