@@ -179,7 +179,9 @@ JSON_SCHEMA = Table(
 )
 MESSAGE = Table(
     (
-        translated("role", "`developer` is `system`", str),
+        translated(
+            "role", "`developer` is `system`; refused where the model's chat template does not name it", str
+        ),
         translated("content", "text, or parts of it; the profile's system prompt joins in", Any),
         translated("refusal", "joins the content", str),
         honoured("name", "goes to the chat template", str),
