@@ -242,7 +242,7 @@ def _content(content: Any, place: str) -> str:
 
 def _part_text(part: Any, place: str) -> str:
     kind = part.get("type") if isinstance(part, dict) else None
-    text = part.get(kind) if kind in {"text", "refusal"} else None
+    text = part.get(kind) if kind in ("text", "refusal") else None  # a tuple: it may be of any type
     if not isinstance(text, str):
         raise RequestError(400, f"{place}: only text parts are supported, no images or audio", param=place)
     return text
