@@ -139,6 +139,7 @@ FAULTS = {
         "they are not; a pinned one's are refused, with the reason",
     ),
     162: ("the kernel kills a worker for memory", "told as such, with the restart"),
+    163: ("a request comes while a prompt is read ahead", "that is given up, what was read of it kept"),
     133: ("engine killed while it stores a prompt cache", "no file under its name; the rest is swept"),
 }
 

@@ -16,6 +16,7 @@ from draftd.telemetry.metrics import Metrics
 from draftd.web import worker_http
 from draftd.web.admission import Admission
 from draftd.web.answer_models import BrokenAnswerError
+from draftd.web.beginnings import Beginnings
 from draftd.web.body_reader import LARGE, BodyReader
 from draftd.web.call import Call, Take
 from draftd.web.client import ClientExchange, StreamReply
@@ -58,8 +59,10 @@ class Proxy:
         bodies: BodyReader,
         keepalive: float,
         journal: Journal,
+        beginnings: Beginnings,
     ) -> None:
         self._journal = journal
+        self._beginnings = beginnings
         self._router = router
         self._supervisor = supervisor
         self._metrics = metrics
@@ -140,6 +143,7 @@ class Proxy:
         call.own, call.record = forward.headers, exchange.record
         note = functools.partial(self._note, call)
         note(profile=name, streamed=forward.stream)
+        self._beginnings.note(name, forward)
         reply = StreamReply(exchange, self._keepalive) if forward.stream else None
         answer = CompletionAnswer(call, forward, reply, self._metrics, note)
         if reply is None:
