@@ -145,6 +145,7 @@ FAULTS = {
         "calls that a server writes side by side",
         "one after the other, whole, where a dialect wants that",
     ),
+    163: ("a request comes while a prompt is read ahead", "that is given up, what was read of it kept"),
     133: ("engine killed while it stores a prompt cache", "no file under its name; the rest is swept"),
     150: (
         "a peer is gone",
