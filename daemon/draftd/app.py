@@ -10,6 +10,7 @@ import asyncio
 import gc
 import os
 import shutil
+import sys
 import threading
 import time
 from collections.abc import Callable, Coroutine, Sequence
@@ -47,6 +48,7 @@ from draftd.telemetry.request_record import RequestRecord
 from draftd.telemetry.told import Told, of_request
 from draftd.web import dashboard
 from draftd.web.api import Api
+from draftd.web.benches import Benches
 from draftd.web.body_reader import BodyReader
 from draftd.web.captured import Captured
 from draftd.web.client import Limits
@@ -56,6 +58,7 @@ from draftd.web.live_feed import LiveFeed
 from draftd.web.logs import Logs
 from draftd.web.pipeline import Pipeline
 from draftd.web.proxy import Proxy
+from draftd.web.readable import Readable
 from draftd.web.router import Router
 from draftd.web.status_report import StatusReport
 from draftd.workers.health import worker_session
@@ -72,11 +75,19 @@ log = structlog.get_logger("daemon")
 Beside = Callable[["Daemon"], Coroutine[Any, Any, None]]
 
 
-async def run(settings: Settings, load: Load, beside: Beside, *, watched: tuple[Path, ...] = ()) -> None:
+async def run(
+    settings: Settings,
+    load: Load,
+    beside: Beside,
+    *,
+    watched: tuple[Path, ...] = (),
+    demo: bool = False,
+) -> None:
     """Serve until told to stop. Raises DraftdError if the daemon cannot start.
 
     `load` reads the profiles, at the start and at each reload, and may raise ConfigError; a change in the folders
     `watched` is a reload too. `beside` is called with the daemon as soon as it serves, and cancelled when it stops.
+    With `demo` the models are the built-in ones.
     """
     async with AsyncExitStack() as stack:
         instance = stack.enter_context(Instance(settings.state_dir))
@@ -84,12 +95,13 @@ async def run(settings: Settings, load: Load, beside: Beside, *, watched: tuple[
         tasks = asyncio.TaskGroup()
         known = fingerprint(watched)
         budget = await asyncio.to_thread(memory_budget, settings.memory_budget)
-        daemon = Daemon(settings, load, session, tasks, budget)
+        daemon = Daemon(settings, load, session, tasks, budget, demo=demo)
         stack.callback(daemon.sink.close)
         stack.callback(daemon.journal.tell)
         stack.enter_context(telling(daemon.take_event))
         stack.push_async_callback(daemon.bodies.close)
         await stack.enter_async_context(tasks)
+        stack.push_async_callback(daemon.benches.close)
         stack.push_async_callback(daemon.listener.close)
         await daemon.listener.open(settings.host, settings.port)
         instance.announce(settings.url, __version__)
@@ -128,6 +140,8 @@ class Daemon:
         session: aiohttp.ClientSession,
         tasks: asyncio.TaskGroup,
         budget: int,
+        *,
+        demo: bool,
     ) -> None:
         self.settings = settings
         self._stop = asyncio.Event()
@@ -162,6 +176,7 @@ class Daemon:
             self.journal,
         )
         self.profiles = CurrentProfiles(load, self.router, self.supervisor, self.proxy, self.metrics)
+        self.benches = self._benches(tasks, demo=demo)
         self.report = StatusReport(
             supervisor=self.supervisor,
             router=self.router,
@@ -171,6 +186,8 @@ class Daemon:
             started=time.time(),
             budget=budget,
             reload_problem=lambda: self.profiles.problem,
+            profiles_read=lambda: self.profiles.read_at,
+            bench=self.benches.progress,
             captures=lambda: self.journal.contents.on,
         )
         self.feed = LiveFeed(self.report.live, self.sink.log, self.journal, self._news)
@@ -200,6 +217,13 @@ class Daemon:
             prompt_store=self.settings.prompt_store(),
         )
 
+    def _benches(self, tasks: asyncio.TaskGroup, *, demo: bool) -> Benches:
+        models = ["--demo"] if demo else ["--profiles", str(self.settings.profiles_dir())]
+        folders = ["--state-dir", str(self.settings.state_dir)]
+        command = [sys.executable, "-m", "draftd", "bench", "--json-lines", *models, *folders]
+        free = lambda: self.report.free_memory()  # noqa: E731, PLW0108 - it is made later
+        return Benches(command, self.router, tasks, self._news.set, free, has_models=demo)
+
     def _listener(self) -> Listener:
         settings = self.settings
         limits = Limits(
@@ -218,11 +242,16 @@ class Daemon:
             reload=self.reload,
         )
         logs = Logs(router=self.router, supervisor=self.supervisor, sink=self.sink)
+        readable = Readable(self.router, settings.prompt_dirs(), lambda: self.profiles.problem)
         captured = Captured(self.journal.contents, self._news.set)
         pipeline = Pipeline(self.proxy, _guard(settings), self.metrics, limits, self.journal)
         return Listener(
             pipeline,
-            [*api.routes(), *logs.routes(), *captured.routes(), *self.feed.routes(), *dashboard.routes()],
+            [
+                route
+                for part in (api, logs, readable, captured, self.benches, self.feed, dashboard)
+                for route in part.routes()
+            ],
             limits,
         )
 
@@ -267,7 +296,10 @@ class Daemon:
         """Read the profiles again: all are taken or none. Returns what changed. Raises ConfigError."""
         if self._stop.is_set():
             raise ConfigError("draftd is stopping")
-        return self.profiles.reload()
+        try:
+            return self.profiles.reload()
+        finally:
+            self._news.set()
 
     def try_reload(self) -> None:
         """Reload, and only log it if that is refused."""

@@ -35,7 +35,7 @@ def complete_log(incomplete: str) -> list[str]:
 
 def complete_prompt(incomplete: str) -> list[str]:
     """For the shell: names of prompts that begin like this."""
-    from draftd.ops.prompts import find_prompts
+    from draftd.prompt_files import find_prompts
 
     try:
         names = [prompt.name for prompt in find_prompts(load_settings().prompt_dirs(), ())]

@@ -24,7 +24,8 @@ from draftd.workers.warm_spare import Starter
 class StatusReport:
     """Asks the parts of the daemon when it is asked itself. `started`: when the daemon did, in epoch seconds.
     `budget`: bytes that all workers together may take. `reload_problem` says why the files on disk are not in
-    force, None if they are. `captures`: whether the contents of requests are kept.
+    force, None if they are. `profiles_read`: when they were read, in epoch seconds. `captures`: whether the
+    contents of requests are kept; `bench`: how far the last bench is, None if there was none.
     """
 
     supervisor: Supervisor
@@ -35,6 +36,8 @@ class StatusReport:
     started: float
     budget: int
     reload_problem: Callable[[], str | None]
+    bench: Callable[[], dict[str, Any] | None]
+    profiles_read: Callable[[], float]
     captures: Callable[[], bool]
 
     def status(self) -> dict[str, Any]:
@@ -49,6 +52,8 @@ class StatusReport:
             "warm_spare": spare(self.starter.status()),
             "memory": memory(self.budget, pressure()),
             "reload_problem": self.reload_problem(),
+            "bench": self.bench(),
+            "profiles_read": self.profiles_read(),
             "capture": self.captures(),
         }
 
@@ -90,6 +95,13 @@ class StatusReport:
             )
             for one in self.supervisor.snapshot()
         ]
+
+    def free_memory(self) -> int:
+        """Bytes of the budget that no worker takes now."""
+        taken = {
+            row.worker: row.memory_bytes or 0 for row in self.supervisor.snapshot() if row.name == row.worker
+        }
+        return self.budget - sum(taken.values())
 
     def pressure(self) -> int:
         """How short the machine is of memory, for a scrape of /metrics; 0 if the system does not say."""
