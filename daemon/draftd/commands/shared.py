@@ -63,18 +63,21 @@ ProfileArguments = Annotated[
 
 
 def where_it_runs(settings: Settings) -> Path:
-    """The state folder of the daemon: as set, else, if none runs there, that of the agent of launchd.
+    """The state folder of the daemon: as set, else, if none runs there, that of the agent of launchd or systemd.
 
-    The agent keeps the folders of the shell that installed it, and another shell may have other ones.
+    Such a service keeps the folders of the shell that installed it, and another shell may have other ones.
     """
     if "state_dir" in settings.model_fields_set:
         return settings.state_dir
     try:
         find_daemon(settings.state_dir)
     except NotRunningError:
-        from draftd.ops.launchd import installed_state_dir
+        from draftd.ops import launchd, systemd
 
-        return installed_state_dir(Path.home()) or settings.state_dir
+        installed = launchd.installed_state_dir(Path.home()) or systemd.installed_state_dir(
+            systemd.unit_file()
+        )
+        return installed or settings.state_dir
     except ConfigError:  # a folder that is not to be trusted; whoever uses it says so
         pass
     return settings.state_dir
