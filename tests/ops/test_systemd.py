@@ -28,7 +28,7 @@ exit 0
 
 
 def unit(**changes: Any) -> Unit:
-    given = {
+    given: dict[str, Any] = {
         "program": (sys.executable, "-m", "draftd"),
         "words": ("balanced",),
         "longest_stop": 35.5,
