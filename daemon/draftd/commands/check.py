@@ -15,7 +15,7 @@ from draftd.console import out
 from draftd.errors import ConfigError
 from draftd.hub import NEVER_DRAFTED, ModelOnDisk, read_model
 from draftd.ops.drafting_words import describe_drafting
-from draftd.ops.profile_checks import missing_folders, unknown_default, unsplit
+from draftd.ops.profile_checks import missing_folders, setting_faults, unsplit
 from draftd.profile_files import load_dir
 from draftd.profiles import Profile
 from draftd.protocol import MODEL_DRAFTER
@@ -48,7 +48,7 @@ def check(
         loaded = load_dir(folder, settings.prompt_dirs())
         problems = (
             *missing_folders(folder, loaded),
-            *unknown_default(settings, loaded),
+            *setting_faults(settings, loaded),
             *unsplit(folder, loaded),
         )
         if problems:
@@ -66,9 +66,7 @@ def check(
         ranks = f", on {one.ranks} ranks" if one.ranks > 1 else ""
         out.say(f"{one.name}: {one.model}{ranks}, {one.drafting}")
     if any(one.here is False for one in found):
-        out.say(
-            "models that are not on this machine yet are assumed to be ones that can be drafted: nearly all are"
-        )
+        out.say("models that are not on this machine yet are assumed to be able to draft: nearly all are")
     count = "1 profile is valid" if len(found) == 1 else f"{len(found)} profiles are valid"
     out.say(f"{count}: {folder}")
 

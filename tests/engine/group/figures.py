@@ -1,4 +1,4 @@
-"""`python -m tests.engine.group.figures`: two ranks on loopback beside one process, in turn, on a small random model.
+"""`python -m tests.engine.group.figures`: two ranks on loopback beside one process, in turn, on a small model.
 
 Wall times mean little on a machine that others use: look at the ratios, and at processor time.
 """

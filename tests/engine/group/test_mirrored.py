@@ -34,7 +34,7 @@ class Pair:
         self.slept = 0
         self.leader = Leader(self._wake)
         self.caches = MirroredCaches(self.model, self.leader)
-        self._tokens = mx.array([0])
+        self._tokens = mx.array([[0]])
         self._behind: list[tuple[Step, tuple[int, ...]]] = []
         monkeypatch.setattr(lead, "tell", self._tell)
         monkeypatch.setattr(lead, "share_tokens", self._keep)
@@ -68,7 +68,7 @@ class Pair:
 
     def settle(self, cache: SequenceCache) -> None:
         """Send what was noted, with the reading of a token."""
-        cache.read(self.model, mx.array([1]))
+        cache.read(self.model, mx.array([[1]]))
         cache.advance(1)
 
     def assert_same(self, cache: SequenceCache) -> None:
@@ -101,13 +101,13 @@ def test_whatever_is_done_with_caches_the_other_rank_has_the_same(
         match chance.randrange(5):
             case 0:  # a prompt
                 tokens = some(chance, chance.randrange(1, 6))
-                cache.read(two.model, tokens, logits=False)
+                cache.read(two.model, tokens[None], logits=False)
                 cache.advance(tokens.size)
                 text += tokens.tolist()  # type: ignore[arg-type]
             case 1 | 2:  # a round
                 cache.mark()
                 tokens = some(chance, chance.randrange(1, 6))
-                cache.read(two.model, tokens)
+                cache.read(two.model, tokens[None])
                 cache.advance(tokens.size)
                 reached = cache.rollback(chance.randrange(tokens.size + 1))
                 text = [*text, *tokens.tolist()][:reached]  # type: ignore[misc]
@@ -181,7 +181,7 @@ def test_a_pass_that_fails_at_one_rank_ends_the_process(
         raise RuntimeError("out of memory")
 
     with pytest.raises(SystemExit, match="out of memory"):
-        two.caches.make().read(fails, mx.array([1]))
+        two.caches.make().read(fails, mx.array([[1]]))
     assert ended == [70]
 
 

@@ -49,7 +49,7 @@ class Follower:
 
     def _read(self, number: int, tokens: int, logits: int) -> None:
         cache = self._caches[number]
-        read = cache.read(self._model, share_tokens(mx.zeros(tokens, mx.int32)), logits=bool(logits))
+        read = cache.read(self._model, share_tokens(mx.zeros((1, tokens), mx.int32)), logits=bool(logits))
         mx.eval(read if logits else [layer.state for layer in cache.layers])
         cache.advance(tokens)
         if not logits:

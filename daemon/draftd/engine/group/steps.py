@@ -74,5 +74,5 @@ def _summed(size: int) -> list[int]:
 
 
 def share_tokens(tokens: mx.array) -> mx.array:
-    """Return the first rank's tokens, (n,), at each rank; the others give as many zeros."""
+    """Return the first rank's tokens, (1, n), at each rank; the others give as many zeros."""
     return mx.distributed.all_sum(tokens.astype(mx.int32))

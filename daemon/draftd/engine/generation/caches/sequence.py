@@ -81,11 +81,12 @@ class SequenceCache:
         self._begin_pass()
 
     def read(self, model: Any, tokens: mx.array, *, logits: bool = True) -> mx.array:
-        """Have the model read tokens, (n,), in one pass; return the logits, (n, vocabulary), still being computed.
+        """Have the model read tokens, (1, n), in one pass; return the logits, (1, n, vocabulary), still being
+        computed.
 
         `logits` says whether they are wanted.
         """
-        read: mx.array = model(tokens[None], cache=self.layers)[0]
+        read: mx.array = model(tokens, cache=self.layers)
         return read
 
     def advance(self, tokens: int) -> None:
