@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import sys
@@ -10,11 +11,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import mlx.core as mx
 import psutil
 import pytest
 
 from draftd.demo import TARGET
 from draftd.protocol import DRAFTERS_HEADER, GROUP_MODULE, GROUP_VARIABLE, GroupPlan, Member
+from draftd.sharded_models import INDEX
 from tests.engine.architectures.models import config_of, make, noisy
 from tests.engine.served import DEADLINE_S, Engine, turn
 from tests.engine.test_serving import saved
@@ -46,9 +49,9 @@ def pair_of(name: str, folder: Path) -> tuple[Path, Path]:
     return target, saved(noisy(name, **sizes), config, folder / "draft", TARGET)
 
 
-def both(target: Path, draft: Path) -> Iterator[tuple[Group, Engine]]:
+def both(target: Path, draft: Path, *flags: str) -> Iterator[tuple[Group, Engine]]:
     """A group that drafts, and one process that does not."""
-    group, alone = Group("--model", target, "--draft-model", draft), Engine("--model", target)
+    group, alone = Group("--model", target, "--draft-model", draft, *flags), Engine("--model", target)
     try:
         group.listening()
         yield group, alone.listening()
@@ -89,6 +92,17 @@ def test_the_text_is_that_of_one_process_and_of_no_drafting(served: tuple[Group,
 @pytest.mark.parametrize("name", ["qwen3_5", "gpt_oss"])
 def test_it_is_so_with_states_and_windows(tmp_path: Path, name: str) -> None:
     for group, alone in both(*pair_of(name, tmp_path)):
+        assert_same_texts(group, alone, PROMPTS[:2])
+
+
+@pytest.mark.fault(145)
+@pytest.mark.thorough
+def test_it_is_so_in_a_pipeline(tmp_path: Path) -> None:
+    target, draft = pair_of("qwen3_5", tmp_path)
+    names = mx.load(str(target / "model.safetensors"))
+    index = {"metadata": {}, "weight_map": dict.fromkeys(names, "model.safetensors")}
+    (target / INDEX).write_text(json.dumps(index))
+    for group, alone in both(target, draft, "--pipeline"):
         assert_same_texts(group, alone, PROMPTS[:2])
 
 
