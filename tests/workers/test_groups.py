@@ -17,7 +17,7 @@ import psutil
 import pytest
 
 from tests import fake_rank
-from tests.harness import LIMIT, QUICK, Served, alive, free_ports, serving, until_gone
+from tests.harness import LIMIT, QUICK, Served, alive, chat, free_ports, serving, until_gone
 
 Measured = Callable[[float], None]
 HANGS = "[health]\ninterval = 0.1\ntimeout = 2.0\nfailures = 1\nload_stall_timeout = 2.0\n"
@@ -96,11 +96,15 @@ async def test_whatever_of_a_group_is_killed_all_of_it_is_replaced(
 async def test_a_rank_that_is_killed_in_mid_stream_ends_the_stream_with_an_error(tmp_path: Path) -> None:
     async with group(tmp_path) as served:
         before = await pids(served)
-        asking = asyncio.create_task(served.ask("pair", "hang", stream=True))
-        await served.until_queue("pair")
-        os.kill(before[2], signal.SIGKILL)
-        answer = await asking
-        assert "error" in answer.events[-1] or "error" in answer.events[-2]
+        body = chat("hang", model="pair", stream=True)
+        async with (
+            asyncio.timeout(LIMIT),
+            served.http.post(f"{served.url}/v1/chat/completions", json=body) as response,
+        ):
+            said = await response.content.readuntil(b'"ok"')
+            os.kill(before[2], signal.SIGKILL)
+            said += await response.content.read()
+        assert b'"error"' in said
         await replaced(served, before)
 
 
