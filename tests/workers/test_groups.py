@@ -17,11 +17,17 @@ import aiohttp
 import psutil
 import pytest
 
+from draftd.profile_tables import HealthPolicy
+from draftd.profiles import Profile
+from draftd.workers import loading
+from draftd.workers.status import RankStatus
+from draftd.workers.usage import Usage
+from draftd.workers.watched import Watched
 from tests import fake_rank
 from tests.harness import LIMIT, QUICK, Served, alive, chat, free_ports, serving, until_gone
 
 Measured = Callable[[float], None]
-HANGS = "[health]\ninterval = 0.1\ntimeout = 2.0\nfailures = 1\nload_stall_timeout = 2.0\n"
+HANGS = "[health]\ninterval = 0.1\ntimeout = 2.0\nfailures = 1\n"
 ONCE = "[restart]\nmax_failures = 1\n"
 
 
@@ -123,14 +129,23 @@ async def test_a_rank_that_hangs_is_named_and_the_group_replaced(tmp_path: Path,
 
 
 @pytest.mark.fault(137)
-async def test_a_rank_that_hangs_while_it_loads_ends_the_load(tmp_path: Path, measured: Measured) -> None:
-    async with group(tmp_path, {1: {"hangs": True}}, tables=HANGS + ONCE, ready=False) as served:
-        started = time.monotonic()
-        await served.until_state("pair", "failed")
-        measured(time.monotonic() - started)
-        last = served.row("pair")["last_exit"]
-        assert last["reason"] == "no_progress"
-        assert any("rank 1 has said nothing for" in line for line in last["lines"])
+@pytest.mark.parametrize(
+    ("silent", "told", "words"),
+    [
+        (9.0, 0.0, "rank 1 on mini has said nothing for 9 s"),
+        (0.0, 9.0, "the launcher of the ranks has said nothing for 9 s"),
+    ],
+    ids=["rank", "launcher"],
+)
+async def test_a_rank_that_hangs_while_it_loads_ends_the_load(silent: float, told: float, words: str) -> None:
+    profile = Profile(name="a", model="m", health=HealthPolicy(load_stall_timeout=5.0))
+    child = Watched(0, lambda: profile, Usage(), 0.0, pid=os.getpid())
+    child.ranks = RankStatus(0, "", 1, 10, 0.0), RankStatus(1, "mini", None, 10, silent)
+    child.ranks_told = time.monotonic() - told
+    async with asyncio.timeout(LIMIT):
+        await loading._until_stuck(child, lambda event: None)
+    assert child.answer == words
+    assert child.silent_rank(30.0) == ""
 
 
 DAEMON = """

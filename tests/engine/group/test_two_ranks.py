@@ -89,21 +89,13 @@ def test_the_text_is_that_of_one_process_and_of_no_drafting(served: tuple[Group,
 
 @pytest.mark.fault(145)
 @pytest.mark.thorough
-@pytest.mark.parametrize("name", ["qwen3_5", "gpt_oss"])
-def test_it_is_so_with_states_and_windows(tmp_path: Path, name: str) -> None:
-    for group, alone in both(*pair_of(name, tmp_path)):
-        assert_same_texts(group, alone, PROMPTS[:2])
-
-
-@pytest.mark.fault(145)
-@pytest.mark.thorough
-def test_it_is_so_in_a_pipeline(tmp_path: Path) -> None:
+def test_it_is_so_in_a_pipeline_of_layers_with_states(tmp_path: Path) -> None:
     target, draft = pair_of("qwen3_5", tmp_path)
     names = mx.load(str(target / "model.safetensors"))
     index = {"metadata": {}, "weight_map": dict.fromkeys(names, "model.safetensors")}
     (target / INDEX).write_text(json.dumps(index))
     for group, alone in both(target, draft, "--pipeline"):
-        assert_same_texts(group, alone, PROMPTS[:2])
+        assert_same_texts(group, alone, PROMPTS[:1])
 
 
 @pytest.mark.fault(144)
