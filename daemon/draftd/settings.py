@@ -14,20 +14,10 @@ from pydantic import AfterValidator, BeforeValidator, ByteSize, Field, SecretStr
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
 from draftd.errors import ConfigError, Problem
-from draftd.files import read_text
+from draftd.files import absolute, read_text
 from draftd.peer_tables import PeerTable, distinct
 from draftd.protocol import PROMPT_CACHE_FOLDER, PromptStore
 from draftd.toml_lines import fault_of, joined, line_of, reason_of
-
-
-def _absolute(path: Path) -> Path:
-    """'~' and '..' are resolved as text: a link keeps its name, and so its neighbours."""
-    try:
-        return Path(os.path.abspath(path.expanduser()))
-    except RuntimeError:
-        raise ValueError(f"there is no user {path.parts[0]}") from None
-    except FileNotFoundError:
-        raise ValueError("the folder that draftd was started in is gone: name this one from '/' on") from None
 
 
 def _json(text: str) -> Any:
@@ -40,7 +30,7 @@ def _json(text: str) -> Any:
 SAVING_SHARE = 0.3  # of the time that a worker has to end it may save prompt caches; the GPU's memory is next
 
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-UserPath = Annotated[Path, AfterValidator(_absolute)]
+UserPath = Annotated[Path, AfterValidator(absolute)]
 Words = Annotated[
     tuple[str, ...],
     NoDecode,  # "a,b" in a variable, a list in the file

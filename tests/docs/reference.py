@@ -14,6 +14,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
+from draftd.peer_tables import PeerTable
 from draftd.profile_tables import HealthPolicy, Limits, RequestDefaults, RestartPolicy, ServerFlags
 from draftd.profiles import Profile
 from draftd.settings import Settings
@@ -53,6 +54,11 @@ def profile_keys() -> str:
 def settings() -> str:
     """The daemon's settings."""
     return HEAD.format("setting") + _rows(Settings.model_fields)
+
+
+def peer_keys() -> str:
+    """The keys of a `[[peers]]` table."""
+    return HEAD.format("key") + _rows(PeerTable.model_fields)
 
 
 def request_fields() -> str:
@@ -98,6 +104,7 @@ def _field_row(name: str, row: Row, where: str | None = None) -> str:
 PARTS: Mapping[str, Callable[[], str]] = {
     "profile keys": profile_keys,
     "settings": settings,
+    "peer keys": peer_keys,
     "model pairs": pairs_table,
     "request fields": request_fields,
     "fields of messages": fields_of_messages,
