@@ -26,7 +26,7 @@ def _origin(url: str) -> str:
     if parts.scheme not in {"http", "https"} or not _is_host(host):
         raise ValueError(wrong)
     if parts.username is not None or parts.password is not None:
-        raise ValueError("the key of a peer stands in api_key, not in its url")
+        raise ValueError("the key of a peer belongs in api_key, not in its url")
     if parts.path.strip("/") not in {"", "v1"} or parts.query or parts.fragment:
         raise ValueError("a peer is another server as a whole: its url has no path")
     return f"{parts.scheme}://{_bracketed(host)}:{port or (443 if parts.scheme == 'https' else 80)}"
@@ -43,7 +43,7 @@ def _bracketed(host: str) -> str:
 def _key(key: SecretStr) -> SecretStr:
     text = key.get_secret_value().strip()
     if not text or not text.isascii() or not text.isprintable():
-        raise ValueError("a key is a text of printable ASCII characters, and not empty")
+        raise ValueError("a key is a string of printable ASCII characters, and not empty")
     return SecretStr(text)
 
 
@@ -70,7 +70,7 @@ class PeerTable(BaseModel):
         1.0, gt=0, le=1000, description="how much it is preferred: with 2 it may take twice as long"
     )
     ca_file: Annotated[Path, AfterValidator(absolute)] | None = Field(
-        None, description="certificates (PEM) that an `https` peer is checked by, in place of the system's"
+        None, description="certificates (PEM) to verify an `https` peer with, in place of the system's"
     )
 
     @model_validator(mode="after")
@@ -81,12 +81,12 @@ class PeerTable(BaseModel):
                 " reaches that address without one could use the machine as well"
             )
         if self.ca_file is not None and not self.is_encrypted:
-            raise ValueError("ca_file is for an https url: over http nothing is checked")
+            raise ValueError("ca_file is for an https url: over http nothing is verified")
         return self
 
     @property
     def name(self) -> str:
-        """How it is called everywhere: `host:port`."""
+        """What it is called everywhere: `host:port`."""
         return self.url.partition("://")[2]
 
     @property
@@ -104,7 +104,7 @@ def distinct(peers: tuple[PeerTable, ...]) -> tuple[PeerTable, ...]:
     """The same peers. Raises ValueError if one is named twice, or if there are too many."""
     names = [peer.name for peer in peers]
     if twice := next((name for name in names if names.count(name) > 1), None):
-        raise ValueError(f"the peer {twice} stands there more than once")
+        raise ValueError(f"the peer {twice} is listed more than once")
     if len(peers) > MAX_PEERS:
-        raise ValueError(f"there may be {MAX_PEERS} peers")
+        raise ValueError(f"there may be at most {MAX_PEERS} peers")
     return peers

@@ -3,14 +3,14 @@
 Rules that every transition keeps:
 
 1. A peer is sent nothing before it has answered once.
-2. The first thing that fails, a question or a request, leaves it out at once. Nothing waits for a second failure:
-   there are other machines, and a question a moment later tells whether it was a mishap.
-3. One that is left out is asked again after a delay that doubles with each failure, from 0.5 s to 10 s, and is back
-   with its first answer.
-4. Failures are forgotten once it has been well for a minute. One that comes and goes is asked less and less often,
-   so most requests never meet it.
-5. What cannot mend itself, a key that is refused or an address that is this daemon's own, is looked at again after
-   30 s only.
+2. It is left out as soon as anything fails, a question or a request. Nothing waits for a second failure: there are
+   other machines, and a question a moment later tells whether it was a mishap.
+3. A peer that is left out is asked again after a delay that doubles with each failure, from 0.5 s to 10 s, and is
+   back with its first answer.
+4. Failures are forgotten once it has been well for a minute. A peer that comes and goes is asked less and less
+   often, so most requests never meet it.
+5. What will not pass by itself, a key that is refused or an address that is this daemon's own, is looked at again
+   only after 30 s.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 FIRST_DELAY, MAX_DELAY = 0.5, 10.0  # seconds
 LASTING_DELAY = 30.0  # seconds
-JITTER = 0.2  # the share that a delay is lengthened by at most
+JITTER = 0.2  # the share by which a delay is lengthened at most
 FORGIVEN_AFTER = 60.0  # seconds of being well
 
 

@@ -23,16 +23,16 @@ from draftd.peers.prefixes import Prompt
 from draftd.peers.routing import HERE, Demand, best
 
 MAX_WAIT = 10.0  # seconds that a request waits for a peer to be back, as for a worker that restarts
-ASKING = 1.0  # seconds after which an answer is there, if there is one
+ASKING = 1.0  # seconds in which a peer that answers at all has answered
 
 
 class Fleet:
-    """`on_change` is called when other models are there than before, or a peer's condition has changed."""
+    """`on_change` is called when the models of the peers, or a peer's condition, have changed."""
 
     def __init__(self, tables: Sequence[PeerTable], on_change: Callable[[], None]) -> None:
         self._on_change = on_change
         self._changed = asyncio.Event()
-        self.id = secrets.token_hex(8)  # by which a peer that is this daemon itself is known
+        self.id = secrets.token_hex(8)  # by it the daemon recognizes itself among its peers
         self.here = Machine()
         self.peers = [Peer(table, self._has_changed) for table in tables]
 
@@ -71,8 +71,8 @@ class Fleet:
         return Demand(tokens, sum(answers) / len(answers) if answers else ANSWER_TOKENS)
 
     async def until_back(self, model: str) -> bool:
-        """Wait for the next answer of a peer that has the model, if one is to be asked soon; whether one takes
-        requests for it now.
+        """Wait for the next answer of a peer that has the model, if one will be asked soon; returns whether one now
+        takes requests for it.
         """
         now = time.monotonic()
         deadline = min(now + MAX_WAIT, self._asked_again(model) + ASKING)

@@ -1,4 +1,4 @@
-"""What a peer says of itself: a draftd by `/api/load`, any other server by `/v1/models`. Pure."""
+"""What a peer says about itself: a draftd at `/api/load`, any other server at `/v1/models`. Pure."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from draftd.telemetry.lines import escape
 MAX_MODELS = 256  # of one peer: each becomes labels of metrics
 SERVING = frozenset({"ready", "asleep", "waiting", "starting"})  # states in which a worker takes requests
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]{0,99}")
-MAX_WORDS = 200  # characters of what a peer says of its refusal
+MAX_WORDS = 200  # characters of what a peer says about its refusal
 _MAX_COUNT = 1_000_000
-OTHERS_SLOTS = 4  # requests that another server is taken to work on at once: none of them says
+OTHERS_SLOTS = 4  # requests that other servers are assumed to work on at once: none of them says
 
 
 class WrongReportError(ValueError):
@@ -23,8 +23,8 @@ class WrongReportError(ValueError):
 
 
 class LoadedModel(msgspec.Struct, frozen=True, kw_only=True):
-    """A model of a peer. `open` are requests that it works on or that wait; `takes` the seconds that one takes and
-    `start` those of its last start, None if there was none.
+    """A model of a peer. `open` are requests that it works on or that wait; `takes` is how many seconds one takes,
+    `start` how many its last start took, None if there was none.
     """
 
     name: str
@@ -48,8 +48,8 @@ class LoadedModel(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class LoadReport(msgspec.Struct, frozen=True, kw_only=True):
-    """The body of `/api/load`. `id` is of one start of a daemon, `keepalive` the longest silence of its streams in
-    seconds.
+    """The body of `/api/load`. `id` identifies one start of a daemon, `keepalive` is the longest silence of its
+    streams in seconds.
     """
 
     id: str
@@ -60,7 +60,7 @@ class LoadReport(msgspec.Struct, frozen=True, kw_only=True):
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """What is known of a peer from its answer. `own` says whether it is a draftd, which has the last two."""
+    """What is known of a peer from its answer. `own`: it is a draftd; only then are the last two set."""
 
     own: bool
     models: dict[str, LoadedModel]
@@ -78,7 +78,7 @@ def of_draftd(body: bytes) -> Known:
 
 
 def of_others(body: bytes) -> Known:
-    """What any server says that speaks OpenAI's protocol. Raises WrongReportError."""
+    """What any other server that speaks OpenAI's protocol says. Raises WrongReportError."""
     try:
         told: Any = msgspec.json.decode(body)
     except (msgspec.DecodeError, RecursionError) as error:
@@ -92,7 +92,7 @@ def of_others(body: bytes) -> Known:
 
 
 def refusal_of(status: int, body: bytes) -> str:
-    """Why a peer lets us not in, with its own words if it has any in OpenAI's form."""
+    """Why a peer does not let us in, in its own words if they have OpenAI's form."""
     try:
         told: Any = msgspec.json.decode(body)
     except (msgspec.DecodeError, RecursionError):
@@ -104,7 +104,7 @@ def refusal_of(status: int, body: bytes) -> str:
 
 
 def _named(models: tuple[LoadedModel, ...]) -> dict[str, LoadedModel]:
-    """Those whose names can stand in a header, a label and a line, with figures that can be."""
+    """Those whose names can stand in a header, a label and a line, with figures that are possible."""
     sound = (one for one in models if _NAME.fullmatch(one.name) and ".." not in one.name)
     return {one.name: _bounded(one) for one in list(sound)[:MAX_MODELS]}
 

@@ -41,7 +41,7 @@ class _Served:
 
 
 class Machine:
-    """One that answers: what it has been sent, and how it did. This one, unless it is a Peer."""
+    """A machine that answers: what it has been sent, and how it did. It is this one, unless it is a Peer."""
 
     def __init__(self, name: str = HERE, weight: float = 1.0) -> None:
         self.name = name
@@ -54,7 +54,7 @@ class Machine:
         return self._served.setdefault(model, _Served())
 
     def place(self, load: LoadedModel, prompt: Prompt) -> Place:
-        """It as a place for a prompt, with what it has to do now."""
+        """The machine as a place for a prompt, with what it has to do now."""
         known = self.served(load.name)
         return Place(
             name=self.name,
@@ -70,7 +70,7 @@ class Machine:
         )
 
     def learn(self, model: str, prompt: Prompt, figures: Figures, *, tells_cached: bool) -> None:
-        """It has answered. `tells_cached` says whether it said how much of the prompt it had."""
+        """It has answered. `tells_cached` says whether it told how much of the prompt was cached."""
         known = self.served(model)
         known.measures.add(figures)
         if figures.prompt_tokens:
@@ -82,7 +82,7 @@ class Machine:
         known.remembered.add(prompt.chain)
 
     def forget_prompts(self) -> None:
-        """It has started anew."""
+        """It has been started again."""
         for served in self._served.values():
             served.remembered.clear()
 
@@ -99,7 +99,7 @@ class Peer(Machine):
         self.condition: Condition = New()
         self.known = Known(own=False, models={})
         self.outcomes: Counter[str] = Counter()
-        self.used = -math.inf  # when it was last sent a request, and asked (monotonic seconds)
+        self.used = -math.inf  # when it was last sent a request; `asked`: a question (monotonic seconds)
         self.asked = -math.inf
         self.news = asyncio.Event()  # for whoever asks it: its condition has changed
         self._open: Counter[str] = Counter()  # our requests there, by model
@@ -149,7 +149,7 @@ class Peer(Machine):
         self._step(Failed(reason, lasting))
 
     def leave_out(self, model: str, seconds: float | None) -> None:
-        """It takes no request for a model now; `seconds` are those after which to come again, if it said."""
+        """It takes no request for a model now; `seconds`: when to try again, if it said so."""
         self._held[model] = time.monotonic() + min(seconds or 1.0, MAX_HELD)
 
     @contextmanager

@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from draftd.peers.routing import crowding
 
 NEWEST_WEIGHT = 0.2  # of the newest answer in each mean
-MIN_READ = 64  # tokens of a prompt; the time of fewer is that of everything else
+MIN_READ = 64  # tokens of a prompt; with fewer, everything else takes most of the time
 BYTES_PER_TOKEN = 4.0  # of a prompt, where nothing is known
 ANSWER_TOKENS = 200.0
 
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """One answer. `before` are the requests that were open there when it was asked for; seconds from then on."""
+    """One answer. `before` are the requests that were open there when it was asked for; seconds count from then."""
 
     prompt_tokens: int
     cached_tokens: int
@@ -28,7 +28,7 @@ class Figures:
 
 @dataclass(slots=True)
 class Measures:
-    """Means that the newest answers count most in; None as long as nothing is known. See `routing.Place`."""
+    """Means in which the newest answers count most; None as long as nothing is known. See `routing.Place`."""
 
     reads: float | None = None
     writes: float | None = None

@@ -1,4 +1,4 @@
-"""The models that peers have, as models of this address. Pure."""
+"""The models that peers have, as models that this address offers. Pure."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class PeerModel:
 
     @property
     def upstream_model(self) -> str:
-        """How it is called there."""
+        """What it is called there."""
         return self.name
 
 

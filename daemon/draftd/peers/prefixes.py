@@ -1,9 +1,9 @@
-"""What prompts a machine has read, as far as can be known from outside. Pure.
+"""Which prompts a machine has read, as far as that can be known from outside. Pure.
 
 A prompt is cut into blocks of bytes, and each block gets a number that depends on all blocks before it. Two prompts
 that begin alike share their first numbers, so the numbers that a machine has been sent tell how much of the next
-prompt stands in its cache. No text is kept. A machine forgets what it has not used for longest, and when is not
-known; an answer says how many tokens it had, and `Remembered` believes that more than itself.
+prompt is in its cache. No text is kept. A machine forgets what it has not used for longest, and nobody here knows
+when; an answer says how many tokens were cached, and `Remembered` trusts that more than itself.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Away:
 
 
 def prompt_of(model: str, prompt: bytes) -> Prompt:
-    """The numbers of the whole blocks of a prompt. Those of another model are others: so is its cache."""
+    """The numbers of the whole blocks of a prompt. They differ from model to model, as the caches do."""
     key = blake2b(model.encode("utf-8", "surrogatepass"), digest_size=8).digest()
     numbers = []
     for at in range(0, min(len(prompt) - BLOCK + 1, BLOCK * MAX_BLOCKS), BLOCK):
@@ -59,7 +59,7 @@ class Remembered:
         return next((at for at, block in enumerate(chain) if block not in self._blocks), len(chain))
 
     def add(self, chain: Sequence[int]) -> None:
-        """It has been sent this prompt. The end of a prompt goes before its beginning when room is needed."""
+        """It has been sent this prompt. When room is needed, the end of a prompt goes before its beginning."""
         for block in reversed(chain):
             self._blocks[block] = None
             self._blocks.move_to_end(block)
@@ -67,12 +67,12 @@ class Remembered:
             self._blocks.popitem(last=False)
 
     def clear(self) -> None:
-        """It has started anew."""
+        """It has been started again."""
         self._blocks.clear()
 
     def forget(self, chain: Sequence[int], had: int) -> None:
         """It turned out to have only the first `had` blocks of this prompt. What it has used less recently than the
-        next one must be gone as well.
+        block after those must be gone as well.
         """
         while had < len(chain) and chain[had] in self._blocks:
             self._blocks.popitem(last=False)

@@ -2,20 +2,20 @@
 
 Rules:
 
-1. Only places that answer and serve the model are asked about; `fleet` leaves out the others.
+1. Only places that answer and serve the model are considered; `fleet` leaves out the others.
 2. For each place it is estimated how long the answer would take there:
        start + wait + (reading + writing) * crowding
-   `start` is what a sleeping model takes to load, `wait` until a slot is free: the requests ahead, times what one
-   takes there, divided by the slots. `reading` is the part of the prompt that is not in its prompt cache, by how
-   fast it reads; `writing` an answer of the usual length, by how fast it writes. A machine that works on several
-   requests does each of them more slowly (`crowding`).
+   `start` is how long a sleeping model takes to load, `wait` how long it is until a slot is free: the requests
+   ahead, times what one takes there, divided by the slots. `reading` is the part of the prompt that is not in its
+   prompt cache, divided by how fast it reads; `writing` an answer of the usual length, divided by how fast it
+   writes. A machine that works on several requests does each of them more slowly (`crowding`).
 3. The estimate is divided by the place's weight, and the shortest wins. So the place with the longest common prefix
-   wins, unless its queue is longer than reading the prompt again elsewhere would take: between two machines of one
-   speed that is what rule 2 says.
+   wins, unless its queue takes longer than reading the prompt again elsewhere would: between two machines of the
+   same speed that is what rule 2 says.
 4. Estimates are rough. Places within a tenth of the shortest count as equal, and of these the one with the longest
    common prefix is taken; then the one that has been given the least for its weight, so that idle machines take
    turns and new conversations spread over their caches.
-5. What has not been measured at a place is taken from the median of the others, so that nobody is preferred or
+5. What has not been measured at a place is taken from the median of the others, so that no place is preferred or
    avoided for being unknown; if it is known of none, from constants.
 6. A request that is refused at one place goes to the best of the others.
 """
@@ -35,9 +35,9 @@ HERE = ""  # the name of this machine
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Place:
     """A machine that could answer a request. `open` are the requests of all clients that are at work or wait there;
-    `slots` how many it works on at once; `warm` the tokens of this prompt that stand in its cache; `given` how many
-    requests it has been given. `reads` and `writes` are in tokens per second of one request alone, `start` and
-    `takes` in seconds; None is not known.
+    `slots` is how many it works on at once; `warm` how many tokens of this prompt are in its cache; `given` how
+    many requests it has been given. `reads` and `writes` are in tokens per second of one request alone, `start` and
+    `takes` in seconds; None: not known.
     """
 
     name: str
@@ -104,5 +104,5 @@ def estimate(place: Place, usual: Typical, demand: Demand) -> float:
 
 
 def crowding(open_requests: int, slots: int) -> float:
-    """How many times as long a request takes that is let in beside those that are at work."""
+    """How many times as long a request takes if it joins those that are at work."""
     return 1 + CROWDING * min(open_requests, slots - 1)

@@ -1,4 +1,4 @@
-"""Asks peers how they are: what they have, and how much of it is at work.
+"""Asks peers how they are: which models they have, and how busy each is.
 
 Theory of operation. One task for each peer asks it every second while it is used, less often otherwise, and when it
 is due after a failure. A draftd is asked for its load; another server, which has no such address, for its models. A
@@ -39,8 +39,8 @@ NOT_THERE = frozenset({404, 405})
 
 
 class Sessions:
-    """The connections to one peer. `asking` keeps its connection; `sending` has a new one for each request, as one
-    that has stood open may have ended, and then nobody can tell whether the request was begun.
+    """The connections to one peer. `asking` keeps its connection; `sending` opens a new one for each request: one
+    that was kept open may have ended, and then nobody could tell whether the request was begun.
     """
 
     def __init__(self, asking: aiohttp.ClientSession, sending: aiohttp.ClientSession) -> None:
@@ -63,7 +63,7 @@ async def sessions(peers: Sequence[PeerTable]) -> AsyncIterator[dict[str, Sessio
 
 
 def certificates(peer: PeerTable) -> ssl.SSLContext | bool:
-    """What an https peer is checked by. Raises ConfigError."""
+    """What an https peer is verified with. Raises ConfigError."""
     if peer.ca_file is None:
         return True
     try:
@@ -92,7 +92,7 @@ def _session(peer: PeerTable, trusted: ssl.SSLContext | bool, *, keep: bool) -> 
 
 
 def _probed_socket(info: aiohttp.AddrInfoType) -> socket.socket:
-    """A socket on which the system asks whether the other machine is still there, which TCP alone never would."""
+    """A socket on which the system probes whether the other machine is still there, as TCP by itself never does."""
     family, kind, protocol, _, _ = info
     made = socket.socket(family, kind, protocol)
     made.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
@@ -110,7 +110,9 @@ async def run(fleet: Fleet, made: dict[str, Sessions]) -> None:
     async with asyncio.TaskGroup() as tasks:
         for peer in fleet.peers:
             if not peer.table.is_encrypted and not peer.table.is_here:
-                log.warning("whoever is on the way can read what a peer is sent, its key too", peer=peer.name)
+                log.warning(
+                    "anybody on the way can read what a peer is sent, including its key", peer=peer.name
+                )
             tasks.create_task(_watch(peer, made[peer.name].asking, fleet.id))
 
 

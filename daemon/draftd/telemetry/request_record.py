@@ -16,8 +16,8 @@ class RequestRecord:
     """One request. `began` is in epoch seconds, all other times are seconds since then; what is not known is None.
 
     `worker` or `peer` is who answers. `phase` is "waiting" (for its turn, or for the worker), "answering" or
-    "ended". `agent` is what the client calls itself. `proposed` and `accepted` count draft tokens; the engine tells
-    them with the answer's end.
+    "ended". `agent` is what the client calls itself. `proposed` and `accepted` count draft tokens; the engine
+    reports them at the end of the answer. `captured`: the journal has, or had, its contents.
     """
 
     id: str
@@ -41,12 +41,13 @@ class RequestRecord:
     proposed: int | None = None
     accepted: int | None = None
     cancelled: bool = False
+    captured: bool = False
     version: int = 0
     task: Any = None  # the asyncio task that answers it
 
     @property
     def client(self) -> str:
-        """Who asks, in short."""
+        """The client's name, in short."""
         return client_name(self.agent)
 
     @property
@@ -60,7 +61,7 @@ SHOWN = ("client", *(name for name in RequestRecord.__dataclass_fields__ if name
 
 
 def as_json(record: RequestRecord) -> dict[str, Any]:
-    """The record as the API tells of it."""
+    """The record as the API shows it."""
     return {name: getattr(record, name) for name in SHOWN} | {"acceptance": record.acceptance}
 
 

@@ -36,7 +36,7 @@ class Told:
 
 
 def clock(epoch: float) -> str:
-    """The time of the day, here."""
+    """The local time of day."""
     return time.strftime("%H:%M:%S", time.localtime(epoch))
 
 

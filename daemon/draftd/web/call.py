@@ -32,7 +32,7 @@ class Connection(Protocol):
 @dataclass(slots=True)
 class Call:
     """One request on its way: its profile, and what the worker is sent. `headers` are those of the client's answer,
-    `own` are for our engine. `record` is what the journal tells of it. `away` is what a peer would be sent.
+    `own` are for our engine. `record` is its entry in the journal. `away` is what a peer would be sent.
     """
 
     name: str

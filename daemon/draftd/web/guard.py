@@ -29,7 +29,7 @@ _HOST = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Guard:
-    """Lets requests in or not. With an empty `api_key` no token is needed."""
+    """Lets requests in or refuses them. With an empty `api_key` no token is needed."""
 
     hosts: frozenset[str]
     origins: frozenset[str]
@@ -52,7 +52,7 @@ class Guard:
             self._check_form(path, headers)
 
     def _check_form(self, path: str, headers: Mapping[str, str]) -> None:
-        """Take it where bodies may be of any kind, unless a browser says that another site's page sends it."""
+        """Accept it where bodies may be of any kind, unless a browser says that another site's page sends it."""
         if passed_kind(path) is None:
             raise RequestError(415, "send the body with 'Content-Type: application/json'")
         if headers.get("Origin") is None and headers.get("Sec-Fetch-Site", "none") not in {

@@ -1,4 +1,4 @@
-"""What this machine has to do: for its own choice of a place, and for daemons that have it as a peer."""
+"""How busy this machine is: for its own choice of a place, and for daemons that have it as a peer."""
 
 from __future__ import annotations
 
@@ -19,7 +19,9 @@ from draftd.workers.supervisor import Supervisor
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OwnLoad:
-    """Asks the parts of the daemon. `id` is of this start, `keepalive` the longest silence of its streams (s)."""
+    """Asks the parts of the daemon. `id` identifies this start, `keepalive` is the longest silence of its streams
+    in seconds.
+    """
 
     router: Router
     supervisor: Supervisor
@@ -32,13 +34,13 @@ class OwnLoad:
         return [web.get(LOAD_PATH, self.load)]
 
     async def load(self, request: web.Request) -> web.Response:
-        """GET /api/load: for peers, what each model of this machine has to do."""
+        """GET /api/load: for peers, how busy each model of this machine is."""
         return web.Response(
             body=msgspec.json.encode(self.report()), headers={"Content-Type": "application/json"}
         )
 
     def report(self) -> LoadReport:
-        """All models of this machine; those of its peers are not its own."""
+        """All models of this machine, without those of its peers."""
         names = self.router.alone.profiles.profiles
         models = tuple(self._of(name, context_of(profile)) for name, profile in names.items())
         return LoadReport(id=self.id, version=__version__, keepalive=self.keepalive, models=models)
@@ -66,5 +68,5 @@ class OwnLoad:
 
 
 def context_of(profile: Profile) -> int | None:
-    """In tokens. What a `command` serves of the model's context is not known here."""
+    """The context in tokens. How much of the model's a `command` serves is not known here."""
     return None if profile.command else read_model(profile.model).config.context_length

@@ -39,5 +39,5 @@ class PassedAnswer:
 
 
 def _kind(told: str) -> str:
-    """The content type for the client, who gets only one that every client can read."""
+    """The content type for the client: the server's, unless that holds what a header cannot."""
     return told if told and told.isascii() and told.isprintable() else BYTES

@@ -19,7 +19,7 @@ from draftd.peers.prefixes import Away, Prompt
 
 JSON, BYTES = "application/json", "application/octet-stream"
 MAX_PARTS = 1000  # of a form
-# Where a server has a dialect that it speaks itself.
+# The address of each dialect at a server that speaks it itself.
 NATIVE: Mapping[str, str] = {
     "messages": "/v1/messages",
     "count_tokens": "/v1/messages/count_tokens",
@@ -62,7 +62,7 @@ class Given:
         return self.content_type.partition(";")[0].strip().lower()
 
     def model(self) -> Any:
-        """What stands for the model's name; None if nothing does. Raises RequestError (400)."""
+        """What is given as the model's name; None if nothing is. Raises RequestError (400)."""
         if self._kind == JSON:
             return msgspec.json.decode(self._fields().get("model", msgspec.Raw(b"null")))
         if place := self._place_in_form():
@@ -83,14 +83,14 @@ class Given:
         return Passed(served.name, path, body, self.content_type or BYTES, elsewhere)
 
     def _fields(self) -> dict[str, msgspec.Raw]:
-        """A JSON object whose values have been looked at, and not made."""
+        """A JSON object whose values have been checked, but not built."""
         try:
             return msgspec.json.decode(self.body, type=dict[str, msgspec.Raw])
         except (msgspec.DecodeError, RecursionError) as error:
             raise RequestError(400, "the body must be a JSON object") from error
 
     def _place_in_form(self) -> slice | None:
-        """Where the model's name stands in a form; None if it does not, or if the body is no form."""
+        """Where the model's name stands in a form; None if it does not, or if the body is not a form."""
         if self._kind != _FORM:
             return None
         found = _BOUNDARY.search(self.content_type)

@@ -1,9 +1,9 @@
 """From the fields that a client sent to the body that another machine gets. Pure.
 
 It is the same for all machines, so that the one that takes the request can be chosen later. A draftd checks it
-again by its own profile of that name, and decides by that how to draft. Of a profile that is here too, the defaults
-and the system prompt are filled in here: an answer must not depend on which machine gave it. (A system prompt that
-is there already is not put in front of itself a second time.)
+again with its own profile of that name, which decides how to draft. If the profile is here too, its defaults and
+its system prompt are filled in here: an answer must not depend on which machine gave it. (A system prompt that is
+there already is not added a second time.)
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from draftd.web.request_body import (
     with_system_prompt,
 )
 
-# What stands at the beginning of a prompt as models read it: two requests that share none of it share nothing.
+# The fields of a prompt, in the order in which models read them: the prefix that two requests share begins here.
 _READ = ("tools", "messages", "prompt")
 
 
@@ -42,8 +42,8 @@ def prepare_for_peers(
     profile: Profile | None = None,
     prompt: str = "",
 ) -> tuple[Forward, Away]:
-    """The request for any machine that has the model. `profile` is that of this machine, and `prompt` its system
-    prompt. Raises RequestError (400) with the field at fault.
+    """The request for any machine that has the model. `profile` is this machine's, and `prompt` its system prompt.
+    Raises RequestError (400) with the field at fault.
     """
     fields = TABLES[endpoint].checked(body, foreign=True)
     options = tables.STREAM_OPTIONS.checked(fields.get("stream_options", {}), "stream_options.")

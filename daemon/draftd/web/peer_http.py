@@ -1,10 +1,10 @@
 """One request to a peer and its answer, in the form in which the proxy takes those of workers.
 
-Theory of operation. A peer is another machine: a connection takes a while, may be encrypted, and may hang without
-an end when that machine falls asleep. So aiohttp does it, and silence has a limit: a draftd sends comments into its
-streams, and of a machine that is gone TCP's own probes tell. What matters most here is whether a request may be
-sent again elsewhere, and that is known of three kinds only: nobody took the connection, the key was refused, or the
-answer's status says that it was not begun. Everything else that goes wrong ends the request.
+Theory of operation. A peer is another machine: a connection takes a while, may be encrypted, and may hang forever
+when that machine falls asleep. So aiohttp does it, and silence has a limit: a draftd sends comments into its
+streams, and TCP's own probes tell when a machine is gone. What matters most here is whether a request may be sent
+again elsewhere, and it may in three cases only: nobody took the connection, the key was refused, or the answer's
+status says that the request was not begun. Everything else that goes wrong ends the request.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ from draftd.web.worker_http import BEFORE, ERROR_TIMEOUT, IN_THE_MIDDLE, MAX_ERR
 OTHERS_SILENCE = (
     600.0  # seconds; a server may be silent until its first token, as long as a prompt takes to read
 )
-SILENT_KEEPALIVES = 4  # of a draftd: after so many comments that did not come it is gone
+SILENT_KEEPALIVES = 4  # a draftd is gone after this many comments that did not come
 _BUSY = frozenset({429, 503})
 _BEGUN = frozenset({"stopping", "cancelled", "worker_lost"})  # codes of a 503 that may come in mid-answer
 
 
 class ElsewhereError(WorkerError):
     """The request was not begun there, and may be sent to another machine. `error` is what the client is told if
-    there is none.
+    there is no other.
     """
 
     def __init__(self, error: DraftdError) -> None:
@@ -53,7 +53,7 @@ class PeerConnection:
 
     @property
     def complete(self) -> bool:
-        """Whether it has come to an end that was told."""
+        """Whether all of it has come."""
         return self._response.content.at_eof()
 
     async def read(self) -> bytes:
@@ -64,14 +64,14 @@ class PeerConnection:
             raise BrokenOffError(IN_THE_MIDDLE, _broke_off(self._name, IN_THE_MIDDLE, error)) from error
 
     def close(self) -> None:
-        """Break the connection off, if it still stands: so a peer learns that nobody waits any more."""
+        """Break the connection off, if it is still open: so a peer learns that nobody waits any more."""
         self._response.close()
 
 
 async def post(
     peer: Peer, sessions: Sessions, model: str, path: str, payload: bytes, kind: str = JSON
 ) -> PeerConnection:
-    """Send a request for a model; returns once the peer has answered with status 2xx. `peer` is told what is learnt
+    """Send a request for a model; returns once the peer has answered with status 2xx. `peer` notes what this shows
     of it.
 
     Raises ElsewhereError if it was not begun, else BrokenOffError, RequestError or WorkerError.
@@ -117,7 +117,7 @@ def not_begun(error: DraftdError) -> bool:
 
 
 async def _body_of_error(response: aiohttp.ClientResponse) -> bytes:
-    """What comes of it."""
+    """As much of it as comes."""
     body = bytearray()
     with suppress(aiohttp.ClientError, OSError):
         async with clock.limit(ERROR_TIMEOUT):

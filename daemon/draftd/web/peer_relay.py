@@ -1,8 +1,8 @@
 """Takes a request that several machines could answer to one of them, and to the next one if it is refused there.
 
-Theory of operation. `fleet` says which machine is the best now. A request is sent again only as long as no byte
-of an answer has come and it is known that it was not begun (`peer_http` says when that is). Each machine is tried
-once. This machine is one of them, if it has the model: then the request goes as it would go without peers.
+Theory of operation. `fleet` says which machine is the best now. A request is sent again only as long as no byte of
+an answer has come and it is known that the request was not begun (`peer_http` says when that is). Each machine is
+tried once. This machine is one of them, if it has the model: then the request goes the way it would without peers.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ _POSITION = "x-draftd-queue-position"
 
 
 class PeerRelay:
-    """`here` says what this machine has to do for a model, None if it does not serve it now; `relay_here` takes a
-    request to its worker. `note` tells the journal.
+    """`here` says how busy this machine is with a model, None if it does not serve it now; `relay_here` takes a
+    request to its worker. `note` writes to the journal.
     """
 
     def __init__(
@@ -86,7 +86,7 @@ class PeerRelay:
         here = self._here(call.name)
         found = self._fleet.choose(call.name, call.away.prompt, here, tried)
         if found is None and here is None and not call.away.only and HERE not in tried:
-            return self._fleet.here  # it cannot serve now, and says best itself why and for how long
+            return self._fleet.here  # it cannot serve now, and knows best why and for how long
         return found
 
     async def _at(self, machine: Machine, call: Call, began: _Begun) -> bytes:
@@ -143,7 +143,7 @@ class PeerRelay:
     def _learning(
         self, machine: Machine, call: Call, load: LoadedModel | None, came: float
     ) -> Iterator[None]:
-        """Have the machine learn from the answer, if one comes. `came` is when the request did (monotonic)."""
+        """Let the machine learn from the answer, if one comes. `came`: when the request did (monotonic seconds)."""
         assert call.away is not None, "only such requests are taken here"
         sent = time.monotonic()
         yield
@@ -165,7 +165,7 @@ class PeerRelay:
         machine.learn(call.name, call.away.prompt, figures, tells_cached=tells)
 
     def _nobody(self, model: str, refusals: list[DraftdError]) -> DraftdError:
-        """The error for a request that no machine takes: that of the machine which can be asked again first."""
+        """The error for a request that no machine takes: the one from the machine that can be asked again first."""
         if refusals:
             return min(refusals, key=lambda error: getattr(error, "retry_after", None) or 1e9)
         why, seconds = self._fleet.why_nobody(model)

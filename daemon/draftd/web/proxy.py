@@ -18,6 +18,7 @@ from draftd.telemetry.metrics import Metrics
 from draftd.web import worker_http
 from draftd.web.admission import Admission
 from draftd.web.answer_models import BrokenAnswerError
+from draftd.web.beginnings import Beginnings
 from draftd.web.body_reader import LARGE, BodyReader
 from draftd.web.call import Call, Take
 from draftd.web.client import ClientExchange, StreamReply
@@ -41,7 +42,7 @@ PATHS: dict[Endpoint, str] = {"chat.completions": "/v1/chat/completions", "compl
 ENDED = frozenset({"worker_lost", "worker_stopped", "worker_unavailable", "bad_answer"})
 MAX_NOTICE = 1.0  # seconds until the death of a worker is noticed
 # Seconds that a request whose connection broke off waits to hear whether its worker has ended. It usually takes a
-# few thousandths of one; after that the error says no more than what is known.
+# few milliseconds; after this limit the error says no more than what is known.
 MAX_DOUBT = 0.4
 
 
@@ -63,9 +64,11 @@ class Proxy:
         bodies: BodyReader,
         keepalive: float,
         journal: Journal,
+        beginnings: Beginnings,
     ) -> None:
         self.peers: PeerRelay | None = None
         self._journal = journal
+        self._beginnings = beginnings
         self._router = router
         self._supervisor = supervisor
         self._metrics = metrics
@@ -101,7 +104,7 @@ class Proxy:
         self._refusing = True
 
     def cut_off(self) -> None:
-        """The workers are ended now: who still waits for one, or for the rest of an answer, is told why."""
+        """The workers are being ended: clients that wait for one, or for the rest of an answer, are told why."""
         self._ending = True
         if self.peers is not None:
             self.peers.cut_off()
@@ -150,14 +153,20 @@ class Proxy:
         relay = self._way(call)
         note = functools.partial(self._note, call)
         note(profile=name, streamed=forward.stream)
+        self._beginnings.note(name, forward)
         reply = StreamReply(exchange, self._keepalive) if forward.stream else None
-        answer = CompletionAnswer(call, forward, reply, self._metrics, note)
-        if reply is None:
-            await exchange.answer(200, await relay(call, answer.take))
-            return
-        async with reply.kept_alive():
-            rest = await relay(call, answer.take)
-        await reply.finish(rest)
+        kept = exchange.record is not None and self._journal.contents.holds(exchange.record.id)
+        answer = CompletionAnswer(call, forward, reply, self._metrics, note, is_kept=kept)
+        try:
+            if reply is None:
+                await exchange.answer(200, await relay(call, answer.take))
+                return
+            async with reply.kept_alive():
+                rest = await relay(call, answer.take)
+            await reply.finish(rest)
+        finally:
+            if kept and exchange.record is not None and answer.content:
+                self._journal.contents.take_answer(exchange.record.id, answer.content)
 
     async def _pass(self, exchange: ClientExchange, passed: Passed) -> None:
         call = Call(passed.profile, exchange.headers, passed.path, passed.payload, passed.content_type)
@@ -173,6 +182,8 @@ class Proxy:
 
     async def _route(self, exchange: ClientExchange, dialect: Dialect | None) -> Routed | Passed | Refused:
         table, raw = self._router.table, await exchange.body()
+        if exchange.record is not None:
+            self._journal.take_body(exchange.record, raw)
         head = exchange.head
         if table.peers and HOPS_HEADER in head.headers:
             table = self._router.alone
@@ -232,7 +243,7 @@ class Proxy:
 
 
 async def _outlives(worker: Worker, lease: Lease, limit: float) -> bool:
-    """Whether the child still serves after `limit` seconds; no is said as soon as it is known."""
+    """Whether the child still serves after `limit` seconds; if not, it returns as soon as that is known."""
     deadline = time.monotonic() + limit
     while worker.serves(lease.child) and (left := deadline - time.monotonic()) > 0:
         await worker.until_changed(left)

@@ -20,7 +20,7 @@ from draftd.web.passed_on import JSON, NATIVE, Given, Passed
 from draftd.web.peer_body import prepare_for_peers
 from draftd.web.request_body import Endpoint, Forward, prepare
 
-PREFIX = "speculative/"  # the name of our provider in OpenCode, which some clients leave before the model's
+PREFIX = "speculative/"  # our provider's name in OpenCode, which some clients leave in front of the model's
 Dialect = Literal[Endpoint, "messages", "count_tokens", "responses"]
 _AS_CHATS: Mapping[Dialect, Callable[[Mapping[str, Any]], dict[str, Any]]] = {
     "messages": messages_request.chat_request,
@@ -140,16 +140,14 @@ def pass_on(given: Given, table: RoutingTable) -> Passed | Refused:
     """Find the profile of a request that draftd has no dialect for, and make the request for its server."""
     name: str | None = None
     try:
-        if {".", ".."} & set(given.path.split("/")):  # it would lead to what else that server has
+        if {".", ".."} & set(given.path.split("/")):  # it would reach other parts of that server
             raise RequestError(404, "there is nothing at this path", code="not_found")
         if found := table.only_elsewhere(given.model()):
             return given.passed_to(found, away=True)
         profile = table.resolve(given.model())
         name = profile.name
         if not profile.command:
-            text = (
-                f"'{name}' serves chats and texts; {given.path} is for a profile with a command that has it"
-            )
+            text = f"'{name}' serves chat and text completions; {given.path} needs a profile whose command has it"
             raise RequestError(404, text, code="not_found")
         return given.passed_to(profile)
     except RequestError as error:
