@@ -18,7 +18,6 @@ from draftd.errors import ConfigError
 from draftd.peers.condition import Out
 from tests.harness import LIMIT, Served, fake, free_ports, serving
 from tests.peers.between import between
-from tests.peers.conftest import Pair
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 NOTHING = {"here": fake(top="autostart = false")}
@@ -105,20 +104,20 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, ssl.SSL
 
 
 async def test_an_https_peer_is_checked_by_the_certificates_that_are_named(
-    pair: Pair, tmp_path: Path, certificate: tuple[Path, ssl.SSLContext]
+    tmp_path: Path, certificate: tuple[Path, ssl.SSLContext]
 ) -> None:
     pem, context = certificate
-    async with between(pair.one.daemon.settings.port, context) as way:
+    async with other_server([]) as url, between(int(url.rpartition(":")[2]), context) as way:
         trusting = {"url": way.url, "ca_file": str(pem)}
         async with serving(tmp_path, NOTHING, peers=[trusting]) as served:
             await until_asked(served)
-            assert (await served.ask("mine", stream=True)).content == "one two three four five"
+            assert (await served.ask("org/Model-4bit", stream=True)).content == "hello"
         async with serving(tmp_path, NOTHING, peers=[{"url": way.url}]) as served:
             await until_asked(served)
             condition = served.daemon.fleet.peers[0].condition
             assert isinstance(condition, Out)
             assert condition.reason.startswith("its certificate is not trusted")
-            assert (await served.ask("mine")).status == 404
+            assert (await served.ask("org/Model-4bit")).status == 404
 
 
 async def test_certificates_that_cannot_be_read_are_refused_at_the_start(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from random import Random
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from draftd.peers.routing import ABOUT_EQUAL, Demand, Place, best, crowding, estimate, typical
@@ -42,6 +42,7 @@ def machine(name: str, **figures: Any) -> Place:
     return Place(name=name, **{"reads": 500.0, "writes": 30.0, "takes": 10.0, **figures})
 
 
+@settings(max_examples=40)
 @given(places(), demands)
 def test_none_that_is_much_slower_than_another_is_chosen(given: list[Place], demand: Demand) -> None:
     rest = list(given)
@@ -54,6 +55,7 @@ def test_none_that_is_much_slower_than_another_is_chosen(given: list[Place], dem
         rest.remove(place)
 
 
+@settings(max_examples=40)
 @given(places(), demands, st.randoms())
 def test_the_order_in_which_places_are_given_does_not_matter(
     given: list[Place], demand: Demand, random: Random
@@ -62,6 +64,7 @@ def test_the_order_in_which_places_are_given_does_not_matter(
     assert best(shuffled, demand) == best(given, demand)
 
 
+@settings(max_examples=40)
 @given(places(), demands)
 def test_a_queue_that_grows_or_a_prefix_that_shrinks_makes_no_place_better(
     given: list[Place], demand: Demand
