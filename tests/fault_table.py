@@ -139,6 +139,13 @@ FAULTS = {
         "they are not; a pinned one's are refused, with the reason",
     ),
     162: ("the kernel kills a worker for memory", "told as such, with the restart"),
+    170: ("a server's usage with texts, lists or lies for counts", "counts, or 0: no answer is lost by it"),
+    171: ("fields of any type in any place", "400 with the place, never 500"),
+    172: (
+        "calls that a server writes side by side",
+        "one after the other, whole, where a dialect wants that",
+    ),
+    163: ("a request comes while a prompt is read ahead", "that is given up, what was read of it kept"),
     133: ("engine killed while it stores a prompt cache", "no file under its name; the rest is swept"),
     150: (
         "a peer is gone",

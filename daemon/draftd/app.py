@@ -55,6 +55,7 @@ from draftd.telemetry.request_record import RequestRecord
 from draftd.telemetry.told import Told, of_request
 from draftd.web import dashboard
 from draftd.web.api import Api
+from draftd.web.beginnings import Beginnings
 from draftd.web.body_reader import BodyReader
 from draftd.web.captured import Captured
 from draftd.web.client import Limits
@@ -162,9 +163,10 @@ class Daemon:
         self.room = Room(budget, groups=settings.groups())
         self.kernel_kills = KernelKills()
         self.pressure = functools.partial(pressure, settings.memory_pressure)
+        self.router = Router(load(), settings.default_profile)
+        self.beginnings = Beginnings(self.router, settings.cache_preload, settings.prompt_store())
         services = self._services(session, loads, budget)
         self.supervisor = Supervisor(services, tasks, share=settings.share_engine is True)
-        self.router = Router(load(), settings.default_profile)
         self.bodies = BodyReader()
         self.proxy = Proxy(
             self.router,
@@ -173,6 +175,7 @@ class Daemon:
             self.bodies,
             settings.keepalive_interval,
             self.journal,
+            self.beginnings,
         )
         self.fleet = Fleet(settings.peers, self._on_peers)
         self.load = OwnLoad(
@@ -230,6 +233,7 @@ class Daemon:
             tail=self.sink.last_words,
             prompt_store=self.settings.prompt_store(),
             kernel_kills=self.kernel_kills,
+            beginnings=self.beginnings.of,
         )
 
     def _listener(self) -> Listener:

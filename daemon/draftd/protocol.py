@@ -100,6 +100,7 @@ DRAFTERS_HEADER = (
     "X-Draftd-Drafters"  # which may draft, separated by commas; if it is missing, all that there are
 )
 MODEL_DRAFTER, LOOKUP_DRAFTER, GRAMMAR_DRAFTER = "model", "lookup", "grammar"
+AHEAD_HEADER = "X-Draftd-Ahead"  # "1": nobody waits for the answer; both models are to have read the prompt
 # A bias travels under a name that mlx_lm does not know: it would use one unchecked, and write outside its memory.
 LOGIT_BIAS_FIELD = "draftd_logit_bias"
 GRAMMARS_FIELD = "tool_grammars"  # by the name of a function: the syntax and definition of its one argument
@@ -173,6 +174,7 @@ SPARE_TAKEN = b"t"
 
 PROMPT_CACHE_FOLDER = "prompt-caches"  # in the state folder
 PROMPT_CACHE_SUFFIX = ".promptcache"
+BEGINNINGS_FILE = "beginnings.json"  # the daemon's, in that folder: what requests began with lately
 PROMPT_CACHE_MAGIC = b"draftd prompt cache 1\n"
 MAX_PROMPT_CACHE_HEADER = 8 * 2**20  # bytes
 

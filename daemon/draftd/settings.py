@@ -80,6 +80,13 @@ def settings_file() -> Path:
     return Path(os.path.expanduser(named)) if named else config_dir() / "draftd.toml"
 
 
+def _beside_settings(path: Path) -> Path:
+    return _absolute(settings_file().parent / path.expanduser())
+
+
+PromptPath = Annotated[Path, AfterValidator(_beside_settings)]
+
+
 def shipped_dir(kind: str) -> Path:
     """The folder `kind` (profiles, prompts, launchd) that came with draftd."""
     package = Path(__file__).parent
@@ -131,6 +138,11 @@ class Settings(BaseSettings):
         "under `[groups]`",
     )
     max_loads: int = Field(1, ge=1, description="workers that may load their models at the same time")
+    cache_preload: tuple[PromptPath, ...] = Field(
+        (),
+        description="files of system prompts that each worker reads while it is idle after its start; a relative "
+        "path is looked for beside the settings file. In the file also `preload` under `[cache]`",
+    )
     cache_disk: Annotated[ByteSize, Field(ge=0)] = Field(
         ByteSize(5 * 10**9),
         description="what prompt caches that outlive their workers may take on the disk, all together: "

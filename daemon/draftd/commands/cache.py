@@ -15,7 +15,12 @@ from rich.table import Table
 from draftd.commands.shared import StateDir, where_it_runs
 from draftd.console import out
 from draftd.files import open_file
-from draftd.protocol import PROMPT_CACHE_FOLDER, PROMPT_CACHE_SUFFIX, read_prompt_cache_header
+from draftd.protocol import (
+    BEGINNINGS_FILE,
+    PROMPT_CACHE_FOLDER,
+    PROMPT_CACHE_SUFFIX,
+    read_prompt_cache_header,
+)
 from draftd.settings import Settings, load_settings
 from draftd.status_table import memory
 
@@ -62,7 +67,7 @@ def list_(state_dir: StateDir = None) -> None:
 
 @app.command()
 def clear(state_dir: StateDir = None) -> None:
-    """Remove all stored prompts. Running workers go on, and store again what they read.
+    """Remove all stored prompts, and what requests began with lately. Running workers go on, and store new ones.
 
     Example: draftd cache clear
     """
@@ -70,6 +75,7 @@ def clear(state_dir: StateDir = None) -> None:
     found = list(_stored(settings))
     for one in found:
         one.path.unlink(missing_ok=True)
+    (_folder(settings) / BEGINNINGS_FILE).unlink(missing_ok=True)
     out.say(f"removed: {_counted(found)}")
 
 

@@ -40,6 +40,12 @@ def setting_faults(settings: Settings, found: ProfileSet) -> Iterator[Problem]:
     """Settings that name what is not among these profiles, or not on this machine."""
     yield from unknown_default(settings, found)
     yield from _groups(settings, found)
+    for path in settings.cache_preload:
+        try:
+            read_text(path)
+        except (OSError, UnicodeDecodeError) as error:
+            reason = getattr(error, "strerror", None) or "it is no UTF-8 text"
+            yield source_of("cache_preload", f"cache_preload: {path} cannot be read: {reason}")
     source = settings.memory_pressure
     if isinstance(source, Path) and pressure(source) is None:
         reason = (

@@ -22,6 +22,9 @@ _REASONS = {
     "max_tokens": "length", "tool_use": "tool_calls",
 }  # fmt: skip
 _NONE = frozenset({"null", "none"})
+_TOKENS = ("prompt_tokens", "completion_tokens")
+_DETAILS = "_details"
+MAX_TOKENS = 2**53  # more than can be; beyond it JSON's numbers are not exact
 _GIVEN_UP = frozenset({"abort", "cancelled", "error"})
 
 
@@ -58,6 +61,7 @@ class Message(msgspec.Struct):
     """A message, or what a chunk adds to one."""
 
     content: str | list[TextPart | str | None] | None = None
+    refusal: str | None = None
     reasoning: str | None = None
     reasoning_content: str | None = None
     tool_calls: list[ToolCall | None] | None = None
@@ -133,13 +137,39 @@ def checked(chunk: dict[str, Any]) -> list[tuple[dict[str, Any], Choice]]:
     """
     try:
         choices = msgspec.convert(chunk, Chunk).choices or []
-    except msgspec.ValidationError as error:
+    except (msgspec.ValidationError, UnicodeEncodeError) as error:  # the latter: half of a surrogate pair
         raise BrokenAnswerError(f"an event that is not a chunk of an answer: {error}") from error
     return [
         (raw, choice)
         for raw, choice in zip(chunk.get("choices") or [], choices, strict=True)
         if choice is not None and choice.is_first
     ]
+
+
+def usage_in(given: object) -> dict[str, Any] | None:
+    """The usage of an answer with nothing but counts where it should have them; None for none.
+
+    It says what an answer cost and not what it is, so nothing that stands here makes an answer a broken one.
+    """
+    if not given or not isinstance(given, dict):
+        return None
+    made = {name: value for name, value in given.items() if not name.endswith(_DETAILS)}
+    made |= {name: count_in(given.get(name)) or 0 for name in _TOKENS}
+    if count_in(given.get("total_tokens")) is None:
+        made["total_tokens"] = sum(made[name] for name in _TOKENS)
+    for name in given.keys() - made.keys():
+        details: Any = given[name]
+        if isinstance(details, dict):
+            counts = {part: count_in(value) for part, value in details.items()}
+            made[name] = {part: count for part, count in counts.items() if count is not None}
+    return made
+
+
+def count_in(figure: object) -> int | None:
+    """A number of tokens; None for anything that cannot be one."""
+    if isinstance(figure, float) and figure.is_integer():
+        figure = int(figure)
+    return figure if type(figure) is int and 0 <= figure <= MAX_TOKENS else None
 
 
 def reason_of(choice: Choice, *, calls: bool) -> str | None:

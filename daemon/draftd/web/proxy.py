@@ -18,6 +18,7 @@ from draftd.telemetry.metrics import Metrics
 from draftd.web import worker_http
 from draftd.web.admission import Admission
 from draftd.web.answer_models import BrokenAnswerError
+from draftd.web.beginnings import Beginnings
 from draftd.web.body_reader import LARGE, BodyReader
 from draftd.web.call import Call, Take
 from draftd.web.client import ClientExchange, StreamReply
@@ -63,9 +64,11 @@ class Proxy:
         bodies: BodyReader,
         keepalive: float,
         journal: Journal,
+        beginnings: Beginnings,
     ) -> None:
         self.peers: PeerRelay | None = None
         self._journal = journal
+        self._beginnings = beginnings
         self._router = router
         self._supervisor = supervisor
         self._metrics = metrics
@@ -150,6 +153,7 @@ class Proxy:
         relay = self._way(call)
         note = functools.partial(self._note, call)
         note(profile=name, streamed=forward.stream)
+        self._beginnings.note(name, forward)
         reply = StreamReply(exchange, self._keepalive) if forward.stream else None
         kept = exchange.record is not None and self._journal.contents.holds(exchange.record.id)
         answer = CompletionAnswer(call, forward, reply, self._metrics, note, is_kept=kept)

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import takewhile
 from typing import Any, Literal
 
 from draftd.errors import RequestError
@@ -33,6 +34,8 @@ Endpoint = Literal["chat.completions", "completions"]
 TABLES: Mapping[Endpoint, Table] = {"chat.completions": tables.CHAT, "completions": tables.TEXT}
 # A top_k of the vocabulary's size or more ends the generation thread; as large as this it has no effect.
 _MAX_TOP_K = 1000
+_MAX_BEGINNING = 2**20  # characters
+_OF_A_BEGINNING = ("model", "stream", "stream_options", "tools", "chat_template_kwargs", "num_draft_tokens")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +43,8 @@ class Forward:
     """What to send to the worker, and what the client wants back.
 
     `stream` is how the client wants the answer. The worker always streams, so that we can see it make progress.
-    `headers` are for our engine. With `counts_only` the worker reads nothing of the prompt.
+    `headers` are for our engine. With `counts_only` the worker reads nothing of the prompt. `beginning` is a
+    request for what this one begins with, its system messages and tools; None if it has none, or is not for us.
     """
 
     payload: bytes
@@ -50,6 +54,7 @@ class Forward:
     wants_usage: bool
     headers: Mapping[str, str]
     counts_only: bool = False
+    beginning: Mapping[str, Any] | None = field(default=None, compare=False)
 
 
 def prepare(
@@ -91,7 +96,20 @@ def prepare(
         fields["prompt"] = text_prompt(fields, foreign)
     fields |= {"model": upstream_model, "stream": True, "stream_options": {"include_usage": True}}
     wants_usage, counts_only = options.get("include_usage", False), fields.get(COUNT_FIELD, False)
-    return Forward(encoded(fields), endpoint, client_model, stream, wants_usage, headers, counts_only)
+    beginning = None if foreign or counts_only else _beginning(fields)
+    return Forward(
+        encoded(fields), endpoint, client_model, stream, wants_usage, headers, counts_only, beginning
+    )
+
+
+def _beginning(fields: Mapping[str, Any]) -> dict[str, Any] | None:
+    """See Forward. Nothing is copied: it may be looked at, and is not to be changed."""
+    leading = list(takewhile(lambda message: message["role"] == "system", fields.get("messages", ())))
+    length = sum(len(message["content"]) for message in leading)
+    if length > _MAX_BEGINNING or not (leading or fields.get("tools")):
+        return None
+    kept = {key: fields[key] for key in _OF_A_BEGINNING if key in fields}
+    return kept | {"messages": [*leading, {"role": "user", "content": ""}], "max_tokens": 1, "temperature": 0}
 
 
 def checked_tool(tool: dict[str, Any], place: str, foreign: bool) -> dict[str, Any]:
@@ -242,7 +260,7 @@ def _content(content: Any, place: str) -> str:
 
 def _part_text(part: Any, place: str) -> str:
     kind = part.get("type") if isinstance(part, dict) else None
-    text = part.get(kind) if kind in {"text", "refusal"} else None
+    text = part.get(kind) if kind in ("text", "refusal") else None  # a tuple: it may be of any type
     if not isinstance(text, str):
         raise RequestError(400, f"{place}: only text parts are supported, no images or audio", param=place)
     return text

@@ -37,10 +37,11 @@ LAST_LINES = 8  # of a child's output that are kept with its exit
 
 
 class Owner(Hashable, Protocol):
-    """The worker. Its name and its profile may change."""
+    """The worker. Its name, its profile and whom it serves may change."""
 
     name: str
     profile: Profile
+    profiles: tuple[str, ...]
 
     def post(self, message: FromChild) -> None:
         """Put what is said about a child into the worker's inbox."""
@@ -88,7 +89,9 @@ class Children:
 
     async def _start(self, port: int, post: Callable[[Event], None]) -> Child:
         owner, services = self._owner, self._services
-        watched = self.watched = Watched(port, lambda: owner.profile, self._usage, services.drain_timeout)
+        watched = Watched(port, lambda: owner.profile, self._usage, services.drain_timeout)
+        watched.beginnings = lambda: services.beginnings(owner.profiles)
+        self.watched = watched
         return await services.starter.start(
             command.argv(owner.profile, port),
             functools.partial(services.environment, owner.profile),

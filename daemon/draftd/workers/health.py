@@ -18,7 +18,8 @@ import aiohttp
 from draftd import clock
 from draftd.workers.command import HOST
 from draftd.workers.loading import loads
-from draftd.workers.process import tell_fault
+from draftd.workers.process import contained, tell_fault
+from draftd.workers.read_ahead import read_ahead
 from draftd.workers.states import IDLE, Event, HealthMissed, HealthOk, Stop, Unfit
 from draftd.workers.watched import Watched
 
@@ -31,11 +32,18 @@ async def watch(child: Watched, session: aiohttp.ClientSession, post: Callable[[
     """Report how the load is getting on, that the child is ready, and then how it is doing, until cancelled."""
     try:
         if await loads(child, session, post):
-            while True:
-                await _check(child, session, post)
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(_read_ahead(child, session))
+                while True:
+                    await _check(child, session, post)
     except Exception:
         tell_fault(child.profile().name)
         post(Unfit("fault"))
+
+
+async def _read_ahead(child: Watched, session: aiohttp.ClientSession) -> None:
+    with contained(child.profile().name):
+        await read_ahead(child, session)
 
 
 async def _check(child: Watched, session: aiohttp.ClientSession, post: Callable[[Event], None]) -> None:

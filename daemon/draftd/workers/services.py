@@ -12,6 +12,7 @@ from draftd.hub import are_here, weight_bytes
 from draftd.profiles import Profile
 from draftd.protocol import PromptStore
 from draftd.workers import command
+from draftd.workers.beginning import Beginning
 from draftd.workers.kernel_kills import KernelKills
 from draftd.workers.memory_book import MemoryBook
 from draftd.workers.process import Child
@@ -23,7 +24,7 @@ from draftd.workers.warm_spare import Starter
 @dataclass(frozen=True, slots=True)
 class Services:
     """Times are in seconds. `on_output(name, bytes)` and `on_record(name, line)`, for what an engine reports, are
-    called in the event loop, so they must be quick.
+    called in the event loop, so they must be quick. `beginnings` gives what requests to these profiles begin with.
     """
 
     ports: PortBook
@@ -42,6 +43,7 @@ class Services:
     on_gone: Callable[[str], None]
     tail: Callable[[str, int], Sequence[str]]
     prompt_store: PromptStore | None = None
+    beginnings: Callable[[Sequence[str]], Sequence[Beginning]] = lambda names: ()
     kernel_kills: KernelKills = field(default_factory=KernelKills)
 
     def is_short_of_memory(self) -> bool:

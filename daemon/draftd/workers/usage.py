@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -33,6 +34,7 @@ class Usage:
 
     waiting: int = 0
     open: int = 0
+    _asked: asyncio.Event = field(default_factory=asyncio.Event)
     _last: float = field(default_factory=time.monotonic)
     _progress: float = field(default_factory=time.monotonic)
 
@@ -45,6 +47,8 @@ class Usage:
     def waits(self) -> Iterator[None]:
         """While a request waits for the child."""
         self.waiting += 1
+        self._asked.set()
+        self._asked = asyncio.Event()
         try:
             yield
         finally:
@@ -73,6 +77,15 @@ class Usage:
     def idle_seconds(self) -> float:
         """How long nobody has used the worker; 0 while somebody does."""
         return 0.0 if self.busy else time.monotonic() - self._last
+
+    async def until_asked(self) -> None:
+        """Return when the next request comes."""
+        await self._asked.wait()
+
+    async def until_idle(self, seconds: float) -> None:
+        """Return when nobody has used the worker for so many seconds; that is looked at now and then."""
+        while (idle := self.idle_seconds()) < seconds:  # noqa: ASYNC110 - most of it is a wait for time to pass
+            await asyncio.sleep(seconds - idle)
 
 
 def refusal(

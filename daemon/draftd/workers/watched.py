@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from draftd.profiles import Profile
 from draftd.protocol import CacheSize
 from draftd.workers import memory
+from draftd.workers.beginning import Beginning
 from draftd.workers.usage import Usage
 
 
@@ -20,6 +21,7 @@ class Watched:
     usage: Usage
     drain: float  # seconds that open requests get if it breaks a limit
     pid: int = 0
+    beginnings: Callable[[], Sequence[Beginning]] = tuple  # what it may read ahead by now
     headers: Mapping[str, str] = field(default_factory=dict)  # that its engine wants with each request
     output: int = 0  # bytes
     said: bytes = b""  # the last of them

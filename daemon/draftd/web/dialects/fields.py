@@ -69,6 +69,7 @@ def _by_token_ids(value: dict[str, float]) -> dict[str, float]:
 
 _Tokens = Annotated[int, Field(ge=0, le=100_000)]
 _Bias = Annotated[dict[str, Annotated[float, Field(ge=-100, le=100)]], AfterValidator(_by_token_ids)]
+_LOGPROBS = "true or false; in `/v1/completions` also how many alternatives"
 _WEIGHTS = "the profile chooses the weights"
 
 _COMMON = (
@@ -93,11 +94,6 @@ _COMMON = (
     honoured("xtc_probability", "", _as_in_defaults("xtc_probability")),
     honoured("xtc_threshold", "", _as_in_defaults("xtc_threshold")),
     honoured("logit_bias", "-100 to 100 for each token, by its number", _Bias),
-    honoured(
-        "logprobs",
-        "true or false; in `/v1/completions` how many alternatives",
-        bool | Annotated[int, Field(ge=0, le=MAX_TOP_LOGPROBS)],
-    ),
     honoured("top_logprobs", "needs `logprobs`", Annotated[int, Field(ge=0, le=MAX_TOP_LOGPROBS)]),
     honoured(
         "num_draft_tokens",
@@ -115,6 +111,7 @@ _COMMON = (
 
 _CHAT = (
     translated("messages", "see the rows below", Any),
+    honoured("logprobs", _LOGPROBS, bool),
     honoured("tools", "see the rows below", list[Object]),
     honoured(
         "tool_choice",
@@ -162,6 +159,7 @@ _CHAT = (
     refused("role_mapping", "prompts are made by the model's chat template"),
 )
 _TEXT = (
+    honoured("logprobs", _LOGPROBS, bool | Annotated[int, Field(ge=0, le=MAX_TOP_LOGPROBS)]),
     translated("prompt", "one text, alone or in a list", Any),
     refused("suffix", "put the model's own fill-in-the-middle tokens into the prompt", ""),
     refused("echo", "the answer is what follows the prompt", False),
@@ -192,7 +190,9 @@ JSON_SCHEMA = Table(
 )
 MESSAGE = Table(
     (
-        translated("role", "`developer` is `system`", str),
+        translated(
+            "role", "`developer` is `system`; refused where the model's chat template does not name it", str
+        ),
         translated("content", "text, or parts of it; the profile's system prompt joins in", Any),
         translated("refusal", "joins the content", str),
         honoured("name", "goes to the chat template", str),

@@ -15,10 +15,13 @@ from draftd.web.dialects.field_table import Count, Object, Table, honoured, idle
 
 _CACHE = "there is one prompt cache, and it is always used"
 _ACCOUNTS = "draftd keeps no accounts"
+_MAX_SHOWN = 100  # characters of an unknown name that the client is shown
 
 
 def _edits(value: dict[str, Any]) -> dict[str, Any]:
     """The chat template decides whether the thinking of earlier turns stays; nothing else may be edited."""
+    if unknown := value.keys() - {"edits"}:
+        raise ValueError(f"must hold nothing but edits, and holds {min(unknown)[:_MAX_SHOWN]!r}")
     edits = value.get("edits") or []
     if not isinstance(edits, list) or not all(
         isinstance(edit, dict) and str(edit.get("type")).startswith("clear_thinking") for edit in edits

@@ -169,10 +169,8 @@ def _assistant(blocks: list[Fields], place: str) -> Iterator[Fields]:
         if kind == "thinking":
             thoughts.append(_word(block, "thinking", where, empty=True))
         elif kind == "tool_use":
-            function = {
-                "name": _word(block, "name", where),
-                "arguments": json_codec.spaced(block.get("input") or {}),
-            }
+            given = _object(block.get("input") or {}, f"{where}.input")
+            function = {"name": _word(block, "name", where), "arguments": json_codec.spaced(given)}
             calls.append({"id": _word(block, "id", where), "type": "function", "function": function})
         elif kind != _UNREADABLE:
             texts.append(_text(block, where))
@@ -219,4 +217,8 @@ def _choice(choice: Fields) -> Fields:
         made = {"tool_choice": _CHOICES[kind]}
     else:
         raise RequestError(400, "tool_choice.type must be auto, any, tool or none", param="tool_choice.type")
-    return made | ({"parallel_tool_calls": False} if choice.get("disable_parallel_tool_use") else {})
+    one = choice.get("disable_parallel_tool_use")
+    if not isinstance(one, bool | None):
+        place = "tool_choice.disable_parallel_tool_use"
+        raise RequestError(400, f"{place} must be true or false", param=place)
+    return made | ({"parallel_tool_calls": False} if one else {})

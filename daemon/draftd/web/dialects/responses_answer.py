@@ -7,7 +7,7 @@ stream and a whole answer cannot differ. Each event has a number, one more than 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,6 +15,7 @@ from draftd.errors import DraftdError
 from draftd.protocol import CONTEXT_LENGTH_EXCEEDED
 from draftd.web import json_codec
 from draftd.web.dialects.responses_tools import CUSTOM, custom_input
+from draftd.web.dialects.uninterrupted import Part, Uninterrupted
 from draftd.web.error_bodies import status_of
 
 _INCOMPLETE = {"length": "max_output_tokens", "content_filter": "content_filter"}
@@ -44,6 +45,7 @@ class ResponseAnswer:
     repeated: Mapping[str, Any]
     response: dict[str, Any] = field(default_factory=dict)
     _custom: frozenset[str] = frozenset()  # the names of the custom tools
+    _order: Uninterrupted = field(default_factory=Uninterrupted)
     _open: tuple[str, Any] | None = None  # the kind of the item that is open, and the index of its call
     _pieces: list[str] = field(default_factory=list)  # of the open item's text, or of its call's arguments
     _reason: str | None = None  # why it is incomplete
@@ -77,11 +79,7 @@ class ResponseAnswer:
         if not self.response:
             yield from self.begin()
         for choice in chunk.get("choices") or []:
-            delta = choice.get("delta") or {}
-            yield from self._text("reasoning", delta.get("reasoning") or delta.get("reasoning_content"))
-            yield from self._text("message", delta.get("content"))
-            for call in delta.get("tool_calls") or []:
-                yield from self._call(call)
+            yield from self._parts(self._order.take(choice.get("delta") or {}))
             self._reason = _INCOMPLETE.get(choice.get("finish_reason"), self._reason)
         if chunk.get("usage"):
             self.response["usage"] = usage_of(chunk["usage"])
@@ -105,6 +103,7 @@ class ResponseAnswer:
     def finish(self) -> Iterator[Event]:
         """The events of the regular end."""
         status = "incomplete" if self._reason else "completed"
+        yield from self._parts(self._order.rest())
         yield from self._end_item(status)
         self.response["status"] = status
         if self._reason:
@@ -115,6 +114,7 @@ class ResponseAnswer:
         """The events of an answer that breaks off."""
         if not self.response:
             yield from self.begin()
+        yield from self._parts(self._order.rest())
         yield from self._end_item("incomplete")
         self.response |= {"status": "failed", "error": {"code": _code(error), "message": str(error)}}
         yield self._event("response.failed", response=self._snapshot())
@@ -140,9 +140,14 @@ class ResponseAnswer:
         item: dict[str, Any] = self.response["output"][-1]
         return item
 
-    def _text(self, kind: str, text: str | None) -> Iterator[Event]:
-        if not text:
-            return
+    def _parts(self, parts: Iterable[Part]) -> Iterator[Event]:
+        for kind, part in parts:
+            if kind == "call":
+                yield from self._call(part)
+            else:
+                yield from self._text("reasoning" if kind == "thoughts" else "message", part)
+
+    def _text(self, kind: str, text: str) -> Iterator[Event]:
         part = _PARTS[kind]
         if self._open != (kind, None):
             item: dict[str, Any] = {"role": "assistant"} if kind == "message" else {"summary": []}

@@ -17,6 +17,13 @@ _STORED = "draftd stores no answers; send the whole conversation in `input`"
 _OWN_TOOLS = "draftd has no tools of its own"
 
 
+_INCLUDABLE = Literal[
+    "file_search_call.results", "web_search_call.results", "web_search_call.action.sources",
+    "message.input_image.image_url", "computer_call_output.output.image_url", "code_interpreter_call.outputs",
+    "reasoning.encrypted_content", "message.output_text.logprobs",
+]  # fmt: skip
+
+
 def _included(value: list[str]) -> list[str]:
     """What may be asked for in addition to the answer: most of it comes from tools that draftd does not have."""
     if "message.output_text.logprobs" in value:
@@ -44,7 +51,7 @@ RESPONSES = Table(
         idle(
             "include",
             "reasoning is sent as it is; log-probabilities are refused",
-            Annotated[list[str], AfterValidator(_included)],
+            Annotated[list[_INCLUDABLE], AfterValidator(_included)],
         ),
         idle("max_tool_calls", _OWN_TOOLS, Count),
         idle("metadata", "it comes back in the answer", Object),

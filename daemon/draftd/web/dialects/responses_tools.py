@@ -34,11 +34,14 @@ def offered(tools: Iterable[Fields]) -> list[Fields]:
 
 def chat_tools(tools: Iterable[Fields]) -> list[Fields]:
     """The functions of a chat. Raises RequestError (400)."""
-    return [
-        {"type": "function", "function": _function(tool, f"tools[{place}]")}
-        for place, tool in enumerate(tools)
-        if tool.get("type") in _KINDS
-    ]
+    made = []
+    for number, tool in enumerate(tools):
+        place, kind = f"tools[{number}]", tool.get("type")
+        if not isinstance(kind, str) or not kind:
+            raise RequestError(400, f"{place}.type must be a text", param=f"{place}.type")
+        if kind in _KINDS:
+            made.append({"type": "function", "function": _function(tool, place)})
+    return made
 
 
 def grammars(tools: Iterable[Fields]) -> Fields:
@@ -67,16 +70,18 @@ def _form(tool: Fields, place: str) -> Fields | None:
 def _function(tool: Fields, place: str) -> Fields:
     name = _name(tool, place)
     if tool["type"] == CUSTOM:
-        return {"name": name, "description": _described(tool), "parameters": _PARAMETERS}
+        return {"name": name, "description": _described(tool, place), "parameters": _PARAMETERS}
     more = {key: tool[key] for key in _OF_FUNCTIONS if tool.get(key) is not None}
     return {"name": name, **more}
 
 
-def _described(tool: Fields) -> str:
-    form = tool.get("format")
+def _described(tool: Fields, place: str) -> str:
+    given, form = tool.get("description"), tool.get("format")
+    if not isinstance(given, str | None):
+        raise RequestError(400, f"{place}.description must be a text", param=f"{place}.description")
     grammar = form.get("definition") if isinstance(form, dict) else None
     told = f"The input follows this grammar:\n{grammar}" if isinstance(grammar, str) else None
-    return "\n\n".join(text for text in (tool.get("description"), told) if isinstance(text, str))
+    return "\n\n".join(text for text in (given, told) if text is not None)
 
 
 def chat_choice(choice: str | Fields) -> str | Fields:
@@ -117,7 +122,7 @@ def custom_input(arguments: str) -> str:
     """The text for a custom tool; arguments that are of another form are passed on as they are."""
     try:
         value = json.loads(arguments)
-    except ValueError:
+    except (ValueError, RecursionError):
         return arguments
     text = value.get(_INPUT) if isinstance(value, Mapping) else None
     return text if isinstance(text, str) else arguments
