@@ -12,6 +12,7 @@ import gc
 import os
 import re
 import shutil
+import sys
 import threading
 import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
@@ -56,6 +57,7 @@ from draftd.telemetry.told import Told, of_request
 from draftd.web import dashboard
 from draftd.web.api import Api
 from draftd.web.beginnings import Beginnings
+from draftd.web.benches import Benches
 from draftd.web.body_reader import BodyReader
 from draftd.web.captured import Captured
 from draftd.web.client import Limits
@@ -67,6 +69,7 @@ from draftd.web.own_load import OwnLoad
 from draftd.web.peer_relay import PeerRelay
 from draftd.web.pipeline import Pipeline
 from draftd.web.proxy import Proxy
+from draftd.web.readable import Readable
 from draftd.web.router import Router
 from draftd.web.status_report import StatusReport
 from draftd.workers import pressure_watch
@@ -86,11 +89,19 @@ Beside = Callable[["Daemon"], Coroutine[Any, Any, None]]
 OnEnded = Callable[[Sequence[RequestRecord]], None]  # called with requests that have ended
 
 
-async def run(settings: Settings, load: Load, beside: Beside, *, watched: tuple[Path, ...] = ()) -> None:
+async def run(
+    settings: Settings,
+    load: Load,
+    beside: Beside,
+    *,
+    watched: tuple[Path, ...] = (),
+    demo: bool = False,
+) -> None:
     """Serve until told to stop. Raises DraftdError if the daemon cannot start.
 
     `load` reads the profiles, at the start and at each reload, and may raise ConfigError; a change in the folders
     `watched` is a reload too. `beside` is called with the daemon as soon as it serves, and cancelled when it stops.
+    With `demo` the models are the built-in ones.
     """
     async with AsyncExitStack() as stack:
         instance = stack.enter_context(Instance(settings.state_dir))
@@ -99,12 +110,13 @@ async def run(settings: Settings, load: Load, beside: Beside, *, watched: tuple[
         known = fingerprint(watched)
         budget = await asyncio.to_thread(memory_budget, settings.memory_budget)
         reached = await stack.enter_async_context(sessions(settings.peers))
-        daemon = Daemon(settings, load, session, tasks, budget, reached)
+        daemon = Daemon(settings, load, session, tasks, budget, reached, demo=demo)
         stack.callback(daemon.sink.close)
         stack.callback(daemon.journal.tell)
         stack.enter_context(telling(daemon.take_event))
         stack.push_async_callback(daemon.bodies.close)
         await stack.enter_async_context(tasks)
+        stack.push_async_callback(daemon.benches.close)
         stack.push_async_callback(daemon.listener.close)
         await daemon.listener.open(settings.host, settings.port)
         instance.announce(settings.url, __version__)
@@ -146,6 +158,8 @@ class Daemon:
         tasks: asyncio.TaskGroup,
         budget: int,
         reached: Mapping[str, Sessions],
+        *,
+        demo: bool,
     ) -> None:
         self.settings = settings
         self._stop = asyncio.Event()
@@ -191,6 +205,7 @@ class Daemon:
             )
             self.metrics.add(PeerCollector(self.fleet))
         self.profiles = CurrentProfiles(load, self.router, self.supervisor, self.proxy, self.metrics)
+        self.benches = self._benches(tasks, demo=demo)
         self.report = StatusReport(
             supervisor=self.supervisor,
             router=self.router,
@@ -203,6 +218,8 @@ class Daemon:
             store=settings.prompt_store(),
             reload_problem=lambda: self.profiles.problem,
             fleet=self.fleet,
+            profiles_read=lambda: self.profiles.read_at,
+            bench=self.benches.progress,
             captures=lambda: self.journal.contents.on,
         )
         self.feed = LiveFeed(self.report.live, self.sink.log, self.journal, self._news)
@@ -236,6 +253,13 @@ class Daemon:
             beginnings=self.beginnings.of,
         )
 
+    def _benches(self, tasks: asyncio.TaskGroup, *, demo: bool) -> Benches:
+        models = ["--demo"] if demo else ["--profiles", str(self.settings.profiles_dir())]
+        folders = ["--state-dir", str(self.settings.state_dir)]
+        command = [sys.executable, "-m", "draftd", "bench", "--json-lines", *models, *folders]
+        free = lambda: self.report.free_memory()  # noqa: E731, PLW0108 - it is made later
+        return Benches(command, self.router, tasks, self._news.set, free, has_models=demo)
+
     def _listener(self) -> Listener:
         settings = self.settings
         limits = Limits(
@@ -254,17 +278,15 @@ class Daemon:
             reload=self.reload,
         )
         logs = Logs(router=self.router, supervisor=self.supervisor, sink=self.sink)
+        readable = Readable(self.router, settings.prompt_dirs(), lambda: self.profiles.problem)
         captured = Captured(self.journal.contents, self._news.set)
         pipeline = Pipeline(self.proxy, _guard(settings), self.metrics, limits, self.journal)
         return Listener(
             pipeline,
             [
-                *api.routes(),
-                *self.load.routes(),
-                *logs.routes(),
-                *captured.routes(),
-                *self.feed.routes(),
-                *dashboard.routes(),
+                route
+                for part in (api, self.load, logs, readable, captured, self.benches, self.feed, dashboard)
+                for route in part.routes()
             ],
             limits,
         )
@@ -310,7 +332,10 @@ class Daemon:
         """Read the profiles again: all are taken or none. Returns what changed. Raises ConfigError."""
         if self._stop.is_set():
             raise ConfigError("draftd is stopping")
-        return self.profiles.reload()
+        try:
+            return self.profiles.reload()
+        finally:
+            self._news.set()
 
     def try_reload(self) -> None:
         """Reload, and only log it if that is refused."""

@@ -47,6 +47,7 @@ VERBS: Mapping[str, tuple[str, str, str]] = {
     "prompts": ("setup", "prompts", SET_UP),
     "cache": ("cache", "app", SET_UP),
     "launchd": ("launchd", "app", SET_UP),
+    "service": ("service", "app", SET_UP),
     "opencode": ("opencode", "opencode", CONNECT),
     "clients": ("opencode", "clients", CONNECT),
     "launch": ("launch", "launch", CONNECT),

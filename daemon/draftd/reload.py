@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,7 +28,8 @@ Load = Callable[[], ProfileSet]
 class CurrentProfiles:
     """`load` reads the profiles. The other parts are told which ones are in force.
 
-    `problem` says why the files on disk are not in force; None if they are.
+    `problem` says why the files on disk are not in force; None if they are. `read_at`: when they were read, in
+    epoch seconds.
     """
 
     def __init__(
@@ -39,9 +41,11 @@ class CurrentProfiles:
         self._proxy = proxy
         self._metrics = metrics
         self.problem: str | None = None
+        self.read_at = time.time()
 
     def reload(self) -> list[str]:
         """Read them again. Returns what changed. Raises ConfigError, and nothing has changed then."""
+        self.read_at = time.time()
         try:
             profiles = self._load()
         except ConfigError as error:

@@ -14,8 +14,8 @@ import pytest
 
 from draftd.errors import ConfigError, DraftdError
 from draftd.ops import init, pull
-from draftd.ops.prompts import find_prompts
 from draftd.profiles import Profile
+from draftd.prompt_files import find_prompts
 from draftd.settings import shipped_dir
 
 SHIPPED = {kind: shipped_dir(kind) for kind in init.KINDS}

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import re
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -17,11 +19,13 @@ from playwright.async_api import Browser, Page, Route, expect
 from draftd.profiles import Profile
 from draftd.protocol import Costs
 from draftd.telemetry.records import DraftAcceptance, GenerationReport
+from draftd.web import status_report
 from draftd.web.dashboard import FILES
 from tests.harness import LIMIT, QUICK, Served, fake, kill, serving
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
+_worker = status_report.worker
 OUTPUT = Path(__file__).parents[2] / "test-output"
 DESKTOP, PHONE = (1280, 900), (390, 844)
 
@@ -530,6 +534,77 @@ async def test_contents_are_captured_and_shown_only_if_the_user_says_so(
         await expect(contents.nth(0)).to_be_hidden()
         await expect(page.locator("#request-table")).not_to_contain_text("question")
         assert (await served.get("/api/status")).json["capture"] is False
+
+
+async def test_profiles_and_prompts_can_be_read_with_what_is_wrong_with_them(
+    tmp_path: Path, browser: Browser
+) -> None:
+    (tmp_path / "prompts").mkdir()
+    (tmp_path / "prompts" / "brief.txt").write_text("Be <b>brief</b>.\n")
+    tables = "[limits]\nconcurrency = 2\n"
+    profiles = {"a": fake(top='autostart = false\nsystem_prompt = "brief"', tables=tables)}
+    async with serving(tmp_path, profiles) as served, opened(browser, served) as page:
+        text, problem = page.locator("#profiles-text"), page.locator("#profiles-problem")
+        await expect(text).to_contain_text('system_prompt = "brief"')
+        await expect(text).to_contain_text("[limits]\nconcurrency = 2")
+        await expect(problem).to_be_hidden()
+        await page.get_by_label("Profile or prompt that is shown").select_option("prompt brief")
+        await expect(text).to_contain_text("# used by a (default)")
+        await expect(text).to_contain_text("Be <b>brief</b>.")
+        served.write("b", "modle = 1\n")
+        served.daemon.try_reload()
+        await expect(problem).to_contain_text("b.toml:1: modle: unknown key")
+        served.write("b", fake(top="autostart = false"))
+        (tmp_path / "prompts" / "brief.txt").write_text("Be brief indeed.\n")
+        served.daemon.try_reload()
+        await expect(problem).to_be_hidden()
+        await expect(text).to_contain_text("Be brief indeed.")  # what was chosen stays
+        await page.get_by_label("Profile or prompt that is shown").select_option("profile b")
+        await expect(text).to_contain_text("command = [")
+
+
+async def test_a_bench_is_started_watched_and_its_result_read(
+    tmp_path: Path, browser: Browser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Only what has a draft model can be measured, which no scripted server has: a page that says so is made up.
+    monkeypatch.setattr(status_report, "worker", lambda *told: _worker(*told) | {"draft_model": "small"})
+    spread = {"median": 20.0, "low": 19.0, "high": 21.0}
+    cell = {"kind": "code", "temperature": 0, "speed": spread, "acceptance": None, "first_token": spread}
+    cells = [
+        cell | {"variant": "no drafting", "speed_up": None},
+        cell | {"variant": "5", "speed_up": {"median": 1.5}, "acceptance": 0.8},
+    ]
+    report = {
+        "verdict": ["overall: 5 is best"], "cells": cells, "model": "big", "draft_model": "small",
+        "machine": "a machine", "runs": 2, "max_tokens": 64, "busy": 90,
+    }  # fmt: skip
+    async with serving(tmp_path, {"a": fake(top="autostart = false")}) as served:
+        go = tmp_path / "go"
+        os.mkfifo(go)
+        script = (
+            "import json, sys\n"
+            'print(json.dumps({"event": "progress", "doing": "run 1, code", "done": 3, "total": 8}), flush=True)\n'
+            f"open({str(go)!r}).read()\n"
+            f"print(json.dumps({{'event': 'report', 'report': {report!r}}}))"
+        )
+        served.daemon.benches.command = (sys.executable, "-c", script)
+        async with opened(browser, served) as page:
+            page.on("dialog", lambda dialog: dialog.accept())
+            bench = page.locator("#bench")
+            await expect(page.locator("#bench-note")).to_have_text("none since the daemon started")
+            await bench.get_by_role("button", name="Start").click()
+            await expect(page.locator("#bench-note")).to_have_text("run 1, code: 3 of 8")
+            await expect(bench.get_by_role("progressbar")).to_have_attribute("value", "3")
+            await expect(bench.get_by_role("button", name="Stop")).to_be_enabled()
+            await asyncio.to_thread(go.write_text, "")
+            await expect(page.locator("#bench-verdict")).to_have_text("overall: 5 is best")
+            await expect(bench.locator("tbody tr").nth(1)).to_contain_text("1.50 ×")
+            await expect(page.locator("#bench-how")).to_contain_text("Other programs used 90 %")
+            await page.reload()
+            await expect(page.locator("#bench-verdict")).to_have_text("overall: 5 is best")
+            await page.get_by_label("Profile to measure").focus()
+            for size in (DESKTOP, PHONE):
+                await _looks_well(page, size, "light", "bench")
 
 
 async def test_beyond_four_profiles_there_is_a_table_the_failed_and_the_busy_first(

@@ -19,7 +19,7 @@ from draftd.console import err, out
 from draftd.errors import DraftdError, NotRunningError
 from draftd.hub import cache_dir
 from draftd.instance import agent_label, find_daemon
-from draftd.ops import launchctl, launchd
+from draftd.ops import background, launchctl, launchd
 from draftd.ops.mac_folders import guarded
 from draftd.profile_files import load_dir
 from draftd.profiles import select
@@ -140,9 +140,9 @@ def _paths(settings: Settings, agent: launchd.Agent) -> Iterator[Path]:
 def _agent(
     settings: Settings, names: list[str] | None = None, environ: Mapping[str, str] | None = None
 ) -> launchd.Agent:
-    kept = launchd.environment(environ or {})
+    kept = background.environment(environ or {})
     return launchd.Agent(
-        program=launchd.program(Path(sys.executable)),
+        program=background.program(Path(sys.executable)),
         words=tuple(names or ()),
         home=Path.home(),
         longest_stop=settings.drain_timeout + settings.stop_grace,

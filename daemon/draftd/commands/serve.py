@@ -113,7 +113,7 @@ def up(
 
     try:
         with view.running(settings.log_level) if view else nullcontext():
-            uvloop.run(run(settings, load, beside, watched=watched))
+            uvloop.run(run(settings, load, beside, watched=watched, demo=demo))
     except BaseExceptionGroup as group:
         raise _cause(group) from None
 

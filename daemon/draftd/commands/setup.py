@@ -13,10 +13,10 @@ from draftd.commands.shared import ProfileArguments, ProfilesDir, complete_promp
 from draftd.console import out
 from draftd.errors import ConfigError
 from draftd.ops.init import KINDS, carry_out, plan_copies, settings_text, write_settings
-from draftd.ops.prompts import Prompt, find_prompts
 from draftd.ops.pull import download, names_at_hub
 from draftd.profile_files import load_dir
 from draftd.profiles import select
+from draftd.prompt_files import Prompt, find_prompts
 from draftd.settings import Settings, config_dir, load_settings, settings_file, shipped_dir
 
 

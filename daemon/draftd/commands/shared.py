@@ -35,7 +35,7 @@ def complete_log(incomplete: str) -> list[str]:
 
 def complete_prompt(incomplete: str) -> list[str]:
     """For the shell: names of prompts that begin like this."""
-    from draftd.ops.prompts import find_prompts
+    from draftd.prompt_files import find_prompts
 
     try:
         names = [prompt.name for prompt in find_prompts(load_settings().prompt_dirs(), ())]
@@ -64,18 +64,21 @@ ProfileArguments = Annotated[
 
 def where_it_runs(settings: Settings) -> Path:
     """The state folder of the daemon: the one that was set; without a setting the usual one or, if no daemon runs
-    there, that of the launchd agent.
+    there, that of the service of launchd or systemd.
 
-    The agent keeps the folders of the shell that installed it, and another shell may have other ones.
+    Such a service keeps the folders of the shell that installed it, and another shell may have other ones.
     """
     if "state_dir" in settings.model_fields_set:
         return settings.state_dir
     try:
         find_daemon(settings.state_dir)
     except NotRunningError:
-        from draftd.ops.launchd import installed_state_dir
+        from draftd.ops import launchd, systemd
 
-        return installed_state_dir(Path.home()) or settings.state_dir
+        installed = launchd.installed_state_dir(Path.home()) or systemd.installed_state_dir(
+            systemd.unit_file()
+        )
+        return installed or settings.state_dir
     except ConfigError:  # a folder that is not to be trusted; whoever uses it says so
         pass
     return settings.state_dir

@@ -33,7 +33,8 @@ class StatusReport:
     """Asks the parts of the daemon whenever it is asked itself. `started`: when the daemon started, in epoch
     seconds. `budget`: bytes that all workers together may take. `look_at_pressure` says how short memory is.
     `store`: where workers store prompts, None if they do not. `reload_problem` says why the files on disk are not
-    in force, None if they are. `captures`: whether the contents of requests are kept.
+    in force, None if they are. `profiles_read`: when they were read, in epoch seconds. `captures`: whether the
+    contents of requests are kept; `bench`: how far the last bench is, None if there was none.
     """
 
     supervisor: Supervisor
@@ -47,6 +48,8 @@ class StatusReport:
     store: PromptStore | None
     reload_problem: Callable[[], str | None]
     fleet: Fleet
+    bench: Callable[[], dict[str, Any] | None]
+    profiles_read: Callable[[], float]
     captures: Callable[[], bool]
 
     def status(self) -> dict[str, Any]:
@@ -64,6 +67,8 @@ class StatusReport:
             "sharing": self.router.table.profiles.sharing or None,
             "stored_prompts": stored(self.stored_prompts(), self.store),
             "reload_problem": self.reload_problem(),
+            "bench": self.bench(),
+            "profiles_read": self.profiles_read(),
             "capture": self.captures(),
         }
 
@@ -106,6 +111,13 @@ class StatusReport:
             )
             for one in self.supervisor.snapshot()
         ]
+
+    def free_memory(self) -> int:
+        """Bytes of the budget that no worker takes now."""
+        taken = {
+            row.worker: row.memory_bytes or 0 for row in self.supervisor.snapshot() if row.name == row.worker
+        }
+        return self.budget - sum(taken.values())
 
     def pressure(self) -> int:
         """How short the machine is of memory, for a scrape of /metrics; 0 if the system does not say."""

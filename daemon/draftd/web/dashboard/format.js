@@ -87,6 +87,35 @@ export function answerNote({ usage, timings }, begun, now) {
   return parts.join(", ");
 }
 
+// Settings as a profile file has them.
+export function toml(settings) {
+  const isTable = (value) => value !== null && typeof value === "object" && !Array.isArray(value);
+  const line = ([key, value]) => `${key} = ${Array.isArray(value) ? `[${value.map((one) => JSON.stringify(one)).join(", ")}]` : JSON.stringify(value)}`;
+  const entries = Object.entries(settings);
+  const tables = entries.filter(([, value]) => isTable(value) && Object.keys(value).length);
+  const above = entries.filter(([, value]) => !isTable(value) && value !== null).map(line);
+  const below = tables.map(([name, table]) => `\n[${name}]\n${Object.entries(table).filter(([, value]) => value !== null).map(line).join("\n")}`);
+  return [...above, ...below].join("\n");
+}
+
+export const milliseconds = (value) => `${Math.round(value * 1000)} ms`;
+
+// How far a bench is, or how it ended.
+export function benchNote(told) {
+  if (!told) return "none since the daemon started";
+  const whose = told.profile ? ` of ${told.profile}` : "";
+  if (told.running) return `${told.doing}${told.total ? `: ${told.done} of ${told.total}` : ""}`;
+  if (told.stopped) return `the bench${whose} was stopped`;
+  if (told.error) return `the bench${whose} failed: ${told.error}`;
+  return `the bench${whose} of ${clock(told.began)}`;
+}
+
+// On what, and how, a bench measured.
+export const benchHow = (report) =>
+  `${shortModel(report.model)} with draft model ${shortModel(report.draft_model)} on ${report.machine}. Medians of ${plural(report.runs, "run")}`
+  + ` of up to ${report.max_tokens} tokens; tokens/s over the whole answer, the reading of the prompt included.`
+  + (report.busy > 25 ? ` Other programs used ${Math.round(report.busy)} % of the processors when it began: the figures are less certain than they look.` : "");
+
 // JSON in lines; anything else, and JSON that was cut, as it is.
 export function readable(text) {
   try {

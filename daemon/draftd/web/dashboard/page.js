@@ -1,10 +1,12 @@
 // The page: keeps what the stream brings, and hands it to the parts of the page.
 
+import { showBench } from "./bench.js";
 import { showModels } from "./chat.js";
 import { $, copy, put } from "./dom.js";
 import * as show from "./format.js";
 import { showHour } from "./hour.js";
 import { addLines, redraw, replaceLogs, showLogNames } from "./log.js";
+import { showProfiles } from "./profiles.js";
 import { nameModels, showCapture, takeRequests } from "./requests.js";
 import { follow, hasKey, keepKey, keptKey } from "./stream.js";
 import { showTimes as showWorkerTimes, showWorkers } from "./workers.js";
@@ -73,6 +75,8 @@ function take(body) {
   showModels(status);
   nameModels(status);
   showCapture(status);
+  showProfiles(status);
+  showBench(status);
 }
 
 function askKey(again) {

@@ -34,6 +34,11 @@ export const order = (name, word) =>
 export const cancel = (id) => ask(`/api/requests/${encodeURIComponent(id)}/cancel`, { method: "POST" });
 export const capture = (on) => ask(`/api/capture/${on ? "on" : "off"}`, { method: "POST" });
 export const contents = async (id) => (await ask(`/api/requests/${encodeURIComponent(id)}/contents`)).json();
+export const profiles = async () => (await ask("/api/profiles")).json();
+export const bench = async () => (await ask("/api/bench")).json();
+export const stopBench = () => ask("/api/bench/stop", { method: "POST" });
+export const startBench = (wanted) =>
+  ask("/api/bench", { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(wanted) });
 export const history = async () => (await ask("/api/history")).json();
 
 // The chunks of the answer to a chat, as they come, with the usage at their end.
