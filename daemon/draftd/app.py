@@ -257,7 +257,7 @@ class Daemon:
         models = ["--demo"] if demo else ["--profiles", str(self.settings.profiles_dir())]
         folders = ["--state-dir", str(self.settings.state_dir)]
         command = [sys.executable, "-m", "draftd", "bench", "--json-lines", *models, *folders]
-        free = lambda: self.report.free_memory()  # noqa: E731, PLW0108 - it is made later
+        free = lambda: self.report.free_memory()  # noqa: E731, PLW0108 - `report` is made later
         return Benches(command, self.router, tasks, self._news.set, free, has_models=demo)
 
     def _listener(self) -> Listener:

@@ -548,7 +548,7 @@ async def test_profiles_and_prompts_can_be_read_with_what_is_wrong_with_them(
         await expect(text).to_contain_text('system_prompt = "brief"')
         await expect(text).to_contain_text("[limits]\nconcurrency = 2")
         await expect(problem).to_be_hidden()
-        await page.get_by_label("Profile or prompt that is shown").select_option("prompt brief")
+        await page.get_by_label("Profile or prompt to show").select_option("prompt brief")
         await expect(text).to_contain_text("# used by a (default)")
         await expect(text).to_contain_text("Be <b>brief</b>.")
         served.write("b", "modle = 1\n")
@@ -559,7 +559,7 @@ async def test_profiles_and_prompts_can_be_read_with_what_is_wrong_with_them(
         served.daemon.try_reload()
         await expect(problem).to_be_hidden()
         await expect(text).to_contain_text("Be brief indeed.")  # what was chosen stays
-        await page.get_by_label("Profile or prompt that is shown").select_option("profile b")
+        await page.get_by_label("Profile or prompt to show").select_option("profile b")
         await expect(text).to_contain_text("command = [")
 
 
