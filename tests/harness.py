@@ -107,6 +107,18 @@ class Answer:
     text: str
     cut: bool
 
+    @classmethod
+    async def of(cls, response: aiohttp.ClientResponse) -> Answer:
+        """Read to the end, or to where the body was cut off."""
+        parts: list[bytes] = []
+        cut = False
+        try:
+            async for chunk in response.content.iter_any():
+                parts.append(chunk)  # noqa: PERF401 - what came before a cut is kept
+        except aiohttp.ClientPayloadError:
+            cut = True
+        return cls(response.status, response.headers, b"".join(parts).decode(), cut)
+
     @property
     def json(self) -> Any:
         return json.loads(self.text)
@@ -174,14 +186,7 @@ class Served:
             asyncio.timeout(LIMIT * 2),
             self.http.request(method, self.url + path, **options) as response,
         ):
-            parts: list[bytes] = []
-            cut = False
-            try:
-                async for chunk in response.content.iter_any():
-                    parts.append(chunk)  # noqa: PERF401 - what came before a cut is kept
-            except aiohttp.ClientPayloadError:
-                cut = True
-            return Answer(response.status, response.headers, b"".join(parts).decode(), cut)
+            return await Answer.of(response)
 
     async def metrics(self, **options: Any) -> dict[str, float]:
         """Every sample of /metrics: 'name{labels}' -> value."""

@@ -84,13 +84,7 @@ async def _ask(http: aiohttp.ClientSession, url: str, body: dict[str, Any], pati
 
 async def _post(http: aiohttp.ClientSession, url: str, body: dict[str, Any]) -> Answer:
     async with http.post(f"{url}/v1/chat/completions", json=body) as response:
-        parts, cut = [], False
-        try:
-            async for chunk in response.content.iter_any():
-                parts.append(chunk)  # noqa: PERF401 - what came before a cut is kept
-        except aiohttp.ClientPayloadError:
-            cut = True
-        return Answer(response.status, response.headers, b"".join(parts).decode(), cut)
+        return await Answer.of(response)
 
 
 Verdict = tuple[End, int | None, int, str]

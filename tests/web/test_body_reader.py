@@ -44,6 +44,16 @@ def child_of(reader: BodyReader) -> int:
     return reader._process.pid
 
 
+async def stopped_while_it_reads(reader: BodyReader) -> tuple[int, asyncio.Task[Refused | Routed | Passed]]:
+    """The child, stopped by a signal, and the reading that waits for it."""
+    await reader.read(BIG, "chat.completions", TABLE)
+    child = child_of(reader)
+    os.kill(child, signal.SIGSTOP)
+    reading = asyncio.create_task(reader.read(BIG, "chat.completions", TABLE))
+    await asyncio.sleep(0.1)
+    return child, reading
+
+
 async def test_a_child_makes_of_a_body_what_is_made_on_the_spot(reader: BodyReader) -> None:
     read = [await reader.read(BIG, "chat.completions", TABLE) for _ in range(2)]
     assert read == [route(BIG, "chat.completions", TABLE)] * 2
@@ -111,11 +121,7 @@ async def test_the_child_ends_when_nobody_has_needed_it_for_a_while(
 
 
 async def test_the_child_ends_with_the_client_that_it_works_for(reader: BodyReader) -> None:
-    await reader.read(BIG, "chat.completions", TABLE)
-    child = child_of(reader)
-    os.kill(child, signal.SIGSTOP)
-    reading = asyncio.create_task(reader.read(BIG, "chat.completions", TABLE))
-    await asyncio.sleep(0.1)
+    child, reading = await stopped_while_it_reads(reader)
     reading.cancel()
     with pytest.raises(asyncio.CancelledError):
         await reading
@@ -134,11 +140,7 @@ async def test_a_body_that_takes_too_long_is_refused(
 
 
 async def test_a_child_that_dies_costs_one_request_a_while(reader: BodyReader) -> None:
-    await reader.read(BIG, "chat.completions", TABLE)
-    child = child_of(reader)
-    os.kill(child, signal.SIGSTOP)
-    reading = asyncio.create_task(reader.read(BIG, "chat.completions", TABLE))
-    await asyncio.sleep(0.1)
+    child, reading = await stopped_while_it_reads(reader)
     os.kill(child, signal.SIGKILL)
     with pytest.raises(WorkerError) as caught:
         await reading
