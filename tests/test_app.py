@@ -14,7 +14,8 @@ import aiohttp
 import psutil
 import pytest
 
-from draftd.app import Daemon, run
+from draftd.app import run
+from draftd.daemon import Daemon
 from draftd.errors import AlreadyRunningError, ConfigError, DraftdError
 from draftd.machine_memory import memory_share
 from draftd.pressure import Pressure
@@ -60,7 +61,7 @@ async def test_usage_is_streamed_only_to_who_asked(tmp_path: Path) -> None:
 async def test_models_status_and_health_tell_what_there_is(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("draftd.app.pressure", lambda source: Pressure.NORMAL)
+    monkeypatch.setattr("draftd.daemon.pressure", lambda source: Pressure.NORMAL)
     async with serving(tmp_path, {"a": fake(top='aliases = ["x/y"]'), "b": fake()}) as served:
         models = (await served.get("/v1/models")).json
         assert [m["id"] for m in models["data"]] == ["a", "b"]

@@ -8,7 +8,7 @@ import signal
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from draftd.app import Daemon
+    from draftd.daemon import Daemon
 
 
 def handle_signals(daemon: Daemon) -> None:

@@ -30,7 +30,7 @@ from draftd.telemetry.told import Told, clock, of_request, short_names
 if TYPE_CHECKING:
     import asyncio
 
-    from draftd.app import Daemon
+    from draftd.daemon import Daemon
 
 MAX_LINES = 1000  # lines that may wait to be written
 TICK, REST = 0.25, 1.0  # seconds between two looks at the workers: while one changes its state, and otherwise

@@ -31,7 +31,7 @@ from draftd.sharing import could_share
 from draftd.status_table import memory
 
 if TYPE_CHECKING:
-    from draftd.app import Daemon
+    from draftd.daemon import Daemon
     from draftd.telemetry.logging_setup import Format
     from draftd.telemetry.rotating_file import RotatedStream
 
