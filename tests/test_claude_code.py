@@ -1,4 +1,4 @@
-"""The real Claude Code as a client of the daemon, with a scripted model: a tool, and what the prompts are like.
+"""The real Claude Code as a client of the daemon, with a scripted model: a tool call, and the form of the prompts.
 
 'make claude-code' installs it (370 MB from npm).
 """

@@ -1,4 +1,4 @@
-"""The real Codex as a client of the daemon, with a scripted model: a tool, and what the prompts are like.
+"""The real Codex as a client of the daemon, with a scripted model: a tool call, and the form of the prompts.
 
 'make codex' installs it (400 MB from npm).
 """
@@ -22,7 +22,7 @@ from tests.harness import Served
 INSTALLED = Path(__file__).parents[1] / "build" / "codex" / "node_modules" / ".bin" / "codex"
 CODEX = str(INSTALLED) if INSTALLED.exists() else shutil.which("codex")
 LIMIT = 120.0  # seconds
-# The folder of a test is no sandbox's, and a test has none to give.
+# A test's folder is in no sandbox, and a test cannot provide one.
 OPTIONS = ("exec", "--json", "--skip-git-repo-check", "--sandbox", "danger-full-access")
 
 pytestmark = [

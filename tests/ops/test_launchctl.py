@@ -17,7 +17,7 @@ GUI, USER = calls.domains(501)
 TARGET = "gui/501/dev.draftd"
 TARGETS = (TARGET, "user/501/dev.draftd")
 
-# Notes each call, and answers the codes of its file, one a call: "bootstrap 5".
+# Notes each call, and exits with the codes in its file, one per call: "bootstrap 5".
 STAND_IN = """\
 #!/bin/sh
 echo "$*" >> "$CALLS"
@@ -77,7 +77,7 @@ def launchctl(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Launchctl:
 
 
 def quiet(_: str) -> None:
-    """For what is told of waiting."""
+    """For the words about waiting."""
 
 
 class Clock:

@@ -1,4 +1,4 @@
-"""The user unit of systemd: its text as systemd reads it, and the calls of systemctl by a stand-in."""
+"""The systemd user unit: its text as systemd reads it, and the calls of systemctl, recorded by a stand-in."""
 
 from __future__ import annotations
 
