@@ -171,7 +171,7 @@ def test_without_a_session_at_the_screen_the_agent_runs_in_the_users_own(
 def test_without_any_session_it_is_said_who_has_to_log_in(launchctl: Launchctl) -> None:
     launchctl.answers("print 125", "print 112")
     with pytest.raises(
-        DraftdError, match=r"\(gui/501 and user/501 are not there\): log in at this Mac's screen or"
+        DraftdError, match=r"\(gui/501 and user/501 do not exist\): log in at this Mac's screen or"
     ):
         calls.find_domain(501)
 

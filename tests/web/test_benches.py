@@ -1,4 +1,4 @@
-"""A bench that the daemon starts, here a scripted one: watched, stopped, refused, and ended with the daemon."""
+"""A bench that the daemon starts, here a scripted one: followed, stopped, refused, and ended with the daemon."""
 
 from __future__ import annotations
 

@@ -62,7 +62,7 @@ async def test_a_child_makes_of_a_body_what_is_made_on_the_spot(reader: BodyRead
 
 @pytest.mark.fault(74)
 async def test_a_body_that_is_passed_on_is_read_there_too(reader: BodyReader) -> None:
-    """Its values are not made, but they are counted; what it is to be sent as may have to be found in a form."""
+    """Its values are counted but not created; the model's name may have to be found in a form."""
     table = RoutingTable(ProfileSet({"other": profile("other", command=["server", "{port}"])}), "other")
     given = Given("/v1/embeddings", "a=b", "application/json")
     raw = b'{"model": "other", "input": [' + b"[]," * 300_000 + b"1]}"
@@ -188,7 +188,7 @@ async def test_a_fault_in_the_child_is_a_fault_of_ours(
 
 
 def test_the_child_has_no_key_and_ends_with_the_daemon(tmp_path: Path) -> None:
-    """The daemon is killed, and has no time to say goodbye."""
+    """The daemon is killed, and has no time to end it."""
     code = (
         "import asyncio; from draftd.profiles import ProfileSet; from draftd.web.body_reader import *\n"
         "async def main():\n"
@@ -248,7 +248,7 @@ def test_large_blocks_that_are_freed_go_back_to_the_system_whatever_lies_between
 
 
 @pytest.mark.fault(74)
-@pytest.mark.thorough  # the rest of this file shows each part of it
+@pytest.mark.thorough  # the other tests of this file show each part of it
 async def test_large_bodies_hold_nobody_up_and_leave_no_memory_behind(
     wire: Wire, tmp_path: Path, measured: Callable[[float], None]
 ) -> None:
@@ -264,7 +264,7 @@ async def test_large_bodies_hold_nobody_up_and_leave_no_memory_behind(
         watching.cancel()
         stall = await watching
         measured(stall)
-        assert stall < 1.0  # it was 4 to 15 s; a hundredth of that on a machine that does nothing else
+        assert stall < 1.0  # it was 4 to 15 s; on an idle machine it is a hundredth of that
         assert (served.state("a"), served.row("a")["restarts"]) == ("ready", 0)
         assert psutil.Process().memory_info().rss - before < 64 * 2**20  # it was 30 MB and more each
 
