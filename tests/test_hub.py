@@ -1,4 +1,4 @@
-"""hub: models in folders and in the hub's cache, whole or not, and what their configs say."""
+"""hub: models in folders and in the hub's cache, complete or not, and what their configs say."""
 
 from __future__ import annotations
 

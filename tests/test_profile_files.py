@@ -1,4 +1,4 @@
-"""profile_files: all files or none, and every fault with its file, its line and the reason."""
+"""profile_files: all files are taken or none, and every fault is reported with its file, line and reason."""
 
 from __future__ import annotations
 
@@ -362,7 +362,7 @@ def test_a_prompt_that_is_a_link_is_refused_and_the_next_folder_not_asked(
 
 
 def test_a_prompt_may_be_a_link_within_its_folder(folder: Folder) -> None:
-    """As a folder that Kubernetes fills has it."""
+    """As in a folder that Kubernetes fills."""
     (folder.own / "..1").mkdir()
     (folder.own / "..1" / "terse.txt").write_text("Terse.")
     (folder.own / "..data").symlink_to("..1")

@@ -1,4 +1,4 @@
-"""The monitor of a child that loads: when it is ready, and whether it gets on. The test is the child."""
+"""The monitor of a child that loads: when it is ready, and whether it makes progress. The test is the child."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ from tests.harness import alive, until_gone
 
 @pytest.fixture(autouse=True)
 async def no_child_left() -> AsyncIterator[None]:
-    """A test that fails leaves its child, and the loop would wait for it for ever."""
+    """A test that fails leaves its child behind, and the loop would wait for it for ever."""
     before = set(psutil.Process().children())
     yield
     for child in set(psutil.Process().children()) - before:
@@ -29,7 +29,7 @@ async def no_child_left() -> AsyncIterator[None]:
 
 
 class Heard:
-    """A child and what it was heard to say until it ended."""
+    """A child, and what it wrote until it ended."""
 
     def __init__(self) -> None:
         self.output = b""
@@ -52,7 +52,7 @@ class Heard:
 
 
 class Slow(Heard):
-    """It takes so long to take a piece that the pipe rests after each."""
+    """Handles a piece so slowly that reading the pipe pauses after each."""
 
     def take(self, chunk: bytes) -> None:
         time.sleep(0.006)
@@ -169,7 +169,7 @@ async def test_a_child_that_cannot_be_started_leaves_no_descriptor() -> None:
 
 
 async def _until_open(count: int) -> None:
-    """Return when so many descriptors are open; the loop closes in its next turns what was let go."""
+    """Return when that many descriptors are open; the loop closes released ones in its next turns."""
     async with asyncio.timeout(10):
         while psutil.Process().num_fds() != count:  # noqa: ASYNC110 - one turn of the loop
             await asyncio.sleep(0)
@@ -199,7 +199,7 @@ FLOOD = "import os\nwhile True: os.write(1, b'x\\n' * 32768)"
 
 @pytest.mark.fault(58)
 async def test_a_child_that_floods_its_output_leaves_the_loop_to_others() -> None:
-    """Counted in pieces and turns of the loop, which a busy machine makes longer and no more."""
+    """Counted in pieces and turns of the loop: a busy machine makes them longer, but not more."""
     pieces: list[int] = []
     heard: list[float] = []  # when each came
 

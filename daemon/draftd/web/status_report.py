@@ -34,7 +34,7 @@ class StatusReport:
     seconds. `budget`: bytes that all workers together may take. `look_at_pressure` says how short memory is.
     `store`: where workers store prompts, None if they do not. `reload_problem` says why the files on disk are not
     in force, None if they are. `profiles_read`: when they were read, in epoch seconds. `captures`: whether the
-    contents of requests are kept; `bench`: how far the last bench is, None if there was none.
+    contents of requests are kept; `bench`: how far the last bench has got, None if there was none.
     """
 
     supervisor: Supervisor
@@ -113,7 +113,7 @@ class StatusReport:
         ]
 
     def free_memory(self) -> int:
-        """Bytes of the budget that no worker takes now."""
+        """Bytes of the budget that no worker uses now."""
         taken = {
             row.worker: row.memory_bytes or 0 for row in self.supervisor.snapshot() if row.name == row.worker
         }
