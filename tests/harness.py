@@ -19,7 +19,8 @@ import aiohttp
 import psutil
 import pytest
 
-from draftd.app import Daemon, run
+from draftd.app import run
+from draftd.daemon import Daemon
 from draftd.profile_files import load_dir
 from draftd.settings import Settings
 from draftd.workers import command, loading

@@ -67,7 +67,7 @@ def test_what_nobody_knows_the_size_of_stays_apart(given: ProfileSet) -> None:
     absent = {name: Profile(name=name, model="org/nowhere") for name in ("a", "b")}
     workers, told = decided(replace(given, profiles=absent), 1)
     assert workers == [("a",), ("b",)]
-    assert "known when its models have been downloaded" in told
+    assert "not known before its models have been downloaded" in told
 
 
 def test_all_start_that_share_a_worker_which_fits(given: ProfileSet) -> None:

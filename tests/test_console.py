@@ -59,6 +59,7 @@ WAYS: dict[str, Callable[[Terminal], object]] = {
     "show": lambda terminal: terminal.show(_table(EVIL)),
     "rule": lambda terminal: terminal.rule(EVIL),
     "piece": lambda terminal: terminal.piece(EVIL),
+    "piece with style": lambda terminal: terminal.piece(EVIL, "green"),
     "data": lambda terminal: terminal.data(EVIL),
     "busy": lambda terminal: _meanwhile(terminal, terminal.busy(EVIL)),
     "live": lambda terminal: _meanwhile(terminal, Live(Text(EVIL), console=terminal)),

@@ -1,8 +1,8 @@
-"""Which profiles share a worker where nobody has said it: those that could, if separate ones would not fit well.
+"""Which profiles share a worker where nobody has said so: those that could, if separate ones would not fit well.
 
-`share_engine = "auto"`. Separate workers answer side by side, each with its own queue; they are kept where memory
-allows. Reckoned with are the profiles that could share, also those that a request starts, and all others that start
-by themselves.
+This is `share_engine = "auto"`. Separate workers answer side by side, each with its own queue; they are kept where
+memory allows. What counts are the profiles that could share, even those that only a request starts, and all others
+that start by themselves.
 """
 
 from __future__ import annotations
@@ -19,8 +19,9 @@ Share = bool | Literal["auto"]
 
 
 def shared_where_needed(given: ProfileSet, share: Share, memory_share: Callable[[], int]) -> ProfileSet:
-    """The profiles, of which those share that are to, and in `sharing` what was decided, for people: "" if there
-    was nothing to decide. `memory_share` gives the bytes that all workers may take; it is asked only where needed.
+    """The profiles, with `share_engine` set in those that should share; `sharing` tells people what was decided, ""
+    if there was nothing to decide. `memory_share` gives the bytes that all workers may take; it is asked only where
+    needed.
     """
     if share != "auto":
         return given
@@ -33,7 +34,7 @@ def shared_where_needed(given: ProfileSet, share: Share, memory_share: Callable[
     sizes = {profile.name: need(profile) for profile in (*apart, *others)}
     if None in sizes.values():
         name = next(name for name, size in sizes.items() if size is None)
-        why = f"what {name} takes is known when its models have been downloaded ('draftd pull')"
+        why = f"what {name} takes is not known before its models have been downloaded ('draftd pull')"
         return replace(given, sharing=f"{_named(sets)} have a worker each: {why}")
     known = {name: size or 0 for name, size in sizes.items()}
     total, whole = sum(known.values()), memory_share()
@@ -65,7 +66,7 @@ def _shared(given: ProfileSet, sets: Sequence[Group], why: str) -> ProfileSet:
 
 
 def _others(given: ProfileSet, sets: Sequence[Group]) -> Iterator[Profile]:
-    """A worker's host for each of the other workers of ours."""
+    """The host profile of each other worker of ours."""
     names = {name for group in sets for name in group.names}
     rest = {name: one for name, one in given.profiles.items() if name not in names and not one.command}
     return (group.host for group in groups(rest, share=False))

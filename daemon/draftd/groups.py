@@ -1,4 +1,4 @@
-"""Which models may be in memory together, as a person has said it. Pure."""
+"""Which models may be in memory together, as the user says. Pure."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ Names = tuple[str, ...]
 
 @dataclass(frozen=True, slots=True)
 class Groups:
-    """Lists of profiles. Of one in `apart` only one is in memory at a time. One that stands in lists of `together`
-    is in memory only with those of the same lists, and with those that stand in none.
+    """Lists of profiles. Of each list in `apart`, only one profile is in memory at a time. A profile in lists of
+    `together` is in memory only with others of the same lists, and with those that are in none.
     """
 
     together: tuple[Names, ...] = ()
@@ -40,17 +40,17 @@ def lists_of(text: str) -> tuple[Names, ...]:
 
 
 def checked(lists: tuple[Names, ...], least: int) -> tuple[Names, ...]:
-    """The lists again. Raises ValueError for one of less than `least` names, and for one with a name twice."""
+    """The lists again. Raises ValueError for one with fewer than `least` names, and for one with a name twice."""
     for names in lists:
         if len(set(names)) < len(names):
-            raise ValueError(f"a name stands twice in one list: {', '.join(names)}")
+            raise ValueError(f"a name is in one list twice: {', '.join(names)}")
         if len(names) < least:
             raise ValueError(f"a list needs {least} names or more" if names else "a list is empty")
     return lists
 
 
 def contradiction(groups: Groups) -> Names | None:
-    """Two profiles that stand both together and apart; None if there are none."""
+    """Two profiles that should be both together and apart; None if there are none."""
     apart = {frozenset(pair) for names in groups.apart for pair in combinations(names, 2)}
     return next((pair for pair in _pairs(groups.together) if frozenset(pair) in apart), None)
 

@@ -1,10 +1,10 @@
-"""How short a machine is of memory. Pure."""
+"""How short of memory a machine is. Pure."""
 
 from enum import IntEnum
 
 
 class Pressure(IntEnum):
-    """In macOS's own numbers."""
+    """The levels of memory pressure, by macOS's own numbers."""
 
     NORMAL = 1
     WARNING = 2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import json
 import os
 import tomllib
 from pathlib import Path
@@ -15,6 +16,7 @@ from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource
 from draftd.errors import ConfigError, Problem
 from draftd.files import read_text
 from draftd.groups import Groups, Names, checked, lists_of
+from draftd.peer_tables import PeerTable, distinct
 from draftd.protocol import PROMPT_CACHE_FOLDER, PromptStore
 from draftd.toml_lines import fault_of, joined, line_of, reason_of
 
@@ -26,11 +28,22 @@ def _absolute(path: Path) -> Path:
     except RuntimeError:
         raise ValueError(f"there is no user {path.parts[0]}") from None
     except FileNotFoundError:
-        raise ValueError("the folder that draftd was started in is gone: name this one from '/' on") from None
+        raise ValueError(
+            "the folder that draftd was started in is gone: give this one as an absolute path"
+        ) from None
+
+
+def _json(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        raise ValueError('in a variable they stand as JSON: [{"url": "http://mini.local:8080"}]') from None
 
 
 TABLES = frozenset({"cache", "groups"})  # of the settings file
-SAVING_SHARE = 0.3  # of the time that a worker has to end it may save prompt caches; the GPU's memory is next
+SAVING_SHARE = (
+    0.3  # of a worker's time to end may go into saving prompt caches; then it frees the GPU's memory
+)
 
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 UserPath = Annotated[Path, AfterValidator(_absolute)]
@@ -40,6 +53,12 @@ Words = Annotated[
     BeforeValidator(
         lambda value: tuple(value.replace(",", " ").split()) if isinstance(value, str) else value
     ),
+]
+Peers = Annotated[
+    tuple[PeerTable, ...],
+    NoDecode,  # tables in the file, JSON in a variable
+    BeforeValidator(lambda value: _json(value) if isinstance(value, str) else value),
+    AfterValidator(distinct),
 ]
 NameLists = Annotated[
     tuple[Names, ...],
@@ -131,7 +150,7 @@ class Settings(BaseSettings):
     )
     share_engine: bool | Literal["auto"] = Field(
         "auto",
-        description="one worker, and one copy of the weights, for profiles that differ per request only; `auto`: "
+        description="one worker, and one copy of the weights, for profiles that differ only per request; `auto`: "
         "where separate ones would not fit comfortably",
     )
     warm_spare: bool = Field(
@@ -147,11 +166,14 @@ class Settings(BaseSettings):
         10.0, description="silence after which a waiting stream gets a comment"
     )
     connection_timeout: Seconds = Field(
-        10.0, description="life of a connection without a request, or without the end of its headers"
+        10.0, description="how long a connection may have no request, or no end of its headers"
     )
-    body_timeout: Seconds = Field(30.0, description="time for the body of a request to come")
+    body_timeout: Seconds = Field(30.0, description="time for the body of a request to arrive")
     write_timeout: Seconds = Field(60.0, description="time for a client to take what it is sent")
     api_key: SecretStr | None = Field(None, description="bearer token that clients must send, if set")
+    peers: Peers = Field(
+        (), description="other machines to send requests to, [each a `[[peers]]` table](peers.md)"
+    )
     allowed_hosts: Words = Field((), description="further names in the Host header to accept")
     allowed_origins: Words = Field((), description="web origins that may call the proxy")
     log_level: Literal["debug", "info", "warning", "error"] = Field(
@@ -177,12 +199,12 @@ class Settings(BaseSettings):
 
     @property
     def url(self) -> str:
-        """Where clients on this machine reach the daemon; one that listens everywhere is asked on loopback."""
+        """Where clients on this machine reach the daemon: on loopback if it listens on all addresses."""
         host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)
         return f"http://{f'[{host}]' if ':' in host else host}:{self.port}"
 
     def prompt_store(self) -> PromptStore | None:
-        """Where the workers' engines keep prompt caches; None if they are not to."""
+        """Where the workers' engines keep prompt caches; None if they should not."""
         if not self.cache_disk:
             return None
         folder = self.state_dir / PROMPT_CACHE_FOLDER
@@ -205,7 +227,7 @@ class Settings(BaseSettings):
 
 
 class _FileSource(PydanticBaseSettingsSource):
-    """The settings file; a missing one is no settings."""
+    """The settings file; a missing one sets nothing."""
 
     def get_field_value(self, field: Any, field_name: str) -> tuple[Any, str, bool]:
         raise NotImplementedError  # pydantic-settings asks for it, but __call__ reads the file as a whole
@@ -257,11 +279,13 @@ def load_settings(**overrides: Any) -> Settings:
 def _problem(detail: dict[str, Any], given: dict[str, Any]) -> Problem:
     """Name the source that a refused value came from."""
     name = str(detail["loc"][0]) if detail["loc"] else ""
-    if name == "api_key":
-        detail.pop("input", None)  # a secret is never repeated
-    reason = f"{name}: {reason_of(detail)}"
+    if name == "peers" or "api_key" in detail["loc"]:
+        detail.pop("input", None)  # a secret is never repeated, and an address or JSON may hold one
+    in_table = len(detail["loc"]) > 2
+    key, known = (str(detail["loc"][2]), PeerTable) if in_table else (name, Settings)
+    reason = f"{name}.{key}: {reason_of(detail)}" if in_table else f"{name}: {reason_of(detail)}"
     if detail["type"] == "extra_forbidden" and (
-        alike := difflib.get_close_matches(name, Settings.model_fields, n=1)
+        alike := difflib.get_close_matches(key, known.model_fields, n=1)
     ):
         reason += f"; did you mean {alike[0]}?"
     if name in given:
@@ -270,7 +294,7 @@ def _problem(detail: dict[str, Any], given: dict[str, Any]) -> Problem:
 
 
 def source_of(name: str, reason: str, loc: tuple[Any, ...] = ()) -> Problem:
-    """A fault of a setting that came from a variable or the file; `loc` is where in the file, if not just there."""
+    """A fault of a setting that came from a variable or the file; `loc` is its place in the file, if not `name`."""
     variable = f"DRAFTD_{name.upper()}"
     if any(key.upper() == variable and value for key, value in os.environ.items()):
         return Problem(Path(variable), None, reason)

@@ -19,7 +19,7 @@ class FolderSize:
 
 
 def folder_size(folder: Path) -> FolderSize:
-    """Look at the files; a folder that is not there, or cannot be read, has none. Any file may go meanwhile."""
+    """Look at the files; a folder that does not exist, or cannot be read, has none. Files may vanish meanwhile."""
     sizes = []
     with suppress(OSError), os.scandir(folder) as entries:
         for entry in entries:

@@ -191,7 +191,7 @@ async def test_a_worker_that_the_system_killed_for_memory_is_told_as_such(
         last = one.status().last_exit
         assert last is not None
         assert last.reason == reason
-        assert any("the system killed it, as memory was short" in line for line in last.lines) == (
+        assert any("the system killed it because memory was short" in line for line in last.lines) == (
             reason == "oom"
         )
         assert ("restart", "a", reason) in world.log

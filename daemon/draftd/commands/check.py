@@ -60,9 +60,7 @@ def check(
     for one in found:
         out.say(f"{one.name}: {one.model}, {one.drafting}")
     if any(one.here is False for one in found):
-        out.say(
-            "models that are not on this machine yet are assumed to be ones that can be drafted: nearly all are"
-        )
+        out.say("models that are not on this machine yet are assumed to be able to draft: nearly all are")
     count = "1 profile is valid" if len(found) == 1 else f"{len(found)} profiles are valid"
     out.say(f"{count}: {folder}")
 

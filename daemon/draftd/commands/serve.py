@@ -31,7 +31,7 @@ from draftd.sharing import could_share
 from draftd.status_table import memory
 
 if TYPE_CHECKING:
-    from draftd.app import Daemon
+    from draftd.daemon import Daemon
     from draftd.telemetry.logging_setup import Format
     from draftd.telemetry.rotating_file import RotatedStream
 
@@ -57,8 +57,8 @@ def up(
     everything: Annotated[
         bool, typer.Option("--all", help="Start all workers, even where memory is short.")
     ] = False,
-    plain: Annotated[bool, typer.Option("--plain", help="A line an event, and no table.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="A line of JSON an event.")] = False,
+    plain: Annotated[bool, typer.Option("--plain", help="A line per event, and no table.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="A line of JSON per event.")] = False,
 ) -> None:
     """Run the daemon in the foreground.
 
@@ -113,20 +113,20 @@ def up(
 
     try:
         with view.running(settings.log_level) if view else nullcontext():
-            uvloop.run(run(settings, load, beside, watched=watched))
+            uvloop.run(run(settings, load, beside, watched=watched, demo=demo))
     except BaseExceptionGroup as group:
         raise _cause(group) from None
 
 
 def _format(settings: Settings, *, as_json: bool) -> Format:
-    """Of the log's lines: for people, unless they go to a file or that was said otherwise."""
+    """The format of the log's lines: for people, unless they go to a file or the settings say otherwise."""
     if settings.log_format == "auto":
         return "json" if as_json or settings.log_file else "console"
     return "json" if as_json else settings.log_format
 
 
 def _cause(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """What a person can do something about, if that is all there is; else the whole group, which tells of a bug."""
+    """The error, if the group holds only such as a person can act on; else the whole group, which shows a bug."""
     _, others = group.split((DraftdError, OSError))
     found: BaseException = group
     while others is None and isinstance(found, BaseExceptionGroup):
@@ -135,7 +135,7 @@ def _cause(group: BaseExceptionGroup[BaseException]) -> BaseException:
 
 
 def _log_stream(file: Path) -> RotatedStream:
-    """The daemon's own log, which could say nothing of it later that it cannot be written."""
+    """The daemon's own log. If it cannot be written, that must be said now: later there is nowhere to say it."""
     from draftd.telemetry.rotating_file import RotatedStream
 
     stream = RotatedStream(file)
@@ -147,7 +147,7 @@ def _log_stream(file: Path) -> RotatedStream:
 
 
 def _loader(settings: Settings, names: list[str]) -> Callable[[], ProfileSet]:
-    """All that were named start, however much memory they take."""
+    """All profiles that were named start, however much memory they take."""
     if not names:
         return lambda: _beginning(settings).profiles
     return lambda: _sharing(
@@ -181,7 +181,7 @@ def _demo(settings: Settings, names: list[str]) -> Callable[[], ProfileSet]:
 
 
 def _demo_loader(names: list[str]) -> Callable[[], ProfileSet]:
-    """The presets, with the demo pair in the place of their models. Other shipped profiles have no place there."""
+    """The presets, with the demo pair in place of their models. Other shipped profiles are left out."""
     from draftd.demo import DRAFT, TARGET
 
     shipped = load_dir(shipped_dir("profiles"), (shipped_dir("prompts"),))
@@ -214,8 +214,8 @@ def _savings(found: ProfileSet, settings: Settings) -> list[str]:
 async def _show_start(
     daemon: Daemon, waits: Iterable[str], savings: list[str], show: Callable[[str], None]
 ) -> None:
-    """Say at once who waits for a first request, and why; once every worker has settled, what could be saved, and
-    what to try next.
+    """Say at once which workers wait for a first request, and why; once every worker has settled, what could be
+    saved, and what to try next.
     """
     for line in waits:
         show(line)
@@ -230,7 +230,7 @@ async def _until_settled(daemon: Daemon) -> None:
 
 
 def _command() -> str:
-    """'draftd', or how it was started where the shell would not find that, as after `make demo`."""
+    """'draftd', or how it was started if the shell would not find that, as after `make demo`."""
     if shutil.which("draftd"):
         return "draftd"
     return f"{sys.executable} -m draftd" if sys.argv[0].endswith("__main__.py") else sys.argv[0]

@@ -1,4 +1,4 @@
-"""Numbers that another program told: each function raises ValueError for what can be none. Pure."""
+"""Numbers that another program reports: each function raises ValueError for what cannot be one. Pure."""
 
 from __future__ import annotations
 

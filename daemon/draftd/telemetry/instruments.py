@@ -1,4 +1,4 @@
-"""The counters and histograms that are pushed to. A profile's series begin at 0, and go when the profile goes."""
+"""The counters and histograms that are pushed to. A profile's series start at 0, and go when the profile goes."""
 
 from collections.abc import Iterable
 from typing import Any, TypeVar
@@ -28,8 +28,8 @@ Instrument = TypeVar("Instrument", Counter, Histogram)
 
 
 class Instruments:
-    """All but those of the spare, the machine and the folder of stored prompts have `profile` as their first label.
-    The `_unknown` series exist from the start.
+    """All instruments but those of the spare, the machine and the folder of stored prompts have `profile` as their
+    first label. The `_unknown` series exist from the start.
     """
 
     def __init__(self, registry: CollectorRegistry) -> None:
@@ -66,7 +66,7 @@ class Instruments:
         )
         self.pressure = Gauge(
             "draftd_memory_pressure",
-            "How short the machine is of memory: 1 normal, 2 warning, 4 critical; 0 if the system does not say.",
+            "The machine's memory pressure: 1 normal, 2 warning, 4 critical; 0 if the system does not say.",
             registry=registry,
         )
         self.stored_files = Gauge(

@@ -61,7 +61,7 @@ class Recent:
 
 @dataclass(slots=True)
 class _Tally:
-    """What /api/status tells of one profile and Prometheus does not keep."""
+    """What /api/status tells about one profile and Prometheus does not keep."""
 
     proposed: int = 0
     accepted: int = 0
@@ -115,7 +115,7 @@ class Metrics:
     """All that `/metrics` and the numbers in `/api/status` are made of.
 
     Times are in seconds, of the monotonic clock. A number that cannot have been measured (negative, NaN, infinite)
-    is dropped, and raises nothing: what a worker says of its usage must not be able to break a request.
+    is dropped, and raises nothing: what a worker says about its usage must not be able to break a request.
     """
 
     def __init__(self, version: str, mlx_lm: str) -> None:
@@ -129,10 +129,14 @@ class Metrics:
         build = Info("draftd_build", "Versions that run.", registry=self._registry)
         build.info({"version": version, "python": platform.python_version(), "mlx_lm": mlx_lm})
 
-    def declare(self, profile: str) -> None:
-        """Make the series of a profile, at 0; again for a known one changes nothing.
+    def add(self, collector: Collector) -> None:
+        """Have these series collected at each scrape too."""
+        self._registry.register(collector)
 
-        Raises ValueError for `_unknown`, which stands for everything that is no profile.
+    def declare(self, profile: str) -> None:
+        """Make the series of a profile, at 0; for a known one it changes nothing.
+
+        Raises ValueError for `_unknown`, which stands for everything that is not a profile.
         """
         if profile == UNKNOWN:
             raise ValueError(f"{UNKNOWN} cannot be the name of a profile")
@@ -180,7 +184,7 @@ class Metrics:
             self._tallies[label].requests += 1
 
     def first_token(self, profile: str, seconds: float) -> None:
-        """From the request's arrival to the first token, the wait in the queue included."""
+        """From the request's arrival to the first token, including the wait in the queue."""
         if profile in self._tallies and _measured(seconds):
             self._push.series(self._push.first_token, profile).observe(seconds)
 
@@ -212,7 +216,7 @@ class Metrics:
             self._push.series(self._push.speed, profile).observe(speed)
 
     def queue_wait(self, profile: str, seconds: float) -> None:
-        """How long one request waited in the queue for its turn; one that left before is not counted."""
+        """How long one request waited in the queue for its turn; one that left the queue earlier is not counted."""
         if profile in self._tallies and _measured(seconds):
             self._push.series(self._push.wait, profile).observe(seconds)
 
@@ -281,7 +285,7 @@ class Metrics:
 
 
 def _tokens(said: object) -> int:
-    # A worker said so, and no type checker has seen it: neither a text nor 1e400 must reach a counter.
+    # A worker said so, and no type checker has seen it: neither a string nor 1e400 must reach a counter.
     return said if isinstance(said, int) and 0 <= said <= MAX_COUNT else 0
 
 

@@ -1,4 +1,4 @@
-"""How much of prompts need not be read, and where that is kept: in the engine's memory, and in files. Pure."""
+"""How much of prompts need not be read again, and where it is kept: in the engine's memory, in files. Pure."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def stored_prompt(said: Mapping[str, object]) -> StoredPrompt:
 
 @dataclass(slots=True)
 class Reuse:
-    """Of one profile: tokens of prompts, and how many of them were cached; what became of stored prompts."""
+    """One profile's prompt tokens, and how many of them were cached; what became of stored prompts."""
 
     prompt_tokens: int = 0
     cached_tokens: int = 0
@@ -49,7 +49,7 @@ class Reuse:
     _recent: deque[tuple[int, int]] = field(default_factory=lambda: deque(maxlen=WINDOW))
 
     def add(self, prompt_tokens: int, cached_tokens: int) -> None:
-        """A request's prompt, of which the worker told how much was cached."""
+        """Count a request's prompt, if the worker told how much of it was cached."""
         self.prompt_tokens += prompt_tokens
         self.cached_tokens += cached_tokens
         self._recent.append((prompt_tokens, cached_tokens))
@@ -60,7 +60,7 @@ class Reuse:
         return sum(cached for _, cached in self._recent) / tokens if tokens else None
 
     def told(self, size: CacheSize | None) -> dict[str, Any]:
-        """As the status tells of it, with the cache's `size` where a worker has one."""
+        """As the status shows it, with the cache's `size` where a worker has one."""
         return {
             "prompt_tokens": self.prompt_tokens,
             "cached_tokens": self.cached_tokens,

@@ -1,12 +1,12 @@
 """What a worker says -> typed records, or None. Pure.
 
-There are two sources, and what comes from the one is never taken for the other:
+There are two sources, and what comes from one is never taken for the other:
 
-* The channel of our engine, on which nobody else can write: `parse_record`. It is the only source of figures for
+* The channel of our engine, to which nobody else can write: `parse_record`. It is the only source of figures for
   our workers. `Draft tokens accepted: 4/5 (80%)` in their log is for people; anybody could have it written there,
   by a request line or by what a model says.
-* The log of a `command`, which has no channel: `parse_line`. Draft tokens count by the lines that the profile's
-  pattern describes from end to end, if it has one, and only what one request can have.
+* The log of a `command`, which has no channel: `parse_line`. Draft tokens are counted from the lines that the
+  profile's pattern, if it has one, matches from end to end, up to as many as one request can have.
 
 Neither is trusted. What is malformed, cut, or says something impossible (more accepted than proposed, negative or
 absurd counts) is no record; nothing here ever raises.
@@ -75,10 +75,10 @@ class GenerationReport:
     """The engine's account of one request.
 
     `drafters` has `proposed` and `accepted` for each drafter, by its name. The tuples `_by_position` count draft
-    tokens by their place in the round, first place first. `rule` is "paper" or "plain"; `speedup` is estimated,
-    against no drafting; `profile` is whose request it was, where several share the engine. `passes` of the target
-    model were made for the request, over so many `rows` in all: it and those beside it. What the engine did not say
-    is None or 0.
+    tokens by their place in the round, first place first. `rule` is "paper" or "plain"; `speedup` is an estimate,
+    compared to no drafting; `profile` is whose request it was, where several share the engine. The request took
+    part in `passes` of the target model, which had `rows` in all: its own and those of other requests. What the
+    engine did not say is None or 0.
     """
 
     rounds: int
@@ -114,7 +114,7 @@ class EngineStarted:
 
 @dataclass(frozen=True, slots=True)
 class ModelFacts:
-    """What the engine says of one loaded model.
+    """What the engine says about one loaded model.
 
     `cache` names the kinds of its caches, by mlx_lm's classes, each once. `refusal` says why nothing may be drafted
     with it, and `batch` why requests that are drafted do not share its passes; None if they may. `vocabulary` and
@@ -143,7 +143,7 @@ class ModelsLoaded:
 
 @dataclass(frozen=True, slots=True)
 class EngineProgress:
-    """The engine gets on with a request: it did a piece of a prompt, or a round. Comes at most once a second."""
+    """The engine makes progress: it read a piece of a prompt, or did a round. Comes at most once a second."""
 
     memory: Memory | None = None
 

@@ -1,8 +1,9 @@
-"""What the daemon says of itself: the bodies of /api/status and /api/events, and gauges."""
+"""What the daemon says about itself: the bodies of /api/status and /api/events, and gauges."""
 
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -10,6 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from draftd import __version__
+from draftd.peers.condition import New, Out
+from draftd.peers.fleet import Fleet
+from draftd.peers.machines import Peer
 from draftd.pressure import Pressure
 from draftd.protocol import PromptStore
 from draftd.stored_folder import FolderSize, folder_size
@@ -26,10 +30,11 @@ from draftd.workers.warm_spare import Starter
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StatusReport:
-    """Asks the parts of the daemon when it is asked itself. `started`: when the daemon did, in epoch seconds.
-    `budget`: bytes that all workers together may take. `look_at_pressure` says how short memory is. `store`: where
-    workers store prompts, None if they do not. `reload_problem` says why the files on disk are not in force, None
-    if they are.
+    """Asks the parts of the daemon whenever it is asked itself. `started`: when the daemon started, in epoch
+    seconds. `budget`: bytes that all workers together may take. `look_at_pressure` says how short memory is.
+    `store`: where workers store prompts, None if they do not. `reload_problem` says why the files on disk are not
+    in force, None if they are. `profiles_read`: when they were read, in epoch seconds. `captures`: whether the
+    contents of requests are kept; `bench`: how far the last bench is, None if there was none.
     """
 
     supervisor: Supervisor
@@ -42,6 +47,10 @@ class StatusReport:
     look_at_pressure: Callable[[], Pressure | None]
     store: PromptStore | None
     reload_problem: Callable[[], str | None]
+    fleet: Fleet
+    bench: Callable[[], dict[str, Any] | None]
+    profiles_read: Callable[[], float]
+    captures: Callable[[], bool]
 
     def status(self) -> dict[str, Any]:
         """The body of /api/status."""
@@ -52,11 +61,15 @@ class StatusReport:
             "started": iso(self.started),
             "default_model": default.name if default else None,
             "workers": self.workers(),
+            "peers": [peer(one) for one in self.fleet.peers],
             "warm_spare": spare(self.starter.status()),
             "memory": memory(self.budget, self.look_at_pressure()),
             "sharing": self.router.table.profiles.sharing or None,
             "stored_prompts": stored(self.stored_prompts(), self.store),
             "reload_problem": self.reload_problem(),
+            "bench": self.bench(),
+            "profiles_read": self.profiles_read(),
+            "capture": self.captures(),
         }
 
     def levels(self) -> list[Level]:
@@ -98,6 +111,13 @@ class StatusReport:
             )
             for one in self.supervisor.snapshot()
         ]
+
+    def free_memory(self) -> int:
+        """Bytes of the budget that no worker takes now."""
+        taken = {
+            row.worker: row.memory_bytes or 0 for row in self.supervisor.snapshot() if row.name == row.worker
+        }
+        return self.budget - sum(taken.values())
 
     def pressure(self) -> int:
         """How short the machine is of memory, for a scrape of /metrics; 0 if the system does not say."""
@@ -152,6 +172,27 @@ def worker(status: WorkerStatus, queue: int, metrics: Metrics) -> dict[str, Any]
         "tokens_per_second": metrics.tokens_per_second(status.name),
         "prompt_cache": metrics.reuse(status.name).told(status.prompt_cache),
         "notes": list(status.notes),
+    }
+
+
+def peer(one: Peer) -> dict[str, Any]:
+    """A peer in /api/status. Times are ISO 8601 in UTC; `requests` are ours there, by what became of them."""
+    state, epoch = one.condition, time.time() - time.monotonic()
+    out = state if isinstance(state, Out) else None
+    speeds = {name: one.served(name).measures.writes for name in one.known.models}
+    return {
+        "name": one.name,
+        "url": one.table.url,
+        "weight": one.weight,
+        "state": state.label,
+        "reason": out.reason if out else "",
+        "since": None if isinstance(state, New) else iso(epoch + state.since),
+        "due": iso(epoch + out.due) if out else None,
+        "is_draftd": one.known.own,
+        "models": list(one.known.models),
+        "active": one.open,
+        "requests": dict(one.outcomes),
+        "tokens_per_second": {name: round(speed, 1) for name, speed in speeds.items() if speed},
     }
 
 

@@ -3,22 +3,22 @@
 Rules that every decision keeps:
 
 1.  What is in memory, what is about to be, and what is on its way out are together never more than the budget.
-2.  Who waits is served in the order of coming. A later one may load before an earlier one only into memory that the
-    earlier one will not need.
-3.  Room is made by as few workers as it takes, the least recently used first, and only if it lets somebody load.
-    Idle ones sleep at once. A busy one may first serve its own queue: only `patience` seconds after the other came,
-    and after it got ready itself, does it take no new requests, and ends with those that it has.
-    So two models that are asked for in turn do not drive each other out with each request.
+2.  Waiting workers are served in the order in which they came. A later one may load before an earlier one only into
+    memory that the earlier one will not need.
+3.  Room is made by as few workers as it takes, the least recently used first, and only if it lets another one load.
+    Idle ones sleep at once. A busy one may first serve its own queue: only when `patience` seconds have passed
+    since the other one came, and since it got ready itself, does it stop taking requests, to end with those that it
+    has. So two models that are asked for in turn do not drive each other out with each request.
 4.  A pinned worker never makes room, and one that is alone in memory is left alone, however much it has grown.
-5.  Only somebody who is wanted makes others leave: a worker that would start only because the daemon does loads
-    into free memory, or sleeps until its first request.
-6.  Who cannot fit, whoever leaves, is told so at once.
-7.  Those that must be `apart` never are in memory at the same time: the other one leaves, as if its memory were
-    needed, and who stays for good keeps them out for good (rules 3, 4, 6).
-8.  While the machine is short of memory nobody loads, and idle ones sleep for nobody's sake: the least recently
-    used first, each after QUIET seconds without a request and RELIEF seconds after the last one, in which the
-    shortage may end; all of them at once if it is critical. Who is wanted and has waited for MAX_STRAIN seconds
-    loads all the same, unless it is critical: some machines are never at ease.
+5.  Only a worker that is wanted makes others leave: one that would start only because the daemon does loads into
+    free memory, or sleeps until its first request.
+6.  A worker that cannot fit, whoever leaves, is told so at once.
+7.  Workers that must be `apart` are never in memory at the same time: the other one leaves, as if its memory were
+    needed, and one that stays for good keeps them out for good (rules 3, 4, 6).
+8.  While the machine is short of memory no worker loads, and idle ones sleep even if no other needs their room: the
+    least recently used first, each after QUIET seconds without a request and RELIEF seconds after the last one, in
+    which the shortage may end; all of them at once if it is critical. A wanted worker that has waited for
+    MAX_STRAIN seconds loads all the same, unless it is critical: some machines are never at ease.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class Holder:
 @dataclass(frozen=True, slots=True)
 class Waiter:
     """A worker that would load. `since`: when it came. `wanted`: requests wait for it, or a person asked for it.
-    `apart`: the names of those with which it must not be in memory.
+    `apart`: the names of those that must not be in memory together with it.
     """
 
     name: str
@@ -62,7 +62,7 @@ class Waiter:
 
 @dataclass(frozen=True, slots=True)
 class Strain:
-    """How short the machine is of memory, and when a worker last slept for that."""
+    """How short of memory the machine is, and when a worker last went to sleep because of it."""
 
     pressure: Pressure = Pressure.NORMAL
     relieved: float = float("-inf")
@@ -75,9 +75,9 @@ class Strain:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What to do, by name. `drain`: to take no new requests, and end. `relieve`: to sleep for nobody's sake, as
-    the machine is short of memory. `decline`: not to load now. `refuse`: cannot fit.
-    `again`: when to decide again, if nothing happens before; None if time alone changes nothing.
+    """What to do with which workers, by name. `drain`: they take no new requests, and end. `relieve`: they sleep
+    because the machine is short of memory, not to make room. `decline`: they do not load now. `refuse`: they cannot
+    fit. `again`: when to decide again if nothing happens before; None if time alone changes nothing.
     """
 
     load: tuple[str, ...] = ()
@@ -109,9 +109,9 @@ def decide(
 class _Plan:
     """A decision as it is made, waiter by waiter.
 
-    `used` is in memory now and with what was decided to load. `later` will be once all who leave have left, and all
-    who wait and come first have loaded. `there` names who is in memory or will be at once, `ahead` has the sizes of
-    those who come first.
+    `used` is what is in memory now, and what has been told to load. `later` is what will be there once all that
+    leave have left, and all waiters before this one have loaded. `there` names who is in memory or will be at once,
+    `ahead` has the sizes of those who come first.
     """
 
     def __init__(
@@ -149,7 +149,7 @@ class _Plan:
         )
 
     def shrink(self) -> None:
-        """Let idle ones sleep if those that are there have grown beyond the budget."""
+        """Let idle workers sleep if those in memory have grown beyond the budget."""
         if self._later > self._budget and not self._alone:
             idle = [one for one in self._movable if not one.busy]
             self._move(_fewest(idle, self._later - self._budget), self._now)
@@ -189,7 +189,7 @@ class _Plan:
                 self._wait(waiter)
 
     def _is_held_back(self, waiter: Waiter) -> bool:
-        """Whether the machine is too short of memory for this one to load now."""
+        """Whether memory is too short for this one to load now."""
         due = waiter.since + MAX_STRAIN
         if self._strain.pressure is Pressure.WARNING and due > self._now:
             self._again.append(due)
@@ -197,7 +197,7 @@ class _Plan:
         return self._strain.pressure is Pressure.CRITICAL
 
     def _make_room(self, waiter: Waiter) -> None:
-        """Have those leave that this one cannot be with, and as few others as it takes, if that is enough."""
+        """Make those leave that this one must be apart from, and as few others as it takes, if that is enough."""
         apart = [one for one in self._movable if one.name in waiter.apart]
         others = [one for one in self._movable if one.name not in waiter.apart]
         missing = self._later + waiter.size - self._budget - sum(one.size for one in apart)
@@ -216,13 +216,13 @@ class _Plan:
         self._ahead[waiter.name] = waiter.size
 
     def _wait(self, waiter: Waiter) -> None:
-        """Keep its memory free of later ones, but for what those have by then that it cannot be with."""
+        """Keep its memory from later waiters, less what those that it must be apart from will give back by then."""
         gone = sum(size for name, size in self._ahead.items() if name in waiter.apart)
         self._later += max(0, waiter.size - gone)
         self._ahead[waiter.name] = waiter.size
 
     def _move(self, leaving: Sequence[Holder], asked: float) -> None:
-        """Count on these to leave for somebody who came at `asked`, and tell them if it is time for all of them."""
+        """Count on these to leave for a waiter that came at `asked`, and tell them if it is time for all."""
         due = max([asked, *(max(asked, one.since) + self._patience for one in leaving if one.busy)])
         for one in leaving:
             self._forgo(one)
@@ -237,7 +237,7 @@ class _Plan:
 
 
 def _fewest(movable: Sequence[Holder], missing: int) -> list[Holder]:
-    """The first of these that make up for what is missing, without those that the others make needless."""
+    """The first of these that make up for what is missing, without those that are not needed beside the others."""
     chosen: list[Holder] = []
     for one in movable:
         if missing <= 0:

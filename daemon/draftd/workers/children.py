@@ -1,6 +1,6 @@
 """The children of one worker, one after the other: started, heard, watched, and buried with their last words.
 
-What is said about a child carries the child's number, and is void once there is another child.
+What is said about a child carries that child's number, and is void once there is another child.
 """
 
 from __future__ import annotations
@@ -28,8 +28,11 @@ from draftd.workers.status import LastExit
 from draftd.workers.usage import Usage
 from draftd.workers.watched import Watched
 
-NEVER_READY = ("start_timeout", "no_progress")  # reasons that need what the readiness check was answered
-LAST_WORDS = 8192  # bytes of a child's output that are looked at for what ended it
+NEVER_READY = (
+    "start_timeout",
+    "no_progress",
+)  # reasons that people see with the answer to the readiness check
+LAST_WORDS = 8192  # bytes of a child's output that are searched for what ended it
 LAST_LINES = 8  # of a child's output that are kept with its exit
 
 
@@ -45,16 +48,18 @@ class Owner(Hashable, Protocol):
 
 
 class Children:
-    """See the module. For the worker's own task, but for what only reads. `watched` comes before its child."""
+    """See the module's docstring. For the worker's own task, except for what only reads. `watched` is there before
+    its child.
+    """
 
     def __init__(self, owner: Owner, services: Services, usage: Usage) -> None:
         self._owner = owner
         self._services = services
         self._usage = usage
         self._monitor: asyncio.Task[None] | None = None
-        self._weights: int | None = None  # bytes that the models' weights have; 0 if they are not here
+        self._weights: int | None = None  # size of the models' weights in bytes; 0 if they are not here
         self.child: Child | None = None
-        self.watched: Watched | None = None  # what its engine says of the child, or of the one being started
+        self.watched: Watched | None = None  # what is known of the child, or of the one being started
         self.number = 0
         self.port: int | None = None
         self.notes: tuple[str, ...] = ()  # who holds the ports that were skipped
@@ -62,7 +67,7 @@ class Children:
         self.last_exit: LastExit | None = None
 
     async def spawn(self, tasks: asyncio.TaskGroup) -> None:
-        """Start one, and its monitor among the `tasks`. A failure is said like all that is said of a child."""
+        """Start one, and its monitor among the `tasks`. A failure is posted like any event of a child."""
         number = self.number
 
         def post(event: Event) -> None:
@@ -125,7 +130,7 @@ class Children:
         return self.watched.memory() if self.child and self.watched else None
 
     def load(self) -> Load:
-        """How far the load of the child is."""
+        """How far the child has got with its load."""
         if self.watched is None:
             return Load()
         profile = self._owner.profile
@@ -140,12 +145,12 @@ class Children:
             self.child.terminate()
 
     def kill_group(self) -> None:
-        """Kill what is left of it, if there is any."""
+        """Kill what is left of its process group, if anything is."""
         if self.child:
             self.child.kill_group()
 
     def bury(self, reason: str) -> None:
-        """The child is gone: keep its last words, and let go of what it had."""
+        """The child is gone: keep its last words, and release what it had."""
         child, self.child = self.child, None
         watched, self.watched = self.watched, None
         assert child is not None, "it has just ended"

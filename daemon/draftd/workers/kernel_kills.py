@@ -1,7 +1,7 @@
 """Whether the system has just killed a process because memory was short.
 
-Linux counts such kills, of all processes of the machine together. A worker that SIGKILL has ended just as the count
-grew was one of them. macOS does not count: there the pressure of that time has to tell.
+Linux counts such kills, for all processes of the machine together. A worker that ended by SIGKILL just as the count
+grew was one of them. macOS does not count them: there the memory pressure at that time has to tell.
 """
 
 from __future__ import annotations
@@ -9,11 +9,11 @@ from __future__ import annotations
 from pathlib import Path
 
 COUNTERS = Path("/proc/vmstat")
-WORDS = "the system killed it, as memory was short: a smaller model, context or `memory_budget` helps"
+WORDS = "the system killed it because memory was short: a smaller model, context or `memory_budget` helps"
 
 
 def count_kills() -> int | None:
-    """How many processes the kernel has killed for want of memory; None where it does not say."""
+    """How many processes the kernel has killed for lack of memory; None where it does not say."""
     try:
         for line in COUNTERS.read_text("ascii").splitlines():
             name, _, number = line.partition(" ")
@@ -31,7 +31,7 @@ class KernelKills:
         self._before = self._last = count_kills()
 
     def refresh(self) -> None:
-        """Forget what was before the last call."""
+        """Forget the count from before the last call."""
         self._before, self._last = self._last, count_kills()
 
     def has_grown(self) -> bool | None:

@@ -1,4 +1,4 @@
-"""Watches how short the machine is of memory, and tells those who share the budget."""
+"""Watches how short of memory the machine is, and tells the room, whose budget the workers share."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ from draftd.workers.states import (
 from draftd.workers.status import LastExit
 
 CHECK = "POST /v1/chat/completions"  # what the readiness check asks for
-MIN_WEIGHTS = 10**9  # bytes; of less, the memory of Python and its libraries would make up too much
+MIN_WEIGHTS = 10**9  # bytes; with less, the memory of Python and its libraries would count too much
 _THEN = {Then.STOP: "ends", Then.START: "is started again", Then.FAIL: "is replaced"}
 _WORDS = {ROOM: "others need its place in memory", PRESSURE: "the machine is short of memory"}
 _BY_ORDER = {"operator", "removed", "config"}
@@ -29,9 +29,9 @@ _BY_ORDER = {"operator", "removed", "config"}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Load:
-    """How far a load is: what the readiness check was answered, and bytes in memory of those that the weights have.
+    """How far a load is: the answer to the readiness check, and how many of the weights' bytes are in memory.
 
-    `status` is None as long as there was no answer; then `answer` says so in words.
+    `status` is None as long as there was no answer; `answer` then says so in words.
     """
 
     status: int | None = None

@@ -1,8 +1,8 @@
 """Room in memory for workers: who has it, who waits for it, and what the budget decides, carried out.
 
 budget.py decides; this module knows the workers that it decides about. A worker asks for room before it loads, and
-has it until its process is gone. Decisions are made anew whenever something has changed: a worker has come, gone,
-got ready, grown or fallen idle, or the time has come that the last decision named.
+keeps it until its process is gone. Decisions are made anew whenever something has changed: a worker has come, gone,
+become ready, grown or fallen idle, or it is time to decide again, as the last decision said.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from draftd.workers.budget import Decision, Holder, Strain, Waiter, decide
 log = structlog.get_logger("room")
 
 PATIENCE = 30.0  # seconds that a busy worker may go on when another one waits for its room
-MAX_DRAIN = 300.0  # seconds that requests which are open then have to finish
+MAX_DRAIN = 300.0  # seconds that the requests which are open then have to finish
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +56,7 @@ class Tenant(Protocol):
         """It has room, and may load."""
 
     def make_room(self, drain: float) -> None:
-        """Sleep, or with a `drain` do so although there are requests: those that are open have so many seconds."""
+        """Sleep; with a `drain`, even if there are requests: open ones have that many seconds to finish."""
 
     def rest(self) -> None:
         """Sleep unless somebody needs the worker: the machine is short of memory."""
@@ -67,7 +67,7 @@ class Tenant(Protocol):
 
 @dataclass(slots=True)
 class _Place:
-    """One worker's: the bytes that it is reckoned with, when it came, and whether it has been told to leave."""
+    """One worker's: the bytes that are counted for it, when it came, and whether it has been told to leave."""
 
     key: str
     size: int
@@ -80,7 +80,7 @@ Standings = list[tuple[Standing, _Place]]
 
 
 class Room:
-    """See the module. `budget` is in bytes. For the event loop's thread."""
+    """See the module's docstring. `budget` is in bytes. For the event loop's thread."""
 
     def __init__(self, budget: int, patience: float = PATIENCE, groups: Groups | None = None) -> None:
         self.budget = budget
@@ -93,14 +93,15 @@ class Room:
         self._timer: clock.Timer | None = None
 
     def ask(self, tenant: Tenant, size: int | None) -> None:
-        """Wait for room, without any that the worker had. `size`: bytes that it will take; None if nobody knows:
-        then it is what it has taken before, or the whole budget if that is less: it may have that to itself.
+        """Wait for room, giving up any that the worker had. `size`: bytes that it will take; None if nobody knows.
+        Then it is what the worker has taken before, or the whole budget, which it may have to itself, if that is
+        less.
         """
         self._wait(tenant, size, time.monotonic())
 
     def ask_anew(self, tenant: Tenant, size: int | None) -> None:
-        """The worker has not begun to load, and is to be another one, of this size. It keeps its place in the order
-        of coming, but not the room that it may have got: that was for what it was.
+        """The worker has not begun to load, and is to become another one, of this size. It keeps its place among
+        those that wait, but not the room that it may have got: that was for what it was before.
         """
         self._wait(tenant, size, self._places[tenant].came)
 
@@ -123,17 +124,17 @@ class Room:
         self.leave(tenant)
 
     def becomes_another(self, tenant: Tenant) -> None:
-        """The worker is to serve another model: what it was seen to take says nothing of that."""
+        """The worker is to serve another model: what it took until now says nothing about that."""
         self._most.pop(tenant, None)
 
     def stays(self, tenant: Tenant) -> None:
-        """The worker was told to sleep, and does not: a request has come."""
+        """The worker was told to sleep, but does not, since a request has come."""
         if tenant in self._places:
             self._places[tenant].told = False
             self.look()
 
     def has_grown(self, tenant: Tenant, size: int) -> None:
-        """The worker takes so many bytes now."""
+        """The worker takes this many bytes now."""
         if not tenant.standing().leaving:  # else it may be on its way out to become another one
             self._most[tenant] = max(self._most.get(tenant, 0), size)
         place = self._places.get(tenant)
@@ -147,18 +148,18 @@ class Room:
             self.look()
 
     def feels(self, pressure: Pressure) -> None:
-        """The machine is so short of memory now."""
+        """The memory pressure has changed."""
         if pressure is not self._strain.pressure:
             self._strain = replace(self._strain, pressure=pressure)
             self.look()
 
     @property
     def strained(self) -> str:
-        """How short the machine is of memory, for people; "" if it is not."""
+        """How short of memory the machine is, for people; "" if it is not."""
         return f"its pressure is {self._strain.pressure.name.lower()}" if self._strain.is_felt else ""
 
     def refusal(self, tenant: Tenant, size: int | None) -> str:
-        """Why a worker of this size will never have room, for people; "" if it may. See `ask` for None."""
+        """Why a worker of this size will never have room, for people; "" if it may. `ask` says what None means."""
         pinned = [
             (other, place.size)
             for other, place in self._places.items()

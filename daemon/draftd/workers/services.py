@@ -47,7 +47,7 @@ class Services:
     kernel_kills: KernelKills = field(default_factory=KernelKills)
 
     def is_short_of_memory(self) -> bool:
-        """Whether the system, as it has just killed a process, seems to have done so for want of memory."""
+        """Whether the system seems to have killed a process just now because memory was short."""
         grown = self.kernel_kills.has_grown()
         return bool(self.room.strained) if grown is None else grown
 

@@ -132,8 +132,8 @@ State = Stopped | Queued | Starting | Ready | Draining | Stopping | Backoff | Fa
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """The worker is to run. `wanted`: a person says so, and others may have to make room; else it is the daemon's
-    own start, which needs room that is free.
+    """The worker should run. `wanted`: a person says so, and others may have to make room; else it starts with the
+    daemon, and needs room that is free.
     """
 
     wanted: bool = True
@@ -263,7 +263,7 @@ Effects = tuple[Effect | CountRestart, ...]
 
 
 # --- messages -----------------------------------------------------------------------------------------------
-# What a worker finds in its inbox: events, and four kinds that it looks into before the machine does.
+# What a worker finds in its inbox: events, and four kinds of message that it handles before the machine does.
 
 
 @dataclass(frozen=True, slots=True)

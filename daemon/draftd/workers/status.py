@@ -1,4 +1,4 @@
-"""What a worker looks like from outside: immutable values for status, metrics and error messages. Pure."""
+"""What a worker looks like from the outside: immutable values for status, metrics and error messages. Pure."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from draftd.protocol import EXIT_WORDS, CacheSize
 from draftd.sharing import Group
 
 SIGNAL_WORDS = {
-    "SIGABRT": "it gave up by itself, as libraries and Metal do",
-    "SIGSEGV": "it used memory that is not its own",
-    "SIGBUS": "it used memory that is not there, as of a file that was cut",
+    "SIGABRT": "it aborted itself, as libraries and Metal do",
+    "SIGSEGV": "it accessed memory that is not its own",
+    "SIGBUS": "it accessed memory that is not there, such as that of a truncated file",
     "SIGILL": "its code is not for this processor",
-    "SIGTRAP": "it gave up by itself",
+    "SIGTRAP": "it aborted itself",
     "SIGKILL": "something killed it, as the system does when memory is short",
     "SIGXCPU": "it used up its processor time",
 }

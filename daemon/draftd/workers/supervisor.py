@@ -102,7 +102,7 @@ class Supervisor:
             raise RequestError(404, f"there is no profile '{name}'", code="profile_not_found") from None
 
     def shares_with(self, name: str) -> tuple[str, ...]:
-        """The other profiles of a profile's worker. Raises RequestError (404)."""
+        """The other profiles that a profile's worker serves. Raises RequestError (404)."""
         return self._groups[self.worker(name).name].others(name)
 
     def is_shared(self, name: str) -> bool:
@@ -114,7 +114,7 @@ class Supervisor:
         return named if named is not None and named in self._served.get(worker, ()) else worker
 
     def acceptance_pattern(self, worker: str) -> re.Pattern[str] | None:
-        """What lines of a worker's log report draft tokens, whole; None if no line does."""
+        """The pattern of whole lines in a worker's log that report draft tokens; None if no line does."""
         known = self._workers.get(worker)
         pattern = known.profile.acceptance_pattern if known else None
         return re.compile(pattern) if pattern else None
@@ -126,13 +126,13 @@ class Supervisor:
 
     def models_loaded(self, worker: str, draft_refusal: str | None, batch_refusal: str | None = None) -> None:
         """The engine of a worker has loaded its models. The refusals say why nothing may be drafted with them, and
-        why requests that are drafted do not share passes, if so.
+        why requests that are drafted do not share passes; None if they may and do.
         """
         if child := self._child_of(worker):
             child.draft_refusal, child.batch_refusal = draft_refusal, batch_refusal
 
     def progress(self, worker: str, used: int | None) -> None:
-        """The engine of a worker gets on with a request; `used` is its memory in bytes, if it said."""
+        """The engine of a worker makes progress with a request; `used` is its memory in bytes, if it said."""
         if child := self._child_of(worker):
             child.usage.progress()
             child.told_memory = child.told_memory if used is None else used

@@ -1,4 +1,4 @@
-"""Requests and their worker: how many wait for it, how many it serves, and what one is told that cannot wait."""
+"""Requests and their worker: how many wait for it, how many it serves, and the error for one that cannot wait."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ MAX_BACKOFF_WAIT = 10.0  # seconds of backoff that a new request waits out; beyo
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """A ready child for one request, which must have the `headers`. Call `progress` whenever a part of the answer
-    comes. `child` is its number.
+    """A ready child for one request, which must carry the `headers`. Call `progress` whenever a part of the answer
+    arrives. `child` is the child's number.
     """
 
     port: int
@@ -67,7 +67,7 @@ class Usage:
             self._last = time.monotonic()
 
     def progress(self) -> None:
-        """The child got on with a request: bytes of an answer came, or word of a prompt."""
+        """The child made progress with a request: bytes of an answer came, or the engine said so."""
         self._progress = time.monotonic()
 
     def silent_seconds(self) -> float:
@@ -94,7 +94,7 @@ def refusal(
     """The error for a request that would wait in this state; None if waiting is right.
 
     A request waits for one start, not for a second one: if it has seen a start fail, or if the backoff is long, it
-    is told when to come again. `now` is in monotonic seconds, `waited` how many the request has waited.
+    is told when to try again. `now` is in monotonic seconds, `waited` the seconds that the request has waited.
     """
     because = f": {last_exit}" + "".join(f"\n{line}" for line in last_exit.lines) if last_exit else ""
     if isinstance(state, Failed):

@@ -1,6 +1,6 @@
 """Collects what the doctor judges, from the system, the model files and the running daemon; and fixes what it may.
 
-Blocking: seconds.
+Blocks for seconds.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ WATCHED = 0.3  # seconds over which processor use is measured
 
 
 def collect(settings: Settings) -> Facts:
-    """Collect everything. What is broken raises nothing: it is a fact too."""
+    """Collect everything. What is broken raises no error: it is a fact too."""
     found, config_error = _profiles(settings)
     profiles = tuple(found.profiles.values())
     state_error = _state_error(settings.state_dir)
@@ -86,7 +86,7 @@ def collect(settings: Settings) -> Facts:
 
 
 def _profiles(settings: Settings) -> tuple[ProfileSet, str]:
-    """The profiles, of which those start by themselves that `draftd up` would start; or why there are none."""
+    """The profiles, with `autostart` only where `draftd up` would start them; or why there are none."""
     try:
         found = load_dir(settings.profiles_dir(), settings.prompt_dirs())
     except ConfigError as error:
@@ -163,7 +163,7 @@ def _daemon(settings: Settings) -> RunningDaemon | None:
 
 
 def _shares(running: RunningDaemon | None) -> bool:
-    """Whether the running daemon was told to share engines, as by `draftd up --share-engine`."""
+    """Whether the running daemon was told to share engines, as with `draftd up --share-engine`."""
     return any(row.get("shares_with") for row in (running.rows if running else None) or ())
 
 
@@ -234,16 +234,16 @@ def _other_programs(running: RunningDaemon | None) -> list[OtherProgram]:
     return sorted(found, key=lambda process: -process.memory)
 
 
-# --- what may be mended -------------------------------------------------------------------------------------
+# --- what may be fixed --------------------------------------------------------------------------------------
 
 
 def fix(facts: Facts) -> Iterator[str]:
     """Fix what is safe to fix: nothing that a person wrote or that runs. A sentence for each thing done."""
     folder = facts.state_dir
     if facts.stale_note:
-        # Holding the folder as a daemon does, so that no daemon can be starting; leaving removes the note.
+        # Holding the folder as a daemon does, so that no daemon can be starting; letting go removes the note.
         with suppress(AlreadyRunningError), Instance(folder):
-            yield f"removed {folder / NOTE}, which an ended daemon had left"
+            yield f"removed {folder / NOTE}, which an earlier daemon had left behind"
     if not facts.hub_cache_exists:
         facts.hub_cache.mkdir(parents=True, exist_ok=True)
         yield f"created {facts.hub_cache}"

@@ -83,7 +83,7 @@ function showTable() {
   for (const presets of workers) showRow(rows.get(presets[0].worker), presets);
 }
 
-// Have just these elements in this order; whoever has the keyboard's focus keeps it.
+// Have just these elements in this order; the one with the keyboard's focus keeps it.
 function place(known, names, parent, making) {
   for (const [name, { element }] of known) {
     if (names.includes(name)) continue;
@@ -173,7 +173,7 @@ function showOrders(orders, state) {
   const offered = { restart: state !== "stopped" && state !== "asleep", stop: running, start: !running };
   const had = orders.find((button) => button === document.activeElement);
   for (const button of orders) button.hidden = !offered[button.dataset.order];
-  // The keyboard keeps its place: on a button that takes the place of the one that is gone.
+  // The keyboard's focus stays where it was, on a button in the place of the one that is gone.
   if (had?.hidden) orders.find((button) => !button.hidden).focus();
 }
 
