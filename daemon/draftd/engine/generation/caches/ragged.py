@@ -220,6 +220,10 @@ class RaggedRow:
         """Whether the layers are known to be as they were after a prefix of `length` tokens."""
         return length == self.position
 
+    def will_cut(self, length: int, end: int) -> bool:
+        """Whether they will be known after a prefix of `length` tokens when they have read on to `end`."""
+        return length == end
+
 
 def can_join(layers: Sequence[Any]) -> bool:
     """Whether a sequence's layers are of kinds that can be put into a batch."""
