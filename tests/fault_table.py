@@ -73,7 +73,7 @@ FAULTS = {
     55: ("state folder swept", "taken again < 2 s: a second start is refused, the first is found"),
     56: ("an exception in one worker's task", "logged; that worker goes on, others do not notice"),
     57: ("a load that makes no progress", "its place given up, then failed, with its probe's answer"),
-    58: ("a worker floods its output", "half of the loop at most; neighbours answer as before"),
+    58: ("workers flood their output", "half of the loop at most, all together; neighbours answer as before"),
     67: ("a stranger asks a worker's own port", "403 without the secret of this start, which nobody is told"),
     68: (
         "a log that lies about drafting",
