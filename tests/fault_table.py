@@ -139,6 +139,7 @@ FAULTS = {
         "calls that a server writes side by side",
         "one after the other, whole, where a dialect wants that",
     ),
+    173: ("files and folders that may not be looked at", "told; not there; ends nothing"),
     133: ("engine killed while it stores a prompt cache", "no file under its name; the rest is swept"),
 }
 

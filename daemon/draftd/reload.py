@@ -65,7 +65,7 @@ def refusals_logged() -> Iterator[None]:
     """A reload that is refused is only logged."""
     try:
         yield
-    except ConfigError as error:
+    except (ConfigError, OSError) as error:
         log.error("reload refused; the old profiles stay in force", reason=str(error))  # noqa: TRY400
 
 
