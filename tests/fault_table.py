@@ -76,7 +76,7 @@ FAULTS = {
         "a load that makes no progress",
         "its turn is given up, then it has failed, with its probe's answer",
     ),
-    58: ("a worker floods its output", "takes half of the loop at most; others answer as before"),
+    58: ("workers flood their output", "half of the loop at most, all together; neighbours answer as before"),
     59: ("a field that nothing honours", "400 with its name, never accepted and ignored"),
     65: ("foreign servers", 'answer as promised; errors keep status, type and code; no false "ended"'),
     67: ("a stranger asks a worker's own port", "403 without this start's secret, which nobody is told"),
@@ -101,10 +101,7 @@ FAULTS = {
         "counting the tokens of a 31 MB prompt",
         "counted up to 4 contexts, then refused; no memory is kept",
     ),
-    100: (
-        "GPU memory, which is in no resident size",
-        "the footprint is measured, of foreign servers too",
-    ),
+    100: ("GPU memory, which is in no resident size", "the footprint is measured, of foreign servers too"),
     101: ("memory gets short", "known from the system's memory pressure, never from what is free; reported"),
     102: (
         "several workers wire GPU memory",
@@ -115,14 +112,8 @@ FAULTS = {
         "only the default profile's worker starts; the reason in GB",
     ),
     104: ("the machine sleeps for a night", "on waking no load is ended, no worker killed, no health judged"),
-    105: (
-        "a Mac falls asleep mid-answer",
-        "kept awake while there is work, and no longer",
-    ),
-    106: (
-        "more models are asked for than fit",
-        "loaded in turn, within the budget; nobody waits for ever",
-    ),
+    105: ("a Mac falls asleep mid-answer", "kept awake while there is work, and no longer"),
+    106: ("more models are asked for than fit", "loaded in turn, within the budget; nobody waits for ever"),
     110: ("a Mac checked beside the user's own agent", "another label, folder and ports; nothing is left"),
     111: ("nobody is logged in at the Mac's screen", "the agent runs in the user's own domain, and says so"),
     112: ("an agent beside another daemon", "waits quietly until that one has ended; launchd does not spin"),
@@ -201,6 +192,7 @@ FAULTS = {
         "tool calls that a server writes side by side",
         "one after the other, whole, where a dialect requires that",
     ),
+    173: ("files and folders that may not be looked at", "told; not there; ends nothing"),
 }
 
 
