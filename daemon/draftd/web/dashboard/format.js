@@ -212,7 +212,8 @@ export function acceptanceNote(row) {
   if (row.acceptance.ratio === null) return "no request yet";
   if (factor(row) !== null) return `about ${factor(row).toFixed(1)} × the speed without a draft`;
   if (row.acceptance.ratio >= PAYS) return "drafting usually pays";
-  return row.draft_model ? "rarely pays: try a shorter draft" : "little is accepted of what is looked up";
+  if (row.draft_model) return "rarely pays: try a shorter draft";
+  return row.drafters.length ? "little is accepted of what is looked up" : "drafting rarely pays";
 }
 
 export function speedNote(row) {
