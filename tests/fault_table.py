@@ -133,7 +133,39 @@ FAULTS = {
         "more prompt caches than the bound allows",
         "the least recently used go, before the new one is written",
     ),
+    160: ("memory is short for everybody", "idle workers sleep, new loads wait; said where it stands"),
+    161: (
+        "models that must not be in memory together",
+        "they are not; a pinned one's are refused, with the reason",
+    ),
+    162: ("the kernel kills a worker for memory", "told as such, with the restart"),
+    170: ("a server's usage with texts, lists or lies for counts", "counts, or 0: no answer is lost by it"),
+    171: ("fields of any type in any place", "400 with the place, never 500"),
+    172: (
+        "calls that a server writes side by side",
+        "one after the other, whole, where a dialect wants that",
+    ),
+    163: ("a request comes while a prompt is read ahead", "that is given up, what was read of it kept"),
     133: ("engine killed while it stores a prompt cache", "no file under its name; the rest is swept"),
+    150: (
+        "a peer is gone",
+        "left out at once; the request is answered elsewhere; back with its first answer",
+    ),
+    151: (
+        "a peer breaks off before or in its answer",
+        "an error that names it; never sent again, so never run twice",
+    ),
+    152: ("a peer that comes and goes", "asked less and less often; every request has an answer or a reason"),
+    153: ("a peer is full, or its worker has failed", "the next machine; all full: 429 with when to come"),
+    154: ("daemons that are each other's peers", "a request makes one hop at most; no model is listed twice"),
+    155: ("a peer that refuses our key, or is this daemon", "left out, and why is said; no prompt is sent"),
+    156: ("a peer without a key, a key in its address", "refused with file, line and reason; no key is told"),
+    157: ("a client leaves what a peer answers", "the peer's worker is free < 1 s"),
+    158: (
+        "the daemon stops while peers answer",
+        "`stopping`, in the stream too; nothing is cut short as if whole",
+    ),
+    159: ("a peer falls silent", "noticed after four of its keepalives; an error, and left out"),
 }
 
 

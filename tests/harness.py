@@ -207,7 +207,8 @@ async def serving(
     folder.mkdir(exist_ok=True)
     for name, text in profiles.items():
         (folder / f"{name}.toml").write_text(text)
-    given = {"port": free_ports(), "base_port": free_ports(len(profiles) + 2), "stop_grace": 1.0} | settings
+    given: dict[str, Any] = {"port": free_ports(), "base_port": free_ports(len(profiles) + 2)}
+    given |= {"stop_grace": 1.0, "memory_pressure": "off"} | settings
     made = Settings(profiles=folder, state_dir=tmp_path / "state", **given)
     started: asyncio.Future[Daemon] = asyncio.get_running_loop().create_future()
 

@@ -16,7 +16,8 @@ import pytest
 
 from draftd.app import Daemon, run
 from draftd.errors import AlreadyRunningError, ConfigError, DraftdError
-from draftd.machine_memory import Pressure, memory_share
+from draftd.machine_memory import memory_share
+from draftd.pressure import Pressure
 from draftd.telemetry.told import Told
 from draftd.workers.states import Backoff
 from tests.harness import LIMIT, QUICK, alive, chat, fake, free_ports, kill, play_engine, serving, until_gone
@@ -59,7 +60,7 @@ async def test_usage_is_streamed_only_to_who_asked(tmp_path: Path) -> None:
 async def test_models_status_and_health_tell_what_there_is(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("draftd.web.status_report.pressure", lambda: Pressure.NORMAL)
+    monkeypatch.setattr("draftd.app.pressure", lambda source: Pressure.NORMAL)
     async with serving(tmp_path, {"a": fake(top='aliases = ["x/y"]'), "b": fake()}) as served:
         models = (await served.get("/v1/models")).json
         assert [m["id"] for m in models["data"]] == ["a", "b"]
@@ -415,6 +416,7 @@ async def test_a_silent_answer_is_stalled_unless_the_engine_says_that_it_gets_on
 
 
 @pytest.mark.fault(17)
+@pytest.mark.thorough
 async def test_a_flood_of_output_neither_blocks_the_child_nor_fills_the_daemon(tmp_path: Path) -> None:
     before = psutil.Process().memory_info().rss
     # It takes seconds of both processes' work, and as long again of rests.

@@ -139,6 +139,7 @@ def row(name: str, **fields: Any) -> dict[str, Any]:
         "acceptance": {"ratio": 0.8},
         "tokens_per_second": 20.0,
         "memory_bytes": 312_000_000,
+        "prompt_cache": {"ratio": 0.9, "bytes": 45_000_000},
         "requests": 1,
         "queue": 0,
         "restarts": 0,

@@ -7,13 +7,15 @@ requests finish within the drain limit, end the workers, cut what is still open 
 from __future__ import annotations
 
 import asyncio
+import functools
 import gc
 import os
+import re
 import shutil
 import sys
 import threading
 import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -25,8 +27,13 @@ import structlog
 from draftd import __version__, clock
 from draftd.errors import ConfigError
 from draftd.instance import LOGS, Instance
-from draftd.machine_memory import memory_budget
+from draftd.machine_memory import memory_budget, pressure
+from draftd.peers.exposition import PeerCollector
+from draftd.peers.fleet import Fleet
+from draftd.peers.watch import Sessions, sessions
+from draftd.peers.watch import run as watch_peers
 from draftd.profile_files import fingerprint
+from draftd.protocol import CacheSize
 from draftd.reload import CurrentProfiles, Load, refusals_logged, watch
 from draftd.settings import Settings
 from draftd.telemetry.history import History
@@ -34,6 +41,7 @@ from draftd.telemetry.journal import Journal
 from draftd.telemetry.logging_setup import telling
 from draftd.telemetry.metrics import Metrics
 from draftd.telemetry.output import DAEMON, Sink
+from draftd.telemetry.prompt_caches import StoredPrompt
 from draftd.telemetry.records import (
     DraftAcceptance,
     EngineProgress,
@@ -48,6 +56,7 @@ from draftd.telemetry.request_record import RequestRecord
 from draftd.telemetry.told import Told, of_request
 from draftd.web import dashboard
 from draftd.web.api import Api
+from draftd.web.beginnings import Beginnings
 from draftd.web.benches import Benches
 from draftd.web.body_reader import BodyReader
 from draftd.web.captured import Captured
@@ -56,12 +65,16 @@ from draftd.web.guard import Guard, make_guard
 from draftd.web.listener import Listener
 from draftd.web.live_feed import LiveFeed
 from draftd.web.logs import Logs
+from draftd.web.own_load import OwnLoad
+from draftd.web.peer_relay import PeerRelay
 from draftd.web.pipeline import Pipeline
 from draftd.web.proxy import Proxy
 from draftd.web.readable import Readable
 from draftd.web.router import Router
 from draftd.web.status_report import StatusReport
+from draftd.workers import pressure_watch
 from draftd.workers.health import worker_session
+from draftd.workers.kernel_kills import KernelKills
 from draftd.workers.memory_book import MemoryBook
 from draftd.workers.resources import LoadGate, PortBook
 from draftd.workers.room import Room
@@ -73,6 +86,7 @@ from draftd.workers.warm_spare import Starter
 log = structlog.get_logger("daemon")
 
 Beside = Callable[["Daemon"], Coroutine[Any, Any, None]]
+OnEnded = Callable[[Sequence[RequestRecord]], None]  # called with requests that have ended
 
 
 async def run(
@@ -95,7 +109,8 @@ async def run(
         tasks = asyncio.TaskGroup()
         known = fingerprint(watched)
         budget = await asyncio.to_thread(memory_budget, settings.memory_budget)
-        daemon = Daemon(settings, load, session, tasks, budget, demo=demo)
+        reached = await stack.enter_async_context(sessions(settings.peers))
+        daemon = Daemon(settings, load, session, tasks, budget, reached, demo=demo)
         stack.callback(daemon.sink.close)
         stack.callback(daemon.journal.tell)
         stack.enter_context(telling(daemon.take_event))
@@ -107,7 +122,7 @@ async def run(
         instance.announce(settings.url, __version__)
         daemon.start()
         gc.collect()
-        gc.freeze()  # what is here stays: looking for garbage in it takes a tenth of the time under load
+        gc.freeze()  # what is here now stays: looking for garbage in it takes a tenth of the time under load
         log.info("draftd serves", url=settings.url, pid=os.getpid(), version=__version__)
         until_stopped = [
             tasks.create_task(beside(daemon)),
@@ -115,6 +130,8 @@ async def run(
             tasks.create_task(daemon.feed.run()),
             tasks.create_task(daemon.history.run()),
             tasks.create_task(instance.keep()),
+            tasks.create_task(watch_peers(daemon.fleet, reached)),
+            tasks.create_task(pressure_watch.watch(daemon.pressure, daemon.room, daemon.kernel_kills)),
         ]
         if settings.warm_spare:
             until_stopped.append(tasks.create_task(daemon.starter.run()))
@@ -128,9 +145,9 @@ async def run(
 
 
 class Daemon:
-    """All parts of a daemon, and what they have to do with each other. Made by `run`; `tasks` runs the workers.
+    """All parts of a daemon, and how they are connected. Made by `run`; `tasks` runs the workers.
 
-    `budget`: bytes that all workers together may take.
+    `budget`: bytes that all workers together may take. `reached`: the connections to peers, by their names.
     """
 
     def __init__(
@@ -140,6 +157,7 @@ class Daemon:
         session: aiohttp.ClientSession,
         tasks: asyncio.TaskGroup,
         budget: int,
+        reached: Mapping[str, Sessions],
         *,
         demo: bool,
     ) -> None:
@@ -149,23 +167,20 @@ class Daemon:
         self._changed = asyncio.Event()
         self._news = asyncio.Event()  # for the live feed
         self._loop, self._thread = asyncio.get_running_loop(), threading.get_ident()
-        self.on_ended: list[
-            Callable[[Sequence[RequestRecord]], None]
-        ] = []  # called with requests that have ended
+        self.on_ended: list[OnEnded] = []
         self.journal = Journal(self._news.set, self._on_ended)
         self.metrics = Metrics(__version__, _version_of("mlx-lm"))
-        self.sink = Sink(
-            settings.state_dir / LOGS,
-            self._on_report,
-            lambda worker: self.supervisor.acceptance_pattern(worker),  # noqa: PLW0108 - it is made later
-            self.metrics,
-        )
+        self.sink = Sink(settings.state_dir / LOGS, self._on_report, self._acceptance_pattern, self.metrics)
         loads = LoadGate(settings.max_loads)
         self._loads = loads
         self.starter = Starter(loads, self._on_change)
-        services = self._services(session, loads, budget)
-        self.supervisor = Supervisor(services, tasks, share=settings.share_engine)
+        self.room = Room(budget, groups=settings.groups())
+        self.kernel_kills = KernelKills()
+        self.pressure = functools.partial(pressure, settings.memory_pressure)
         self.router = Router(load(), settings.default_profile)
+        self.beginnings = Beginnings(self.router, settings.cache_preload, settings.prompt_store())
+        services = self._services(session, loads, budget)
+        self.supervisor = Supervisor(services, tasks, share=settings.share_engine is True)
         self.bodies = BodyReader()
         self.proxy = Proxy(
             self.router,
@@ -174,7 +189,21 @@ class Daemon:
             self.bodies,
             settings.keepalive_interval,
             self.journal,
+            self.beginnings,
         )
+        self.fleet = Fleet(settings.peers, self._on_peers)
+        self.load = OwnLoad(
+            router=self.router,
+            supervisor=self.supervisor,
+            proxy=self.proxy,
+            id=self.fleet.id,
+            keepalive=settings.keepalive_interval,
+        )
+        if settings.peers:
+            self.proxy.peers = PeerRelay(
+                self.fleet, reached, self.load.of, self.proxy.relay, self.journal.note
+            )
+            self.metrics.add(PeerCollector(self.fleet))
         self.profiles = CurrentProfiles(load, self.router, self.supervisor, self.proxy, self.metrics)
         self.benches = self._benches(tasks, demo=demo)
         self.report = StatusReport(
@@ -185,7 +214,10 @@ class Daemon:
             starter=self.starter,
             started=time.time(),
             budget=budget,
+            look_at_pressure=self.pressure,
+            store=settings.prompt_store(),
             reload_problem=lambda: self.profiles.problem,
+            fleet=self.fleet,
             profiles_read=lambda: self.profiles.read_at,
             bench=self.benches.progress,
             captures=lambda: self.journal.contents.on,
@@ -193,7 +225,9 @@ class Daemon:
         self.feed = LiveFeed(self.report.live, self.sink.log, self.journal, self._news)
         self.history = History(self.report.levels, time.time)
         self.listener = self._listener()
-        self.metrics.bind(self.report.samples, self.report.spare_memory, self.report.pressure)
+        self.metrics.bind(
+            self.report.samples, self.report.spare_memory, self.report.pressure, self.report.stored_prompts
+        )
 
     def _services(self, session: aiohttp.ClientSession, loads: LoadGate, budget: int) -> Services:
         ports = PortBook(self.settings.base_port)
@@ -201,7 +235,7 @@ class Daemon:
         return Services(
             ports=ports,
             loads=loads,
-            room=Room(budget),
+            room=self.room,
             memory=MemoryBook(budget),
             starter=self.starter,
             session=session,
@@ -215,6 +249,8 @@ class Daemon:
             on_gone=self._on_gone,
             tail=self.sink.last_words,
             prompt_store=self.settings.prompt_store(),
+            kernel_kills=self.kernel_kills,
+            beginnings=self.beginnings.of,
         )
 
     def _benches(self, tasks: asyncio.TaskGroup, *, demo: bool) -> Benches:
@@ -249,7 +285,7 @@ class Daemon:
             pipeline,
             [
                 route
-                for part in (api, logs, readable, captured, self.benches, self.feed, dashboard)
+                for part in (api, self.load, logs, readable, captured, self.benches, self.feed, dashboard)
                 for route in part.routes()
             ],
             limits,
@@ -323,7 +359,7 @@ class Daemon:
     # --- called by the parts ----------------------------------------------------------------------------------
 
     def take_event(self, told: Told) -> None:
-        """Keep an event of the daemon's log with the logs, from whatever thread it comes."""
+        """Keep an event of the daemon's log with the logs, whatever thread it comes from."""
         if threading.get_ident() == self._thread:
             self.sink.note_event(told.who, told.text, told.line)
         else:
@@ -345,10 +381,25 @@ class Daemon:
         self._changed = asyncio.Event()
         self._news.set()
 
+    def _acceptance_pattern(self, worker: str) -> re.Pattern[str] | None:
+        return self.supervisor.acceptance_pattern(worker)
+
+    def _on_peers(self) -> None:
+        """A peer comes or goes, or has other models."""
+        models, before = self.fleet.models(), self.router.table.elsewhere
+        self.router.replace_peers(models)
+        after = self.router.table.elsewhere
+        for name in before.keys() - after.keys() - self.router.table.profiles.profiles.keys():
+            self.metrics.retire(name)
+        for name in after:
+            self.metrics.declare(name)
+        self._news.set()
+
     def _on_gone(self, name: str) -> None:
         """A removed profile's last request has ended, and its worker is gone."""
         self.metrics.retire(name)
         self.sink.forget(name)
+        self._on_peers()  # one of them may have the model still
         self._on_change()
 
     def _on_output(self, name: str, chunk: bytes) -> None:
@@ -366,6 +417,10 @@ class Daemon:
                 self.supervisor.engine_started(worker, accounting=record.accounting)
             case ModelsLoaded():
                 self.supervisor.models_loaded(worker, record.refusal, record.target.batch)
+            case CacheSize():
+                self.supervisor.cache_size(worker, record)
+            case StoredPrompt():
+                self.metrics.record(worker, record)
             case DraftAcceptance() | GenerationReport():
                 self.metrics.record(self.supervisor.whose(worker, record.profile), record)
         if isinstance(record, EngineProgress | GenerationReport | PromptProgress):

@@ -1,4 +1,4 @@
-"""The profiles that are in force, and how others take their place: all of them or none."""
+"""The profiles that are in force, and how new ones take their place: all of them or none."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ Load = Callable[[], ProfileSet]
 
 
 class CurrentProfiles:
-    """`load` reads the profiles. The others are told of those that are in force.
+    """`load` reads the profiles. The other parts are told which ones are in force.
 
-    `problem` says why the files on disk are not; None if they are. `read_at`: when they were read, in epoch
-    seconds.
+    `problem` says why the files on disk are not in force; None if they are. `read_at`: when they were read, in
+    epoch seconds.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class CurrentProfiles:
         return changed
 
     def apply(self, profiles: ProfileSet) -> list[str]:
-        """Have these served by workers. Returns what changed."""
+        """Make workers serve these. Returns what changed."""
         for name in profiles.profiles:
             self._metrics.declare(name)
         return self._supervisor.apply(profiles.profiles)
@@ -66,7 +66,7 @@ class CurrentProfiles:
 
 @contextmanager
 def refusals_logged() -> Iterator[None]:
-    """A reload that is refused is only logged."""
+    """Only log it if a reload is refused."""
     try:
         yield
     except ConfigError as error:

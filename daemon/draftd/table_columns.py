@@ -16,8 +16,8 @@ def fitting(
 ) -> list[str] | None:
     """The columns that fit into `width`; None if not even those of rank 0 do.
 
-    `ranks` has all columns in their order, and how soon each may be left out: the highest first. Two blanks follow
-    each; `beside` is what else the table takes.
+    `ranks` has all columns in their order, and how soon each may be left out: the highest first. Two spaces follow
+    each; `beside` is the width that the table takes besides.
     """
     widths = {
         title: max(cell_len(text) for text in (title, *(row[title] for row in rows))) + 2 for title in ranks

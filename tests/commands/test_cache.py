@@ -51,7 +51,7 @@ def test_stored_prompts_are_listed_the_last_used_first(folder: Path) -> None:
     assert [row[0] for row in rows] == ["17", "3000", "?"]
     assert rows[1][-2:] == ["org/target", "org/draft"]
     assert "\x1b" not in shown
-    assert f"3 stored prompts, 6 MB in {folder}; the bound is 5.0 GB" in shown
+    assert f"3 stored prompts, 6 MB in {folder}; the limit is 5.0 GB" in shown
 
 
 def test_in_a_narrow_terminal_nothing_is_cut(folder: Path) -> None:
@@ -71,7 +71,7 @@ def test_in_a_narrow_terminal_nothing_is_cut(folder: Path) -> None:
 def test_without_any_the_place_and_the_bound_are_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DRAFTD_CACHE_DISK", "0")
     folder = load_settings().state_dir / PROMPT_CACHE_FOLDER
-    assert said("list") == f"0 stored prompts, 0 MB in {folder}; the bound is nothing, as it is off\n"
+    assert said("list") == f"0 stored prompts, 0 MB in {folder}; storing is turned off\n"
 
 
 def test_all_of_them_are_removed_and_nothing_else(folder: Path) -> None:

@@ -150,7 +150,7 @@ async def test_there_is_no_verdict_before_enough_requests(hosted: Page) -> None:
     script = 'async row => (await import("/dashboard/format.js")).verdict([row])'
     told = await hosted.evaluate(script, row)
     assert told["headline"] == "1 of 1 worker ready"
-    assert told["aside"].endswith("after 5 requests to a profile that drafted; so far there were 4.")
+    assert told["aside"].endswith("after 5 requests with drafts to one profile; so far there were 4.")
 
 
 async def test_how_drafting_went_by_position_and_what_it_costs_is_shown(

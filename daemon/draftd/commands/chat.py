@@ -48,7 +48,7 @@ def chat(
     temperature: Temperature = None,
     state_dir: StateDir = None,
 ) -> None:
-    """Chat with a model; after each answer its speed, and how much of it was drafted.
+    """Chat with a model; each answer is followed by its speed, and how much of it was drafted.
 
     Example: draftd chat fast
     """
@@ -61,7 +61,7 @@ def chat(
     if out.coloured and settings.get(RETURN_DRAFTERS_FIELD):
         shown = [part for pair in STYLES.items() for part in (" ", pair)]
         out.say(Text.assemble("drafted tokens are coloured:", *shown, style="dim"))
-    out.say(f"{model}; {ANEW} begins anew, {LEAVE} or Ctrl-D ends, Ctrl-C ends an answer", style="dim")
+    out.say(f"{model}; {ANEW} starts over, {LEAVE} or Ctrl-D quits, Ctrl-C stops an answer", style="dim")
     while (said := _asked()) is not None:
         if said == ANEW:
             talk = list(begin)
@@ -74,7 +74,7 @@ def chat(
 def run_prompt(
     words: Annotated[
         list[str] | None,
-        typer.Argument(metavar="PROMPT", help="What to ask; what comes through a pipe is put behind it."),
+        typer.Argument(metavar="PROMPT", help="What to ask; piped input is appended to it."),
     ] = None,
     model: Model = None,
     system: System = None,
@@ -128,7 +128,7 @@ def _asked() -> str | None:
 
 
 def _answered(server: OpenAIServer, settings: dict[str, Any], talk: Iterable[Message]) -> str:
-    """Show the answer as it comes, and then its figures; what came of it."""
+    """Show the answer as it comes, and then its figures; returns what came of it."""
     said: list[str] = []
     drafted: Counter[str] = Counter()
 
@@ -143,7 +143,7 @@ def _answered(server: OpenAIServer, settings: dict[str, Any], talk: Iterable[Mes
     try:
         made = server.generate(settings | {"messages": list(talk)}, show)
     except KeyboardInterrupt:
-        out.say("\nthe answer was ended", style="dim")
+        out.say("\nthe answer was stopped", style="dim")
     except EmptyAnswerError as error:
         out.say(str(error), style="dim")
     except DraftdError as error:
@@ -156,7 +156,7 @@ def _answered(server: OpenAIServer, settings: dict[str, Any], talk: Iterable[Mes
 
 
 def _figures(made: Generation, drafted: Mapping[str, int] | None = None) -> str:
-    """Tokens, speed, first token, drafts and the end, as far as the server tells; `drafted` is by drafter."""
+    """Tokens, speed, first token, drafts and why it ended, as far as the server tells; `drafted` is by drafter."""
     told = made.timings
     speed: Any = told.get("predicted_per_second") or made.tokens_per_second
     parts = [f"{made.tokens} tokens", f"{speed:.1f} tokens/s", f"first after {made.first_token:.2f} s"]

@@ -1,4 +1,4 @@
-"""`draftd launchd …`: the daemon as an agent of macOS, started at login and kept alive."""
+"""`draftd launchd …`: the daemon as a launchd agent of macOS, started at login and kept alive."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def print_(names: ProfileArguments = None) -> None:
 
 @app.command()
 def install(names: ProfileArguments = None, dry_run: DryRun = False) -> None:
-    """Install the agent and start it, now and at each login; an earlier one is stopped first.
+    """Install the agent and start it, now and at each login; one that is running is stopped first.
 
     Example: draftd launchd install balanced
     """

@@ -64,7 +64,7 @@ def init(
         bool, typer.Option("--force", help="Replace edited files too; yours stay as *.bak.")
     ] = False,
 ) -> None:
-    """Copy the profiles and prompts to your config folder, and write a settings file, to edit them there.
+    """Copy the profiles and prompts to your config folder, where you can edit them, and write a settings file.
 
     From then on 'draftd up' reads the profiles there. No file that you edited is touched without --force.
 
@@ -77,7 +77,7 @@ def init(
         out.say(f"{copy.target}: {done}")
     out.say(f"{settings_file()}: {write_settings(settings_file(), settings_text(Settings.model_fields))}")
     out.say(
-        f"'draftd up' reads {folder} from now on, and applies a change of a profile or prompt there at once",
+        f"'draftd up' reads {folder} from now on, and applies changes to profiles and prompts there at once",
     )
 
 
@@ -85,7 +85,7 @@ def pull(
     names: ProfileArguments = None,
     profiles: ProfilesDir = None,
 ) -> None:
-    """Download the models of profiles before their first start; without a name, of those that start by themselves.
+    """Download the models of profiles before they first start; without a name, of those that start by themselves.
 
     Example: draftd pull balanced
     """

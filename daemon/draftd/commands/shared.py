@@ -1,4 +1,4 @@
-"""What the commands share: common options, and the way to the running daemon."""
+"""What the commands share: common options, and how to reach the running daemon."""
 
 from __future__ import annotations
 
@@ -63,7 +63,8 @@ ProfileArguments = Annotated[
 
 
 def where_it_runs(settings: Settings) -> Path:
-    """The state folder of the daemon: as set, else, if none runs there, that of the agent of launchd or systemd.
+    """The state folder of the daemon: the one that was set; without a setting the usual one or, if no daemon runs
+    there, that of the service of launchd or systemd.
 
     Such a service keeps the folders of the shell that installed it, and another shell may have other ones.
     """
@@ -84,7 +85,7 @@ def where_it_runs(settings: Settings) -> Path:
 
 
 def settings_where_it_runs(**overrides: Path | None) -> Settings:
-    """The settings, as from `load_settings`, but with the state folder of the daemon that runs."""
+    """The settings, as from `load_settings`, but with the state folder of the running daemon."""
     settings = load_settings(**overrides)
     return settings.model_copy(update={"state_dir": where_it_runs(settings)})
 
@@ -105,9 +106,9 @@ def make_server(state_dir: Path | None) -> OpenAIServer:
 
 
 def resolve(client: DaemonClient, word: str | None) -> str:
-    """A worker's name from its name, an alias or any unambiguous part of its name; the default model for none.
+    """A profile's name, from its name, an alias or any unambiguous part of it; for None, the default model's.
 
-    Raises ConfigError naming the candidates, or all if there are none.
+    Raises ConfigError that names the candidates, or what the daemon says if there are none.
     """
     body = client.status()
     names = [row["name"] for row in body["workers"]]

@@ -34,9 +34,9 @@ from draftd.engine.generation.drafters.lookup import LookupDrafter
 from draftd.engine.generation.drafters.model import ModelDrafter
 from draftd.engine.generation.loop import Generation
 from draftd.engine.generation.models import LoadedModels
-from draftd.engine.generation.parts import Part, attempt
+from draftd.engine.generation.parts import Part
 from draftd.engine.generation.reader import Reader
-from draftd.engine.generation.together import Together
+from draftd.engine.generation.together import Together, attempt
 from draftd.engine.generation.turns import Company, Pace, Pause, Turns, groups, size_of
 from draftd.engine.grammars.enforcing import grammar_for
 from draftd.engine.model_facts import loaded_record

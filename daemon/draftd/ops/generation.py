@@ -1,4 +1,4 @@
-"""One generation, timed as any OpenAI client would see it, and what the server says of its drafts."""
+"""One generation, timed as any OpenAI client would see it, and what the server says about its drafts."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from draftd.errors import DraftdError
 from draftd.ops.http import HttpClient, RefusedError, error_message, in_words
 from draftd.protocol import DRAFTERS_OF_TEXT
 
-MAX_SILENCE = 900.0  # seconds without a byte of a generation; a worker may have to load its model first
+MAX_SILENCE = 900.0  # seconds in which not one byte comes; a worker may have to load its model first
 
 
 @dataclass(frozen=True, slots=True)
 class Piece:
     """Some text of an answer as it comes. `drafter` is who drafted it, None if nobody did, or the server does not
-    say; a `thought` is no part of what the model says.
+    say; `thought` marks reasoning, which is not part of what the model says.
     """
 
     text: str
@@ -73,7 +73,7 @@ class Generation:
 
     @property
     def tokens_per_second(self) -> float:
-        """Over the whole answer, the reading of the prompt included.
+        """Over the whole answer, including reading the prompt.
 
         Not from the first token on: drafting delivers a whole round at once, so that the tokens of its first
         round would take no time.
@@ -82,7 +82,7 @@ class Generation:
 
 
 class OpenAIServer:
-    """A server at `url`, with or without /v1 at its end. Raises DraftdError for all that goes wrong there."""
+    """A server at `url`, with or without /v1 at its end. Raises DraftdError for whatever goes wrong there."""
 
     def __init__(self, url: str, api_key: str = "") -> None:
         root = url.rstrip("/").removesuffix("/v1")
@@ -98,11 +98,11 @@ class OpenAIServer:
             return None
 
     def resolve(self, name: str) -> str:
-        """The model that `name`, which may be an alias, stands for. Raises DraftdError for an unknown one."""
+        """The model that `name`, which may be an alias, stands for. Raises DraftdError for an unknown name."""
         return str(self._http.json(f"/v1/models/{quote(name)}")["id"])
 
     def worker(self, name: str) -> dict[str, Any] | None:
-        """The row of /api/status that serves `name`; None if this is no draftd daemon, or it has no such row."""
+        """The row of /api/status that serves `name`; None if this is not draftd, or has no such row."""
         rows = self._get("/api/status")
         try:
             return next((row for row in rows["workers"] if row["name"] == name), None)
@@ -119,7 +119,7 @@ class OpenAIServer:
             return timed(_events(answer), began, show)
 
     def _get(self, path: str) -> Any:
-        """What is at `path`, None for what is not there or not JSON."""
+        """What is at `path`; None if nothing is there, or no JSON."""
         try:
             return self._http.json(path)
         except (RefusedError, OSError, HTTPException, ValueError):
@@ -179,7 +179,7 @@ def timed(events: Iterator[bytes], began: float, show: Show = _unseen) -> Genera
 
 
 def _pieces(choice: Mapping[str, Any]) -> list[Piece]:
-    """What a person reads: the thoughts of a model that shows them, and text."""
+    """What a person reads: the reasoning of a model that shows it, and text."""
     delta, told = choice.get("delta") or {}, choice.get(DRAFTERS_OF_TEXT) or {}
     thought = str(delta.get("reasoning_content") or delta.get("reasoning") or "")
     said = str(delta.get("content") or "")

@@ -85,7 +85,7 @@ def render(template: bytes, agent: Agent, session: Session) -> bytes:
 
 
 def _search_path(own: str, usual: str) -> str:
-    """The user's folders of programs, then the usual ones; Homebrew's for Apple silicon before that for Intel."""
+    """The user's folders of programs, then the usual ones; Homebrew for Apple silicon before the one for Intel."""
     folders = list(dict.fromkeys(filter(None, (*own.split(os.pathsep), *usual.split(os.pathsep)))))
     if APPLE_BREW in folders and INTEL_BREW in folders:
         first = min(folders.index(APPLE_BREW), folders.index(INTEL_BREW))

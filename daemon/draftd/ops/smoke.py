@@ -43,7 +43,7 @@ class ChatRequest:
 
 @dataclass(frozen=True, slots=True)
 class SmokeResult:
-    """What the test found. `row` is that of the worker, None for a server that is no draftd."""
+    """What the test found. `row` is the worker's row of /api/status, None for a server that is not draftd."""
 
     generation: Generation
     row: Mapping[str, Any] | None
@@ -95,9 +95,9 @@ def _why_nothing(row: Mapping[str, Any]) -> str:
     if not (drafters := drafters_of(row)):
         return "none: nothing drafts for this profile"
     if MODEL_DRAFTER not in drafters:
-        return "not measured: lookups would know the answer by heart from the last test"
+        return "not measured: a lookup would find the answer of the last test"
     if row["auto_draft"]:
-        return "none: by what rounds take, no draft was worth it"
+        return "none: by the times of its rounds, no draft was worth it"
     return "unknown: the worker reported no drafting ('draftd logs' may say why)"
 
 

@@ -1,7 +1,7 @@
 """The contents of requests: kept only while the user has switched that on, in memory only, and bounded.
 
-Prompts are private. So nothing is kept unless somebody wants to see it, nothing of it is written anywhere, and all
-of it is forgotten when it is switched off. For the event loop's thread only.
+Prompts are private. So nothing is kept unless somebody wants to see it, none of it is written anywhere, and all of
+it is forgotten when capture is switched off. For the event loop's thread only.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Content:
 
 
 class Contents:
-    """By the requests' ids, those first that were not heard of for longest. `on` says whether anything is kept."""
+    """Contents by the ids of requests, the least recently changed first. `on` says whether anything is kept."""
 
     def __init__(self) -> None:
         self.on = False
@@ -41,7 +41,7 @@ class Contents:
             self._size = 0
 
     def take_request(self, request_id: str, body: bytes) -> None:
-        """Keep the body of a request; what is no text is replaced."""
+        """Keep the body of a request; what is not text is replaced."""
         if self.on:
             kept = body if len(body) <= 4 * MAX_TEXT else body[: 2 * MAX_TEXT] + body[-2 * MAX_TEXT :]
             self._keep(request_id, Content(shortened(kept.decode("utf-8", "replace"), len(body) - len(kept))))

@@ -17,9 +17,7 @@ from draftd.telemetry.request_record import RequestRecord
 
 MAX_ENDED = 100  # requests that are kept after their end
 MAX_ERROR = 300  # characters of what went wrong
-SETTLE = (
-    0.05  # seconds until the end of a request is told: those that end close together are written in one go
-)
+SETTLE = 0.05  # seconds until the end of a request is reported: those that end close together are written in one go
 
 
 class Journal:
@@ -68,13 +66,13 @@ class Journal:
         self._untold.append(record)
 
     def tell(self) -> None:
-        """Tell now of the requests that have ended."""
+        """Report the requests that have ended, without waiting any longer."""
         untold, self._untold = self._untold, []
         if untold:
             self._on_ended(untold)
 
     def cancel(self, request_id: str) -> bool:
-        """End an open request with an error; whether there is such a one."""
+        """End an open request with an error; returns whether there is one with this id."""
         record = self._open.get(request_id)
         if record is None or record.task is None or record.cancelled:
             return False

@@ -18,7 +18,7 @@ SWITCHES = {"on": True, "off": False}
 
 @dataclass(frozen=True, slots=True)
 class Captured:
-    """The handlers. `changed` is called when the switch was turned."""
+    """The handlers. `changed` is called when the switch is turned."""
 
     contents: Contents
     changed: Callable[[], None]
@@ -46,6 +46,6 @@ class Captured:
         name = request.match_info["id"]
         content = self.contents.of(name)
         if content is None:
-            why = "it is kept no longer" if self.contents.on else "capture is off"
-            raise RequestError(404, f"no contents of this request: {why}", code="not_captured")
+            why = "they are no longer kept" if self.contents.on else "capture is off"
+            raise RequestError(404, f"there are no contents of this request: {why}", code="not_captured")
         return json_response({"id": name, "request": content.request, "answer": content.answer})

@@ -36,11 +36,11 @@ class Listener:
         await self._runner.setup()
         try:
             await self._acceptor.open(host, port)
-        except (OSError, UnicodeError) as error:  # UnicodeError: a name that no name can be
+        except (OSError, UnicodeError) as error:  # UnicodeError: it cannot be the name of a host
             raise ConfigError(await asyncio.to_thread(why_not_listening, host, port, error)) from error
 
     def stop_listening(self) -> None:
-        """Take no new connection; those that there are stay."""
+        """Accept no new connections; existing ones stay open."""
         self._acceptor.close()
 
     async def close(self) -> None:

@@ -8,7 +8,7 @@ from itertools import pairwise
 
 import pytest
 
-from draftd.engine.generation.batch_policy import MAX_APART, MAX_REST, BatchPolicy, Row
+from draftd.engine.generation.batch_policy import HELD, MAX_APART, MAX_REST, BatchPolicy, Promise, Row
 from draftd.engine.generation.choices import ALONE, REVIEW, Choice, Situation
 from draftd.engine.generation.policy import FIRST_TIMES, DraftPolicy
 from draftd.protocol import LOOKUP_DRAFTER, MODEL_DRAFTER
@@ -104,7 +104,7 @@ def speed(machine: Rows, count: int, share: float, *, fixed: int | None = None, 
     return Simulation(machine, count, share, fixed=fixed).speed(rounds)
 
 
-@pytest.mark.one_in(7)
+@pytest.mark.one_in(9)
 @pytest.mark.parametrize(
     "machine", [stairs, slope(0.03), slope(0.3), slope(1.0)], ids=["stairs", "3 %", "30 %", "1"]
 )
@@ -127,6 +127,7 @@ def dear_stairs(rows: int) -> float:
 
 
 @pytest.mark.parametrize(("machine", "times"), [(stairs, 1.7), (dear_stairs, 1.3)])
+@pytest.mark.one_in(2)
 def test_on_a_staircase_eight_clients_get_much_more_by_drafts(machine: Rows, times: float) -> None:
     ours, none = speed(machine, 8, 0.65), speed(machine, 8, 0.65, fixed=0)
     one_by_one = max(speed(machine, 1, 0.65, fixed=length) for length in range(9))
@@ -138,6 +139,7 @@ def one_copies(number: int, _: random.Random) -> int:
     return 20 if number == 0 else 0
 
 
+@pytest.mark.thorough
 def test_a_sequence_that_copies_has_turns_and_the_others_are_not_padded_to_its_drafts() -> None:
     """One of eight writes a file again: its drafts are as long as they get, and the others go on beside it."""
     simulation = Simulation(stairs, 8, 0.3, one_copies)
@@ -146,6 +148,7 @@ def test_a_sequence_that_copies_has_turns_and_the_others_are_not_padded_to_its_d
 
 
 @pytest.mark.parametrize("machine", [slope(0.3), slope(1.0)])
+@pytest.mark.thorough
 def test_where_long_drafts_do_not_pay_a_sequence_that_copies_makes_nobody_slower(machine: Rows) -> None:
     assert Simulation(machine, 8, 0.3, one_copies).speed() >= 0.97 * speed(machine, 8, 0.3, fixed=0)
 
@@ -195,6 +198,25 @@ def test_each_row_drafts_from_what_promises_more_for_it_and_no_more_than_it_may(
     choices = policy_that_knows(costs, rows).choose(rows)
     model = [Choice(MODEL_DRAFTER, n) for n in (4, 2, 1)]
     assert choices == [Choice(LOOKUP_DRAFTER, 4), *model, Choice(ALONE)]
+
+
+def test_a_decision_holds_for_some_rounds_unless_a_lookup_finds_something(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: list[Row] = []
+    promised = Promise.of
+    monkeypatch.setattr(Promise, "of", lambda row: asked.append(row) or promised(row))  # type: ignore[func-returns-value]
+    rows = [Row(DraftPolicy(), Situation(100, 500)) for _ in range(2)]
+    policy = policy_that_knows({(ALONE, 0): 0.1}, rows)
+    policy.choose(rows)
+    asked.clear()
+    for _ in range(2 * HELD):
+        assert policy.choose(rows) == [Choice(ALONE)] * 2
+    assert len(asked) == 2 * len(rows), "each row is looked at once for HELD rounds"
+    policy.choose(rows)
+    found = Row(rows[0].policy, Situation(100, 500, match=20, lookup=64))
+    policy.choose([found, rows[1]])
+    assert asked[-1] is found, "what the other one promises is known"
 
 
 def test_after_many_rounds_of_turns_one_pass_is_tried_again() -> None:

@@ -67,7 +67,7 @@ def test_in_a_narrow_terminal_whole_columns_are_left_out_and_no_figure_is_cut(re
         assert [title for title in TITLES if title in text] == shown_titles(report, width)
         assert "…" not in text
         assert "5 (balanced)" in text
-    assert shown_titles(report, 60) == ["prompts", "temp", "draft tokens", "tokens/s", "speed-up", "accepted"]
+    assert shown_titles(report, 60) == ["prompts", "temp", "draft tokens", "tokens/s", "speedup", "accepted"]
     assert shown_titles(report, 1000) == list(TITLES)
 
 

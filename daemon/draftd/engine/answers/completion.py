@@ -31,6 +31,7 @@ from draftd.engine.answers.drafted_text import DRAFTER_ATTRIBUTE, DraftedText
 from draftd.engine.answers.logprobs import Chosen, TokenNames
 from draftd.engine.answers.presence import LEFT_ATTRIBUTE, Client, LeftError, looking
 from draftd.engine.answers.reasoning_effort import template_arguments
+from draftd.engine.answers.roles import check_roles
 from draftd.engine.answers.timings import COUNT_ATTRIBUTE, Timings
 from draftd.engine.answers.token_spans import TokenSpans
 from draftd.engine.answers.tool_calls import parse
@@ -57,6 +58,8 @@ def handle_completion(self: Any, request: Any, stop_words: Any) -> None:
         try:
             stops = _stops(self.body.get("stop"))
             arguments = generation_arguments(self)
+            if request.request_type == "chat":
+                check_roles(request.messages, self.response_generator.model_provider.tokenizer)
             if self.body.get(COUNT_FIELD):
                 _send_count(self, client, request, count_prompt(self.response_generator, request, arguments))
                 return

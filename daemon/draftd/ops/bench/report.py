@@ -1,4 +1,4 @@
-"""What a bench found, and the same as a table for the terminal, as Markdown and as JSON. Pure."""
+"""What a bench found: as a table for the terminal, as Markdown and as JSON. Pure."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SAVED = "bench.json"  # the last report, in the state folder: the doctor reads i
 MAX_BUSY = 25.0  # percent of the CPUs taken by others; beyond it the figures cannot be trusted
 # In the order of the table, and how soon each is left out where there is no room for all: the highest first.
 RANKS = {
-    "prompts": 0, "temp": 0, "draft tokens": 0, "tokens/s": 0, "quartiles": 2, "speed-up": 0, "accepted": 1,
+    "prompts": 0, "temp": 0, "draft tokens": 0, "tokens/s": 0, "quartiles": 2, "speedup": 0, "accepted": 1,
     "first": 3,
 }  # fmt: skip
 TITLES = tuple(RANKS)
@@ -57,7 +57,7 @@ def summary(report: Report) -> list[str]:
     lines = [
         f"{short(report.model)} with {short(report.draft_model)} on {report.machine}; {versions}",
         f"Medians of {report.runs} interleaved runs of up to {report.max_tokens} tokens; tokens/s over the whole "
-        "answer, the reading of the prompt included; 'first' is the time to the first token; no prompt was cached.",
+        "answer, including reading the prompt; 'first' is the time to the first token; no prompt was cached.",
     ]
     if report.busy > MAX_BUSY:
         lines.append(
@@ -116,7 +116,7 @@ def table(report: Report, width: int) -> Table:
             made.add_section()
         place = (cell.kind, cell.temperature)
         told = dict(zip(TITLES, texts, strict=True)) | ({} if first else {"prompts": "", "temp": ""})
-        style = {"speed-up": _style(cell)}
+        style = {"speedup": _style(cell)}
         made.add_row(*(Text(told[title], style=style.get(title, "")) for title in titles))
     return made
 
@@ -128,7 +128,7 @@ def _style(cell: Cell) -> str:
 
 
 def to_markdown(report: Report) -> str:
-    """A section of a page: how, the table, the verdict."""
+    """A section of a page: how it was measured, the table, the verdict."""
     head = [_line(TITLES), "|---|---:|---|---:|---:|---:|---:|---:|"]
     body = [_line(texts) for texts in rows(report)]
     said = [f"- {sentence}" for sentence in report.verdict]

@@ -78,7 +78,7 @@ function take(chunk, text, begun) {
   return told;
 }
 
-// An element for each piece of a text, marked with who drafted it, where that is told.
+// An element for each piece of a text, marked with who drafted it where the daemon says so.
 function pieces(text, told, kind) {
   if (!text) return [];
   return (told ?? [{ text, drafter: null }]).map((one) => {

@@ -1,4 +1,4 @@
-// The page: keeps what the stream tells, and hands it to the parts of the page.
+// The page: keeps what the stream brings, and hands it to the parts of the page.
 
 import { showBench } from "./bench.js";
 import { showModels } from "./chat.js";
@@ -17,8 +17,11 @@ let lost = null; // { since, why, next } while there is no connection
 function showTimes() {
   if (lost) showLost();
   else showWorkerTimes();
-  if (status.started && !lost) put($("about"), `${status.version}, up ${show.ago(status.started)}`);
+  if (status.started && !lost) put($("about"), about());
 }
+
+const about = () =>
+  [status.version, `up ${show.ago(status.started)}`, show.storedPrompts(status.stored_prompts)].filter(Boolean).join(", ");
 
 function showVerdict() {
   const { tone, headline, aside } = show.verdict(status.workers);
@@ -57,7 +60,7 @@ function showLost() {
   const since = show.clock(lost.since / 1000);
   const next = Math.max(0, Math.ceil((lost.next - Date.now()) / 1000));
   put($("connection"), "connection lost", "bad");
-  put($("lost"), `No connection to the daemon since ${since}: ${lost.why}. What is below is how it was then.`);
+  put($("lost"), `No connection to the daemon since ${since}: ${lost.why}. Below is how things were then.`);
   put($("retry"), next ? `trying again in ${next} s` : "trying again now");
 }
 

@@ -22,7 +22,7 @@ const COLUMNS = [
 
 let short = (name) => name;
 let captures = false;
-let switching = false; // what the daemon said before it took the order says nothing
+let switching = false; // then a status from before the order must not turn the switch back
 
 export function showCapture(status) {
   if (switching) return;
@@ -96,7 +96,7 @@ function showRow(made, record) {
   showContents(made);
 }
 
-// What was captured of a request whose details are open: once while it runs, and again at its end.
+// Shows what was captured of a request whose details are open: once while it runs, and again at its end.
 async function showContents(made) {
   const { record, details, place } = made;
   const has = record.captured && captures;

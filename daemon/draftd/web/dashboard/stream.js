@@ -52,9 +52,9 @@ export async function* chat(body, signal) {
   }
 }
 
-// Calls on.snapshot, on.status, on.log and on.requests with what comes, on.connection("live") or with a reason and
-// the milliseconds until it is tried again and, until it returns a promise that is kept, on.key() for a key. Never
-// returns: a stream that ends is asked for again.
+// Calls on.snapshot, on.status, on.log and on.requests with what comes; on.connection with "live", or with the reason
+// why there is none and the milliseconds until the next attempt; and on.key() when a key is needed, whose promise it
+// awaits before it goes on. Never returns: a stream that ends is asked for again.
 export async function follow(on) {
   for (let pause = 500; ; pause = Math.min(pause * 2, LONGEST_PAUSE)) {
     let why = "the daemon has ended the connection";
@@ -77,7 +77,7 @@ async function read(on, begun) {
   let timer;
   const heard = () => {
     clearTimeout(timer);
-    timer = setTimeout(() => leaving.abort(new Error("nothing was heard of the daemon")), SILENCE);
+    timer = setTimeout(() => leaving.abort(new Error("nothing was heard from the daemon")), SILENCE);
   };
   heard();
   try {
