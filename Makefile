@@ -12,8 +12,9 @@ unexport PYTHONDONTWRITEBYTECODE
 demo: .venv/demo-ready
 	$(BIN)/draftd up --demo
 
+# Two tests at a time, but for those that measure time (tests/turns.py).
 test: check
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 # All tests that need no mlx and no program of others, but for those marked `thorough`, which are more of the same.
 # Most of them wait, so four run at a time on two cores.

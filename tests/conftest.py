@@ -25,6 +25,7 @@ from tests.fault_table import (  # noqa: F401 - pytest finds hooks and fixtures 
     pytest_sessionfinish,
     pytest_terminal_summary,
 )
+from tests.turns import pytest_runtest_protocol  # noqa: F401
 
 settings.register_profile("draftd", deadline=None)  # machines that run tests are busy
 settings.register_profile("quick", settings.get_profile("draftd"), max_examples=15)
@@ -54,7 +55,8 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """A test is `real`, whether it says so or not, if it uses such a fixture or is in a module of such tests.
+    """A test is `real`, whether it says so or not, if it uses such a fixture or is in a module of such tests; and
+    `alone`, if it measures.
 
     Of a test that is marked `one_in(n)` every n-th set of parameters is as it was, and the others are `thorough`.
     """
@@ -62,6 +64,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if REAL.intersection(getattr(item, "fixturenames", ())) or _is_real(item.path):
             item.add_marker("real")
+        if "measured" in getattr(item, "fixturenames", ()):
+            item.add_marker("alone")
         if share := item.get_closest_marker("one_in"):
             name = item.nodeid.partition("[")[0]
             if seen[name] % share.args[0]:

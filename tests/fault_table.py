@@ -133,7 +133,39 @@ FAULTS = {
         "more prompt caches than the bound allows",
         "the least recently used go, before the new one is written",
     ),
+    160: ("memory is short for everybody", "idle workers sleep, new loads wait; said where it stands"),
+    161: (
+        "models that must not be in memory together",
+        "they are not; a pinned one's are refused, with the reason",
+    ),
+    162: ("the kernel kills a worker for memory", "told as such, with the restart"),
+    170: ("a server's usage with texts, lists or lies for counts", "counts, or 0: no answer is lost by it"),
+    171: ("fields of any type in any place", "400 with the place, never 500"),
+    172: (
+        "calls that a server writes side by side",
+        "one after the other, whole, where a dialect wants that",
+    ),
+    163: ("a request comes while a prompt is read ahead", "that is given up, what was read of it kept"),
     133: ("engine killed while it stores a prompt cache", "no file under its name; the rest is swept"),
+    150: (
+        "a peer is gone",
+        "left out at once; the request is answered elsewhere; back with its first answer",
+    ),
+    151: (
+        "a peer breaks off before or in its answer",
+        "an error that names it; never sent again, so never run twice",
+    ),
+    152: ("a peer that comes and goes", "asked less and less often; every request has an answer or a reason"),
+    153: ("a peer is full, or its worker has failed", "the next machine; all full: 429 with when to come"),
+    154: ("daemons that are each other's peers", "a request makes one hop at most; no model is listed twice"),
+    155: ("a peer that refuses our key, or is this daemon", "left out, and why is said; no prompt is sent"),
+    156: ("a peer without a key, a key in its address", "refused with file, line and reason; no key is told"),
+    157: ("a client leaves what a peer answers", "the peer's worker is free < 1 s"),
+    158: (
+        "the daemon stops while peers answer",
+        "`stopping`, in the stream too; nothing is cut short as if whole",
+    ),
+    159: ("a peer falls silent", "noticed after four of its keepalives; an error, and left out"),
 }
 
 
@@ -176,6 +208,7 @@ def pytest_configure(config: pytest.Config) -> None:
         "markers", "fault(number, ...): the test stands for these rows of the fault table"
     )
     config.stash[ROWS] = {number: Row() for number in FAULTS}
+    config.pluginmanager.register(_Table(config.stash[ROWS]))
 
 
 @pytest.fixture
@@ -187,13 +220,26 @@ def measured(record_property: Callable[[str, object], None]) -> Callable[[float]
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
     report: pytest.TestReport = yield  # type: ignore[assignment]  # pytest's own way of wrapping
-    if report.when == "call" or report.outcome != "passed":
-        for number in {int(n) for marker in item.iter_markers("fault") for n in marker.args}:
-            row = item.config.stash[ROWS][number]
+    numbers = {int(n) for marker in item.iter_markers("fault") for n in marker.args}
+    report.user_properties += [("fault", number) for number in numbers]  # they go with it to the main process
+    return report  # type: ignore[return-value]
+
+
+class _Table:
+    """Fills the rows from the reports of all processes."""
+
+    def __init__(self, rows: dict[int, Row]) -> None:
+        self._rows = rows
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if report.when != "call" and report.outcome == "passed":
+            return
+        seconds = [float(str(value)) for key, value in report.user_properties if key == "seconds"]
+        for number in [int(str(value)) for key, value in report.user_properties if key == "fault"]:
+            row = self._rows[number]
             row.outcomes.append(report.outcome)
             row.durations.append(report.duration)
-            row.measured += [float(str(value)) for key, value in report.user_properties if key == "seconds"]
-    return report  # type: ignore[return-value]
+            row.measured += seconds
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:

@@ -14,9 +14,11 @@ import aiohttp
 import psutil
 import pytest
 
-from draftd.app import Daemon, run
+from draftd.app import run
+from draftd.daemon import Daemon
 from draftd.errors import AlreadyRunningError, ConfigError, DraftdError
-from draftd.machine_memory import Pressure, memory_share
+from draftd.machine_memory import memory_share
+from draftd.pressure import Pressure
 from draftd.telemetry.told import Told
 from draftd.workers.states import Backoff
 from tests.harness import LIMIT, QUICK, alive, chat, fake, free_ports, kill, play_engine, serving, until_gone
@@ -59,7 +61,7 @@ async def test_usage_is_streamed_only_to_who_asked(tmp_path: Path) -> None:
 async def test_models_status_and_health_tell_what_there_is(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("draftd.web.status_report.pressure", lambda: Pressure.NORMAL)
+    monkeypatch.setattr("draftd.daemon.pressure", lambda source: Pressure.NORMAL)
     async with serving(tmp_path, {"a": fake(top='aliases = ["x/y"]'), "b": fake()}) as served:
         models = (await served.get("/v1/models")).json
         assert [m["id"] for m in models["data"]] == ["a", "b"]
@@ -241,6 +243,7 @@ async def test_requests_are_served_in_order_one_at_a_time_and_the_queue_shows(tm
 
 @pytest.mark.fault(30)
 @pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.alone
 async def test_a_client_that_leaves_frees_the_worker(tmp_path: Path, stream: bool) -> None:
     profile = fake(tables=QUICK + "[limits]\nconcurrency = 1\n")
     async with serving(tmp_path, {"a": profile}) as served:
@@ -414,6 +417,7 @@ async def test_a_silent_answer_is_stalled_unless_the_engine_says_that_it_gets_on
 
 
 @pytest.mark.fault(17)
+@pytest.mark.thorough
 async def test_a_flood_of_output_neither_blocks_the_child_nor_fills_the_daemon(tmp_path: Path) -> None:
     before = psutil.Process().memory_info().rss
     # It takes seconds of both processes' work, and as long again of rests.
@@ -446,6 +450,7 @@ async def test_a_log_is_for_people_unless_all_is_asked_for(tmp_path: Path) -> No
         began = time.time()
         for name in "ab":
             await served.ask(name)
+        served.daemon.journal.tell()
         assert "draftd-engine" not in (await served.get("/api/logs/a")).text
         assert 'draftd-engine {"odd": 1}' in (await served.get("/api/logs/a?raw=1")).text
         assert "fake server of fake" not in (await served.get(f"/api/logs/a?since={began}")).text
@@ -482,6 +487,35 @@ async def test_a_request_is_told_of_while_it_runs_and_can_be_cancelled(tmp_path:
         assert (again.status, again.json["error"]["code"]) == (404, "request_not_found")
         # The connection's own task goes on as if nothing had been.
         assert (await served.ask("a")).status == 200
+
+
+@pytest.mark.parametrize("stream", [True, False])
+async def test_contents_of_requests_are_kept_only_while_that_is_switched_on(
+    tmp_path: Path, stream: bool
+) -> None:
+    async with serving(tmp_path, {"a": fake()}) as served:
+        await served.ask("a", "a secret", stream=stream)
+        assert (await served.get("/api/status")).json["capture"] is False
+        assert (await served.post("/api/capture/on")).json == {"capture": True}
+        await served.ask("a", "a question", stream=stream)
+        await served.ask("a", "[[die-mid-stream]]", stream=stream)
+        await served.ask("nobody", "to nobody", stream=stream)
+        before, *after = (await served.get("/api/requests")).json["requests"]
+        assert [record["captured"] for record in (before, *after)] == [False, True, True, True]
+        paths = [f"/api/requests/{record['id']}/contents" for record in after]
+        whole, broken, refused = [(await served.get(path)).json for path in paths]
+        assert json.loads(whole["request"])["messages"][0]["content"] == "a question"
+        assert json.loads(whole["answer"])["content"] == "one two three four five"
+        assert json.loads(broken["answer"])["content"] == "one two"
+        assert (json.loads(refused["request"])["model"], refused["answer"]) == ("nobody", None)
+        assert (await served.get("/api/status")).json["capture"] is True
+        unknown = await served.get(f"/api/requests/{before['id']}/contents")
+        assert (unknown.status, unknown.json["error"]["code"]) == (404, "not_captured")
+        await served.post("/api/capture/off")
+        assert (await served.get(paths[0])).status == 404
+        await served.post("/api/capture/on")
+        assert (await served.get(paths[0])).status == 404
+        assert (await served.post("/api/capture/maybe")).status == 404
 
 
 async def test_a_request_that_waits_for_its_turn_can_be_cancelled(tmp_path: Path) -> None:

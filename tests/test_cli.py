@@ -218,6 +218,7 @@ def test_sighup_reloads(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("nohup", [False, True])
+@pytest.mark.one_in(2)
 def test_a_closed_terminal_ends_what_runs_in_it_unless_nohup_was_asked_for(
     tmp_path: Path, nohup: bool
 ) -> None:
@@ -293,7 +294,7 @@ def test_running_out_of_descriptors_passes_by(tmp_path: Path, measured: Callable
         os.killpg(daemon.child(), signal.SIGKILL)
         daemon.until("worker ready", 2)
         assert time.monotonic() - began < LIMIT / 2
-        daemon.until("descriptors run short; new connections wait")
+        daemon.until("file descriptors are running short; new connections wait")
         assert [connection for connection in idle if _is_closed(connection)] == []
         waiting = socket.create_connection(("127.0.0.1", daemon.port))
         waiting.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
@@ -341,6 +342,7 @@ def _faketime() -> str:
 
 
 @pytest.mark.fault(45)
+@pytest.mark.thorough
 def test_a_jump_of_the_wall_clock_moves_nothing(tmp_path: Path, measured: Callable[[float], None]) -> None:
     clock = tmp_path / "clock"
     clock.write_text("+0\n")

@@ -61,9 +61,9 @@ def _files(folder: Path, pattern: str) -> list[Path]:
 def fingerprint(folders: Iterable[Path]) -> tuple[object, ...]:
     """What changes when a profile or prompt in `folders` does, be it edited, replaced, added, or removed.
 
-    It goes by what stands at each path in the end: a folder may be swapped for another, a link be set anew (as
-    Kubernetes and many installers do), or the file that a link leads to be edited, and no event in the folder that
-    was watched tells of it.
+    It goes by what each path leads to in the end: a folder may be swapped for another, a link be set anew (as
+    Kubernetes and many installers do), or the file that a link leads to be edited, and no event in the watched
+    folder would tell of it.
     """
     found: list[object] = []
     for folder in folders:
@@ -99,7 +99,7 @@ def parse(path: Path, text: str) -> Profile:
 
 
 def _absolute(value: object, folder: Path) -> object:
-    """A path of the user's, './' and '../' from the profile's folder; what is no path, as a hub's name, stays."""
+    """A user's path, with './' and '../' from the profile's folder; any other value, as a hub name, stays."""
     if not isinstance(value, str) or "\0" in value:
         return value
     if value.startswith("~"):
@@ -110,7 +110,7 @@ def _absolute(value: object, folder: Path) -> object:
 
 
 def _at_home(part: object) -> object:
-    """A part of a command, with '~' as a shell has it: no shell sees the command."""
+    """A part of a command, with '~' expanded as a shell would: no shell sees the command."""
     return os.path.expanduser(part) if isinstance(part, str) and part.startswith("~") else part
 
 
@@ -126,7 +126,7 @@ def _problem(path: Path, text: str, detail: dict[str, Any]) -> Problem:
 
 
 def near_miss(loc: Sequence[Any]) -> str:
-    """What was meant by an unknown key, if that can be guessed: a key that is spelt like it, or its right table."""
+    """What an unknown key may have meant, if that can be guessed: a key spelt like it, or its right table."""
     *tables, key = (str(part).replace("-", "_") for part in loc)
     here = ".".join(tables)
     likeness, table, meant = max(
@@ -160,13 +160,13 @@ def _clashes(loaded: Sequence[tuple[Path, str, Profile]]) -> list[Problem]:
 
 
 def _alike(loaded: Iterable[tuple[Path, str, Profile]]) -> Iterator[Problem]:
-    """Each name is that of a log too, and to macOS files that differ in case only are one."""
+    """Each name is also that of a log, and to macOS files whose names differ only in case are the same."""
     found: dict[str, tuple[str, Path]] = {}
     for path, text, profile in loaded:
         name, first = found.setdefault(profile.name.lower(), (profile.name, path))
         if name != profile.name:
             reason = (
-                f"name: {profile.name} differs from {name} in {first.name} by case only; so would their logs"
+                f"name: {profile.name} differs from {name} in {first.name} only in case; so would their logs"
             )
             yield Problem(path, line_of(text, ("name",)), reason)
 

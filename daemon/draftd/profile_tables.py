@@ -15,7 +15,7 @@ Duration = Annotated[float, Field(gt=0)]
 def _bounded(stop: str | list[str]) -> str | list[str]:
     texts = [stop] if isinstance(stop, str) else stop
     if len(texts) > MAX_STOP_TEXTS or not all(0 < len(text) <= MAX_STOP_LENGTH for text in texts):
-        raise ValueError(f"must be at most {MAX_STOP_TEXTS} texts of 1 to {MAX_STOP_LENGTH} characters")
+        raise ValueError(f"must be at most {MAX_STOP_TEXTS} strings of 1 to {MAX_STOP_LENGTH} characters")
     return stop
 
 
@@ -23,13 +23,13 @@ Stop = Annotated[str | list[str], AfterValidator(_bounded)]
 
 
 class Table(BaseModel):
-    """What all tables of a profile have in common: unknown keys are refused, and text is not taken for a number."""
+    """What all tables of a profile have in common: unknown keys are refused, and a string is never a number."""
 
     model_config = ConfigDict(
         extra="forbid",
         frozen=True,
         strict=True,
-        allow_inf_nan=False,  # TOML has them, JSON has not: a worker would refuse every request
+        allow_inf_nan=False,  # TOML has them, JSON does not: a worker would refuse every request
         hide_input_in_errors=True,
     )
 
@@ -85,7 +85,7 @@ class Limits(Table):
     """`[limits]`: memory of the worker in bytes ("8GB"), waiting requests, requests served at once."""
 
     memory: Bytes | None = Field(None, description='"8GB": a worker above it is drained and restarted')
-    queue: int = Field(32, ge=0, description="requests that may wait; beyond it 429")
+    queue: int = Field(32, ge=0, description="requests that may wait; more get 429")
     concurrency: int | None = Field(
         None, ge=1, description="requests served at once, as far as memory allows; 4 when drafting, else 8"
     )
@@ -94,8 +94,8 @@ class Limits(Table):
 class RestartPolicy(Table):
     """`[restart]`: delays in seconds double from `initial_delay` to `max_delay`.
 
-    `max_failures` failures within `window` seconds make the worker `failed`. A single failure of a
-    worker that had been ready is answered after `stable_delay`.
+    `max_failures` failures within `window` seconds make the worker `failed`. After a single failure of a worker
+    that had been ready, the next start comes after `stable_delay`.
     """
 
     initial_delay: Duration = Field(1.0, description="seconds before the second start; doubles")

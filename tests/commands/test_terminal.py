@@ -87,6 +87,7 @@ def test_an_error_of_up_steers_nothing(tmp_path: Path) -> None:
     assert "does not exist" in harmless(done)
 
 
+@pytest.mark.thorough
 def test_a_terminal_that_is_not_utf8_is_served_too(tmp_path: Path) -> None:
     """The tables, the marks of the doctor, the help and the errors have characters that it lacks."""
     (tmp_path / "profiles").mkdir()

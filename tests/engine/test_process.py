@@ -135,6 +135,7 @@ def test_a_hook_that_does_not_fit_is_told_once_and_the_worker_serves(
     assert engine.records("generation") == []
 
 
+@pytest.mark.alone
 def test_sigterm_ends_it_at_once_while_generating(engines_of_mine: Engines, pair: tuple[Path, Path]) -> None:
     engine = engines_of_mine.start("--model", pair[0], "--draft-model", pair[1]).listening()
     with engine.endless():
@@ -145,6 +146,7 @@ def test_sigterm_ends_it_at_once_while_generating(engines_of_mine: Engines, pair
         assert time.monotonic() - asked < GONE_S
 
 
+@pytest.mark.alone
 def test_it_ends_with_the_daemon_while_generating(engines_of_mine: Engines, pair: tuple[Path, Path]) -> None:
     reader, writer = os.pipe()
     engine = engines_of_mine.start(

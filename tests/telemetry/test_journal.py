@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 
 import pytest
 
@@ -13,11 +14,16 @@ from draftd.telemetry.request_record import RequestRecord, as_json
 class Kept:
     def __init__(self) -> None:
         self.changes = 0
-        self.ended: list[RequestRecord] = []
-        self.journal = Journal(self._changed, self.ended.append)
+        self.ended: list[Sequence[RequestRecord]] = []
+        self.told = asyncio.Event()
+        self.journal = Journal(self._changed, self._on_ended)
 
     def _changed(self) -> None:
         self.changes += 1
+
+    def _on_ended(self, records: Sequence[RequestRecord]) -> None:
+        self.ended.append(records)
+        self.told.set()
 
 
 async def test_a_request_is_known_from_its_beginning_to_its_end() -> None:
@@ -27,14 +33,26 @@ async def test_a_request_is_known_from_its_beginning_to_its_end() -> None:
     kept.journal.note(record, profile="a", phase="answering")
     kept.journal.note(record, tokens=7, proposed=8, accepted=6)
     kept.journal.end(record, 200, 1.5)
-    await asyncio.sleep(0)
-    assert kept.ended == [record]
+    await kept.told.wait()
+    assert kept.ended == [[record]]
     body = as_json(record)
     assert {name: body[name] for name in ("phase", "status", "seconds", "acceptance", "profile")} == {
         "phase": "ended", "status": 200, "seconds": 1.5, "acceptance": 0.75, "profile": "a",
     }  # fmt: skip
     assert {"task", "version"}.isdisjoint(body)
     assert kept.changes == 4
+
+
+async def test_requests_that_end_close_together_are_told_together_and_each_once() -> None:
+    kept = Kept()
+    first, second, third = (kept.journal.begin(name, "messages", "") for name in "123")
+    kept.journal.end(first, 200, 0.1)
+    kept.journal.end(second, 200, 0.1)
+    await kept.told.wait()
+    kept.journal.end(third, 200, 0.1)
+    kept.journal.tell()  # the daemon stops
+    kept.journal.tell()
+    assert kept.ended == [[first, second], [third]]
 
 
 async def test_what_is_new_since_a_look_is_told_once() -> None:

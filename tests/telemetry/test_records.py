@@ -8,10 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from draftd.protocol import PAPER_RULE, PLAIN_RULE, Costs
+from draftd.protocol import PAPER_RULE, PLAIN_RULE, CacheSize, Costs
+from draftd.telemetry.figures import MAX_COUNT
+from draftd.telemetry.prompt_caches import StoredPrompt
 from draftd.telemetry.records import (
     MAX_ACCEPTANCE_LINE,
-    MAX_COUNT,
     MAX_LINE_COUNT,
     MAX_TEXT,
     DraftAcceptance,
@@ -133,6 +134,9 @@ def test_a_pattern_may_say_whose_request_it_was_and_need_not_match_all_groups() 
             GenerationReport(1, 1, 1),
         ),
         (engine(event="started", accounting=False), EngineStarted(False)),
+        (engine(event="prompt_cache", entries=2, bytes=3, limit=4), CacheSize(2, 3, 4)),
+        (engine(event="prompt_cache", entries=2, bytes=3, limit=2**63), CacheSize(2, 3, None)),
+        (engine(event="stored_prompt", outcome="restored"), StoredPrompt("restored")),
         (
             engine(event="started", accounting=True, mlx_lm="0.32.2", hooks={"a": True, "b": "gone", "c": 1}),
             EngineStarted(True, "0.32.2", {"a": True, "b": "gone", "c": "1"}),
@@ -218,6 +222,10 @@ def test_records(line: str, record: Record | None) -> None:
         engine(event="generation", rounds=1, proposed=1, accepted=1, costs={"single": 1, "draft": 1}),
         engine(event="started"),
         engine(event="started", accounting=1),
+        engine(event="prompt_cache", entries=2),
+        engine(event="prompt_cache", entries=-1, bytes=3, limit=4),
+        engine(event="stored_prompt", outcome="eaten"),
+        engine(event="stored_prompt", outcome=["stored"]),
         engine(event="loaded"),
         engine(event="loaded", target=[]),
         engine(event="loaded", target={"cache": ["KVCache"], "refusal": ["no"]}),

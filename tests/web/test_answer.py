@@ -126,6 +126,8 @@ def test_the_end_mark_is_no_chunk() -> None:
         b'{"choices": [{"index": []}]}',
         b'{"choices": [{"finish_reason": 5}]}',
         b'{"choices": [{"text": 5}]}',
+        b'{"choices": [{"delta": "\\ud800"}]}',
+        b'{"choices": ["\\ud800"]}',
     ],
 )
 def test_what_is_no_chunk_breaks_the_answer_and_is_not_quoted(data: bytes) -> None:
@@ -338,3 +340,40 @@ def test_the_end_speaks_of_tool_calls_just_if_there_is_one(calls: list[Any], rea
     sent = answer.take(json.dumps({"choices": [choice]}).encode())
     assert sent is not None
     assert sent["choices"][0]["finish_reason"] == answer.finish_reason == reason
+
+
+@pytest.mark.fault(170)
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        (USAGE | {"prompt_tokens": "3", "completion_tokens": -1}, (0, 0, 8)),
+        ({"prompt_tokens": [3], "completion_tokens": 5.0, "total_tokens": None}, (0, 5, 5)),
+        ({"prompt_tokens": 2**60, "completion_tokens": True}, (0, 0, 0)),
+        ({"prompt_tokens": 3, "completion_tokens": 5, "cost": "0.1"}, (3, 5, 8)),
+        (USAGE | {"prompt_tokens_details": 5, "completion_tokens_details": ["x"]}, (3, 5, 8)),
+    ],
+)
+def test_a_usage_has_counts_whatever_a_server_puts_there(
+    said: dict[str, Any], told: tuple[int, int, int]
+) -> None:
+    answer, (sent, *_) = took(chunk({"content": "a"}, "stop", usage=said))
+    assert sent is not None
+    usage = answer.whole()["usage"]
+    assert sent["usage"] == usage
+    assert tuple(usage[f"{name}_tokens"] for name in ("prompt", "completion", "total")) == told
+    assert not [name for name in usage if name.endswith("_details")]
+    assert usage.get("cost") == said.get("cost")
+
+
+@pytest.mark.fault(170)
+def test_details_of_a_usage_are_counts_too() -> None:
+    details = {"cached_tokens": 1, "audio_tokens": None, "odd_tokens": "x"}
+    answer, _ = took(chunk({}, "stop", usage={**USAGE, "prompt_tokens_details": details}))
+    assert answer.usage == {**USAGE, "prompt_tokens_details": {"cached_tokens": 1}}
+    assert answer.cached_tokens == 1
+
+
+def test_a_refusal_is_kept_as_one() -> None:
+    answer, _ = took(chunk({"refusal": "I "}), chunk({"refusal": "won't", "content": None}, "stop"))
+    message = answer.whole()["choices"][0]["message"]
+    assert (message["content"], message["refusal"]) == (None, "I won't")

@@ -268,6 +268,7 @@ async def test_large_bodies_hold_nobody_up_and_leave_no_memory_behind(
 
 
 @pytest.mark.fault(74)
+@pytest.mark.thorough
 async def test_large_bodies_for_other_servers_hold_nobody_up(
     wire: Wire, tmp_path: Path, measured: Callable[[float], None]
 ) -> None:

@@ -131,6 +131,7 @@ async def test_what_a_worker_writes_is_told_while_it_works(tmp_path: Path) -> No
         await asking
 
 
+@pytest.mark.alone
 async def test_streams_end_at_once_when_the_daemon_stops_and_hold_nothing_up(tmp_path: Path) -> None:
     async with serving(tmp_path, {"a": fake()}, drain_timeout=60.0) as served, reading(served) as reader:
         asking = asyncio.create_task(served.ask("a", "[[slow 0.2]]", stream=True))

@@ -7,6 +7,8 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
+
 from draftd.engine.answers.timings import Timings
 from draftd.web import openapi
 from draftd.web.openapi import ANSWERS, BODIES
@@ -59,6 +61,7 @@ def test_the_timings_are_the_engine_s() -> None:
     assert openapi.Timings.model_fields.keys() == Timings(0.0).told(1, 0, 1, 1.0, drafts).keys()
 
 
+@pytest.mark.thorough
 async def test_no_request_that_is_made_from_it_is_a_server_error(tmp_path: Path) -> None:
     from tests.web.made_requests import (
         ask_all,  # schemathesis takes half a second, in each process that collects

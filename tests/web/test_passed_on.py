@@ -100,6 +100,7 @@ def test_a_form_needs_a_boundary_and_has_a_bound_itself() -> None:
         asked(form(*[part("a", b"")] * (MAX_PARTS + 1)), FORM).model()
 
 
+@pytest.mark.alone
 def test_parts_without_number_take_no_time() -> None:
     body = b"\r\n--x y" * 4_000_000
     began = time.monotonic()
@@ -109,6 +110,7 @@ def test_parts_without_number_take_no_time() -> None:
 
 
 @pytest.mark.parametrize("piece", [b"a", b";", b'"a"', b'"', b"\\", b'; name="a"'])
+@pytest.mark.alone
 def test_a_long_head_takes_no_time(piece: bytes) -> None:
     head = b"--x y\r\nContent-Disposition: " + piece * 1_000_000 + b"\r\n\r\n"
     began = time.monotonic()
@@ -160,4 +162,4 @@ def test_a_profile_without_a_command_has_no_such_address() -> None:
     assert isinstance(outcome, Refused)
     assert outcome.profile == "chat"
     assert (outcome.error.status, outcome.error.code) == (404, "not_found")
-    assert "'chat' serves chats and texts" in str(outcome.error)
+    assert "'chat' serves chat and text completions" in str(outcome.error)

@@ -185,9 +185,6 @@ def test_a_field_of_the_wrong_type_or_size_is_refused_by_name(name: str, values:
         ({"logprobs": False, "top_logprobs": 0}, {}),
         ({"logprobs": True}, {"logprobs": True, "top_logprobs": 0}),
         ({"logprobs": True, "top_logprobs": 20}, {"logprobs": True, "top_logprobs": 20}),
-        ({"logprobs": 5}, {"logprobs": True, "top_logprobs": 5}),
-        ({"logprobs": 0}, {"logprobs": True, "top_logprobs": 0}),
-        ({"logprobs": 2, "top_logprobs": 5}, {"logprobs": True, "top_logprobs": 5}),
         ({"logit_bias": {}}, {}),
         ({"stop": "END"}, {"stop": "END"}),
         ({"stop": ["a", "b"]}, {"stop": ["a", "b"]}),
@@ -227,6 +224,33 @@ def test_what_openai_allows_is_put_as_mlx_lm_server_takes_it(
 def test_a_tool_that_cannot_be_offered_is_refused_by_place(tool: object, param: str) -> None:
     with refused(400, param=param):
         forward({"tools": [tool]})
+
+
+@pytest.mark.parametrize(
+    ("asked", "got"),
+    [
+        ({"logprobs": 5}, {"logprobs": True, "top_logprobs": 5}),
+        ({"logprobs": 0}, {"logprobs": True, "top_logprobs": 0}),
+        ({"logprobs": 2, "top_logprobs": 5}, {"logprobs": True, "top_logprobs": 5}),
+        ({"logprobs": True}, {"logprobs": True, "top_logprobs": 0}),
+    ],
+)
+def test_only_a_text_takes_a_number_for_its_log_probabilities(
+    asked: dict[str, Any], got: dict[str, Any]
+) -> None:
+    assert sent(asked, TEXT).items() >= got.items()
+    if type(asked["logprobs"]) is int:
+        with refused(400, param="logprobs", says="must be true or false"):
+            sent(asked, CHAT)
+
+
+@pytest.mark.fault(171)
+@pytest.mark.parametrize("kind", [[], {}, ["text"], {"type": "text"}, 5, None])
+@pytest.mark.parametrize("to", [PLAIN, FOREIGN], ids=["ours", "a command's"])
+def test_a_part_whose_kind_is_of_the_wrong_type_is_refused(kind: object, to: Profile) -> None:
+    parts = [{"type": kind, "text": "hi"}]
+    with refused(400, param="messages[0].content", says="only text parts"):
+        forward({"messages": [{"role": "system", "content": parts}]}, CHAT, to)
 
 
 def test_alternatives_are_asked_for_with_log_probabilities_or_not_at_all() -> None:
@@ -354,6 +378,15 @@ def test_the_engine_is_told_what_may_draft_if_somebody_says_so(
     assert "drafters" not in json.loads(made.payload)
 
 
+def test_who_drafted_what_is_told_by_our_engine_alone() -> None:
+    assert sent({"return_drafters": True})["return_drafters"] is True
+    assert "return_drafters" not in sent({"return_drafters": False}, to=FOREIGN)
+    with refused(400, param="return_drafters", says="does not say what it drafted"):
+        forward({"return_drafters": True}, to=FOREIGN)
+    with refused(400, param="return_drafters", says="belongs to /v1/chat/completions"):
+        forward({"return_drafters": True}, TEXT)
+
+
 @pytest.mark.parametrize(
     ("profile", "drafters", "param"),
     [
@@ -423,7 +456,7 @@ def test_a_text_alone_or_in_a_list_is_a_prompt(prompt: object) -> None:
 
 @pytest.mark.parametrize("prompt", [None, "", [], [""], ["a", "b"], [1, 2], [5], [["a"]], 5, {}])
 def test_any_other_prompt_is_refused(prompt: object) -> None:
-    with refused(400, param="prompt", says="must be a text"):
+    with refused(400, param="prompt", says="must be a string"):
         forward({"prompt": prompt}, TEXT)
 
 

@@ -78,6 +78,15 @@ def test_a_worker_that_has_done_nothing_is_told_with_zeros_and_nulls(metrics: Me
             "speedup_estimate": None,
         },
         "tokens_per_second": None,
+        "prompt_cache": {
+            "prompt_tokens": 0,
+            "cached_tokens": 0,
+            "ratio": None,
+            "entries": None,
+            "bytes": None,
+            "limit_bytes": None,
+            "stored_prompts": {"stored": 0, "restored": 0, "refused": 0},
+        },
         "notes": ["port 8000 was busy"],
     }
 

@@ -103,6 +103,7 @@ async def test_a_connection_is_idle_from_its_last_answer_on(wire: Wire, tmp_path
 
 
 @pytest.mark.fault(28)
+@pytest.mark.alone
 async def test_slow_headers_and_slow_bodies_do_not_hold_a_connection(wire: Wire, tmp_path: Path) -> None:
     promised = Settings.model_fields
     assert (promised["connection_timeout"].default, promised["body_timeout"].default) == (10, 30)
@@ -154,6 +155,7 @@ def _connections() -> set[tuple[int, int]]:
 
 @pytest.mark.fault(30)
 @pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.alone
 async def test_a_client_that_leaves_frees_its_place(wire: Wire, tmp_path: Path, stream: bool) -> None:
     async with serving(tmp_path, {"a": fake(tables=ONE_AT_A_TIME)}) as served:
         sent = wire.chat("[[slow 0.2]]", stream=stream, max_tokens=10)

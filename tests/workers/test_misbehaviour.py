@@ -39,6 +39,7 @@ async def test_a_server_that_never_gets_ready_fails_at_last(tmp_path: Path) -> N
 
 
 @pytest.mark.fault(57)
+@pytest.mark.thorough
 async def test_a_worker_that_never_gets_ready_lets_others_start_and_says_what_it_answered(
     tmp_path: Path, measured: Measured
 ) -> None:
@@ -237,6 +238,7 @@ async def test_workers_start_though_the_folder_that_the_daemon_was_started_in_is
 
 
 @pytest.mark.fault(46)
+@pytest.mark.thorough
 async def test_workers_killed_together_come_back_one_load_at_a_time(tmp_path: Path) -> None:
     async with serving(tmp_path, {name: fake("--load", "0.3") for name in "abc"}) as served:
         old = {name: served.row(name)["pid"] for name in "abc"}

@@ -126,6 +126,7 @@ async def test_a_group_of_which_nothing_lives_is_no_trouble(
     child.close()
 
 
+@pytest.mark.alone
 async def test_the_exit_is_told_within_a_tenth_of_a_second() -> None:
     heard = Heard()
     child = await heard.start("print('up', flush=True); import signal; signal.pause()")

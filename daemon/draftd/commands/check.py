@@ -15,7 +15,7 @@ from draftd.console import out
 from draftd.errors import ConfigError
 from draftd.hub import NEVER_DRAFTED, ModelOnDisk, read_model
 from draftd.ops.drafting_words import describe_drafting
-from draftd.ops.profile_checks import missing_folders, unknown_default
+from draftd.ops.profile_checks import missing_folders, setting_faults
 from draftd.profile_files import load_dir
 from draftd.profiles import Profile
 from draftd.protocol import MODEL_DRAFTER
@@ -45,7 +45,7 @@ def check(
     folder = settings.profiles_dir()
     try:
         loaded = load_dir(folder, settings.prompt_dirs())
-        problems = (*missing_folders(folder, loaded), *unknown_default(settings, loaded))
+        problems = (*missing_folders(folder, loaded), *setting_faults(settings, loaded))
         if problems:
             raise ConfigError(f"the profiles in {folder} are not valid", problems)
     except ConfigError as error:
@@ -60,9 +60,7 @@ def check(
     for one in found:
         out.say(f"{one.name}: {one.model}, {one.drafting}")
     if any(one.here is False for one in found):
-        out.say(
-            "models that are not on this machine yet are assumed to be ones that can be drafted: nearly all are"
-        )
+        out.say("models that are not on this machine yet are assumed to be able to draft: nearly all are")
     count = "1 profile is valid" if len(found) == 1 else f"{len(found)} profiles are valid"
     out.say(f"{count}: {folder}")
 

@@ -13,10 +13,10 @@ from draftd.commands.shared import ProfileArguments, ProfilesDir, complete_promp
 from draftd.console import out
 from draftd.errors import ConfigError
 from draftd.ops.init import KINDS, carry_out, plan_copies, settings_text, write_settings
-from draftd.ops.prompts import Prompt, find_prompts
 from draftd.ops.pull import download, names_at_hub
 from draftd.profile_files import load_dir
 from draftd.profiles import select
+from draftd.prompt_files import Prompt, find_prompts
 from draftd.settings import Settings, config_dir, load_settings, settings_file, shipped_dir
 
 
@@ -48,7 +48,9 @@ def prompts(
 
 
 def _prompt_table(found: list[Prompt]) -> Table:
-    table = Table("prompt", "words", "used by (mode)", "folder", box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for title in ("prompt", "words", "used by (mode)", "folder"):
+        table.add_column(title, overflow="fold")
     for prompt in found:
         words = str(len(prompt.text.split()))
         table.add_row(
@@ -62,7 +64,7 @@ def init(
         bool, typer.Option("--force", help="Replace edited files too; yours stay as *.bak.")
     ] = False,
 ) -> None:
-    """Copy the profiles and prompts to your config folder, and write a settings file, to edit them there.
+    """Copy the profiles and prompts to your config folder, where you can edit them, and write a settings file.
 
     From then on 'draftd up' reads the profiles there. No file that you edited is touched without --force.
 
@@ -75,7 +77,7 @@ def init(
         out.say(f"{copy.target}: {done}")
     out.say(f"{settings_file()}: {write_settings(settings_file(), settings_text(Settings.model_fields))}")
     out.say(
-        f"'draftd up' reads {folder} from now on, and applies a change of a profile or prompt there at once",
+        f"'draftd up' reads {folder} from now on, and applies changes to profiles and prompts there at once",
     )
 
 
@@ -83,7 +85,7 @@ def pull(
     names: ProfileArguments = None,
     profiles: ProfilesDir = None,
 ) -> None:
-    """Download the models of profiles before their first start; without a name, of those that start by themselves.
+    """Download the models of profiles before they first start; without a name, of those that start by themselves.
 
     Example: draftd pull balanced
     """

@@ -1,6 +1,6 @@
-"""Asks the model hub: how large a model is; and downloads it before its first use, as mlx_lm would then.
+"""Asks the model hub how large a model is; and downloads it before its first use, as mlx_lm would do then.
 
-The only module of ours that imports huggingface_hub. The daemon reads what is there by `draftd.hub`.
+The only module of ours that imports huggingface_hub. The daemon reads what is on disk with `draftd.hub`.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def download(name: str) -> str:
     try:
         return str(snapshot_download(name, allow_patterns=list(PATTERNS)))
     except GatedRepoError as error:
-        raise DraftdError(f"{name} asks for consent: give it on the hub, then 'hf auth login'") from error
+        raise DraftdError(f"{name} is gated: accept its terms on the hub, then 'hf auth login'") from error
     except (RepositoryNotFoundError, HFValidationError) as error:
         raise DraftdError(f"the hub has no model {name}, or it is private ('hf auth login')") from error
     except LocalEntryNotFoundError as error:

@@ -1,4 +1,4 @@
-"""Which lines of a worker's log are for machines, or repeat what the line of a request says. Pure."""
+"""Which lines of a worker's log are for machines, or repeat what a request's line says. Pure."""
 
 from __future__ import annotations
 
@@ -22,5 +22,5 @@ _CHATTER = re.compile(
 
 
 def is_chatter(line: str) -> bool:
-    """Whether a line can be left out for a person who has not asked for all."""
+    """Whether a line can be left out for a person who has not asked for all of them."""
     return line.startswith(RECORD_PREFIX) or _CHATTER.fullmatch(line) is not None

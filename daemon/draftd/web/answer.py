@@ -1,7 +1,7 @@
 """One answer of a worker as it comes in: each chunk is checked, and made into what the client was promised. Pure.
 
 The death of a worker in mid-stream looks like a clean end of its connection; only a missing finish_reason shows it.
-Most servers send a `[DONE]` behind it as well.
+Most servers send a `[DONE]` after it as well.
 """
 
 from __future__ import annotations
@@ -10,12 +10,22 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from draftd.web.answer_models import Choice, Message, checked, chunks_of, is_error, read_json, reason_of
+from draftd.protocol import DRAFTERS_OF_TEXT
+from draftd.web.answer_models import (
+    MAX_TOKENS,
+    Choice,
+    Message,
+    checked,
+    chunks_of,
+    count_in,
+    is_error,
+    read_json,
+    reason_of,
+    usage_in,
+)
 from draftd.web.request_body import Endpoint
 from draftd.web.tool_calls import ToolCalls
 from draftd.web.worker_errors import error_in
-
-_MAX_TOKENS = 2**53  # more than can be; beyond it JSON's numbers are not exact
 
 
 class Answer:
@@ -39,10 +49,12 @@ class Answer:
         self._head: dict[str, Any] = {}
         self._texts: list[str] = []
         self._reasoning: list[str] = []
+        self._refusals: list[str] = []
         self._tool_calls: ToolCalls | None = None  # most answers have none
         self._logprobs: dict[str, list[Any]] = {}
+        self._drafters: dict[str, list[Any]] = {}  # who drafted which piece of the text, where that is told
         self._role_sent = False
-        self._stop_text: str | None = None  # that ended the answer, where the worker says so
+        self._stop_text: str | None = None  # the stop text that ended the answer, where the worker says so
         self.finish_reason: str | None = None
         self.usage: dict[str, Any] | None = None
         self.timings: dict[str, Any] | None = None  # in llama.cpp's words
@@ -55,30 +67,29 @@ class Answer:
 
     @property
     def complete(self) -> bool:
-        """Whether nothing can come any more: there was a finish_reason, and the mark after it."""
+        """Whether nothing more can come: there was a finish_reason, and the mark after it."""
         return self.done and self.finish_reason is not None
 
     def tokens(self, name: str) -> int:
         """A figure of the usage; 0 if it is missing or cannot be right."""
-        figure: Any = (self.usage or {}).get(name)
-        is_count = type(figure) is int or (isinstance(figure, float) and figure.is_integer())
-        return int(figure) if is_count and 0 <= figure <= _MAX_TOKENS else 0
+        count: int = (self.usage or {}).get(name, 0)
+        return count
 
     @property
     def cached_tokens(self) -> int | None:
-        """Prompt tokens that an earlier request had read; None if the worker does not say."""
-        details: Any = (self.usage or {}).get("prompt_tokens_details")
-        return _count(details.get("cached_tokens")) if isinstance(details, dict) else None
+        """Prompt tokens that came out of the prompt cache; None if the worker does not say."""
+        count: int | None = (self.usage or {}).get("prompt_tokens_details", {}).get("cached_tokens")
+        return count
 
     def timing(self, name: str) -> int | None:
         """A count of the timings; None if it is missing or cannot be right."""
-        return _count((self.timings or {}).get(name))
+        return count_in((self.timings or {}).get(name))
 
     @property
     def told_speed(self) -> float | None:
-        """Tokens per second by the worker's own word; None if it does not say."""
+        """Tokens per second, as the worker reports them; None if it does not."""
         speed: Any = (self.timings or {}).get("predicted_per_second")
-        return float(speed) if type(speed) in {int, float} and 0 < speed < _MAX_TOKENS else None
+        return float(speed) if type(speed) in {int, float} and 0 < speed < MAX_TOKENS else None
 
     def take(self, data: bytes) -> dict[str, Any] | None:
         """Take in one event's data; returns the chunk for the client, None for the end mark.
@@ -86,7 +97,7 @@ class Answer:
         Raises BrokenAnswerError for anything but a chunk, RequestError or WorkerError for an error that the worker
         reports.
         """
-        if data.strip(b' \t"').upper() == b"[DONE]":
+        if not data.startswith(b"{") and data.strip(b' \t"').upper() == b"[DONE]":
             self.done = True
             return None
         return self._take(read_json(data))
@@ -111,8 +122,7 @@ class Answer:
             "chat.completion.chunk" if self._endpoint == "chat.completions" else "text_completion"
         )
         if "usage" in chunk:
-            usage = chunk["usage"]
-            chunk["usage"] = usage if usage and isinstance(usage, dict) else None
+            chunk["usage"] = usage_in(chunk["usage"])
             self.usage = chunk["usage"] or self.usage
         if isinstance(timings := chunk.get("timings"), dict):
             self.timings = timings
@@ -144,6 +154,8 @@ class Answer:
             self._texts.append(sent["text"])
         for name, values in (choice.logprobs or {}).items():
             self._logprobs.setdefault(name, []).extend(values or [])
+        for name, pieces in _drafters_in(raw).items():
+            self._drafters.setdefault(name, []).extend(pieces)
         reason = reason_of(choice, calls=bool(self._tool_calls))
         self.finish_reason = reason or self.finish_reason
         return sent | {"index": 0, "finish_reason": reason}
@@ -161,6 +173,8 @@ class Answer:
             delta["content"] = content
         self._texts.append(content)
         self._reasoning.append(came.reasoning or came.reasoning_content or "")
+        if came.refusal:
+            self._refusals.append(came.refusal)
         raw_calls = delta.pop("tool_calls", None)
         if came.tool_calls:
             self._tool_calls = self._tool_calls or ToolCalls(self._request_id[:24])
@@ -179,11 +193,15 @@ class Answer:
         choice: dict[str, Any] = {"index": 0, "finish_reason": self.finish_reason, "logprobs": logprobs}
         if self._stop_text is not None:
             choice["stop_reason"] = self._stop_text
+        if self._drafters:
+            choice[DRAFTERS_OF_TEXT] = self._drafters
         if self._endpoint == "completions":
             return self._body("text_completion", choice | {"text": text})
         message: dict[str, Any] = {"role": "assistant", "content": text or None}
         if reasoning := "".join(self._reasoning):
             message["reasoning"] = reasoning
+        if self._refusals:
+            message["refusal"] = "".join(self._refusals)
         if self._tool_calls:
             message["tool_calls"] = self._tool_calls.whole()
         return self._body("chat.completion", choice | {"message": message})
@@ -193,11 +211,15 @@ class Answer:
         return body if self.timings is None else body | {"timings": self.timings}
 
     def usage_chunk(self) -> dict[str, Any]:
-        """The usage in a chunk of its own, with the timings, as a client gets it that asked for it."""
+        """The usage in a chunk of its own, with the timings, for a client that asked for it."""
         chat = self._endpoint == "chat.completions"
         body = self._body("chat.completion.chunk" if chat else "text_completion", {})
         return body | {"choices": []}
 
 
-def _count(figure: object) -> int | None:
-    return figure if isinstance(figure, int) and type(figure) is int and 0 <= figure <= _MAX_TOKENS else None
+def _drafters_in(choice: dict[str, Any]) -> dict[str, list[Any]]:
+    """What our engine says of who drafted; another server may mean something else by the same name."""
+    told: Any = choice.get(DRAFTERS_OF_TEXT)
+    if not isinstance(told, dict):
+        return {}
+    return {name: pieces for name, pieces in told.items() if isinstance(pieces, list)}

@@ -16,7 +16,7 @@ from draftd.protocol import ENGINE_MODULE, GUARDIAN_MODULE, PROMPT_STORE_VARIABL
 
 HOST = "127.0.0.1"  # workers are never reachable from another machine
 ENGINE = [sys.executable, "-m", ENGINE_MODULE]
-SPARE = [sys.executable, "-m", SPARE_MODULE]  # waits for the arguments that ENGINE is given
+SPARE = [sys.executable, "-m", SPARE_MODULE]  # waits for the arguments that follow ENGINE
 
 
 def argv(profile: Profile, port: int) -> list[str]:
@@ -52,8 +52,8 @@ def environment(
 ) -> dict[str, str]:
     """The child's environment: the daemon's own, without what is meant for (or secret to) the daemon.
 
-    `offline` keeps it from asking the model hub, for when its weights are on this machine. `store` is where it
-    keeps prompt caches, if it does.
+    `offline` keeps it from asking the model hub; for models whose weights are on this machine. `store` is where it
+    keeps prompt caches, if it keeps any.
     """
     # Upper case or lower: pydantic-settings reads draftd_api_key as well.
     env = {key: value for key, value in base.items() if not key.upper().startswith("DRAFTD_")}
@@ -64,9 +64,9 @@ def environment(
 
 
 def fingerprint(profile: Profile) -> str:
-    """Equal for two profiles exactly when a running child of the one can serve as the other.
+    """Equal for two profiles exactly when a running child of the one can serve the other.
 
-    The draft length is no part of it: the daemon sends it with each request.
+    The draft length is not part of it: the daemon sends it with each request.
     """
     parts = {
         "argv": argv(profile.model_copy(update={"num_draft_tokens": None, "max_draft_tokens": None}), 0),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import aiohttp
 
@@ -12,6 +12,8 @@ from draftd.hub import are_here, weight_bytes
 from draftd.profiles import Profile
 from draftd.protocol import PromptStore
 from draftd.workers import command
+from draftd.workers.beginning import Beginning
+from draftd.workers.kernel_kills import KernelKills
 from draftd.workers.memory_book import MemoryBook
 from draftd.workers.process import Child
 from draftd.workers.resources import LoadGate, PortBook
@@ -22,7 +24,7 @@ from draftd.workers.warm_spare import Starter
 @dataclass(frozen=True, slots=True)
 class Services:
     """Times are in seconds. `on_output(name, bytes)` and `on_record(name, line)`, for what an engine reports, are
-    called in the event loop, so they must be quick.
+    called in the event loop, so they must be quick. `beginnings` gives what requests to these profiles begin with.
     """
 
     ports: PortBook
@@ -41,6 +43,13 @@ class Services:
     on_gone: Callable[[str], None]
     tail: Callable[[str, int], Sequence[str]]
     prompt_store: PromptStore | None = None
+    beginnings: Callable[[Sequence[str]], Sequence[Beginning]] = lambda names: ()
+    kernel_kills: KernelKills = field(default_factory=KernelKills)
+
+    def is_short_of_memory(self) -> bool:
+        """Whether the system seems to have killed a process just now because memory was short."""
+        grown = self.kernel_kills.has_grown()
+        return bool(self.room.strained) if grown is None else grown
 
     def environment(self, profile: Profile) -> dict[str, str]:
         """The environment of a child that serves `profile`; it depends on which models are here by now."""

@@ -104,7 +104,7 @@ def speed(machine: Rows, count: int, share: float, *, fixed: int | None = None, 
     return Simulation(machine, count, share, fixed=fixed).speed(rounds)
 
 
-@pytest.mark.one_in(7)
+@pytest.mark.one_in(9)
 @pytest.mark.parametrize(
     "machine", [stairs, slope(0.03), slope(0.3), slope(1.0)], ids=["stairs", "3 %", "30 %", "1"]
 )
@@ -127,6 +127,7 @@ def dear_stairs(rows: int) -> float:
 
 
 @pytest.mark.parametrize(("machine", "times"), [(stairs, 1.7), (dear_stairs, 1.3)])
+@pytest.mark.one_in(2)
 def test_on_a_staircase_eight_clients_get_much_more_by_drafts(machine: Rows, times: float) -> None:
     ours, none = speed(machine, 8, 0.65), speed(machine, 8, 0.65, fixed=0)
     one_by_one = max(speed(machine, 1, 0.65, fixed=length) for length in range(9))
@@ -138,6 +139,7 @@ def one_copies(number: int, _: random.Random) -> int:
     return 20 if number == 0 else 0
 
 
+@pytest.mark.thorough
 def test_a_sequence_that_copies_has_turns_and_the_others_are_not_padded_to_its_drafts() -> None:
     """One of eight writes a file again: its drafts are as long as they get, and the others go on beside it."""
     simulation = Simulation(stairs, 8, 0.3, one_copies)
@@ -146,6 +148,7 @@ def test_a_sequence_that_copies_has_turns_and_the_others_are_not_padded_to_its_d
 
 
 @pytest.mark.parametrize("machine", [slope(0.3), slope(1.0)])
+@pytest.mark.thorough
 def test_where_long_drafts_do_not_pay_a_sequence_that_copies_makes_nobody_slower(machine: Rows) -> None:
     assert Simulation(machine, 8, 0.3, one_copies).speed() >= 0.97 * speed(machine, 8, 0.3, fixed=0)
 

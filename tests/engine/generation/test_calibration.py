@@ -113,6 +113,7 @@ def test_a_disturbed_measurement_makes_no_cost_impossible() -> None:
 
 
 @pytest.mark.real
+@pytest.mark.alone
 def test_costs_of_the_demo_pair(pair: tuple[Path, Path]) -> None:
     target, draft = (mlx_lm.load(str(folder))[0] for folder in pair)
     generation = Models(target, draft, target.args.vocab_size).generation([1, 5, 9], Scripted(*by_model(3)))

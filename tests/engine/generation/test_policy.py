@@ -62,6 +62,7 @@ def test_what_is_compiled_the_first_time_keeps_it_neither_from_drafting_nor_at_i
     assert later.count(taken) > 0.9 * len(later)
 
 
+@pytest.mark.thorough
 def test_a_draft_model_that_reads_slowly_is_not_asked_about_every_prompt() -> None:
     machine = Machine(1.0, slope(0.1), reading=0.3)
     # One reading of a prompt takes as long as 210 tokens: that it does not pay is known only after it.
@@ -239,6 +240,7 @@ def reviews(policy: DraftPolicy, tokens: int, seconds: float) -> list[int]:
 
 
 @pytest.mark.parametrize("seconds", [0.2, 3.0])
+@pytest.mark.one_in(2)
 def test_where_no_draft_pays_reviews_take_their_share_of_the_time(seconds: float) -> None:
     policy = taught()
     hopeless(policy)

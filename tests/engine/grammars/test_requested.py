@@ -76,10 +76,26 @@ def test_what_is_said_is_what_is_asked_for(body: dict[str, Any], form: Requested
         ),
         ({"response_format": {"type": "json_object", "schema": 3}}, "response_format.schema"),
         ({"tool_choice": "required"}, "tool_choice"),
+        (
+            {"response_format": {"type": "text", "json_schema": {"schema": SCHEMA}}},
+            "response_format.json_schema",
+        ),
+        ({"response_format": {"type": "text", "schema": SCHEMA}}, "response_format.schema"),
+        (
+            {"response_format": {"type": "json_object", "json_schema": {"schema": SCHEMA}}},
+            "response_format.json_schema",
+        ),
         ({"tools": TOOLS, "tool_choice": "sometimes"}, "tool_choice"),
         ({"tools": TOOLS, "tool_choice": {"type": "function", "function": {"name": "rm"}}}, "tool_choice"),
         ({"tools": TOOLS, "tool_choice": {"type": "function"}}, "tool_choice.function"),
         ({"tools": TOOLS, "tool_choice": {"type": "allowed_tools", "allowed_tools": {}}}, "tool_choice"),
+        (
+            {
+                "tools": TOOLS,
+                "tool_choice": {"type": "allowed_tools", "allowed_tools": {"mode": "required", "tools": []}},
+            },
+            "tool_choice",
+        ),
         ({"tools": [3], "tool_choice": "required"}, "tools[0]"),
         ({"tools": [offered("")], "tool_choice": "required"}, "tools[0].function.name"),
         ({"tools": [offered("read", parameters=[])]}, "tools[0].function.parameters"),

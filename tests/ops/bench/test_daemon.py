@@ -77,6 +77,7 @@ def test_a_worker_that_cannot_be_loaded_is_named_with_its_last_words() -> None:
         pass
 
 
+@pytest.mark.thorough
 def test_a_worker_that_dies_at_work_is_named_with_how_it_ended() -> None:
     words = r"answers with status 50[23](.|\n)*the worker 'one' of fake ended: exit \(exit code 9\)"
     with pytest.raises(DraftdError, match=words), private_daemon({"one": scripted("one")}, len) as url:

@@ -126,6 +126,7 @@ def of_the_packages() -> list[tuple[Table, list[Any], set[str]]]:
     ]
 
 
+@pytest.mark.thorough
 def test_the_fields_are_those_of_the_packages() -> None:
     for name, (table, types, more) in zip(TABLES, of_the_packages(), strict=True):
         theirs = {field for each in types for field in each.__annotations__}

@@ -109,7 +109,10 @@ def test_tokens_out_of_the_cache_count_apart() -> None:
     assert usage_of({"prompt_tokens": 3, "completion_tokens": None})["input_tokens"] == 3
 
 
-@pytest.mark.parametrize("arguments", ["{", "[1]", "5"])
+@pytest.mark.parametrize(
+    "arguments",
+    ["{", "[1]", "5", pytest.param("[" * 100_000, id="deep"), '{"a": NaN}', '{"a": -Infinity}'],
+)
 def test_arguments_that_are_no_object_are_kept_in_one(arguments: str) -> None:
     _, message = events(chunk(tool_calls=[call(0, name="f", arguments=arguments)]), chunk("tool_calls"))
     assert list(message["content"][0]["input"]) == ["arguments"]

@@ -233,6 +233,10 @@ def test_a_tool_that_was_looked_up_is_named_in_the_result() -> None:
             "messages[0].content[0].name",
         ),
         (
+            {"messages": [{"role": "assistant", "content": [{**CALL, "input": [5]}]}, HI]},
+            "messages[0].content[0].input",
+        ),
+        (
             {"messages": [{"role": "user", "content": [{"type": "tool_result"}]}]},
             "messages[0].content[0].tool_use_id",
         ),
@@ -241,6 +245,11 @@ def test_a_tool_that_was_looked_up_is_named_in_the_result() -> None:
         ({"tools": [{"type": "web_search_20250305", "name": "web_search"}]}, "tools[0].type"),
         ({"tools": [{"input_schema": {}}]}, "tools[0].name"),
         ({"tool_choice": {"type": "some"}}, "tool_choice.type"),
+        (
+            {"tool_choice": {"type": "auto", "disable_parallel_tool_use": "no"}},
+            "tool_choice.disable_parallel_tool_use",
+        ),
+        ({"context_management": {"edit": []}}, "context_management"),
         ({"output_config": {"format": {"type": "json_schema"}}}, "output_config.format.schema"),
         ({"output_config": {"format": {"type": "grammar"}}}, "output_config.format.type"),
         ({"thinking": {"type": "sometimes"}}, "thinking.type"),

@@ -208,6 +208,9 @@ def test_the_answer_repeats_what_the_model_was_told() -> None:
         ({"input": [{**CALL, "call_id": None}]}, "input[0].call_id"),
         ({"input": [{**OUTPUT, "output": 5}]}, "input[0].output"),
         ({"tools": [{"type": "function"}]}, "tools[0].name"),
+        ({"tools": [{"name": "f"}]}, "tools[0].type"),
+        ({"tools": [{"type": "web_search"}, {"type": ["function"]}]}, "tools[1].type"),
+        ({"tools": [{**PATCH, "description": 5}]}, "tools[0].description"),
         ({"tools": [{**PATCH, "format": {"type": "xml"}}]}, "tools[0].format"),
         ({"tools": [{**PATCH, "format": [1]}]}, "tools[0].format"),
         ({"tools": [{**PATCH, "format": {**GRAMMAR, "syntax": "bnf"}}]}, "tools[0].format"),
@@ -218,6 +221,7 @@ def test_the_answer_repeats_what_the_model_was_told() -> None:
         ({"previous_response_id": "resp_1"}, "previous_response_id"),
         ({"store": True}, "store"),
         ({"include": ["message.output_text.logprobs"]}, "include"),
+        ({"include": ["everything"]}, "include[0]"),
         ({"max_tokens": 5}, "max_tokens"),
     ],
 )

@@ -16,6 +16,7 @@ from draftd.engine.refusals import RefusedRequestError
 from draftd.protocol import GRAMMARS_FIELD
 
 ANY_OBJECT: dict[str, Any] = {"type": "object"}
+_SCHEMAS = {"json_schema": "json_schema", "json_object": "schema"}  # the types, and where their schemas stand
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,17 +70,21 @@ def _schema(wanted: Any) -> dict[str, Any] | None:
     if wanted is None:
         return None
     kind = wanted.get("type") if isinstance(wanted, dict) else None
-    if kind == "text":
-        return None
+    if kind not in ("text", *_SCHEMAS):
+        raise RefusedRequestError(
+            "response_format must be an object with the type text, json_object or json_schema",
+            param="response_format",
+        )
+    for owner, name in _SCHEMAS.items():
+        if kind != owner and wanted.get(name) is not None:
+            where = f"response_format.{name}"
+            raise RefusedRequestError(f"{where} needs the type {owner}", param=where)
     if kind == "json_object":
         return _object(wanted.get("schema", ANY_OBJECT), "response_format.schema")
     if kind == "json_schema":
         described = _object(wanted.get("json_schema"), "response_format.json_schema")
         return _object(described.get("schema"), "response_format.json_schema.schema")
-    raise RefusedRequestError(
-        "response_format must be an object with the type text, json_object or json_schema",
-        param="response_format",
-    )
+    return None
 
 
 def _grammars(given: Any) -> dict[str, TextGrammar]:
@@ -125,7 +130,8 @@ def _chosen(choice: Any, tools: tuple[Tool, ...]) -> tuple[str, tuple[Tool, ...]
                 "tool_choice.allowed_tools needs the mode auto or required, and a list of tools",
                 param="tool_choice",
             )
-        return mode, _named(allowed["tools"], tools)
+        named = _named(allowed["tools"], tools)
+        return _with_tools(mode, named), named
     raise RefusedRequestError(
         "tool_choice must be none, auto, required, or an object that names functions", param="tool_choice"
     )

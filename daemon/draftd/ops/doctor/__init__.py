@@ -1,6 +1,6 @@
 """`draftd doctor`: looks at everything that can be wrong on this machine, and says what to do.
 
-`collect` gathers the facts, the checks of `system`, `models` and `drafting` judge them, by topic.
+`collect` gathers the facts; the checks of `system`, `models` and `drafting` judge them, by topic.
 """
 
 from __future__ import annotations

@@ -1,18 +1,19 @@
-"""The chunks of a chat's answer as Anthropic's events, and as the message that they make. Pure.
+"""The chunks of a chat completion as Anthropic's events, and as the message that they make. Pure.
 
-An answer is a list of blocks, one after the other: thoughts, texts, and one block for each call of a tool. A block
-ends where a chunk brings something of another kind. The message is put together from the very events, so a stream
-and a whole answer cannot differ.
+An answer is a list of blocks, one after the other: thinking, text, and one block for each tool call. A block ends
+where a chunk brings something of another kind. The message is put together from those same events, so a stream and
+a whole answer cannot differ.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from draftd.web import json_codec
+from draftd.web.dialects.uninterrupted import Part, Uninterrupted
 
 _STOP_REASONS = {
     "stop": "end_turn",
@@ -32,12 +33,13 @@ _TEXT_EVENT = (
 class MessageAnswer:
     """Takes chunks, and gives events; `message` is what they have made so far.
 
-    Its id is made of the request's: some servers give every answer the same one, and Claude Code takes messages
-    with one id for parts of one message.
+    Its id is made from the request's: some servers give every answer the same one, and Claude Code takes messages
+    with the same id for parts of one message.
     """
 
     request_id: str
     message: dict[str, Any] = field(default_factory=dict)
+    _order: Uninterrupted = field(default_factory=Uninterrupted)
     _open: tuple[str, Any] | None = None  # the kind of the block that is open, and the index of its call
     _pieces: list[str] = field(default_factory=list)  # of the open block's text, or of its call's arguments
 
@@ -46,11 +48,7 @@ class MessageAnswer:
         if not self.message:
             yield self._start(chunk)
         for choice in chunk.get("choices") or []:
-            delta = choice.get("delta") or {}
-            yield from self._text("thinking", delta.get("reasoning") or delta.get("reasoning_content"))
-            yield from self._text("text", delta.get("content"))
-            for call in delta.get("tool_calls") or []:
-                yield from self._call(call)
+            yield from self._parts(self._order.take(choice.get("delta") or {}))
             self._take_reason(choice)
         if chunk.get("usage"):
             self.message["usage"] = usage_of(chunk["usage"])
@@ -68,6 +66,7 @@ class MessageAnswer:
 
     def finish(self) -> Iterator[Event]:
         """The events of the regular end."""
+        yield from self._parts(self._order.rest())
         yield from self._end_block()
         delta = {name: self.message[name] for name in ("stop_reason", "stop_sequence")}
         yield {"type": "message_delta", "delta": delta, "usage": self.message["usage"]}
@@ -92,9 +91,14 @@ class MessageAnswer:
         if isinstance(stop := choice.get("stop_reason"), str):
             self.message |= {"stop_reason": "stop_sequence", "stop_sequence": stop}
 
-    def _text(self, kind: str, text: str | None) -> Iterator[Event]:
-        if not text:
-            return
+    def _parts(self, parts: Iterable[Part]) -> Iterator[Event]:
+        for kind, part in parts:
+            if kind == "call":
+                yield from self._call(part)
+            else:
+                yield from self._text("thinking" if kind == "thoughts" else "text", part)
+
+    def _text(self, kind: str, text: str) -> Iterator[Event]:
         if self._open != (kind, None):
             block = {"type": kind, kind: ""} | ({"signature": ""} if kind == "thinking" else {})
             yield from self._begin((kind, None), block)
@@ -154,10 +158,10 @@ def _with_places(message: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def usage_of(usage: Mapping[str, Any]) -> dict[str, int]:
-    """OpenAI's usage in Anthropic's form, where the tokens of the prompt that came out of the cache count apart."""
+    """OpenAI's usage in Anthropic's form, which counts prompt tokens that came out of the cache separately."""
     cached = (usage.get("prompt_tokens_details") or {}).get("cached_tokens") or 0
     return {
-        "input_tokens": (usage.get("prompt_tokens") or 0) - cached,
+        "input_tokens": max(0, (usage.get("prompt_tokens") or 0) - cached),
         "cache_creation_input_tokens": 0,
         "cache_read_input_tokens": cached,
         "output_tokens": usage.get("completion_tokens") or 0,
@@ -165,9 +169,14 @@ def usage_of(usage: Mapping[str, Any]) -> dict[str, int]:
 
 
 def _object(text: str) -> dict[str, Any]:
-    """The arguments of a call. Anthropic's form has no place for what is no object."""
+    """The arguments of a call. Anthropic's form has no place for anything but an object."""
     try:
-        value = json.loads(text or "{}")
-    except ValueError:
+        value = json.loads(text or "{}", parse_constant=_no_constant)
+    except (ValueError, RecursionError):
         value = text
     return value if isinstance(value, dict) else {"arguments": value}
+
+
+def _no_constant(name: str) -> None:
+    """Raises ValueError: Python would read NaN and Infinity, which are no JSON, and write them again."""
+    raise ValueError(name)

@@ -1,13 +1,13 @@
-"""The chunks of a chat's answer as the events of OpenAI's responses, and as the response that they make. Pure.
+"""The chunks of a chat completion as the events of OpenAI's responses, and as the response that they make. Pure.
 
-An answer is a list of items, one after the other: thoughts, a message, and one item for each call of a tool. An
-item ends where a chunk brings something of another kind. The response is put together from the very events, so a
+An answer is a list of items, one after the other: reasoning, a message, and one item for each tool call. An item
+ends where a chunk brings something of another kind. The response is put together from those same events, so a
 stream and a whole answer cannot differ. Each event has a number, one more than that of the event before.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,6 +15,7 @@ from draftd.errors import DraftdError
 from draftd.protocol import CONTEXT_LENGTH_EXCEEDED
 from draftd.web import json_codec
 from draftd.web.dialects.responses_tools import CUSTOM, custom_input
+from draftd.web.dialects.uninterrupted import Part, Uninterrupted
 from draftd.web.error_bodies import status_of
 
 _INCOMPLETE = {"length": "max_output_tokens", "content_filter": "content_filter"}
@@ -36,7 +37,7 @@ _TEXT_EVENT = (
 class ResponseAnswer:
     """Takes chunks, and gives events; `response` is what they have made so far.
 
-    `repeated` is what the response repeats of the request, the model's name too; `created` is in epoch seconds.
+    `repeated` is what the response repeats of the request, such as the model's name; `created` is in epoch seconds.
     """
 
     request_id: str
@@ -44,13 +45,14 @@ class ResponseAnswer:
     repeated: Mapping[str, Any]
     response: dict[str, Any] = field(default_factory=dict)
     _custom: frozenset[str] = frozenset()  # the names of the custom tools
+    _order: Uninterrupted = field(default_factory=Uninterrupted)
     _open: tuple[str, Any] | None = None  # the kind of the item that is open, and the index of its call
     _pieces: list[str] = field(default_factory=list)  # of the open item's text, or of its call's arguments
     _reason: str | None = None  # why it is incomplete
     _sent: int = 0  # events
 
     def begin(self) -> Iterator[Event]:
-        """The first events, unless they have been given; then the one that says that it goes on."""
+        """The first events, unless they have been given; then the one that says that the answer is in progress."""
         if not self.response:
             self._custom = frozenset(
                 tool["name"] for tool in self.repeated["tools"] if tool["type"] == CUSTOM
@@ -77,11 +79,7 @@ class ResponseAnswer:
         if not self.response:
             yield from self.begin()
         for choice in chunk.get("choices") or []:
-            delta = choice.get("delta") or {}
-            yield from self._text("reasoning", delta.get("reasoning") or delta.get("reasoning_content"))
-            yield from self._text("message", delta.get("content"))
-            for call in delta.get("tool_calls") or []:
-                yield from self._call(call)
+            yield from self._parts(self._order.take(choice.get("delta") or {}))
             self._reason = _INCOMPLETE.get(choice.get("finish_reason"), self._reason)
         if chunk.get("usage"):
             self.response["usage"] = usage_of(chunk["usage"])
@@ -105,6 +103,7 @@ class ResponseAnswer:
     def finish(self) -> Iterator[Event]:
         """The events of the regular end."""
         status = "incomplete" if self._reason else "completed"
+        yield from self._parts(self._order.rest())
         yield from self._end_item(status)
         self.response["status"] = status
         if self._reason:
@@ -115,6 +114,7 @@ class ResponseAnswer:
         """The events of an answer that breaks off."""
         if not self.response:
             yield from self.begin()
+        yield from self._parts(self._order.rest())
         yield from self._end_item("incomplete")
         self.response |= {"status": "failed", "error": {"code": _code(error), "message": str(error)}}
         yield self._event("response.failed", response=self._snapshot())
@@ -140,9 +140,14 @@ class ResponseAnswer:
         item: dict[str, Any] = self.response["output"][-1]
         return item
 
-    def _text(self, kind: str, text: str | None) -> Iterator[Event]:
-        if not text:
-            return
+    def _parts(self, parts: Iterable[Part]) -> Iterator[Event]:
+        for kind, part in parts:
+            if kind == "call":
+                yield from self._call(part)
+            else:
+                yield from self._text("reasoning" if kind == "thoughts" else "message", part)
+
+    def _text(self, kind: str, text: str) -> Iterator[Event]:
         part = _PARTS[kind]
         if self._open != (kind, None):
             item: dict[str, Any] = {"role": "assistant"} if kind == "message" else {"summary": []}
@@ -212,7 +217,7 @@ def _with_places(message: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def usage_of(usage: Mapping[str, Any]) -> dict[str, Any]:
-    """The usage of a chat in the form of responses."""
+    """The usage of a chat completion in the form of OpenAI's responses."""
     read, made = usage.get("prompt_tokens") or 0, usage.get("completion_tokens") or 0
     cached = (usage.get("prompt_tokens_details") or {}).get("cached_tokens") or 0
     thought = (usage.get("completion_tokens_details") or {}).get("reasoning_tokens") or 0
@@ -226,7 +231,7 @@ def usage_of(usage: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _code(error: DraftdError) -> str:
-    """The codes are few; the one for a prompt that is too long is not among them, but clients know it."""
+    """OpenAI lists few codes; the one for a prompt that is too long is not among them, but clients know it."""
     if getattr(error, "code", None) == CONTEXT_LENGTH_EXCEEDED:
         return CONTEXT_LENGTH_EXCEEDED
     status = status_of(error)

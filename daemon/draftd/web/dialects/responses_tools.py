@@ -1,8 +1,9 @@
-"""Tools and the choice among them, from the form of OpenAI's responses to that of chats. Pure.
+"""Tools and the choice among them, from the form of OpenAI's responses to that of chat completions. Pure.
 
-A custom tool takes one text, mostly by a grammar. Chats know only functions, so it is offered as a function whose
-one argument is the text; the grammar is told in its description, and our engine enforces it. Tools of other kinds,
-which OpenAI's servers run or which come in groups, are left out: Codex sends them with every request.
+A custom tool takes one text, which usually has to follow a grammar. Chat completions know only functions, so it is
+offered as a function whose one argument is the text; its description holds the grammar, and our engine enforces it.
+Tools of other kinds, which OpenAI's servers run or which come in groups, are left out: Codex sends them with every
+request.
 """
 
 from __future__ import annotations
@@ -33,11 +34,14 @@ def offered(tools: Iterable[Fields]) -> list[Fields]:
 
 def chat_tools(tools: Iterable[Fields]) -> list[Fields]:
     """The functions of a chat. Raises RequestError (400)."""
-    return [
-        {"type": "function", "function": _function(tool, f"tools[{place}]")}
-        for place, tool in enumerate(tools)
-        if tool.get("type") in _KINDS
-    ]
+    made = []
+    for number, tool in enumerate(tools):
+        place, kind = f"tools[{number}]", tool.get("type")
+        if not isinstance(kind, str) or not kind:
+            raise RequestError(400, f"{place}.type must be a text", param=f"{place}.type")
+        if kind in _KINDS:
+            made.append({"type": "function", "function": _function(tool, place)})
+    return made
 
 
 def grammars(tools: Iterable[Fields]) -> Fields:
@@ -56,30 +60,32 @@ def _form(tool: Fields, place: str) -> Fields | None:
         return None
     if kind != "grammar" or form.get("syntax") not in ("lark", "regex"):
         raise RequestError(
-            400, f"{place} must be a text, or a grammar with the syntax lark or regex", param=place
+            400, f"{place} must be text, or a grammar with the syntax lark or regex", param=place
         )
     if not isinstance(form.get("definition"), str):
-        raise RequestError(400, f"{place}.definition must be a text", param=f"{place}.definition")
+        raise RequestError(400, f"{place}.definition must be a string", param=f"{place}.definition")
     return dict(form)
 
 
 def _function(tool: Fields, place: str) -> Fields:
     name = _name(tool, place)
     if tool["type"] == CUSTOM:
-        return {"name": name, "description": _described(tool), "parameters": _PARAMETERS}
+        return {"name": name, "description": _described(tool, place), "parameters": _PARAMETERS}
     more = {key: tool[key] for key in _OF_FUNCTIONS if tool.get(key) is not None}
     return {"name": name, **more}
 
 
-def _described(tool: Fields) -> str:
-    form = tool.get("format")
+def _described(tool: Fields, place: str) -> str:
+    given, form = tool.get("description"), tool.get("format")
+    if not isinstance(given, str | None):
+        raise RequestError(400, f"{place}.description must be a text", param=f"{place}.description")
     grammar = form.get("definition") if isinstance(form, dict) else None
     told = f"The input follows this grammar:\n{grammar}" if isinstance(grammar, str) else None
-    return "\n\n".join(text for text in (tool.get("description"), told) if isinstance(text, str))
+    return "\n\n".join(text for text in (given, told) if text is not None)
 
 
 def chat_choice(choice: str | Fields) -> str | Fields:
-    """The choice of a tool as a chat has it. Raises RequestError (400)."""
+    """The choice of a tool as a chat completion has it. Raises RequestError (400)."""
     if isinstance(choice, str):
         return choice
     if choice.get("type") in _KINDS:
@@ -103,7 +109,7 @@ def _chosen(tool: Fields, place: str) -> Fields:
 def _name(tool: Fields, place: str) -> str:
     name = tool.get("name")
     if not isinstance(name, str) or not name:
-        raise RequestError(400, f"{place}.name must be a text", param=f"{place}.name")
+        raise RequestError(400, f"{place}.name must be a string", param=f"{place}.name")
     return name
 
 
@@ -116,7 +122,7 @@ def custom_input(arguments: str) -> str:
     """The text for a custom tool; arguments that are of another form are passed on as they are."""
     try:
         value = json.loads(arguments)
-    except ValueError:
+    except (ValueError, RecursionError):
         return arguments
     text = value.get(_INPUT) if isinstance(value, Mapping) else None
     return text if isinstance(text, str) else arguments
