@@ -1,4 +1,4 @@
-"""profiles: every key of a profile, what is refused, and how one is named on the command line."""
+"""profiles: every key of a profile, what is refused, and how profiles are named on the command line."""
 
 from __future__ import annotations
 

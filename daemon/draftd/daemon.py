@@ -295,7 +295,7 @@ class Daemon:
         return self.report.free_memory()
 
     def _on_peers(self) -> None:
-        """A peer comes or goes, or has other models."""
+        """A peer has come or gone, or its models have changed."""
         models, before = self.fleet.models(), self.router.table.elsewhere
         self.router.replace_peers(models)
         after = self.router.table.elsewhere
@@ -309,7 +309,7 @@ class Daemon:
         """A removed profile's last request has ended, and its worker is gone."""
         self.metrics.retire(name)
         self.sink.forget(name)
-        self._on_peers()  # one of them may have the model still
+        self._on_peers()  # a peer may still have the model
         self._on_change()
 
     def _on_output(self, name: str, chunk: bytes) -> None:

@@ -1,4 +1,4 @@
-"""What becomes of what engines report."""
+"""Where the reports of engines go."""
 
 from __future__ import annotations
 
@@ -20,12 +20,15 @@ from draftd.workers.supervisor import Supervisor
 
 
 def take_report(worker: str, record: Record, supervisor: Supervisor, metrics: Metrics) -> None:
-    """Tell the supervisor and the metrics what concerns them of a report of the worker's engine."""
+    """Pass a report of the worker's engine on to the supervisor, the metrics, or both."""
     match record:
         case EngineStarted():
             supervisor.engine_started(worker, accounting=record.accounting)
         case ModelsLoaded():
             supervisor.models_loaded(worker, record.refusal, record.target.batch)
+        case Ranks():
+            told = (RankStatus(one.rank, one.host, one.pid, one.memory, one.silent) for one in record.ranks)
+            supervisor.ranks_told(worker, tuple(told))
         case CacheSize():
             supervisor.cache_size(worker, record)
         case StoredPrompt():

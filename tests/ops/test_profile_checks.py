@@ -1,4 +1,4 @@
-"""What only shows of profiles beside each other, and beside what is on this machine."""
+"""Faults that only show when profiles are compared with each other and with what is on this machine."""
 
 from __future__ import annotations
 

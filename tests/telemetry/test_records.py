@@ -1,4 +1,4 @@
-"""What a line of a log says, and what a record of the engine; None, whatever they hold, if it is nothing."""
+"""What a log line says, and what an engine's record says; None for anything else, whatever it holds."""
 
 import json
 import re

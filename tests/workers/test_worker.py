@@ -1,4 +1,4 @@
-"""What a worker does beside its states: places, ports, monitors, exits, last words. Its children are pretended."""
+"""What a worker does besides its states: places, ports, monitors, exits, last words. Its children are pretended."""
 
 from __future__ import annotations
 
@@ -524,7 +524,7 @@ async def test_the_state_is_told_with_the_time_since_when_it_lasts(monkeypatch: 
 
 
 def faulty(world: World, *parts: str) -> World:
-    """A world in which these of the daemon's parts raise what nobody expects."""
+    """A world in which the given parts of the daemon raise what nobody expects."""
 
     def fails(*_: object) -> Any:
         raise ZeroDivisionError(parts)
