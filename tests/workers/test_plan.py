@@ -6,7 +6,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from draftd.profile_tables import HealthPolicy, Limits, RequestDefaults, RestartPolicy, ServerFlags
+from draftd.profile_tables import (
+    Distributed,
+    HealthPolicy,
+    Limits,
+    RequestDefaults,
+    RestartPolicy,
+    ServerFlags,
+)
 from draftd.profiles import Profile
 from draftd.sharing import Group, groups
 from draftd.workers.command import fingerprint
@@ -37,6 +44,7 @@ NEW_CHILD = {
     "adapter_path": "org/adapter",
     "port": 9000,
     "server": ServerFlags(prompt_cache_size=1),
+    "distributed": Distributed(ranks=2),
 }
 
 
