@@ -1,4 +1,4 @@
-"""What can happen between two machines: a TCP proxy on loopback that delays, cuts, is mute, or is not there."""
+"""What can happen between two machines: a TCP proxy on loopback that delays, cuts off, falls silent, or is gone."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from tests.harness import free_ports
 
 
 class Between:
-    """Passes connections on to `target`, as its attributes say now. `delay` is in seconds, for each piece that
-    comes back. `cut_after` is after how many bytes of each answer both ends are closed, None for never; 0 closes
-    them when the request has been passed on. With `mute` nothing comes back. `accepted` counts connections.
+    """Passes connections on to `target`, in the way that its attributes say at the moment. `delay` is in seconds,
+    for each piece that comes back. After `cut_after` bytes of each answer both ends are closed, never if it is
+    None; 0 closes them when the request has been passed on. With `mute` nothing comes back. `accepted` counts
+    connections.
     """
 
     def __init__(self, target: int, tls: ssl.SSLContext | None = None) -> None:
@@ -37,7 +38,7 @@ class Between:
             self._server = await asyncio.start_server(self._pass, "127.0.0.1", self.port, ssl=self._tls)
 
     async def down(self) -> None:
-        """Refuse connections, and break off those that there are: the machine is gone."""
+        """Refuse connections, and break off the open ones: the machine is gone."""
         if self._server is not None:
             self._server.close()
             self._server = None

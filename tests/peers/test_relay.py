@@ -1,4 +1,4 @@
-"""Requests that other machines answer: chosen, refused, broken off, left; and what everybody is told of it."""
+"""Requests that other machines answer: choices, refusals, breaks, clients that leave; and what is said about it."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ async def test_a_model_that_is_here_too_is_answered_in_turns_and_a_conversation_
     async with front(tmp_path, pair.one, pair.other, profiles={"m": fake()}) as served:
 
         async def asked(name: str, turns: int) -> str:
-            """Ask for another turn of a conversation that begins with much text of its own."""
+            """Ask for another turn of a conversation that begins with a long text of its own."""
             said = [{"role": "user", "content": f"{name} {n} " * 400} for n in range(turns)]
             answer = await served.post("/v1/chat/completions", {"model": "m", "messages": said})
             assert answer.status == 200

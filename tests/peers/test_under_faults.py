@@ -1,7 +1,8 @@
-"""Two and three machines behind one address while the ways between them are delayed, cut, closed and opened again.
+"""Two and three machines behind one address while the connections between them are delayed, cut, closed and opened
+again.
 
-By a seed: which fault comes when, and who asks what. Each request has a text of its own, so that it is known how
-often a worker was given it.
+A seed decides which fault comes when, and who asks what. Each request has a text of its own, so that it is known
+how often a worker was given it.
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ class Account:
 
 
 async def disturb(ways: list[Between], chance: random.Random) -> None:
-    """One fault after the other at any of the ways, each for a tenth of a second or so."""
+    """One fault after the other on any of the connections, each for a tenth of a second or so."""
     while True:
         way, fault = chance.choice(ways), chance.choice(("delay", "loss", "cut", "begin", "flap", "slow"))
         if fault in {"delay", "slow"}:
@@ -71,7 +72,7 @@ async def disturb(ways: list[Between], chance: random.Random) -> None:
 
 
 async def ask_all(served: Served, count: int, chance: random.Random) -> Account:
-    """So many requests of a few clients, who ask again as soon as they have an answer."""
+    """`count` requests of a few clients, which ask again as soon as they have an answer."""
     account, numbers = Account(), iter(range(count))
 
     async def client(stream: bool) -> None:

@@ -186,16 +186,19 @@ class Worker:
             draft_refusal=watched.draft_refusal if watched else None,
             batch_refusal=watched.batch_refusal if watched else None,
             notes=children.notes,
+            ranks=watched.ranks if watched else (),
             prompt_cache=watched.prompt_cache if watched else None,
         )
 
     def _reason(self) -> str:
+        room = self._services.room
+        in_memory = room.instead_of(self)
         return why(
             self.name,
             self.state,
-            ahead=self._services.loads.ahead(self._ticket),
-            in_memory=self._services.room.instead_of(self),
-            strained=self._services.room.strained,
+            ahead=self._services.loads.ahead(self._ticket) if in_memory is None else room.before(self),
+            in_memory=in_memory,
+            strained=room.strained,
             load=self._children.load() if isinstance(self.state, Starting) else Load(),
             open_requests=self._usage.open,
             last=self._children.last_exit,
@@ -326,7 +329,7 @@ class Worker:
         if isinstance(event, HealthOk) and time.monotonic() - self._measured_at < MEASURE:
             return
         self._measured_at = time.monotonic()
-        if size := self._children.memory():
+        if size := self._children.memory_here():
             self._services.room.has_grown(self, size)
 
     def _tell_room(self) -> None:
