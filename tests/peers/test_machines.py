@@ -48,12 +48,10 @@ def test_the_queue_is_what_others_have_there_and_what_we_have_sent_since() -> No
 
 @pytest.mark.parametrize("state", ["failed", "stopped", "stopping", "backoff"])
 def test_a_model_whose_worker_cannot_serve_is_no_place(state: str) -> None:
-    one = peer()
-    one.reported(known(LoadedModel(name="m", state=state)))
-    assert load_of(one) is None
-    assert (
-        "its worker is" in Fleet([], lambda: None).why_nobody("m")[0] or one.known.models["m"].state == state
-    )
+    fleet = Fleet([PeerTable(url="http://127.0.0.1:9")], lambda: None)
+    fleet.peers[0].reported(known(LoadedModel(name="m", state=state)))
+    assert fleet.choose("m", LONG, None, ()) is None
+    assert fleet.why_nobody("m") == (f"127.0.0.1:9: its worker is {state}", 1.0)
 
 
 def test_one_that_is_full_is_left_out_for_a_moment() -> None:
