@@ -31,6 +31,7 @@ from draftd.telemetry.history import History
 from draftd.telemetry.journal import Journal
 from draftd.telemetry.metrics import Metrics
 from draftd.telemetry.output import DAEMON, Sink
+from draftd.telemetry.rank_records import Ranks
 from draftd.telemetry.records import (
     Record,
     parse_record,
@@ -318,7 +319,8 @@ class Daemon:
     def _on_record(self, worker: str, line: bytes) -> None:
         if (record := parse_record(line)) is not None:
             self._on_report(worker, record)
-        self._news.set()
+        if not isinstance(record, Ranks):  # they come each second, and nobody waits for them
+            self._news.set()
 
     def _on_report(self, worker: str, record: Record) -> None:
         take_report(worker, record, self.supervisor, self.metrics)

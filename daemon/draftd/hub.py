@@ -76,6 +76,11 @@ def read_model(name: str, environ: Mapping[str, str] = os.environ) -> ModelOnDis
     )
 
 
+def read_config(model: ModelOnDisk) -> dict[str, Any]:
+    """All that the config.json of a model says; empty where there is none."""
+    return _read_object(model.folder / "config.json") if model.folder else {}
+
+
 def is_local(name: str) -> bool:
     """Whether mlx_lm takes `name` for a folder; else it asks the hub for that name."""
     return os.path.exists(name) or name.startswith(("/", "./", "../", "~"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from draftd.protocol import CacheSize
 from draftd.telemetry.metrics import Metrics
 from draftd.telemetry.prompt_caches import StoredPrompt
+from draftd.telemetry.rank_records import Ranks
 from draftd.telemetry.records import (
     DraftAcceptance,
     EngineProgress,
@@ -14,6 +15,7 @@ from draftd.telemetry.records import (
     PromptProgress,
     Record,
 )
+from draftd.workers.status import RankStatus
 from draftd.workers.supervisor import Supervisor
 
 
@@ -24,6 +26,9 @@ def take_report(worker: str, record: Record, supervisor: Supervisor, metrics: Me
             supervisor.engine_started(worker, accounting=record.accounting)
         case ModelsLoaded():
             supervisor.models_loaded(worker, record.refusal, record.target.batch)
+        case Ranks():
+            told = (RankStatus(one.rank, one.host, one.pid, one.memory, one.silent) for one in record.ranks)
+            supervisor.ranks_told(worker, tuple(told))
         case CacheSize():
             supervisor.cache_size(worker, record)
         case StoredPrompt():

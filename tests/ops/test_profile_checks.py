@@ -89,7 +89,7 @@ def test_the_findings_as_json(folder: Path) -> None:
     body = json.loads(said)
     assert (code, body["valid"], body["problems"]) == (0, True, [])
     assert body["profiles"][0] == {
-        "name": "a", "model": "org/a", "draft_model": None, "drafting": "no drafting", "here": False,
+        "name": "a", "model": "org/a", "draft_model": None, "drafting": "no drafting", "here": False, "ranks": 1,
     }  # fmt: skip
     (folder / "b.toml").write_text("modle = 1\n")
     code, said = check(folder, "--json")

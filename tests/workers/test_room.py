@@ -15,7 +15,7 @@ from draftd.groups import Groups
 from draftd.pressure import Pressure
 from draftd.profile_tables import RestartPolicy
 from draftd.profiles import Profile
-from draftd.workers import budget, services
+from draftd.workers import budget
 from draftd.workers import room as module
 from draftd.workers.room import Room
 from draftd.workers.states import (
@@ -48,7 +48,7 @@ PATIENT = RestartPolicy(max_failures=1000, initial_delay=AT_ONCE, max_delay=AT_O
 def sizes(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each worker takes what its name says, of a budget of 10 GB; most of it is weights."""
     monkeypatch.setattr(first_start, "need", lambda profile, environ: SIZES[profile.name])
-    monkeypatch.setattr(services, "weight_bytes", lambda models, environ: SIZES[models[0]] - GB // 10)
+    monkeypatch.setattr(first_start, "weights_here", lambda profile, environ: SIZES[profile.model] - GB // 10)
 
 
 def profile(name: str, **fields: object) -> Profile:
@@ -403,7 +403,7 @@ async def test_a_model_whose_weights_fit_is_let_in_alone_however_much_its_contex
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     async with machine(profile("a"), profile("large")) as one:
-        monkeypatch.setattr(services, "weight_bytes", lambda models, environ: 9 * GB)
+        monkeypatch.setattr(first_start, "weights_here", lambda profile, environ: 9 * GB)
         await one.ask("a")
         await one.ask("large")
         assert [one.state(name) for name in ("a", "large")] == [Stopped, Ready]

@@ -164,6 +164,10 @@ def worker(status: WorkerStatus, queue: int, metrics: Metrics) -> dict[str, Any]
             "lines": list(last.lines),
         },
         "memory_bytes": status.memory_bytes,
+        "ranks": [
+            {"rank": one.rank, "host": one.host, "pid": one.pid, "memory_bytes": one.memory_bytes}
+            for one in status.ranks
+        ],
         "start_seconds": status.start_seconds,
         "queue": queue,
         "requests": metrics.requests(status.name),

@@ -68,6 +68,9 @@ async def _until_stuck(child: Watched, post: Callable[[Event], None]) -> None:
         if signs is None or last is None or signs.show_progress(last, now - since):
             last, since = signs, now
         silent = now - since
+        if why := child.silent_rank(allowed):
+            child.answer = why
+            return
         if silent >= allowed * GIVE_WAY and not gave_way:
             gave_way = True
             log.warning("a load makes no progress", worker=child.profile().name, answer=child.answer)

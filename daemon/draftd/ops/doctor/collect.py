@@ -35,9 +35,11 @@ from draftd.ops.doctor.facts import (
     WantedPort,
 )
 from draftd.ops.doctor.versions import unsupported, versions
+from draftd.ops.hosts import look
 from draftd.ops.http import DaemonClient
 from draftd.ops.mac_folders import guarded
 from draftd.ops.pull import size_at_hub
+from draftd.ops.splitting import unsplittable
 from draftd.profile_files import load_dir
 from draftd.profiles import Profile, ProfileSet
 from draftd.settings import Settings
@@ -82,6 +84,8 @@ def collect(settings: Settings) -> Facts:
         daemon=running,
         programs=tuple(_other_programs(running)),
         bench=_bench(settings.state_dir),
+        unsplittable=unsplittable(profiles, models),
+        hosts=tuple(look(profiles)),
     )
 
 
