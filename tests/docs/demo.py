@@ -51,6 +51,7 @@ def demo_daemon(folder: Path) -> Iterator[Demo]:
         "HOME": str(folder), "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "COLUMNS": "120",
         "LANG": "C.UTF-8", "DRAFTD_STATE_DIR": str(folder / "state"), "DRAFTD_PORT": str(port),
         "DRAFTD_BASE_PORT": str(base_port), "DRAFTD_LOG_FILE": str(folder / "draftd.log"),
+        "DRAFTD_PEERS": f'[{{"url": "http://127.0.0.1:{free_ports()}"}}]',  # nobody is there; its series are
     }  # fmt: skip
     demo = Demo(f"http://127.0.0.1:{port}", folder, environment)
     command = [sys.executable, "-m", "draftd", "up", "--demo", "--plain"]

@@ -14,6 +14,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
+from draftd.peer_tables import PeerTable
 from draftd.profile_tables import (
     Distributed,
     HealthPolicy,
@@ -71,6 +72,11 @@ def settings() -> str:
     return HEAD.format("setting") + _rows(Settings.model_fields)
 
 
+def peer_keys() -> str:
+    """The keys of a `[[peers]]` table."""
+    return HEAD.format("key") + _rows(PeerTable.model_fields)
+
+
 def request_fields() -> str:
     """What becomes of each field of a request, sorted, with those of the objects within it at the end."""
     rows = [
@@ -114,6 +120,7 @@ def _field_row(name: str, row: Row, where: str | None = None) -> str:
 PARTS: Mapping[str, Callable[[], str]] = {
     "profile keys": profile_keys,
     "settings": settings,
+    "peer keys": peer_keys,
     "model pairs": pairs_table,
     "request fields": request_fields,
     "fields of messages": fields_of_messages,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
@@ -16,8 +17,9 @@ class Between:
     connections.
     """
 
-    def __init__(self, target: int) -> None:
+    def __init__(self, target: int, tls: ssl.SSLContext | None = None) -> None:
         self.target = target
+        self._tls = tls
         self.port = free_ports()
         self.delay = 0.0
         self.cut_after: int | None = None
@@ -28,12 +30,12 @@ class Between:
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+        return f"https://localhost:{self.port}" if self._tls else f"http://127.0.0.1:{self.port}"
 
     async def up(self) -> None:
         """Take connections."""
         if self._server is None:
-            self._server = await asyncio.start_server(self._pass, "127.0.0.1", self.port)
+            self._server = await asyncio.start_server(self._pass, "127.0.0.1", self.port, ssl=self._tls)
 
     async def down(self) -> None:
         """Refuse connections, and break off the open ones: the machine is gone."""
@@ -92,9 +94,9 @@ class Between:
 
 
 @asynccontextmanager
-async def between(target: int) -> AsyncIterator[Between]:
+async def between(target: int, tls: ssl.SSLContext | None = None) -> AsyncIterator[Between]:
     """One that takes connections until the block ends."""
-    made = Between(target)
+    made = Between(target, tls)
     await made.up()
     try:
         yield made

@@ -23,7 +23,7 @@ from tests.peers.between import Between, between
 from tests.peers.conftest import until
 
 SENTENCE = "one two three four five"
-FEW, MANY = 60, 100  # requests
+FEW, MANY = 50, 80  # requests
 CLIENTS = 6
 ERRORS = {"peer_lost", "peer_unavailable", "no_peer", "queue_full", "worker_unavailable"}
 
@@ -93,10 +93,7 @@ async def ask_all(served: Served, count: int, chance: random.Random) -> Account:
     ("peers", "here", "seed", "count"),
     [
         (2, True, 1, FEW),
-        *(
-            pytest.param(peers, here, seed, MANY, marks=pytest.mark.thorough)
-            for peers, here, seed in ((2, False, 2), (3, True, 3))
-        ),
+        pytest.param(3, False, 2, MANY, marks=pytest.mark.thorough),
     ],
 )
 async def test_every_request_is_answered_whole_or_told_why_not_and_none_runs_twice(
