@@ -77,7 +77,7 @@ def read_model(name: str, environ: Mapping[str, str] = os.environ) -> ModelOnDis
 
 
 def read_config(model: ModelOnDisk) -> dict[str, Any]:
-    """All that the config.json of a model says; empty where there is none."""
+    """The whole of a model's config.json; empty if there is none."""
     return _read_object(model.folder / "config.json") if model.folder else {}
 
 

@@ -125,7 +125,7 @@ def _absolute(value: object, folder: Path) -> object:
 
 
 def _hostfile(group: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """What `[distributed]` says together with its hostfile. Raises ValueError."""
+    """The settings of `[distributed]` together with its hostfile's. Raises ValueError."""
     named = group["hosts"]
     if not isinstance(named, str) or not named or "\0" in named:
         raise ValueError("must be the path of a hostfile, as mlx.distributed_config writes it")
@@ -139,7 +139,9 @@ def _hostfile(group: dict[str, Any], folder: Path) -> dict[str, Any]:
     said = {"hosts": said} if isinstance(said, list) else said
     hosts = said.get("hosts") if isinstance(said, dict) else None
     if not isinstance(hosts, list) or not all(isinstance(host, dict) and "ssh" in host for host in hosts):
-        raise ValueError(f"{file} is no hostfile: it needs hosts, a list of objects with ssh, ips and rdma")
+        raise ValueError(
+            f"{file} is not a hostfile: it needs hosts, a list of objects with ssh, ips and rdma"
+        )
     pairs = [str(pair).partition("=") for pair in said.get("envs") or ()]
     made: dict[str, Any] = {"hosts": [{**host, "local": _is_here(host)} for host in hosts]}
     if said.get("backend"):
