@@ -76,14 +76,14 @@ FAULTS = {
         "a load that makes no progress",
         "its turn is given up, then it has failed, with its probe's answer",
     ),
-    58: ("a worker floods its output", "takes half of the loop at most; others answer as before"),
+    58: ("workers flood their output", "half of the loop at most, all together; neighbours answer as before"),
+    59: ("a field that nothing honours", "400 with its name, never accepted and ignored"),
+    65: ("foreign servers", 'answer as promised; errors keep status, type and code; no false "ended"'),
     67: ("a stranger asks a worker's own port", "403 without this start's secret, which nobody is told"),
     68: (
         "a log that lies about drafting",
         "it is not counted: the engine's own channel is, or a profile's pattern",
     ),
-    59: ("a field that nothing honours", "400 with its name, never accepted and ignored"),
-    65: ("foreign servers", 'answer as promised; errors keep status, type and code; no false "ended"'),
     70: ("`up` cannot start", "one sentence, exit 2 where a restart mends nothing; a free port is offered"),
     71: ("foreign terminal escapes", "shown as text by every command; only one place prints"),
     72: ("a state folder open to others", "refused, or mended; no link in it is followed"),
@@ -95,29 +95,13 @@ FAULTS = {
         "HTTP/2.0 lines, 9 KB of cookies, garbage",
         "505, 431 with the reason; earlier requests are answered",
     ),
+    78: ("shutdown while clients wait", "503 `stopping` with Retry-After; a cut-off stream says so too"),
+    90: ("a client gone, unread requests behind it", "noticed within a second; its place is free"),
     91: (
         "counting the tokens of a 31 MB prompt",
         "counted up to 4 contexts, then refused; no memory is kept",
     ),
-    90: ("a client gone, unread requests behind it", "noticed within a second; its place is free"),
-    110: ("a Mac checked beside the user's own agent", "another label, folder and ports; nothing is left"),
-    111: ("nobody is logged in at the Mac's screen", "the agent runs in the user's own domain, and says so"),
-    112: ("an agent beside another daemon", "waits quietly until that one has ended; launchd does not spin"),
-    113: ("the agent's folders are not this shell's", "doctor, bench and prometheus find the daemon too"),
-    114: ("an Intel Python on a Mac", "refused in one sentence before an installer looks for wheels"),
-    115: (
-        "the GPU may use less than all memory",
-        "the doctor goes by the same limit, and says what would start",
-    ),
-    78: ("shutdown while clients wait", "503 `stopping` with Retry-After; a cut-off stream says so too"),
-    120: (
-        "an address typed with /v1 twice, without it, with // or a trailing /",
-        "taken as what it must mean",
-    ),
-    100: (
-        "GPU memory, which is in no resident size",
-        "the footprint is measured, of foreign servers too",
-    ),
+    100: ("GPU memory, which is in no resident size", "the footprint is measured, of foreign servers too"),
     101: ("memory gets short", "known from the system's memory pressure, never from what is free; reported"),
     102: (
         "several workers wire GPU memory",
@@ -128,13 +112,20 @@ FAULTS = {
         "only the default profile's worker starts; the reason in GB",
     ),
     104: ("the machine sleeps for a night", "on waking no load is ended, no worker killed, no health judged"),
-    105: (
-        "a Mac falls asleep mid-answer",
-        "kept awake while there is work, and no longer",
+    105: ("a Mac falls asleep mid-answer", "kept awake while there is work, and no longer"),
+    106: ("more models are asked for than fit", "loaded in turn, within the budget; nobody waits for ever"),
+    110: ("a Mac checked beside the user's own agent", "another label, folder and ports; nothing is left"),
+    111: ("nobody is logged in at the Mac's screen", "the agent runs in the user's own domain, and says so"),
+    112: ("an agent beside another daemon", "waits quietly until that one has ended; launchd does not spin"),
+    113: ("the agent's folders are not this shell's", "doctor, bench and prometheus find the daemon too"),
+    114: ("an Intel Python on a Mac", "refused in one sentence before an installer looks for wheels"),
+    115: (
+        "the GPU may use less than all memory",
+        "the doctor goes by the same limit, and says what would start",
     ),
-    106: (
-        "more models are asked for than fit",
-        "loaded in turn, within the budget; nobody waits for ever",
+    120: (
+        "an address typed with /v1 twice, without it, with // or a trailing /",
+        "taken as what it must mean",
     ),
     121: (
         "a request in none of our dialects",
@@ -151,19 +142,6 @@ FAULTS = {
         "more prompt caches than the limit allows",
         "the least recently used are removed, before the new one is written",
     ),
-    160: ("memory is short for everybody", "idle workers sleep, new loads wait; the status says so"),
-    161: (
-        "models that must not be in memory together",
-        "they are not; those that a pinned one excludes are refused, with the reason",
-    ),
-    162: ("the kernel kills a worker for memory", "reported as that, with the restart"),
-    170: ("a server's usage with strings, lists or lies", "counts, or 0: no answer is lost by it"),
-    171: ("fields of any type in any place", "400 that says where, never 500"),
-    172: (
-        "tool calls that a server writes side by side",
-        "one after the other, whole, where a dialect requires that",
-    ),
-    163: ("a request comes while a prompt is read ahead", "reading ahead is given up, what was read is kept"),
     133: ("engine killed while it stores a prompt cache", "no file under the final name; the rest is swept"),
     134: ("launcher or a rank of a group killed", "no rank is left; the group is replaced"),
     135: ("rank killed mid-stream", "error event; the group is replaced"),
@@ -201,6 +179,20 @@ FAULTS = {
         "`stopping`, in the stream too; nothing that is cut off looks complete",
     ),
     159: ("a peer falls silent", "noticed after four of its keepalives; an error, and left out"),
+    160: ("memory is short for everybody", "idle workers sleep, new loads wait; the status says so"),
+    161: (
+        "models that must not be in memory together",
+        "they are not; those that a pinned one excludes are refused, with the reason",
+    ),
+    162: ("the kernel kills a worker for memory", "reported as that, with the restart"),
+    163: ("a request comes while a prompt is read ahead", "reading ahead is given up, what was read is kept"),
+    170: ("a server's usage with strings, lists or lies", "counts, or 0: no answer is lost by it"),
+    171: ("fields of any type in any place", "400 that says where, never 500"),
+    172: (
+        "tool calls that a server writes side by side",
+        "one after the other, whole, where a dialect requires that",
+    ),
+    173: ("files and folders that may not be looked at", "told; not there; ends nothing"),
 }
 
 

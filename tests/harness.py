@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import os
 import random
@@ -261,3 +262,17 @@ async def until_gone(pid: int, limit: float = LIMIT) -> None:
 def kill(pid: int, number: int) -> None:
     """Signal a worker's whole group: its leader is the guardian of the scripted server."""
     os.killpg(pid, number)
+
+
+@contextmanager
+def closed(folder: Path) -> Iterator[None]:
+    """What stands in `folder` may not be looked at, as where macOS was given no leave: by root's tests too."""
+    look = os.stat
+
+    def refused(path: Any, *args: Any, **kwargs: Any) -> os.stat_result:
+        if not isinstance(path, int) and Path(os.fsdecode(path)).parent == folder:
+            raise PermissionError(errno.EPERM, "Operation not permitted", str(path))
+        return look(path, *args, **kwargs)
+
+    with patch.object(os, "stat", refused):
+        yield

@@ -19,6 +19,7 @@ import pytest
 from draftd import instance
 from draftd.errors import AlreadyRunningError, ConfigError, NotRunningError
 from draftd.instance import LOCK, NOTE, Instance, find_daemon
+from tests.harness import closed
 
 URL = "http://127.0.0.1:8080"
 
@@ -180,6 +181,17 @@ def test_a_swept_folder_that_another_daemon_has_taken_is_left_to_it(tmp_path: Pa
             with pytest.raises(AlreadyRunningError, match=str(other.pid)):
                 held.restore()
         assert find_daemon(folder).pid == other.pid
+
+
+@pytest.mark.fault(173)
+def test_a_folder_that_may_no_longer_be_looked_into_is_told_and_is_found_again(tmp_path: Path) -> None:
+    folder = tmp_path / "state"
+    with Instance(folder) as held:
+        held.announce(URL, "1.2")
+        with closed(folder), pytest.raises(ConfigError, match="cannot be used: Operation not permitted"):
+            held.restore()
+        assert not held.restore()
+        assert find_daemon(folder).url == URL
 
 
 def test_a_look_at_the_lock_does_not_keep_a_daemon_from_starting(

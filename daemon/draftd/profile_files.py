@@ -37,8 +37,7 @@ PATH_KEYS = ("model", "draft_model", "adapter_path")  # where a value may be a p
 
 def load_dir(folder: Path, prompt_dirs: Sequence[Path]) -> ProfileSet:
     """Read every *.toml of `folder`. Raises ConfigError with every problem found, and then takes none."""
-    if not folder.is_dir():
-        raise ConfigError(f"the profiles folder {folder} does not exist; 'draftd up --demo' needs none")
+    _check_folder(folder)
     problems: list[Problem] = []
     loaded: list[tuple[Path, str, Profile]] = []
     for path in _files(folder, PROFILES):
@@ -61,6 +60,23 @@ def load_dir(folder: Path, prompt_dirs: Sequence[Path]) -> ProfileSet:
     return ProfileSet({p.name: p for p in sorted((p for *_, p in loaded), key=lambda p: p.name)}, prompts)
 
 
+def _check_folder(path: Path) -> None:
+    """Raises ConfigError if the files of a folder cannot be listed: `glob` finds none then, without a word."""
+    none = "'draftd up --demo' needs none"
+    try:
+        os.listdir(path)
+    except NotADirectoryError:
+        if path.suffix == ".toml":
+            what = f"is one profile, and a folder is asked for: {path.parent}, and the name '{path.stem}'"
+            raise ConfigError(f"{path} {what}") from None
+        raise ConfigError(f"the profiles folder {path} is no folder; {none}") from None
+    except FileNotFoundError:
+        where = f" (it is a link to {path.readlink()})" if path.is_symlink() else ""
+        raise ConfigError(f"the profiles folder {path} does not exist{where}; {none}") from None
+    except OSError as error:
+        raise ConfigError(f"the profiles folder {path} cannot be read: {error.strerror}") from None
+
+
 def _files(folder: Path, pattern: str) -> list[Path]:
     return sorted(folder.glob(pattern))
 
@@ -74,11 +90,16 @@ def fingerprint(folders: Iterable[Path]) -> tuple[object, ...]:
     """
     found: list[object] = []
     for folder in folders:
-        for path in (*_files(folder, PROFILES), *_files(folder, PROMPTS)):
-            with suppress(OSError):  # it has just gone, or is a link to nowhere
-                status = path.stat()
-                found.append((path, status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns))
+        with suppress(OSError):  # a disk that does not answer: who reads the profiles then is told
+            for path in (*_files(folder, PROFILES), *_files(folder, PROMPTS)):
+                found.extend(_looks(path))
     return tuple(found)
+
+
+def _looks(path: Path) -> Iterator[object]:
+    with suppress(OSError):  # it has just gone, or is a link to nowhere
+        status = path.stat()
+        yield path, status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
 
 
 def parse(path: Path, text: str) -> Profile:

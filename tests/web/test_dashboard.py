@@ -681,3 +681,9 @@ async def test_profiles_that_share_a_worker_say_so_and_show_its_one_log(
         await expect(page.locator("#lines")).to_contain_text("[fast] Draft tokens accepted: 5/10 (50%)")
         await served.ask("balanced")
         await expect(page.locator("#lines")).to_contain_text("[balanced] Draft tokens accepted: 5/10 (50%)")
+        asking = asyncio.create_task(served.ask("fast", "[[wait 0.5]]"))
+        await served.until_queue("fast")
+        served.daemon.history.end_step()
+        queues = (await served.get("/api/history")).json["profiles"].values()
+        assert sum(profile["queue"][-1] for profile in queues) == 1  # counted once
+        await asking

@@ -353,6 +353,8 @@ async def test_a_worker_that_becomes_another_while_it_waits_is_reckoned_anew_in_
                 task.add_done_callback(lambda done: order.append(done.get_name()))
             await one.load()
             assert [one.state(name) for name in "bc"] == [Queued, Queued]
+            told = [one.workers[name].status().reason for name in "bc"]
+            assert told == ["for room in memory, which a have", "for room in memory, which a have, after b"]
             monkeypatch.setitem(SIZES, "b", 3 * GB)
             one.workers["b"].post(Reconfigure(profile("b"), restart=True))
             await until(lambda: len(order) == 2, one)

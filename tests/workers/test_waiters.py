@@ -106,7 +106,7 @@ class History:
         self.check()
 
     def check(self) -> None:
-        """No request waits where an answer is due, the worker's own count is right, and it is still running."""
+        """No request waits where an answer is due, the worker counts right, and it has not stopped early."""
         unanswered = sum(not waiter.answers for waiter in self.waiters)
         state, usage = self.worker.state, self.worker._usage
         assert max((len(waiter.answers) for waiter in self.waiters), default=0) <= 1

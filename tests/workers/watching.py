@@ -28,7 +28,7 @@ FOREIGN = Profile(name="a", model="m", command=("server", "{port}"), health=OFTE
 
 
 class Server:
-    """Answers as it is told: with the last of `answers` again and again, with an endless body if there is none."""
+    """Answers as it is told: with the last of `answers` again and again, or with an endless body if it has none."""
 
     def __init__(self) -> None:
         self.answers: list[web.Response | dict[str, Any]] = [TOKEN]

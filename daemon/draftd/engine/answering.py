@@ -109,16 +109,16 @@ class Answering:
         return [*caches, self.draft_cache] if self.draft_cache and len(caches) == 1 else caches
 
     def _read_prompt(self) -> Iterator[Pause]:
-        """Read the prompt; where caches cannot be cut, store a copy at the end of each message."""
+        """Read the prompt; where caches cannot be cut back to it later, store a copy at the end of each part."""
         target, tokens = self.generation.target, self.prompt.tokens
         total = len(tokens)
         for end, kind in self.prompt.ends:
             if target.position < end < total:
                 yield from self._read_to(end)
-                if not target.cache.can_cut(end - 1):
+                if not target.cache.will_cut(end, total):
                     self._store(tokens, kind, copied=True)
         yield from self._read_to(total - 1)
-        if total > 1 and not target.cache.can_cut(target.position - 1):
+        if total > 1 and not target.cache.will_cut(target.position - 1, self.max_length):
             self._store(tokens, copied=True)  # for the same prompt again, and for an answer that is edited
         if self._is_ahead and (draft := self.generation.draft):
             for _ in self.generation.reading(draft.reader, total - 1):

@@ -192,6 +192,7 @@ def _place_answers() -> None:
     from draftd.engine.answers import completion, presence
     from draftd.engine.answers.exact_logits import on_exact_logits
     from draftd.engine.context_limit import tokenizing
+    from draftd.engine.message_ends import dividing
 
     expect(server, "SamplingArguments", *completion.SAMPLING)
     expect(server, "LogitsProcessorArguments", *completion.LOGITS)
@@ -203,7 +204,7 @@ def _place_answers() -> None:
     server.BatchGenerator = on_exact_logits(batch_generator)
     handler.handle_completion = completion.handle_completion
     handler.validate_model_parameters = completion.taking_top_logprobs(validate)
-    generator._await_response, generator._tokenize = presence.await_response, tokenizing(tokenize)
+    generator._await_response, generator._tokenize = presence.await_response, tokenizing(dividing(tokenize))
 
 
 def _place_prompt_cache() -> None:

@@ -73,11 +73,11 @@ class StatusReport:
         }
 
     def levels(self) -> list[Level]:
-        """The queue and the memory of every profile's worker, for the history."""
+        """The queue and the memory of every profile's worker, for the history; of those that share one, once."""
         rows = self.supervisor.snapshot()
         admissions = [self.proxy.admission(row.name) for row in rows]
         return [
-            Level(row.name, one.depth + one.active, row.memory_bytes)
+            Level(row.name, one.depth + one.active if row.name == row.worker else 0, row.memory_bytes)
             for row, one in zip(rows, admissions, strict=True)
         ]
 

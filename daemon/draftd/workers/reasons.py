@@ -51,7 +51,7 @@ def why(
     open_requests: int,
     last: LastExit | None,
 ) -> str:
-    """Why the worker is in this state; "" for one that is ready. `ahead` names who loads before it, `in_memory` who
+    """Why the worker is in this state; "" for one that is ready. `ahead` names who comes before it, `in_memory` who
     has the memory that it waits for, None if it waits for none. `strained` says how short the machine is of memory,
     "" if it is not.
     """
@@ -59,7 +59,8 @@ def why(
         case Queued() if in_memory is not None and strained:
             return f"until the machine is less short of memory: {strained}"
         case Queued() if in_memory is not None:
-            return f"for room in memory{f', which {_few(in_memory)} have' if in_memory else ''}"
+            which = f", which {_few(in_memory)} have" if in_memory else ""
+            return f"for room in memory{which}{f', after {_few(ahead)}' if ahead else ''}"
         case Queued():
             return f"for its turn to load{f', after {_few(ahead)}' if ahead else ''}"
         case Starting():

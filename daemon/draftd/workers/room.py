@@ -180,6 +180,12 @@ class Room:
             return None
         return sorted(other.name for other, its in self._places.items() if its.holds)
 
+    def before(self, tenant: Tenant) -> list[str]:
+        """Who waits for room and came before `tenant`, which waits too, by name in that order."""
+        came = self._places[tenant].came
+        waiting = [(place.came, other.name) for other, place in self._places.items() if not place.holds]
+        return [name for since, name in sorted(waiting) if since < came]
+
     def look(self) -> None:
         """Decide, and carry it out."""
         if self._timer is not None:

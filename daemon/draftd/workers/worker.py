@@ -191,12 +191,14 @@ class Worker:
         )
 
     def _reason(self) -> str:
+        room = self._services.room
+        in_memory = room.instead_of(self)
         return why(
             self.name,
             self.state,
-            ahead=self._services.loads.ahead(self._ticket),
-            in_memory=self._services.room.instead_of(self),
-            strained=self._services.room.strained,
+            ahead=self._services.loads.ahead(self._ticket) if in_memory is None else room.before(self),
+            in_memory=in_memory,
+            strained=room.strained,
             load=self._children.load() if isinstance(self.state, Starting) else Load(),
             open_requests=self._usage.open,
             last=self._children.last_exit,

@@ -198,7 +198,7 @@ def test_nothing_is_saved_before_it_is_quiet_and_then_by_itself(
     engine.store.idle(engine.cache)
     now += module.QUIET_S - 0.1
     engine.store.idle(engine.cache)
-    engine.store.busy()
+    engine.store.busy(in_company=False)
     now += 1.0
     engine.store.idle(engine.cache)
     engine.store._jobs.join()
@@ -244,7 +244,7 @@ def test_the_end_waits_for_what_is_noted_but_not_for_what_is_not_or_when_there_i
     engine.put(PROMPT)
     began = time.monotonic()
     engine.store.finish(lambda: True)
-    engine.store.busy()
+    engine.store.busy(in_company=False)
     engine.store.finish(lambda: False)  # a request is at work, and nobody saves
     assert module.BUSY_S <= time.monotonic() - began < 5.0
     assert files(tmp_path) == []
@@ -411,6 +411,10 @@ def test_a_large_file_is_not_read_while_others_are_at_work(
         assert len(engine.cache.fetch_nearest_cache(MODEL, PROMPT, at_work=0)[1]) == left
     monkeypatch.setattr(module, "MAX_BROUGHT_IN_COMPANY", 0)
     assert Engine(tmp_path).taken_up(PROMPT) == LENGTH - 1  # nobody waits
+    engine = Engine(tmp_path)
+    for in_company, taken_up in ((True, 0), (False, LENGTH - 1)):  # as mlx_lm's batches do, which say no more
+        engine.store.busy(in_company=in_company)
+        assert engine.taken_up(PROMPT) == taken_up
 
 
 @pytest.mark.parametrize("at_work", [None, 100_000])

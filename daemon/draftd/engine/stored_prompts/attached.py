@@ -26,7 +26,7 @@ def keeping(next_request: Callable[..., Any], place: PromptStore) -> Callable[..
         request = next_request(self, timeout)
         if (store := attached[0]) is not None:
             if request is not None:
-                store.busy()
+                store.busy(in_company=timeout is None)
             elif timeout is not None:
                 store.idle(self.prompt_cache)
         return request

@@ -79,6 +79,7 @@ class Store:
         self._noted: dict[tuple[int, ...], str] = {}  # the kind of each entry that is not in a file yet
         self._saving: Iterator[int] | None = None
         self._idle_since: float | None = None
+        self._in_company = False  # whether others were at work when the last request was taken
         self._handed = 0  # bytes of the entry that is being saved
         self._rests_until = 0.0
         self._ending = threading.Event()
@@ -102,7 +103,8 @@ class Store:
     ) -> None:
         """Put the entry from a file into the cache if it saves more of a prompt than the `known` tokens there.
 
-        `at_work`: the bytes that the caches of other requests take; None where there are no others.
+        `at_work`: the bytes that the caches of other requests take; None where there are no others, or where that
+        is not known, as of mlx_lm's batches.
         """
         if model != self._model or not _is_worth_it(tokens):
             return
@@ -111,9 +113,10 @@ class Store:
         except Exception as error:
             self._say(f"stored prompts could not be used: {error!r}")
 
-    def busy(self) -> None:
-        """A request was taken."""
+    def busy(self, *, in_company: bool) -> None:
+        """A request was taken, while others are at work or not."""
         self._idle_since = None
+        self._in_company = in_company
 
     def idle(self, cache: TruePromptCache) -> None:
         """No request is at work: save a piece of what was noted, if it has been quiet for long enough."""
@@ -130,7 +133,8 @@ class Store:
 
     def _bring(self, cache: TruePromptCache, prompt: bytes, known: int, at_work: int | None) -> None:
         room = cache.max_bytes - (at_work or 0)
-        limit = room if at_work is None else min(room, MAX_BROUGHT_IN_COMPANY)
+        alone = at_work is None and not self._in_company
+        limit = room if alone else min(room, MAX_BROUGHT_IN_COMPANY)
         for name, stored in self._worth_reading(prompt, known, limit):
             cache.trim_to(n_bytes=max(0, room - 2 * stored.size))
             if (found := self._files.read(name)) is None:

@@ -80,7 +80,7 @@ def collect(settings: Settings) -> Facts:
         guarded=_guarded([settings.profiles_dir(), settings.state_dir, hub_cache], profiles),
         stale_note=running is None and not state_error and (settings.state_dir / NOTE).exists(),
         hub_cache=hub_cache,
-        hub_cache_exists=hub_cache.is_dir(),
+        hub_cache_exists=os.path.isdir(hub_cache),
         daemon=running,
         programs=tuple(_other_programs(running)),
         bench=_bench(settings.state_dir),
@@ -216,7 +216,7 @@ def _bench(folder: Path) -> dict[str, Any] | None:
 
 def _disk_free(folder: Path) -> int:
     """Free bytes on the disk where `folder` is or will be."""
-    while not folder.exists():
+    while not os.path.exists(folder):  # unlike Path's own, no error where it may not be looked at
         folder = folder.parent
     return shutil.disk_usage(folder).free
 

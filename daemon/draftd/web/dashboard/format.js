@@ -20,12 +20,12 @@ export const memoryOf = (row) => (row.worker === row.name ? memory(row.memory_by
 
 // How much of the last prompts was cached, and what the worker's cache takes.
 export function cached({ ratio, bytes: size }) {
-  return size >= 5e5 ? `${percent(ratio)} by ${bytes(size)}` : percent(ratio);
+  return size >= 5e5 ? `${percent(ratio)}, ${bytes(size)}` : percent(ratio);
 }
 
 // What became of prompts that the worker has stored, or would have taken up.
 export const storedOf = ({ stored_prompts: known }) =>
-  `stored prompts: ${Object.entries(known).map(([outcome, number]) => `${number} ${outcome}`).join(", ")}`;
+  `share of the last prompts, and what the cache takes; stored prompts: ${Object.entries(known).map(([outcome, number]) => `${number} ${outcome}`).join(", ")}`;
 
 // What all workers have stored of prompts on the disk.
 export const storedPrompts = (known) =>
@@ -225,7 +225,8 @@ export function acceptanceNote(row) {
   if (row.acceptance.ratio === null) return "no request yet";
   if (factor(row) !== null) return `about ${factor(row).toFixed(1)} × the speed without a draft`;
   if (row.acceptance.ratio >= PAYS) return "drafting usually pays";
-  return row.draft_model ? "rarely pays: try a shorter draft" : "little of what is looked up is accepted";
+  if (row.draft_model) return "rarely pays: try a shorter draft";
+  return row.drafters.length ? "little of what is looked up is accepted" : "drafting rarely pays";
 }
 
 export function speedNote(row) {

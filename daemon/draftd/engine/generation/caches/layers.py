@@ -14,7 +14,7 @@ from mlx_lm.models.cache import (
 
 from draftd.engine.generation.caches.chunked import RewindableChunkedKVCache
 from draftd.engine.generation.caches.recurrent import RecordingArraysCache
-from draftd.engine.generation.caches.sliding import SlidingKVCache
+from draftd.engine.generation.caches.sliding import MARGIN, SlidingKVCache
 
 Layers = list[Any]
 
@@ -64,6 +64,15 @@ def can_rewind(leaf: Any, position: int) -> bool:
     if isinstance(leaf, _BY_OFFSET):
         return position <= int(leaf.offset)
     return position == int(leaf.offset)
+
+
+def will_rewind(leaf: Any, position: int, end: int) -> bool:
+    """Whether a cache that reads on to `end` is sure to go back to `position` afterwards."""
+    if isinstance(leaf, SlidingKVCache):
+        return end <= int(leaf.max_size) or end - position <= MARGIN
+    if isinstance(leaf, RewindableChunkedKVCache):
+        return end <= int(leaf.chunk_size) or end - position <= MARGIN
+    return isinstance(leaf, _BY_OFFSET) or position == end
 
 
 def rewind(leaf: Any, position: int) -> None:

@@ -40,6 +40,7 @@ from draftd.engine.generation.caches.layers import (
     state_of,
     unknown_kinds,
     unmark,
+    will_rewind,
 )
 from draftd.engine.generation.caches.quantized import Quantization
 from draftd.engine.generation.caches.recurrent import Call, RecordingArraysCache, observe
@@ -116,6 +117,10 @@ class SequenceCache:
     def can_cut(self, length: int) -> bool:
         """Whether the layers can be cut to a prefix of `length` tokens, outside of a round."""
         return all(can_rewind(leaf, length) for leaf in leaves(self.layers))
+
+    def will_cut(self, length: int, end: int) -> bool:
+        """Whether the layers can be cut to so many tokens even when they have read on to `end`."""
+        return all(will_rewind(leaf, length, end) for leaf in leaves(self.layers))
 
     def cut(self, length: int) -> None:
         """Cut the layers to a prefix; raise ValueError where `can_cut` says that they cannot be."""
