@@ -76,7 +76,7 @@ FAULTS = {
         "a load that makes no progress",
         "its turn is given up, then it has failed, with its probe's answer",
     ),
-    58: ("workers flood their output", "half of the loop at most, all together; neighbours answer as before"),
+    58: ("workers flood their output", "half of the loop at most, all together; others answer as before"),
     59: ("a field that nothing honours", "400 with its name, never accepted and ignored"),
     65: ("foreign servers", 'answer as promised; errors keep status, type and code; no false "ended"'),
     67: ("a stranger asks a worker's own port", "403 without this start's secret, which nobody is told"),
@@ -192,7 +192,7 @@ FAULTS = {
         "tool calls that a server writes side by side",
         "one after the other, whole, where a dialect requires that",
     ),
-    173: ("files and folders that may not be looked at", "told; not there; ends nothing"),
+    173: ("files and folders that may not be looked at", "reported, or taken as missing; nothing ends"),
 }
 
 

@@ -135,7 +135,7 @@ def _snapshot(name: str, environ: Mapping[str, str]) -> Path:
 
 
 def _size(path: Path) -> int:
-    """Bytes of a file; 0 if there is none, or none that may be looked at."""
+    """Bytes of a file; 0 if there is none, or it may not be looked at."""
     try:
         return path.stat().st_size if os.path.isfile(path) else 0
     except OSError:

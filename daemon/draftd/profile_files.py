@@ -61,15 +61,15 @@ def load_dir(folder: Path, prompt_dirs: Sequence[Path]) -> ProfileSet:
 
 
 def _check_folder(path: Path) -> None:
-    """Raises ConfigError if the files of a folder cannot be listed: `glob` finds none then, without a word."""
+    """Raises ConfigError if the files of a folder cannot be listed: `glob` would find none, without an error."""
     none = "'draftd up --demo' needs none"
     try:
         os.listdir(path)
     except NotADirectoryError:
         if path.suffix == ".toml":
-            what = f"is one profile, and a folder is asked for: {path.parent}, and the name '{path.stem}'"
+            what = f"is a single profile; give its folder, {path.parent}, and the name '{path.stem}'"
             raise ConfigError(f"{path} {what}") from None
-        raise ConfigError(f"the profiles folder {path} is no folder; {none}") from None
+        raise ConfigError(f"the profiles folder {path} is not a folder; {none}") from None
     except FileNotFoundError:
         where = f" (it is a link to {path.readlink()})" if path.is_symlink() else ""
         raise ConfigError(f"the profiles folder {path} does not exist{where}; {none}") from None
