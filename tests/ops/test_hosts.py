@@ -164,7 +164,7 @@ def test_a_machine_without_draftd_is_told_with_its_words(tmp_path: Path, answer:
             "mini does not have the address 1.2.3.4",
             "correct the ips",
         ),
-        ({"clock_off": -60.0}, Severity.NOTE, "the clock of mini is 60 s behind", "network's time"),
+        ({"clock_off": -60.0}, Severity.NOTE, "the clock of mini is 60 s behind", "from the network"),
         ({}, Severity.FINE, "mini (big): it can be reached, and has the same", ""),
     ],
 )
