@@ -181,7 +181,7 @@ class Distributed(Table):
     @model_validator(mode="after")
     def _is_a_group(self) -> Self:
         if (self.ranks is None) == (not self.hosts):
-            raise ValueError("either ranks or hosts must be given, not both")
+            raise ValueError("ranks or hosts must be given, but not both")
         for name in self.env:
             if not _VARIABLE.fullmatch(name) or name.startswith(OWN_VARIABLES):
                 raise ValueError(f"env cannot set {name}")
