@@ -112,7 +112,7 @@ async def test_a_rank_that_hangs_is_named_and_the_group_replaced(tmp_path: Path,
         measured(await replaced(served, before))
         last = served.row("pair")["last_exit"]
         assert last["reason"] == "unhealthy"
-        assert any("rank 1 has said nothing for" in line for line in last["lines"])
+        assert any("rank 1 has been silent for" in line for line in last["lines"])
 
 
 @pytest.mark.fault(137)
@@ -123,7 +123,7 @@ async def test_a_rank_that_hangs_while_it_loads_ends_the_load(tmp_path: Path, me
         measured(time.monotonic() - started)
         last = served.row("pair")["last_exit"]
         assert last["reason"] == "no_progress"
-        assert any("rank 1 has said nothing for" in line for line in last["lines"])
+        assert any("rank 1 has been silent for" in line for line in last["lines"])
 
 
 DAEMON = """
