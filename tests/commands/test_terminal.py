@@ -43,7 +43,9 @@ def test_one_module_writes_to_the_terminal() -> None:
         for path in PACKAGE.rglob("*.py")
         if not IN_THE_CHILD.intersection(path.parts) and WRITES.intersection(calls(path))
     }
-    assert writers == {"cli.py", "console.py"}  # cli.py its version alone: rich takes longer than that
+    # cli.py writes its version alone: rich takes longer than that. What the last two print on another machine, their
+    # caller reads over ssh.
+    assert writers == {"cli.py", "console.py", "ops/host_report.py", "ops/pull.py"}
 
 
 def harmless(done: subprocess.CompletedProcess[str]) -> str:
