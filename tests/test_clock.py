@@ -26,7 +26,7 @@ from tests.workers.test_worker import ready, running
 NIGHT = 8 * 3600.0
 SHORT = 0.05
 SOURCE = Path(draftd.__file__).parent
-OURS_ALONE = re.compile(r"asyncio\.timeout|\.timeout_at|wait_for\(|loop\.time\(|asyncio\.wait\([^)]*timeout=")
+OURS_ALONE = re.compile(r"asyncio\.timeout\((?!None\))|\.timeout_at|wait_for\(|loop\.time\(|asyncio\.wait\([^)]*timeout=")
 
 
 class SleepyLoop(asyncio.SelectorEventLoop):
