@@ -33,6 +33,9 @@ def take_report(worker: str, record: Record, supervisor: Supervisor, metrics: Me
             supervisor.cache_size(worker, record)
         case StoredPrompt():
             metrics.record(worker, record)
+        case Ranks():
+            ranks = (RankStatus(one.rank, one.host, one.pid, one.memory, one.silent) for one in record.ranks)
+            supervisor.ranks_told(worker, tuple(ranks))
         case DraftAcceptance() | GenerationReport():
             metrics.record(supervisor.whose(worker, record.profile), record)
     if isinstance(record, EngineProgress | GenerationReport | PromptProgress):

@@ -9,18 +9,25 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import psutil
 import pytest
 
+from draftd.profile_tables import HealthPolicy
+from draftd.profiles import Profile
+from draftd.workers import loading
+from draftd.workers.status import RankStatus
+from draftd.workers.usage import Usage
+from draftd.workers.watched import Watched
 from tests import fake_rank
-from tests.harness import LIMIT, QUICK, Served, alive, free_ports, serving, until_gone
+from tests.harness import LIMIT, QUICK, Served, alive, chat, free_ports, serving, until_gone
 
 Measured = Callable[[float], None]
-HANGS = "[health]\ninterval = 0.1\ntimeout = 2.0\nfailures = 1\nload_stall_timeout = 2.0\n"
+HANGS = "[health]\ninterval = 0.1\ntimeout = 2.0\nfailures = 1\n"
 ONCE = "[restart]\nmax_failures = 1\n"
 
 
@@ -96,11 +103,17 @@ async def test_whatever_of_a_group_is_killed_all_of_it_is_replaced(
 async def test_a_rank_that_is_killed_in_mid_stream_ends_the_stream_with_an_error(tmp_path: Path) -> None:
     async with group(tmp_path) as served:
         before = await pids(served)
-        asking = asyncio.create_task(served.ask("pair", "hang", stream=True))
-        await served.until_queue("pair")
-        os.kill(before[2], signal.SIGKILL)
-        answer = await asking
-        assert "error" in answer.events[-1] or "error" in answer.events[-2]
+        body = chat("hang", model="pair", stream=True)
+        async with (
+            asyncio.timeout(LIMIT),
+            served.http.post(f"{served.url}/v1/chat/completions", json=body) as response,
+        ):
+            said = await response.content.readuntil(b'"ok"')
+            os.kill(before[2], signal.SIGKILL)
+            with suppress(aiohttp.ClientPayloadError):  # it is cut after the error
+                async for chunk in response.content.iter_any():
+                    said += chunk
+        assert b'"error"' in said
         await replaced(served, before)
 
 
@@ -116,14 +129,23 @@ async def test_a_rank_that_hangs_is_named_and_the_group_replaced(tmp_path: Path,
 
 
 @pytest.mark.fault(137)
-async def test_a_rank_that_hangs_while_it_loads_ends_the_load(tmp_path: Path, measured: Measured) -> None:
-    async with group(tmp_path, {1: {"hangs": True}}, tables=HANGS + ONCE, ready=False) as served:
-        started = time.monotonic()
-        await served.until_state("pair", "failed")
-        measured(time.monotonic() - started)
-        last = served.row("pair")["last_exit"]
-        assert last["reason"] == "no_progress"
-        assert any("rank 1 has been silent for" in line for line in last["lines"])
+@pytest.mark.parametrize(
+    ("silent", "told", "words"),
+    [
+        (9.0, 0.0, "rank 1 on mini has been silent for 9 s"),
+        (0.0, 9.0, "the launcher of the ranks has been silent for 9 s"),
+    ],
+    ids=["rank", "launcher"],
+)
+async def test_a_rank_that_hangs_while_it_loads_ends_the_load(silent: float, told: float, words: str) -> None:
+    profile = Profile(name="a", model="m", health=HealthPolicy(load_stall_timeout=5.0))
+    child = Watched(0, lambda: profile, Usage(), 0.0, pid=os.getpid())
+    child.ranks = RankStatus(0, "", 1, 10, 0.0), RankStatus(1, "mini", None, 10, silent)
+    child.ranks_told = time.monotonic() - told
+    async with asyncio.timeout(LIMIT):
+        await loading._until_stuck(child, lambda event: None)
+    assert child.answer == words
+    assert child.silent_rank(30.0) == ""
 
 
 DAEMON = """

@@ -21,10 +21,12 @@ The engine is mlx_lm.server with hooks, not a server of its own. It parses no fl
 
 `lifeline` needs no hook: it ends the process when the daemon is gone; `guardian` holds it for a command that
 knows nothing of it. `channel` takes the secret that requests must know. `spare` is an engine that has imported
-everything and waits for its flags. `records` writes lines on stderr for people, and over the channel for the
-daemon; `exits` ends the process with an exit code. Only `hooks` knows where mlx_lm is touched. A hook that finds
-mlx_lm different from what it was written for is left out, and the worker serves without it.
+everything and waits for its flags. `group` is several engines that serve one model together. `records` writes lines
+on stderr for people, and over the channel for the daemon; `exits` ends the process with an exit code. Only `hooks`,
+and `group.hook` for ranks, know where mlx_lm is touched. A hook that finds mlx_lm different from what it was
+written for is left out, and the worker serves without it.
 
 Importing this package imports no mlx; `__main__` places the hooks, and they import what needs it. Nothing here
-imports the rest of the daemon but `draftd.protocol`, and the daemon imports nothing from here.
+imports the rest of the daemon but `draftd.protocol` and `draftd.sharded_models`, and the daemon imports nothing
+from here.
 """

@@ -74,5 +74,10 @@ def _summed(size: int) -> list[int]:
 
 
 def share_tokens(tokens: mx.array) -> mx.array:
-    """Return the first rank's tokens, (1, n), at each rank; the others give as many zeros."""
-    return mx.distributed.all_sum(tokens.astype(mx.int32))
+    """Return the first rank's tokens, (1, n), at each rank; the others give as many zeros.
+
+    It begins at once: of a pipeline only the rank with the first layers has a use for them, and all must take part.
+    """
+    shared = mx.distributed.all_sum(tokens.astype(mx.int32))
+    mx.async_eval(shared)  # type: ignore[no-untyped-call]
+    return shared
