@@ -20,12 +20,12 @@ export const memoryOf = (row) => (row.worker === row.name ? memory(row.memory_by
 
 // How much of the last prompts was cached, and what the worker's cache takes.
 export function cached({ ratio, bytes: size }) {
-  return size >= 5e5 ? `${percent(ratio)} by ${bytes(size)}` : percent(ratio);
+  return size >= 5e5 ? `${percent(ratio)}, ${bytes(size)}` : percent(ratio);
 }
 
 // What became of prompts that the worker has stored, or would have taken up.
 export const storedOf = ({ stored_prompts: known }) =>
-  `stored prompts: ${Object.entries(known).map(([outcome, number]) => `${number} ${outcome}`).join(", ")}`;
+  `how much of the last prompts was cached, and the cache's memory; stored prompts: ${Object.entries(known).map(([outcome, number]) => `${number} ${outcome}`).join(", ")}`;
 
 // What all workers have stored of prompts on the disk.
 export const storedPrompts = (known) =>
