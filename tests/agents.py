@@ -8,6 +8,7 @@ import sys
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 from tests.harness import Served, serving
 
@@ -45,3 +46,13 @@ async def scripted_model(tmp_path: Path) -> AsyncIterator[tuple[Served, Path]]:
     async with serving(tmp_path / "daemon", {"caller": profile}) as served:
         log.write_text("")  # without the readiness check
         yield served, log
+
+
+def further_messages(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[str]:
+    """The roles of the messages that the second request adds. Fails unless it continues the first one: what they
+    have in common is what the prompt cache serves.
+    """
+    common = len(first["messages"])
+    assert second["messages"][:common] == first["messages"]
+    assert second["tools"] == first["tools"]
+    return [message["role"] for message in second["messages"][common:]]

@@ -1,4 +1,4 @@
-"""What all tests share: the fault table, and an environment that is nobody's."""
+"""What all tests share: the fault table, and an environment without anybody's settings."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ COSTLY = re.compile(
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    """Where no real test is wanted, a module of nothing else is not even imported: mlx_lm takes a second."""
+    """Where no real test is wanted, a module with no other tests is not even imported: mlx_lm takes a second."""
     return True if config.option.markexpr.startswith("not real") and _is_real(collection_path) else None
 
 
@@ -74,14 +74,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """Note what the heads of modules have imported that no process which only collects has a use for."""
+    """Note what the tops of modules have imported that a process which only collects tests has no use for."""
     without_real_tests = session.config.option.markexpr.startswith("not real")
     session.config.stash[LOADED] = LATE.intersection(sys.modules) if without_real_tests else set()
 
 
 @cache
 def _is_real(path: Path) -> bool:
-    """Whether it is a test module that imports mlx or a browser at its head, or what cannot do without mlx."""
+    """Whether it is a test module that imports, at its top, mlx, a browser, or something that needs mlx."""
     if not path.name.startswith("test_") or path.suffix != ".py":
         return False
     head = re.split("^(?:@|async|class|def) ?", path.read_text("utf-8"), maxsplit=1, flags=re.MULTILINE)[0]
@@ -92,9 +92,9 @@ def _is_real(path: Path) -> bool:
 def clean_environment(
     request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    """No test reads or writes the settings of whoever runs it: its folders are in its `tmp_path`, if it takes one.
+    """No test reads or writes the settings of whoever runs it: its folders are in its `tmp_path`, if it takes one;
 
-    Else they are in one that there is not. To make one for each of all tests takes as long as a third of them.
+    otherwise they are in one that does not exist. Making one for every test takes as long as a third of the tests.
     """
     if "tmp_path" in request.fixturenames:
         mine: Path = request.getfixturevalue("tmp_path")

@@ -1,5 +1,5 @@
-"""A worker that tells what it was sent, or does what the query orders: `made`, `stream`, `refuse`, `old`, `half`,
-`slow`, or `die`.
+"""A worker that answers with what it was sent, or does what the query orders: `made`, `stream`, `refuse`, `old`,
+`half`, `slow`, or `die`.
 
 Takes --port, and --single for a server that has one thread only.
 """

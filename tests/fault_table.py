@@ -1,7 +1,7 @@
-"""Prints, after a run, the table of faults that the tests marked `fault(number)` stand for.
+"""Prints, after a run, the table of the faults that tests marked `fault(number)` stand for.
 
-A test states what it measured with `measured(seconds)`; of a row whose tests measured nothing the longest whole
-test is shown, in brackets. A row that no test stands for, or whose test failed, is shown as such; with
+A test states what it measured with `measured(seconds)`; a row whose tests measured nothing shows how long the
+longest of them took, in parentheses. A row that no test stands for, or whose test failed, is shown as such; with
 `--all-faults` it also fails the run.
 """
 
@@ -13,32 +13,32 @@ from dataclasses import dataclass, field
 import pytest
 
 FAULTS = {
-    1: ("worker killed while idle", "noticed < 0.1 s, backoff, restarted; requests wait"),
-    2: ("worker killed in mid-stream", "error event < 1 s, never replayed"),
+    1: ("worker killed while idle", "noticed < 0.1 s, backoff, restart; requests wait"),
+    2: ("worker killed mid-stream", "error event < 1 s, never replayed"),
     3: ("worker dies after half an event", "the half is dropped, then an error event"),
     4: ("worker dies before headers", "502, not replayed"),
-    5: ("worker dies while loading", "backoff; who waits gets 503"),
+    5: ("worker dies while loading", "backoff; requests that wait get 503"),
     6: ("bad model or draft path", "failed at last; its last lines in status and in the 503"),
     7: ("crash loop", "delays grow, failed after 5; others untouched; restart revives"),
     8: ("worker hung, idle", "unhealthy, TERM and CONT, KILL, replaced"),
-    9: ("worker hung in mid-stream", "error event; replaced"),
-    10: ("health well but generation wedged", "replaced; a slow prompt with progress is left alone"),
-    11: ("generation thread dead", "error; replaced; its 404 reaches nobody"),
+    9: ("worker hung mid-stream", "error event; replaced"),
+    10: ("healthy, but generation is wedged", "replaced; a slow prompt that progresses is left alone"),
+    11: ("generation thread dead", "error; replaced; its 404 reaches no client"),
     12: ("slow load", "no restart before the start timeout"),
     13: ("a stranger holds the port", "next port, holder named, no prompt sent to it"),
-    14: ("memory over the limit", "drained, restarted, reason memory"),
+    14: ("memory over the limit", "drained, restarted, with the reason 'memory'"),
     15: ("child ignores SIGTERM", "group killed at the grace; stop <= grace + 1 s"),
     16: ("child has grandchildren", "none left after stop or crash"),
     17: ("100 MB of log without newline", "child never blocks, memory bounded, bytes escaped"),
-    18: ("disk full for logs", "serving goes on, a counter tells"),
+    18: ("disk full for logs", "serving goes on, a counter shows it"),
     19: (
         "SIGTERM while streaming",
-        "streams may finish, the rest ends as an error, exit 0; a second ends it now",
+        "streams may finish, the rest end with an error, exit 0; a second one ends it now",
     ),
     20: ("daemon killed", "no child after 2 s; a new start is clean"),
     21: ("started twice", "the second is refused, the first untouched"),
     22: ("stale note, recycled pid", "a stranger is never signalled"),
-    23: ("broken profile on reload", "refused with file, line, reason; nothing restarts"),
+    23: ("broken profile on reload", "refused with file, line and reason; nothing restarts"),
     24: ("reload with one thing changed", "only the changed worker's pid changes"),
     25: ("profile removed while streaming", "new requests 404; the stream drains"),
     26: ("file descriptors exhausted", "workers restart, health is not judged, new clients wait"),
@@ -68,110 +68,137 @@ FAULTS = {
     50: ("log-probabilities", "those of the tokens that were generated, in OpenAI's forms, streamed too"),
     51: ("malformed tool call", "text, and never a lost answer"),
     52: ("prompt longer than the context", "400 before anything is read"),
-    53: ("a ready worker's first failure", "the next start after 0.1 s, in its first minute too"),
-    54: ("the folder it was started in is gone", "workers start all the same"),
-    55: ("state folder swept", "taken again < 2 s: a second start is refused, the first is found"),
-    56: ("an exception in one worker's task", "logged; that worker goes on, others do not notice"),
-    57: ("a load that makes no progress", "its place given up, then failed, with its probe's answer"),
-    58: ("a worker floods its output", "half of the loop at most; neighbours answer as before"),
-    67: ("a stranger asks a worker's own port", "403 without the secret of this start, which nobody is told"),
+    53: ("a ready worker's first failure", "the next start comes after 0.1 s, in its first minute too"),
+    54: ("the daemon's working directory is gone", "workers start all the same"),
+    55: ("state folder swept", "claimed again < 2 s: a second start is refused, the first is found"),
+    56: ("an exception in one worker's task", "logged; that worker goes on, others are not affected"),
+    57: (
+        "a load that makes no progress",
+        "its turn is given up, then it has failed, with its probe's answer",
+    ),
+    58: ("workers flood their output", "half of the loop at most, all together; neighbours answer as before"),
+    59: ("a field that nothing honours", "400 with its name, never accepted and ignored"),
+    65: ("foreign servers", 'answer as promised; errors keep status, type and code; no false "ended"'),
+    67: ("a stranger asks a worker's own port", "403 without this start's secret, which nobody is told"),
     68: (
         "a log that lies about drafting",
-        "counts nothing: the engine's own channel does, or a profile's pattern",
+        "it is not counted: the engine's own channel is, or a profile's pattern",
     ),
-    59: ("a field that nobody honours", "400 with its name, never accepted and ignored"),
-    65: ("servers of others", 'answer as was promised; errors keep status, type, code; no false "ended"'),
-    70: ("`up` cannot start", "one sentence, exit 2 where a restart mends nothing; a free port offered"),
-    71: ("terminal escapes of others", "shown as text by every verb; one place prints"),
+    70: ("`up` cannot start", "one sentence, exit 2 where a restart mends nothing; a free port is offered"),
+    71: ("foreign terminal escapes", "shown as text by every command; only one place prints"),
     72: ("a state folder open to others", "refused, or mended; no link in it is followed"),
-    73: ("a pipe or device as a file", "told what it is; nothing waits for it"),
-    74: ("bodies of 31 MB", "parsed elsewhere: nobody held up, health not judged, memory given back"),
+    73: ("a pipe or device as a file", "an error says what it is; nothing waits for it"),
+    74: ("bodies of 31 MB", "parsed elsewhere: nobody is held up, health not judged, memory given back"),
     75: ("pages of an allowed origin", "the preflight needs no key; the page sends it, and reads the answer"),
-    76: ("a Host that only begins as ours", "403; several of one header that lets in: 400"),
-    77: ("HTTP/2.0 lines, 9 KB of cookies, garbage", "505, 431 with the reason; who came before is answered"),
-    91: ("tokens of a prompt of 31 MB asked for", "counted up to 4 contexts, then refused; no memory stays"),
+    76: ("a Host that only begins like ours", "403; a security header sent twice: 400"),
+    77: (
+        "HTTP/2.0 lines, 9 KB of cookies, garbage",
+        "505, 431 with the reason; earlier requests are answered",
+    ),
+    78: ("shutdown while clients wait", "503 `stopping` with Retry-After; a cut-off stream says so too"),
     90: ("a client gone, unread requests behind it", "noticed within a second; its place is free"),
-    110: ("a Mac checked beside the user's own agent", "another label, folder and ports; nothing is left"),
-    111: ("no session at the Mac's screen", "the agent runs in the user's own domain, and says so"),
-    112: ("an agent beside another daemon", "waits quietly until that has ended; launchd does not spin"),
-    113: ("the agent's folders are not this shell's", "doctor, bench and prometheus find it too"),
-    114: ("an Intel Python on a Mac", "refused in one sentence before an installer looks for wheels"),
-    115: ("a doctor who reckons with another memory", "the GPU's own word, and what would start at first"),
-    78: ("shutdown while clients wait", "503 `stopping` with Retry-After; a cut stream says so too"),
-    120: (
-        "an address typed with /v1 twice, without it, with // or / behind",
-        "taken for what it can only mean",
+    91: (
+        "counting the tokens of a 31 MB prompt",
+        "counted up to 4 contexts, then refused; no memory is kept",
     ),
-    100: (
-        "a GPU's memory, which no resident size has",
-        "the footprint is asked for, for foreign servers too",
-    ),
-    101: ("memory gets short", "known by the system's own pressure, and told; never by what is free"),
+    100: ("GPU memory, which is in no resident size", "the footprint is measured, of foreign servers too"),
+    101: ("memory gets short", "known from the system's memory pressure, never from what is free; reported"),
     102: (
-        "several workers wire the GPU's memory",
-        "all together never more than it may have; each is told its part",
+        "several workers wire GPU memory",
+        "never more than the GPU may have in all; each is told its share",
     ),
-    103: ("more starts than fits in memory", "the default profile's worker alone, and why, in GB"),
-    104: ("the machine sleeps for a night", "no load ended, no worker killed, no health judged on waking"),
-    105: (
-        "a Mac falls asleep in mid-answer",
-        "kept awake while there is work, and no longer",
+    103: (
+        "more would start than fits in memory",
+        "only the default profile's worker starts; the reason in GB",
     ),
-    106: (
-        "more models are asked for than fit",
-        "in turn and within the budget; nobody waits for ever",
+    104: ("the machine sleeps for a night", "on waking no load is ended, no worker killed, no health judged"),
+    105: ("a Mac falls asleep mid-answer", "kept awake while there is work, and no longer"),
+    106: ("more models are asked for than fit", "loaded in turn, within the budget; nobody waits for ever"),
+    110: ("a Mac checked beside the user's own agent", "another label, folder and ports; nothing is left"),
+    111: ("nobody is logged in at the Mac's screen", "the agent runs in the user's own domain, and says so"),
+    112: ("an agent beside another daemon", "waits quietly until that one has ended; launchd does not spin"),
+    113: ("the agent's folders are not this shell's", "doctor, bench and prometheus find the daemon too"),
+    114: ("an Intel Python on a Mac", "refused in one sentence before an installer looks for wheels"),
+    115: (
+        "the GPU may use less than all memory",
+        "the doctor goes by the same limit, and says what would start",
     ),
-    121: ("a request of no dialect of ours", "goes as it is to a command that has it; 404 without one"),
-    122: ("a tool with a grammar of its own", "its text fits it, however the model writes calls; else 400"),
-    123: ("ten turns of an agent", "every turn reads only what is new to it, in every dialect"),
+    120: (
+        "an address typed with /v1 twice, without it, with // or a trailing /",
+        "taken as what it must mean",
+    ),
+    121: (
+        "a request in none of our dialects",
+        "passed on as it is to a command that knows it; 404 without one",
+    ),
+    122: ("a tool with a grammar of its own", "its input fits, however the model writes calls; else 400"),
+    123: ("ten turns of an agent", "every turn reads only what is new in it, in every dialect"),
     130: (
         "a stored prompt cache is damaged, foreign, readable by others or a link",
-        "removed, said, never used",
+        "removed and reported, never used",
     ),
-    131: ("disk full for prompt caches", "said; serving goes on, nothing half is left"),
+    131: ("disk full for prompt caches", "reported; serving goes on, no half-written file is left"),
     132: (
-        "more prompt caches than the bound allows",
-        "the least recently used go, before the new one is written",
+        "more prompt caches than the limit allows",
+        "the least recently used are removed, before the new one is written",
     ),
-    160: ("memory is short for everybody", "idle workers sleep, new loads wait; said where it stands"),
-    161: (
-        "models that must not be in memory together",
-        "they are not; a pinned one's are refused, with the reason",
-    ),
-    162: ("the kernel kills a worker for memory", "told as such, with the restart"),
-    170: ("a server's usage with texts, lists or lies for counts", "counts, or 0: no answer is lost by it"),
-    171: ("fields of any type in any place", "400 with the place, never 500"),
-    172: (
-        "calls that a server writes side by side",
-        "one after the other, whole, where a dialect wants that",
-    ),
-    163: ("a request comes while a prompt is read ahead", "that is given up, what was read of it kept"),
-    133: ("engine killed while it stores a prompt cache", "no file under its name; the rest is swept"),
+    133: ("engine killed while it stores a prompt cache", "no file under the final name; the rest is swept"),
+    134: ("launcher or a rank of a group killed", "no rank is left; the group is replaced"),
+    135: ("rank killed in mid-stream", "error event; the group is replaced"),
+    136: ("rank of a group hung", "unhealthy, the rank is named; the group is replaced"),
+    137: ("rank hung while it loads", "ended after load_stall_timeout, the rank is named"),
+    138: ("daemon killed while a rank is hung", "no rank is left"),
+    139: ("machine of a group not reached", "failed at last, with the words of ssh"),
+    140: ("other versions, no weights or no ports at a rank", "refused before it loads, with what to do"),
+    141: ("ports of ranks taken", "the next ones, at all ranks"),
+    142: ("ssh ends while a rank on another machine hangs", "the guard there kills it"),
+    143: ("heads that do not divide by the ranks", "refused by the check and by each rank: no garbage"),
+    144: ("clients of a group leave, others come at once", "no rank ends, each gets its own text"),
+    145: ("drafts and cached prompts in a group", "the text of one machine, and of no drafting"),
+    146: ("steps of caches at random", "all ranks have the same in them, and forget the same"),
+    147: ("hostfile wrong", "refused with file, line, reason; nothing restarts"),
     150: (
         "a peer is gone",
-        "left out at once; the request is answered elsewhere; back with its first answer",
+        "left out at once; the request is answered elsewhere; used again after its first answer",
     ),
     151: (
         "a peer breaks off before or in its answer",
         "an error that names it; never sent again, so never run twice",
     ),
     152: ("a peer that comes and goes", "asked less and less often; every request has an answer or a reason"),
-    153: ("a peer is full, or its worker has failed", "the next machine; all full: 429 with when to come"),
+    153: ("a peer is full, or its worker has failed", "the next machine; all full: 429 with Retry-After"),
     154: ("daemons that are each other's peers", "a request makes one hop at most; no model is listed twice"),
-    155: ("a peer that refuses our key, or is this daemon", "left out, and why is said; no prompt is sent"),
-    156: ("a peer without a key, a key in its address", "refused with file, line and reason; no key is told"),
+    155: ("a peer that refuses our key, or is this daemon", "left out, with the reason; no prompt is sent"),
+    156: (
+        "a peer without a key, a key in its address",
+        "refused with file, line and reason; no key is shown",
+    ),
     157: ("a client leaves what a peer answers", "the peer's worker is free < 1 s"),
     158: (
         "the daemon stops while peers answer",
-        "`stopping`, in the stream too; nothing is cut short as if whole",
+        "`stopping`, in the stream too; nothing that is cut off looks complete",
     ),
     159: ("a peer falls silent", "noticed after four of its keepalives; an error, and left out"),
+    160: ("memory is short for everybody", "idle workers sleep, new loads wait; the status says so"),
+    161: (
+        "models that must not be in memory together",
+        "they are not; those that a pinned one excludes are refused, with the reason",
+    ),
+    162: ("the kernel kills a worker for memory", "reported as that, with the restart"),
+    163: ("a request comes while a prompt is read ahead", "reading ahead is given up, what was read is kept"),
+    170: ("a server's usage with strings, lists or lies", "counts, or 0: no answer is lost by it"),
+    171: ("fields of any type in any place", "400 that says where, never 500"),
+    172: (
+        "tool calls that a server writes side by side",
+        "one after the other, whole, where a dialect requires that",
+    ),
+    173: ("files and folders that may not be looked at", "told; not there; ends nothing"),
 }
 
 
 @dataclass
 class Row:
-    """What is known of one fault after the run."""
+    """What is known about one fault after the run."""
 
     measured: list[float] = field(default_factory=list)
     durations: list[float] = field(default_factory=list)
@@ -179,7 +206,7 @@ class Row:
 
     @property
     def seconds(self) -> str:
-        """The worst that was measured; in brackets the longest whole test where none measured anything."""
+        """The worst that was measured; where nothing was, the longest test's duration in parentheses."""
         if self.measured:
             return f"{max(self.measured):7.3f} s "
         return f"({max(self.durations):6.3f} s)" if self.durations else "        – "
@@ -221,7 +248,7 @@ def measured(record_property: Callable[[str, object], None]) -> Callable[[float]
 def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
     report: pytest.TestReport = yield  # type: ignore[assignment]  # pytest's own way of wrapping
     numbers = {int(n) for marker in item.iter_markers("fault") for n in marker.args}
-    report.user_properties += [("fault", number) for number in numbers]  # they go with it to the main process
+    report.user_properties += [("fault", number) for number in numbers]  # sent to the main process with it
     return report  # type: ignore[return-value]
 
 

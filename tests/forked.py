@@ -1,6 +1,6 @@
-"""The command line in processes that are forked from one which has imported all that takes long.
+"""The command line in processes that are forked from one which has imported everything that takes long to import.
 
-Python and its imports take a verb 0.3 s of CPU and `draftd up` 0.7 s, more than all that most tests do with them. A
+Python and its imports cost a command 0.3 s of CPU and `draftd up` 0.7 s, more than what most tests do with them. A
 process of `start` or `run` has what one of its own would have: a pid, an environment, a folder, streams, signals,
 an exit code. What a start itself is about (its name, the limits of a shell, a terminal, a moved clock) is tested
 with `python -m draftd`, as a user starts it.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import os
 import random
@@ -43,14 +44,14 @@ def fake(*flags: str, top: str = "", tables: str = QUICK) -> str:
 
 
 def play_engine(monkeypatch: pytest.MonkeyPatch, *flags: str) -> None:
-    """Have workers of mlx_lm's played by the scripted server. The daemon needs `warm_spare=False`."""
+    """Let the scripted server play the workers that would run mlx_lm. The daemon needs `warm_spare=False`."""
     monkeypatch.setattr(command, "ENGINE", [*FAKE_SERVER, *flags])
 
 
 def free_ports(count: int = 1) -> int:
     """The first of `count` consecutive ports that are free on loopback.
 
-    None that the system hands out by itself: a client's end of some connection could take the next one.
+    None that the system hands out by itself: a client's end of a connection could take the next one.
     """
     while True:
         first = random.SystemRandom().randrange(10_000, 32_000)
@@ -65,7 +66,7 @@ def _is_free(port: int) -> bool:
 
 @contextmanager
 def cheap_looks() -> Iterator[None]:
-    """Let looks at a child cost next to nothing, and come more often while it loads."""
+    """Make checks of a child cost next to nothing, and come more often while it loads."""
     with ExitStack() as patches:
         patches.enter_context(patch.object(loading, "owns_port", _listens))
         patches.enter_context(patch.object(loading, "POLL", 0.02))
@@ -101,12 +102,24 @@ def chat(text: str = "hi", **fields: Any) -> dict[str, Any]:
 
 @dataclass
 class Answer:
-    """What a client got. `cut` tells that the body ended without its end mark."""
+    """What a client got. `cut`: the body ended without its end mark."""
 
     status: int
     headers: Mapping[str, str]
     text: str
     cut: bool
+
+    @classmethod
+    async def of(cls, response: aiohttp.ClientResponse) -> Answer:
+        """Read to the end, or to where the body was cut off."""
+        parts: list[bytes] = []
+        cut = False
+        try:
+            async for chunk in response.content.iter_any():
+                parts.append(chunk)  # noqa: PERF401 - what came before a cut is kept
+        except aiohttp.ClientPayloadError:
+            cut = True
+        return cls(response.status, response.headers, b"".join(parts).decode(), cut)
 
     @property
     def json(self) -> Any:
@@ -142,7 +155,7 @@ class Served:
         return next(row for row in self.daemon.workers() if row["name"] == name)
 
     def state(self, name: str) -> str:
-        """Its state, without a look at its memory: for that all processes of the machine are walked through."""
+        """Its state, without its memory, for which one must walk through all processes of the machine."""
         return self.daemon.supervisor.worker(name).state.label
 
     async def until(self, met: Callable[[], bool], limit: float = LIMIT) -> None:
@@ -155,7 +168,7 @@ class Served:
         await self.until(lambda: self.state(name) in states, limit)
 
     async def until_queue(self, name: str, *, active: int = 1, waiting: int = 0) -> None:
-        """Wait until so many requests hold a place at the worker, and so many wait for one."""
+        """Wait until `active` requests hold a place at the worker, and `waiting` wait for one."""
         admission = self.daemon.proxy.admission(name)
         async with asyncio.timeout(LIMIT):
             while (admission.active, admission.depth) != (active, waiting):  # noqa: ASYNC110 - one turn of the loop
@@ -175,14 +188,7 @@ class Served:
             asyncio.timeout(LIMIT * 2),
             self.http.request(method, self.url + path, **options) as response,
         ):
-            parts: list[bytes] = []
-            cut = False
-            try:
-                async for chunk in response.content.iter_any():
-                    parts.append(chunk)  # noqa: PERF401 - what came before a cut is kept
-            except aiohttp.ClientPayloadError:
-                cut = True
-            return Answer(response.status, response.headers, b"".join(parts).decode(), cut)
+            return await Answer.of(response)
 
     async def metrics(self, **options: Any) -> dict[str, float]:
         """Every sample of /metrics: 'name{labels}' -> value."""
@@ -243,7 +249,7 @@ def alive(pid: int) -> bool:
 
 
 async def until_gone(pid: int, limit: float = LIMIT) -> None:
-    """Wait for a process to end. A child of ours is left for the loop, which would wait for it forever."""
+    """Wait for a process to end. A child of ours is left for the loop to reap: it would otherwise wait for ever."""
     async with asyncio.timeout(limit):
         with suppress(ChildProcessError):
             await asyncio.to_thread(os.waitid, os.P_PID, pid, os.WEXITED | os.WNOWAIT)
@@ -256,3 +262,17 @@ async def until_gone(pid: int, limit: float = LIMIT) -> None:
 def kill(pid: int, number: int) -> None:
     """Signal a worker's whole group: its leader is the guardian of the scripted server."""
     os.killpg(pid, number)
+
+
+@contextmanager
+def closed(folder: Path) -> Iterator[None]:
+    """What stands in `folder` may not be looked at, as where macOS was given no leave: by root's tests too."""
+    look = os.stat
+
+    def refused(path: Any, *args: Any, **kwargs: Any) -> os.stat_result:
+        if not isinstance(path, int) and Path(os.fsdecode(path)).parent == folder:
+            raise PermissionError(errno.EPERM, "Operation not permitted", str(path))
+        return look(path, *args, **kwargs)
+
+    with patch.object(os, "stat", refused):
+        yield

@@ -1,4 +1,4 @@
-"""The daemon as a whole, with scripted children: what a client, the metrics and the process table show."""
+"""The daemon as a whole, with scripted children: what clients, the metrics and the process table show."""
 
 from __future__ import annotations
 
@@ -268,7 +268,7 @@ async def test_a_waiting_stream_gets_comments_and_still_its_answer(tmp_path: Pat
 
 
 class Stranger:
-    """A server that answers every request well, as if it were a worker, and keeps what it was sent."""
+    """A server that answers every request properly, as if it were a worker, and keeps what it was sent."""
 
     def __init__(self) -> None:
         self.heard = b""
@@ -404,7 +404,7 @@ async def test_a_crash_leaves_no_grandchild(tmp_path: Path) -> None:
 async def test_a_silent_answer_is_stalled_unless_the_engine_says_that_it_gets_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A worker of mlx_lm's, played by the scripted server."""
+    """A worker that would run mlx_lm, played by the scripted server."""
     play_engine(monkeypatch)
     limits = QUICK + "[health]\ninterval = 0.05\nstall_timeout = 0.6\n"
     async with serving(tmp_path, {"a": f'model = "fake"\n{limits}'}, warm_spare=False) as served:
@@ -485,7 +485,7 @@ async def test_a_request_is_told_of_while_it_runs_and_can_be_cancelled(tmp_path:
         assert (record["phase"], record["status"], record["cancelled"]) == ("ended", 503, True)
         again = await served.post(f"/api/requests/{record['id']}/cancel")
         assert (again.status, again.json["error"]["code"]) == (404, "request_not_found")
-        # The connection's own task goes on as if nothing had been.
+        # The connection's own task goes on as if nothing had happened.
         assert (await served.ask("a")).status == 200
 
 

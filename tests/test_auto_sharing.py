@@ -1,4 +1,4 @@
-"""Who shares a worker where nobody has said it: by the sizes of models that are here."""
+"""Which profiles share a worker where no setting says so: by the sizes of the models on this machine."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def given(tmp_path: Path) -> ProfileSet:
 
 
 def decided(given: ProfileSet, whole: int, share: bool = False) -> tuple[list[tuple[str, ...]], str]:
-    """The workers' profiles, and what is told."""
+    """The profiles of each worker, and the reason that is given."""
     found = shared_where_needed(given, "auto", lambda: whole)
     assert found.prompts == given.prompts
     return sorted(group.names for group in groups(found.profiles, share=share)), found.sharing

@@ -1,4 +1,4 @@
-"""The real Claude Code as a client of the daemon, with a scripted model: a tool, and what the prompts are like.
+"""The real Claude Code as a client of the daemon, with a scripted model: a tool call, and the form of the prompts.
 
 'make claude-code' installs it (370 MB from npm).
 """
@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from tests.agents import run_agent, scripted_model
+from tests.agents import further_messages, run_agent, scripted_model
 from tests.harness import Served
 
 INSTALLED = Path(__file__).parents[1] / "build" / "claude-code" / "node_modules" / ".bin" / "claude"
@@ -83,8 +83,4 @@ async def test_it_writes_a_file_and_every_turn_goes_on_from_the_one_before(
     assert {"Read", "Write", "Edit", "Bash"} <= {tool["function"]["name"] for tool in first["tools"]}
     assert first["messages"][0]["role"] == "system"
     assert "x-anthropic-billing-header" not in json.dumps(first["messages"])
-    # What the second prompt has in common with the first is what the prompt cache serves.
-    assert second["messages"][: len(first["messages"])] == first["messages"]
-    assert second["tools"] == first["tools"]
-    further = [message["role"] for message in second["messages"][len(first["messages"]) :]]
-    assert further[:2] == ["assistant", "tool"]
+    assert further_messages(first, second)[:2] == ["assistant", "tool"]

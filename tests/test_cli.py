@@ -70,7 +70,7 @@ class Up:
         self.watchdog.start()
 
     def until(self, event: str, count: int = 1) -> dict[str, Any]:
-        """Read the log until it has told of `event` so often; that line."""
+        """Read the log until it has mentioned `event` that many times; returns the last such line."""
         assert self.process.stderr is not None
         while sum(line.get("event") == event for line in self.said) < count:
             line = self.process.stderr.readline()
@@ -286,7 +286,7 @@ def test_a_stale_note_never_leads_to_a_strangers_end(tmp_path: Path, held: bool)
 
 @pytest.mark.fault(26)
 def test_running_out_of_descriptors_passes_by(tmp_path: Path, measured: Callable[[float], None]) -> None:
-    """Clients that take every connection they can get, without a key: the daemon keeps enough for its workers."""
+    """Clients without a key take all the connections they can: the daemon keeps enough for its workers."""
     with up(tmp_path, "a", limit=("ulimit", "-n", "64")) as daemon:
         old = daemon.row()
         idle = [socket.create_connection(("127.0.0.1", daemon.port)) for _ in range(80)]

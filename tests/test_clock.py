@@ -1,4 +1,4 @@
-"""Time limits over a sleep of the machine: a loop whose clock goes on, and a monotonic clock that stands still."""
+"""Time limits while the machine sleeps: a loop whose clock goes on, and a monotonic clock that stands still."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ OURS_ALONE = re.compile(r"asyncio\.timeout|\.timeout_at|wait_for\(|loop\.time\(|
 
 
 class SleepyLoop(asyncio.SelectorEventLoop):
-    """Its clock goes on while the machine sleeps, as that of uvloop does on a Mac."""
+    """Its clock goes on while the machine sleeps, as uvloop's does on a Mac."""
 
     slept = 0.0
 

@@ -1,4 +1,4 @@
-"""What a person sees in a terminal: nothing that steers it; the table of workers."""
+"""What a person sees in a terminal: nothing that controls it; the table of workers."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ EVIL = "a\x1b]0;owned\x07\x1b[2Jb\x9b31mc\u202ed\u2066e\x7f\x00f\rg[bold]h[/bold
 
 
 def as_if_by(terminal: Terminal, *, is_terminal: bool = False) -> str:
-    """What it wrote. Colours and cursor movements are rich's own, and taken out."""
+    """What it wrote, without colours and cursor movements, which are rich's own."""
     assert isinstance(terminal.file, io.StringIO)
     text = terminal.file.getvalue()
     return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", text).replace("\r", "") if is_terminal else text

@@ -1,4 +1,4 @@
-"""The contracts of pyproject.toml name every module that they are about, and tests import late what takes long."""
+"""The contracts in pyproject.toml name every module that they are about, and slow imports in tests come late."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""files: what is no file is never waited for, a link never written through, and what is ours is ours alone."""
+"""files: only regular files are waited for, no link is written through, and our files are ours alone."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from draftd.files import (
 
 @contextmanager
 def in_place_of_a_file(kind: str, path: Path) -> Iterator[None]:
-    """Something that is no file: opened as one, a pipe would be waited for until somebody writes."""
+    """Something that is not a regular file: opened as one, a pipe would block until somebody writes."""
     if kind == "a named pipe":
         os.mkfifo(path)
     elif kind == "a device":

@@ -1,4 +1,4 @@
-"""Which workers start with the daemon: what fits comfortably, by the sizes of models that are here."""
+"""Which workers start with the daemon: what fits comfortably, by the sizes of the models on this machine."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which models may be in memory together, by a person's word."""
+"""Which models may be in memory together, as the settings say."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""hub: models in folders and in the hub's cache, whole or not, and what their configs say."""
+"""hub: models in folders and in the hub's cache, complete or not, and what their configs say."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ from draftd.hub import (
     read_vocabulary,
     weight_bytes,
 )
+from tests.harness import closed
 
 REPOSITORY = "org/model"
 COMMIT = "a" * 40
@@ -191,6 +192,14 @@ def test_what_is_no_file_is_not_there_and_nothing_waits_for_it(
     (snapshot / "tokenizer.json").unlink(missing_ok=True)
     os.mkfifo(snapshot / "tokenizer.json")
     assert read_vocabulary(snapshot) == {}
+
+
+@pytest.mark.fault(173)
+def test_what_may_not_be_looked_at_is_not_there(snapshot: Path, tmp_path: Path) -> None:
+    with closed(snapshot):
+        assert not read_model(REPOSITORY, {"HF_HOME": str(tmp_path)}).is_here
+        assert read_model(str(snapshot)).weight_bytes == 0
+    assert read_model(REPOSITORY, {"HF_HOME": str(tmp_path)}).is_here
 
 
 @pytest.mark.parametrize("index", [{"a": 5}, {"a": None, "b": "x"}, {"a": ["x"]}, {"a": "\0"}])

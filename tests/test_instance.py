@@ -19,6 +19,7 @@ import pytest
 from draftd import instance
 from draftd.errors import AlreadyRunningError, ConfigError, NotRunningError
 from draftd.instance import LOCK, NOTE, Instance, find_daemon
+from tests.harness import closed
 
 URL = "http://127.0.0.1:8080"
 
@@ -110,7 +111,7 @@ def test_a_killed_daemon_leaves_nothing_in_the_way_of_the_next(tmp_path: Path) -
 
 @pytest.mark.fault(112)
 def test_an_agent_waits_until_the_other_daemon_has_ended(tmp_path: Path) -> None:
-    """launchd would start one that ends again every 10 s."""
+    """launchd would restart one that ends, every 10 s."""
     told: list[str] = []
     slept: list[float] = []
     with ExitStack() as other:
@@ -182,10 +183,21 @@ def test_a_swept_folder_that_another_daemon_has_taken_is_left_to_it(tmp_path: Pa
         assert find_daemon(folder).pid == other.pid
 
 
+@pytest.mark.fault(173)
+def test_a_folder_that_may_no_longer_be_looked_into_is_told_and_is_found_again(tmp_path: Path) -> None:
+    folder = tmp_path / "state"
+    with Instance(folder) as held:
+        held.announce(URL, "1.2")
+        with closed(folder), pytest.raises(ConfigError, match="cannot be used: Operation not permitted"):
+            held.restore()
+        assert not held.restore()
+        assert find_daemon(folder).url == URL
+
+
 def test_a_look_at_the_lock_does_not_keep_a_daemon_from_starting(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """`draftd status` holds it shared for an instant."""
+    """`draftd status` holds a shared lock on it for an instant."""
     (tmp_path / LOCK).touch()
     with (tmp_path / LOCK).open() as reader:
         fcntl.flock(reader, fcntl.LOCK_SH)
@@ -243,7 +255,7 @@ def test_a_folder_where_others_can_write_is_refused(tmp_path: Path, open_to_othe
 
 @pytest.mark.fault(72)
 def test_nothing_is_believed_where_others_can_write(tmp_path: Path) -> None:
-    """The note would name an address that the key is sent to, and a process that `down` ends."""
+    """The note would name an address to which the key is sent, and a process that `down` ends."""
     with Instance(tmp_path) as held:
         held.announce(URL, "1.2")
         tmp_path.chmod(0o777)

@@ -1,4 +1,4 @@
-"""What a machine has for models, and how short of memory it is: with stand-ins for Metal, sysctl and the kernel."""
+"""The memory that a machine has for models, and whether it is short: stand-ins for Metal, sysctl and the kernel."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_without_a_gpu_of_its_own_the_share_is_of_the_memory(monkeypatch: pytest
 
 
 class Sysctl:
-    """In the place of macOS's library: it knows one name."""
+    """Stands in for macOS's library: it knows one name."""
 
     def __init__(self, level: int) -> None:
         self.level = level

@@ -14,7 +14,7 @@ from draftd.workers import pressure_watch
 from tests.harness import Served, chat, fake, serving
 
 NAMES = "abcde"
-BUDGET = int(2.5 * HEADROOM)  # nearly all that a demo worker is reckoned with is its headroom
+BUDGET = int(2.5 * HEADROOM)  # nearly all that is reckoned for a demo worker is its headroom
 
 
 def loaded(served: Served) -> list[str]:

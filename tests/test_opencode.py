@@ -1,4 +1,4 @@
-"""The real OpenCode as a client of the daemon: its config made by draftd, its tools, and each preset by name.
+"""The real OpenCode as a client of the daemon: the config that draftd makes, its tools, and each preset by name.
 
 'make opencode' installs it (350 MB from npm) and asks all three presets. A first question costs a prompt of
 8.6 thousand tokens, so elsewhere one preset stands for the three.
@@ -101,7 +101,7 @@ async def test_a_tool_is_called_and_its_result_comes_back(scripted: tuple[OpenCo
 
 
 async def test_a_call_that_could_not_be_parsed_ends_the_turn(scripted: tuple[OpenCode, Path]) -> None:
-    """mlx_lm.server says `tool_calls` without any then, and OpenCode would ask again without end."""
+    """mlx_lm.server then ends with `tool_calls` but sends none, and OpenCode would ask again for ever."""
     opencode, log = scripted
     assert await opencode.ask("Please [[blunder]].") == "oops"
     assert len([body for body in requests(log) if body.get("tools")]) == 1

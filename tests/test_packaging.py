@@ -43,7 +43,7 @@ platform.machine, sys.platform = lambda: "x86_64", "darwin"
 
 @pytest.fixture
 def intel(tmp_path: Path) -> Path:
-    """A Python that takes itself for an Intel one on a Mac."""
+    """A Python that takes itself for an Intel build on a Mac."""
     (tmp_path / "patch").mkdir()
     (tmp_path / "patch" / "sitecustomize.py").write_text(INTEL)
     python = tmp_path / "python"

@@ -1,12 +1,14 @@
-"""profile_files: all files or none, and every fault with its file, its line and the reason."""
+"""profile_files: all files are taken or none, and every fault is reported with its file, line and reason."""
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
@@ -217,9 +219,29 @@ def test_an_empty_and_a_missing_folder_are_told_apart(folder: Folder, tmp_path: 
     assert "there is no profile (*.toml) in" in str(folder.refusal())
     with pytest.raises(ConfigError, match="does not exist; 'draftd up --demo' needs none"):
         load_dir(tmp_path / "missing", ())
-    (tmp_path / "file").write_text("")
-    with pytest.raises(ConfigError, match="does not exist"):
-        load_dir(tmp_path / "file", ())
+
+
+@pytest.mark.fault(73)
+def test_what_is_no_folder_is_told_for_what_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("one.toml", "file"):
+        (tmp_path / name).write_text("")
+    (tmp_path / "link").symlink_to("/nowhere")
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    told = {
+        "one.toml": "is one profile, and a folder is asked for: .*, and the name 'one'",
+        "file": "is no folder",
+        "link": r"does not exist \(it is a link to /nowhere\)",
+        "loop": "cannot be read: Too many levels of symbolic links",
+    }
+    for name, words in told.items():
+        with pytest.raises(ConfigError, match=words):
+            load_dir(tmp_path / name, ())
+    # What macOS answers where the user has not given leave: the folder is there, and cannot be looked into.
+    monkeypatch.setattr(
+        os, "listdir", Mock(side_effect=PermissionError(errno.EPERM, "Operation not permitted"))
+    )
+    with pytest.raises(ConfigError, match="cannot be read: Operation not permitted"):
+        load_dir(tmp_path, ())
 
 
 @pytest.mark.parametrize(
@@ -362,7 +384,7 @@ def test_a_prompt_that_is_a_link_is_refused_and_the_next_folder_not_asked(
 
 
 def test_a_prompt_may_be_a_link_within_its_folder(folder: Folder) -> None:
-    """As a folder that Kubernetes fills has it."""
+    """As in a folder that Kubernetes fills."""
     (folder.own / "..1").mkdir()
     (folder.own / "..1" / "terse.txt").write_text("Terse.")
     (folder.own / "..data").symlink_to("..1")
@@ -450,3 +472,13 @@ def test_what_is_no_profile_and_no_prompt_is_not_looked_at(tmp_path: Path) -> No
     for name in (".a.toml.swp", "notes.md", ".#a.toml"):
         (tmp_path / name).write_text("x")
     assert fingerprint([tmp_path]) == before
+
+
+@pytest.mark.fault(173)
+def test_a_disk_that_does_not_answer_is_no_error_of_a_look(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a.toml").write_text(MODEL)
+    assert fingerprint([tmp_path])
+    monkeypatch.setattr(Path, "glob", Mock(side_effect=OSError(errno.EIO, "Input/output error")))
+    assert fingerprint([tmp_path]) == ()

@@ -1,4 +1,4 @@
-"""profiles: every key of a profile, what is refused, and how one is named on the command line."""
+"""profiles: every key of a profile, what is refused, and how profiles are named on the command line."""
 
 from __future__ import annotations
 
@@ -53,6 +53,7 @@ def test_a_model_is_all_that_a_profile_must_have() -> None:
         "limits": Limits().model_dump(),
         "restart": RestartPolicy().model_dump(),
         "health": HealthPolicy().model_dump(),
+        "distributed": None,
     }
 
 

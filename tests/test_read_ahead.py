@@ -1,4 +1,4 @@
-"""A prompt is read before it comes, with the real engine."""
+"""A prompt is read before its request comes, with the real engine."""
 
 from __future__ import annotations
 

@@ -55,7 +55,7 @@ async def greedy(served: Served, model: str, messages: list[dict[str, str]], **f
 async def wrong(
     served: Served, name: str, messages: list[dict[str, str]], expected: str, **fields: Any
 ) -> str:
-    """What is wrong with a drafted text: it is that of no drafting, or parts from it at a tie. "" if nothing is."""
+    """What is wrong with a drafted text: it is the undrafted one, or parts from it at a tie. "" if nothing is."""
     if await greedy(served, name, messages, **fields) == expected:
         return ""
     return may_differ(*[await tokens_of(served, model, messages) for model in ("plain", name)])
@@ -127,7 +127,7 @@ async def test_drafted_tokens_are_coloured_in_a_chat_by_who_drafted_them(
 
 
 async def test_a_prompt_that_is_in_the_cache_gets_the_text_that_it_got_before(served: Served) -> None:
-    """The same prompt again, and a prompt that is equal to one and its answer."""
+    """The same prompt again, and a prompt that consists of an earlier one and its answer."""
     pids = {name: served.row(name)["pid"] for name in (*PRESETS, "plain")}
     prompt = "<|im_start|>user\nWhat is a draft length?<|im_end|>\n<|im_start|>assistant\n"
     said = await complete(served, "plain", prompt, 12)
@@ -249,7 +249,7 @@ async def test_a_bad_model_path_ends_as_failed_and_the_reason_reaches_the_client
 
 
 async def memory_after_use(served: Served, *names: str) -> int:
-    """Bytes of all workers of these profiles, as status tells, once each profile has answered every prompt."""
+    """Bytes of all workers of these profiles, as in the status, once each profile has answered every prompt."""
     for name in names:
         for prompt in PROMPTS:
             await greedy(served, name, [user(prompt)], max_tokens=40)

@@ -1,4 +1,4 @@
-"""settings: which source wins, who is blamed for a refused value, and where files are looked for."""
+"""settings: which source wins, which source is named for a refused value, and where files are looked for."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def write_file(text: str) -> Path:
 
 
 def refusal(**options: Any) -> str:
-    """The one problem of the settings, as it is told."""
+    """The one problem of the settings, as it is shown."""
     with pytest.raises(ConfigError) as caught:
         load_settings(**options)
     (problem,) = caught.value.problems

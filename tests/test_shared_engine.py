@@ -1,4 +1,4 @@
-"""Profiles that share a worker, in a running daemon: each a model of its own, all by one child."""
+"""Profiles that share a worker, in a running daemon: each is a model of its own, and one child serves them all."""
 
 from __future__ import annotations
 
@@ -152,7 +152,7 @@ async def test_they_stand_in_one_line_first_come_first_served(tmp_path: Path) ->
                 tasks.create_task(ask(served, name))
                 await served.until_queue("a", waiting=number)
                 if not number:
-                    kill(served.row("a")["pid"], signal.SIGSTOP)  # nobody gets on while we look
+                    kill(served.row("a")["pid"], signal.SIGSTOP)  # no request goes on while we look
             assert {served.row(name)["queue"] for name in "abc"} == {3}
             metrics = await served.metrics()
             assert {key: metrics[key] for key in metrics if key.startswith("draftd_queue_depth")} == {

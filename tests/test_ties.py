@@ -1,4 +1,4 @@
-"""The rule by which two greedy texts count as the same, tried on both sides of its bound."""
+"""The rule by which two greedy texts count as the same, tried on both sides of its limit."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_texts_may_part_where_two_tokens_are_as_near_as_the_rounding() -> None:
 
 
 def test_the_place_where_texts_part_is_no_measure_of_the_noise() -> None:
-    """However wrong a text is, it would excuse itself."""
+    """Otherwise any wrong text would excuse itself."""
     wrong = [token("b", b=-0.01, a=-9.0)]
     assert noise_of(PLAIN, wrong) == 0.0
     assert verdict(PLAIN[:1], wrong, noise_of(PLAIN, wrong)).startswith("NO at 0 ")

@@ -1,4 +1,4 @@
-"""Tests that measure time have the machine for themselves, and get their turn."""
+"""Tests that measure time have the machine to themselves, and get their turn."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """When two greedy texts count as the same: everywhere, or up to a place where two tokens are equally likely.
 
 A pass over several tokens rounds differently from a pass over one. Where the difference between two tokens is
-within what the rounding makes, either may come out as the likeliest. This is one rule for all tests: that of the
+within the rounding error, either may come out as the likeliest. This is one rule for all tests: that of the
 architectures knows the logits (`tests.engine.architectures.proof`), those of whole answers take log-probabilities,
 whose differences are the same.
 """
@@ -40,9 +40,9 @@ def tokens_of_completion(logprobs: Mapping[str, Any]) -> list[Token]:
 
 
 def noise_of(plain: Sequence[Token], drafted: Sequence[Token]) -> float:
-    """What drafting changed of the log-probabilities of two texts as long as they are the same.
+    """How much drafting changed the log-probabilities of two texts, as far as the texts are the same.
 
-    Where they part nothing is measured: there a wrong text would excuse itself.
+    Beyond the point where they part, nothing is measured: there a wrong text would excuse itself.
     """
     noise = 0.0
     for one, other in zip(plain, drafted, strict=False):
@@ -65,7 +65,7 @@ def verdict(plain: Sequence[Token], drafted: Sequence[Token], noise: float) -> s
 
 
 def may_differ(plain: Sequence[Token], drafted: Sequence[Token]) -> str:
-    """ "" if two greedy texts that differ may do so, as they part at a tie; else what is wrong."""
+    """ "" if two greedy texts may differ, as they part at a tie; else what is wrong."""
     found = verdict(plain, drafted, noise_of(plain, drafted))
     return found if found.startswith("NO") else ""
 

@@ -1,6 +1,6 @@
 """A scripted model for agents: asked with tools it calls OpenCode's `read`, Claude Code's `Write` or Codex's
-`exec_command` on the file that the last message names in brackets, then says what the tool gave. With a number
-behind the name, as in [[a.txt x9]], it calls that many times. Asked to [[blunder]], it ends as mlx_lm.server does
+`exec_command` on the file that the last message names in brackets, then says what the tool returned. With a number
+after the name, as in [[a.txt x9]], it calls that many times. Asked to [[blunder]], it ends as mlx_lm.server does
 when it cannot parse a call. Each request's body goes to the file `--log-requests` names.
 """
 

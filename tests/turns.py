@@ -1,4 +1,4 @@
-"""Tests that measure time run alone, although the processes of pytest-xdist run two tests at a time.
+"""Tests that measure time run alone, although pytest-xdist runs two tests at a time.
 
 A test that is marked `alone`, or that states what it `measured`, waits until no other test runs, and others wait
 for it. That takes two locks, each a file: every test holds `room`, this kind of test by itself and the others

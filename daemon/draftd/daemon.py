@@ -31,6 +31,7 @@ from draftd.telemetry.history import History
 from draftd.telemetry.journal import Journal
 from draftd.telemetry.metrics import Metrics
 from draftd.telemetry.output import DAEMON, Sink
+from draftd.telemetry.rank_records import Ranks
 from draftd.telemetry.records import (
     Record,
     parse_record,
@@ -294,7 +295,7 @@ class Daemon:
         return self.report.free_memory()
 
     def _on_peers(self) -> None:
-        """A peer comes or goes, or has other models."""
+        """A peer has come or gone, or its models have changed."""
         models, before = self.fleet.models(), self.router.table.elsewhere
         self.router.replace_peers(models)
         after = self.router.table.elsewhere
@@ -308,7 +309,7 @@ class Daemon:
         """A removed profile's last request has ended, and its worker is gone."""
         self.metrics.retire(name)
         self.sink.forget(name)
-        self._on_peers()  # one of them may have the model still
+        self._on_peers()  # a peer may still have the model
         self._on_change()
 
     def _on_output(self, name: str, chunk: bytes) -> None:
@@ -318,7 +319,8 @@ class Daemon:
     def _on_record(self, worker: str, line: bytes) -> None:
         if (record := parse_record(line)) is not None:
             self._on_report(worker, record)
-        self._news.set()
+        if not isinstance(record, Ranks):  # they come each second, and nobody waits for them
+            self._news.set()
 
     def _on_report(self, worker: str, record: Record) -> None:
         take_report(worker, record, self.supervisor, self.metrics)

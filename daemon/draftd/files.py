@@ -100,3 +100,15 @@ def check_private_folder(folder: Path) -> None:
         raise ConfigError(
             f"others can write in the state folder {folder}; look at what is in it, then: chmod 700 {folder}"
         )
+
+
+def absolute(path: Path) -> Path:
+    """'~' and '..' are resolved as text: a link keeps its name, and so its neighbours. Raises ValueError."""
+    try:
+        return Path(os.path.abspath(path.expanduser()))
+    except RuntimeError:
+        raise ValueError(f"there is no user {path.parts[0]}") from None
+    except FileNotFoundError:
+        raise ValueError(
+            "the folder that draftd was started in is gone: give this one as an absolute path"
+        ) from None

@@ -83,7 +83,21 @@ def need(profile: Profile, environ: Mapping[str, str] = os.environ) -> int | Non
     models = [read_model(name, environ) for name in profile.models]
     if not all(model.weight_bytes for model in models):
         return None
-    return HEADROOM + sum(model.weight_bytes + cache_bytes(model.config) for model in models)
+    ranks = profile.distributed.ranks_here if profile.distributed else 1
+    target, *draft = (model.weight_bytes + cache_bytes(model.config) for model in models)
+    return ranks * HEADROOM + _part_here(profile, target) + sum(draft)
+
+
+def weights_here(profile: Profile, environ: Mapping[str, str] = os.environ) -> int | None:
+    """Bytes of weights that a worker of this profile has on this machine; None unless its models are here too."""
+    sizes = [read_model(name, environ).weight_bytes for name in profile.models]
+    return _part_here(profile, sizes[0]) + sum(sizes[1:]) if all(sizes) else None
+
+
+def _part_here(profile: Profile, size: int) -> int:
+    """What ranks on this machine have of the target model's size."""
+    group = profile.distributed
+    return size if group is None else size * group.ranks_here // group.size
 
 
 def cache_bytes(config: ModelConfig) -> int:

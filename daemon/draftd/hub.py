@@ -71,9 +71,14 @@ def read_model(name: str, environ: Mapping[str, str] = os.environ) -> ModelOnDis
         local,
         folder,
         missing=_missing(folder) if local else _missing_of_download(folder),
-        weight_bytes=sum(path.stat().st_size for path in folder.glob("model*.safetensors") if path.is_file()),
+        weight_bytes=sum(_size(path) for path in folder.glob("model*.safetensors")),
         config=parse_config(_read_object(folder / "config.json")),
     )
+
+
+def read_config(model: ModelOnDisk) -> dict[str, Any]:
+    """All that the config.json of a model says; empty where there is none."""
+    return _read_object(model.folder / "config.json") if model.folder else {}
 
 
 def is_local(name: str) -> bool:
@@ -129,24 +134,32 @@ def _snapshot(name: str, environ: Mapping[str, str]) -> Path:
         return repository / "snapshots" / "none"
 
 
+def _size(path: Path) -> int:
+    """Bytes of a file; 0 if there is none, or none that may be looked at."""
+    try:
+        return path.stat().st_size if os.path.isfile(path) else 0
+    except OSError:
+        return 0
+
+
 def _missing(folder: Path) -> tuple[str, ...]:
     """The files without which mlx_lm cannot load the model."""
     index = _read_object(folder / "model.safetensors.index.json").get("weight_map")
     parts = set(map(str, index.values())) if isinstance(index, dict) else set()
     if not parts and not any(folder.glob("model*.safetensors")):
         parts = {"model.safetensors"}
-    return tuple(part for part in ("config.json", *sorted(parts)) if not (folder / part).is_file())
+    return tuple(part for part in ("config.json", *sorted(parts)) if not os.path.isfile(folder / part))
 
 
 def _missing_of_download(folder: Path) -> tuple[str, ...]:
     """The same, more strictly: when in doubt, the hub is asked."""
     missing = [*_missing(folder)]
-    if not (folder / "tokenizer_config.json").is_file():
+    if not os.path.isfile(folder / "tokenizer_config.json"):
         missing.append("tokenizer_config.json")
     index = folder / "model.safetensors.index.json"
-    if index.is_file() and not _read_object(index).get("weight_map"):
+    if os.path.isfile(index) and not _read_object(index).get("weight_map"):
         missing.append(index.name)
-    elif not index.is_file() and not (folder / "model.safetensors").is_file():
+    elif not os.path.isfile(index) and not os.path.isfile(folder / "model.safetensors"):
         missing.append("model.safetensors")
     if any(folder.parents[1].glob("blobs/*.incomplete")):
         missing.append("a file that is still on its way")

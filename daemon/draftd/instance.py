@@ -101,7 +101,9 @@ class Instance:
 
         Raises AlreadyRunningError if another daemon was quicker, and ConfigError.
         """
-        lost_lock, lost_note = not self._has_lock(), self._note and not (self._dir / NOTE).exists()
+        lost_lock = not self._has_lock()
+        # Not by Path's own, which raises where the folder may not be looked into.
+        lost_note = self._note and not os.path.exists(self._dir / NOTE)
         if lost_lock:
             lock = self._taken()
             if self._lock is not None:

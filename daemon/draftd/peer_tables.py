@@ -1,4 +1,4 @@
-"""`[[peers]]` in the settings file: other machines that this daemon sends requests to. Pure."""
+"""`[[peers]]` in the settings file: other machines that this daemon sends requests to."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from typing import Annotated, Self
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, model_validator
+
+from draftd.files import absolute
 
 MAX_PEERS = 64
 
@@ -67,7 +69,7 @@ class PeerTable(BaseModel):
     weight: float = Field(
         1.0, gt=0, le=1000, description="how much it is preferred: with 2 it may take twice as long"
     )
-    ca_file: Path | None = Field(
+    ca_file: Annotated[Path, AfterValidator(absolute)] | None = Field(
         None, description="certificates (PEM) to verify an `https` peer with, in place of the system's"
     )
 

@@ -3,35 +3,41 @@
 from __future__ import annotations
 
 import difflib
+import json
 import os
+import socket
 import tomllib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import psutil
 from pydantic import ValidationError
 
 from draftd.errors import ConfigError, Problem
 from draftd.files import read_text
-from draftd.profile_tables import Table
+from draftd.profile_tables import Distributed, Table
 from draftd.profiles import Profile, ProfileSet
 from draftd.toml_lines import fault_of, joined, line_of, reason_of
 
 PROFILES, PROMPTS = "[!.]*.toml", "[!.]*.txt"  # what editors leave beside a file begins with a dot
-_TABLES = {"": tuple(Profile.model_fields)} | {
-    name: tuple(field.annotation.model_fields)
-    for name, field in Profile.model_fields.items()
-    if isinstance(field.annotation, type) and issubclass(field.annotation, Table)
-}
+_TABLES = (
+    {"": tuple(Profile.model_fields)}
+    | {
+        name: tuple(field.annotation.model_fields)
+        for name, field in Profile.model_fields.items()
+        if isinstance(field.annotation, type) and issubclass(field.annotation, Table)
+    }
+    | {"distributed": tuple(Distributed.model_fields)}
+)
 MIN_LIKENESS = 0.75  # of a misspelt key, where 1 is the same
 PATH_KEYS = ("model", "draft_model", "adapter_path")  # where a value may be a path
 
 
 def load_dir(folder: Path, prompt_dirs: Sequence[Path]) -> ProfileSet:
     """Read every *.toml of `folder`. Raises ConfigError with every problem found, and then takes none."""
-    if not folder.is_dir():
-        raise ConfigError(f"the profiles folder {folder} does not exist; 'draftd up --demo' needs none")
+    _check_folder(folder)
     problems: list[Problem] = []
     loaded: list[tuple[Path, str, Profile]] = []
     for path in _files(folder, PROFILES):
@@ -54,6 +60,23 @@ def load_dir(folder: Path, prompt_dirs: Sequence[Path]) -> ProfileSet:
     return ProfileSet({p.name: p for p in sorted((p for *_, p in loaded), key=lambda p: p.name)}, prompts)
 
 
+def _check_folder(path: Path) -> None:
+    """Raises ConfigError if the files of a folder cannot be listed: `glob` finds none then, without a word."""
+    none = "'draftd up --demo' needs none"
+    try:
+        os.listdir(path)
+    except NotADirectoryError:
+        if path.suffix == ".toml":
+            what = f"is one profile, and a folder is asked for: {path.parent}, and the name '{path.stem}'"
+            raise ConfigError(f"{path} {what}") from None
+        raise ConfigError(f"the profiles folder {path} is no folder; {none}") from None
+    except FileNotFoundError:
+        where = f" (it is a link to {path.readlink()})" if path.is_symlink() else ""
+        raise ConfigError(f"the profiles folder {path} does not exist{where}; {none}") from None
+    except OSError as error:
+        raise ConfigError(f"the profiles folder {path} cannot be read: {error.strerror}") from None
+
+
 def _files(folder: Path, pattern: str) -> list[Path]:
     return sorted(folder.glob(pattern))
 
@@ -67,11 +90,16 @@ def fingerprint(folders: Iterable[Path]) -> tuple[object, ...]:
     """
     found: list[object] = []
     for folder in folders:
-        for path in (*_files(folder, PROFILES), *_files(folder, PROMPTS)):
-            with suppress(OSError):  # it has just gone, or is a link to nowhere
-                status = path.stat()
-                found.append((path, status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns))
+        with suppress(OSError):  # a disk that does not answer: who reads the profiles then is told
+            for path in (*_files(folder, PROFILES), *_files(folder, PROMPTS)):
+                found.extend(_looks(path))
     return tuple(found)
+
+
+def _looks(path: Path) -> Iterator[object]:
+    with suppress(OSError):  # it has just gone, or is a link to nowhere
+        status = path.stat()
+        yield path, status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
 
 
 def parse(path: Path, text: str) -> Profile:
@@ -89,6 +117,14 @@ def parse(path: Path, text: str) -> Profile:
         except RuntimeError:
             reason = f"{key}: there is no user {Path(data[key]).parts[0]}"
             problems.append(Problem(path, line_of(text, (key,)), reason))
+    if isinstance(group := data.get("distributed"), dict) and "hosts" in group:
+        try:
+            data["distributed"] = {**group, **_hostfile(group, path.parent)}
+        except ValueError as error:
+            problems.append(
+                Problem(path, line_of(text, ("distributed", "hosts")), f"distributed.hosts: {error}")
+            )
+            del data["distributed"]
     try:
         profile = Profile.model_validate({"name": path.stem, **data})
     except ValidationError as error:
@@ -107,6 +143,40 @@ def _absolute(value: object, folder: Path) -> object:
     if value in (".", "..") or value.startswith(("./", "../")):
         return str((folder / value).resolve())
     return value
+
+
+def _hostfile(group: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """What `[distributed]` says together with its hostfile. Raises ValueError."""
+    named = group["hosts"]
+    if not isinstance(named, str) or not named or "\0" in named:
+        raise ValueError("must be the path of a hostfile, as mlx.distributed_config writes it")
+    file = folder / os.path.expanduser(named)
+    try:
+        said = json.loads(read_text(file))
+    except OSError as error:
+        raise ValueError(f"{file} cannot be read: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{file} is not JSON: {error}") from error
+    said = {"hosts": said} if isinstance(said, list) else said
+    hosts = said.get("hosts") if isinstance(said, dict) else None
+    if not isinstance(hosts, list) or not all(isinstance(host, dict) and "ssh" in host for host in hosts):
+        raise ValueError(f"{file} is no hostfile: it needs hosts, a list of objects with ssh, ips and rdma")
+    pairs = [str(pair).partition("=") for pair in said.get("envs") or ()]
+    made: dict[str, Any] = {"hosts": [{**host, "local": _is_here(host)} for host in hosts]}
+    if said.get("backend"):
+        made["backend"] = group.get("backend", said["backend"])
+    return made | {"env": {name: value for name, _, value in pairs} | group.get("env", {})}
+
+
+def _is_here(host: dict[str, Any]) -> bool:
+    """Whether an entry of a hostfile is this machine, by its name or by one of its addresses."""
+    name = str(host["ssh"]).rpartition("@")[2].lower()
+    own = socket.gethostname().lower()
+    short = own.partition(".")[0]
+    if name in {"127.0.0.1", "::1", "localhost", own, short, f"{short}.local"}:
+        return True
+    addresses = {address.address for each in psutil.net_if_addrs().values() for address in each}
+    return name in addresses
 
 
 def _at_home(part: object) -> object:

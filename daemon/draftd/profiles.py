@@ -13,7 +13,15 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from draftd.errors import ConfigError
-from draftd.profile_tables import HealthPolicy, Limits, RequestDefaults, RestartPolicy, ServerFlags, Table
+from draftd.profile_tables import (
+    Distributed,
+    HealthPolicy,
+    Limits,
+    RequestDefaults,
+    RestartPolicy,
+    ServerFlags,
+    Table,
+)
 from draftd.protocol import LOOKUP_DRAFTER, MAX_DRAFT_TOKENS, MODEL_DRAFTER, PROFILE_NAME
 
 MAX_DRAFTED_AT_ONCE, MAX_BATCHED_AT_ONCE = 4, 8  # requests at one worker, where a profile does not say
@@ -125,6 +133,7 @@ class Profile(Table):
     limits: Limits = Limits()
     restart: RestartPolicy = RestartPolicy()
     health: HealthPolicy = HealthPolicy()
+    distributed: Distributed | None = None
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
@@ -134,6 +143,8 @@ class Profile(Table):
             raise ValueError('max_draft_tokens needs num_draft_tokens = "auto"')
         if "model" in (self.drafters or ()) and self.draft_model is None:
             raise ValueError("the drafter `model` needs a draft_model")
+        if self.distributed is not None and self.adapter_path is not None:
+            raise ValueError("adapter_path cannot be used with [distributed]: mlx_lm does not split adapters")
         if self.command:
             self._check_command()
         elif self.acceptance_pattern is not None:
@@ -151,6 +162,7 @@ class Profile(Table):
             "drafters",
             "adapter_path",
             "server",
+            "distributed",
         } & self.model_fields_set
         if taken:
             raise ValueError(
@@ -204,8 +216,10 @@ class Profile(Table):
 
     @property
     def concurrency(self) -> int:
-        """Requests served at once. A request that is drafted has a cache for the draft model too, so fewer fit."""
-        drafts = self.draft_model or self.drafters
+        """Requests served at once. A request that is drafted has a cache for the draft model too, so fewer fit.
+        Those of a group take turns, drafted or not.
+        """
+        drafts = self.draft_model or self.drafters or self.distributed
         return self.limits.concurrency or (MAX_DRAFTED_AT_ONCE if drafts else MAX_BATCHED_AT_ONCE)
 
 

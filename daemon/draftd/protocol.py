@@ -7,7 +7,8 @@ standard library only.
 
 import json
 import re
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from typing import IO, Any, Self
 
 # --- modules that run as processes ------------------------------------------------------------------------------
@@ -15,6 +16,7 @@ from typing import IO, Any, Self
 ENGINE_MODULE = "draftd.engine"  # takes the flags of mlx_lm.server
 GUARDIAN_MODULE = "draftd.engine.guardian"  # takes a command that knows nothing of the lifeline
 SPARE_MODULE = "draftd.engine.spare"  # takes the engine's flags later, over its stdin
+GROUP_MODULE = "draftd.engine.group"  # takes the engine's flags, and runs one engine for each rank of a group
 
 # --- the environment --------------------------------------------------------------------------------------------
 
@@ -47,13 +49,70 @@ class PromptStore:
             raise ValueError(str(error)) from error
 
 
+# --- a group of ranks -------------------------------------------------------------------------------------------
+
+GROUP_VARIABLE = "DRAFTD_GROUP"  # a GroupPlan, for GROUP_MODULE
+# How other machines are reached: no questions, no shared connection that would outlive this one, and an end when
+# the other machine is gone.
+SSH = (
+    "ssh", "-T",
+    "-o", "BatchMode=yes", "-o", "ConnectTimeout=10",
+    "-o", "ServerAliveInterval=5", "-o", "ServerAliveCountMax=3",
+    "-o", "ControlMaster=no", "-o", "ControlPath=none", "-o", "LogLevel=ERROR",
+)  # fmt: skip
+SSH_FAILED = 255  # exit code of ssh for its own faults
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """Where one rank runs: `ssh` is how its machine is reached, "" for this one; `ips` are its addresses for the
+    others, and `rdma` its devices to each of them, as in mlx.launch's hostfiles.
+    """
+
+    ssh: str
+    ips: tuple[str, ...]
+    rdma: tuple[Any, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class GroupPlan:
+    """The ranks of a group in their order; the first is on this machine.
+
+    `python` runs each rank, "" for the one that runs the group; `env` are variables for all of them. `port` is the
+    first of those that they use among themselves.
+    """
+
+    members: tuple[Member, ...]
+    backend: str
+    port: int
+    python: str = ""
+    env: Mapping[str, str] = field(default_factory=dict)
+
+    def text(self) -> str:
+        """Return it as it stands in the environment."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Return what such a text says. Raise ValueError for any other."""
+        try:
+            said = json.loads(text)
+            members = tuple(
+                Member(one["ssh"], tuple(one["ips"]), tuple(one["rdma"])) for one in said.pop("members")
+            )
+            return cls(members=members, **said)
+        except (AttributeError, KeyError, TypeError) as error:
+            raise ValueError(str(error)) from error
+
+
 # --- the channel ------------------------------------------------------------------------------------------------
 # When the engine begins, the daemon has written the secret of this start as one line. As soon as it is known which
 # profile the engine serves, a line with its MemoryShare follows, and another one whenever that grows. The engine
-# writes its records, each a JSON object in one line whose "event" is one of the next six. Nobody else holds an end
-# of it, so what comes over it is the engine's word, which cannot be said of its log.
+# writes its records, each a JSON object in one line whose "event" is one of the next seven. Nobody else holds an
+# end of it, so what comes over it is the engine's word, which cannot be said of its log. A group's channel is that
+# of its first rank, and has RANKS each second: the memory of all, and for how long each has said nothing.
 
-STARTED, LOADED, GENERATION, PROGRESS = "started", "loaded", "generation", "progress"
+STARTED, LOADED, GENERATION, PROGRESS, RANKS = "started", "loaded", "generation", "progress", "ranks"
 PROMPT_CACHE = "prompt_cache"  # how large it is by now
 STORED_PROMPT = "stored_prompt"  # what became of one, "outcome": one of the next three
 STORED, RESTORED, REFUSED = OUTCOMES = "stored", "restored", "refused"

@@ -69,7 +69,7 @@ def refusals_logged() -> Iterator[None]:
     """Only log it if a reload is refused."""
     try:
         yield
-    except ConfigError as error:
+    except (ConfigError, OSError) as error:
         log.error("reload refused; the old profiles stay in force", reason=str(error))  # noqa: TRY400
 
 

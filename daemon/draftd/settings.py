@@ -14,23 +14,11 @@ from pydantic import AfterValidator, BeforeValidator, ByteSize, Field, SecretStr
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
 from draftd.errors import ConfigError, Problem
-from draftd.files import read_text
+from draftd.files import absolute, read_text
 from draftd.groups import Groups, Names, checked, lists_of
 from draftd.peer_tables import PeerTable, distinct
 from draftd.protocol import PROMPT_CACHE_FOLDER, PromptStore
 from draftd.toml_lines import fault_of, joined, line_of, reason_of
-
-
-def _absolute(path: Path) -> Path:
-    """'~' and '..' are resolved as text: a link keeps its name, and so its neighbours."""
-    try:
-        return Path(os.path.abspath(path.expanduser()))
-    except RuntimeError:
-        raise ValueError(f"there is no user {path.parts[0]}") from None
-    except FileNotFoundError:
-        raise ValueError(
-            "the folder that draftd was started in is gone: give this one as an absolute path"
-        ) from None
 
 
 def _json(text: str) -> Any:
@@ -46,7 +34,7 @@ SAVING_SHARE = (
 )
 
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-UserPath = Annotated[Path, AfterValidator(_absolute)]
+UserPath = Annotated[Path, AfterValidator(absolute)]
 Words = Annotated[
     tuple[str, ...],
     NoDecode,  # "a,b" in a variable, a list in the file
@@ -81,7 +69,7 @@ def settings_file() -> Path:
 
 
 def _beside_settings(path: Path) -> Path:
-    return _absolute(settings_file().parent / path.expanduser())
+    return absolute(settings_file().parent / path.expanduser())
 
 
 PromptPath = Annotated[Path, AfterValidator(_beside_settings)]

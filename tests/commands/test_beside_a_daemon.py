@@ -1,4 +1,4 @@
-"""The verbs around serving beside a daemon that runs, in processes of their own."""
+"""The commands around serving while a daemon runs, in processes of their own."""
 
 from __future__ import annotations
 

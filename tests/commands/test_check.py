@@ -16,7 +16,7 @@ from draftd.hub import NEVER_DRAFTED
 
 
 class Profiles:
-    """A folder of profiles, and beside it models that are nothing but a config."""
+    """A folder of profiles, and beside it models that consist of nothing but a config."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder / "profiles"
@@ -26,7 +26,7 @@ class Profiles:
             (folder / name / "config.json").write_text(json.dumps({"model_type": model_type}))
 
     def said(self, text: str) -> list[str]:
-        """What `check` says of a profile with this text, with short names for the models."""
+        """What `check` says about a profile with this text, with short names for the models."""
         (self.folder / "p.toml").write_text(text)
         done = CliRunner().invoke(app, ["check", "--profiles", str(self.folder)])
         assert done.exception is None, done.exception

@@ -18,7 +18,7 @@ def row(state: str, since: float, pid: int | None = None) -> dict[str, Any]:
 
 
 class Daemon:
-    """Shows these rows, one at each look, and takes every order."""
+    """Shows these rows, one at each request, and takes every order."""
 
     def __init__(self, *rows: dict[str, Any]) -> None:
         self._rows: Iterator[dict[str, Any]] = iter(rows)

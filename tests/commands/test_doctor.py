@@ -89,7 +89,7 @@ def test_fix_mends_what_is_safe_and_says_what(machine: Machine) -> None:
     assert done.stderr.count("fixed: ") == 2
     assert not (machine.state / NOTE).exists()
     assert Path(machine.env["HF_HOME"], "hub").is_dir()
-    assert "left its note" not in done.stdout  # what was mended is told as mended, not as found
+    assert "left its note" not in done.stdout  # what was mended is reported as mended, not as found
     assert machine.doctor("--fix").stderr == "nothing to fix\n"
 
 

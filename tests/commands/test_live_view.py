@@ -1,4 +1,4 @@
-"""The table that lives and the lines above it, and what `up` says where nobody sees a table."""
+"""The live table and the lines above it, and what `up` prints where there is no terminal for a table."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_every_line_stands_above_the_table_once_and_in_order() -> None:
 
 
 class Stuck(io.StringIO):
-    """A terminal that takes nothing, as after Ctrl-S, until it is let go."""
+    """A terminal that takes nothing, as after Ctrl-S, until it is released."""
 
     def __init__(self) -> None:
         super().__init__()

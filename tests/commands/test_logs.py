@@ -1,4 +1,4 @@
-"""`draftd logs`: what is shown of the logs, and of when."""
+"""`draftd logs`: which lines of the logs are shown, and from which time."""
 
 from __future__ import annotations
 

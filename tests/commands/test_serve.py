@@ -1,4 +1,4 @@
-"""`draftd up`: what it says when it cannot start, of workers that hold the same weights, and what to type next."""
+"""`draftd up`: what it says when it cannot start, about workers with the same weights, and what to type next."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ NO_BYTE = 'ulimit -f 0; exec "$@"'  # no file may have any: as on a full disk
 def refused(
     tmp_path: Path, *words: str, port: int | None = None, limit: str = "", **env: str
 ) -> tuple[int, str]:
-    """What `up` that cannot start ends with, and the only line that it says."""
+    """The exit code of an `up` that cannot start, and the only line that it prints."""
     words = ("up", "--demo", "--plain", "--port", str(port or free_ports()), *words)
     given = {"DRAFTD_STATE_DIR": str(tmp_path / "state"), "DRAFTD_API_KEY": "a-long-random-text"} | env
     done = (

@@ -1,4 +1,4 @@
-"""The verbs around serving, in this process: what they print, ask and write."""
+"""The commands around serving, in this process: what they print, ask and write."""
 
 from __future__ import annotations
 
@@ -261,7 +261,7 @@ def test_an_install_names_the_folders_that_macos_keeps_from_it(mac: None, launch
 def test_another_shell_finds_the_daemon_of_the_agent(
     mac: None, launchctl: Launchctl, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """One that has other folders, as by XDG_STATE_HOME."""
+    """One that has other folders, for instance by XDG_STATE_HOME."""
     said("launchd", "install")
     folder = load_settings().state_dir
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "other"))

@@ -1,4 +1,4 @@
-"""What the verbs print when names, texts and errors of others mean to steer the terminal, or it takes ASCII."""
+"""What the commands print when foreign names, texts and errors try to control the terminal, or it is ASCII only."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_one_module_writes_to_the_terminal() -> None:
 
 
 def harmless(done: subprocess.CompletedProcess[str]) -> str:
-    """What it said on either stream, which steers nothing."""
+    """What it wrote to either stream, none of which controls the terminal."""
     said = done.stdout + done.stderr
     assert STEERING.intersection(said) == set()
     return said
@@ -89,7 +89,7 @@ def test_an_error_of_up_steers_nothing(tmp_path: Path) -> None:
 
 @pytest.mark.thorough
 def test_a_terminal_that_is_not_utf8_is_served_too(tmp_path: Path) -> None:
-    """The tables, the marks of the doctor, the help and the errors have characters that it lacks."""
+    """The tables, the doctor's marks, the help and the errors have characters that ASCII lacks."""
     (tmp_path / "profiles").mkdir()
     (tmp_path / "profiles" / "a.toml").write_text('model = "modèle 漢"\n')
     env = os.environ | {

@@ -1,4 +1,4 @@
-"""The demo daemon in a process of its own, as a reader of the pages has it."""
+"""The demo daemon in a process of its own, as it runs for a reader of the pages."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Demo:
     environment: dict[str, str]
 
     def addressed(self, text: str) -> str:
-        """The text with this daemon's address in the place of the usual one."""
+        """The text with this daemon's address in place of the usual one."""
         return text.replace("http://127.0.0.1:8080", self.url)
 
     def call(self, command: Sequence[str]) -> subprocess.CompletedProcess[str]:
@@ -51,6 +51,7 @@ def demo_daemon(folder: Path) -> Iterator[Demo]:
         "HOME": str(folder), "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "COLUMNS": "120",
         "LANG": "C.UTF-8", "DRAFTD_STATE_DIR": str(folder / "state"), "DRAFTD_PORT": str(port),
         "DRAFTD_BASE_PORT": str(base_port), "DRAFTD_LOG_FILE": str(folder / "draftd.log"),
+        "DRAFTD_PEERS": f'[{{"url": "http://127.0.0.1:{free_ports()}"}}]',  # nobody is there; its series are
     }  # fmt: skip
     demo = Demo(f"http://127.0.0.1:{port}", folder, environment)
     command = [sys.executable, "-m", "draftd", "up", "--demo", "--plain"]
@@ -64,7 +65,7 @@ def demo_daemon(folder: Path) -> Iterator[Demo]:
 
 
 def _wait_until_ready(demo: Demo, daemon: subprocess.Popen[str]) -> None:
-    """Read what the command says, until it says where it serves; a daemon that takes too long is ended."""
+    """Read what the command prints until it says where it serves; a daemon that takes too long is ended."""
     assert daemon.stderr is not None
     timer = Timer(LIMIT, daemon.terminate)
     timer.start()

@@ -107,7 +107,7 @@ def files_written(block: Block) -> Iterator[tuple[str, str]]:
 
 
 def words(command: str) -> Iterator[list[str]]:
-    """The words of each program that a command calls, without variables before it and files after < and >."""
+    """The words of each program call in a command, without the variables before it and the files after < and >."""
     first = command.partition("\n")[0] if _HEREDOC.search(command) else command.replace("\\\n", " ")
     lexer = shlex.shlex(first, posix=True, punctuation_chars=True)
     lexer.commenters = "#"

@@ -1,7 +1,7 @@
-"""Pairs of models that share a tokenizer, with what they take: computed, not measured.
+"""Pairs of models that share a tokenizer, with the memory that they take: computed, not measured.
 
-Weights of four bits take 4.5 in mlx (each group of 64 has a scale and a bias of 16 bits). A token of context takes,
-in each layer and each key-value head, one key and one value of `head` numbers of two bytes.
+Four-bit weights take 4.5 bits in mlx (each group of 64 has a scale and a bias of 16 bits). A token of context
+takes, in each layer and each key-value head, one key and one value of `head` numbers of two bytes.
 """
 
 from __future__ import annotations

@@ -58,7 +58,7 @@ def _ask(demo: Demo, model: str, question: str) -> None:
 
 
 def _take(page: Page, file: Path) -> None:
-    """The head of the page and the first row of workers."""
+    """Take a picture of the top of the page, down to the first row of workers."""
     card = page.get_by_role("article", name="Worker qwen2.5-3b-speculative-fast")
     card.locator("[data-field=acceptance]", has_text="%").wait_for(timeout=LIMIT * 1000)
     box = card.bounding_box()

@@ -14,7 +14,15 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from draftd.profile_tables import HealthPolicy, Limits, RequestDefaults, RestartPolicy, ServerFlags
+from draftd.peer_tables import PeerTable
+from draftd.profile_tables import (
+    Distributed,
+    HealthPolicy,
+    Limits,
+    RequestDefaults,
+    RestartPolicy,
+    ServerFlags,
+)
 from draftd.profiles import Profile
 from draftd.settings import Settings
 from draftd.web.dialects import messages_fields, responses_fields
@@ -43,8 +51,17 @@ def parts_in(text: str) -> set[str]:
 
 def profile_keys() -> str:
     """The keys of a profile file, with those of its tables that have a meaning of their own."""
-    keys = {name: field for name, field in Profile.model_fields.items() if not _is_table(field)}
-    tables: dict[str, type[BaseModel]] = {"limits": Limits, "restart": RestartPolicy, "health": HealthPolicy}
+    tables: dict[str, type[BaseModel]] = {
+        "limits": Limits,
+        "restart": RestartPolicy,
+        "health": HealthPolicy,
+        "distributed": Distributed,
+    }
+    keys = {
+        name: field
+        for name, field in Profile.model_fields.items()
+        if not _is_table(field) and name not in tables
+    }
     rows = _rows(keys) + "".join(_rows(model.model_fields, f"[{name}] ") for name, model in tables.items())
     words = f"`[defaults]` takes {_names(RequestDefaults)}. `[server]` takes {_names(ServerFlags)}."
     return HEAD.format("key") + rows + "\n" + _wrapped(words)
@@ -53,6 +70,11 @@ def profile_keys() -> str:
 def settings() -> str:
     """The daemon's settings."""
     return HEAD.format("setting") + _rows(Settings.model_fields)
+
+
+def peer_keys() -> str:
+    """The keys of a `[[peers]]` table."""
+    return HEAD.format("key") + _rows(PeerTable.model_fields)
 
 
 def request_fields() -> str:
@@ -98,6 +120,7 @@ def _field_row(name: str, row: Row, where: str | None = None) -> str:
 PARTS: Mapping[str, Callable[[], str]] = {
     "profile keys": profile_keys,
     "settings": settings,
+    "peer keys": peer_keys,
     "model pairs": pairs_table,
     "request fields": request_fields,
     "fields of messages": fields_of_messages,
@@ -122,7 +145,7 @@ def _default(name: str, field: FieldInfo) -> str:
     value: Any = field.default
     if value is PydanticUndefined:
         return "the platform's" if field.default_factory else "required"
-    if value is None or value == ():
+    if value is None or value in ((), {}):
         return ""
     if isinstance(value, bool):
         return f"`{str(value).lower()}`"

@@ -1,4 +1,4 @@
-"""The pages on the API and on metrics name just what a running daemon has."""
+"""The pages on the API and on metrics name exactly what a running daemon has."""
 
 from __future__ import annotations
 

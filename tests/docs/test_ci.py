@@ -1,4 +1,4 @@
-"""The workflow runs what there is, on both systems; and the demo can be tried by `.ci/demo`."""
+"""The workflow runs what exists, on both systems; and `.ci/demo` tries the demo."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_the_workflow_uses_known_actions_and_scripts_that_can_run() -> None:
 
 
 def test_what_can_only_be_seen_on_a_mac_is_looked_at_there_and_kept() -> None:
-    """Even if a test has failed: what a Mac says is what nobody here can see."""
+    """Even if a test has failed: nobody here can see what a Mac prints."""
     steps = [step for step in JOB["steps"] if "mac-check" in str(step)]
     assert [step.get("run", step.get("uses", "")).split()[0] for step in steps] == [
         "make", "cat", "actions/upload-artifact@v4.4.3",

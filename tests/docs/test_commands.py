@@ -1,4 +1,4 @@
-"""The commands in the pages: those that can run here run on a demo daemon; all others name what there is."""
+"""The commands in the pages: those that can run here run on a demo daemon; all others name what exists."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The generated parts say what the code says, and every verb has its row."""
+"""The generated parts say what the code says, and every command has its row."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a round costs beside the passes: `python -m tests.engine.host_figures [DAEMON_FOLDER]`. Takes minutes.
+"""What a round costs beside the passes: `python -m tests.engine.host_figures [CHECKOUT]`. Takes minutes.
 
 For a round, by the number of requests at work: milliseconds of processor time of the generation thread, operations
 that the device is given, and calls in Python. The model is so small that its passes are next to nothing, and mlx
@@ -6,8 +6,8 @@ computes in another thread, also on the CPU: so what is computed does not count.
 shortest of some repeats is shown, since a busy machine makes them longer only.
 
 The ways: without drafts, at temperature 0 and 0.7; drafts of three tokens by the draft model; and mlx_lm's own
-batching, without drafts. With the folder `daemon` of another checkout the same is measured of that, the two in
-turn: so one can see what a change has brought.
+batching, without drafts. With the folder of another checkout the same is measured of that, the two in turn: so one
+can see what a change has brought.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
@@ -35,7 +36,7 @@ from tests.engine.stand_in import Asked, Generator
 CLIENTS = (1, 2, 4, 8)
 ROUNDS = 96  # that are looked at; what is done only now and then is in their mean
 FIRST = 40  # rounds before those
-REPEATS = 5
+REPEATS = 3
 
 Meter = Callable[[], float]
 """Returns a number that grows."""
@@ -180,12 +181,12 @@ def main(folders: list[str]) -> None:
     if folders == ["-"]:
         print(json.dumps(figures()))
         return
-    variants = {"here": "", **{folder: folder for folder in folders}}
+    variants = {"here": Path.cwd(), **{folder: Path(folder).resolve() for folder in folders}}
     runs: dict[str, list[dict[str, list[list[float]]]]] = {name: [] for name in variants}
     for _ in range(REPEATS):
         for name, folder in variants.items():
-            environment = os.environ | ({"PYTHONPATH": folder} if folder else {})
-            command = [sys.executable, "-m", "tests.engine.host_figures", "-"]
+            environment = os.environ | {"PYTHONPATH": f"{folder / 'daemon'}:{folder}"}
+            command = [sys.executable, __file__, "-"]
             done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
             runs[name].append(json.loads(done.stdout.splitlines()[-1]))
     print(f"| ms, operations, calls | {' | '.join(f'{rows} at work' for rows in CLIENTS)} |")

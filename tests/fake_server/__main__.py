@@ -3,10 +3,10 @@
 Flags say how the process as a whole misbehaves; a word in double brackets in the last message, as in
 `[[die-mid-stream]]`, says how one request does. It answers "one two three …", a word a token.
 
-With a channel to the daemon it plays our engine: it answers only who knows the secret, and sends records.
+With a channel to the daemon it plays our engine: it answers only clients that know the secret, and sends records.
 
 Hundreds of them are started in a run of the tests, so it imports little (http.server alone takes as long as all of
-this), and is a folder, of which Python keeps what it has compiled.
+this), and is a folder, so that Python keeps its compiled code.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ ORDER = re.compile(r"\[\[([a-z-]+)(?: ([0-9.]+))?\]\]")
 
 
 def record(event: str, **fields: Any) -> None:
-    """Tell the daemon over the channel; the log says the same, and nobody may believe it."""
+    """Tell the daemon over the channel; the log says the same, which nothing may believe."""
     made = json.dumps({"event": event, **fields})
     if CHANNEL >= 0:
         os.write(CHANNEL, f"{made}\n".encode())
@@ -65,7 +65,7 @@ class Handler(StreamRequestHandler):
     args: argparse.Namespace
     born = time.monotonic()
     eaten = b""
-    # Like mlx_lm.server when drafting: one request at a time, in order, and nobody can leave the queue.
+    # Like mlx_lm.server when drafting: one request at a time, in order, and no request can leave the queue.
     one_at_a_time = threading.Lock()
 
     def handle(self) -> None:

@@ -1,7 +1,7 @@
 """The checks of a launchd agent with a label, folders and ports of its own.
 
-The shell that installs it has folders by XDG_*; the other shell does not. launchd gives the agent the home of the
-user, so all that it reads is named in its plist.
+The shell that installs it has folders by XDG_*; the other shell does not. launchd gives the agent the user's home,
+so everything that it reads is named in its plist.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ def profile_by_a_link(site: Site) -> str:
 
 
 def killed(site: Site) -> str:
-    """launchd starts a killed agent again, and nothing of the old one is left."""
+    """launchd restarts a killed agent, and nothing of the old one is left."""
     pid = _needs_agent(site)
     family = family_of(pid)
     family[0].kill()

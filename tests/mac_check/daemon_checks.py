@@ -117,7 +117,7 @@ def hooks(site: Site) -> str:
 
 
 def memory(site: Site) -> str:
-    """What draftd says of a worker's memory is what macOS says."""
+    """What draftd reports as a worker's memory is what macOS reports."""
     row = _serving(site)[0]
     ask(f"{site.url}/v1/chat/completions", _chat(row["name"], "Hi!"))
     told = int(_row(site, row["name"])["memory_bytes"])
@@ -192,7 +192,7 @@ def stays_awake(site: Site) -> str:
 
 
 def greedy(site: Site) -> str:
-    """Drafting does not change a greedy text, but where two tokens are equally likely."""
+    """Drafting does not change a greedy text, except where two tokens are equally likely."""
     name = site.status()["default_model"]
     pairs = [[_tokens(site, name, prompt, length) for length in (0, 5)] for prompt in PROMPTS]
     counted = _row(site, name)["acceptance"]
@@ -264,7 +264,7 @@ def _all_ready(site: Site) -> bool:
 
 
 def _serving(site: Site) -> list[dict[str, Any]]:
-    """The workers that are up; one that starts with its first request is not."""
+    """The workers that are up, without those that start with their first request."""
     return [row for row in site.status()["workers"] if row["state"] == "ready"]
 
 

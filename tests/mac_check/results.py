@@ -1,4 +1,4 @@
-"""Small checks that do not stand in each other's way, and the table of what came of them."""
+"""Small checks that do not get in each other's way, and the table of their results."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Check(Generic[T]):
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What came of a check. `text` is its figure, what was wrong, or why it was skipped; `seconds` what it took."""
+    """The result of a check. `text` is its figure, what was wrong, or why it was skipped; it took `seconds`."""
 
     name: str
     outcome: Outcome
@@ -38,7 +38,7 @@ class Result:
 
 
 def run_all(checks: Iterable[Check[T]], subject: T) -> Iterator[Result]:
-    """Run each check, whatever became of the ones before."""
+    """Run each check, whatever the earlier ones did."""
     for check in checks:
         began = time.monotonic()
         outcome, text = _attempt(check, subject)

@@ -119,7 +119,7 @@ class Site:
 
 @contextmanager
 def site(out: Path, presets: tuple[str, ...], throttle: float) -> Iterator[Site]:
-    """A site, and nothing left of it afterwards, whatever happens: signals that end us become an exception."""
+    """A site of which nothing is left afterwards, whatever happens: signals that end us raise an exception."""
     out.mkdir(parents=True, exist_ok=True)
     _allow_many_files()
     before = {number: signal.signal(number, lambda *_: sys.exit(1)) for number in ENDING}
@@ -144,7 +144,7 @@ def _behind_a_link(folder: Path) -> Path:
 
 
 def _allow_many_files() -> None:
-    """We hold as many connections as the daemon; macOS begins with 256 open files."""
+    """We hold as many connections as the daemon; macOS starts with a limit of 256 open files."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = MANY_FILES if hard == resource.RLIM_INFINITY else min(hard, MANY_FILES)
     if soft != resource.RLIM_INFINITY and soft < wanted:
@@ -190,7 +190,7 @@ def running(processes: list[psutil.Process]) -> list[psutil.Process]:
 
 
 def until(met: Callable[[], bool], limit: float, what: str) -> float:
-    """Wait for something that another process does; the seconds that it took. Raises FailedError."""
+    """Wait for something that another process does; returns the seconds that it took. Raises FailedError."""
     began = time.monotonic()
     while not met():
         if time.monotonic() - began > limit:

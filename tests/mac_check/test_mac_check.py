@@ -33,7 +33,7 @@ SKIPPED = {"device and limits": "mlx finds no Metal here"}
 
 @pytest.fixture
 def mac(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A Mac of stand-ins, whose user has nothing of draftd. Afterwards nothing of it is left."""
+    """A Mac of stand-ins, whose user has nothing of draftd's. Afterwards nothing of it is left."""
     for name in ("home", "scratch", "known"):
         (tmp_path / name).mkdir()
     monkeypatch.setenv("PATH", f"{STAND_INS}{os.pathsep}{os.environ['PATH']}")

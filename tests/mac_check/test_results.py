@@ -1,4 +1,4 @@
-"""A check that fails or raises does not stop the others, and all stand in the table."""
+"""A check that fails or raises does not stop the others, and all are in the table."""
 
 from __future__ import annotations
 

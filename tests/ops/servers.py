@@ -1,4 +1,4 @@
-"""The scripted server on its own, as any OpenAI-compatible server that is no draftd."""
+"""The scripted server on its own, as any OpenAI-compatible server that is not draftd."""
 
 from __future__ import annotations
 

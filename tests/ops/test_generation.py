@@ -1,4 +1,4 @@
-"""generation: what a client sees of a stream, its figures, and every way in which a stream is not one."""
+"""generation: what a client sees of a stream, its figures, and every way in which a stream can be invalid."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""http: the one client, and what becomes of its errors when it is the daemon that refuses or is silent."""
+"""http: the one client, and the errors that it raises when the daemon refuses or is silent."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ REFUSALS = {
 
 
 class Server(BaseHTTPRequestHandler):
-    """Refuses what is in REFUSALS, and tells of any other request what it was."""
+    """Refuses what is in REFUSALS, and answers any other request with what it was."""
 
     def do_GET(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0)).decode()

@@ -17,7 +17,7 @@ GUI, USER = calls.domains(501)
 TARGET = "gui/501/dev.draftd"
 TARGETS = (TARGET, "user/501/dev.draftd")
 
-# Notes each call, and answers the codes of its file, one a call: "bootstrap 5".
+# Notes each call, and exits with the codes in its file, one per call: "bootstrap 5".
 STAND_IN = """\
 #!/bin/sh
 echo "$*" >> "$CALLS"
@@ -77,7 +77,7 @@ def launchctl(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Launchctl:
 
 
 def quiet(_: str) -> None:
-    """For what is told of waiting."""
+    """For the words about waiting."""
 
 
 class Clock:
@@ -171,7 +171,7 @@ def test_without_a_session_at_the_screen_the_agent_runs_in_the_users_own(
 def test_without_any_session_it_is_said_who_has_to_log_in(launchctl: Launchctl) -> None:
     launchctl.answers("print 125", "print 112")
     with pytest.raises(
-        DraftdError, match=r"\(gui/501 and user/501 are not there\): log in at this Mac's screen or"
+        DraftdError, match=r"\(gui/501 and user/501 do not exist\): log in at this Mac's screen or"
     ):
         calls.find_domain(501)
 

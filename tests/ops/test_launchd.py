@@ -1,4 +1,4 @@
-"""The launchd agent: its plist by two readers, and what of the shell's environment goes into it."""
+"""The launchd agent: its plist as two readers see it, and what goes into it from the shell's environment."""
 
 from __future__ import annotations
 

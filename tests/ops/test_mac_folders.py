@@ -1,4 +1,4 @@
-"""mac_folders: what macOS keeps from an agent is named, and a disk that is not there yet is waited for."""
+"""mac_folders: folders that macOS keeps from an agent are named, and a disk that is not there yet is waited for."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What only shows of profiles beside each other, and beside what is on this machine."""
+"""Faults that only show when profiles are compared with each other and with what is on this machine."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def test_the_findings_as_json(folder: Path) -> None:
     body = json.loads(said)
     assert (code, body["valid"], body["problems"]) == (0, True, [])
     assert body["profiles"][0] == {
-        "name": "a", "model": "org/a", "draft_model": None, "drafting": "no drafting", "here": False,
+        "name": "a", "model": "org/a", "draft_model": None, "drafting": "no drafting", "here": False, "ranks": 1,
     }  # fmt: skip
     (folder / "b.toml").write_text("modle = 1\n")
     code, said = check(folder, "--json")

@@ -1,4 +1,4 @@
-"""prompts, init and pull: what is set up before anything runs."""
+"""Prompt files, init and pull: what is set up before anything runs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""smoke: which model is asked, and what is said of it."""
+"""smoke: which model is asked, and what is said about it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The user unit of systemd: its text as systemd reads it, and the calls of systemctl by a stand-in."""
+"""The systemd user unit: its text as systemd reads it, and the calls of systemctl, recorded by a stand-in."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def test_systemd_has_nothing_to_say_against_the_unit(tmp_path: Path, monkeypatch
 
 def test_what_no_unit_can_hold_is_refused() -> None:
     for broken in ("a\x00b", "a\x1bb", "a\udcffb"):
-        with pytest.raises(ConfigError, match="cannot go into a unit of systemd"):
+        with pytest.raises(ConfigError, match="cannot go into a systemd unit"):
             unit(environment={"HF_HOME": broken}).text()
 
 

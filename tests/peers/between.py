@@ -1,8 +1,9 @@
-"""What can happen between two machines: a TCP proxy on loopback that delays, cuts, is mute, or is not there."""
+"""What can happen between two machines: a TCP proxy on loopback that delays, cuts off, falls silent, or is gone."""
 
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
@@ -10,13 +11,15 @@ from tests.harness import free_ports
 
 
 class Between:
-    """Passes connections on to `target`, as its attributes say now. `delay` is in seconds, for each piece that
-    comes back. `cut_after` is after how many bytes of each answer both ends are closed, None for never; 0 closes
-    them when the request has been passed on. With `mute` nothing comes back. `accepted` counts connections.
+    """Passes connections on to `target`, in the way that its attributes say at the moment. `delay` is in seconds,
+    for each piece that comes back. After `cut_after` bytes of each answer both ends are closed, never if it is
+    None; 0 closes them when the request has been passed on. With `mute` nothing comes back. `accepted` counts
+    connections.
     """
 
-    def __init__(self, target: int) -> None:
+    def __init__(self, target: int, tls: ssl.SSLContext | None = None) -> None:
         self.target = target
+        self._tls = tls
         self.port = free_ports()
         self.delay = 0.0
         self.cut_after: int | None = None
@@ -27,15 +30,15 @@ class Between:
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+        return f"https://localhost:{self.port}" if self._tls else f"http://127.0.0.1:{self.port}"
 
     async def up(self) -> None:
         """Take connections."""
         if self._server is None:
-            self._server = await asyncio.start_server(self._pass, "127.0.0.1", self.port)
+            self._server = await asyncio.start_server(self._pass, "127.0.0.1", self.port, ssl=self._tls)
 
     async def down(self) -> None:
-        """Refuse connections, and break off those that there are: the machine is gone."""
+        """Refuse connections, and break off the open ones: the machine is gone."""
         if self._server is not None:
             self._server.close()
             self._server = None
@@ -91,9 +94,9 @@ class Between:
 
 
 @asynccontextmanager
-async def between(target: int) -> AsyncIterator[Between]:
+async def between(target: int, tls: ssl.SSLContext | None = None) -> AsyncIterator[Between]:
     """One that takes connections until the block ends."""
-    made = Between(target)
+    made = Between(target, tls)
     await made.up()
     try:
         yield made

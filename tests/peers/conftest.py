@@ -1,4 +1,4 @@
-"""Two daemons with scripted workers that all tests of a module share, and a way to them that can be disturbed."""
+"""Two daemons with scripted workers that a module's tests share, and connections that can be disturbed."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ LIMITS = f"{QUICK}[limits]\nconcurrency = {PLACES}\nqueue = 1\n"
 
 @dataclass
 class Pair:
-    """Two peers of nobody yet; what they were asked stands in `logs`, a line a request."""
+    """Two daemons that are nobody's peers yet; what they were asked stands in `logs`, one line per request."""
 
     one: Served
     other: Served
     logs: tuple[Path, Path]
 
     def runs(self, text: str) -> int:
-        """How many times a worker of either was given a text."""
+        """How many times a worker of either daemon was given a text."""
         return sum(log.read_text().count(text) for log in self.logs if log.exists())
 
 

@@ -1,4 +1,4 @@
-"""What peers say of themselves: read with care, since whoever answers at that address says it."""
+"""What peers report about themselves: read with care, since anybody may answer at that address."""
 
 from __future__ import annotations
 

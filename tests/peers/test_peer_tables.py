@@ -1,4 +1,4 @@
-"""`[[peers]]` in the settings: what an address may be, and what is refused, without a word of a key."""
+"""`[[peers]]` in the settings: what an address may be, and what is refused, without showing any of a key."""
 
 from __future__ import annotations
 

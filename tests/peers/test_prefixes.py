@@ -1,4 +1,4 @@
-"""What machines have read: how much of a prompt they share, and what they are believed to have forgotten."""
+"""The prompts that machines have read: how much of a prompt a machine has, and what it has probably forgotten."""
 
 from __future__ import annotations
 

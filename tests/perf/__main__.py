@@ -1,7 +1,6 @@
 """Measure, print, and say which goals are reached. `--rounds N`: more rounds, steadier medians.
 
-The same requests go to the daemon over both of its transports: which one has them is decided by a header that only
-one of them takes.
+The same requests go to the daemon over both of its transports: a header that only one of them takes decides which.
 """
 
 from __future__ import annotations
@@ -138,7 +137,7 @@ async def fill(port: int, count: int, ports: PortBudget | None) -> None:
 
 
 def idle_cpu(pid: int) -> float:
-    """Percent of one core that the daemon takes at rest."""
+    """Percent of one core that the daemon uses at rest."""
     daemon = psutil.Process(pid)
     before = daemon.cpu_times()
     time.sleep(IDLE)
@@ -158,7 +157,7 @@ def show(table: dict[tuple[str, str], dict[str, float]], variants: Sequence[Vari
 
 
 def weigh_transports(table: dict[tuple[str, str], dict[str, float]]) -> None:
-    """Say what the fast transport saves, as a share of what draftd adds to the stub with it."""
+    """Say what the fast transport saves, as a share of what draftd adds to the stub over it."""
     print(
         f"\n{'added to the stub, median':38}{'fast (ms)':>16}{'aiohttp (ms)':>16}{'saved (ms)':>16}{'share':>8}"
     )

@@ -1,10 +1,10 @@
 """A fast stand-in for mlx_lm.server: its HTTP (1.0, one request per connection), and answers without a model.
 
-Only for who asks it directly it keeps the connection, so that in every row the client has one connection and
-the difference is all that a proxy adds, its own connection to the worker included.
+It keeps the connection only of clients that ask it directly, so that in every row the client has one connection,
+and the difference is all that a proxy adds, including the proxy's own connection to the worker.
 
-A streamed answer is written an event at a time, as mlx_lm.server does, but without any time between them; one
-of up to BURST tokens is one write, since the time from its first token to its last is a model's and not a
+A streamed answer is written one event at a time, as mlx_lm.server does, but without any time between them; one of
+up to BURST tokens is a single write, since the time from its first token to its last is the model's and not the
 proxy's. Takes --port.
 """
 
@@ -106,7 +106,7 @@ class Connection(asyncio.Protocol):
         return b"%x\r\n%s\r\n" % (len(data), data) if self._keep else data
 
     def _next(self) -> None:
-        """Write one event, and come back after the other streams had their turn."""
+        """Write one event, and come back after the other streams have had their turn."""
         if self._left <= 0 or not self._writable:
             return
         self._left -= 1

@@ -1,4 +1,4 @@
-"""The budget of ports, by a clock that only sleeping moves."""
+"""The budget of ports, with a clock that only moves while it is slept on."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""What the dialects of others cost beside a chat: `python -m tests.perf.translation [ROUNDS] [--profile]`.
+"""What the other dialects cost compared with a chat: `python -m tests.perf.translation [ROUNDS] [--profile]`.
 
-In one process and without a socket. To the first event a dialect adds what its request takes longer to read and to
-write anew than a chat that says the same; to each event, what its exchange does with it. Medians of alternating
-rounds. With `--profile` the same is shown by function, by cProfile.
+In one process and without a socket. To the time of the first event a dialect adds the time that its request takes
+longer to read and rewrite than a chat that says the same; to each event, what its exchange does with it. Medians of
+alternating rounds. With `--profile` the same is shown by function, by cProfile.
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""Sessions of real agents, as they were recorded: what each sent in ten turns, with its long texts cut."""
+"""Recorded sessions of real agents: what each sent in ten turns, with its long texts shortened."""

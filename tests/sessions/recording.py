@@ -1,8 +1,8 @@
 """Records a session of ten turns of each agent that is installed: `python -m tests.sessions.recording`.
 
-The agent asks the scripted model by way of the daemon, and stands behind a recorder that keeps what it sends. Long
-texts are cut to their beginnings, with a hash of the whole behind them, so that a text that changes from turn to
-turn still does. Of each request the file has what differs from the one before.
+The agent asks the scripted model by way of a recorder, which keeps what it sends, and the daemon. Long texts are
+cut to their beginnings, followed by a hash of the whole, so that a text which changes from turn to turn still does.
+For each request the file holds what differs from the one before.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ QUIET = (
 
 
 def cut(value: Any) -> Any:
-    """The same with its long texts cut."""
+    """The same value with its long texts cut."""
     if isinstance(value, dict):
         return {key: cut(one) for key, one in value.items()}
     if isinstance(value, list):
@@ -53,7 +53,7 @@ def cut(value: Any) -> Any:
 
 
 def differences(requests: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Each request as what it has beyond the one before: the fields that differ, and `kept` items of its list."""
+    """What each request adds to the one before: fields that differ, and how many items of its list are `kept`."""
     told: list[dict[str, Any]] = []
     before: dict[str, Any] = {}
     for request in requests:
@@ -69,7 +69,7 @@ def differences(requests: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def whole(told: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The requests that `differences` told."""
+    """The requests that `differences` were made from."""
     requests: list[dict[str, Any]] = []
     for one in told:
         before = requests[-1] if requests else {}

@@ -16,7 +16,7 @@ from tests.sessions.recording import HERE, TURNS, whole
 pytestmark = [pytest.mark.real, pytest.mark.asyncio(loop_scope="module")]
 
 PROFILE = f'model = "{TARGET}"\ndraft_model = "{DRAFT}"\nnum_draft_tokens = 5\n'
-# Tokens of a prompt that are read again where the next one begins with it: the last one, from which the answer goes
+# Tokens of a prompt that are read again if the next one begins with it: the last one, from which the answer goes
 # on, and those that open the answer, behind which the next prompt has the model's own.
 MAX_AGAIN = 4
 AGENTS = ("claude", "codex", "opencode")
@@ -37,7 +37,7 @@ def recorded(name: str) -> tuple[str, list[dict[str, Any]]]:
 
 
 def tokens(answer: dict[str, Any]) -> tuple[int, int]:
-    """Those of the prompt, and those of them that came out of the cache, in whatever dialect."""
+    """The tokens of the prompt, and how many of them came out of the cache, in any dialect."""
     usage = answer["usage"]
     if "cache_read_input_tokens" in usage:
         return usage["input_tokens"] + usage["cache_read_input_tokens"], usage["cache_read_input_tokens"]

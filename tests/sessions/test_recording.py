@@ -1,4 +1,4 @@
-"""A recorded session is told by what its requests add, and long texts by their beginnings."""
+"""A recorded session consists of what each request adds, and of the beginnings of long texts."""
 
 from typing import Any
 

@@ -1,8 +1,9 @@
-"""`python -m tests.soak [SECONDS]`: clients and trouble for so long, and then the account; 1 if it is wrong.
+"""`python -m tests.soak [SECONDS]`: clients and trouble for that long, and then the account; exit code 1 if it is
+wrong.
 
-Clients ask, wait and leave while workers are killed and stopped and profiles change. Before and after, all
-clients go away and the daemon is measured at rest. A request is lost if its client got neither a whole answer
-nor an honest error; it is doubled if workers were sent it twice (see tap/).
+Clients ask, wait and leave while workers are killed and stopped and profiles change. Before and after, all clients
+go away and the daemon is measured at rest. A request counts as lost if its client got neither a whole answer nor an
+honest error, and as doubled if workers were sent it twice (see tap/).
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ TAP = Path(__file__).with_name("tap")
 
 
 async def soak(seconds: float, folder: Path, console: Console, seed: int) -> list[Check]:
-    """Run it; the account. A tenth of the time is warm-up, without trouble."""
+    """Run it; returns the account. The first tenth of the time is warmup, without trouble."""
     record = folder / "sent"
     record.touch()
     path = os.pathsep.join(filter(None, (str(TAP), os.environ.get("PYTHONPATH"))))
@@ -77,7 +78,7 @@ def _end(daemon: Running, left: list[psutil.Process]) -> list[Check]:
 async def _clients(
     daemon: Running, seconds: float, seed: int, trouble: Trouble | None, tick: Callable[[float], None]
 ) -> list[Outcome]:
-    """Let the clients ask for so long, and wait until all have their last answer."""
+    """Let the clients ask for that long, and wait until all have their last answer."""
     over = asyncio.Event()
     async with aiohttp.ClientSession() as http, asyncio.TaskGroup() as tasks:
         asking = [

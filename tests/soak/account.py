@@ -93,7 +93,7 @@ def _requests(story: Story) -> list[Check]:
 
 
 def _statuses(story: Story, samples: Samples) -> list[Check]:
-    """A client that left cannot know what was counted: 499, or an answer that was on its way."""
+    """A client that left cannot know what was counted: 499, or the status of an answer that was on its way."""
     counted = Counter[int]()
     for (name, labels), value in samples.items():
         if name == "draftd_requests_total" and dict(labels)["endpoint"] == "chat.completions":

@@ -1,4 +1,4 @@
-"""Clients that ask, wait, read and leave, and know of each of their requests how it ended."""
+"""Clients that ask, wait, read and leave, and know how each of their requests ended."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ STATUS_OF_CODE = {"worker_lost": 502, "bad_answer": 502, "queue_full": 429}
 
 
 class End(StrEnum):
-    """How a request ended for its client. There is nothing else that is honest."""
+    """How a request ended for its client."""
 
     COMPLETE = "complete"
     ERROR = "error"
@@ -49,7 +49,7 @@ class Outcome:
 async def client(
     http: aiohttp.ClientSession, url: str, models: tuple[str, ...], random: Random, *, over: asyncio.Event
 ) -> list[Outcome]:
-    """Ask one thing after the other until it is `over`; what became of each request."""
+    """Ask one thing after the other until it is `over`; returns what became of each request."""
     outcomes = []
     while not over.is_set():
         patience = random.uniform(0.05, 2.0) if random.random() < 0.3 else LIMIT
@@ -84,13 +84,7 @@ async def _ask(http: aiohttp.ClientSession, url: str, body: dict[str, Any], pati
 
 async def _post(http: aiohttp.ClientSession, url: str, body: dict[str, Any]) -> Answer:
     async with http.post(f"{url}/v1/chat/completions", json=body) as response:
-        parts, cut = [], False
-        try:
-            async for chunk in response.content.iter_any():
-                parts.append(chunk)  # noqa: PERF401 - what came before a cut is kept
-        except aiohttp.ClientPayloadError:
-            cut = True
-        return Answer(response.status, response.headers, b"".join(parts).decode(), cut)
+        return await Answer.of(response)
 
 
 Verdict = tuple[End, int | None, int, str]
@@ -107,7 +101,7 @@ def judge(answer: Answer, *, streamed: bool) -> Verdict:
 
 
 def _judge_stream(answer: Answer) -> Verdict:
-    """Complete with a finish reason and the end mark; or an error event, and then the cut."""
+    """Complete with a finish reason and the end mark; or an error event, and then a cut connection."""
     *before, last = answer.events
     if answer.cut:
         code = last["error"]["code"]

@@ -1,9 +1,9 @@
 """`python -m tests.soak.recovery [ROUNDS]`: how fast a dead worker is back, beside a server started by hand.
 
 In each round an mlx_lm.server on the demo pair is started by hand and asked until its first token comes; then the
-worker of a running daemon is killed and the daemon asked for a token; then the same with a daemon that keeps a
-warm spare: the same models, the same machine, in turn, and nothing else of ours works meanwhile. At last the worker
-is stopped (SIGSTOP), as if it hung. Exit code 1 if a goal is missed.
+worker of a running daemon is killed and the daemon asked for a token; then the same with a daemon that keeps a warm
+spare. The models and the machine are the same, and nothing else of ours runs meanwhile. At last the worker is
+stopped (SIGSTOP), as if it hung. Exit code 1 if a goal is missed.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""`draftd up` in a process of its own on the demo pair, heard through its log; for what takes a while to see."""
+"""`draftd up` in a process of its own on the demo pair, followed through its log; for what takes a while to see."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ class Running:
         self._news = asyncio.Event()
 
     async def until(self, event: str, since: float = 0.0, limit: float = START_LIMIT, **fields: Any) -> Line:
-        """The first line since then that tells of `event` with these fields."""
+        """The first line since then about `event` with these fields."""
         async with asyncio.timeout(limit):
             while True:
                 for line in self.lines:
@@ -104,7 +104,7 @@ class Running:
             return await response.text()
 
     def write(self, name: str, text: str) -> None:
-        """Put a profile in place, whole: a file that is being written would be refused for an instant."""
+        """Put a profile in place as a whole: a file that is still being written would be refused."""
         made = self.folder / f"{name}.new"
         made.write_text(text)
         made.replace(self.folder / "profiles" / f"{name}.toml")
@@ -114,7 +114,7 @@ class Running:
 async def running(
     folder: Path, profiles: Mapping[str, str], env: Mapping[str, str] | None = None
 ) -> AsyncIterator[Running]:
-    """Start the daemon and wait until every worker is ready; end it afterwards, and hear all of its log."""
+    """Start the daemon and wait until every worker is ready; end it afterwards, and read all of its log."""
     (folder / "profiles").mkdir()
     port = free_ports()
     command = [sys.executable, "-m", "draftd", "up", "--json"]
@@ -143,7 +143,7 @@ async def running(
 
 
 async def stop(process: asyncio.subprocess.Process) -> list[psutil.Process]:
-    """End the daemon; the processes of its family that it left behind."""
+    """End the daemon; returns those of its processes that it left behind."""
     if process.returncode is not None:
         return []
     family = psutil.Process(process.pid).children(recursive=True)

@@ -1,4 +1,4 @@
-"""The account of the soak finds what it is there to find: each check fails on its own kind of wrong."""
+"""The account of the soak finds what it should find: each check fails on its own kind of fault."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ def profiles() -> dict[str, str]:
 
 
 class Trouble:
-    """Makes it, and counts it: `made` says how often which kind."""
+    """Makes trouble, and counts it: `made` says how often which kind."""
 
     def __init__(self, daemon: Running, random: Random) -> None:
         self.made: Counter[str] = Counter()
@@ -43,7 +43,7 @@ class Trouble:
         self._alias = False
 
     async def make(self, over: asyncio.Event, pause: tuple[float, float]) -> None:
-        """One trouble after each pause of so many seconds, until it is `over`; then all is put right."""
+        """One trouble after each pause, whose bounds are in seconds, until it is `over`; then all is put right."""
         kinds = {"killed": 6, "hung": 1, "alias": 2, "flags": 2, "bad profile": 1}
         while not await _happens(over, self._random.uniform(*pause)):
             [kind] = self._random.choices(list(kinds), list(kinds.values()))
@@ -51,7 +51,7 @@ class Trouble:
         (self._daemon.folder / "profiles" / "bad.toml").unlink(missing_ok=True)
 
     async def _do(self, kind: str, name: str) -> bool:
-        """Whether there was something to do it to."""
+        """Returns whether there was something to do it to."""
         match kind:
             case "killed":
                 return await self._signal(name, signal.SIGKILL)

@@ -49,5 +49,5 @@ def test_the_oldest_go_first() -> None:
     for number in range(count):
         contents.take_request(str(number), b"-" * (MAX_TEXT // 2))
     assert [number for number in range(count) if contents.of(str(number)) is None] == [0, 1, 2, 3]
-    contents.take_answer("4", "-" * (MAX_TEXT // 2))  # it is the newest now, and takes the place of another
+    contents.take_answer("4", "-" * (MAX_TEXT // 2))  # it is the newest now, and displaces another
     assert [number for number in range(4, count) if contents.of(str(number)) is None] == [5]

@@ -1,4 +1,4 @@
-"""Metrics: the names, when a series exists, what is counted, and that clients cannot make series."""
+"""Metrics: the names, when a series exists, what is counted, and that clients cannot create series."""
 
 import math
 import shutil

@@ -22,7 +22,7 @@ def made(tmp_path: Path) -> tuple[Sink, Metrics]:
 
 
 def acceptance(worker: str) -> re.Pattern[str] | None:
-    """The lines of a count, those of others do not."""
+    """Only lines of worker `a` count."""
     return re.compile(ACCEPTANCE) if worker == "a" else None
 
 

@@ -1,4 +1,4 @@
-"""What a line of a log says, and what a record of the engine; None, whatever they hold, if it is nothing."""
+"""What a log line says, and what an engine's record says; None for anything else, whatever it holds."""
 
 import json
 import re
@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from draftd.protocol import PAPER_RULE, PLAIN_RULE, CacheSize, Costs
 from draftd.telemetry.figures import MAX_COUNT
 from draftd.telemetry.prompt_caches import StoredPrompt
+from draftd.telemetry.rank_records import Rank, Ranks
 from draftd.telemetry.records import (
     MAX_ACCEPTANCE_LINE,
     MAX_LINE_COUNT,
@@ -165,6 +166,16 @@ def test_a_pattern_may_say_whose_request_it_was_and_need_not_match_all_groups() 
                 ModelFacts(("ArraysCache", "KVCache"), "no", "nor"), ModelFacts(("RotatingKVCache",))
             ),
         ),
+        (
+            engine(
+                event="ranks",
+                ranks=[
+                    {"rank": 0, "host": "", "pid": 7, "memory": 10, "silent": 0.5},
+                    {"rank": 1, "host": "mini", "pid": None, "memory": 20, "silent": 3, "new": 1},
+                ],
+            ),
+            Ranks((Rank(0, "", 7, 10, 0.5), Rank(1, "mini", None, 20, 3.0))),
+        ),
     ],
 )
 def test_records(line: str, record: Record | None) -> None:
@@ -235,6 +246,14 @@ def test_records(line: str, record: Record | None) -> None:
         engine(event="loaded", target={"cache": [], "batch": 1}),
         engine(event="loaded", target={"cache": [], "context": -1}),
         engine(event="loaded", target={"cache": []}, draft={}),
+        engine(event="ranks"),
+        engine(event="ranks", ranks=[1]),
+        engine(event="ranks", ranks=[{"rank": 0, "host": "", "memory": 1}]),
+        engine(event="ranks", ranks=[{"rank": 0, "host": "", "memory": -1, "silent": 1}]),
+        engine(event="ranks", ranks=[{"rank": 0, "host": None, "memory": 1, "silent": 1}]),
+        engine(event="ranks", ranks=[{"rank": 0, "host": "", "memory": 1, "silent": float("nan")}]),
+        engine(event="ranks", ranks=[{"rank": 0, "host": "", "memory": 1, "silent": True}]),
+        engine(event="ranks", ranks=[{"rank": 0, "host": "", "memory": 1, "silent": 1}] * 65),
         ISSUED[:-9],
     ],
 )

@@ -1,4 +1,4 @@
-"""What is told about drafting: by position, by draft length, and what it is worth."""
+"""The figures about drafting: by position, by draft length, and the speedup."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""The words that people read of events and requests."""
+"""The words in which people read about events and requests."""
 
 from __future__ import annotations
 

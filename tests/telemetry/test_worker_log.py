@@ -1,4 +1,4 @@
-"""WorkerLog: ring, file, a disk that is full, and followers."""
+"""WorkerLog: the ring, the file, a full disk, and followers."""
 
 import asyncio
 import errno

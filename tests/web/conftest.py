@@ -48,7 +48,7 @@ async def browser() -> AsyncIterator[Browser]:
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def foreign(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Served]:
-    """A daemon whose worker is a server that answers what it is told to, byte by byte."""
+    """A daemon whose worker is a server that answers what it is told to, byte for byte."""
     command = [sys.executable, str(RAW_SERVER), "--port", "{port}"]
     profile = f'model = "raw"\ncommand = {json.dumps(command)}\n{QUICK}'
     async with serving(tmp_path_factory.mktemp("raw"), {"a": profile}) as running:

@@ -1,6 +1,6 @@
-"""Asks a daemon for answers that a server of others gives: each as its case writes it, byte by byte.
+"""Asks a daemon for answers that a foreign server gives: each as its case writes it, byte for byte.
 
-It is asked for streamed and in one piece, and what the stream joins to is what the whole answer says.
+Each is asked for as a stream and in one piece, and the joined stream must say what the whole answer says.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def in_one_piece(body: bytes, kind: bytes = b"application/json") -> bytes:
 
 
 def joined(answer: Answer, endpoint: Endpoint) -> dict[str, Any]:
-    """What a client makes of a stream; it holds what OpenAI promises of each chunk."""
+    """What a client makes of a stream; checks what OpenAI promises about each chunk."""
     assert answer.events[-1] == "[DONE]"
     assert not answer.cut
     content, reasoning, calls = "", "", dict[int, dict[str, Any]]()
@@ -99,7 +99,7 @@ def joined(answer: Answer, endpoint: Endpoint) -> dict[str, Any]:
 
 
 async def both(foreign: Served, wire: bytes, endpoint: Endpoint) -> dict[str, Any]:
-    """What the answer says, which is the same streamed and in one piece."""
+    """What the answer says, which is the same as a stream and in one piece."""
     streamed = await asked(foreign, wire, endpoint, stream=True, stream_options={"include_usage": True})
     assert streamed.status == 200, streamed.text
     assert "Infinity" not in streamed.text  # JSON has no word for it, and other clients refuse it
@@ -117,7 +117,7 @@ async def both(foreign: Served, wire: bytes, endpoint: Endpoint) -> dict[str, An
 
 
 def _name_made_up_ids(calls: list[dict[str, Any]]) -> None:
-    """The ids that draftd makes are other ones in each answer."""
+    """The ids that draftd makes differ from answer to answer."""
     for place, made in enumerate(calls):
         if made["id"].startswith("call_"):
             assert len(made["id"]) > 20

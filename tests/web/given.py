@@ -17,7 +17,7 @@ def profile(name: str = "small", **keys: Any) -> Profile:
 
 @contextmanager
 def refused(status: int, *, param: str | None = None, says: str | None = None) -> Iterator[None]:
-    """The client is told `status` and the field at fault, in words that contain `says`."""
+    """The client gets `status` and the field at fault, in words that contain `says`."""
     with pytest.raises(RequestError, match=says) as caught:
         yield
     assert (caught.value.status, caught.value.param) == (status, param)

@@ -13,7 +13,7 @@ EXAMPLES = settings().max_examples // 4  # of each operation
 
 
 def ask_all(made: dict[str, Any], url: str) -> set[int]:
-    """Ask each operation with what its schema allows, from one seed; the statuses that came."""
+    """Ask each operation with what its schema allows, from one seed; returns the statuses that came."""
     statuses: set[int] = set()
     schema = schemathesis.openapi.from_dict(made)
     for result in schema.get_all_operations():

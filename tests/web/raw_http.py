@@ -21,8 +21,8 @@ NOT_FAST = "X-Not-Fast: a\tb"
 
 @dataclass(frozen=True)
 class RawAnswer:
-    """The names in `headers` are in lower case. `whole` tells that the body came to its end mark; `interim` are the
-    statuses of 1xx that came first.
+    """The names in `headers` are in lower case. `whole`: the body came to its end mark; `interim`: the 1xx statuses
+    that came first.
     """
 
     status: int
@@ -49,7 +49,7 @@ class Connection:
 
     @property
     def port(self) -> int:
-        """The client's."""
+        """The client's own port."""
         port: int = self.writer.get_extra_info("sockname")[1]
         return port
 
@@ -132,8 +132,8 @@ class Wire:
     async def connect(
         self, served: Served, *, used: bool = False, limit: int = 2**16
     ) -> AsyncIterator[Connection]:
-        """A connection; with `used` it has been used before, so that whatever comes next finds it where this
-        transport has it.
+        """A connection; with `used` it has served a request before, so that what comes next finds it in this
+        transport's hands.
         """
         port = served.daemon.settings.port
         reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=limit)

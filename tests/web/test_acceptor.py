@@ -54,7 +54,7 @@ async def until(met: Callable[[], bool]) -> None:
 
 @contextmanager
 def left(count: int) -> Iterator[None]:
-    """Only so many descriptors may be opened beyond those that there are."""
+    """Only `count` more descriptors may be opened."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (psutil.Process().num_fds() + count, hard))
     try:

@@ -1,4 +1,4 @@
-"""Admission: first come, first served; bounded; nobody is lost, whoever leaves, and whenever."""
+"""Admission: first come, first served; bounded; no request is lost, whichever client leaves, and whenever."""
 
 import asyncio
 from collections.abc import Sequence
@@ -54,7 +54,7 @@ class Room:
             await asyncio.sleep(0)
 
     async def close(self) -> None:
-        """All leave as they get in, and all do."""
+        """Every client leaves once it is in, and all get in."""
         for event in self.may_leave:
             event.set()
         await self.settle()

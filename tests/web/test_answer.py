@@ -1,4 +1,4 @@
-"""One answer of a worker, chunk by chunk: checked, made into what was promised, and put together."""
+"""One answer of a worker, chunk by chunk: checked, made into what was promised, and joined."""
 
 import json
 from typing import Any
@@ -334,7 +334,7 @@ def test_the_last_word_on_usage_and_finish_counts() -> None:
 @pytest.mark.parametrize(("calls", "reason"), [([], "stop"), ([{"index": 0, "id": "a"}], "tool_calls")])
 @pytest.mark.parametrize("given", ["stop", "tool_calls"])
 def test_the_end_speaks_of_tool_calls_just_if_there_is_one(calls: list[Any], reason: str, given: str) -> None:
-    """OpenCode asks again without end otherwise (measured: 73 times in 200 s), or does not make the call."""
+    """Otherwise OpenCode asks again for ever (measured: 73 times in 200 s), or does not make the call."""
     answer = Answer("chat.completions", "m")
     choice = {"index": 0, "delta": {"tool_calls": calls}, "finish_reason": given}
     sent = answer.take(json.dumps({"choices": [choice]}).encode())

@@ -1,4 +1,4 @@
-"""Server-sent events of a worker: cut apart however they come, checked, and put together again."""
+"""Server-sent events of a worker: split however they arrive, checked, and joined again."""
 
 import json
 from typing import Any

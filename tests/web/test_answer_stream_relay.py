@@ -1,4 +1,4 @@
-"""The quick way through a stream gives what parsing and writing each event gives."""
+"""The fast path through a stream gives what parsing and rewriting each event gives."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ def test_whatever_a_server_leaves_out_a_stream_joins_to_its_whole_answer(
     made = [before + json.dumps({"choices": [choice]}).encode() + after for choice, before, after in sent]
     made.append(
         b'data: {"choices": [{"delta": null, "finish_reason": "stop"}]}'
-    )  # without an empty line behind it
+    )  # without an empty line after it
     stream = first + b"".join(made) + (b"\n\ndata: [DONE]" if done else b"")
     edges = [0, *sorted(cut for cut in cuts if cut < len(stream)), len(stream)]
     pieces = [stream[a:b] for a, b in itertools.pairwise(edges)]

@@ -1,4 +1,4 @@
-"""What requests begin with: learnt from those that came, read from files, and kept for the next daemon."""
+"""The beginnings that requests share: learnt from requests, read from files, and kept for the next daemon."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ Make = Callable[..., Beginnings]
 
 @pytest.fixture
 def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Make:
-    """Each is another daemon's, on one folder."""
+    """Each call makes another daemon's, on the same folder."""
     monkeypatch.setattr(module, "in_a_thread", lambda call, *of: call(*of))
     router = Router(ProfileSet({"a": OURS, "b": FOREIGN}), "a")
     store = PromptStore(str(tmp_path / "kept"), 10**9, 1.0)

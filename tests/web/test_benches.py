@@ -1,4 +1,4 @@
-"""A bench that the daemon starts, here a scripted one: watched, stopped, refused, and ended with the daemon."""
+"""A bench that the daemon starts, here a scripted one: followed, stopped, refused, and ended with the daemon."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ async def test_the_command_is_that_of_a_terminal_with_the_daemons_folders(tmp_pa
 
 @pytest.mark.parametrize(
     ("end", "error"),
-    [("badly", "the worker cannot be loaded"), ("silently", "it ended without a word")],
+    [("badly", "the worker cannot be loaded"), ("silently", "it ended without a message")],
 )
 async def test_why_a_bench_failed_is_told(tmp_path: Path, end: str, error: str) -> None:
     async with serving(tmp_path, {"a": fake(top="autostart = false")}) as served:

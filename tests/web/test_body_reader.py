@@ -44,6 +44,16 @@ def child_of(reader: BodyReader) -> int:
     return reader._process.pid
 
 
+async def stopped_while_it_reads(reader: BodyReader) -> tuple[int, asyncio.Task[Refused | Routed | Passed]]:
+    """The child, stopped by a signal, and the reading that waits for it."""
+    await reader.read(BIG, "chat.completions", TABLE)
+    child = child_of(reader)
+    os.kill(child, signal.SIGSTOP)
+    reading = asyncio.create_task(reader.read(BIG, "chat.completions", TABLE))
+    await asyncio.sleep(0.1)
+    return child, reading
+
+
 async def test_a_child_makes_of_a_body_what_is_made_on_the_spot(reader: BodyReader) -> None:
     read = [await reader.read(BIG, "chat.completions", TABLE) for _ in range(2)]
     assert read == [route(BIG, "chat.completions", TABLE)] * 2
@@ -52,7 +62,7 @@ async def test_a_child_makes_of_a_body_what_is_made_on_the_spot(reader: BodyRead
 
 @pytest.mark.fault(74)
 async def test_a_body_that_is_passed_on_is_read_there_too(reader: BodyReader) -> None:
-    """Its values are not made, but they are counted; what it is to be sent as may have to be found in a form."""
+    """Its values are counted but not created; the model's name may have to be found in a form."""
     table = RoutingTable(ProfileSet({"other": profile("other", command=["server", "{port}"])}), "other")
     given = Given("/v1/embeddings", "a=b", "application/json")
     raw = b'{"model": "other", "input": [' + b"[]," * 300_000 + b"1]}"
@@ -111,11 +121,7 @@ async def test_the_child_ends_when_nobody_has_needed_it_for_a_while(
 
 
 async def test_the_child_ends_with_the_client_that_it_works_for(reader: BodyReader) -> None:
-    await reader.read(BIG, "chat.completions", TABLE)
-    child = child_of(reader)
-    os.kill(child, signal.SIGSTOP)
-    reading = asyncio.create_task(reader.read(BIG, "chat.completions", TABLE))
-    await asyncio.sleep(0.1)
+    child, reading = await stopped_while_it_reads(reader)
     reading.cancel()
     with pytest.raises(asyncio.CancelledError):
         await reading
@@ -134,11 +140,7 @@ async def test_a_body_that_takes_too_long_is_refused(
 
 
 async def test_a_child_that_dies_costs_one_request_a_while(reader: BodyReader) -> None:
-    await reader.read(BIG, "chat.completions", TABLE)
-    child = child_of(reader)
-    os.kill(child, signal.SIGSTOP)
-    reading = asyncio.create_task(reader.read(BIG, "chat.completions", TABLE))
-    await asyncio.sleep(0.1)
+    child, reading = await stopped_while_it_reads(reader)
     os.kill(child, signal.SIGKILL)
     with pytest.raises(WorkerError) as caught:
         await reading
@@ -186,7 +188,7 @@ async def test_a_fault_in_the_child_is_a_fault_of_ours(
 
 
 def test_the_child_has_no_key_and_ends_with_the_daemon(tmp_path: Path) -> None:
-    """The daemon is killed, and has no time to say goodbye."""
+    """The daemon is killed, and has no time to end it."""
     code = (
         "import asyncio; from draftd.profiles import ProfileSet; from draftd.web.body_reader import *\n"
         "async def main():\n"
@@ -246,7 +248,7 @@ def test_large_blocks_that_are_freed_go_back_to_the_system_whatever_lies_between
 
 
 @pytest.mark.fault(74)
-@pytest.mark.thorough  # the rest of this file shows each part of it
+@pytest.mark.thorough  # the other tests of this file show each part of it
 async def test_large_bodies_hold_nobody_up_and_leave_no_memory_behind(
     wire: Wire, tmp_path: Path, measured: Callable[[float], None]
 ) -> None:
@@ -262,7 +264,7 @@ async def test_large_bodies_hold_nobody_up_and_leave_no_memory_behind(
         watching.cancel()
         stall = await watching
         measured(stall)
-        assert stall < 1.0  # it was 4 to 15 s; a hundredth of that on a machine that does nothing else
+        assert stall < 1.0  # it was 4 to 15 s; on an idle machine it is a hundredth of that
         assert (served.state("a"), served.row("a")["restarts"]) == ("ready", 0)
         assert psutil.Process().memory_info().rss - before < 64 * 2**20  # it was 30 MB and more each
 

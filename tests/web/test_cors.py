@@ -1,4 +1,4 @@
-"""Pages of other web origins: those that the settings name may ask with a key and read, in a real browser too."""
+"""Pages of other web origins: those in the settings may ask with a key and read answers, in a real browser too."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ DESKTOP, PHONE = (1280, 900), (390, 844)
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def hosted(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Page]:
-    """A page of a daemon without workers that run."""
+    """The page of a daemon of which no worker runs."""
     profiles = {"a": fake(top="autostart = false")}
     async with serving(tmp_path_factory.mktemp("hosted"), profiles) as served:
         page = await browser.new_page()
@@ -43,7 +43,7 @@ async def hosted(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> 
 
 @asynccontextmanager
 async def opened(browser: Browser, served: Served) -> AsyncIterator[Page]:
-    """The page, watched: it must ask nobody but the daemon for anything, and have nothing to complain about."""
+    """The page, watched: it must ask only the daemon for anything, and log no complaint."""
     complaints: list[str] = []
     addresses: list[str] = []
     context = await browser.new_context(viewport={"width": DESKTOP[0], "height": DESKTOP[1]})
@@ -56,7 +56,7 @@ async def opened(browser: Browser, served: Served) -> AsyncIterator[Page]:
     yield page
     await context.close()
     assert {address.startswith(served.url) for address in addresses} == {True}
-    # Chromium itself words each refused request; the key was then asked for.
+    # Chromium logs each refused request by itself; the page then asked for the key.
     assert [text for text in complaints if "401" not in text] == []
 
 
@@ -299,7 +299,7 @@ async def test_the_keyboard_reaches_everything_in_the_order_of_reading(
             "Message",
             "chat-send",
             "",
-        ]  # "": the curl's summary
+        ]  # "": the summary of the curl command
         log = ["capture", "Worker whose log is shown", "log-raw", "log-follow", "lines"]
         wanted = ["copy-address", "copy-key", "A first request", *buttons, *chat, *log]
         assert [label for label, _ in reached[: len(wanted)]] == wanted
@@ -548,7 +548,7 @@ async def test_profiles_and_prompts_can_be_read_with_what_is_wrong_with_them(
         await expect(text).to_contain_text('system_prompt = "brief"')
         await expect(text).to_contain_text("[limits]\nconcurrency = 2")
         await expect(problem).to_be_hidden()
-        await page.get_by_label("Profile or prompt that is shown").select_option("prompt brief")
+        await page.get_by_label("Profile or prompt to show").select_option("prompt brief")
         await expect(text).to_contain_text("# used by a (default)")
         await expect(text).to_contain_text("Be <b>brief</b>.")
         served.write("b", "modle = 1\n")
@@ -559,7 +559,7 @@ async def test_profiles_and_prompts_can_be_read_with_what_is_wrong_with_them(
         served.daemon.try_reload()
         await expect(problem).to_be_hidden()
         await expect(text).to_contain_text("Be brief indeed.")  # what was chosen stays
-        await page.get_by_label("Profile or prompt that is shown").select_option("profile b")
+        await page.get_by_label("Profile or prompt to show").select_option("profile b")
         await expect(text).to_contain_text("command = [")
 
 
@@ -681,3 +681,9 @@ async def test_profiles_that_share_a_worker_say_so_and_show_its_one_log(
         await expect(page.locator("#lines")).to_contain_text("[fast] Draft tokens accepted: 5/10 (50%)")
         await served.ask("balanced")
         await expect(page.locator("#lines")).to_contain_text("[balanced] Draft tokens accepted: 5/10 (50%)")
+        asking = asyncio.create_task(served.ask("fast", "[[wait 0.5]]"))
+        await served.until_queue("fast")
+        served.daemon.history.end_step()
+        queues = (await served.get("/api/history")).json["profiles"].values()
+        assert sum(profile["queue"][-1] for profile in queues) == 1  # counted once
+        await asking

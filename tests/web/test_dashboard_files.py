@@ -1,4 +1,4 @@
-"""How the files of the dashboard are sent: as what they are, and closed to other pages. Needs no browser."""
+"""How the files of the dashboard are sent: with their types, and closed to other pages. Needs no browser."""
 
 from __future__ import annotations
 

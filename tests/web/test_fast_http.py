@@ -1,4 +1,4 @@
-"""The fast transport: which requests it reads and what it reads of them, and when aiohttp gets the connection."""
+"""The fast transport: which requests it reads, what it reads from them, and when aiohttp gets the connection."""
 
 from __future__ import annotations
 

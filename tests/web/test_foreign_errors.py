@@ -1,4 +1,4 @@
-"""Errors of servers of others: their status, type and words reach the client, and none is made up."""
+"""Errors of foreign servers: their status, type and words reach the client, and none is made up."""
 
 from __future__ import annotations
 
@@ -136,7 +136,7 @@ async def test_hints_before_an_error_do_not_hide_its_headers(foreign: Served) ->
     assert (answer.status, answer.headers["Retry-After"]) == (429, "17")
 
 
-# In place of an answer, though the status is 200.
+# Instead of an answer, although the status is 200.
 IN_PLACE: dict[str, tuple[bytes, int, dict[str, Any]]] = {
     "JSON": (in_one_piece(json.dumps(error_of(code="c", type="t")).encode()), 502, {"code": "c", "type": "t"}),
     "JSON with a status": (in_one_piece(json.dumps(error_of(code=413)).encode()), 413, {"code": "413"}),

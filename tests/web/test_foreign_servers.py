@@ -1,7 +1,7 @@
-"""Servers of others behind a profile's `command`: whatever they do differently, clients get what was promised.
+"""Foreign servers behind a profile's `command`: whatever they do differently, clients get what was promised.
 
-Each case is an answer as some server gives it. It is asked for streamed and in one piece, and what the stream joins
-to is what the whole answer says.
+Each case is an answer as some server gives it. It is asked for as a stream and in one piece, and the joined stream
+must say what the whole answer says.
 """
 
 from __future__ import annotations
@@ -170,7 +170,7 @@ TIMINGS = {
 async def test_timings_reach_the_client_in_a_chunk_that_it_gets(
     foreign: Served, endpoint: Endpoint, timed: Callable[[Endpoint], Any]
 ) -> None:
-    """They are on the last chunk of llama.cpp's, which has the usage; a client that wants none does not get it."""
+    """They are in llama.cpp's last chunk, the one with the usage; a client that wants no usage does not get it."""
     sent = timed(endpoint)
     if isinstance(sent, list):
         wire = HEAD + events(*sent[:3]) + b"\0" + events(*sent[3:]) + DONE

@@ -1,4 +1,4 @@
-"""Tool calls of servers of others: kept apart and joined, however they are numbered."""
+"""Tool calls of foreign servers: kept apart and joined, however they are numbered."""
 
 from __future__ import annotations
 

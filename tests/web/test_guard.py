@@ -46,7 +46,7 @@ def test_a_host_that_is_ours_is_let_in(host: str) -> None:
         "",
         ":8080",
         "evil.com",
-        "evil.com:8080",  # DNS rebinding: its owner points the name to 127.0.0.1
+        "evil.com:8080",  # DNS rebinding: its owner points the name at 127.0.0.1
         "localhost.evil.com",
         "localhost.evil.com:8080",
         "evil.localhost",

@@ -1,4 +1,4 @@
-"""GET /api/events: what a reader is told, when, and what slow and many readers cost."""
+"""GET /api/events: what a reader is told and when, and what slow readers and many readers cost."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ async def reading(served: Served) -> AsyncIterator[Reader]:
 
 @pytest.fixture(autouse=True)
 def only_what_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No look out of mere time: what a reader hears of was told to the stream."""
+    """No periodic looks: a reader hears only what the stream was told."""
     monkeypatch.setattr(live_feed, "LOOK_EVERY", 10 * LIMIT)
 
 
@@ -268,7 +268,7 @@ def _kinds(piece: bytes) -> list[str]:
 
 
 def _texts(piece: bytes) -> list[str]:
-    """The lines of worker a in a piece, whichever event has them."""
+    """The lines of worker `a` in a piece, in whichever event they are."""
     logs = [data.get("logs", data) for kind, data in parsed(piece) if kind in {"snapshot", "log"}]
     return [line["text"] for lines in logs for line in lines["a"]]
 

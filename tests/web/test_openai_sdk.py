@@ -1,4 +1,4 @@
-"""The official `openai` package as the client: its own types read the answers, strictly, and its retries obey."""
+"""The official `openai` package as the client: its types read the answers strictly, and it retries as told."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The OpenAPI document: it tells of every path, and no request that is made from it breaks the daemon."""
+"""The OpenAPI document: it describes every path, and no request that is made from it breaks the daemon."""
 
 from __future__ import annotations
 

@@ -40,7 +40,7 @@ async def served(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Serv
 
 
 def told(answer: RawAnswer) -> tuple[str, str, bytes]:
-    """What the server says that it was sent: the path, the content type, and the body."""
+    """What the server says it was sent: the path, the content type, and the body."""
     body = answer.json
     return body["path"], body["kind"], base64.b64decode(body["body"])
 

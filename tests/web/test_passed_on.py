@@ -1,4 +1,4 @@
-"""What another server gets of a request that is passed on: all of it, with the name by which it knows the model."""
+"""What a foreign server gets of a request that is passed on: all of it, with its own name for the model."""
 
 import json
 import time

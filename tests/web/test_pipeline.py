@@ -74,7 +74,7 @@ CASES: dict[str, tuple[Callable[[Wire], bytes], int, dict[str, str], set[str]]] 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def various(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Served]:
-    """A daemon with a key, a worker that serves, one that nobody may wait for, and one that is stopped."""
+    """A daemon with a key, a worker that serves, one for which no request may wait, and one that is stopped."""
     full = fake(tables=QUICK + "[limits]\nconcurrency = 1\nqueue = 0\n")
     off = fake(top="autostart = false")
     profiles = {"a": fake(), "full": full, "off": off}
@@ -118,7 +118,7 @@ async def _counted(served: Served) -> dict[str, float]:
 
 
 def _grown(before: dict[str, float], after: dict[str, float]) -> dict[str, float]:
-    """The series of requests that have grown, and by how many."""
+    """The request series that have grown, and by how much."""
     grown = {name: n - before.get(name, 0) for name, n in after.items() if not name.startswith(DURATION)}
     return {name: n for name, n in grown.items() if n}
 
@@ -255,7 +255,7 @@ async def test_what_reaches_a_worker_is_safe_and_what_was_routed(wire: Wire, tmp
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def own(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Served]:
-    """A daemon whose only worker would be one of our own, and is not started."""
+    """A daemon whose only worker would run our engine, and is not started."""
     profile = 'model = "org/model"\nautostart = false\n'
     async with serving(tmp_path_factory.mktemp("own"), {"a": profile}, ready=False) as running:
         yield running

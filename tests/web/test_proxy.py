@@ -1,4 +1,4 @@
-"""What a client is told of its request: headers of every answer, its place in the queue, when to come again."""
+"""What a client is told about its request: headers of every answer, its place in the queue, when to try again."""
 
 from __future__ import annotations
 

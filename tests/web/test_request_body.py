@@ -29,7 +29,7 @@ FOREIGN = profile(command=["serve", "{port}"])
 def forward(
     body: dict[str, Any], endpoint: Endpoint = CHAT, to: Profile = PLAIN, prompt: str = ""
 ) -> Forward:
-    """A request that is complete but for `body`."""
+    """A request that is complete except for `body`."""
     least = {"messages": [HELLO]} if endpoint == CHAT else {"prompt": "hello"}
     return prepare({**least, **body}, endpoint, to, prompt, "default_model", "asked-for")
 
@@ -700,7 +700,7 @@ profiles = st.sampled_from([PLAIN, DRAFTING, profile(defaults=DEFAULTS)])
 def bodies(
     required: dict[str, st.SearchStrategy[Any]], *also: st.SearchStrategy[Any]
 ) -> st.SearchStrategy[dict[str, Any]]:
-    """Bodies with any of the fields there are; `also` are further values that any optional field may have."""
+    """Bodies with any of the fields that exist; `also` are further values that any optional field may have."""
     known = {**fields_of_openai, **fields_of_mlx, **(fields_of_chat if "messages" in required else {})}
     return st.fixed_dictionaries(required, optional={name: st.one_of(v, *also) for name, v in known.items()})
 

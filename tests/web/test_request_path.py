@@ -1,4 +1,4 @@
-"""The files that a chat request passes through: the shorter the way, the sooner it is understood."""
+"""The files that a chat request passes through: the shorter the path, the easier it is to understand."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from tests.harness import fake, serving
 from tests.web.raw_http import Wire
 
 PACKAGE = Path(draftd.__file__).parent
-# In the order in which they are entered, for a streamed request that the fast transport takes: first those that do
-# something on the way, then those that are only asked. What is told to `telemetry` on the way is its own affair.
+# In the order in which they are entered, for a streamed request over the fast transport: first those that do
+# something on the path, then those that are only asked. Calls of `telemetry` on the way are not listed.
 ON_THE_WAY = (
     "web/fast_http.py", "web/pipeline.py", "web/guard.py", "web/client.py", "web/proxy.py", "web/router.py",
     "web/request_body.py", "web/dialects/field_table.py", "web/completion_answer.py", "web/answer.py",
@@ -36,13 +36,13 @@ class Way:
 
 
 def _file(frame: FrameType) -> str:
-    """The file's place in the package; empty for anybody else's."""
+    """The file's path within the package; empty for files outside it."""
     path = Path(frame.f_code.co_filename)
     return path.relative_to(PACKAGE).as_posix() if path.is_relative_to(PACKAGE) else ""
 
 
 def _root(frame: FrameType | None) -> str:
-    """The file of ours that the loop called: in another folder than `web` it is at work for a worker."""
+    """The file of ours that the loop called: one outside `web` is at work for a worker."""
     root = ""
     while frame is not None:
         root = _file(frame) or root

@@ -65,7 +65,7 @@ def client_of(served: Served) -> openai.AsyncOpenAI:
 
 
 async def streamed(client: openai.AsyncOpenAI, **fields: Any) -> tuple[list[str], Response]:
-    """The kinds of the events that came, whose numbers follow each other, and the last one's response."""
+    """The kinds of the events that came, whose numbers must be consecutive, and the last one's response."""
     stream = await client.responses.create(stream=True, **fields)
     events: list[Any] = [event async for event in stream]
     assert [event.sequence_number for event in events] == list(range(len(events)))

@@ -1,4 +1,4 @@
-"""Router: which profile a request's `model` means, and what becomes of a body by it."""
+"""Router: which profile a request's `model` means, and what the body becomes with it."""
 
 import json
 from typing import Any

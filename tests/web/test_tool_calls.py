@@ -1,4 +1,4 @@
-"""Pieces of tool calls: whatever indexes and ids a server gives them, each ends up in its call."""
+"""Pieces of tool calls: whatever indexes and ids a server gives them, each ends up in the right call."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def pieces(
 
 
 def taken(sent: list[dict[str, Any]], chunks: list[int]) -> tuple[ToolCalls, list[dict[str, Any]]]:
-    """The calls, and what the client was told, when so many pieces come in each chunk."""
+    """The calls, and what the client was told, when that many pieces come in each chunk."""
     calls, told = ToolCalls("seed"), []
     while sent:
         count = chunks.pop() if chunks else 1
@@ -52,7 +52,7 @@ def taken(sent: list[dict[str, Any]], chunks: list[int]) -> tuple[ToolCalls, lis
 
 
 def joined(told: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """What a client makes of it that knows the protocol and nothing else."""
+    """What a client that knows nothing but the protocol makes of it."""
     calls: dict[int, dict[str, Any]] = {}
     for piece in told:
         index, function = piece["index"], piece["function"]
@@ -94,7 +94,7 @@ def test_whatever_a_server_leaves_out_or_repeats_the_calls_are_those_that_were_m
 
 
 def test_an_id_that_comes_late_changes_nothing() -> None:
-    """The client has been told another one by then."""
+    """By then the client has been told another one."""
     sent = [
         {"index": 0, "function": {"name": "f"}},
         {"index": 0, "id": "late", "function": {"arguments": "{}"}},

@@ -1,4 +1,4 @@
-"""Messages and responses over both transports: what is sent when, and how an answer ends that does not end well."""
+"""Messages and responses over both transports: what is sent when, and how an answer that breaks off ends."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def request(wire: Wire, text: str, path: str = PATH, **fields: Any) -> bytes:
 
 
 def kinds(body: bytes) -> list[str]:
-    """The kinds of the events, each of which says its kind twice."""
+    """The kinds of the events, each of which states its kind twice."""
     found = []
     for event in body.decode().split("\n\n")[:-1]:
         name, data = event.split("\n")

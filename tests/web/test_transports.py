@@ -1,4 +1,4 @@
-"""What a connection may do to the daemon, over both transports: be idle, slow, stuck, cut, in a hurry, or gone."""
+"""What a connection may do to the daemon, over both transports: be idle, slow, stuck, cut, too eager, or gone."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ async def test_a_thousand_idle_connections_slow_nobody_down_and_are_closed(
 
 
 async def _healthz(served: Served) -> float:
-    """Seconds that an answer takes."""
+    """Seconds until /healthz has answered."""
     began = time.monotonic()
     assert (await served.get("/healthz")).status == 200
     return time.monotonic() - began
@@ -174,7 +174,7 @@ async def test_a_client_that_leaves_frees_its_place(wire: Wire, tmp_path: Path, 
 async def test_requests_sent_ahead_wait_with_their_sender_and_are_all_answered(
     wire: Wire, served: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """40 MB of them, while the first is at work: what the daemon holds of them is bounded."""
+    """40 MB of requests, while the first is being answered: the daemon holds a bounded part of them."""
     monkeypatch.setattr(fast_http, "PATIENCE", 1000.0)  # however slow the machine, aiohttp does not take over
     ahead = wire.chat("x" * 100_000, model="nobody")
     count = 400
@@ -276,7 +276,7 @@ async def test_an_answer_that_is_still_being_sent_at_a_stop_is_given_time_to_end
 @pytest.mark.fault(78)
 @pytest.mark.parametrize("stream", [False, True])
 async def test_who_waits_at_a_shutdown_is_told_of_it(wire: Wire, tmp_path: Path, stream: bool) -> None:
-    """One is being answered, one waits for the place, and one for a worker that loads."""
+    """One is being answered, one waits for its turn, and one waits for a worker that is loading."""
     profiles = {"a": fake(tables=ONE_AT_A_TIME), "late": fake("--load", "60", top="autostart = false")}
     async with (
         serving(tmp_path, profiles, drain_timeout=0.2) as served,
@@ -328,7 +328,7 @@ async def test_what_is_not_http_behind_a_request_does_not_cost_that_its_answer(
 async def test_a_client_that_leaves_behind_what_it_sent_ahead_frees_its_place(
     wire: Wire, tmp_path: Path, stream: bool
 ) -> None:
-    """What it sent ahead is more than is read while the first is answered: the end stands behind it."""
+    """It has sent ahead more than is read while the first is answered, and then it has left."""
     ahead = wire.chat("x" * 40_000, model="nobody") * 40
     async with serving(tmp_path, {"a": fake(tables=ONE_AT_A_TIME)}) as served:
         async with wire.connect(served) as working:

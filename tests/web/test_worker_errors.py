@@ -1,4 +1,4 @@
-"""Errors of workers: any body gives one that can be sent, and its status is one that a client knows."""
+"""Errors of workers: any body becomes an error that can be sent, with a status that clients know."""
 
 from __future__ import annotations
 

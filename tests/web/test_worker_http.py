@@ -1,4 +1,4 @@
-"""What a worker may answer, byte for byte, and how it may fail to."""
+"""What a worker may answer, byte for byte, and how it may fail to answer."""
 
 from __future__ import annotations
 
@@ -151,7 +151,7 @@ async def test_what_is_not_read_waits_with_the_worker() -> None:
 
 
 async def test_what_comes_faster_than_it_is_read_is_read_together(monkeypatch: pytest.MonkeyPatch) -> None:
-    """After a read of many tokens the next ones are let gather, so that they cost one wake-up and not ten."""
+    """After a read of many tokens the next ones may accumulate, so that they cost one wakeup and not ten."""
     monkeypatch.setattr(worker_http, "BURST_PAUSE", 0.5)
     head, many, few = b"HTTP/1.0 200 OK\r\n\r\n", b"x" * BURST, b"y"
     first_was_read = asyncio.Event()

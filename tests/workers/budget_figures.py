@@ -1,8 +1,8 @@
 """`python -m tests.workers.budget_figures`: the budget beside plain LRU and fixed groups, on a simulated trace.
 
-Twelve models of 2 to 18 GB on a machine that may give them 24 GB; 10,000 requests of people and agents that stay
-with a model for a while, a third of them with a small one beside it, as for titles. A load takes 1.5 s and reads
-2 GB a second. Nothing is loaded here, and nothing measured but the decisions.
+Twelve models of 2 to 18 GB on a machine that has 24 GB for them; 10,000 requests of people and agents that stay
+with a model for a while, a third of them with a small one beside it, for instance for titles. A load takes 1.5 s
+and reads 2 GB a second. Nothing is really loaded here; only the decisions are measured.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Budgeted(Machine):
 
 
 class PlainLRU(Budgeted):
-    """Idle ones leave at once, the least recently used first, until the first that waits fits."""
+    """Idle models leave at once, the least recently used first, until the first one that waits fits."""
 
     def choose(self, holders: list[Holder], waiters: list[Waiter]) -> Decision:
         used, sleep = sum(one.size for one in holders), list[str]()
@@ -51,7 +51,7 @@ class PlainLRU(Budgeted):
 
 
 class FixedGroups(Budgeted):
-    """One group of models that fit together is in memory at a time; others wait until nobody uses it."""
+    """One group of models that fit together is in memory at a time; the others wait until none of it is in use."""
 
     def choose(self, holders: list[Holder], waiters: list[Waiter]) -> Decision:
         if not waiters:
@@ -66,7 +66,7 @@ class FixedGroups(Budgeted):
 
 
 def group(name: str) -> int:
-    """Models in the order of their popularity fill one group after the other."""
+    """Models, the most popular first, fill one group after the other."""
     number, filled = 0, 0
     for other, size in enumerate(SIZES):
         if filled + size > BUDGET:
@@ -78,7 +78,7 @@ def group(name: str) -> int:
 
 
 def trace(seed: int) -> list[tuple[float, str, float]]:
-    """(when, model, seconds) of each request, in no order."""
+    """(when, model, seconds) of each request, unordered."""
     dice, found = Random(seed), list[tuple[float, str, float]]()
     weights = [1 / (rank + 1) for rank in range(len(SIZES))]
     clocks = [0.0] * STREAMS

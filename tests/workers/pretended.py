@@ -1,4 +1,4 @@
-"""Children that are only pretended, for workers that are real: what a child does is told by the test, at once."""
+"""Pretended children for real workers: the test says what a child does, and that happens at once."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ NEVER = 1e6
 
 
 class World:
-    """The children, what their monitors would say, and what the workers say to the daemon."""
+    """The children, what their monitors would report, and what the workers report to the daemon."""
 
     def __init__(
         self,
@@ -90,7 +90,7 @@ class World:
         return child
 
     def tell_of(self, watched: Watched, event: Event) -> None:
-        """What the monitor of this child says."""
+        """What the monitor of this child reports."""
         self._tell[id(watched)](event)
 
     async def watch(self, watched: Watched, session: object, post: Callable[[Event], None]) -> None:
@@ -105,7 +105,7 @@ class World:
 
 @dataclass(eq=False)
 class Child:
-    """In the place of process.Child."""
+    """Stands in for process.Child."""
 
     world: World
     argv: Sequence[str]

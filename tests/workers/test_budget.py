@@ -1,4 +1,4 @@
-"""Who may be in memory: each rule by an example, and all of them by random histories of a simulated machine."""
+"""Which workers may be in memory: each rule by an example, all rules by random histories of a simulated machine."""
 
 from __future__ import annotations
 
@@ -177,7 +177,7 @@ class Is(Enum):
 
 @dataclass(eq=False)
 class Model:
-    """A worker, and its requests by how long each takes."""
+    """A worker, and its requests, each as the time that it takes."""
 
     name: str
     size: int
@@ -191,7 +191,7 @@ class Model:
 
 
 class Machine:
-    """Lives through requests, and keeps the books: whether the budget held, and how long each request waited."""
+    """Works through requests, and records whether the budget held, and how long each request waited."""
 
     def __init__(self, models: list[Model]) -> None:
         self.models = {model.name: model for model in models}
@@ -301,7 +301,7 @@ class Machine:
 
 
 def check(decision: Decision, holders: list[Holder], waiters: list[Waiter]) -> None:
-    """Nobody leaves for nothing, none who is pinned or busy at once, and a waiter has one answer at most."""
+    """No model leaves for nothing, no pinned or busy one leaves at once, and a waiter gets one answer at most."""
     by_name = {one.name: one for one in holders}
     leaving = {*decision.sleep, *decision.drain}
     relieved = {*decision.relieve}
@@ -358,7 +358,7 @@ def test_in_any_history_the_budget_holds_and_nobody_waits_for_ever(
     machine.run()
     assert all(not model.queue for model in machine.models.values())
     assert all(cannot_be_with_the_pinned(machine, machine.models[name]) for name in machine.refused)
-    # In front of a worker each other one may load, have its time, finish what it has, and leave, twice at most.
+    # Before a worker's turn, each other one may load, use its time, finish its requests, and leave, twice at most.
     turn = LOAD + PATIENCE + MAX_REQUEST + LEAVE
     short = sum(seconds + QUIET for _, seconds, _ in strained)
     assert max(machine.waits, default=0.0) <= 2 * len(sizes) * turn + turn + short

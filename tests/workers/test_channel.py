@@ -25,7 +25,7 @@ LIMIT = 10.0  # seconds
 
 
 class Heard:
-    """A child, with a channel or not, and what was heard from it."""
+    """A child, with or without a channel, and what was heard from it."""
 
     def __init__(self) -> None:
         self.output = b""
@@ -38,7 +38,7 @@ class Heard:
     async def to_the_end(
         self, code: str, *, channel: bool = True, deaf: bool = False
     ) -> AsyncIterator[Heard]:
-        """Run `code`. With `deaf` the loop has no time for what it reports before it ends."""
+        """Run `code`. With `deaf` the loop has no time for its reports before it ends."""
         self.child = await Child.spawn(
             [sys.executable, "-c", code],
             os.environ,

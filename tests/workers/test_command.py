@@ -1,4 +1,4 @@
-"""command: what is started for a profile, and when a running child is still the right one."""
+"""command: what is started for a profile, and when a running child still fits it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ FOREIGN = profile(command=["serve", "--model={model}", "--port", "{port}"])
 
 
 def flags(**keys: Any) -> list[str]:
-    """What a profile adds to the flags that every worker has."""
+    """The flags that a profile adds to those that every worker has."""
     base = argv(profile(), 8001)
     whole = argv(profile(**keys), 8001)
     assert whole[: len(base)] == base

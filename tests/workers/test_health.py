@@ -1,4 +1,4 @@
-"""The monitor of a child that serves: when it is well, and when it breaks a limit. The test is the child."""
+"""The monitor of a child that serves: when it is healthy, and when it exceeds a limit. The test is the child."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ async def test_health_is_not_judged_without_a_descriptor_to_ask_with(bench: Benc
 
 @contextmanager
 def scarce() -> Iterator[None]:
-    """This process has no descriptor left for a while."""
+    """Leave this process without a free descriptor for a while."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (psutil.Process().num_fds(), hard))
     held = []

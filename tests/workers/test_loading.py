@@ -1,4 +1,4 @@
-"""The monitor of a child that loads: when it is ready, and whether it gets on. The test is the child."""
+"""The monitor of a child that loads: when it is ready, and whether it makes progress. The test is the child."""
 
 from __future__ import annotations
 
@@ -223,6 +223,22 @@ async def test_a_load_without_progress_is_told_gives_way_and_is_ended(
     (told,) = logs
     assert (told["event"], told["worker"], told["log_level"]) == ("a load makes no progress", "a", "warning")
     assert told["answer"].startswith("its answer to the readiness check was HTTP 503")
+
+
+@pytest.mark.fault(57)
+async def test_a_load_is_not_judged_by_the_time_in_which_the_daemon_was_held_up(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench.server.answers = [web.json_response({"error": "loading"}, status=503)]
+    monkeypatch.setattr(loading, "_signs", lambda child: replace(QUIET, status=child.status))
+    profile = PROFILE.model_copy(update={"health": HealthPolicy(load_stall_timeout=0.4)})
+    async with bench.watching(profile, ends=True):
+        await asyncio.sleep(0.02)
+        time.sleep(0.6)  # noqa: ASYNC251 - the loop is held up
+        free = time.monotonic()
+        assert await bench.next() == LoadStuck()
+        assert await bench.next() == Unfit("no_progress")
+        assert time.monotonic() - free > 0.2
 
 
 async def test_a_load_that_cannot_be_seen_or_gets_on_is_left_alone(

@@ -80,7 +80,7 @@ def ending(then: Then, reason: str = "operator") -> Stopping:
 
 
 def leaving(then: Then, reason: str = "operator") -> Stopping:
-    """The same, of a child that had been ready."""
+    """The same for a child that had been ready."""
     return replace(ending(then, reason), was_ready=True)
 
 
@@ -349,7 +349,7 @@ jitters = st.floats(0, 1, exclude_max=True)
 
 # --- any history --------------------------------------------------------------------------------------------
 
-SPEECH: dict[str, list[Event]] = {  # what the monitor and the exit watcher can say of a child
+SPEECH: dict[str, list[Event]] = {  # what the monitor and the exit watcher can report about a child
     "spawning": [
         BecameReady(),
         BecameReady(),
@@ -361,7 +361,7 @@ SPEECH: dict[str, list[Event]] = {  # what the monitor and the exit watcher can 
     ],
     "ready": [HealthOk(), HealthMissed(), Unfit("memory"), Unfit("memory", drain=30), Stop(IDLE), Exited()],
 }
-OUTSIDE: list[Event] = [  # what people, clients and reloads do
+OUTSIDE: list[Event] = [  # what users, clients and reloads do
     Start(),
     Stop(),
     Stop("removed", drain=30),
@@ -383,7 +383,7 @@ SHORT = Policy(
 class World:
     """One worker, its child and its place in the load queue.
 
-    Every effect is carried out at once, as the worker's task does it, and every rule is checked after each step.
+    Every effect is carried out at once, as the worker's task does, and every rule is checked after each step.
     """
 
     def __init__(self) -> None:
@@ -394,7 +394,7 @@ class World:
         self.stopped_by_order = False
 
     def possible(self) -> list[Event | float]:
-        """What can happen next: an event or a pause; what makes life go on is there more often."""
+        """What can happen next: an event or a pause; what drives the worker on is listed more often."""
         likely: list[Event] = SPEECH[self.child] if self.child else []
         likely = likely + [LoadGranted()] * (self.slot == "asked")
         likely = likely + [TimerDue()] * (deadline(self.state) is not None)

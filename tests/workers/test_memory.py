@@ -1,4 +1,4 @@
-"""Memory of a worker: of its process, of its family, and what only the engine can know."""
+"""A worker's memory: of its process, of its family, and what only the engine can know."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_what_the_engine_has_told_counts_if_it_is_more() -> None:
 
 
 class LibProc:
-    """In the place of macOS's library: it knows the footprint of a process, unless it is not allowed to."""
+    """Stands in for macOS's library: it knows the footprint of a process, unless it is not allowed to."""
 
     def __init__(self, *, allowed: bool = True) -> None:
         self.allowed = allowed

@@ -1,4 +1,4 @@
-"""Who may take how much of a machine's memory."""
+"""How much of a machine's memory each worker may take."""
 
 from __future__ import annotations
 

@@ -103,7 +103,7 @@ async def test_a_worker_that_floods_its_output_does_not_delay_its_neighbours(
 async def test_a_worker_that_hangs_in_mid_stream_ends_the_stream_as_an_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, foreign: bool, measured: Measured
 ) -> None:
-    """Our engine fails its health checks; another server might be at work, and only `stall_timeout` tells."""
+    """Our engine then fails its health checks; another server may be at work, and only `stall_timeout` can tell."""
     play_engine(monkeypatch)
     ours = f'model = "fake"\n{HEALTH}'
     profile = fake(tables=f"{HEALTH}stall_timeout = 0.4\n") if foreign else ours
@@ -147,7 +147,7 @@ async def test_a_wedged_generation_is_ended_though_health_is_well(tmp_path: Path
 async def test_a_slow_request_that_gets_on_is_left_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sign: str
 ) -> None:
-    """Progress of the prompt, the engine's own word, and tokens that come slowly are all signs of life."""
+    """Prompt progress, the engine's own reports, and tokens that come slowly are all signs of life."""
     play_engine(monkeypatch)
     profile = f'model = "fake"\n{HEALTH}stall_timeout = 1\n'
     async with serving(tmp_path, {"a": profile}, warm_spare=False) as served:
@@ -181,7 +181,7 @@ async def test_a_slow_load_is_waited_for(tmp_path: Path) -> None:
 async def test_a_worker_over_its_memory_limit_is_drained_and_replaced(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, order: str, limit: str
 ) -> None:
-    """Memory of its own, and memory of a GPU that only the engine can tell of."""
+    """Its own memory, and GPU memory, of which only the engine knows."""
     play_engine(monkeypatch)
     profile = f'model = "fake"\n{HEALTH}[limits]\nmemory = "{limit}"\n'
     async with serving(tmp_path, {"a": profile}, warm_spare=False) as served:

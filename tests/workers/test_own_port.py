@@ -1,4 +1,4 @@
-"""A worker's own port and its log: only the daemon may ask, and only the engine's own word counts."""
+"""A worker's own port and its log: only the daemon may ask, and only the engine's own reports count."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.harness import QUICK, Served, chat, fake, play_engine, serving
 
 CHEAT = "Draft tokens accepted: 900000000/900000000 (100%)"
 RECORD = 'draftd-engine {"event": "generation", "rounds": 1, "proposed": 900000000, "accepted": 900000000}'
-# One health check that is refused is one too many.
+# A single refused health check is one too many.
 PROFILE = f'model = "fake"\n{QUICK}[health]\ninterval = 0.05\nfailures = 1\n'
 
 
@@ -23,7 +23,7 @@ def address(served: Served, path: str) -> str:
 
 
 async def ask_worker(served: Served, **headers: str) -> int:
-    """Ask the worker itself; its status."""
+    """Ask the worker itself; returns the status."""
     url = address(served, "/v1/chat/completions")
     async with served.http.post(url, json=chat(stream=True), headers=headers) as answer:
         await answer.read()

@@ -1,4 +1,4 @@
-"""plan: from what is wanted and what runs to actions that may be cut short anywhere."""
+"""plan: from what is wanted and what runs to actions, which may be interrupted at any point."""
 
 from __future__ import annotations
 
@@ -146,7 +146,7 @@ def group_lists(draw: st.DrawFn) -> list[Group]:
 
 
 def carried_out(actions: list[Action], running: dict[str, Group]) -> dict[str, Group]:
-    """What runs after `actions`; each must be possible where it stands."""
+    """What runs after `actions`, each of which must be possible in its turn."""
     after = dict(running)
     for action in actions:
         match action:

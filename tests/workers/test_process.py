@@ -21,7 +21,7 @@ from tests.harness import alive, until_gone
 
 @pytest.fixture(autouse=True)
 async def no_child_left() -> AsyncIterator[None]:
-    """A test that fails leaves its child, and the loop would wait for it for ever."""
+    """A test that fails leaves its child behind, and the loop would wait for it for ever."""
     before = set(psutil.Process().children())
     yield
     for child in set(psutil.Process().children()) - before:
@@ -29,7 +29,7 @@ async def no_child_left() -> AsyncIterator[None]:
 
 
 class Heard:
-    """A child and what it was heard to say until it ended."""
+    """A child, and what it wrote until it ended."""
 
     def __init__(self) -> None:
         self.output = b""
@@ -52,7 +52,7 @@ class Heard:
 
 
 class Slow(Heard):
-    """It takes so long to take a piece that the pipe rests after each."""
+    """Handles a piece so slowly that reading the pipe pauses after each."""
 
     def take(self, chunk: bytes) -> None:
         time.sleep(0.006)
@@ -169,7 +169,7 @@ async def test_a_child_that_cannot_be_started_leaves_no_descriptor() -> None:
 
 
 async def _until_open(count: int) -> None:
-    """Return when so many descriptors are open; the loop closes in its next turns what was let go."""
+    """Return when that many descriptors are open; the loop closes released ones in its next turns."""
     async with asyncio.timeout(10):
         while psutil.Process().num_fds() != count:  # noqa: ASYNC110 - one turn of the loop
             await asyncio.sleep(0)
@@ -198,8 +198,9 @@ FLOOD = "import os\nwhile True: os.write(1, b'x\\n' * 32768)"
 
 
 @pytest.mark.fault(58)
-async def test_a_child_that_floods_its_output_leaves_the_loop_to_others() -> None:
-    """Counted in pieces and turns of the loop, which a busy machine makes longer and no more."""
+@pytest.mark.parametrize("floods", [1, 3])
+async def test_children_that_flood_their_output_leave_the_loop_to_others(floods: int) -> None:
+    """Counted in pieces and turns of the loop: a busy machine makes them longer, but not more."""
     pieces: list[int] = []
     heard: list[float] = []  # when each came
 
@@ -208,20 +209,25 @@ async def test_a_child_that_floods_its_output_leaves_the_loop_to_others() -> Non
         heard.append(time.monotonic())
         time.sleep(0.01)  # as long as it takes to make lines of it on a slow machine
 
-    ended = asyncio.Event()
-    child = await Child.spawn([sys.executable, "-c", FLOOD], os.environ, on_output=take, on_exit=ended.set)
+    ended = [asyncio.Event() for _ in range(floods)]
+    children = [
+        await Child.spawn([sys.executable, "-c", FLOOD], os.environ, on_output=take, on_exit=each.set)
+        for each in ended
+    ]
     turns: list[int] = []
+    first, last = 10 * floods, 10 * floods + 40  # when all of them have begun
     async with asyncio.timeout(20):
-        while len(pieces) < 20:
+        while len(pieces) <= last:
             before = len(pieces)
             await asyncio.sleep(0)
             turns.append(len(pieces) - before)
-        child.kill_group()
-        await ended.wait()
-    child.close()
-    assert max(pieces[:20]) <= PIECE
-    assert max(turns) == 1
-    assert 19 * 0.01 / (heard[19] - heard[0]) < 0.7  # of the loop's time
+        for child, each in zip(children, ended, strict=True):
+            child.kill_group()
+            await each.wait()
+            child.close()
+    assert max(pieces[: last + 1]) <= PIECE
+    assert max(turns) <= floods
+    assert 40 * 0.01 / (heard[last] - heard[first]) < 0.7  # of the loop's time
 
 
 async def test_nothing_of_a_flood_is_lost_and_its_end_is_there_with_the_exit() -> None:

@@ -1,4 +1,4 @@
-"""What a worker reads while it is idle, and gives up when a request comes: with a server that answers when told."""
+"""What a worker reads while idle, and gives up when a request comes, with a server that answers when told to."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.workers.watching import LIMIT, PROFILE
 
 
 class Engine:
-    """Keeps what it was asked, and answers once it is let; `left` counts clients that did not wait for that."""
+    """Keeps what it was asked, and answers once it may; `left` counts the clients that did not wait for that."""
 
     def __init__(self) -> None:
         self.asked: asyncio.Queue[tuple[bytes, str | None]] = asyncio.Queue()

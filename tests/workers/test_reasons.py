@@ -1,4 +1,4 @@
-"""What a person is told of a worker that is not ready."""
+"""What a person is told about a worker that is not ready."""
 
 from __future__ import annotations
 

@@ -121,7 +121,7 @@ def test_busy_ports_are_skipped_for_real() -> None:
 
 
 class Bench:
-    """A gate, and who was granted a slot in which order."""
+    """A gate, and who was granted a slot, in order."""
 
     def __init__(self, slots: int) -> None:
         self.gate = LoadGate(slots)

@@ -15,7 +15,7 @@ from draftd.groups import Groups
 from draftd.pressure import Pressure
 from draftd.profile_tables import RestartPolicy
 from draftd.profiles import Profile
-from draftd.workers import budget, services
+from draftd.workers import budget
 from draftd.workers import room as module
 from draftd.workers.room import Room
 from draftd.workers.states import (
@@ -46,9 +46,9 @@ PATIENT = RestartPolicy(max_failures=1000, initial_delay=AT_ONCE, max_delay=AT_O
 
 @pytest.fixture(autouse=True)
 def sizes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each worker takes what its name says, of a budget of 10 GB, and most of it are weights."""
+    """Each worker takes what its name says, of a budget of 10 GB; most of it is weights."""
     monkeypatch.setattr(first_start, "need", lambda profile, environ: SIZES[profile.name])
-    monkeypatch.setattr(services, "weight_bytes", lambda models, environ: SIZES[models[0]] - GB // 10)
+    monkeypatch.setattr(first_start, "weights_here", lambda profile, environ: SIZES[profile.model] - GB // 10)
 
 
 def profile(name: str, **fields: object) -> Profile:
@@ -67,7 +67,7 @@ class Machine:
         return type(self.workers[name].state)
 
     async def load(self, rounds: int = 10) -> None:
-        """Whatever loads gets ready, in so many rounds."""
+        """Everything that loads gets ready, in several rounds."""
         await settle()
         for _ in range(rounds):
             for one in self.workers.values():
@@ -79,7 +79,7 @@ class Machine:
             await settle()
 
     def check_budget(self) -> None:
-        """Of the children that live, not of what the workers say of themselves."""
+        """Counts the children that live, not what the workers say about themselves."""
         pids = {child.pid for child in self.world.alive}
         held = [one.name for one in self.workers.values() if one.status().pid in pids]
         assert len(held) == len(pids)
@@ -253,7 +253,7 @@ async def test_when_memory_is_short_idle_workers_sleep_and_requests_wait_until_i
 
 
 def command(name: str, **fields: object) -> Profile:
-    """Of a foreign server, of which nobody knows how much it will take."""
+    """The command of a foreign server, of which nobody knows how much it will take."""
     return profile(name, command=["server", "{port}"], **fields)
 
 
@@ -405,7 +405,7 @@ async def test_a_model_whose_weights_fit_is_let_in_alone_however_much_its_contex
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     async with machine(profile("a"), profile("large")) as one:
-        monkeypatch.setattr(services, "weight_bytes", lambda models, environ: 9 * GB)
+        monkeypatch.setattr(first_start, "weights_here", lambda profile, environ: 9 * GB)
         await one.ask("a")
         await one.ask("large")
         assert [one.state(name) for name in ("a", "large")] == [Stopped, Ready]

@@ -1,4 +1,4 @@
-"""status: how a child's end is put into words, and what each of several profiles is told of their worker."""
+"""status: how a child's end is put into words, and what each of several profiles shows of their common worker."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The supervisor: whose worker is whose, through reloads, and what is left at the end. Children are pretended."""
+"""The supervisor: whose worker is whose, through reloads, and what is left at the end, with pretended children."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""usage: what a request is told that cannot wait for its worker."""
+"""usage: the answer to a request that cannot wait for its worker."""
 
 from __future__ import annotations
 

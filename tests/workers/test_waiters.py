@@ -1,7 +1,7 @@
-"""Every request that waits for a worker is answered exactly once, whatever becomes of the worker.
+"""Every request that waits for a worker is answered exactly once, whatever happens to the worker.
 
-The real Worker, its inbox and its state machine, with children that are only pretended: hypothesis tells the
-history, a step at a time, and after each step the loop runs until nothing moves any more.
+The real Worker, its inbox and its state machine, with pretended children: hypothesis makes up the history, a step
+at a time, and after each step the loop runs until nothing moves any more.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ STEPS = [*OFTEN, "leave", "exit", "done", "reconfigure", *EVENTS]
 
 @dataclass(eq=False)
 class Waiter:
-    """A request. `answers` has one entry in the end."""
+    """A request. In the end `answers` has one entry."""
 
     answers: list[str] = field(default_factory=list)
     done: asyncio.Event = field(default_factory=asyncio.Event)
@@ -106,7 +106,7 @@ class History:
         self.check()
 
     def check(self) -> None:
-        """Nobody waits where an answer is due, the worker's own count is right, and it has not stopped midway."""
+        """No request waits where an answer is due, the worker counts right, and it has not stopped early."""
         unanswered = sum(not waiter.answers for waiter in self.waiters)
         state, usage = self.worker.state, self.worker._usage
         assert max((len(waiter.answers) for waiter in self.waiters), default=0) <= 1

@@ -34,7 +34,7 @@ Held = Callable[[], list[int]]
 
 @pytest.fixture
 def held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Held:
-    """The processes that hold an assertion now, as far as they have come to say so."""
+    """The processes that hold an assertion now, and have had the time to say so."""
     script = tmp_path / "bin" / "caffeinate"
     script.parent.mkdir()
     script.write_text(CAFFEINATE.format(python=sys.executable, folder=str(tmp_path)))

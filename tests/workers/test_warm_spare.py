@@ -37,7 +37,7 @@ if os.environ["KIND"] != "slow":
 """
 COLD = [sys.executable, "-c", QUIT]
 FAST = {**os.environ, "KIND": "fast"}
-SLOW = {**os.environ, "KIND": "slow"}  # a spare that never becomes warm
+SLOW = {**os.environ, "KIND": "slow"}  # a spare that never gets warm
 FOREIGN = [sys.executable, "-c", QUIT + "  # foreign"]
 
 
@@ -89,7 +89,7 @@ class Bench:
     async def start(
         self, *flags: str, argv: list[str] = COLD, env: Callable[[], Mapping[str, str]] = lambda: FAST
     ) -> Started:
-        """Start a child as a worker does that has a load slot, and wait until it says its flags."""
+        """Start a child as a worker with a load slot does, and wait until it says its flags."""
         started = Started()
         self.started.append(started)
         self.loads.acquire(started, lambda: None)

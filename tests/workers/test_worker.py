@@ -1,4 +1,4 @@
-"""What a worker does beside its states: places, ports, monitors, exits, last words. Its children are pretended."""
+"""What a worker does besides its states: places, ports, monitors, exits, last words. Its children are pretended."""
 
 from __future__ import annotations
 
@@ -13,12 +13,13 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
+from draftd import first_start
 from draftd.errors import WorkerError
 from draftd.pressure import Pressure
 from draftd.profile_tables import HealthPolicy, RestartPolicy
 from draftd.profiles import Profile
 from draftd.workers import children as module
-from draftd.workers import kernel_kills, memory, services
+from draftd.workers import kernel_kills, memory
 from draftd.workers.states import (
     IDLE,
     Backoff,
@@ -523,7 +524,7 @@ async def test_the_state_is_told_with_the_time_since_when_it_lasts(monkeypatch: 
 
 
 def faulty(world: World, *parts: str) -> World:
-    """A world in which these of the daemon's parts raise what nobody expects."""
+    """A world in which the given parts of the daemon raise what nobody expects."""
 
     def fails(*_: object) -> Any:
         raise ZeroDivisionError(parts)
@@ -607,7 +608,7 @@ async def pretending(world: World, profile: Profile = PROFILE) -> AsyncIterator[
 async def test_workers_share_the_memory_and_what_an_ended_one_had_is_told_to_who_had_too_little(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(services, "weight_bytes", lambda models, environ: 5 * 10**9)
+    monkeypatch.setattr(first_start, "weights_here", lambda profile, environ: 5 * 10**9)
     world = World(loads=3)  # its workers may take 10 GB
     foreign = PROFILE.model_copy(update={"name": "c", "command": ("server", "{port}")})
     profiles = (PROFILE, PROFILE.model_copy(update={"name": "b"}), foreign)

@@ -1,4 +1,4 @@
-"""A server that is watched as a child would be: the test says what it answers, and hears what is reported of it."""
+"""A server that is monitored like a child: the test says what it answers, and hears what the monitor reports."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ FOREIGN = Profile(name="a", model="m", command=("server", "{port}"), health=OFTE
 
 
 class Server:
-    """Answers as it is told: the last of `answers` again and again, without end if there is none."""
+    """Answers as it is told: with the last of `answers` again and again, or with an endless body if it has none."""
 
     def __init__(self) -> None:
         self.answers: list[web.Response | dict[str, Any]] = [TOKEN]

@@ -168,7 +168,7 @@ def _progress_bar() -> Iterator[Tell]:
         task = bar.add_task("loading", total=None)
 
         def tell(doing: str, done: int, total: int) -> None:
-            if total != bar.tasks[0].total:  # the loading is over: the time that is left is anew estimated
+            if total != bar.tasks[0].total:  # loading is over: the remaining time is estimated anew
                 bar.reset(task, total=total)
             bar.update(task, description=doing, completed=done)
 

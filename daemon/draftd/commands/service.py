@@ -1,4 +1,4 @@
-"""`draftd service …`: the daemon as a user service of systemd, started at login and again after a failure."""
+"""`draftd service …`: the daemon as a systemd user service, started at login and again after a failure."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from draftd.profiles import select
 from draftd.settings import Settings, load_settings
 
 app = typer.Typer(
-    help="Run the daemon as a user service of systemd, on Linux.",
+    help="Run the daemon as a systemd user service, on Linux.",
     epilog="Example: draftd service install balanced",
     no_args_is_help=True,
     add_completion=False,
@@ -46,7 +46,7 @@ def print_(names: ProfileArguments = None) -> None:
 
 @app.command()
 def install(names: ProfileArguments = None, dry_run: DryRun = False) -> None:
-    """Install the service and start it, now and at each login; an earlier one is stopped first.
+    """Install the service and start it, now and at each login; one that is running is stopped first.
 
     Example: draftd service install balanced
     """
@@ -68,7 +68,8 @@ def install(names: ProfileArguments = None, dry_run: DryRun = False) -> None:
     out.say(f"{file} is installed and runs")
     if not (LINGER / getpass.getuser()).exists():
         out.say(
-            "it runs while you are logged in; 'loginctl enable-linger' lets it run without", style="yellow"
+            "it runs while you are logged in; 'loginctl enable-linger' keeps it running after that",
+            style="yellow",
         )
     out.say("'draftd status' shows the workers, 'draftd service logs -f' the log")
 
@@ -104,7 +105,7 @@ def logs(
     follow: Annotated[bool, typer.Option("-f", "--follow", help="Keep printing new lines.")] = False,
     lines: Annotated[int, typer.Option("-n", "--lines", min=1, help="How many of the newest lines.")] = 100,
 ) -> None:
-    """Show the service's log: what is in the journal of it.
+    """Show the service's log, from the journal.
 
     Example: draftd service logs -f
     """
@@ -134,7 +135,7 @@ def _only_with_systemd() -> None:
         other = (
             "'draftd launchd install' does the same"
             if system == "Darwin"
-            else "run 'draftd up --plain' under its own"
+            else "run 'draftd up --plain' under its own service manager"
         )
         raise DraftdError(
             f"there is no systemd on this {system}: {other}; 'draftd service print' works everywhere"
@@ -150,4 +151,6 @@ def _no_other(settings: Settings) -> None:
     with suppress(NotRunningError):
         if systemd.status().get("pid") == str(running.pid):
             return
-    raise DraftdError(f"draftd runs already, started by hand (pid {running.pid}); 'draftd down' stops it")
+    raise DraftdError(
+        f"draftd is already running, started by hand (pid {running.pid}); 'draftd down' stops it"
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated
 
 import typer
@@ -11,11 +12,13 @@ from rich.text import Text
 
 from draftd.commands.shared import ProfileArguments, ProfilesDir, complete_prompt
 from draftd.console import out
-from draftd.errors import ConfigError
+from draftd.errors import ConfigError, DraftdError
+from draftd.hub import is_local
+from draftd.ops.hosts import pull as pull_on_hosts
 from draftd.ops.init import KINDS, carry_out, plan_copies, settings_text, write_settings
 from draftd.ops.pull import download, names_at_hub
 from draftd.profile_files import load_dir
-from draftd.profiles import select
+from draftd.profiles import Profile, select
 from draftd.prompt_files import Prompt, find_prompts
 from draftd.settings import Settings, config_dir, load_settings, settings_file, shipped_dir
 
@@ -83,6 +86,9 @@ def init(
 
 def pull(
     names: ProfileArguments = None,
+    hosts: Annotated[
+        bool, typer.Option("--hosts", help="On the other machines of profiles with [distributed], too.")
+    ] = False,
     profiles: ProfilesDir = None,
 ) -> None:
     """Download the models of profiles before they first start; without a name, of those that start by themselves.
@@ -95,6 +101,8 @@ def pull(
     for name in wanted:
         out.say(f"{name} …")
         out.say(f"  is in {download(name)}")
+    if hosts:
+        _pull_elsewhere([profile for profile in chosen if names or profile.autostart])
     left_out = [profile.name for profile in chosen if not set(names_at_hub([profile])) <= set(wanted)]
     if left_out:
         out.say(
@@ -102,3 +110,17 @@ def pull(
         )
     elif not wanted:
         out.say("nothing to download: every model is a folder on this machine")
+
+
+def _pull_elsewhere(chosen: Sequence[Profile]) -> None:
+    failed = []
+    for profile in chosen:
+        if is_local(profile.model):
+            continue
+        for host, why in pull_on_hosts(profile):
+            out.say(f"{profile.model} on {host}: {why or 'it is there'}")
+            failed += [host] if why else []
+    if failed:
+        raise DraftdError(
+            f"the models could not be brought to {', '.join(failed)}; 'draftd doctor' looks why"
+        )

@@ -64,7 +64,7 @@ ProfileArguments = Annotated[
 
 def where_it_runs(settings: Settings) -> Path:
     """The state folder of the daemon: the one that was set; without a setting the usual one or, if no daemon runs
-    there, that of the service of launchd or systemd.
+    there, that of the installed launchd or systemd service.
 
     Such a service keeps the folders of the shell that installed it, and another shell may have other ones.
     """

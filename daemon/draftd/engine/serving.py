@@ -194,7 +194,8 @@ class Serving:
         exact = reader.can_join and models.reads_rows(draft=draft, quantization=reader.quantization)
         if not exact and not draft and self._said_of is not models:
             self._said_of = models
-            records.report(loaded_record(models.target, models.draft, NOT_EXACT))
+            why = models.target_caches.why_alone or NOT_EXACT
+            records.report(loaded_record(models.target, models.draft, why))
         return exact
 
     def _go_on(self, work: Work) -> None:

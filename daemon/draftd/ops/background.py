@@ -8,7 +8,7 @@ from pathlib import Path
 
 from draftd.errors import ConfigError
 
-SECRET = "DRAFTD_API_KEY"  # noqa: S105 - the name of a variable; both services show its value to others
+SECRET = "DRAFTD_API_KEY"  # noqa: S105 - the name of a variable; launchd and systemd both show its value to others
 PATH_VARIABLES = {
     "DRAFTD_CONFIG",
     "DRAFTD_PROFILES",
@@ -33,9 +33,10 @@ def program(python: Path) -> tuple[str, ...]:
 
 def environment(environ: Mapping[str, str]) -> dict[str, str]:
     """What the daemon needs from the user's environment to find what a shell finds: draftd's settings and folders,
-    the models and the way to the hub, the programs. No proxy with a password in it: others may read a service.
+    the models and the way to the hub, the programs. A proxy with a password in its address is left out, as others
+    may read what a service is given.
 
-    Raises ConfigError if it holds the API key, which may not go into a service: it would serve without one.
+    Raises ConfigError if the API key is there: it may not go into a service, which without it would let anyone in.
     """
     environ = {key: value for key, value in environ.items() if value}  # an empty one is unset
     if SECRET in map(str.upper, environ):

@@ -13,7 +13,7 @@ LOOK_AGAIN = 2.0  # seconds
 
 
 def guarded(paths: Iterable[Path], home: Path) -> list[Path]:
-    """Those of `paths` that an agent of launchd may not read until a person allows it."""
+    """Those of `paths` that a launchd agent may not read until a person allows it."""
     folders = [*(home / name for name in PRIVATE), VOLUMES]
     return [path for path in dict.fromkeys(paths) if any(path.is_relative_to(folder) for folder in folders)]
 

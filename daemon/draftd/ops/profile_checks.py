@@ -9,7 +9,9 @@ from pathlib import Path
 from draftd.errors import Problem
 from draftd.files import read_text
 from draftd.groups import contradiction
+from draftd.hub import read_model
 from draftd.machine_memory import pressure
+from draftd.ops.splitting import refusals
 from draftd.profile_files import PATH_KEYS
 from draftd.profiles import Profile, ProfileSet
 from draftd.settings import Settings, source_of
@@ -26,6 +28,14 @@ def missing_folders(folder: Path, found: ProfileSet) -> Iterator[Problem]:
             if path and path.startswith("/") and not os.path.isdir(path):
                 what = "is a file, not a folder" if os.path.exists(path) else "there is no such folder"
                 yield _in_file(folder, profile, key, f"{key}: {path}: {what}")
+
+
+def unsplit(folder: Path, found: ProfileSet) -> Iterator[Problem]:
+    """The models of profiles with several ranks that cannot be split over them."""
+    for profile in found.profiles.values():
+        if profile.distributed:
+            for reason in refusals(profile, read_model(profile.model)):
+                yield _in_file(folder, profile, "distributed", f"distributed: {reason}")
 
 
 def _in_file(folder: Path, profile: Profile, key: str, reason: str) -> Problem:

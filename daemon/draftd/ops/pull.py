@@ -5,6 +5,7 @@ The only module of ours that imports huggingface_hub. The daemon reads what is o
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable
 from pathlib import PurePath
 
@@ -79,3 +80,10 @@ def download(name: str) -> str:
         ) from error
     except (HfHubHTTPError, OSError) as error:
         raise DraftdError(f"{name} cannot be downloaded: {error}") from error
+
+
+if __name__ == "__main__":  # by ssh, on another machine of a group
+    try:
+        print(download(sys.argv[1]))
+    except DraftdError as error:
+        sys.exit(str(error))

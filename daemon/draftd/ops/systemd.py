@@ -1,4 +1,4 @@
-"""The user unit of systemd: its text, and the calls of systemctl that install it, take it away, and tell of it."""
+"""The systemd user unit: its text, and the calls of systemctl that install it, remove it, and show its state."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from draftd.ops.background import SLACK
 
 UNIT = "draftd.service"
 NO_MANAGER = (
-    "no user manager of systemd can be reached: log in as the user that is to run draftd, "
-    "not by 'su' or 'sudo'"
+    "systemd's user manager cannot be reached: log in as the user that is to run draftd, "
+    "not with 'su' or 'sudo'"
 )
 FACTS = {
     "ActiveState": "state",
@@ -63,9 +63,9 @@ class Unit:
             *variables,
             "Restart=on-failure",
             "RestartSec=10",
-            "# 2 is for a fault that stays: a broken profile, a port that another program holds",
+            "# 2 means a fault that a new start does not mend: a broken profile, a port that is taken",
             "RestartPreventExitStatus=2",
-            "# SIGTERM goes to the daemon, which ends its workers in good order",
+            "# SIGTERM goes to the daemon only, which ends its workers in good order",
             "KillMode=mixed",
             f"TimeoutStopSec={self.stop_timeout}",
             "",
@@ -84,14 +84,14 @@ def unit_file(environ: Mapping[str, str] = os.environ) -> Path:
 def _quoted(text: str, *, dollars: bool = False) -> str:
     """A word as systemd reads it: escapes as in C, `%` begins a specifier and, in a command, `$` a variable."""
     if not text.isprintable() and not set(filter(lambda one: not one.isprintable(), text)) <= set(_ESCAPES):
-        raise ConfigError(f"this cannot go into a unit of systemd: {text!r}")
+        raise ConfigError(f"this cannot go into a systemd unit: {text!r}")
     escaped = "".join(_ESCAPES.get(one, one) for one in text).replace("%", "%%")
     return '"' + (escaped.replace("$", "$$") if dollars else escaped) + '"'
 
 
 def install(file: Path, text: str) -> None:
-    """Write the unit and start it, now and at each login; one that runs is started anew. Raises DraftdError."""
-    _run(_systemctl("daemon-reload"))  # where that fails nothing is written
+    """Write the unit and start it, now and at each login; one that is running is restarted. Raises DraftdError."""
+    _run(_systemctl("daemon-reload"))  # if that fails, nothing is written
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         made = file.with_suffix(".new")

@@ -20,7 +20,7 @@ from draftd.peers.machines import Machine, Peer
 from draftd.peers.measures import ANSWER_TOKENS
 from draftd.peers.peer_models import PeerModel, models_of
 from draftd.peers.prefixes import Prompt
-from draftd.peers.routing import HERE, Demand, order
+from draftd.peers.routing import HERE, Demand, best
 
 MAX_WAIT = 10.0  # seconds that a request waits for a peer to be back, as for a worker that restarts
 ASKING = 1.0  # seconds in which a peer that answers at all has answered
@@ -61,8 +61,8 @@ class Fleet:
         if not machines:
             return None
         places = [machine.place(load, prompt) for machine, load in machines.values()]
-        best = order(places, self._demand(model, prompt, [machine for machine, _ in machines.values()]))[0]
-        return machines[best.name][0]
+        demand = self._demand(model, prompt, [machine for machine, _ in machines.values()])
+        return machines[best(places, demand).name][0]
 
     def _demand(self, model: str, prompt: Prompt, machines: Sequence[Machine]) -> Demand:
         known = [machine.served(model) for machine in machines]

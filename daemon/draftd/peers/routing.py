@@ -17,13 +17,13 @@ Rules:
    turns and new conversations spread over their caches.
 5. What has not been measured at a place is taken from the median of the others, so that no place is preferred or
    avoided for being unknown; if it is known of none, from constants.
-6. The other places follow in the order in which they would be chosen, for a request that is refused.
+6. A request that is refused at one place goes to the best of the others.
 """
 
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 ABOUT_EQUAL = 1.1  # times the shortest estimate
@@ -60,15 +60,21 @@ class Demand:
     answer: float
 
 
-def order(places: Sequence[Place], demand: Demand) -> list[Place]:
-    """The places, the best first."""
-    rest, ordered = [(estimate(place, places, demand), place) for place in places], []
-    while rest:
-        limit = min(seconds for seconds, _ in rest) * ABOUT_EQUAL
-        best = min((one for one in rest if one[0] <= limit), key=_preference)
-        ordered.append(best[1])
-        rest.remove(best)
-    return ordered
+@dataclass(frozen=True, slots=True)
+class Typical:
+    """A machine of which nothing is known, as a Place has it."""
+
+    reads: float
+    writes: float
+    takes: float
+
+
+def best(places: Sequence[Place], demand: Demand) -> Place:
+    """The place for a request; there must be one."""
+    usual = typical(places, demand)
+    estimates = [(estimate(place, usual, demand), place) for place in places]
+    limit = min(seconds for seconds, _ in estimates) * ABOUT_EQUAL
+    return min((one for one in estimates if one[0] <= limit), key=_preference)[1]
 
 
 def _preference(one: tuple[float, Place]) -> tuple[float, float, float, str]:
@@ -76,25 +82,27 @@ def _preference(one: tuple[float, Place]) -> tuple[float, float, float, str]:
     return (-place.warm, place.given / place.weight, seconds, place.name)
 
 
-def estimate(place: Place, places: Iterable[Place], demand: Demand) -> float:
-    """The seconds that the answer would take at one of the `places`, divided by its weight."""
-    places = list(places)
-    reads = place.reads or _median((one.reads for one in places), READS)
-    writes = place.writes or _median((one.writes for one in places), WRITES)
-    alone = max(0.0, demand.prompt - place.warm) / reads + demand.answer / writes
-    takes = place.takes or _median(
-        (one.takes for one in places), demand.prompt / reads + demand.answer / writes
-    )
-    ahead = max(0, place.open + 1 - place.slots)
-    wait = ahead * takes / place.slots
-    return (place.start + wait + alone * crowding(place.open, place.slots)) / place.weight
+def typical(places: Sequence[Place], demand: Demand) -> Typical:
+    """What is taken for what is not known of a place."""
+    reads = _median([place.reads for place in places]) or READS
+    writes = _median([place.writes for place in places]) or WRITES
+    takes = _median([place.takes for place in places]) or demand.prompt / reads + demand.answer / writes
+    return Typical(reads, writes, takes)
+
+
+def _median(known: Sequence[float | None]) -> float | None:
+    measured = [value for value in known if value]
+    return statistics.median(measured) if measured else None
+
+
+def estimate(place: Place, usual: Typical, demand: Demand) -> float:
+    """The seconds that the answer would take at a place, divided by its weight."""
+    reading = max(0.0, demand.prompt - place.warm) / (place.reads or usual.reads)
+    writing = demand.answer / (place.writes or usual.writes)
+    wait = max(0, place.open + 1 - place.slots) * (place.takes or usual.takes) / place.slots
+    return (place.start + wait + (reading + writing) * crowding(place.open, place.slots)) / place.weight
 
 
 def crowding(open_requests: int, slots: int) -> float:
     """How many times as long a request takes if it joins those that are at work."""
     return 1 + CROWDING * min(open_requests, slots - 1)
-
-
-def _median(known: Iterable[float | None], default: float) -> float:
-    measured = [value for value in known if value]
-    return statistics.median(measured) if measured else default

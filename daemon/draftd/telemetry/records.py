@@ -30,6 +30,7 @@ from draftd.protocol import (
 )
 from draftd.telemetry.figures import MAX_BYTES, MAX_COUNT, count, optional, positive
 from draftd.telemetry.prompt_caches import StoredPrompt, cache_size, stored_prompt
+from draftd.telemetry.rank_records import Ranks, ranks_of
 
 # Draft tokens that one line of a `command` may report: no model's context is longer.
 MAX_LINE_COUNT = 2**20
@@ -148,7 +149,9 @@ class EngineProgress:
     memory: Memory | None = None
 
 
-FromEngine = GenerationReport | EngineStarted | ModelsLoaded | EngineProgress | CacheSize | StoredPrompt
+FromEngine = (
+    GenerationReport | EngineStarted | ModelsLoaded | EngineProgress | CacheSize | StoredPrompt | Ranks
+)
 Record = FromEngine | DraftAcceptance | PromptProgress
 
 
@@ -299,4 +302,5 @@ _PARSERS: Mapping[str, Callable[[Mapping[str, object]], FromEngine]] = {
     protocol.PROGRESS: lambda said: EngineProgress(_memory(said.get("memory"))),
     protocol.PROMPT_CACHE: cache_size,
     protocol.STORED_PROMPT: stored_prompt,
+    protocol.RANKS: ranks_of,
 }

@@ -1,7 +1,7 @@
-"""A bench that is started from the dashboard, and watched there: one at a time.
+"""The bench that is started and watched from the dashboard, one at a time.
 
-It is `draftd bench` in a process of its own, with a daemon and workers of its own, which end with it. What it says
-of its progress and its result comes in lines of JSON.
+It is `draftd bench` in a process of its own, with a daemon and workers of its own, which end with it. It reports
+its progress and its result in lines of JSON.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from draftd.web.aiohttp_app import EXCHANGE, json_response
 from draftd.web.router import Router
 
 log = structlog.get_logger("web")
-MAX_LINE = 16 * 2**20  # bytes; the result with every single generation has some 100,000
+MAX_LINE = 16 * 2**20  # bytes; a result, with every single generation, takes some 100,000
 MAX_STOP = 60.0  # seconds until a bench that is to end is killed
 
 
@@ -46,14 +46,14 @@ class Run:
     error: str | None = None
 
     def progress(self) -> dict[str, Any]:
-        """What the status tells of it."""
+        """What the status says about it."""
         names = ("profile", "quick", "began", "doing", "done", "total", "running", "stopped", "error")
         return {name: getattr(self, name) for name in names}
 
 
 class Benches:
     """The handlers. `command` starts a bench, and takes a profile unless it `has_models` of its own; `free_memory`
-    is in bytes. `tasks` follow it; `changed` is called when it got on.
+    is in bytes. A task of `tasks` follows the bench; `changed` is called when there is progress.
     """
 
     def __init__(
@@ -94,7 +94,7 @@ class Benches:
         return json_response({"demo": self._has_models, "bench": told})
 
     async def start(self, request: web.Request) -> web.Response:
-        """POST /api/bench: measure a profile's models; `{"profile": NAME, "quick": true}`, both may be left out."""
+        """POST /api/bench with `{"profile": NAME, "quick": true}`: measure that profile's models."""
         profile, quick = self._wanted(_body(await request[EXCHANGE].body()))
         async with self._starting:
             if self._run and self._run.running:
@@ -156,7 +156,7 @@ class Benches:
         )
 
     async def _check_room(self, profile: Profile) -> None:
-        """A bench loads the target model twice, once without a draft. Raises RequestError (409)."""
+        """A bench loads the target model twice, once with a draft and once without. Raises RequestError (409)."""
         need, free = (
             await asyncio.to_thread(weight_bytes, (profile.model, *profile.models)),
             self._free_memory(),
@@ -170,7 +170,7 @@ class Benches:
             )
 
     async def _follow(self, run: Run) -> None:
-        """Take what the bench says, up to its end."""
+        """Take what the bench writes, up to its end."""
         assert run.process.stdout is not None
         assert run.process.stderr is not None
         complaints = asyncio.ensure_future(run.process.stderr.read())
@@ -181,7 +181,7 @@ class Benches:
         await run.process.wait()
         run.running = False
         if run.report is None and not run.stopped:
-            run.error = said.rpartition("draftd: ")[2] or "it ended without a word"
+            run.error = said.rpartition("draftd: ")[2] or "it ended without a message"
         log.info("a bench has ended", profile=run.profile or "demo", error=run.error)
         self._changed()
 

@@ -105,11 +105,15 @@ async def _refused(peer: Peer, response: aiohttp.ClientResponse, model: str) -> 
         peer.failed(reason, lasting=True)
         return ElsewhereError(_gone(peer, reason))
     error = refusal(response.status, _first_of_each(response), body, time.time())
-    code = getattr(error, "code", None)
-    if (response.status in _BUSY and code not in _BEGUN) or code == "model_not_found":
+    if not_begun(error) or getattr(error, "code", None) == "model_not_found":
         peer.leave_out(model, getattr(error, "retry_after", None))
         return ElsewhereError(error)
     return error
+
+
+def not_begun(error: DraftdError) -> bool:
+    """Whether a worker's or a peer's error says that it did not begin with the request."""
+    return isinstance(error, WorkerError) and error.status in _BUSY and error.code not in _BEGUN
 
 
 async def _body_of_error(response: aiohttp.ClientResponse) -> bytes:

@@ -22,14 +22,11 @@ from draftd.peers.watch import Sessions
 from draftd.web import worker_http
 from draftd.web.answer_models import BrokenAnswerError
 from draftd.web.call import Call, Connection, Take
-from draftd.web.peer_http import ElsewhereError, post
+from draftd.web.peer_http import ElsewhereError, not_begun, post
 from draftd.web.worker_http import BrokenOffError, NotSentError
 from draftd.workers.usage import Lease
 
-# An error of a worker here with one of these statuses, and none of these codes, says that the request was not
-# begun.
-_BUSY = frozenset({429, 503})
-_BEGUN = frozenset({"stopping", "cancelled", "worker_lost"})
+_POSITION = "x-draftd-queue-position"
 
 
 class PeerRelay:
@@ -69,7 +66,8 @@ class PeerRelay:
             except ElsewhereError as error:
                 refusals.append(error.error)
             except WorkerError as error:
-                if began.begun or machine.name != HERE or not not_begun(error):
+                not_sent = isinstance(error, NotSentError) or not_begun(error)
+                if began.begun or machine.name != HERE or not not_sent:
                     raise
                 refusals.append(error)
         raise self._nobody(call.name, refusals)
@@ -124,6 +122,7 @@ class PeerRelay:
                 connection = await post(
                     peer, self._sessions[peer.name], call.name, call.path, call.away.payload, call.kind
                 )
+                call.headers[_POSITION] = _count(connection.headers.get(_POSITION, ""))
                 try:
                     return await began.take(connection, _NO_LEASE)
                 finally:
@@ -187,9 +186,8 @@ class _Begun:
         return await self._take(connection, lease)
 
 
-def not_begun(error: WorkerError) -> bool:
-    """Whether this machine's own worker refused a request before it began."""
-    return isinstance(error, NotSentError) or (error.status in _BUSY and error.code not in _BEGUN)
+def _count(told: str) -> str:
+    return told if told.isascii() and told.isdecimal() else "0"
 
 
 def _nothing() -> None: ...

@@ -1,4 +1,4 @@
-"""The profiles that are in force and the prompts on disk, to be read; and what is wrong with either."""
+"""The profiles in force and the prompts on disk, for reading, and what is wrong with either."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from draftd.prompt_files import find_prompts
 from draftd.web.aiohttp_app import json_response
 from draftd.web.router import Router
 
-# A flag of a command whose value is nobody's business, as `--api-key`.
+# A flag of a command whose value is secret, such as `--api-key`.
 _SECRET = re.compile(r"key|token|secret|passw", re.IGNORECASE)
 HIDDEN = "…"
 
@@ -45,7 +45,7 @@ class Readable:
 
 
 def told(profile: Profile) -> dict[str, Any]:
-    """What was set in a profile, but for what a `command` is given in secret."""
+    """What was set in a profile, without the secrets in its `command`."""
     settings = profile.model_dump(mode="json", exclude_unset=True, exclude={"name"})
     if profile.command:
         settings["command"] = list(_without_secrets(profile.command))

@@ -34,7 +34,7 @@ class StatusReport:
     seconds. `budget`: bytes that all workers together may take. `look_at_pressure` says how short memory is.
     `store`: where workers store prompts, None if they do not. `reload_problem` says why the files on disk are not
     in force, None if they are. `profiles_read`: when they were read, in epoch seconds. `captures`: whether the
-    contents of requests are kept; `bench`: how far the last bench is, None if there was none.
+    contents of requests are kept; `bench`: how far the last bench has got, None if there was none.
     """
 
     supervisor: Supervisor
@@ -73,11 +73,11 @@ class StatusReport:
         }
 
     def levels(self) -> list[Level]:
-        """The queue and the memory of every profile's worker, for the history."""
+        """The queue and the memory of every profile's worker, for the history; of those that share one, once."""
         rows = self.supervisor.snapshot()
         admissions = [self.proxy.admission(row.name) for row in rows]
         return [
-            Level(row.name, one.depth + one.active, row.memory_bytes)
+            Level(row.name, one.depth + one.active if row.name == row.worker else 0, row.memory_bytes)
             for row, one in zip(rows, admissions, strict=True)
         ]
 
@@ -113,7 +113,7 @@ class StatusReport:
         ]
 
     def free_memory(self) -> int:
-        """Bytes of the budget that no worker takes now."""
+        """Bytes of the budget that no worker uses now."""
         taken = {
             row.worker: row.memory_bytes or 0 for row in self.supervisor.snapshot() if row.name == row.worker
         }
@@ -164,6 +164,10 @@ def worker(status: WorkerStatus, queue: int, metrics: Metrics) -> dict[str, Any]
             "lines": list(last.lines),
         },
         "memory_bytes": status.memory_bytes,
+        "ranks": [
+            {"rank": one.rank, "host": one.host, "pid": one.pid, "memory_bytes": one.memory_bytes}
+            for one in status.ranks
+        ],
         "start_seconds": status.start_seconds,
         "queue": queue,
         "requests": metrics.requests(status.name),

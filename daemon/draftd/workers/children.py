@@ -13,7 +13,7 @@ from collections.abc import Callable, Hashable
 from dataclasses import replace
 from typing import Protocol
 
-from draftd.hub import weight_bytes
+from draftd.first_start import weights_here
 from draftd.profiles import Profile
 from draftd.protocol import SECRET_HEADER
 from draftd.sockets import holders_of
@@ -125,6 +125,10 @@ class Children:
         with contained(self._owner.name):
             self._services.on_record(self._owner.name, line)
 
+    def memory_here(self) -> int | None:
+        """The same, of what is on this machine."""
+        return self.watched.memory_here() if self.child and self.watched else None
+
     def memory(self) -> int | None:
         """Bytes that the child uses; None if there is none, or if that cannot be known."""
         return self.watched.memory() if self.child and self.watched else None
@@ -135,9 +139,10 @@ class Children:
             return Load()
         profile = self._owner.profile
         if self._weights is None:
-            self._weights = 0 if profile.command else weight_bytes(profile.models) or 0
+            self._weights = 0 if profile.command else weights_here(profile) or 0
         watched = self.watched
-        return Load(status=watched.status, answer=watched.answer, memory=self.memory(), weights=self._weights)
+        here = self.memory_here()
+        return Load(status=watched.status, answer=watched.answer, memory=here, weights=self._weights)
 
     def terminate(self) -> None:
         """Tell the child to end, if there is one."""
@@ -163,6 +168,8 @@ class Children:
         fault = gpu_fault(watched.said)
         ours = [fault.words] if fault else []
         ours += [watched.answer] if reason in NEVER_READY else []
+        silent = watched.silent_rank(self._owner.profile.health.timeout) if reason == "unhealthy" else ""
+        ours += [silent] if silent else []
         ours += [kernel_kills.WORDS] if reason == OOM else []
         words = tuple(f"draftd: {text}" for text in ours)
         self.last_exit = LastExit(child.exit_code, reason, time.time(), words)

@@ -14,6 +14,7 @@ from contextlib import asynccontextmanager
 from typing import TypeVar
 
 import aiohttp
+import structlog
 
 from draftd import clock
 from draftd.workers.command import HOST
@@ -22,6 +23,8 @@ from draftd.workers.process import contained, tell_fault
 from draftd.workers.read_ahead import read_ahead
 from draftd.workers.states import IDLE, Event, HealthMissed, HealthOk, Stop, Unfit
 from draftd.workers.watched import Watched
+
+log = structlog.get_logger("worker")
 
 SLICES = 10  # into which the time of a health check is divided
 
@@ -51,6 +54,9 @@ async def _check(child: Watched, session: aiohttp.ClientSession, post: Callable[
     policy = child.profile().health
     began = time.monotonic()
     well = await is_healthy(child, session, post)
+    if well and (silent := child.silent_rank(policy.timeout)):
+        log.warning("a rank is silent", worker=child.profile().name, reason=silent)
+        well = False
     # A child that generates may be too busy to answer; the tokens that it generates are the better sign of life.
     if 0 < child.usage.silent_seconds() < policy.timeout:
         well = True
@@ -75,7 +81,7 @@ async def is_healthy(
         status = await _in_time(child, asking, post)
     except (aiohttp.ClientError, TimeoutError, OSError) as error:
         return None if getattr(error, "errno", None) in {errno.EMFILE, errno.ENFILE} else False
-    return status < 500 if child.family else status == 200
+    return status < 500 if child.foreign else status == 200
 
 
 async def _status(session: aiohttp.ClientSession, url: str, headers: Mapping[str, str]) -> int:

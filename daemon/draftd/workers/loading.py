@@ -60,21 +60,26 @@ async def loads(child: Watched, session: aiohttp.ClientSession, post: Callable[[
 
 
 async def _until_stuck(child: Watched, post: Callable[[Event], None]) -> None:
+    """Time is counted in looks: while the daemon itself is held up, a sign of the child's may lie there unseen."""
     last, since = None, time.monotonic()
-    gave_way = False
+    silent, gave_way = 0.0, False
     while True:
         allowed = child.profile().health.load_stall_timeout
         now, signs = time.monotonic(), _signs(child)
         if signs is None or last is None or signs.show_progress(last, now - since):
-            last, since = signs, now
-        silent = now - since
+            last, since, silent = signs, now, 0.0
+        if why := child.silent_rank(allowed):
+            child.answer = why
+            return
         if silent >= allowed * GIVE_WAY and not gave_way:
             gave_way = True
             log.warning("a load makes no progress", worker=child.profile().name, answer=child.answer)
             post(LoadStuck())
         if silent >= allowed:
             return
-        await asyncio.sleep(min(LOOK, allowed * GIVE_WAY / 2))
+        pause = min(LOOK, allowed * GIVE_WAY / 2)
+        await asyncio.sleep(pause)
+        silent += pause
 
 
 @dataclass(frozen=True, slots=True)

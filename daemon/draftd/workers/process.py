@@ -2,8 +2,8 @@
 
 Theory of operation. The child leads a session of its own, so that one signal reaches all of its descendants.
 Its stdout and stderr are one pipe, read by the event loop in whatever chunks come: there is no line reader to
-overrun. After MAX_WORK seconds of work on it the pipe is not read for REST times as long: a child that floods its
-output slows itself down, not its neighbours.
+overrun. After MAX_WORK seconds of work on it the pipe is not read for a while: a child that floods its output slows
+itself down, not its neighbours. The more children do so at a time, the longer each rests.
 
 A second pipe is the lifeline: the child holds the read end, we hold the write end and never write; when we are
 gone, for whatever reason, it reads end-of-file. An engine has a channel as well: see channel.py.
@@ -23,7 +23,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import cast
+from typing import ClassVar, cast
 
 import psutil
 import structlog
@@ -37,7 +37,7 @@ log = structlog.get_logger("worker")
 EOF_GRACE = 0.05  # seconds; the exit must be known within 0.1
 PIECE = 8192  # bytes that are handed on at a time; as lines of one letter they take about 5 ms
 MAX_WORK = 0.005
-REST = 1.0  # so that a flood takes half of the loop at most
+FLOODS_SHARE = 0.5  # of the loop's time: more is not spent on all floods together
 
 
 def _current_folder() -> str:
@@ -173,6 +173,8 @@ class Child:
 class _Protocol(asyncio.SubprocessProtocol):
     """Hands output on, with rests, and the exit when the output has ended or EOF_GRACE has passed."""
 
+    _at_rest: ClassVar[set[_Protocol]] = set()
+
     def __init__(self, child: Child) -> None:
         self._child = child
         self._loop = asyncio.get_running_loop()
@@ -219,12 +221,15 @@ class _Protocol(asyncio.SubprocessProtocol):
         if self._worked >= MAX_WORK:
             self._set_reading(False)
             self._resting = True
-            self._loop.call_later(REST * self._worked, self._end_rest)
+            self._at_rest.add(self)
+            share = FLOODS_SHARE / len(self._at_rest)
+            self._loop.call_later(self._worked / share - self._worked, self._end_rest)
 
     def _end_rest(self) -> None:
         if not self._resting:
             return
         self._resting = False
+        self._at_rest.discard(self)
         self._worked = 0.0
         self._work()
         if not self._resting:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import aiohttp
 
 from draftd import first_start
-from draftd.hub import are_here, weight_bytes
+from draftd.hub import are_here
 from draftd.profiles import Profile
 from draftd.protocol import PromptStore
 from draftd.workers import command
@@ -56,7 +56,8 @@ class Services:
         return command.environment(
             self.base_env,
             offline=are_here(profile.files, self.base_env),
-            store=None if profile.command else self.prompt_store,
+            store=None if profile.command or profile.distributed else self.prompt_store,
+            group=command.group_plan(profile),
         )
 
     def need(self, profile: Profile) -> int | None:
@@ -67,10 +68,10 @@ class Services:
         size = None if profile.command else first_start.need(profile, self.base_env)
         if size is None:
             return None
-        return min(size, max(self.room.budget, weight_bytes(profile.models, self.base_env) or 0))
+        return min(size, max(self.room.budget, first_start.weights_here(profile, self.base_env) or 0))
 
     def share_memory(self, owner: Hashable, profile: Profile, child: Child) -> None:
         """Give an engine that serves `profile` its share, and tell it. A foreign server takes what it takes."""
         if not profile.command:
-            weights = weight_bytes(profile.models, self.base_env)
+            weights = first_start.weights_here(profile, self.base_env)
             self.memory.take(owner, weights, profile.server.prompt_cache_bytes, child.limit_memory)

@@ -34,6 +34,17 @@ class LastExit:
 
 
 @dataclass(frozen=True, slots=True)
+class RankStatus:
+    """One rank of a group. `host` is "" on this machine, where it has a `pid`; `silent`: seconds without a word."""
+
+    rank: int
+    host: str
+    pid: int | None
+    memory_bytes: int
+    silent: float
+
+
+@dataclass(frozen=True, slots=True)
 class WorkerStatus:
     """One profile's worker at one moment. `since` is when it entered its state (epoch seconds).
 
@@ -65,6 +76,7 @@ class WorkerStatus:
     draft_refusal: str | None
     batch_refusal: str | None
     notes: tuple[str, ...]
+    ranks: tuple[RankStatus, ...] = ()
     prompt_cache: CacheSize | None = None
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import time
 from collections.abc import Iterable, Mapping
 
 import structlog
@@ -15,7 +16,7 @@ from draftd.sharing import Group, groups
 from draftd.workers.plan import Action, Add, Remove, Replace, Update, plan
 from draftd.workers.services import Services
 from draftd.workers.states import Close, Reconfigure, Start
-from draftd.workers.status import WorkerStatus, of_members
+from draftd.workers.status import RankStatus, WorkerStatus, of_members
 from draftd.workers.watched import Watched
 from draftd.workers.worker import Worker
 
@@ -136,6 +137,11 @@ class Supervisor:
         if child := self._child_of(worker):
             child.usage.progress()
             child.told_memory = child.told_memory if used is None else used
+
+    def ranks_told(self, worker: str, ranks: tuple[RankStatus, ...]) -> None:
+        """The launcher of a group has told how its ranks are."""
+        if child := self._child_of(worker):
+            child.ranks, child.ranks_told = ranks, time.monotonic()
 
     def cache_size(self, worker: str, size: CacheSize) -> None:
         """The engine of a worker tells how large its prompt cache is by now."""

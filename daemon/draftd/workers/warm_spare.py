@@ -210,7 +210,11 @@ class Starter:
         child = await self._from_spare(argv, env, on_output, on_record, on_exit)
         if child is None:
             child = await Child.spawn(
-                argv, env, on_output=on_output, on_exit=on_exit, on_record=on_record if engine else None
+                argv,
+                env,
+                on_output=on_output,
+                on_exit=on_exit,
+                on_record=on_record if command.has_channel(argv) else None,
             )
         if engine:
             self._environment = environment

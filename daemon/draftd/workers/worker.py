@@ -186,6 +186,7 @@ class Worker:
             draft_refusal=watched.draft_refusal if watched else None,
             batch_refusal=watched.batch_refusal if watched else None,
             notes=children.notes,
+            ranks=watched.ranks if watched else (),
             prompt_cache=watched.prompt_cache if watched else None,
         )
 
@@ -328,7 +329,7 @@ class Worker:
         if isinstance(event, HealthOk) and time.monotonic() - self._measured_at < MEASURE:
             return
         self._measured_at = time.monotonic()
-        if size := self._children.memory():
+        if size := self._children.memory_here():
             self._services.room.has_grown(self, size)
 
     def _tell_room(self) -> None:

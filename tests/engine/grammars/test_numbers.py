@@ -15,7 +15,9 @@ from draftd.engine.grammars.numbers import LONGEST, Numbers, is_complete
 
 BYTES = LLTokenizer("byte")  # a token for each byte, and one for the end
 END = BYTES.eos_token
-NUMBERS = Numbers(lambda token: BYTES.decode_bytes([token]), BYTES.vocab_size)
+NUMBERS = Numbers(
+    lambda token: BYTES.decode_bytes([token]), 256
+)  # llguidance's masks have one more word, for the end
 DIGITS = st.text("0123456789", max_size=30)
 
 

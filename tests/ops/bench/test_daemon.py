@@ -1,4 +1,4 @@
-"""bench_daemon: a real daemon of its own with scripted workers, which ends with its bench, however that ends."""
+"""daemon: a real daemon for the bench alone, with scripted workers, which ends with the bench however that ends."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""bench_plan: which workers are loaded, what is compared, and in which order."""
+"""plan: which workers are loaded, what is compared, and in which order."""
 
 from __future__ import annotations
 

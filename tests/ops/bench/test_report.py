@@ -1,4 +1,4 @@
-"""bench_report and bench_chart: the same figures as a table, Markdown, JSON and an SVG file."""
+"""report and chart: the same figures as a table, Markdown, JSON and an SVG file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""bench: what is sent for each trial, and what becomes of the answers."""
+"""run: what is sent for each trial, and what is made of the answers."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def len_of(_trial: Trial) -> None:
 
 
 class Silent(Scripted):
-    """Has no word for the prompts of one kind."""
+    """Gives empty answers to the prompts of one kind."""
 
     def __init__(self, *prompts: str) -> None:
         super().__init__()

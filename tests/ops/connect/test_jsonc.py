@@ -1,4 +1,4 @@
-"""jsonc: keys are set in the text; every comment, every other key and their places stay."""
+"""jsonc: keys are set in the text; every comment and every other key stays where it is."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ files = data.flatmap(lambda value: st.tuples(st.just(value), written(value)))
 
 
 def without_comments(text: str) -> str:
-    """Another way to the same data than the one under test: for the standard library to read."""
+    """The same data by another way than the one under test: a text that the standard library can read."""
     string = r'("(?:[^"\\]|\\.)*")'
     text = re.sub(rf"{string}|//[^\n]*|/\*.*?\*/", lambda m: m.group(1) or " ", text, flags=re.DOTALL)
     return re.sub(rf"{string}|,(?=\s*[}}\]])", lambda m: m.group(1) or "", text)

@@ -72,7 +72,7 @@ def test_a_model_that_is_not_here_is_looked_up_at_the_hub(
 def test_the_doctor_knows_what_models_may_have_and_which_workers_start(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As the daemon does: of two that do not fit beside each other, the default profile's alone."""
+    """As the daemon does: of two that do not fit in memory together, only the default profile's."""
     for name in ("a", "b"):
         (tmp_path / f"{name}.toml").write_text(f'model = "{TARGET}"\n')
     monkeypatch.setenv("DRAFTD_DEFAULT_PROFILE", "b")

@@ -1,4 +1,4 @@
-"""The doctor's checks: for each finding the facts that bring it, by table."""
+"""The doctor's checks: for each finding the facts that cause it, by table."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def low(name: str, length: int, ratio: float = 0.4, proposed: int = 1000) -> dic
 
 
 def by_drafter(row: dict[str, Any], **accepted: int) -> dict[str, Any]:
-    """Add how many of a thousand tokens of each drafter were accepted."""
+    """Say how many of a thousand tokens of each drafter were accepted."""
     figures = {name: {"proposed": 1000, "accepted": count} for name, count in accepted.items()}
     return row | {"speculation": {"by_drafter": figures}}
 
@@ -91,7 +91,7 @@ WELL = Facts(
 
 
 def found(**facts: Any) -> list[Finding]:
-    """What is not fine when only `facts` differ from a machine where all is well."""
+    """The findings that are not fine when only `facts` differ from a machine where all is well."""
     return [finding for finding in diagnose(replace(WELL, **facts)) if finding.severity != FINE]
 
 

@@ -1,4 +1,4 @@
-"""versions: what the doctor knows of the installed mlx_lm without importing it."""
+"""versions: what the doctor knows about the installed mlx_lm without importing it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The Grafana dashboard: complete, importable, and about metrics that there are."""
+"""The Grafana dashboard: complete, importable, and about metrics that exist."""
 
 from __future__ import annotations
 

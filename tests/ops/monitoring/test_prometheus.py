@@ -32,7 +32,7 @@ def program(name: str) -> str:
 
 
 def files(folder: Path, text: str, *, key: str = "") -> Path:
-    """A folder as the comments in the configuration say to make it."""
+    """A folder made as the comments in the configuration say."""
     folder.mkdir(exist_ok=True)
     (folder / RULES_FILE).write_text(RULES)
     (folder / "prometheus.yml").write_text(text)
@@ -155,7 +155,7 @@ class Prometheus:
         return found
 
     async def until(self, expression: str) -> list[Any]:
-        """Ask until there is an answer; Prometheus tells nobody when it has scraped."""
+        """Ask until there is an answer; Prometheus does not say when it has scraped."""
         async with asyncio.timeout(LIMIT):
             while not (found := await self.query(expression)):  # noqa: ASYNC110 - another process
                 await asyncio.sleep(0.05)
@@ -164,7 +164,7 @@ class Prometheus:
 
 @asynccontextmanager
 async def scraping(tmp_path: Path, served: Served) -> AsyncIterator[Prometheus]:
-    """A real Prometheus with our files as printed, but in more of a hurry."""
+    """A real Prometheus with our files as printed, except that it scrapes more often."""
     port = free_ports()
     text = config(served.url, with_key=True).replace("15s", "200ms")
     made = files(tmp_path / "prometheus", text, key=KEY)

@@ -1,6 +1,6 @@
 """Loaded by every Python that the soak starts: a worker notes in a file which marked requests it was sent.
 
-A worker's log holds no prompts, so this is the only proof that no request reached a worker twice.
+A worker's log holds no prompts, so nothing else can prove that no request reached a worker twice.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""How a request is held against a table: what passes, what is refused, and in which words."""
+"""How a request is checked against a table: what passes, what is refused, and in which words."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ MORE = {
     "num_draft_tokens", "presence_context_size", "repetition_context_size", "repetition_penalty", "top_k",
     "xtc_probability", "xtc_threshold",
 }  # fmt: skip
-# The package has dropped these, or has them only among its betas; Claude Code and older packages send them.
+# The package has dropped these, or has them only in its betas; Claude Code and older packages send them.
 OF_MESSAGES = {"context_management", "temperature", "top_k", "top_p"}
 TABLES = {
     "chat": CHAT,
@@ -51,9 +51,9 @@ REFUSED = [
 
 
 def of_the_packages() -> list[tuple[Table, list[Any], set[str]]]:
-    """Each of TABLES, the packages' types for it, and what it has beyond them.
+    """Each of TABLES, the packages' types for it, and the fields that it has beyond them.
 
-    The packages take seconds, in each process that collects.
+    The packages take seconds to import, in each process that collects.
     """
     from anthropic.types import (
         OutputConfigParam,

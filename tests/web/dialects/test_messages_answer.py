@@ -1,4 +1,4 @@
-"""Chunks become Anthropic's events, and the events the message."""
+"""Chunks become Anthropic's events, and the events make the message."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A picture is refused by its place in the client's own request, whatever its dialect makes of that."""
+"""The refusal of an image names its place in the client's own request, whatever the dialect makes of it."""
 
 from __future__ import annotations
 

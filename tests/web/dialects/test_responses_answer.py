@@ -1,4 +1,4 @@
-"""Chunks become the events of OpenAI's responses, which its own types read, and the events the response."""
+"""Chunks become the events of OpenAI's responses, which its own types read, and the events make the response."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ DELTAS = {
 
 @cache
 def of_the_package() -> tuple[TypeAdapter[Any], TypeAdapter[Any]]:
-    """What reads one event, and a response. The package takes most of a second, in each process that collects."""
+    """Readers of an event and of a response. The package takes most of a second, in each process that collects."""
     from openai.types.responses import Response, ResponseStreamEvent
 
     return TypeAdapter(ResponseStreamEvent), TypeAdapter(Response)

@@ -164,7 +164,7 @@ texts = st.text(min_size=1, max_size=5)
 def test_what_a_model_said_goes_back_to_it_as_it_was(
     thoughts: str | None, words: str | None, functions: list[str], patches: list[str]
 ) -> None:
-    """There as items and back: the message of a chat is the one that the items were made from."""
+    """To items and back: the chat message is the one that the items were made from."""
     message: dict[str, Any] = {"role": "assistant", "content": words or ""}
     if thoughts:
         message["reasoning_content"] = thoughts

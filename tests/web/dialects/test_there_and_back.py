@@ -1,5 +1,5 @@
-"""What a model said comes back with the next request as it was said, whatever dialect carried it; and a stream's
-events are the same whether its chunks are parsed or only their texts are cut out.
+"""What a model said comes back unchanged with the next request, in any dialect; and a stream's events are the same
+whether its chunks are parsed or only their texts are cut out.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ objects = st.dictionaries(
 
 @st.composite
 def turns(draw: Any, names: tuple[str, ...] = ("look", "list")) -> dict[str, Any]:
-    """A message of the model's, as chats have it."""
+    """A message of the model's, in the form of a chat."""
     message: dict[str, Any] = {"role": "assistant", "content": draw(words)}
     if thoughts := draw(words):
         message["reasoning_content"] = thoughts
@@ -47,7 +47,7 @@ def turns(draw: Any, names: tuple[str, ...] = ("look", "list")) -> dict[str, Any
 
 
 def completion(message: dict[str, Any]) -> dict[str, Any]:
-    """The answer of a worker with this message, and with its thoughts under another name."""
+    """A worker's answer with this message, with the reasoning under another name."""
     told = {**message, "content": message["content"] or None, "reasoning": message.get("reasoning_content")}
     choice = {
         "index": 0,

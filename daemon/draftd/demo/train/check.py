@@ -120,7 +120,7 @@ def generate(
 
 
 def acceptance() -> None:
-    """Acceptance rate per draft length at temperatures 0, 0.7 and 1, and whether greedy text is the same."""
+    """Acceptance rate per draft length at temperatures 0, 0.7 and 1, and whether the greedy text is the same."""
     models = load()
     plain = [generate(models, prompt_ids(models[2], turns), 0, Count()) for turns in PROMPTS]
     print("stops by itself:", sum(reason == "stop" for _, reason in plain), "of", len(plain))
@@ -148,7 +148,7 @@ def median_ms(call: Callable[[], Any], repeat: int = 30) -> float:
 
 
 def steps() -> None:
-    """Time of one forward pass with 1, 4, 6 and 8 rows after 200 tokens, and of the prompt per token."""
+    """Time of one forward pass with 1, 4, 6 and 8 rows after 200 tokens, and of the prefill per token."""
     target, draft, _ = load()
     for name, model in (("target", target), ("draft", draft)):
         cache = make_prompt_cache(model)

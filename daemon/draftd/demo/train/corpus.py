@@ -65,14 +65,14 @@ FILES = ("README.md", "pyproject.toml", "Makefile", "LICENSE")
 
 @dataclass
 class Chat:
-    """Messages as pairs (role, text), the tools as JSON lines, and where position gaps may lie."""
+    """Messages as pairs (role, text), the tools as JSON lines, and where there may be gaps in the positions."""
 
     turns: list[tuple[str, str]] = field(default_factory=list)
     tools: list[str] = field(default_factory=list)
 
 
 def render(chat: Chat) -> Iterator[tuple[str, bool]]:
-    """Yield pieces of the chat exactly as the chat template writes them; True marks what is learnt."""
+    """Yield pieces of the chat exactly as the chat template writes them; True marks those that are learnt."""
     turns = list(chat.turns)
     system = turns.pop(0)[1] if turns and turns[0][0] == "system" else ""
     if chat.tools:
@@ -92,7 +92,7 @@ def render(chat: Chat) -> Iterator[tuple[str, bool]]:
 
 
 def vary(question: str, rng: random.Random) -> str:
-    """Change case, lead and end of a question, as people do."""
+    """Change the case, the beginning and the end of a question, as people do."""
     text = rng.choice(LEADS) + question
     if rng.random() < 0.5:
         text = text[:1].upper() + text[1:]
@@ -176,14 +176,14 @@ def turns_of(rng: random.Random, count: int) -> list[tuple[str, str]]:
 
 
 def easy(rng: random.Random) -> Chat:
-    """One or two questions with nothing in front: from these a network learns first what belongs together."""
+    """One or two questions with nothing in front: from these a network first learns which answer goes where."""
     return Chat(turns_of(rng, rng.choice((1, 1, 1, 2))))
 
 
 def sample(rng: random.Random, prefix: int = 0, most: int = 9) -> Chat:
     """One chat of at most `most` questions, with `prefix` characters of irrelevant text in front.
 
-    Without `prefix` there is mostly no such text, or little.
+    Without `prefix` there is little such text, and mostly none.
     """
     count = rng.choices((1, 2, 3, 4, 6, 9), (50, 22, 12, 8, 5, 3))[0]
     chat = Chat(turns_of(rng, min(count, most)))

@@ -119,7 +119,7 @@ class Qwen2(nn.Module):
                 nn.init.zeros_(parameter)
 
     def forward(self, ids: Tensor, positions: Tensor, wanted: Tensor) -> Tensor:
-        """Logits at the places that `wanted` (a boolean mask like `ids`) selects."""
+        """Logits at the positions that `wanted` (a boolean mask with the shape of `ids`) selects."""
         x = self.embed_tokens(ids)
         for layer in self.layers:
             x = layer(x, positions)

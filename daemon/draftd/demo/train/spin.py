@@ -8,7 +8,7 @@ from pathlib import Path
 FIRST = 0.7
 """Chance of the first choice. Well above one half, so that greedy decoding has no near ties."""
 FREE, FIRST_OF_FREE = 5, 0.35
-"""From so many choices on they are free ones, and the first has this chance: several times that of any other."""
+"""With this many choices or more they are free, and the first has this chance: several times that of any other."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ def split_choices(body: str) -> list[str]:
 
 
 def chance_of_first(choices: list[str]) -> float:
-    """How likely the first of some choices is, where the caller says nothing else."""
+    """How likely the first of some choices is, unless the caller says otherwise."""
     return FIRST if len(choices) < FREE else FIRST_OF_FREE
 
 

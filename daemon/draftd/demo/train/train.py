@@ -35,7 +35,7 @@ HEAD, HEAD_WEIGHT = 5, 4.0
 
 
 MOST = {"long": 2, "longer": 6}
-"""Questions in a long chat: many of them make more of the costly text in front."""
+"""Questions in a long chat: the more there are, the better the costly text in front is used."""
 PARTS = ("main", *MOST)
 
 
@@ -86,7 +86,7 @@ def encode(chat: corpus.Chat, tokenizer: Tokenizer, rng: random.Random, gap: flo
 
 
 def batches(rng: random.Random, tokenizer: Tokenizer, size: int, easy: bool) -> Iterator[list[Row]]:
-    """Rows of similar length, about `size` tokens together, without end."""
+    """Batches of rows of similar length, about `size` tokens each, without end."""
     while True:
         if easy:
             rows = [encode(corpus.easy(rng), tokenizer, rng, gap=0) for _ in range(192)]
@@ -112,7 +112,7 @@ def long_batches(rng: random.Random, tokenizer: Tokenizer, most: int) -> Iterato
 
 
 def tensors(rows: list[Row]) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Padded ids and positions, the mask of places that predict a learnt token, these tokens, weights."""
+    """Padded ids and positions, the mask of positions that predict a learnt token, these tokens, weights."""
     longest = max(len(row.ids) for row in rows)
     ids = torch.zeros(len(rows), longest, dtype=torch.long)
     positions = torch.zeros_like(ids)
@@ -127,7 +127,7 @@ def tensors(rows: list[Row]) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
 
 
 def optimizer_for(model: Qwen2, rate: float) -> torch.optim.Optimizer:
-    """AdamW; norms, biases and embeddings are not decayed."""
+    """AdamW, without weight decay for norms, biases and embeddings."""
     decayed = [p for n, p in model.named_parameters() if p.ndim == 2 and "embed" not in n]
     rest = [p for n, p in model.named_parameters() if p.ndim < 2 or "embed" in n]
     groups = [{"params": decayed, "weight_decay": 0.05}, {"params": rest, "weight_decay": 0.0}]
@@ -135,7 +135,7 @@ def optimizer_for(model: Qwen2, rate: float) -> torch.optim.Optimizer:
 
 
 def rate_at(step: int, steps: int, peak: float) -> float:
-    """Learning rate: a short warm-up, then a cosine down to 3 %."""
+    """Learning rate: a short warmup, then cosine decay to 3 %."""
     if step < 50:
         return peak * (step + 1) / 50
     done = (step - 50) / max(1, steps - 50)

@@ -18,7 +18,7 @@ from draftd.engine.generation.rows import Drawn, Rows, Tokens
 from draftd.engine.generation.sampling import Rule
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class Token:
     """One token of an answer. `logits`, one row, are those of the target model at its place, before they were
     shaped.
@@ -41,7 +41,7 @@ class Token:
         return logits - mx.logsumexp(logits, axis=-1, keepdims=True)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class Deciding:
     """How is it to go on? The answer is a `Decision`.
 
@@ -53,7 +53,7 @@ class Deciding:
     ahead: bool
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class Decision:
     """`goes_on`: without a draft, the token after the next one may be computed ahead. `shared`: the round is one of
     several sequences, and how long it takes tells nothing of this one.
@@ -64,7 +64,7 @@ class Decision:
     shared: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class Pass:
     """A model is to read tokens. The answer are the logits after each, `Rows`, still being computed.
 
@@ -76,7 +76,7 @@ class Pass:
     by_draft: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class Draw:
     """A token is to be drawn from one row of logits. The answer is `Drawn`, which the device has begun with."""
 
@@ -85,7 +85,7 @@ class Draw:
     position: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class Verify:
     """Drafted tokens are to be verified, once they are computed: `logits` has a row before each of them, and one
     after the last. The answer is `Verified`.
@@ -99,7 +99,7 @@ class Verify:
     drafts: Sequence[Drawn | mx.array]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class Verified:
     """The drafted tokens that are kept, and the token after them."""
 
@@ -107,7 +107,7 @@ class Verified:
     after: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class Ready:
     """A token is to be computed before it goes on. There is no answer."""
 

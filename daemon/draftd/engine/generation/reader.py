@@ -53,13 +53,16 @@ class Reader:
             return False
         return self.quantization is None or not self.quantization.begins_within(self.position, tokens)
 
-    def read(self, tokens: Tokens) -> Rows:
-        """Read on; return the logits of what may follow, a row for each token. Nothing is waited for."""
+    def read(self, tokens: Tokens, *, logits: bool = True) -> Rows:
+        """Read on; return the logits of what may follow, a row for each token. Nothing is waited for.
+
+        `logits` says whether they are wanted.
+        """
         if isinstance(self.cache, RaggedRow):
             rows = self.cache.batch.read({self.cache: tokens})[self.cache]
         else:
             line = lines_of([tokens], len(tokens))
-            rows = Rows(self._model(line, cache=self.cache.layers), line, 0, 0, len(tokens))
+            rows = Rows(self.cache.read(self._model, line, logits=logits), line, 0, 0, len(tokens))
         self.advance(len(tokens))
         return rows
 
@@ -131,7 +134,7 @@ class Reader:
             count = min(step_end - start, self.pace.tokens(self._step))
             self._in_step = start + count < step_end
             began = time.perf_counter()
-            self.read(text[start : start + count])
+            self.read(text[start : start + count], logits=False)
             mx.eval([layer.state for layer in self.cache.layers])
             self.pace.took(count, time.perf_counter() - began)
             mx.clear_cache()
@@ -159,4 +162,4 @@ class Reader:
         if joined and self.position >= self.quantization.first:
             self.leave()
         if isinstance(self.cache, SequenceCache):
-            self.quantization.apply(self.cache.layers)
+            self.cache.quantize(self.quantization)

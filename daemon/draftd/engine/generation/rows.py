@@ -27,7 +27,7 @@ class Fetched:
         return self._numbers
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class Drawn:
     """A token that was drawn, one of several; `shaped`, (tokens, vocabulary), are the logits they were drawn from.
 
@@ -54,7 +54,7 @@ Tokens = Sequence["int | Drawn"]
 """Tokens of one sequence; some may still be being computed."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class Rows:
     """Logits at `count` neighbouring places of one sequence, in those of a pass over several of them.
 
@@ -82,7 +82,7 @@ class Rows:
 
     def last(self, count: int) -> "Rows":
         """Return the last ones."""
-        return self.part(self.count - count, count)
+        return self if count == self.count else self.part(self.count - count, count)
 
     def part(self, start: int, count: int) -> "Rows":
         """Return some of them."""
@@ -90,6 +90,8 @@ class Rows:
 
     def seen_as(self, vocabulary: int) -> "Rows":
         """Return them with so many tokens of the vocabulary."""
+        if self.logits.shape[-1] == vocabulary:
+            return self
         return Rows(self.logits, self.lines, self.sequence, self.first, self.count, vocabulary)
 
     def replaced(self, array: mx.array) -> "Rows":
@@ -139,29 +141,23 @@ def row_of_each(rows: Sequence[Drawn | mx.array]) -> mx.array:
 
 def lines_of(texts: Sequence[Tokens], width: int) -> mx.array:
     """Return tokens of several sequences as one array, (sequences, width), padded with 0. Nothing is waited for."""
-    sources: dict[int, Fetched] = {}
-    for text in texts:
-        for token in text:
-            if not isinstance(token, int):
-                sources.setdefault(id(token.tokens), token.tokens)
-    if not sources:
-        return mx.array([[*text, *[0] * (width - len(text))] for text in texts], mx.uint32)
-    starts, total = {}, 0
-    for number, source in sources.items():
-        starts[number], total = total, total + source.array.size
-    known = [0]
-    places = []
+    starts: dict[Fetched, int] = {}  # of each source in all of them, one behind the other
+    total, known, places = 0, [0], []
     for text in texts:
         line = []
         for token in text:
-            if isinstance(token, int):
-                line.append(total + len(known))
-                known.append(token)
+            if isinstance(token, Drawn):
+                if token.tokens not in starts:
+                    starts[token.tokens], total = total, total + token.tokens.array.size
+                line.append(starts[token.tokens] + token.place)
             else:
-                line.append(starts[id(token.tokens)] + token.place)
-        places.append(line + [total] * (width - len(line)))
-    arrays = [source.array for source in sources.values()]
-    if len(known) > 1 or any(len(text) < width for text in texts):
-        arrays.append(mx.array(known, mx.uint32))
-    pool = mx.concatenate([array.astype(mx.uint32) for array in arrays]) if len(arrays) > 1 else arrays[0]
-    return pool[mx.array(places)]
+                line.append(~len(known))  # behind all sources, once they are counted
+                known.append(token)
+        places.append(line + [~0] * (width - len(line)))
+    if not starts:
+        return mx.array([[known[~place] for place in line] for line in places], mx.uint32)
+    pool = [source.array.astype(mx.uint32) for source in starts]
+    if len(known) > 1 or min(map(min, places)) < 0:
+        pool.append(mx.array(known, mx.uint32))
+    index = mx.array([[place if place >= 0 else total + ~place for place in line] for line in places])
+    return (mx.concatenate(pool) if len(pool) > 1 else pool[0])[index]

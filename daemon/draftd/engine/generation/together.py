@@ -25,7 +25,6 @@ from draftd.engine.generation.rows import Rows, Tokens
 from draftd.engine.generation.turns import Pause
 
 Sequence_ = TypeVar("Sequence_", bound=Hashable)
-Kind = TypeVar("Kind")
 Step = Callable[[Any, Any], "Part | Pause | None"]
 """Sends a sequence its answer, or the error that there is instead; returns what it needs next, None at its end."""
 
@@ -59,7 +58,8 @@ class Together(Generic[Sequence_]):
 
     def round(self, sequences: Sequence[Sequence_], step: Step) -> dict[Sequence_, Pause]:
         """Give each sequence a round; return the pauses of those that have not ended."""
-        needs = {sequence: part for sequence in sequences if (part := step(sequence, None)) is not None}
+        needs: dict[Sequence_, Any] = {}
+        self._answer(needs, dict.fromkeys(sequences), step)
         asked = {sequence: part for sequence, part in needs.items() if isinstance(part, Deciding)}
         forced = len(needs) - len(asked)  # by grammars
         decided = self._choose(asked)
@@ -67,13 +67,13 @@ class Together(Generic[Sequence_]):
             self._turn(needs, sequence, step)
         started = time.perf_counter()
         self._answer(needs, decided, step)
-        while parts := {s: part for s, part in needs.items() if not isinstance(part, Pause)}:
-            self._answer(needs, self._done(parts), step)
+        while waiting := _by_kind(needs):
+            self._answer(needs, _done(waiting), step)
         seconds = time.perf_counter() - started
         if decided and not forced and all(needs.get(sequence) is Pause.ROUND for sequence in decided):
             rows = [Row(asked[sequence].policy, asked[sequence].now) for sequence in decided]
             self._policy.took(rows, [decision.choice for decision in decided.values()], seconds)
-        return {sequence: part for sequence, part in needs.items() if isinstance(part, Pause)}
+        return needs  # which are pauses now
 
     def _choose(self, asked: Mapping[Sequence_, Deciding]) -> dict[Sequence_, Decision]:
         """Decide for those that share a pass; where a token is being computed already, all are given it first."""
@@ -95,27 +95,33 @@ class Together(Generic[Sequence_]):
         for sequence, reply in answers.items():
             part = step(sequence, reply)
             if part is None:
-                del needs[sequence]
+                needs.pop(sequence, None)
             else:
                 needs[sequence] = part
 
-    def _done(self, parts: Mapping[Sequence_, Any]) -> Mapping[Sequence_, Any]:
-        """Do what comes first of all that is needed, for all that need it; return the answers, or the errors."""
-        if late := _of(parts, Deciding):
-            return dict.fromkeys(late, Decision(Choice(ALONE), goes_on=False, shared=True))
-        if drawing := _of(parts, Draw):
-            return each(draw, drawing)
-        if passes := _of(parts, Pass):
-            drafting = {sequence: part for sequence, part in passes.items() if part.by_draft}
-            try:
-                return read_together(drafting or passes)
-            except Exception as error:
-                return dict.fromkeys(drafting or passes, error)
-        return each(computed, parts)
+
+def _by_kind(needs: Mapping[Sequence_, Any]) -> dict[type, dict[Sequence_, Any]]:
+    """Return what is needed, by its kind; nothing for those who have their pause."""
+    kinds: dict[type, dict[Sequence_, Any]] = {}
+    for sequence, part in needs.items():
+        kinds.setdefault(type(part), {})[sequence] = part
+    kinds.pop(Pause, None)
+    return kinds
 
 
-def _of(parts: Mapping[Sequence_, Any], kind: type[Kind]) -> dict[Sequence_, Kind]:
-    return {sequence: part for sequence, part in parts.items() if isinstance(part, kind)}
+def _done(waiting: Mapping[type, dict[Sequence_, Any]]) -> Mapping[Sequence_, Any]:
+    """Do what comes first of all that is needed, for all that need it; return the answers, or the errors."""
+    if late := waiting.get(Deciding):
+        return dict.fromkeys(late, Decision(Choice(ALONE), goes_on=False, shared=True))
+    if drawing := waiting.get(Draw):
+        return each(draw, drawing)
+    if passes := waiting.get(Pass):
+        drafting = {sequence: part for sequence, part in passes.items() if part.by_draft}
+        try:
+            return read_together(drafting or passes)
+        except Exception as error:
+            return dict.fromkeys(drafting or passes, error)
+    return each(computed, waiting.get(Verify, {}) | waiting.get(Ready, {}))
 
 
 def answer(part: Part, *, crowded: bool) -> Any:
@@ -153,9 +159,10 @@ def each(
 
 def computed(waiting: Mapping[Sequence_, Ready | Verify]) -> dict[Sequence_, Verified | None]:
     """Wait for the device, once, for all that wait for a token or for what becomes of a draft."""
-    verification = Verification(_of(waiting, Verify))
-    drawn = {id(part.drawn.tokens): part.drawn.tokens.array for part in _of(waiting, Ready).values()}
-    mx.eval([*verification.arrays, *drawn.values()])
+    parts: Mapping[type, dict[Sequence_, Any]] = _by_kind(waiting)
+    verification: Verification[Sequence_] = Verification(parts.get(Verify, {}))
+    drawn = {part.drawn.tokens for part in parts.get(Ready, {}).values()}
+    mx.eval([*verification.arrays, *(tokens.array for tokens in drawn)])
     answers: dict[Sequence_, Verified | None] = dict.fromkeys(waiting)
     answers.update(verification.answers())
     return answers

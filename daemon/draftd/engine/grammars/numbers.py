@@ -65,4 +65,6 @@ class Numbers:
 
         if may_follow(self._quotes) or not may_follow(self._behind):
             return allowed
-        return (words & self._others[: len(words)]).tobytes()
+        bounded = words.copy()  # it may end with a word for the end of the answer
+        bounded[: len(self._others)] &= self._others[: len(words)]
+        return bounded.tobytes()

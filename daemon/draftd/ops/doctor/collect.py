@@ -35,9 +35,11 @@ from draftd.ops.doctor.facts import (
     WantedPort,
 )
 from draftd.ops.doctor.versions import unsupported, versions
+from draftd.ops.hosts import look
 from draftd.ops.http import DaemonClient
 from draftd.ops.mac_folders import guarded
 from draftd.ops.pull import size_at_hub
+from draftd.ops.splitting import unsplittable
 from draftd.profile_files import load_dir
 from draftd.profiles import Profile, ProfileSet
 from draftd.settings import Settings
@@ -78,10 +80,12 @@ def collect(settings: Settings) -> Facts:
         guarded=_guarded([settings.profiles_dir(), settings.state_dir, hub_cache], profiles),
         stale_note=running is None and not state_error and (settings.state_dir / NOTE).exists(),
         hub_cache=hub_cache,
-        hub_cache_exists=hub_cache.is_dir(),
+        hub_cache_exists=os.path.isdir(hub_cache),
         daemon=running,
         programs=tuple(_other_programs(running)),
         bench=_bench(settings.state_dir),
+        unsplittable=unsplittable(profiles, models),
+        hosts=tuple(look(profiles)),
     )
 
 
@@ -212,7 +216,7 @@ def _bench(folder: Path) -> dict[str, Any] | None:
 
 def _disk_free(folder: Path) -> int:
     """Free bytes on the disk where `folder` is or will be."""
-    while not folder.exists():
+    while not os.path.exists(folder):  # unlike Path's own, no error where it may not be looked at
         folder = folder.parent
     return shutil.disk_usage(folder).free
 

@@ -93,6 +93,25 @@ class RunningDaemon:
 
 
 @dataclass(frozen=True, slots=True)
+class HostReport:
+    """One machine of the group of a profile. `host` is "" for this one.
+
+    `unreachable` says why ssh does not get there, `broken` why draftd does not run there; "" if they do.
+    `differing` are programs of another version than here, as "mlx 0.31.0 (here 0.32.4)"; `missing` are models,
+    `strange` ips of the hostfile that are not that machine's; its clock is `clock_off` seconds from ours.
+    """
+
+    profile: str
+    host: str
+    unreachable: str = ""
+    broken: str = ""
+    differing: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
+    strange: tuple[str, ...] = ()
+    clock_off: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
 class Facts:
     """Everything there is to judge.
 
@@ -101,7 +120,8 @@ class Facts:
     mlx_lm does not know. `share` tells whether profiles that do not say otherwise share an engine, `sharing` what
     draftd has decided about that, "" if nothing. `bench` is the report of the last `draftd bench`, None if there is
     none. `memory_share` is what all workers together may take of the memory, on a Mac as its GPU says. `guarded`
-    are the folders in use that macOS does not let a launchd agent read.
+    are the folders in use that macOS does not let a launchd agent read. `unsplittable` says by profile why its
+    model cannot be on several ranks, and `hosts` is what was found on the machines of such profiles.
     """
 
     version: str
@@ -128,6 +148,8 @@ class Facts:
     daemon: RunningDaemon | None = None
     programs: tuple[OtherProgram, ...] = ()
     bench: Mapping[str, Any] | None = None
+    unsplittable: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    hosts: tuple[HostReport, ...] = ()
 
 
 class Severity(IntEnum):

@@ -164,7 +164,7 @@ def folders(facts: Facts) -> Iterator[Finding]:
     """What a launchd agent has to read is not in a folder that macOS does not let it read."""
     for path in facts.guarded:
         what = f"{path} is in a folder that macOS keeps from programs in the background"
-        why = "draftd as an agent of launchd gets 'Operation not permitted' there; from a terminal it works"
+        why = "draftd as a launchd agent gets 'Operation not permitted' there; from a terminal it works"
         do = "move it elsewhere, or allow Python in System Settings, Privacy & Security, Full Disk Access"
         yield Finding(Severity.NOTE, "folders", what, why, do)
 

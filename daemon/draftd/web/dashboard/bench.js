@@ -1,11 +1,11 @@
-// A bench: started here, run by the daemon in a process of its own, and watched.
+// The bench: started and watched here, run by the daemon in a process of its own.
 
 import { $, make, put, spoken } from "./dom.js";
 import * as show from "./format.js";
 import { bench, startBench, stopBench } from "./stream.js";
 
 let running = false;
-let shown = null; // when the bench began whose result is shown
+let shown = null; // when the bench whose result is shown began
 let demo = null; // whether the daemon measures its own models; not known at first
 
 export async function showBench(status) {
@@ -77,8 +77,8 @@ function row(cell, first) {
   );
 }
 
-const WARNING = "A bench loads the models once more with a draft and once without, and takes minutes. "
-  + "Requests get slower meanwhile. Start it?";
+const WARNING = "A bench loads the models twice more, with a draft and without, and takes minutes. "
+  + "Requests are slower meanwhile. Start it?";
 
 $("bench-form").addEventListener("submit", async (event) => {
   event.preventDefault();

@@ -25,7 +25,7 @@ export function cached({ ratio, bytes: size }) {
 
 // What became of prompts that the worker has stored, or would have taken up.
 export const storedOf = ({ stored_prompts: known }) =>
-  `how much of the last prompts was cached, and the cache's memory; stored prompts: ${Object.entries(known).map(([outcome, number]) => `${number} ${outcome}`).join(", ")}`;
+  `share of the last prompts, and what the cache takes; stored prompts: ${Object.entries(known).map(([outcome, number]) => `${number} ${outcome}`).join(", ")}`;
 
 // What all workers have stored of prompts on the disk.
 export const storedPrompts = (known) =>
@@ -87,7 +87,7 @@ export function answerNote({ usage, timings }, begun, now) {
   return parts.join(", ");
 }
 
-// Settings as a profile file has them.
+// Settings as they stand in a profile file.
 export function toml(settings) {
   const isTable = (value) => value !== null && typeof value === "object" && !Array.isArray(value);
   const line = ([key, value]) => `${key} = ${Array.isArray(value) ? `[${value.map((one) => JSON.stringify(one)).join(", ")}]` : JSON.stringify(value)}`;
@@ -100,7 +100,7 @@ export function toml(settings) {
 
 export const milliseconds = (value) => `${Math.round(value * 1000)} ms`;
 
-// How far a bench is, or how it ended.
+// How far the bench has got, or how it ended.
 export function benchNote(told) {
   if (!told) return "none since the daemon started";
   const whose = told.profile ? ` of ${told.profile}` : "";
@@ -110,10 +110,10 @@ export function benchNote(told) {
   return `the bench${whose} of ${clock(told.began)}`;
 }
 
-// On what, and how, a bench measured.
+// What the bench measured on, and how.
 export const benchHow = (report) =>
   `${shortModel(report.model)} with draft model ${shortModel(report.draft_model)} on ${report.machine}. Medians of ${plural(report.runs, "run")}`
-  + ` of up to ${report.max_tokens} tokens; tokens/s over the whole answer, the reading of the prompt included.`
+  + ` of up to ${report.max_tokens} tokens; tokens/s over the whole answer, including the prefill.`
   + (report.busy > 25 ? ` Other programs used ${Math.round(report.busy)} % of the processors when it began: the figures are less certain than they look.` : "");
 
 // JSON in lines; anything else, and JSON that was cut, as it is.
@@ -225,7 +225,8 @@ export function acceptanceNote(row) {
   if (row.acceptance.ratio === null) return "no request yet";
   if (factor(row) !== null) return `about ${factor(row).toFixed(1)} × the speed without a draft`;
   if (row.acceptance.ratio >= PAYS) return "drafting usually pays";
-  return row.draft_model ? "rarely pays: try a shorter draft" : "little of what is looked up is accepted";
+  if (row.draft_model) return "rarely pays: try a shorter draft";
+  return row.drafters.length ? "little of what is looked up is accepted" : "drafting rarely pays";
 }
 
 export function speedNote(row) {

@@ -25,13 +25,13 @@ export async function showHour() {
   } catch {
     return; // the page says elsewhere that the connection is lost
   }
-  const names = Object.keys(body.profiles);
+  const names = Object.keys(body.profiles).filter((name) => hasValues(body.profiles[name]));
   short = show.shortNames(names);
   const any = names.some((name) => body.profiles[name].queue.length > 1);
   $("hour").hidden = !any;
   if (!any) return;
   for (const figure of Object.keys(FIGURES)) draw(figure, names);
-  const legend = names.map((name, index) => make("li", { class: `c${index % COLOURS}` }, short(name)));
+  const legend = names.map((name, index) => make("li", { class: seriesOf(index) }, short(name)));
   $("hour-legend").replaceChildren(...legend);
   $("hour-at").max = steps() - 1;
   if (!$("hour-at").dataset.held) $("hour-at").value = steps() - 1;
@@ -39,6 +39,13 @@ export async function showHour() {
   put($("hour-end"), clockAt(steps() - 1));
   showMoment();
 }
+
+// Whether there is anything to show of a profile: one that slept through the hour would only take a colour.
+const hasValues = ({ speed, queue, memory }) =>
+  queue.some((value) => value) || [...speed, ...memory].some((value) => value !== null);
+
+// A colour for each, and from the seventh on also another kind of line.
+const seriesOf = (index) => `c${index % COLOURS} d${Math.floor(index / COLOURS) % 3}`;
 
 const axis = () => Math.max(steps(), MIN_STEPS);
 const steps = () => Object.values(body.profiles)[0]?.queue.length ?? 0;
@@ -59,7 +66,7 @@ function draw(figure, names) {
   const base = element("line", { x1: 0, x2: axis(), y1: HEIGHT, y2: HEIGHT, class: "base" });
   const lines = names.map((name, index) => {
     const d = path(body.profiles[name][figure], highest || 1);
-    return element("path", { d, class: `series c${index % COLOURS}` });
+    return element("path", { d, class: `series ${seriesOf(index)}` });
   });
   svg.replaceChildren(base, ...lines, element("line", { y1: 0, y2: HEIGHT, class: "moment" }));
   put($(`hour-${figure}-top`), values.length ? `${title}, up to ${text(highest)}` : `${title}: no value yet`);

@@ -1,11 +1,11 @@
-// The profiles that are in force and the prompts, to be read, and what is wrong with the files.
+// The profiles in force and the prompts, for reading, and what is wrong with the files.
 
 import { $, make, put } from "./dom.js";
 import * as show from "./format.js";
 import { profiles } from "./stream.js";
 
-let texts = new Map(); // what is chosen -> its text
-let read = null; // when the daemon last read the files, as the newest texts know it
+let texts = new Map(); // what can be chosen -> its text
+let read = null; // when the daemon had read the files that the texts are from
 
 export async function showProfiles(status) {
   put($("profiles-problem"), status.reload_problem ?? "", "bad");

@@ -140,14 +140,16 @@ function showCard(made, row) {
 
 // One worker and its presets, a line for each.
 function showRow(made, presets) {
-  const { fields, orders } = made;
+  const { element, fields, orders } = made;
   const [row] = presets;
   const lines = (text) => presets.map(text).join("\n");
   put(fields.name, lines((one) => one.name));
   put(fields.models, [row.model, row.draft_model].filter(Boolean).map(show.shortModel).join(", draft model "));
   put(fields.state, row.state, show.TONES[row.state]);
   showTrouble(fields.trouble, row);
-  made.trouble.hidden = fields.trouble.hidden;
+  const isCalm = fields.trouble.dataset.tone === "off"; // then it is short, and has a place beside the state
+  put(fields.reason, isCalm ? fields.trouble.textContent : "");
+  made.trouble.hidden = fields.trouble.hidden || isCalm;
   put(fields.now, row.active || row.queue ? `${row.active} + ${row.queue} waiting` : "–", row.queue ? "low" : "");
   put(fields.requests, lines((one) => `${one.requests}`));
   put(fields.speed, lines((one) => show.speed(one.tokens_per_second)));
@@ -156,6 +158,7 @@ function showRow(made, presets) {
   put(fields.cached, lines((one) => show.cached(one.prompt_cache)));
   put(fields.port, `${row.port ?? "–"}`);
   put(fields.restarts, `${row.restarts}`);
+  for (const field of element.querySelectorAll("[data-label]")) field.toggleAttribute("data-none", !/[^–0\s]/.test(field.textContent));
   showOrders(orders, row.state);
   told(made, row);
 }

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from draftd.web import json_codec
-from draftd.web.dialects.uninterrupted import Part, Uninterrupted
+from draftd.web.dialects.uninterrupted import Part, Uninterrupted, as_chunk
 
 _STOP_REASONS = {
     "stop": "end_turn",
@@ -146,15 +146,9 @@ class MessageAnswer:
 
 def whole_message(completion: Mapping[str, Any], answer: MessageAnswer) -> dict[str, Any]:
     """The message for an answer that came in one piece; `answer` has taken nothing yet."""
-    choices = [{**choice, "delta": _with_places(choice["message"])} for choice in completion["choices"]]
-    for _ in (*answer.take({**completion, "choices": choices}), *answer.finish()):
+    for _ in (*answer.take(as_chunk(completion)), *answer.finish()):
         pass
     return answer.message
-
-
-def _with_places(message: Mapping[str, Any]) -> dict[str, Any]:
-    calls = [{**call, "index": place} for place, call in enumerate(message.get("tool_calls") or [])]
-    return {**message, "tool_calls": calls}
 
 
 def usage_of(usage: Mapping[str, Any]) -> dict[str, int]:

@@ -15,7 +15,7 @@ from draftd.errors import DraftdError
 from draftd.protocol import CONTEXT_LENGTH_EXCEEDED
 from draftd.web import json_codec
 from draftd.web.dialects.responses_tools import CUSTOM, custom_input
-from draftd.web.dialects.uninterrupted import Part, Uninterrupted
+from draftd.web.dialects.uninterrupted import Part, Uninterrupted, as_chunk
 from draftd.web.error_bodies import status_of
 
 _INCOMPLETE = {"length": "max_output_tokens", "content_filter": "content_filter"}
@@ -205,15 +205,9 @@ class ResponseAnswer:
 
 def whole_response(completion: Mapping[str, Any], answer: ResponseAnswer) -> dict[str, Any]:
     """The response for an answer that came in one piece; `answer` has taken nothing yet."""
-    choices = [{**choice, "delta": _with_places(choice["message"])} for choice in completion["choices"]]
-    for _ in (*answer.take({**completion, "choices": choices}), *answer.finish()):
+    for _ in (*answer.take(as_chunk(completion)), *answer.finish()):
         pass
     return answer.response
-
-
-def _with_places(message: Mapping[str, Any]) -> dict[str, Any]:
-    calls = [{**call, "index": place} for place, call in enumerate(message.get("tool_calls") or [])]
-    return {**message, "tool_calls": calls}
 
 
 def usage_of(usage: Mapping[str, Any]) -> dict[str, Any]:

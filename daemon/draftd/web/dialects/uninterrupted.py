@@ -1,4 +1,4 @@
-"""The parts of a chat's answer in an order in which each call of a tool comes whole. Pure.
+"""The parts of a chat's answer, in an order in which every tool call comes whole. Pure.
 
 In a chat each piece of a call says which call it belongs to, so a server may write several side by side, or a text
 between two pieces. Other dialects have blocks or items one after the other, and none of them is opened again.
@@ -65,6 +65,17 @@ class Uninterrupted:
     def _end_call(self) -> None:
         self._over.add(self._call)
         self._call, self._arguments = None, []
+
+
+def as_chunk(completion: Mapping[str, Any]) -> dict[str, Any]:
+    """A chat completion that came whole, as the one chunk of a stream: its tool calls get their indexes."""
+    return {**completion, "choices": [_with_delta(choice) for choice in completion["choices"]]}
+
+
+def _with_delta(choice: Mapping[str, Any]) -> dict[str, Any]:
+    message = choice["message"]
+    calls = [{**call, "index": place} for place, call in enumerate(message.get("tool_calls") or [])]
+    return {**choice, "delta": {**message, "tool_calls": calls}}
 
 
 def _is_object(arguments: str) -> bool:

@@ -37,6 +37,7 @@ class RaggedBatch:
 
     def __init__(self, model: Any, layers: Layers) -> None:
         self._model = model
+        self._some_have_left = False
         self._recorded = 0  # passes that may have to be taken back in recurrent layers
         self.rows: list[RaggedRow] = []
         self.lengths: list[int] = []
@@ -73,7 +74,7 @@ class RaggedBatch:
 
     def leave(self, row: "RaggedRow") -> None:
         """Give up a row. Where others are in a round, its place is kept until that has ended."""
-        row.has_left = True
+        row.has_left = self._some_have_left = True
         row.unmark()
         if not self._in_round():
             self._settle()
@@ -139,17 +140,20 @@ class RaggedBatch:
 
     def _in_round(self) -> bool:
         """Whether a row may yet take back what was recorded."""
-        return any(row.marked_after is not None and row.marked_after < self._recorded for row in self.rows)
+        return self._recorded > 0 and any(
+            row.marked_after is not None and row.marked_after < self._recorded for row in self.rows
+        )
 
     def _settle(self) -> None:
         """Let the states of all rows be those at their ends, and forget those who have left."""
         if self._recorded:
             for state in self._states:
                 state.settle(self.lengths)
-        self._recorded = 0
-        for row in self.rows:
-            row.marked_after = None if row.marked_after is None else 0
-        if any(row.has_left for row in self.rows):
+            self._recorded = 0
+            for row in self.rows:
+                row.marked_after = None if row.marked_after is None else 0
+        if self._some_have_left:
+            self._some_have_left = False
             self._compact()
 
     def _compact(self) -> None:

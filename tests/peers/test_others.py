@@ -1,0 +1,131 @@
+"""Peers that are no draftds, or stand behind https."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import ssl
+import subprocess
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp import web
+
+from draftd.errors import ConfigError
+from draftd.peers.condition import Out
+from tests.harness import LIMIT, Served, fake, free_ports, serving
+from tests.peers.between import between
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+NOTHING = {"here": fake(top="autostart = false")}
+
+
+async def until_asked(served: Served) -> None:
+    """Wait until each peer has answered, or is left out."""
+    async with asyncio.timeout(LIMIT):
+        for peer in served.daemon.fleet.peers:
+            while peer.condition.label == "new":
+                peer.news.clear()
+                await peer.news.wait()
+
+
+@asynccontextmanager
+async def other_server(asked: list[dict[str, Any]]) -> AsyncIterator[str]:
+    """A server of OpenAI's protocol that has one model; `asked` are the bodies that it gets."""
+
+    async def models(_: web.Request) -> web.Response:
+        return web.json_response({"object": "list", "data": [{"id": "org/Model-4bit"}]})
+
+    async def chat(request: web.Request) -> web.Response:
+        asked.append(await request.json())
+        text = (
+            'data: {"choices": [{"index": 0, "delta": {"content": "hello"}, "finish_reason": "stop"}], "usage": '
+            '{"prompt_tokens": 9, "completion_tokens": 1}}\n\ndata: [DONE]\n\n'
+        )
+        return web.Response(text=text, content_type="text/event-stream")
+
+    async def embeddings(request: web.Request) -> web.Response:
+        asked.append(await request.json())
+        return web.json_response({"data": [[0.5]]})
+
+    app = web.Application()
+    app.add_routes(
+        [
+            web.get("/v1/models", models),
+            web.post("/v1/chat/completions", chat),
+            web.post("/v1/embeddings", embeddings),
+        ]
+    )
+    runner = web.AppRunner(app)
+    await runner.setup()
+    port = free_ports()
+    await web.TCPSite(runner, "127.0.0.1", port).start()
+    try:
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        await runner.cleanup()
+
+
+async def test_any_server_of_openais_protocol_can_be_a_peer(tmp_path: Path) -> None:
+    asked: list[dict[str, Any]] = []
+    async with other_server(asked) as url, serving(tmp_path, NOTHING, peers=[{"url": url}]) as served:
+        await until_asked(served)
+        answer = await served.ask("org/Model-4bit", seed=7, special=True, num_draft_tokens="auto")
+        assert answer.json["choices"][0]["message"]["content"] == "hello"
+        assert (asked[-1]["seed"], asked[-1]["special"], asked[-1]["model"]) == (7, True, "org/Model-4bit")
+        assert "num_draft_tokens" not in asked[-1]
+        count = {"model": "org/Model-4bit", "messages": [{"role": "user", "content": "hi"}]}
+        counted = await served.post("/v1/messages/count_tokens", count)
+        assert (counted.json, asked[-1]["max_tokens"]) == ({"input_tokens": 9}, 1)
+        refused = await served.ask("org/Model-4bit", drafters=["lookup"])
+        assert (refused.status, refused.json["error"]["param"]) == (400, "drafters")
+        embedded = await served.post("/v1/embeddings", {"model": "org/Model-4bit", "input": "x"})
+        assert (embedded.status, embedded.json) == (200, {"data": [[0.5]]})
+        assert asked[-1] == {"model": "org/Model-4bit", "input": "x"}
+        assert (await served.get("/api/status")).json["peers"][0]["is_draftd"] is False
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, ssl.SSLContext]:
+    """One for localhost that nobody trusts by itself, and a server's context with it."""
+    if shutil.which("openssl") is None:
+        pytest.skip("openssl is missing")
+    folder = tmp_path_factory.mktemp("tls")
+    key, pem = folder / "key.pem", folder / "cert.pem"
+    made = "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=localhost"
+    command = ["openssl", *made.split(), "-addext", "subjectAltName=DNS:localhost"]
+    subprocess.run([*command, "-keyout", str(key), "-out", str(pem)], check=True, capture_output=True)
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(pem, key)
+    return pem, context
+
+
+async def test_an_https_peer_is_checked_by_the_certificates_that_are_named(
+    tmp_path: Path, certificate: tuple[Path, ssl.SSLContext]
+) -> None:
+    pem, context = certificate
+    async with other_server([]) as url, between(int(url.rpartition(":")[2]), context) as way:
+        trusting = {"url": way.url, "ca_file": str(pem)}
+        async with serving(tmp_path, NOTHING, peers=[trusting]) as served:
+            await until_asked(served)
+            assert (await served.ask("org/Model-4bit", stream=True)).content == "hello"
+        async with serving(tmp_path, NOTHING, peers=[{"url": way.url}]) as served:
+            await until_asked(served)
+            condition = served.daemon.fleet.peers[0].condition
+            assert isinstance(condition, Out)
+            assert condition.reason.startswith("its certificate is not trusted")
+            assert (await served.ask("org/Model-4bit")).status == 404
+
+
+async def test_certificates_that_cannot_be_read_are_refused_at_the_start(tmp_path: Path) -> None:
+    (broken := tmp_path / "ca.pem").write_text("nothing of the kind")
+    for file in (broken, tmp_path / "missing.pem"):
+        with pytest.raises(BaseExceptionGroup) as caught:
+            async with serving(tmp_path, NOTHING, peers=[{"url": "https://localhost", "ca_file": str(file)}]):
+                pass
+        (error,) = caught.value.exceptions
+        assert isinstance(error, ConfigError)
+        assert str(error).startswith(f"the certificates of the peer localhost:443 cannot be read: {file}")
