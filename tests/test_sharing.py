@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from draftd.profile_tables import HealthPolicy, Limits, RequestDefaults, RestartPolicy, ServerFlags
+from draftd.profile_tables import (
+    Distributed,
+    HealthPolicy,
+    Limits,
+    RequestDefaults,
+    RestartPolicy,
+    ServerFlags,
+)
 from draftd.profiles import Profile
 from draftd.sharing import PER_REQUEST, Group, could_share, groups
 
@@ -34,6 +41,7 @@ APART = {
     "limits": Limits(queue=1),
     "restart": RestartPolicy(max_failures=2),
     "health": HealthPolicy(interval=9),
+    "distributed": Distributed(ranks=2),
 }
 
 

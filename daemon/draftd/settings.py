@@ -72,7 +72,13 @@ def _beside_settings(path: Path) -> Path:
     return absolute(settings_file().parent / path.expanduser())
 
 
-PromptPath = Annotated[Path, AfterValidator(_beside_settings)]
+PromptPaths = Annotated[
+    tuple[Annotated[Path, AfterValidator(_beside_settings)], ...],
+    NoDecode,  # "a.txt, b.txt" in a variable, a list in the file
+    BeforeValidator(
+        lambda value: [part.strip() for part in value.split(",")] if isinstance(value, str) else value
+    ),
+]
 
 
 def shipped_dir(kind: str) -> Path:
@@ -126,7 +132,7 @@ class Settings(BaseSettings):
         "under `[groups]`",
     )
     max_loads: int = Field(1, ge=1, description="workers that may load their models at the same time")
-    cache_preload: tuple[PromptPath, ...] = Field(
+    cache_preload: PromptPaths = Field(
         (),
         description="files of system prompts that each worker reads while it is idle after its start; a relative "
         "path is looked for beside the settings file. In the file also `preload` under `[cache]`",
