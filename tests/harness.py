@@ -20,7 +20,8 @@ import aiohttp
 import psutil
 import pytest
 
-from draftd.app import Daemon, run
+from draftd.app import run
+from draftd.daemon import Daemon
 from draftd.profile_files import load_dir
 from draftd.settings import Settings
 from draftd.workers import command, loading
@@ -208,7 +209,8 @@ async def serving(
     folder.mkdir(exist_ok=True)
     for name, text in profiles.items():
         (folder / f"{name}.toml").write_text(text)
-    given = {"port": free_ports(), "base_port": free_ports(len(profiles) + 2), "stop_grace": 1.0} | settings
+    given: dict[str, Any] = {"port": free_ports(), "base_port": free_ports(len(profiles) + 2)}
+    given |= {"stop_grace": 1.0, "memory_pressure": "off"} | settings
     made = Settings(profiles=folder, state_dir=tmp_path / "state", **given)
     started: asyncio.Future[Daemon] = asyncio.get_running_loop().create_future()
 

@@ -14,9 +14,11 @@ import aiohttp
 import psutil
 import pytest
 
-from draftd.app import Daemon, run
+from draftd.app import run
+from draftd.daemon import Daemon
 from draftd.errors import AlreadyRunningError, ConfigError, DraftdError
-from draftd.machine_memory import Pressure, memory_share
+from draftd.machine_memory import memory_share
+from draftd.pressure import Pressure
 from draftd.telemetry.told import Told
 from draftd.workers.states import Backoff
 from tests.harness import LIMIT, QUICK, alive, chat, fake, free_ports, kill, play_engine, serving, until_gone
@@ -59,7 +61,7 @@ async def test_usage_is_streamed_only_to_who_asked(tmp_path: Path) -> None:
 async def test_models_status_and_health_tell_what_there_is(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("draftd.web.status_report.pressure", lambda: Pressure.NORMAL)
+    monkeypatch.setattr("draftd.daemon.pressure", lambda source: Pressure.NORMAL)
     async with serving(tmp_path, {"a": fake(top='aliases = ["x/y"]'), "b": fake()}) as served:
         models = (await served.get("/v1/models")).json
         assert [m["id"] for m in models["data"]] == ["a", "b"]
@@ -485,6 +487,35 @@ async def test_a_request_is_told_of_while_it_runs_and_can_be_cancelled(tmp_path:
         assert (again.status, again.json["error"]["code"]) == (404, "request_not_found")
         # The connection's own task goes on as if nothing had been.
         assert (await served.ask("a")).status == 200
+
+
+@pytest.mark.parametrize("stream", [True, False])
+async def test_contents_of_requests_are_kept_only_while_that_is_switched_on(
+    tmp_path: Path, stream: bool
+) -> None:
+    async with serving(tmp_path, {"a": fake()}) as served:
+        await served.ask("a", "a secret", stream=stream)
+        assert (await served.get("/api/status")).json["capture"] is False
+        assert (await served.post("/api/capture/on")).json == {"capture": True}
+        await served.ask("a", "a question", stream=stream)
+        await served.ask("a", "[[die-mid-stream]]", stream=stream)
+        await served.ask("nobody", "to nobody", stream=stream)
+        before, *after = (await served.get("/api/requests")).json["requests"]
+        assert [record["captured"] for record in (before, *after)] == [False, True, True, True]
+        paths = [f"/api/requests/{record['id']}/contents" for record in after]
+        whole, broken, refused = [(await served.get(path)).json for path in paths]
+        assert json.loads(whole["request"])["messages"][0]["content"] == "a question"
+        assert json.loads(whole["answer"])["content"] == "one two three four five"
+        assert json.loads(broken["answer"])["content"] == "one two"
+        assert (json.loads(refused["request"])["model"], refused["answer"]) == ("nobody", None)
+        assert (await served.get("/api/status")).json["capture"] is True
+        unknown = await served.get(f"/api/requests/{before['id']}/contents")
+        assert (unknown.status, unknown.json["error"]["code"]) == (404, "not_captured")
+        await served.post("/api/capture/off")
+        assert (await served.get(paths[0])).status == 404
+        await served.post("/api/capture/on")
+        assert (await served.get(paths[0])).status == 404
+        assert (await served.post("/api/capture/maybe")).status == 404
 
 
 async def test_a_request_that_waits_for_its_turn_can_be_cancelled(tmp_path: Path) -> None:

@@ -294,7 +294,7 @@ def test_running_out_of_descriptors_passes_by(tmp_path: Path, measured: Callable
         os.killpg(daemon.child(), signal.SIGKILL)
         daemon.until("worker ready", 2)
         assert time.monotonic() - began < LIMIT / 2
-        daemon.until("descriptors run short; new connections wait")
+        daemon.until("file descriptors are running short; new connections wait")
         assert [connection for connection in idle if _is_closed(connection)] == []
         waiting = socket.create_connection(("127.0.0.1", daemon.port))
         waiting.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")

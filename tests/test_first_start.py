@@ -63,7 +63,7 @@ def test_only_the_default_starts_unless_all_fit_comfortably(presets: ProfileSet)
     [line] = tight.lines
     assert line == (
         "fast starts now, and the other 2 with their first requests: all would take 11.0 GB (balanced 3.7 GB, "
-        "fast 3.7 GB, max 3.7 GB), and models may have 14.7 GB on this machine. 'draftd up --all' (start = \"all\" "
+        "fast 3.7 GB, max 3.7 GB), and models may take 14.7 GB on this machine. 'draftd up --all' (start = \"all\" "
         "in draftd.toml) starts all. One worker can serve them all: --share-engine."
     )
 
@@ -88,7 +88,7 @@ def test_what_is_not_here_has_no_size_and_only_the_default_is_downloaded(presets
     away = presets.profiles["max"].model_copy(update={"model": "org/nowhere"})
     begun = begin(ProfileSet({**presets.profiles, "max": away}), 1000 * GB)
     assert starting(begun) == ["fast"]
-    assert "what max takes is known when its models have been downloaded" in begun.lines[0]
+    assert "what max takes is not known before its models have been downloaded" in begun.lines[0]
     assert "--share-engine" not in begun.lines[0]
 
 

@@ -12,7 +12,8 @@ import psutil
 import pytest
 
 from draftd import machine_memory
-from draftd.machine_memory import Pressure, ask_gpu, memory_share, pressure
+from draftd.machine_memory import ask_gpu, memory_share, pressure
+from draftd.pressure import Pressure
 
 TOTAL = psutil.virtual_memory().total
 

@@ -10,7 +10,8 @@ import pytest
 from draftd.demo import DRAFT, TARGET
 from draftd.hub import weight_bytes
 from draftd.protocol import HEADROOM
-from tests.harness import Served, chat, serving
+from draftd.workers import pressure_watch
+from tests.harness import Served, chat, fake, serving
 
 NAMES = "abcde"
 BUDGET = int(2.5 * HEADROOM)  # nearly all that a demo worker is reckoned with is its headroom
@@ -41,6 +42,30 @@ async def test_five_profiles_answer_in_turn_and_two_are_in_memory(tmp_path: Path
         assert served.row("a")["restarts"] == 0
         body = (await served.get("/api/status")).json
         assert body["memory"]["budget_bytes"] == BUDGET
+
+
+def write_pressure(file: Path, share: float) -> None:
+    """As the kernel writes it."""
+    rest = "avg60=0.00 avg300=0.00 total=1"
+    file.write_text(f"some avg10={share:.2f} {rest}\nfull avg10={share:.2f} {rest}\n")
+
+
+@pytest.mark.fault(160)
+async def test_a_daemon_whose_machine_is_short_of_memory_gives_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pressure_watch, "LOOK_EVERY", 0.02)
+    write_pressure(file := tmp_path / "memory.pressure", 0.0)
+    async with serving(tmp_path, {"a": fake()}, memory_pressure=file) as served:
+        assert (await served.ask("a")).status == 200
+        write_pressure(file, 99.0)
+        await served.until_state("a", "asleep")
+        assert (await served.get("/api/status")).json["memory"]["pressure"] == "critical"
+        asking = asyncio.create_task(served.ask("a"))
+        await served.until_state("a", "waiting")
+        assert served.row("a")["reason"].endswith("its pressure is critical")
+        write_pressure(file, 0.0)
+        assert (await asking).status == 200
 
 
 @pytest.mark.real

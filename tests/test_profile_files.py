@@ -160,8 +160,8 @@ def test_a_shipped_profile_says_what_it_takes(file: Path) -> None:
         (MODEL + "[restart]\nwindow = 1\n[foo.bar]\n", 4, "foo: unknown key"),
         ('model = "~no-such-user-here/x"', 1, "model: there is no user ~no-such-user-here"),
         (MODEL + "port = \n", 2, "not valid TOML: there is no value"),
-        (MODEL + "a = '''\nnever closed\n", 3, "not valid TOML: a text is not closed"),
-        (MODEL + MODEL, 2, "not valid TOML: this key stands here for the second time"),
+        (MODEL + "a = '''\nnever closed\n", 3, "not valid TOML: a string is not closed"),
+        (MODEL + MODEL, 2, "not valid TOML: this key is here for the second time"),
         ("a = " + "[" * 5000, None, "not valid TOML: nested too deeply"),
         ("a = " + "9" * 5000, None, "not valid TOML: a number has too many digits"),
     ],
@@ -312,7 +312,7 @@ def test_the_home_of_the_user_is_put_into_a_command(folder: Folder, monkeypatch:
 def test_parse_names_the_file_it_was_given() -> None:
     with pytest.raises(ConfigError) as caught:
         parse(Path("x.toml"), "model = 5")
-    assert caught.value.problems == (Problem(Path("x.toml"), 1, "model: a text is expected (it is 5)"),)
+    assert caught.value.problems == (Problem(Path("x.toml"), 1, "model: a string is expected (it is 5)"),)
 
 
 # --- clashes ------------------------------------------------------------------------------------------------
@@ -338,7 +338,7 @@ def test_a_name_an_alias_or_a_port_stands_in_one_file_only(
 
 def test_names_that_differ_in_case_only_would_have_one_log_on_a_mac(folder: Folder) -> None:
     folder.write(a=MODEL, b='\nname = "A"\n' + MODEL)
-    reason = "name: A differs from a in a.toml by case only; so would their logs"
+    reason = "name: A differs from a in a.toml only in case; so would their logs"
     assert folder.problems() == [("b.toml", 2, reason)]
 
 

@@ -53,6 +53,7 @@ def test_a_model_is_all_that_a_profile_must_have() -> None:
         "limits": Limits().model_dump(),
         "restart": RestartPolicy().model_dump(),
         "health": HealthPolicy().model_dump(),
+        "distributed": None,
     }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import re
 import signal
 import time
@@ -12,9 +13,13 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
+from rich.color import ColorSystem
 
+from draftd.commands import chat as chat_verb
 from draftd.demo import DRAFT, TARGET
+from draftd.ops.generation import OpenAIServer
 from tests.harness import Served, chat, kill, serving
+from tests.test_console import a_terminal, as_if_by
 from tests.ties import Token, may_differ
 
 pytestmark = [pytest.mark.real, pytest.mark.asyncio(loop_scope="module")]
@@ -101,6 +106,26 @@ async def complete(served: Served, model: str, prompt: str, max_tokens: int) -> 
 
 
 @pytest.mark.fault(47)
+async def test_drafted_tokens_are_coloured_in_a_chat_by_who_drafted_them(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server, terminal = OpenAIServer(served.url), a_terminal(is_terminal=True)
+    terminal._color_system = ColorSystem.STANDARD
+    monkeypatch.setattr(chat_verb, "out", terminal)
+    talk = [{"role": "user", "content": PROMPTS[0]}]
+    settings = {"model": "fast", "temperature": 0, "drafters": ["model"]}
+    told = await asyncio.to_thread(chat_verb.settings_for, server, "fast", settings)
+    said = await asyncio.to_thread(chat_verb._answered, server, told, talk)
+    assert isinstance(terminal.file, io.StringIO)
+    written = terminal.file.getvalue()
+    coloured = re.findall(r"\x1b\[32m([^\x1b]*)\x1b\[0m", written)
+    assert as_if_by(terminal, is_terminal=True).startswith(said)
+    answer = await served.post("/v1/chat/completions", told | {"messages": talk})
+    pieces = answer.json["choices"][0]["drafters"]["content"]
+    drafted = [piece["text"] for piece in pieces if piece["drafter"] == "model"]
+    assert "".join(coloured) == "".join(drafted).replace("\n", "") != ""
+
+
 async def test_a_prompt_that_is_in_the_cache_gets_the_text_that_it_got_before(served: Served) -> None:
     """The same prompt again, and a prompt that is equal to one and its answer."""
     pids = {name: served.row(name)["pid"] for name in (*PRESETS, "plain")}

@@ -92,6 +92,18 @@ def test_a_fault_in_a_table_is_told_with_its_line(table: str, reason: str) -> No
     assert told.startswith(f"{path}:3: {reason}: "), told
 
 
+def test_groups_stand_in_lists_of_the_file_or_in_a_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    write_file('[groups]\ntogether = [["a", "b"], ["c"]]\napart = [["a", "d"]]\n')
+    groups = load_settings().groups()
+    assert (groups.together, groups.apart) == ((("a", "b"), ("c",)), (("a", "d"),))
+    monkeypatch.setenv("DRAFTD_GROUPS_APART", "a, b; c,d")
+    assert load_settings().groups().apart == (("a", "b"), ("c", "d"))
+    monkeypatch.setenv("DRAFTD_GROUPS_APART", "a")
+    assert refusal() == "DRAFTD_GROUPS_APART: groups_apart: a list needs 2 names or more (it is 'a')"
+    monkeypatch.setenv("DRAFTD_GROUPS_APART", "a,a")
+    assert "a name is in one list twice: a, a" in refusal()
+
+
 @pytest.mark.parametrize(
     "written", ["one.lan,two.lan", "one.lan, two.lan", " one.lan  two.lan ", ",one.lan,,two.lan,"]
 )
@@ -146,7 +158,7 @@ def test_a_value_that_another_source_overrides_is_not_looked_at(monkeypatch: pyt
         ("profiles = 5\n", 1, "profiles: a path is expected (it is 5)"),
         ("allowed_hosts = 5\n", 1, "allowed_hosts: a list is expected (it is 5)"),
         ("stop_grace = 0\n", 1, "stop_grace: it must be more than 0 (it is 0)"),
-        ("drain_timeout = inf\n", 1, "drain_timeout: a number is expected, and not an infinite one"),
+        ("drain_timeout = inf\n", 1, "drain_timeout: a finite number is expected"),
         ("max_loads = 0\n", 1, "max_loads: it must be at least 1"),
         ("max_body_bytes = 10\n", 1, "max_body_bytes: it must be at least 1024"),
         ("host = 'x'\nport = \n", 2, "not valid TOML: there is no value"),
@@ -180,7 +192,7 @@ def test_a_folder_within_one_that_is_gone_is_refused_with_the_reason(
         (
             "DRAFTD_STOP_GRACE",
             "nan",
-            "stop_grace: a number is expected, and not an infinite one (it is 'nan')",
+            "stop_grace: a finite number is expected (it is 'nan')",
         ),
         ("DRAFTD_LOG_FORMAT", "xml", "log_format: 'auto', 'json' or 'console' is expected (it is 'xml')"),
         ("DRAFTD_PROFILES", "~no-such-user-here/x", "profiles: there is no user ~no-such-user-here"),
@@ -286,7 +298,7 @@ def test_no_error_repeats_the_api_key(text: str) -> None:
 
 def test_an_api_key_of_the_wrong_kind_is_refused_without_it() -> None:
     path = write_file("api_key = 73737373\n")
-    assert refusal() == f"{path}:1: api_key: a text is expected"
+    assert refusal() == f"{path}:1: api_key: a string is expected"
 
 
 # --- folders ------------------------------------------------------------------------------------------------

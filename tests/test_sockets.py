@@ -181,11 +181,15 @@ def test_the_next_free_port_is_one_where_nobody_answers_at_all(
 @pytest.mark.parametrize(
     ("host", "error", "says"),
     [
-        ("127.0.0.1", OSError(errno.EACCES, ""), "ports below 1024 are the administrator's; port "),
+        ("127.0.0.1", OSError(errno.EACCES, ""), "ports below 1024 are for the administrator; port "),
         ("203.0.113.1", OSError(errno.EADDRNOTAVAIL, ""), "this machine does not have that address"),
-        ("nonsense", socket.gaierror(-2, "unknown"), "no address, nor a name that leads to one"),
-        ("a..b", UnicodeError("label empty"), "no address, nor a name that leads to one"),
-        ("fe80::1%x", OSError(errno.EINVAL, ""), "cannot listen on [fe80::1%x]:80: that is no address"),
+        ("nonsense", socket.gaierror(-2, "unknown"), "neither an address nor the name of a host"),
+        ("a..b", UnicodeError("label empty"), "neither an address nor the name of a host"),
+        (
+            "fe80::1%x",
+            OSError(errno.EINVAL, ""),
+            "cannot listen on [fe80::1%x]:80: that is neither an address",
+        ),
         ("127.0.0.1", OSError(errno.ENOBUFS, ""), os.strerror(errno.ENOBUFS)),
     ],
 )

@@ -1,4 +1,4 @@
-"""The composition root: builds every part, runs them, and takes them down in the right order.
+"""Runs a daemon: makes its parts, starts them, and takes them down in the right order.
 
 `run` returns when the daemon was told to stop and nothing of it is left. A stop is: close the listener, let open
 requests finish within the drain limit, end the workers, cut what is still open with an error event.
@@ -10,72 +10,45 @@ import asyncio
 import gc
 import os
 import shutil
-import threading
-import time
-from collections.abc import Callable, Coroutine, Sequence
-from contextlib import AsyncExitStack, suppress
-from importlib.metadata import PackageNotFoundError, version
+from collections.abc import Callable, Coroutine
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
-import aiohttp
 import structlog
 
-from draftd import __version__, clock
-from draftd.errors import ConfigError
-from draftd.instance import LOGS, Instance
+from draftd import __version__
+from draftd.daemon import Daemon
+from draftd.instance import Instance
 from draftd.machine_memory import memory_budget
+from draftd.peers.watch import run as watch_peers
+from draftd.peers.watch import sessions
 from draftd.profile_files import fingerprint
-from draftd.reload import CurrentProfiles, Load, refusals_logged, watch
+from draftd.reload import Load, watch
 from draftd.settings import Settings
-from draftd.telemetry.history import History
-from draftd.telemetry.journal import Journal
 from draftd.telemetry.logging_setup import telling
-from draftd.telemetry.metrics import Metrics
-from draftd.telemetry.output import DAEMON, Sink
-from draftd.telemetry.records import (
-    DraftAcceptance,
-    EngineProgress,
-    EngineStarted,
-    GenerationReport,
-    ModelsLoaded,
-    PromptProgress,
-    Record,
-    parse_record,
-)
-from draftd.telemetry.request_record import RequestRecord
-from draftd.telemetry.told import Told, of_request
-from draftd.web import dashboard
-from draftd.web.api import Api
-from draftd.web.body_reader import BodyReader
-from draftd.web.client import Limits
-from draftd.web.guard import Guard, make_guard
-from draftd.web.listener import Listener
-from draftd.web.live_feed import LiveFeed
-from draftd.web.logs import Logs
-from draftd.web.pipeline import Pipeline
-from draftd.web.proxy import Proxy
-from draftd.web.router import Router
-from draftd.web.status_report import StatusReport
+from draftd.workers import pressure_watch
 from draftd.workers.health import worker_session
-from draftd.workers.memory_book import MemoryBook
-from draftd.workers.resources import LoadGate, PortBook
-from draftd.workers.room import Room
-from draftd.workers.services import Services
-from draftd.workers.supervisor import Supervisor
 from draftd.workers.wakefulness import keep_awake
-from draftd.workers.warm_spare import Starter
 
 log = structlog.get_logger("daemon")
 
-Beside = Callable[["Daemon"], Coroutine[Any, Any, None]]
+Beside = Callable[[Daemon], Coroutine[Any, Any, None]]
 
 
-async def run(settings: Settings, load: Load, beside: Beside, *, watched: tuple[Path, ...] = ()) -> None:
+async def run(
+    settings: Settings,
+    load: Load,
+    beside: Beside,
+    *,
+    watched: tuple[Path, ...] = (),
+    demo: bool = False,
+) -> None:
     """Serve until told to stop. Raises DraftdError if the daemon cannot start.
 
     `load` reads the profiles, at the start and at each reload, and may raise ConfigError; a change in the folders
     `watched` is a reload too. `beside` is called with the daemon as soon as it serves, and cancelled when it stops.
+    With `demo` the models are the built-in ones.
     """
     async with AsyncExitStack() as stack:
         instance = stack.enter_context(Instance(settings.state_dir))
@@ -83,18 +56,20 @@ async def run(settings: Settings, load: Load, beside: Beside, *, watched: tuple[
         tasks = asyncio.TaskGroup()
         known = fingerprint(watched)
         budget = await asyncio.to_thread(memory_budget, settings.memory_budget)
-        daemon = Daemon(settings, load, session, tasks, budget)
+        reached = await stack.enter_async_context(sessions(settings.peers))
+        daemon = Daemon(settings, load, session, tasks, budget, reached, demo=demo)
         stack.callback(daemon.sink.close)
         stack.callback(daemon.journal.tell)
         stack.enter_context(telling(daemon.take_event))
         stack.push_async_callback(daemon.bodies.close)
         await stack.enter_async_context(tasks)
+        stack.push_async_callback(daemon.benches.close)
         stack.push_async_callback(daemon.listener.close)
         await daemon.listener.open(settings.host, settings.port)
         instance.announce(settings.url, __version__)
         daemon.start()
         gc.collect()
-        gc.freeze()  # what is here stays: looking for garbage in it takes a tenth of the time under load
+        gc.freeze()  # what is here now stays: looking for garbage in it takes a tenth of the time under load
         log.info("draftd serves", url=settings.url, pid=os.getpid(), version=__version__)
         until_stopped = [
             tasks.create_task(beside(daemon)),
@@ -102,6 +77,8 @@ async def run(settings: Settings, load: Load, beside: Beside, *, watched: tuple[
             tasks.create_task(daemon.feed.run()),
             tasks.create_task(daemon.history.run()),
             tasks.create_task(instance.keep()),
+            tasks.create_task(watch_peers(daemon.fleet, reached)),
+            tasks.create_task(pressure_watch.watch(daemon.pressure, daemon.room, daemon.kernel_kills)),
         ]
         if settings.warm_spare:
             until_stopped.append(tasks.create_task(daemon.starter.run()))
@@ -112,236 +89,3 @@ async def run(settings: Settings, load: Load, beside: Beside, *, watched: tuple[
             task.cancel()
         await daemon.shut_down()
     log.info("draftd has stopped")
-
-
-class Daemon:
-    """All parts of a daemon, and what they have to do with each other. Made by `run`; `tasks` runs the workers.
-
-    `budget`: bytes that all workers together may take.
-    """
-
-    def __init__(
-        self,
-        settings: Settings,
-        load: Load,
-        session: aiohttp.ClientSession,
-        tasks: asyncio.TaskGroup,
-        budget: int,
-    ) -> None:
-        self.settings = settings
-        self._stop = asyncio.Event()
-        self._stop_now = asyncio.Event()
-        self._changed = asyncio.Event()
-        self._news = asyncio.Event()  # for the live feed
-        self._loop, self._thread = asyncio.get_running_loop(), threading.get_ident()
-        self.on_ended: list[
-            Callable[[Sequence[RequestRecord]], None]
-        ] = []  # called with requests that have ended
-        self.journal = Journal(self._news.set, self._on_ended)
-        self.metrics = Metrics(__version__, _version_of("mlx-lm"))
-        self.sink = Sink(
-            settings.state_dir / LOGS,
-            self._on_report,
-            lambda worker: self.supervisor.acceptance_pattern(worker),  # noqa: PLW0108 - it is made later
-            self.metrics,
-        )
-        loads = LoadGate(settings.max_loads)
-        self._loads = loads
-        self.starter = Starter(loads, self._on_change)
-        services = self._services(session, loads, budget)
-        self.supervisor = Supervisor(services, tasks, share=settings.share_engine)
-        self.router = Router(load(), settings.default_profile)
-        self.bodies = BodyReader()
-        self.proxy = Proxy(
-            self.router,
-            self.supervisor,
-            self.metrics,
-            self.bodies,
-            settings.keepalive_interval,
-            self.journal,
-        )
-        self.profiles = CurrentProfiles(load, self.router, self.supervisor, self.proxy, self.metrics)
-        self.report = StatusReport(
-            supervisor=self.supervisor,
-            router=self.router,
-            proxy=self.proxy,
-            metrics=self.metrics,
-            starter=self.starter,
-            started=time.time(),
-            budget=budget,
-            reload_problem=lambda: self.profiles.problem,
-        )
-        self.feed = LiveFeed(self.report.live, self.sink.log, self.journal, self._news)
-        self.history = History(self.report.levels, time.time)
-        self.listener = self._listener()
-        self.metrics.bind(self.report.samples, self.report.spare_memory, self.report.pressure)
-
-    def _services(self, session: aiohttp.ClientSession, loads: LoadGate, budget: int) -> Services:
-        ports = PortBook(self.settings.base_port)
-        ports.reserve("", self.settings.port)  # the proxy's own
-        return Services(
-            ports=ports,
-            loads=loads,
-            room=Room(budget),
-            memory=MemoryBook(budget),
-            starter=self.starter,
-            session=session,
-            base_env=os.environ,
-            stop_grace=self.settings.stop_grace,
-            drain_timeout=self.settings.drain_timeout,
-            on_output=self._on_output,
-            on_record=self._on_record,
-            on_restart=self.metrics.restarted,
-            on_change=self._on_change,
-            on_gone=self._on_gone,
-            tail=self.sink.last_words,
-            prompt_store=self.settings.prompt_store(),
-        )
-
-    def _listener(self) -> Listener:
-        settings = self.settings
-        limits = Limits(
-            max_body=settings.max_body_bytes,
-            body=settings.body_timeout,
-            write=settings.write_timeout,
-            idle=settings.connection_timeout,
-        )
-        api = Api(
-            report=self.report,
-            router=self.router,
-            supervisor=self.supervisor,
-            metrics=self.metrics,
-            journal=self.journal,
-            history=self.history,
-            reload=self.reload,
-        )
-        logs = Logs(router=self.router, supervisor=self.supervisor, sink=self.sink)
-        pipeline = Pipeline(self.proxy, _guard(settings), self.metrics, limits, self.journal)
-        return Listener(
-            pipeline, [*api.routes(), *logs.routes(), *self.feed.routes(), *dashboard.routes()], limits
-        )
-
-    @property
-    def url(self) -> str:
-        """Where clients on this machine find the daemon."""
-        return self.settings.url
-
-    @property
-    def default_model(self) -> str:
-        """The profile that answers a request without a model; empty if there is none."""
-        default = self.router.table.default
-        return default.name if default else ""
-
-    def workers(self) -> list[dict[str, Any]]:
-        """Every profile's worker as /api/status has it."""
-        return self.report.workers()
-
-    def is_busy(self) -> bool:
-        """Whether requests are open, or models load."""
-        return self.proxy.open_requests > 0 or not self._loads.idle
-
-    async def until_changed(self) -> None:
-        """Return at the next change of any worker's state."""
-        await self._changed.wait()
-
-    async def until_stopped(self) -> None:
-        """Return when `stop` was called."""
-        await self._stop.wait()
-
-    def stop(self) -> None:
-        """Stop in good order; a second call stops at once."""
-        if self._stop.is_set():
-            self._stop_now.set()
-        self._stop.set()
-
-    def start(self) -> None:
-        """Start the workers of the profiles that the daemon was made with."""
-        self.profiles.apply(self.router.table.profiles)
-
-    def reload(self) -> list[str]:
-        """Read the profiles again: all are taken or none. Returns what changed. Raises ConfigError."""
-        if self._stop.is_set():
-            raise ConfigError("draftd is stopping")
-        return self.profiles.reload()
-
-    def try_reload(self) -> None:
-        """Reload, and only log it if that is refused."""
-        with refusals_logged():
-            self.reload()
-
-    async def shut_down(self) -> None:
-        """Take nothing new, let open requests finish as long as they may, and end the workers."""
-        limit = self.settings.drain_timeout
-        log.info("draftd stops", open_requests=self.proxy.open_requests, drain_timeout=limit)
-        self.listener.stop_listening()
-        self.proxy.refuse_new()
-        ended = asyncio.create_task(self._stop_now.wait())
-        drained = asyncio.create_task(self.proxy.until_idle())
-        await clock.wait({ended, drained}, limit, first=True)
-        for task in (ended, drained):
-            task.cancel()
-        self.proxy.cut_off()
-        await self.supervisor.close(drain=0.0)
-
-    # --- called by the parts ----------------------------------------------------------------------------------
-
-    def take_event(self, told: Told) -> None:
-        """Keep an event of the daemon's log with the logs, from whatever thread it comes."""
-        if threading.get_ident() == self._thread:
-            self.sink.note_event(told.who, told.text, told.line)
-        else:
-            self._loop.call_soon_threadsafe(self.take_event, told)
-
-    def _on_ended(self, records: Sequence[RequestRecord]) -> None:
-        lines: dict[str, list[str]] = {}
-        for record in records:
-            self.history.add(record)
-            told = of_request(record)
-            lines.setdefault(told.who or DAEMON, []).append(told.text)
-        for who, texts in lines.items():
-            self.sink.note(who, "\n".join(texts))
-        for listener in self.on_ended:
-            listener(records)
-
-    def _on_change(self) -> None:
-        self._changed.set()
-        self._changed = asyncio.Event()
-        self._news.set()
-
-    def _on_gone(self, name: str) -> None:
-        """A removed profile's last request has ended, and its worker is gone."""
-        self.metrics.retire(name)
-        self.sink.forget(name)
-        self._on_change()
-
-    def _on_output(self, name: str, chunk: bytes) -> None:
-        self.sink.feed(name, chunk)
-        self._news.set()
-
-    def _on_record(self, worker: str, line: bytes) -> None:
-        if (record := parse_record(line)) is not None:
-            self._on_report(worker, record)
-        self._news.set()
-
-    def _on_report(self, worker: str, record: Record) -> None:
-        match record:
-            case EngineStarted():
-                self.supervisor.engine_started(worker, accounting=record.accounting)
-            case ModelsLoaded():
-                self.supervisor.models_loaded(worker, record.refusal, record.target.batch)
-            case DraftAcceptance() | GenerationReport():
-                self.metrics.record(self.supervisor.whose(worker, record.profile), record)
-        if isinstance(record, EngineProgress | GenerationReport | PromptProgress):
-            memory = None if isinstance(record, PromptProgress) else record.memory
-            self.supervisor.progress(worker, memory.active + memory.cache if memory else None)
-
-
-def _guard(settings: Settings) -> Guard:
-    key = settings.api_key.get_secret_value() if settings.api_key else ""
-    return make_guard(settings.host, settings.allowed_hosts, settings.allowed_origins, key)
-
-
-def _version_of(package: str) -> str:
-    with suppress(PackageNotFoundError):
-        return version(package)
-    return "not installed"

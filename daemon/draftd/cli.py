@@ -1,8 +1,8 @@
 """The command line. Exit codes: 0 success, 1 refused or failed, 2 wrong input or settings, 3 no daemon is running.
 
 What ends with 2 ends the same way when it is tried again, until a person has changed something. launchd would try
-it every 10 s for ever, and knows one way to be told not to: its agent ends with 0. (Beside another daemon it does
-not end, but waits for its turn: see `instance.wait_until_free`.)
+it every 10 s forever, and there is only one way to tell it not to: its agent ends with 0. (Beside another daemon it
+does not end, but waits for its turn: see `instance.wait_until_free`.)
 """
 
 from __future__ import annotations
@@ -47,6 +47,7 @@ VERBS: Mapping[str, tuple[str, str, str]] = {
     "prompts": ("setup", "prompts", SET_UP),
     "cache": ("cache", "app", SET_UP),
     "launchd": ("launchd", "app", SET_UP),
+    "service": ("service", "app", SET_UP),
     "opencode": ("opencode", "opencode", CONNECT),
     "clients": ("opencode", "clients", CONNECT),
     "launch": ("launch", "launch", CONNECT),
@@ -87,7 +88,7 @@ class Verbs(TyperGroup):
 
 app = typer.Typer(
     cls=Verbs,
-    help="Speculative decoding on your machine: mlx_lm.server workers behind one OpenAI address.",
+    help="Speculative decoding on your machine: mlx_lm.server workers behind one OpenAI-compatible address.",
     epilog="Example: draftd up fast. Without a model of your own: draftd up --demo",
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["--help", "-h"]},
@@ -95,7 +96,7 @@ app = typer.Typer(
 
 
 def main() -> None:
-    """Entry point: what a person can do something about is shown without a traceback."""
+    """Entry point: errors that a person can act on are shown without a traceback."""
     take_every_text()
     try:
         app(prog_name="draftd")
@@ -107,7 +108,7 @@ def main() -> None:
 
 
 def _told(error: DraftdError | OSError) -> int:
-    """Say what went wrong; the exit code."""
+    """Say what went wrong; returns the exit code."""
     from draftd.console import err, hinted
 
     err.say(hinted(f"draftd: {error}"), style="red")
@@ -132,7 +133,7 @@ def _root(
         bool, typer.Option("--version", "-V", callback=_version, is_eager=True, help="Show the version.")
     ] = False,
 ) -> None:
-    """Speculative decoding on your machine: mlx_lm.server workers behind one OpenAI address."""
+    """Speculative decoding on your machine: mlx_lm.server workers behind one OpenAI-compatible address."""
     if context.invoked_subcommand is None:
         from draftd.commands import overview
 

@@ -1,7 +1,7 @@
 """Time limits that do not run out while the machine sleeps.
 
-On a Mac uvloop's timers go on through a sleep of the machine, while `time.monotonic` stands still: on waking the
-loop's clock is hours ahead, and a limit of 15 minutes is over at once, though nobody has had even one of them. So
+On a Mac uvloop's timers go on while the machine sleeps, and `time.monotonic` stands still: when it wakes, the
+loop's clock is hours ahead, and a limit of 15 minutes is over at once, though not one of them was spent awake. So
 whatever limits somebody's time is set by this module: when a timer fires, the monotonic clock has the last word. A
 pause between two looks may be an `asyncio.sleep`, since one look too early does no harm.
 """
@@ -18,7 +18,7 @@ EARLY = 0.001  # seconds that a timer may fire too early: a loop counts in whole
 
 
 class Timer:
-    """Calls once, when so many seconds have passed by the monotonic clock. For the event loop's thread."""
+    """Calls once, when `seconds` have passed by the monotonic clock. For the event loop's thread."""
 
     __slots__ = ("_call", "_due", "_handle", "_loop")
 
@@ -29,7 +29,7 @@ class Timer:
         self._handle = self._loop.call_later(seconds, self._fire)
 
     def cancel(self) -> None:
-        """Do not call. Harmless for one that has."""
+        """Do not call. Harmless for a timer that has."""
         self._handle.cancel()
 
     def _fire(self) -> None:
@@ -41,7 +41,7 @@ class Timer:
 
 
 class Limit:
-    """In the place of `asyncio.timeout`: raises TimeoutError when the block has taken so many seconds."""
+    """In place of `asyncio.timeout`: raises TimeoutError when the block has taken `seconds`."""
 
     __slots__ = ("_seconds", "_timeout", "_timer")
 
@@ -65,12 +65,12 @@ class Limit:
 
 
 def limit(seconds: float) -> Limit:
-    """What a block may take: to be entered by `async with`."""
+    """Limits the seconds that a block may take: enter it with `async with`."""
     return Limit(seconds)
 
 
 async def wait(tasks: Iterable[asyncio.Future[Any]], seconds: float, *, first: bool = False) -> None:
-    """Return when all of these have ended, or with `first` one of them, or when so many seconds have passed.
+    """Return when all of these have ended, or with `first` one of them, or when `seconds` have passed.
 
     None of them is cancelled.
     """

@@ -1,8 +1,8 @@
 r"""What a person sees in a terminal: the one place that prints.
 
 Names of processes and models, prompts, answers and errors come from others. So every text that is printed is plain
-(no markup of rich's), and whatever in it could steer a terminal, or show a line in another order than it has, is
-written as \x1b or \u202e. `Terminal` does that last of all, whoever made the text; nothing else prints.
+(none of rich's markup), and whatever in it could control a terminal, or show a line in another order than it has,
+is written as \x1b or \u202e. `Terminal` does that last of all, whoever made the text; nothing else prints.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from rich.text import Text
 
 from draftd.terminal_text import harmless, harmless_in_a_pipe
 
-PIPE_WIDTH = 1000  # columns of what is no terminal: a table keeps every figure there
+PIPE_WIDTH = 1000  # columns where there is no terminal: a table keeps every figure there
 PALETTE = ("cyan", "magenta", "blue", "green", "yellow", "bright_black")
 TONES = {"good": "green", "plain": "", "low": "yellow", "bad": "red"}
-# Commands in quotes that take --state-dir, as 'draftd restart NAME'.
+# Commands in quotes that take --state-dir, such as 'draftd restart NAME'.
 _HINT = re.compile(
     r"('draftd (?:up|status|ps|logs|restart|start|stop|reload|down|test|chat|run|bench|doctor)\b[^']*)(')"
 )
@@ -37,16 +37,16 @@ class Terminal(Console):
         super().__init__(stderr=stderr, markup=False, highlight=False, emoji=False)
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterator[Segment]:
-        """rich's own, through which all goes that it prints; what is not rich's own code is made harmless."""
+        """rich's own, through which all that it prints goes; all but rich's control codes is made harmless."""
         for segment in super().render(renderable, options):
             yield segment if segment.control else Segment(harmless(segment.text), segment.style)
 
     def say(self, *parts: str | Text, style: str = "") -> None:
-        """A line of text, or some. It is wrapped by the terminal, so that it can be copied whole."""
+        """Print a line of text, or several. The terminal wraps it, so that it can be copied whole."""
         self.print(*parts, style=style or None, soft_wrap=True)
 
     def show(self, shown: RenderableType) -> None:
-        """A table or the like, in the width of the terminal."""
+        """Print a table or the like, in the width of the terminal."""
         own, self._width = self._width, self.room  # rich cuts at 80 columns where there is no terminal
         try:
             self.print(shown)
@@ -55,21 +55,25 @@ class Terminal(Console):
 
     @property
     def room(self) -> int:
-        """Columns that a table may have: those of the terminal, or of COLUMNS; as many as it needs without both."""
+        """Columns that a table may have: those of the terminal, or of COLUMNS; without either, PIPE_WIDTH."""
         return self.width if self.is_terminal or self._width else PIPE_WIDTH
 
-    def piece(self, text: str) -> None:
-        """A part of a text, as it comes."""
-        self._write(harmless(text))
+    def piece(self, text: str, style: str = "") -> None:
+        """Print a part of a text, as it comes."""
+        if style and self.is_terminal:
+            self.print(Text(text, style=style), end="", soft_wrap=True)
+            self.file.flush()
+        else:
+            self._write(harmless(text))
 
     def data(self, text: str, *, end: str = "\n") -> None:
-        """What other programs read, or what is kept in a file. Into a pipe it goes as it is, but for what would
-        steer the terminal behind it.
+        """Print what other programs read, or what is kept in a file. Into a pipe it goes as it is, except for what
+        would control the terminal at its end.
         """
         self._write((harmless(text) if self.is_terminal else harmless_in_a_pipe(text)) + end)
 
     def confirm(self, question: str) -> None:
-        """Ask; a no is typer.Abort."""
+        """Ask; raises typer.Abort if the answer is no."""
         typer.confirm(harmless(question), abort=True)
 
     def ask(self, question: str) -> str:
@@ -83,6 +87,11 @@ class Terminal(Console):
         """Show that something takes a while."""
         with self.status(Text(text), spinner=self.spinner):
             yield
+
+    @property
+    def coloured(self) -> bool:
+        """Whether a reader can tell by colours."""
+        return self.is_terminal and self.color_system is not None and not self.no_color
 
     @property
     def spinner(self) -> str:
@@ -99,7 +108,7 @@ err = Terminal(stderr=True)
 
 
 def hinted(text: str) -> str:
-    """`text` with the commands that it names in quotes made to find the daemon that this command was told of."""
+    """`text`, where the commands in quotes get the --state-dir that this command was given, if any."""
     given = _state_dir(sys.argv[1:])
     if given is None:
         return text
@@ -130,5 +139,5 @@ def what_next(url: str, model: str, command: str) -> str:
 
 
 def colour_of(worker: str) -> str:
-    """The colour of a worker's lines: another one for each, as far as they go."""
+    """The colour of a worker's lines: a different one for each, as long as there are enough."""
     return _colours.setdefault(worker, PALETTE[len(_colours) % len(PALETTE)]) if worker else "bold"

@@ -1,7 +1,7 @@
 """Files where others may have put something else: read without hanging, written without following a link.
 
-A named pipe in the place of a file would hold up whoever opens it, for ever; a link in the state folder would let
-whoever made it choose the file that is written.
+A named pipe in place of a file would hold up whoever opens it forever; a link in the state folder would let whoever
+made it choose the file that is written.
 """
 
 from __future__ import annotations
@@ -28,22 +28,22 @@ _KINDS = {
 def read_text(path: Path, *, links: bool = True) -> str:
     """The text of a file, with or without a byte order mark; every line break is a newline.
 
-    With `links` a symbolic link to a file is as good. Raises OSError, whose `strerror` says what it is if it is no
-    file, and UnicodeDecodeError if that is not UTF-8.
+    With `links` a symbolic link to a file is as good. Raises OSError, whose `strerror` says what it is if it is not
+    a file, and UnicodeDecodeError if the text is not UTF-8.
     """
     with os.fdopen(open_file(path, os.O_RDONLY, links=links), "r", encoding="utf-8-sig") as file:
         return file.read()
 
 
 def read_bytes(path: Path) -> bytes:
-    """The same, as it is."""
+    """The bytes of a file; a symbolic link to a file is as good. Raises OSError as `read_text` does."""
     with os.fdopen(open_file(path, os.O_RDONLY, links=True), "rb") as file:
         return file.read()
 
 
 def open_file(path: Path, flags: int, *, links: bool) -> int:
     """A descriptor of a regular file, made with mode 0600 if `flags` have O_CREAT. Never waits. Raises OSError."""
-    with suppress(FileNotFoundError):  # before it is opened: a device may act on that
+    with suppress(FileNotFoundError):  # before it is opened: that alone may make a device act
         _check_kind(path, os.stat(path, follow_symlinks=links))
     flags |= os.O_NONBLOCK | os.O_CLOEXEC | (0 if links else os.O_NOFOLLOW)
     fd = os.open(path, flags, PRIVATE)
@@ -67,7 +67,7 @@ def write_private(path: Path, text: str) -> None:
     """Put a file of mode 0600 at `path`, whole or not at all; a link there is replaced. Raises OSError."""
     made = path.with_name(f"{path.name}.new")
     with suppress(FileNotFoundError):
-        made.unlink()  # of one that did not get that far
+        made.unlink()  # left by a writer that did not get that far
     fd = os.open(made, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, PRIVATE)
     with os.fdopen(fd, "w", encoding="utf-8") as file:
         file.write(text)
@@ -82,7 +82,7 @@ def make_private_folder(folder: Path) -> None:
 
 
 def make_private(path: Path) -> None:
-    """Take a file of ours from the eyes of others. What is no file, or not ours, is left alone. Raises OSError."""
+    """Hide a file of ours from others. What is not a file, or not ours, is left alone. Raises OSError."""
     status = path.lstat()
     others = stat.S_IMODE(status.st_mode) & ~PRIVATE
     if stat.S_ISREG(status.st_mode) and status.st_uid == os.geteuid() and others:
@@ -90,11 +90,11 @@ def make_private(path: Path) -> None:
 
 
 def check_private_folder(folder: Path) -> None:
-    """Raise ConfigError if others can write in `folder`: what is there could be theirs. OSError if it is none."""
+    """Raise ConfigError if others can write in `folder`: its files could be theirs. OSError if it is missing."""
     status = folder.stat()
     if status.st_uid != os.geteuid():
         raise ConfigError(
-            f"the state folder {folder} belongs to another user; choose another, as by --state-dir"
+            f"the state folder {folder} belongs to another user; choose another with --state-dir"
         )
     if status.st_mode & _WRITABLE_BY_OTHERS:
         raise ConfigError(

@@ -1,7 +1,7 @@
 """Which workers start with the daemon: all that are meant to if they fit comfortably, else the default profile's.
 
-Three copies of a model where two fit make a Mac swap, or worse. What is not started at first starts with its first
-request, as a profile with `autostart = false` does.
+Three copies of a model where two fit make a Mac swap, or worse. A worker that is not started at first starts with
+its first request, as a profile with `autostart = false` does.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from draftd.protocol import HEADROOM
 from draftd.sharing import Group, groups
 
 COMFORTABLE = 0.75  # of what all workers may take: the rest is for long contexts and cached prompts
-CONTEXT = 16 * 1024  # tokens of context that are reckoned with, or the model's whole one if that is less
+CONTEXT = 16 * 1024  # tokens of context that are allowed for, or the model's whole context if that is less
 BYTES_PER_NUMBER = 2  # in a cache that is not quantized
 
 Start = Literal["auto", "all", "default"]
@@ -25,8 +25,8 @@ Start = Literal["auto", "all", "default"]
 
 @dataclass(frozen=True, slots=True)
 class FirstStart:
-    """The profiles, of which only those start by themselves that are to start now; and for people, in `lines`, why
-    others do not that were meant to.
+    """The profiles, with `autostart` only in those that should start now; `lines` tell people why the others that
+    were meant to start do not.
     """
 
     profiles: ProfileSet
@@ -60,11 +60,11 @@ def why_not_all(meant: Sequence[Group], share: int) -> str:
     known = [size for size in sizes.values() if size is not None]
     if len(known) < len(sizes):
         name = next(name for name, size in sizes.items() if size is None)
-        return f"what {name} takes is known when its models have been downloaded ('draftd pull')"
+        return f"what {name} takes is not known before its models have been downloaded ('draftd pull')"
     if sum(known) <= COMFORTABLE * share:
         return ""
     each = ", ".join(f"{name} {_gb(size)}" for name, size in sizes.items() if size)
-    return f"all would take {_gb(sum(known))} ({each}), and models may have {_gb(share)} on this machine"
+    return f"all would take {_gb(sum(known))} ({each}), and models may take {_gb(share)} on this machine"
 
 
 def _line(first: Group, meant: Sequence[Group], reason: str) -> str:
@@ -83,7 +83,21 @@ def need(profile: Profile, environ: Mapping[str, str] = os.environ) -> int | Non
     models = [read_model(name, environ) for name in profile.models]
     if not all(model.weight_bytes for model in models):
         return None
-    return HEADROOM + sum(model.weight_bytes + cache_bytes(model.config) for model in models)
+    ranks = profile.distributed.ranks_here if profile.distributed else 1
+    target, *draft = (model.weight_bytes + cache_bytes(model.config) for model in models)
+    return ranks * HEADROOM + _part_here(profile, target) + sum(draft)
+
+
+def weights_here(profile: Profile, environ: Mapping[str, str] = os.environ) -> int | None:
+    """Bytes of weights that a worker of this profile has on this machine; None unless its models are here too."""
+    sizes = [read_model(name, environ).weight_bytes for name in profile.models]
+    return _part_here(profile, sizes[0]) + sum(sizes[1:]) if all(sizes) else None
+
+
+def _part_here(profile: Profile, size: int) -> int:
+    """What ranks on this machine have of the target model's size."""
+    group = profile.distributed
+    return size if group is None else size * group.ranks_here // group.size
 
 
 def cache_bytes(config: ModelConfig) -> int:

@@ -1,4 +1,4 @@
-"""Models on this machine: whether one is here, what it weighs, and what its config says. One answer for everybody.
+"""Models on this machine: whether one is here, how large it is, and what its config says. One answer for everybody.
 
 A model is named as in a profile: a folder, or a repository of the model hub whose download lies in the hub's cache.
 The cache is read here as its documentation lays it out (refs/main names the folder in snapshots/), since importing
@@ -25,8 +25,8 @@ NEVER_DRAFTED: Mapping[str, str] = {"phi3small": "mlx_lm lets its tokens see tho
 class ModelConfig:
     """What config.json says; None for what it does not. Counts are per model, sizes in elements, lengths in tokens.
 
-    Of a model that takes pictures too, all but `model_type` is that of its text model. `full_layers` are those
-    whose cache grows with the whole context: others have a window, or a state.
+    For a model that takes images too, all but `model_type` is that of its text model. `full_layers` are those whose
+    cache grows with the whole context: others have a window, or a state.
     """
 
     model_type: str | None = None
@@ -41,7 +41,7 @@ class ModelConfig:
 class ModelOnDisk:
     """A model as this machine has it.
 
-    `local` if mlx_lm takes the name for a folder, and does not ask the hub. `folder` is None for one that is not
+    `local`: mlx_lm takes the name for a folder, and does not ask the hub. `folder` is None for a model that is not
     there; `missing` names the files that it lacks; `weight_bytes` is the size of the weights that it has.
     """
 
@@ -74,6 +74,11 @@ def read_model(name: str, environ: Mapping[str, str] = os.environ) -> ModelOnDis
         weight_bytes=sum(_size(path) for path in folder.glob("model*.safetensors")),
         config=parse_config(_read_object(folder / "config.json")),
     )
+
+
+def read_config(model: ModelOnDisk) -> dict[str, Any]:
+    """All that the config.json of a model says; empty where there is none."""
+    return _read_object(model.folder / "config.json") if model.folder else {}
 
 
 def is_local(name: str) -> bool:
@@ -174,7 +179,7 @@ def _read_object(path: Path) -> dict[str, Any]:
 
 
 def parse_config(config: Mapping[str, Any]) -> ModelConfig:
-    """The facts of a config. What its `text_config` says counts before what it says itself."""
+    """The facts of a config. What its `text_config` says takes precedence over what it says itself."""
     text = config.get("text_config")
     own = {**config, **text} if isinstance(text, dict) else config
     layers = _count(own, "num_hidden_layers", "n_layers", "n_layer", "num_layers")

@@ -1,11 +1,11 @@
 """One daemon per state folder: the lock that a daemon holds, and the note that says where it answers.
 
-The lock is the truth: the system lets go of it when the daemon ends, however it ends. The note may be stale,
-and is believed only while the lock is held and the process it names is the one that wrote it. Both may be swept
-away with the folder while a daemon runs (cleaners of temporary files do that): it looks again now and then.
+The lock is the truth: the system releases it when the daemon ends, however it ends. The note may be stale, and is
+believed only while the lock is held and the process it names is the one that wrote it. Both may be swept away with
+the folder while a daemon runs (cleaners of temporary files do that), so it looks again now and then.
 
-Who can write in the folder could name a process to be stopped, an address to send the key to, or (by a link) a file
-to be written. So it is ours alone, or refused, and no link in it is followed.
+Whoever can write in the folder could name a process to be stopped, an address to send the key to, or (by a link) a
+file to be written. So the folder is ours alone, or refused, and no link in it is followed.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ LOCK = "daemon.lock"
 NOTE = "daemon.json"
 LOGS = "logs"
 OURS = ("daemon.*", "bench.json", f"{LOGS}/*.log*")  # the files in the folder
-AGENT = "dev.draftd"  # the label of the launchd agent, unless DRAFTD_AGENT_LABEL says another
+AGENT = "dev.draftd"  # the label of the launchd agent, unless DRAFTD_AGENT_LABEL gives another
 TRIES = 5
 LOOK_AGAIN = 1.0  # seconds between looks at the folder
 
@@ -97,7 +97,7 @@ class Instance:
                 reason = str(error)
 
     def restore(self) -> bool:
-        """Take the folder again if it was swept, and write the note again; whether there was anything to do.
+        """Take the folder again if it was swept, and write the note again; returns whether that was necessary.
 
         Raises AlreadyRunningError if another daemon was quicker, and ConfigError.
         """
@@ -126,12 +126,14 @@ class Instance:
         return lock
 
     def _make_private(self) -> None:
-        """The folder, the logs in it and all files. Raises ConfigError if others can write there, and OSError."""
+        """Make the folder, the logs in it and all files private. Raises ConfigError if others can write there, and
+        OSError.
+        """
         make_private_folder(self._dir)
         logs = self._dir / LOGS
         if logs.is_symlink():
             raise ConfigError(
-                f"{logs} is a symbolic link; move it away, or choose another folder by --state-dir"
+                f"{logs} is a symbolic link; move it away, or choose another folder with --state-dir"
             )
         if logs.exists():
             make_private_folder(logs)
@@ -185,7 +187,7 @@ def find_daemon(state_dir: Path) -> Running:
 def wait_until_free(
     state_dir: Path, tell: Callable[[str], object], *, sleep: Callable[[float], object] = time.sleep
 ) -> None:
-    """Return when no daemon holds the folder: one that is refused there would be started by launchd for ever."""
+    """Return when no daemon holds the folder: launchd would start one that is refused again and again."""
     told = ""
     while _is_held(state_dir):
         if (who := _who(state_dir)) != told:
@@ -231,9 +233,9 @@ def _is_same_process(note: Running) -> bool:
 
 
 def _created(pid: int) -> float:
-    """When the process was created, in seconds of a clock that setting the wall clock does not move.
+    """When the process was created, in seconds by a clock that setting the wall clock does not move.
 
-    On Linux psutil adds the boot time to it, which does move; it is taken off again.
+    On Linux psutil adds the boot time, which does move; it is subtracted again.
     """
     boot = psutil.boot_time() if sys.platform == "linux" else 0.0
     return psutil.Process(pid).create_time() - boot
@@ -245,7 +247,7 @@ def agent_label() -> str:
 
 
 def is_agent() -> bool:
-    """Whether launchd started this process: its job's name is in the environment, as a terminal's own may be."""
+    """Whether launchd started this process: then the environment has our label, where a terminal has its own."""
     return os.environ.get("XPC_SERVICE_NAME") == agent_label()
 
 

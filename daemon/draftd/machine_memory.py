@@ -1,6 +1,6 @@
-"""What this machine has of memory for models, and how short it is of memory.
+"""How much memory this machine has for models, and whether memory is getting short.
 
-On a Mac the GPU may use a share of the memory, which depends on its size (some 67 % of 16 GB, 84 % of 128 GB) and
+On a Mac the GPU may use a share of the memory, which depends on its size (about 67 % of 16 GB, 84 % of 128 GB) and
 on `sysctl iogpu.wired_limit_mb`. Only Metal knows it, so a child asks: the daemon itself never imports mlx.
 """
 
@@ -12,14 +12,15 @@ import os
 import subprocess
 import sys
 from contextlib import suppress
-from enum import IntEnum
 from pathlib import Path
 from typing import Any, Literal
 
 import psutil
 
+from draftd.pressure import Pressure
+
 SHARE_OF_MEMORY = 0.75  # for all workers, where no GPU says what it may have
-LESS_SHARE = 0.65  # the same on a Mac whose GPU did not answer: the least that macOS ever gives it
+LESS_SHARE = 0.65  # the same on a Mac whose GPU did not answer: the least that macOS ever gives a GPU
 ASK = """
 import mlx.core as mx
 print(mx.device_info().get("max_recommended_working_set_size", 0))
@@ -27,16 +28,8 @@ print(mx.device_info().get("max_recommended_working_set_size", 0))
 ASK_LIMIT = 20.0  # seconds
 PRESSURE_FILE = Path("/proc/pressure/memory")
 PRESSURE_NAME = b"kern.memorystatus_vm_pressure_level"
-# The share of the last 10 s in which something waited for memory, in percent: some of what runs, and all of it.
+# The share of the last 10 s in which programs waited for memory, in percent: some of them, and all of them.
 SOME_WAITS, ALL_WAITS = 10.0, 5.0
-
-
-class Pressure(IntEnum):
-    """How short memory is, by macOS's own numbers."""
-
-    NORMAL = 1
-    WARNING = 2
-    CRITICAL = 4
 
 
 @functools.cache
@@ -54,7 +47,7 @@ def memory_budget(setting: int | Literal["auto"]) -> int:
 
 
 def ask_gpu() -> int | None:
-    """Bytes that the GPU may use, by the word of a child that asks mlx; None if there is no word."""
+    """Bytes that the GPU may use, as told by a child that asks mlx; None if it does not say."""
     env = {**os.environ, "PYTHONSAFEPATH": "1"}
     try:
         done = subprocess.run(
@@ -70,12 +63,16 @@ def ask_gpu() -> int | None:
         return None
 
 
-def pressure() -> Pressure | None:
-    """How short memory is now; None where the system does not say.
+def pressure(source: Literal["auto", "off"] | Path = "auto") -> Pressure | None:
+    """How short memory is now, by the setting `memory_pressure`; None where nobody says.
 
-    It is not judged by what is free: a Mac that is well uses all of it.
+    It is not judged by what is free: a healthy Mac uses all of it.
     """
-    return _pressure_of_mac() if sys.platform == "darwin" else _pressure_of_linux()
+    if source == "off":
+        return None
+    if isinstance(source, Path):
+        return _pressure_in(source)
+    return _pressure_of_mac() if sys.platform == "darwin" else _pressure_in(PRESSURE_FILE)
 
 
 def _pressure_of_mac(library: Any = None) -> Pressure | None:
@@ -88,10 +85,10 @@ def _pressure_of_mac(library: Any = None) -> Pressure | None:
     return None
 
 
-def _pressure_of_linux() -> Pressure | None:
-    """From the kernel's pressure stall information (PSI)."""
+def _pressure_in(file: Path) -> Pressure | None:
+    """From Linux's pressure stall information (PSI), of the machine or of a control group."""
     try:
-        lines = PRESSURE_FILE.read_text("ascii").splitlines()
+        lines = file.read_text("ascii").splitlines()
         shares = {line.split()[0]: float(line.split()[1].removeprefix("avg10=")) for line in lines}
         some, everything = shares["some"], shares["full"]
     except (OSError, ValueError, LookupError):  # a kernel without it, or a container

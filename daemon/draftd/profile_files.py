@@ -3,27 +3,34 @@
 from __future__ import annotations
 
 import difflib
+import json
 import os
+import socket
 import tomllib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import psutil
 from pydantic import ValidationError
 
 from draftd.errors import ConfigError, Problem
 from draftd.files import read_text
-from draftd.profile_tables import Table
+from draftd.profile_tables import Distributed, Table
 from draftd.profiles import Profile, ProfileSet
 from draftd.toml_lines import fault_of, joined, line_of, reason_of
 
 PROFILES, PROMPTS = "[!.]*.toml", "[!.]*.txt"  # what editors leave beside a file begins with a dot
-_TABLES = {"": tuple(Profile.model_fields)} | {
-    name: tuple(field.annotation.model_fields)
-    for name, field in Profile.model_fields.items()
-    if isinstance(field.annotation, type) and issubclass(field.annotation, Table)
-}
+_TABLES = (
+    {"": tuple(Profile.model_fields)}
+    | {
+        name: tuple(field.annotation.model_fields)
+        for name, field in Profile.model_fields.items()
+        if isinstance(field.annotation, type) and issubclass(field.annotation, Table)
+    }
+    | {"distributed": tuple(Distributed.model_fields)}
+)
 MIN_LIKENESS = 0.75  # of a misspelt key, where 1 is the same
 PATH_KEYS = ("model", "draft_model", "adapter_path")  # where a value may be a path
 
@@ -77,9 +84,9 @@ def _files(folder: Path, pattern: str) -> list[Path]:
 def fingerprint(folders: Iterable[Path]) -> tuple[object, ...]:
     """What changes when a profile or prompt in `folders` does, be it edited, replaced, added, or removed.
 
-    It goes by what stands at each path in the end: a folder may be swapped for another, a link be set anew (as
-    Kubernetes and many installers do), or the file that a link leads to be edited, and no event in the folder that
-    was watched tells of it.
+    It goes by what each path leads to in the end: a folder may be swapped for another, a link be set anew (as
+    Kubernetes and many installers do), or the file that a link leads to be edited, and no event in the watched
+    folder would tell of it.
     """
     found: list[object] = []
     for folder in folders:
@@ -110,6 +117,14 @@ def parse(path: Path, text: str) -> Profile:
         except RuntimeError:
             reason = f"{key}: there is no user {Path(data[key]).parts[0]}"
             problems.append(Problem(path, line_of(text, (key,)), reason))
+    if isinstance(group := data.get("distributed"), dict) and "hosts" in group:
+        try:
+            data["distributed"] = {**group, **_hostfile(group, path.parent)}
+        except ValueError as error:
+            problems.append(
+                Problem(path, line_of(text, ("distributed", "hosts")), f"distributed.hosts: {error}")
+            )
+            del data["distributed"]
     try:
         profile = Profile.model_validate({"name": path.stem, **data})
     except ValidationError as error:
@@ -120,7 +135,7 @@ def parse(path: Path, text: str) -> Profile:
 
 
 def _absolute(value: object, folder: Path) -> object:
-    """A path of the user's, './' and '../' from the profile's folder; what is no path, as a hub's name, stays."""
+    """A user's path, with './' and '../' from the profile's folder; any other value, as a hub name, stays."""
     if not isinstance(value, str) or "\0" in value:
         return value
     if value.startswith("~"):
@@ -130,8 +145,42 @@ def _absolute(value: object, folder: Path) -> object:
     return value
 
 
+def _hostfile(group: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """What `[distributed]` says together with its hostfile. Raises ValueError."""
+    named = group["hosts"]
+    if not isinstance(named, str) or not named or "\0" in named:
+        raise ValueError("must be the path of a hostfile, as mlx.distributed_config writes it")
+    file = folder / os.path.expanduser(named)
+    try:
+        said = json.loads(read_text(file))
+    except OSError as error:
+        raise ValueError(f"{file} cannot be read: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{file} is not JSON: {error}") from error
+    said = {"hosts": said} if isinstance(said, list) else said
+    hosts = said.get("hosts") if isinstance(said, dict) else None
+    if not isinstance(hosts, list) or not all(isinstance(host, dict) and "ssh" in host for host in hosts):
+        raise ValueError(f"{file} is no hostfile: it needs hosts, a list of objects with ssh, ips and rdma")
+    pairs = [str(pair).partition("=") for pair in said.get("envs") or ()]
+    made: dict[str, Any] = {"hosts": [{**host, "local": _is_here(host)} for host in hosts]}
+    if said.get("backend"):
+        made["backend"] = group.get("backend", said["backend"])
+    return made | {"env": {name: value for name, _, value in pairs} | group.get("env", {})}
+
+
+def _is_here(host: dict[str, Any]) -> bool:
+    """Whether an entry of a hostfile is this machine, by its name or by one of its addresses."""
+    name = str(host["ssh"]).rpartition("@")[2].lower()
+    own = socket.gethostname().lower()
+    short = own.partition(".")[0]
+    if name in {"127.0.0.1", "::1", "localhost", own, short, f"{short}.local"}:
+        return True
+    addresses = {address.address for each in psutil.net_if_addrs().values() for address in each}
+    return name in addresses
+
+
 def _at_home(part: object) -> object:
-    """A part of a command, with '~' as a shell has it: no shell sees the command."""
+    """A part of a command, with '~' expanded as a shell would: no shell sees the command."""
     return os.path.expanduser(part) if isinstance(part, str) and part.startswith("~") else part
 
 
@@ -147,7 +196,7 @@ def _problem(path: Path, text: str, detail: dict[str, Any]) -> Problem:
 
 
 def near_miss(loc: Sequence[Any]) -> str:
-    """What was meant by an unknown key, if that can be guessed: a key that is spelt like it, or its right table."""
+    """What an unknown key may have meant, if that can be guessed: a key spelt like it, or its right table."""
     *tables, key = (str(part).replace("-", "_") for part in loc)
     here = ".".join(tables)
     likeness, table, meant = max(
@@ -181,13 +230,13 @@ def _clashes(loaded: Sequence[tuple[Path, str, Profile]]) -> list[Problem]:
 
 
 def _alike(loaded: Iterable[tuple[Path, str, Profile]]) -> Iterator[Problem]:
-    """Each name is that of a log too, and to macOS files that differ in case only are one."""
+    """Each name is also that of a log, and to macOS files whose names differ only in case are the same."""
     found: dict[str, tuple[str, Path]] = {}
     for path, text, profile in loaded:
         name, first = found.setdefault(profile.name.lower(), (profile.name, path))
         if name != profile.name:
             reason = (
-                f"name: {profile.name} differs from {name} in {first.name} by case only; so would their logs"
+                f"name: {profile.name} differs from {name} in {first.name} only in case; so would their logs"
             )
             yield Problem(path, line_of(text, ("name",)), reason)
 

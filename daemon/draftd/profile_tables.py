@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ByteSize, ConfigDict, Field, JsonValue, model_validator
@@ -15,21 +16,33 @@ Duration = Annotated[float, Field(gt=0)]
 def _bounded(stop: str | list[str]) -> str | list[str]:
     texts = [stop] if isinstance(stop, str) else stop
     if len(texts) > MAX_STOP_TEXTS or not all(0 < len(text) <= MAX_STOP_LENGTH for text in texts):
-        raise ValueError(f"must be at most {MAX_STOP_TEXTS} texts of 1 to {MAX_STOP_LENGTH} characters")
+        raise ValueError(f"must be at most {MAX_STOP_TEXTS} strings of 1 to {MAX_STOP_LENGTH} characters")
     return stop
+
+
+_SSH = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@:%-]{0,252}")  # never an option
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+OWN_VARIABLES = ("DRAFTD_", "MLX_RANK", "MLX_HOSTFILE", "MLX_IBV_DEVICES", "MLX_JACCL_COORDINATOR")
+FIRST_RANK_PORT = 32323  # mlx.launch's
+
+
+def _ssh(value: str) -> str:
+    if not _SSH.fullmatch(value):
+        raise ValueError("is no host that ssh could be given")
+    return value
 
 
 Stop = Annotated[str | list[str], AfterValidator(_bounded)]
 
 
 class Table(BaseModel):
-    """What all tables of a profile have in common: unknown keys are refused, and text is not taken for a number."""
+    """What all tables of a profile have in common: unknown keys are refused, and a string is never a number."""
 
     model_config = ConfigDict(
         extra="forbid",
         frozen=True,
         strict=True,
-        allow_inf_nan=False,  # TOML has them, JSON has not: a worker would refuse every request
+        allow_inf_nan=False,  # TOML has them, JSON does not: a worker would refuse every request
         hide_input_in_errors=True,
     )
 
@@ -85,7 +98,7 @@ class Limits(Table):
     """`[limits]`: memory of the worker in bytes ("8GB"), waiting requests, requests served at once."""
 
     memory: Bytes | None = Field(None, description='"8GB": a worker above it is drained and restarted')
-    queue: int = Field(32, ge=0, description="requests that may wait; beyond it 429")
+    queue: int = Field(32, ge=0, description="requests that may wait; more get 429")
     concurrency: int | None = Field(
         None, ge=1, description="requests served at once, as far as memory allows; 4 when drafting, else 8"
     )
@@ -94,8 +107,8 @@ class Limits(Table):
 class RestartPolicy(Table):
     """`[restart]`: delays in seconds double from `initial_delay` to `max_delay`.
 
-    `max_failures` failures within `window` seconds make the worker `failed`. A single failure of a
-    worker that had been ready is answered after `stable_delay`.
+    `max_failures` failures within `window` seconds make the worker `failed`. After a single failure of a worker
+    that had been ready, the next start comes after `stable_delay`.
     """
 
     initial_delay: Duration = Field(1.0, description="seconds before the second start; doubles")
@@ -124,3 +137,89 @@ class HealthPolicy(Table):
     stall_timeout: Duration | None = Field(
         None, description="seconds that a request may go without any progress; 120, for a `command` 600"
     )
+
+
+class Machine(Table):
+    """One entry of a hostfile. `local`: it is the machine that this is read on."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    ssh: Annotated[str, AfterValidator(_ssh)]
+    ips: tuple[str, ...] = Field((), strict=False)
+    rdma: tuple[str | tuple[str, ...] | None, ...] = Field((), strict=False)
+    local: bool = False
+
+
+class Distributed(Table):
+    """`[distributed]`: the model is split over several ranks, on this machine or on those of a hostfile."""
+
+    ranks: int | None = Field(None, ge=2, le=64, description="so many ranks, all on this machine")
+    hosts: tuple[Machine, ...] = Field(
+        (),
+        strict=False,
+        description="in place of `ranks`: a hostfile of mlx.launch; a rank for each entry, first this machine",
+    )
+    backend: Literal["ring", "jaccl"] = Field(
+        "ring",
+        description="how ranks talk: `ring` (TCP), `jaccl` (RDMA over Thunderbolt 5); a hostfile may say it",
+    )
+    mode: Literal["tensor", "pipeline"] = Field(
+        "tensor", description="what each rank has: a part of each layer, or some of the layers"
+    )
+    port: int = Field(
+        FIRST_RANK_PORT,
+        ge=1024,
+        le=65000,
+        description="the first port that is tried for what ranks say to others",
+    )
+    python: str | None = Field(
+        None, description="the Python that has draftd on the machines; the daemon's own if left out"
+    )
+    env: dict[str, str] = Field({}, description="variables for each rank; those of a hostfile come before")
+
+    @model_validator(mode="after")
+    def _is_a_group(self) -> Self:
+        if (self.ranks is None) == (not self.hosts):
+            raise ValueError("ranks or hosts must be given, and not both")
+        for name in self.env:
+            if not _VARIABLE.fullmatch(name) or name.startswith(OWN_VARIABLES):
+                raise ValueError(f"env cannot set {name}")
+        if self.backend == "jaccl" and self.ranks is not None:
+            raise ValueError("backend jaccl is for several machines: it needs hosts")
+        if self.hosts:
+            self._check_hosts()
+        return self
+
+    def _check_hosts(self) -> None:
+        if len(self.hosts) < 2:
+            raise ValueError("hosts names one machine, and a group needs two ranks")
+        if not self.hosts[0].local:
+            raise ValueError(
+                f"hosts begins with {self.hosts[0].ssh}, and must begin with this machine, where requests come in"
+            )
+        listening = self.hosts if self.backend == "ring" else self.hosts[:1]
+        for machine in listening:
+            if not machine.ips:
+                raise ValueError(f"hosts has no ips for {machine.ssh}, by which the others reach it")
+        if self.backend == "jaccl":
+            for at, machine in enumerate(self.hosts):
+                if len(machine.rdma) != len(self.hosts) or machine.rdma[at] is not None:
+                    raise ValueError(
+                        f"hosts needs an rdma device of {machine.ssh} for each machine, and null for itself; "
+                        "mlx.distributed_config writes such a file"
+                    )
+
+    @property
+    def size(self) -> int:
+        """How many ranks there are."""
+        return self.ranks or len(self.hosts)
+
+    @property
+    def ranks_here(self) -> int:
+        """How many of them are on this machine."""
+        return self.ranks or sum(machine.local for machine in self.hosts)
+
+    @property
+    def elsewhere(self) -> tuple[str, ...]:
+        """How ssh reaches the other machines, each once."""
+        return tuple(dict.fromkeys(machine.ssh for machine in self.hosts if not machine.local))

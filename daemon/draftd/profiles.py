@@ -13,7 +13,15 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from draftd.errors import ConfigError
-from draftd.profile_tables import HealthPolicy, Limits, RequestDefaults, RestartPolicy, ServerFlags, Table
+from draftd.profile_tables import (
+    Distributed,
+    HealthPolicy,
+    Limits,
+    RequestDefaults,
+    RestartPolicy,
+    ServerFlags,
+    Table,
+)
 from draftd.protocol import LOOKUP_DRAFTER, MAX_DRAFT_TOKENS, MODEL_DRAFTER, PROFILE_NAME
 
 MAX_DRAFTED_AT_ONCE, MAX_BATCHED_AT_ONCE = 4, 8  # requests at one worker, where a profile does not say
@@ -26,7 +34,7 @@ def _name(value: str) -> str:
     """Names end up in URLs, file names and labels: letters, digits, '.', '_' and '-' only."""
     if not PROFILE_NAME.fullmatch(value) or ".." in value:
         raise ValueError(
-            "a name begins with a letter or digit and has up to 100 of them, '.', '_' and '-', without '..'"
+            "a name begins with a letter or digit, and has up to 100 letters, digits, '.', '_' and '-', but no '..'"
         )
     return value
 
@@ -34,8 +42,8 @@ def _name(value: str) -> str:
 def _alias(value: str) -> str:
     if not _ALIAS.fullmatch(value) or ".." in value:
         raise ValueError(
-            "an alias begins with a letter or digit and has up to 100 of them, "
-            "'.', '_', ':', '/' and '-', without '..'"
+            "an alias begins with a letter or digit, and has up to 100 letters, digits, "
+            "'.', '_', ':', '/' and '-', but no '..'"
         )
     return value
 
@@ -57,7 +65,7 @@ def _acceptance_pattern(value: str) -> str:
     try:
         groups = re.compile(value).groupindex.keys()
     except (re.error, OverflowError, RecursionError) as error:
-        raise ValueError(f"is no regular expression: {error}") from error
+        raise ValueError(f"is not a regular expression: {error}") from error
     if not {"accepted", "proposed"} <= groups:
         raise ValueError("needs the groups (?P<accepted>[0-9]+) and (?P<proposed>[0-9]+)")
     return value
@@ -77,7 +85,7 @@ class Profile(Table):
     model: ModelName = Field(
         description="hub name or folder of the target model (`~`; `./` is beside the profile)"
     )
-    draft_model: ModelName | None = Field(None, description="the same of the draft model")
+    draft_model: ModelName | None = Field(None, description="the same for the draft model")
     num_draft_tokens: DraftLength | None = Field(
         None, description="tokens proposed per round; `auto` tunes itself; mlx_lm's own 3 if left out"
     )
@@ -100,7 +108,7 @@ class Profile(Table):
     pin: bool = Field(False, description="the worker never sleeps to make room for another one")
     share_engine: bool | None = Field(
         None,
-        description="one worker for the profiles that say so and differ per request only; else as the setting says",
+        description="one worker for all profiles that say so and differ only per request; else the setting decides",
     )
     system_prompt: PlainName | None = Field(None, description="a file of `prompts/`, without `.txt`")
     system_prompt_mode: Literal["default", "prepend", "replace", "off"] = Field(
@@ -112,8 +120,8 @@ class Profile(Table):
     native: tuple[Literal["messages", "count_tokens", "responses"], ...] = Field(
         (),
         strict=False,
-        description="what the `command` speaks itself beside chats and texts: such requests get there as they are, "
-        "without the profile's defaults and system prompt",
+        description="what the `command` speaks itself besides chat and text completions: such requests reach it as "
+        "they are, without the profile's defaults and system prompt",
     )
     acceptance_pattern: AcceptancePattern | None = Field(
         None,
@@ -125,6 +133,7 @@ class Profile(Table):
     limits: Limits = Limits()
     restart: RestartPolicy = RestartPolicy()
     health: HealthPolicy = HealthPolicy()
+    distributed: Distributed | None = None
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
@@ -134,10 +143,12 @@ class Profile(Table):
             raise ValueError('max_draft_tokens needs num_draft_tokens = "auto"')
         if "model" in (self.drafters or ()) and self.draft_model is None:
             raise ValueError("the drafter `model` needs a draft_model")
+        if self.distributed is not None and self.adapter_path is not None:
+            raise ValueError("adapter_path cannot be used with [distributed]: mlx_lm does not split adapters")
         if self.command:
             self._check_command()
         elif self.acceptance_pattern is not None:
-            raise ValueError("acceptance_pattern needs a command: the engine of draftd counts by itself")
+            raise ValueError("acceptance_pattern needs a command: draftd's own engine counts by itself")
         elif self.native:
             raise ValueError("native needs a command: draftd translates for its own engine")
         return self
@@ -151,6 +162,7 @@ class Profile(Table):
             "drafters",
             "adapter_path",
             "server",
+            "distributed",
         } & self.model_fields_set
         if taken:
             raise ValueError(
@@ -197,24 +209,29 @@ class Profile(Table):
 
     @property
     def stall_timeout(self) -> float:
-        """Seconds. Our engine tells of its progress in a long prompt; a foreign server may be silent until its
+        """Seconds. Our engine reports its progress with a long prompt; a foreign server may be silent until its
         first token.
         """
         return self.health.stall_timeout or (600.0 if self.command else 120.0)
 
     @property
     def concurrency(self) -> int:
-        """Requests served at once. Each that is drafted has a cache for the draft model too: fewer fit."""
-        drafts = self.draft_model or self.drafters
+        """Requests served at once. A request that is drafted has a cache for the draft model too, so fewer fit.
+        Those of a group take turns, drafted or not.
+        """
+        drafts = self.draft_model or self.drafters or self.distributed
         return self.limits.concurrency or (MAX_DRAFTED_AT_ONCE if drafts else MAX_BATCHED_AT_ONCE)
 
 
 @dataclass(frozen=True, slots=True)
 class ProfileSet:
-    """The profiles by name, in the order of their names, and the prompts they use."""
+    """The profiles by name, in the order of their names, and the prompts they use. `sharing` says which of them
+    share a worker, and why, where draftd has decided it.
+    """
 
     profiles: Mapping[str, Profile]
     prompts: Mapping[str, str] = field(default_factory=dict)
+    sharing: str = ""
 
     def prompt_of(self, profile: Profile) -> str:
         """The text of the profile's system prompt; empty if it has none."""
@@ -222,7 +239,7 @@ class ProfileSet:
 
 
 def select(profiles: ProfileSet, words: Sequence[str]) -> ProfileSet:
-    """Only the profiles that `words` name, by name, alias or any unambiguous part of a name; all for no words.
+    """Only the profiles that `words` name, by name, alias or any unambiguous part of a name; all without words.
 
     Raises ConfigError naming the candidates.
     """

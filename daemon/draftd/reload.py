@@ -1,8 +1,9 @@
-"""The profiles that are in force, and how others take their place: all of them or none."""
+"""The profiles that are in force, and how new ones take their place: all of them or none."""
 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,9 +26,10 @@ Load = Callable[[], ProfileSet]
 
 
 class CurrentProfiles:
-    """`load` reads the profiles. The others are told of those that are in force.
+    """`load` reads the profiles. The other parts are told which ones are in force.
 
-    `problem` says why the files on disk are not; None if they are.
+    `problem` says why the files on disk are not in force; None if they are. `read_at`: when they were read, in
+    epoch seconds.
     """
 
     def __init__(
@@ -39,9 +41,11 @@ class CurrentProfiles:
         self._proxy = proxy
         self._metrics = metrics
         self.problem: str | None = None
+        self.read_at = time.time()
 
     def reload(self) -> list[str]:
         """Read them again. Returns what changed. Raises ConfigError, and nothing has changed then."""
+        self.read_at = time.time()
         try:
             profiles = self._load()
         except ConfigError as error:
@@ -54,7 +58,7 @@ class CurrentProfiles:
         return changed
 
     def apply(self, profiles: ProfileSet) -> list[str]:
-        """Have these served by workers. Returns what changed."""
+        """Make workers serve these. Returns what changed."""
         for name in profiles.profiles:
             self._metrics.declare(name)
         return self._supervisor.apply(profiles.profiles)
@@ -62,7 +66,7 @@ class CurrentProfiles:
 
 @contextmanager
 def refusals_logged() -> Iterator[None]:
-    """A reload that is refused is only logged."""
+    """Only log it if a reload is refused."""
     try:
         yield
     except (ConfigError, OSError) as error:

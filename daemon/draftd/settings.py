@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import json
 import os
 import tomllib
 from pathlib import Path
@@ -14,6 +15,8 @@ from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource
 
 from draftd.errors import ConfigError, Problem
 from draftd.files import read_text
+from draftd.groups import Groups, Names, checked, lists_of
+from draftd.peer_tables import PeerTable, distinct
 from draftd.protocol import PROMPT_CACHE_FOLDER, PromptStore
 from draftd.toml_lines import fault_of, joined, line_of, reason_of
 
@@ -25,10 +28,22 @@ def _absolute(path: Path) -> Path:
     except RuntimeError:
         raise ValueError(f"there is no user {path.parts[0]}") from None
     except FileNotFoundError:
-        raise ValueError("the folder that draftd was started in is gone: name this one from '/' on") from None
+        raise ValueError(
+            "the folder that draftd was started in is gone: give this one as an absolute path"
+        ) from None
 
 
-SAVING_SHARE = 0.3  # of the time that a worker has to end it may save prompt caches; the GPU's memory is next
+def _json(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        raise ValueError('in a variable they stand as JSON: [{"url": "http://mini.local:8080"}]') from None
+
+
+TABLES = frozenset({"cache", "groups"})  # of the settings file
+SAVING_SHARE = (
+    0.3  # of a worker's time to end may go into saving prompt caches; then it frees the GPU's memory
+)
 
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 UserPath = Annotated[Path, AfterValidator(_absolute)]
@@ -38,6 +53,18 @@ Words = Annotated[
     BeforeValidator(
         lambda value: tuple(value.replace(",", " ").split()) if isinstance(value, str) else value
     ),
+]
+Peers = Annotated[
+    tuple[PeerTable, ...],
+    NoDecode,  # tables in the file, JSON in a variable
+    BeforeValidator(lambda value: _json(value) if isinstance(value, str) else value),
+    AfterValidator(distinct),
+]
+NameLists = Annotated[
+    tuple[Names, ...],
+    NoDecode,  # "a, b; c, d" in a variable, lists of lists in the file
+    BeforeValidator(lambda value: lists_of(value) if isinstance(value, str) else value),
+    AfterValidator(lambda lists: checked(lists, 1)),
 ]
 PortNumber = Annotated[int, Field(ge=1, le=65535)]
 
@@ -51,6 +78,13 @@ def settings_file() -> Path:
     """The settings file: DRAFTD_CONFIG, or draftd.toml in the config folder."""
     named = os.environ.get("DRAFTD_CONFIG")
     return Path(os.path.expanduser(named)) if named else config_dir() / "draftd.toml"
+
+
+def _beside_settings(path: Path) -> Path:
+    return _absolute(settings_file().parent / path.expanduser())
+
+
+PromptPath = Annotated[Path, AfterValidator(_beside_settings)]
 
 
 def shipped_dir(kind: str) -> Path:
@@ -88,15 +122,36 @@ class Settings(BaseSettings):
         description='what all workers together may take: "12GB", or `auto`: what a Mac lets its GPU have, three '
         "quarters of the memory elsewhere",
     )
+    memory_pressure: Literal["auto", "off"] | UserPath = Field(
+        "auto",
+        description="where it stands how short the machine is of memory: `auto`: macOS's pressure level, or "
+        "Linux's `/proc/pressure/memory`; a file of that form, such as a control group's `memory.pressure`; `off`",
+    )
+    groups_together: NameLists = Field(
+        (),
+        description="lists of profiles: one that stands in such lists is in memory only with those of the same "
+        "lists, and with those in none. In the file also `together` under `[groups]`",
+    )
+    groups_apart: Annotated[NameLists, AfterValidator(lambda lists: checked(lists, 2))] = Field(
+        (),
+        description="lists of profiles, of each of which one is in memory at a time. In the file also `apart` "
+        "under `[groups]`",
+    )
     max_loads: int = Field(1, ge=1, description="workers that may load their models at the same time")
+    cache_preload: tuple[PromptPath, ...] = Field(
+        (),
+        description="files of system prompts that each worker reads while it is idle after its start; a relative "
+        "path is looked for beside the settings file. In the file also `preload` under `[cache]`",
+    )
     cache_disk: Annotated[ByteSize, Field(ge=0)] = Field(
         ByteSize(5 * 10**9),
         description="what prompt caches that outlive their workers may take on the disk, all together: "
         '"5GB"; 0 is off. In the file also `disk` under `[cache]`',
     )
-    share_engine: bool = Field(
-        False,
-        description="one worker, and one copy of the weights, for profiles that differ per request only",
+    share_engine: bool | Literal["auto"] = Field(
+        "auto",
+        description="one worker, and one copy of the weights, for profiles that differ only per request; `auto`: "
+        "where separate ones would not fit comfortably",
     )
     warm_spare: bool = Field(
         False, description="keep a process that has imported mlx_lm, for the next start of a worker"
@@ -111,11 +166,14 @@ class Settings(BaseSettings):
         10.0, description="silence after which a waiting stream gets a comment"
     )
     connection_timeout: Seconds = Field(
-        10.0, description="life of a connection without a request, or without the end of its headers"
+        10.0, description="how long a connection may have no request, or no end of its headers"
     )
-    body_timeout: Seconds = Field(30.0, description="time for the body of a request to come")
+    body_timeout: Seconds = Field(30.0, description="time for the body of a request to arrive")
     write_timeout: Seconds = Field(60.0, description="time for a client to take what it is sent")
     api_key: SecretStr | None = Field(None, description="bearer token that clients must send, if set")
+    peers: Peers = Field(
+        (), description="other machines to send requests to, [each a `[[peers]]` table](peers.md)"
+    )
     allowed_hosts: Words = Field((), description="further names in the Host header to accept")
     allowed_origins: Words = Field((), description="web origins that may call the proxy")
     log_level: Literal["debug", "info", "warning", "error"] = Field(
@@ -141,16 +199,20 @@ class Settings(BaseSettings):
 
     @property
     def url(self) -> str:
-        """Where clients on this machine reach the daemon; one that listens everywhere is asked on loopback."""
+        """Where clients on this machine reach the daemon: on loopback if it listens on all addresses."""
         host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)
         return f"http://{f'[{host}]' if ':' in host else host}:{self.port}"
 
     def prompt_store(self) -> PromptStore | None:
-        """Where the workers' engines keep prompt caches; None if they are not to."""
+        """Where the workers' engines keep prompt caches; None if they should not."""
         if not self.cache_disk:
             return None
         folder = self.state_dir / PROMPT_CACHE_FOLDER
         return PromptStore(str(folder), self.cache_disk, SAVING_SHARE * self.stop_grace)
+
+    def groups(self) -> Groups:
+        """Which models may be in memory together."""
+        return Groups(self.groups_together, self.groups_apart)
 
     def profiles_dir(self) -> Path:
         """Where profiles are read: as set, else the user's own, else the shipped ones."""
@@ -165,7 +227,7 @@ class Settings(BaseSettings):
 
 
 class _FileSource(PydanticBaseSettingsSource):
-    """The settings file; a missing one is no settings."""
+    """The settings file; a missing one sets nothing."""
 
     def get_field_value(self, field: Any, field_name: str) -> tuple[Any, str, bool]:
         raise NotImplementedError  # pydantic-settings asks for it, but __call__ reads the file as a whole
@@ -189,10 +251,10 @@ class _FileSource(PydanticBaseSettingsSource):
 
 
 def _flat(found: dict[str, Any]) -> dict[str, Any]:
-    """The file's settings: `[cache] disk` is `cache_disk`."""
+    """The file's settings: `[cache] disk` is `cache_disk`, and so it is with `[groups]`."""
     flat: dict[str, Any] = {}
     for name, value in found.items():
-        table = value if name == "cache" and isinstance(value, dict) else {"": value}
+        table = value if name in TABLES and isinstance(value, dict) else {"": value}
         flat |= {f"{name}_{key}" if key else name: inner for key, inner in table.items()}
     return flat
 
@@ -217,11 +279,13 @@ def load_settings(**overrides: Any) -> Settings:
 def _problem(detail: dict[str, Any], given: dict[str, Any]) -> Problem:
     """Name the source that a refused value came from."""
     name = str(detail["loc"][0]) if detail["loc"] else ""
-    if name == "api_key":
-        detail.pop("input", None)  # a secret is never repeated
-    reason = f"{name}: {reason_of(detail)}"
+    if name == "peers" or "api_key" in detail["loc"]:
+        detail.pop("input", None)  # a secret is never repeated, and an address or JSON may hold one
+    in_table = len(detail["loc"]) > 2
+    key, known = (str(detail["loc"][2]), PeerTable) if in_table else (name, Settings)
+    reason = f"{name}.{key}: {reason_of(detail)}" if in_table else f"{name}: {reason_of(detail)}"
     if detail["type"] == "extra_forbidden" and (
-        alike := difflib.get_close_matches(name, Settings.model_fields, n=1)
+        alike := difflib.get_close_matches(key, known.model_fields, n=1)
     ):
         reason += f"; did you mean {alike[0]}?"
     if name in given:
@@ -230,7 +294,7 @@ def _problem(detail: dict[str, Any], given: dict[str, Any]) -> Problem:
 
 
 def source_of(name: str, reason: str, loc: tuple[Any, ...] = ()) -> Problem:
-    """A fault of a setting that came from a variable or the file; `loc` is where in the file, if not just there."""
+    """A fault of a setting that came from a variable or the file; `loc` is its place in the file, if not `name`."""
     variable = f"DRAFTD_{name.upper()}"
     if any(key.upper() == variable and value for key, value in os.environ.items()):
         return Problem(Path(variable), None, reason)

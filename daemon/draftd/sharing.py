@@ -2,7 +2,7 @@
 
 Profiles that differ only in what the daemon does for each request can be served by one child: the three presets
 of a pair of models by one copy of its weights. They share if they ask for it and all else is equal, so that none
-of them gets a limit, a restart rule or a port that stands in another's file.
+of them gets a limit, a restart rule or a port from another's file.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Group:
 
     @property
     def autostart(self) -> bool:
-        """Whether one of them starts with the daemon; then all are there."""
+        """Whether one of them starts with the daemon; then all of them do."""
         return any(member.autostart for member in self.members)
 
     def others(self, name: str) -> tuple[str, ...]:
@@ -48,7 +48,7 @@ class Group:
         return tuple(other for other in self.names if other != name)
 
     def hosted_by(self, names: Iterable[str]) -> Group:
-        """The same profiles under the first of them that `names` has."""
+        """The same profiles, hosted by the first of them whose name is in `names`."""
         wanted = set(names)
         host = next((member for member in self.members if member.name in wanted), self.host)
         return Group(host, self.members)

@@ -8,14 +8,14 @@ import signal
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from draftd.app import Daemon
+    from draftd.daemon import Daemon
 
 
 def handle_signals(daemon: Daemon) -> None:
     """SIGTERM and SIGINT stop the daemon, SIGHUP reloads it. For the main thread.
 
-    SIGHUP is also what the system sends when the terminal is closed, which is to end what runs in it, unless it was
-    started by `nohup`: that ignores the signal.
+    The system also sends SIGHUP when the terminal is closed, and that should end what runs in it, unless it was
+    started with `nohup`, under which it ignores the signal.
     """
     loop = asyncio.get_running_loop()
     in_terminal = signal.getsignal(signal.SIGHUP) != signal.SIG_IGN and _has_terminal()

@@ -112,7 +112,7 @@ def _any_port(address: tuple[Any, ...]) -> tuple[Any, ...]:
 
 
 def next_free_port(port: int, host: str) -> int | None:
-    """The first port above `port` on which `host` could be listened to by anybody; None if there is none near."""
+    """The first port above `port` on which anybody could listen at `host`; None if there is none nearby."""
     first = max(port + 1, MIN_FREE_FOR_ALL)
     for each in range(first, min(first + MAX_PORTS_TRIED, MAX_PORT + 1)):
         if is_free_port(each, host) and not is_answered(host, each):
@@ -121,21 +121,21 @@ def next_free_port(port: int, host: str) -> int | None:
 
 
 def why_not_listening(host: str, port: int, error: Exception | None) -> str:
-    """Why nobody can listen on `host` and `port`, and what can be done; None for an error: another one answers.
+    """Why nobody can listen on `host` and `port`, and what can be done. Without an `error` somebody answers there.
 
-    Blocking: seconds.
+    Blocks for seconds.
     """
     place = f"cannot listen on {f'[{host}]' if ':' in host else host}:{port}"
     number = error.errno if isinstance(error, OSError) else None
     if error is None or number == errno.EADDRINUSE:
         return f"{place}: {holders_of(port)}; {_another(port, host)}"
     if number == errno.EACCES:
-        return f"{place}: ports below {MIN_FREE_FOR_ALL} are the administrator's; {_another(port, host)}"
+        return f"{place}: ports below {MIN_FREE_FOR_ALL} are for the administrator; {_another(port, host)}"
     choices = f"'--host {LOOPBACK}' serves this machine only, '--host 0.0.0.0' others too"
     if number == errno.EADDRNOTAVAIL:
         return f"{place}: this machine does not have that address; {choices}"
     if isinstance(error, socket.gaierror | UnicodeError) or number == errno.EINVAL:
-        return f"{place}: that is no address, nor a name that leads to one; {choices}"
+        return f"{place}: that is neither an address nor the name of a host; {choices}"
     return f"{place}: {os.strerror(number) if number else error}"
 
 

@@ -1,4 +1,4 @@
-"""The table of workers, and below it what is to be said of those that are not ready."""
+"""The table of workers, and below it why some of them are not ready."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from datetime import UTC, datetime
 from typing import Any
 
 from rich import box
-from rich.cells import cell_len
 from rich.console import Group, RenderableType
 from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
 from draftd.console import hinted, out
+from draftd.table_columns import fitting
 from draftd.telemetry.told import short_names
 from draftd.terminal_text import harmless_body
 
@@ -33,25 +33,37 @@ MOVING = {"starting", "stopping"}
 # In the order of the table, and how soon each is left out where there is no room for all: the highest first.
 COLUMNS = {
     "model": 0, "state": 0, "queue": 0, "tok/s": 0, "accepted": 0, "draft": 2, "port": 1, "memory": 3,
-    "requests": 4, "restarts": 5, "for": 6,
+    "cached": 7, "requests": 4, "restarts": 5, "for": 6,
 }  # fmt: skip
 DUE = {
     "backoff": "starts again",
     "stopping": "at the latest",
-}  # what is said of the time that is set for a state
+}  # how the time by which a state ends is told
+MIN_SHOWN = 500_000  # bytes: less would be 0 MB
 LEFT = {"model", "state"}
+PEER_STATES = {"new": "has not answered yet", "out": "is left out"}
 
 
 def status_view(body: Mapping[str, Any], width: int) -> RenderableType:
-    """The body of /api/status: the table of workers, and the warm spare if there is one."""
+    """The body of /api/status: the table of workers, the peers, and the warm spare if there is one."""
     parts = [workers_table(body["workers"], width)]
+    parts += [_peer(harmless_body(row)) for row in body.get("peers", ())]
     if problem := body.get("reload_problem"):
         parts.append(Text(f"the files on disk are not in force: {problem}", style="red"))
     if spare := body.get("warm_spare"):
         waits = "waits" if spare["warm"] else "is being made"
         told = f"a warm spare {waits}: pid {spare['pid']}, {memory(spare['memory_bytes'])}"
         parts.append(Text(told, style="dim"))
+    if sharing := body.get("sharing"):
+        parts.append(Text(sharing, style="dim"))
+    if (stored := body.get("stored_prompts")) and stored["files"]:
+        parts.append(Text(_stored(stored), style="dim"))
     return Group(*parts)
+
+
+def _stored(known: Mapping[str, int]) -> str:
+    number = "1 prompt is" if known["files"] == 1 else f"{known['files']} prompts are"
+    return f"{number} stored on the disk: {memory(known['bytes'])} of {memory(known['limit_bytes'])}"
 
 
 def workers_table(rows: Iterable[Row], width: int) -> RenderableType:
@@ -75,26 +87,33 @@ def workers_table(rows: Iterable[Row], width: int) -> RenderableType:
     return Group(table, *shared, *notes, *reasons)
 
 
+def _peer(row: Row) -> Text:
+    """A line for a peer: how it is, what it has, and what it does for this daemon."""
+    if row["state"] != "well":
+        due = f"; asked again {remaining(row['due'])}" if row["due"] else ""
+        reason = f": {row['reason']}" if row["reason"] else ""
+        return Text(f"peer {row['name']} {PEER_STATES[row['state']]}{reason}{due}", style=STYLES["backoff"])
+    count, answered = len(row["models"]), row["requests"].get("answered", 0)
+    models = f"{count} model{'' if count == 1 else 's'}"
+    speeds = row["tokens_per_second"].values()
+    speed = f", {max(speeds):.1f} tok/s" if speeds else ""
+    return Text(
+        f"peer {row['name']}: {models}, {row['active']} open, {answered} answered{speed}", style="green"
+    )
+
+
 def _fitting(rows: Sequence[Row], width: int) -> tuple[Mapping[str, str], list[str]]:
     """How the workers are named, and the columns for which there is room. Short names come before fewer columns."""
     full = {row["name"]: row["name"] for row in rows}
     short = short_names(full)
-    titles = list(COLUMNS)
-    while True:
-        for names in (full, short):
-            if _width(rows, names, titles) <= width:
-                return names, titles
-        last = max(titles, key=COLUMNS.__getitem__)
-        if not COLUMNS[last]:
-            return short, titles
-        titles.remove(last)
-
-
-def _width(rows: Sequence[Row], names: Mapping[str, str], titles: Sequence[str]) -> int:
-    cells = [_cells(row, names) for row in rows]
-    widths = (max(cell_len(text) for text in (title, *(cell[title] for cell in cells))) for title in titles)
     spinner = 2 if any(row["state"] in MOVING for row in rows) else 0
-    return sum(widths) + 2 * len(titles) + spinner
+    with_full, with_short = (
+        fitting([_cells(row, names) for row in rows], COLUMNS, width, beside=spinner)
+        for names in (full, short)
+    )
+    if with_full is not None and with_full == with_short:
+        return full, with_full
+    return short, with_short or [title for title, rank in COLUMNS.items() if not rank]
 
 
 def _sharing(row: Row) -> str:
@@ -113,6 +132,7 @@ def _cells(row: Row, names: Mapping[str, str]) -> dict[str, str]:
         "accepted": "–" if ratio is None else f"{ratio:.0%}",
         "tok/s": f"{speed:.1f}" if speed else "–",
         "memory": memory(row["memory_bytes"]),
+        "cached": _cached(row["prompt_cache"]),
         "requests": str(row["requests"]),
         "queue": f"{active} + {row['queue']}" if active and row["queue"] else str(active or row["queue"]),
         "restarts": str(row["restarts"]),
@@ -133,6 +153,12 @@ def _shown(title: str, text: str, row: Row) -> RenderableType:
     return text
 
 
+def _cached(known: Mapping[str, Any]) -> str:
+    """How much of the last prompts was cached, and what the cache takes."""
+    ratio = "–" if known["ratio"] is None else f"{known['ratio']:.0%}"
+    return f"{ratio} by {memory(known['bytes'])}" if (known["bytes"] or 0) >= MIN_SHOWN else ratio
+
+
 def _drafts(row: Row) -> str:
     if row["num_draft_tokens"]:
         return f"{'auto ≤ ' if row['auto_draft'] else ''}{row['num_draft_tokens']}"
@@ -140,7 +166,7 @@ def _drafts(row: Row) -> str:
 
 
 def _reason(row: Row, names: Mapping[str, str]) -> Text | None:
-    """Why a worker is not ready; after a failure with its last words."""
+    """Why a worker is not ready; after a failure, with its last words."""
     state, reason = row["state"], row.get("reason")
     if state == "ready" or not reason:
         return None

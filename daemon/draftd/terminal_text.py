@@ -1,4 +1,4 @@
-"""Text of others made fit for a terminal: nothing in it steers, and what the encoding lacks is replaced."""
+"""Makes text from others fit for a terminal: nothing in it controls it, and what the encoding lacks is replaced."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ _PLAIN = "draftd.plain"  # the name of an error handler for what an encoding lac
 
 
 def harmless(text: str) -> str:
-    """`text` with all that could steer a terminal escaped. Its line breaks and tabs stay."""
+    """`text` with all that could control a terminal escaped. Its line breaks and tabs stay."""
     return "\n".join(map(escape, text.replace("\r\n", "\n").split("\n")))
 
 
 def harmless_in_a_pipe(text: str) -> str:
-    """`text` as it is, but for what would steer the terminal behind a pipe."""
+    """`text` as it is, except for what would control a terminal at the end of the pipe."""
     return _STEERING.sub(lambda found: escape(found[0]), text)
 
 
 def harmless_body(value: Any) -> Any:
-    """A value of JSON with all of its texts harmless, each in one line: a name cannot fake a line of its own."""
+    """A JSON value with all of its strings harmless, each in one line: a name cannot fake a line of its own."""
     if isinstance(value, str):
         return escape(value)
     if isinstance(value, Mapping):
@@ -38,7 +38,7 @@ def harmless_body(value: Any) -> Any:
 
 
 def take_every_text() -> None:
-    """Let stdout and stderr take any text: what their encoding lacks is replaced by what looks like it."""
+    """Let stdout and stderr take any text: characters that their encoding lacks are replaced by similar ones."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors=_PLAIN)

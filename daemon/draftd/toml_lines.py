@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import tomllib
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -17,13 +18,13 @@ _TABLE = re.compile(rf"^\s*\[\[?\s*{_PATH}\s*\]\]?\s*(#.*)?$")
 _KEY = re.compile(rf"^\s*{_PATH}\s*=")
 _PLACE = re.compile(r" \(at (?:line (\d+), column \d+|end of document)\)$")
 _WHOLE, _NUMBER, _BOOL, _TEXT = (
-    f"{what} is expected" for what in ("a whole number", "a number", "true or false", "a text")
+    f"{what} is expected" for what in ("a whole number", "a number", "true or false", "a string")
 )
 # By pydantic's type of the error; in braces what the type's context says.
 _REASONS = {
     **dict.fromkeys(("int_type", "int_parsing", "int_from_float", "int_parsing_size"), _WHOLE),
     **dict.fromkeys(("float_type", "float_parsing"), _NUMBER),
-    "finite_number": "a number is expected, and not an infinite one",
+    "finite_number": "a finite number is expected",
     **dict.fromkeys(("bool_type", "bool_parsing"), _BOOL),
     "string_type": _TEXT,
     **dict.fromkeys(("list_type", "set_type"), "a list is expected"),
@@ -33,8 +34,8 @@ _REASONS = {
     "greater_than_equal": "it must be at least {ge:g}",
     "less_than": "it must be less than {lt:g}",
     "less_than_equal": "it must be at most {le:g}",
-    "string_too_short": "the text is too short: it needs {min_length} characters or more",
-    "string_too_long": "the text is too long: it may have {max_length} characters",
+    "string_too_short": "the string is too short: it needs {min_length} characters or more",
+    "string_too_long": "the string is too long: it may have {max_length} characters",
     "too_short": "it needs {min_length} items or more",
     "too_long": "it may have {max_length} items",
     "extra_forbidden": "unknown key",
@@ -42,36 +43,36 @@ _REASONS = {
     "tuple_type": "a list is expected",
     "model_type": "a table is expected",
     "path_type": "a path is expected",
-    "byte_size": "a size is a number of bytes above 0, or a text like '8GB'",
+    "byte_size": "a size is a number of bytes above 0, or a string like '8GB'",
 }
 _BRANCHES = re.compile(
     r"str|int|float|bool|(?:list|tuple|dict)\[.*\]|literal\[.*\]|constrained-.*|function-.*"
 )
-# What tomllib says, from its beginning -> the same for somebody who has never heard of its parts.
+# How a message of tomllib begins -> the same for somebody who has never heard of its terms.
 _TOML_REASONS = {
-    "Illegal character '\\n'": "a text is not closed on its line: a quote is missing",
-    "Unterminated string": "a text is not closed: a quote is missing",
-    'Expected \'"""\'': 'a text is not closed: """ is missing',
-    "Expected \"'''\"": "a text is not closed: ''' is missing",
-    'Expected "\'"': "a text is not closed on its line: a quote is missing",
-    "Unescaped '\\'": "a backslash in double quotes is written twice; in single quotes once will do",
-    "Invalid value": "there is no value, or none that TOML knows: a text needs quotes",
+    "Illegal character '\\n'": "a string is not closed on its line: a quote is missing",
+    "Unterminated string": "a string is not closed: a quote is missing",
+    'Expected \'"""\'': 'a string is not closed: """ is missing',
+    "Expected \"'''\"": "a string is not closed: ''' is missing",
+    'Expected "\'"': "a string is not closed on its line: a quote is missing",
+    "Unescaped '\\'": "in double quotes a backslash is written twice; in single quotes once will do",
+    "Invalid value": "there is no value, or none that TOML knows: a string needs quotes",
     "Invalid initial character for a key part": "a key is missing here",
     "Invalid statement": "a line is a key and its value, a [table], or a # comment",
-    "Expected '=' after a key": "a key needs '=' and a value behind it",
-    "Expected newline or end of document": "something stands behind the value: each key has a line of its own",
+    "Expected '=' after a key": "a key needs '=' and a value after it",
+    "Expected newline or end of document": "there is something after the value: each key needs its own line",
     "Expected ']' at the end of a table": "the name of a table is not closed: ']' is missing",
     "Expected ']]' at the end of an array": "the name of a table is not closed: ']]' is missing",
     "Unclosed array": "a list is not closed: ']' or ',' is missing",
     "Unclosed inline table": "a table in braces is not closed: '}' or ',' is missing",
-    "Cannot overwrite a value": "this key stands here for the second time",
-    "Duplicate inline table key": "a key stands in these braces for the second time",
-    "Cannot declare": "this table stands here for the second time",
-    "Cannot redefine": "this table stands here for the second time",
-    "Cannot mutate": "what is in braces or brackets is whole: nothing can be added to it later",
+    "Cannot overwrite a value": "this key is here for the second time",
+    "Duplicate inline table key": "a key is in these braces for the second time",
+    "Cannot declare": "this table is here for the second time",
+    "Cannot redefine": "this table is here for the second time",
+    "Cannot mutate": "what is in braces or brackets is complete: nothing can be added to it later",
     "Invalid date": "there is no such date",
-    "Invalid hex value": "behind \\u stand four hexadecimal digits",
-    "Escaped character": "the number behind \\u is no character's",
+    "Invalid hex value": "\\u needs four hexadecimal digits after it",
+    "Escaped character": "the number after \\u is not that of a character",
     "Exceeds the limit": "a number has too many digits",
 }
 
@@ -79,8 +80,10 @@ _TOML_REASONS = {
 def line_of(text: str, loc: Sequence[Any]) -> int | None:
     """The 1-based line of the deepest part of `loc` found in `text`; None if no part is there."""
     wanted = [_normal(str(part)) for part in loc if isinstance(part, str)]
+    number_in_list = next((part for part in loc if isinstance(part, int)), 0)
     best: tuple[int, int] | None = None  # (how many parts matched, line)
     table: list[str] = []
+    lists: Counter[str] = Counter()  # tables of a list so far, by its name
     lines = text.split("\n")
     for number, line in enumerate(lines, start=1):
         header, key = _TABLE.match(line), _KEY.match(line)
@@ -88,6 +91,10 @@ def line_of(text: str, loc: Sequence[Any]) -> int | None:
             continue
         if header:
             table = path = _parts(header[1])
+            if line.lstrip().startswith("[["):
+                lists[header[1]] += 1
+                if lists[header[1]] <= number_in_list:
+                    table = path = []  # an earlier one
         elif key:
             path = table + _parts(key[1])
         depth = _shared(path, wanted)
@@ -103,7 +110,7 @@ def _shared(one: Sequence[str], other: Sequence[str]) -> int:
 
 
 def _is_inside_value(before: Sequence[str]) -> bool:
-    """Whether these lines end in the middle of a text or list, so that the next one is no statement."""
+    """Whether these lines end in the middle of a string or list, so that the next one is not a statement."""
     try:
         tomllib.loads("".join(f"{line}\n" for line in before))
     except ValueError:
@@ -137,19 +144,19 @@ def reason_of(detail: Mapping[str, Any]) -> str:
 def _filled(reason: str | None, context: Mapping[str, Any]) -> str | None:
     try:
         return reason and reason.format_map(context)
-    except (KeyError, ValueError):  # another version of pydantic says it otherwise
+    except (KeyError, ValueError):  # another version of pydantic says it differently
         return None
 
 
 def without_branches(loc: Sequence[Any]) -> tuple[Any, ...]:
-    """`loc` without pydantic's names for the types that a value may have: they stand in no file."""
+    """`loc` without pydantic's names for the types that a value may have: no file has them."""
     while len(loc) > 1 and isinstance(loc[-1], str) and _BRANCHES.fullmatch(loc[-1]):
         loc = loc[:-1]
     return tuple(loc)
 
 
 def joined(details: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """pydantic's details, one for each key: it tells apart each type that a value may have, and is not."""
+    """pydantic's details, one for each key: pydantic gives one for each type that a value may have and has not."""
     found: dict[tuple[Any, ...], dict[str, Any]] = {}
     for detail in details:
         loc = without_branches(detail["loc"])

@@ -21,10 +21,16 @@ PAIR = f'model = "{TARGET}"\ndraft_model = "{DRAFT}"\nnum_draft_tokens = 3\n'
 @pytest.mark.real
 def test_a_small_bench_of_the_demo_pair(tmp_path: Path) -> None:
     chart = tmp_path / "bench.svg"
-    options = ("--draft", "3", "--draft", "5", "--runs", "1", "--max-tokens", "8", "--json")
+    options = ("--draft", "3", "--draft", "5", "--runs", "1", "--max-tokens", "8", "--json-lines")
     done = run("bench", "--demo", *options, "--chart", str(chart), limit=120)
     assert done.returncode == 0, done.stderr
-    body = json.loads(done.stdout)
+    *progress, last = map(json.loads, done.stdout.splitlines())
+    assert {line["event"] for line in progress} == {"progress"}
+    assert [line["done"] for line in progress][-24:] == list(range(1, 25))
+    assert {"doing": "warming up", "done": 0, "total": 24}.items() <= progress[-25].items()
+    assert len(progress) == len({json.dumps(line) for line in progress})
+    assert last["event"] == "report"
+    body = last["report"]
     assert (body["model"], body["draft_model"]) == (str(TARGET), str(DRAFT))
     assert len(body["cells"]) == 4 * 2 * 3
     for cell in body["cells"]:
@@ -57,6 +63,7 @@ def test_the_test_of_a_drafting_profile_tells_its_acceptance(tmp_path: Path) -> 
     [
         (("--demo", "balanced"), "--demo measures the built-in models: name no profile with it"),
         (("nope",), "'nope' fits no profile"),
+        (("--json", "--markdown"), "the result has one form: --json, --json-lines or --markdown"),
         (("--demo", "--chart", "/no/where/c.svg"), "there is no folder /no/where for the chart"),
     ],
 )

@@ -14,8 +14,8 @@ from draftd.protocol import PROMPT_CACHE_FOLDER, PROMPT_CACHE_MAGIC, PROMPT_CACH
 from draftd.settings import load_settings
 
 
-def said(*words: str) -> str:
-    result = CliRunner().invoke(app, ["cache", *words], prog_name="draftd", env={"COLUMNS": "300"})
+def said(*words: str, columns: int = 300) -> str:
+    result = CliRunner().invoke(app, ["cache", *words], prog_name="draftd", env={"COLUMNS": str(columns)})
     assert result.exception is None, result.exception
     return result.stdout
 
@@ -51,13 +51,27 @@ def test_stored_prompts_are_listed_the_last_used_first(folder: Path) -> None:
     assert [row[0] for row in rows] == ["17", "3000", "?"]
     assert rows[1][-2:] == ["org/target", "org/draft"]
     assert "\x1b" not in shown
-    assert f"3 stored prompts, 6 MB in {folder}; the bound is 5.0 GB" in shown
+    assert f"3 stored prompts, 6 MB in {folder}; the limit is 5.0 GB" in shown
+
+
+def test_in_a_narrow_terminal_nothing_is_cut(folder: Path) -> None:
+    models = {
+        "model": "org/a-model-with-a-name-of-sixty-characters-and-then-some-more",
+        "draft_model": "org/draft",
+    }
+    store(folder, "a", {"tokens": 3000, **models}, 100_000.0)
+    shown = said("list", columns=60)
+    assert "…" not in shown
+    lines = shown.splitlines()
+    start, end = lines[0].index("model"), lines[0].index("draft model")
+    assert "".join(line[start:end].strip() for line in lines[1:-1]).startswith(models["model"])
+    assert "1970-01-0" in shown
 
 
 def test_without_any_the_place_and_the_bound_are_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DRAFTD_CACHE_DISK", "0")
     folder = load_settings().state_dir / PROMPT_CACHE_FOLDER
-    assert said("list") == f"0 stored prompts, 0 MB in {folder}; the bound is nothing, as it is off\n"
+    assert said("list") == f"0 stored prompts, 0 MB in {folder}; storing is turned off\n"
 
 
 def test_all_of_them_are_removed_and_nothing_else(folder: Path) -> None:

@@ -68,8 +68,8 @@ def test_a_taken_port_is_one_sentence_with_its_holder_and_a_free_port(tmp_path: 
     ("words", "limit", "says"),
     [
         (("--host", "203.0.113.1"), "", "this machine does not have that address"),
-        (("--host", "nonsense"), "", "no address, nor a name that leads to one"),
-        (("--host", "a..b"), "", "no address, nor a name that leads to one"),
+        (("--host", "nonsense"), "", "neither an address nor the name of a host"),
+        (("--host", "a..b"), "", "neither an address nor the name of a host"),
         (("--state-dir", "/dev/null"), "", "the state folder /dev/null cannot be used"),
         (("--state-dir", "/proc/draftd"), "", "the state folder /proc/draftd cannot be used"),
         ((), NO_BYTE, "cannot be used: File too large"),

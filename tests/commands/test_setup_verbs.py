@@ -115,7 +115,7 @@ def test_init_writes_a_settings_file_that_says_every_setting_and_changes_none() 
     assert Settings(**tomllib.loads("\n".join(meant))) == Settings()
     assert all(f"# {name} = " in text for name in Settings.model_fields)
     file.write_text("port = 8123\n")
-    assert "draftd.toml: is there already" in said("init")
+    assert "draftd.toml: exists already" in said("init")
     assert load_settings().port == 8123
 
 

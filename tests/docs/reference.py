@@ -14,7 +14,14 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from draftd.profile_tables import HealthPolicy, Limits, RequestDefaults, RestartPolicy, ServerFlags
+from draftd.profile_tables import (
+    Distributed,
+    HealthPolicy,
+    Limits,
+    RequestDefaults,
+    RestartPolicy,
+    ServerFlags,
+)
 from draftd.profiles import Profile
 from draftd.settings import Settings
 from draftd.web.dialects import messages_fields, responses_fields
@@ -43,8 +50,17 @@ def parts_in(text: str) -> set[str]:
 
 def profile_keys() -> str:
     """The keys of a profile file, with those of its tables that have a meaning of their own."""
-    keys = {name: field for name, field in Profile.model_fields.items() if not _is_table(field)}
-    tables: dict[str, type[BaseModel]] = {"limits": Limits, "restart": RestartPolicy, "health": HealthPolicy}
+    tables: dict[str, type[BaseModel]] = {
+        "limits": Limits,
+        "restart": RestartPolicy,
+        "health": HealthPolicy,
+        "distributed": Distributed,
+    }
+    keys = {
+        name: field
+        for name, field in Profile.model_fields.items()
+        if not _is_table(field) and name not in tables
+    }
     rows = _rows(keys) + "".join(_rows(model.model_fields, f"[{name}] ") for name, model in tables.items())
     words = f"`[defaults]` takes {_names(RequestDefaults)}. `[server]` takes {_names(ServerFlags)}."
     return HEAD.format("key") + rows + "\n" + _wrapped(words)
@@ -122,7 +138,7 @@ def _default(name: str, field: FieldInfo) -> str:
     value: Any = field.default
     if value is PydanticUndefined:
         return "the platform's" if field.default_factory else "required"
-    if value is None or value == ():
+    if value is None or value in ((), {}):
         return ""
     if isinstance(value, bool):
         return f"`{str(value).lower()}`"

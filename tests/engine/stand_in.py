@@ -55,6 +55,7 @@ class Asked:
     leaves: int | None = None
     logit_bias: Any = None
     batchable: bool = False
+    ahead: bool = False
     came: list[Any] = field(default_factory=list)
     context: Any = None
     at: list[int] = field(default_factory=list)  # at which cycle each token came
@@ -93,7 +94,7 @@ class Asked:
             seed=self.seed,
             chat_template_kwargs=None,
         )
-        setattr(made, request_context.CONTEXT_ATTRIBUTE, RequestContext(auto=self.auto))
+        setattr(made, request_context.CONTEXT_ATTRIBUTE, RequestContext(auto=self.auto, ahead=self.ahead))
         return made
 
 

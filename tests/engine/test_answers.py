@@ -193,3 +193,24 @@ def test_streamed_log_probabilities_are_those_of_the_whole_answer(engine: Engine
         at = streamed["text_offset"]
         assert [text[begin:end] for begin, end in pairwise(at)] == tokens[:-1]
         assert [name for name, values in streamed.items() if len(values) != len(tokens)] == []
+
+
+@pytest.mark.parametrize("where", PATHS)
+def test_an_answer_says_who_drafted_which_piece_of_it_if_it_is_asked_to(
+    engine: Engine, where: str, request: pytest.FixtureRequest
+) -> None:
+    path, body = PATHS[where]
+    asked = body | {"temperature": 0, "return_drafters": True}
+    choice = engine.ask(path, **asked)["choices"][0]
+    pieces = choice["drafters"]["content"]
+    text = choice["text"] if "text" in choice else choice["message"]["content"]
+    assert "".join(piece["text"] for piece in pieces) == text
+    drafters = {piece["drafter"] for piece in pieces}
+    drafts = request.node.callspec.params["engine"] == "drafted"
+    assert drafters <= ({None, "model", "lookup"} if drafts else {None})
+    assert (len(drafters) > 1) is drafts
+    streamed = [c for chunk in chunks(engine, path, **asked) for c in chunk["choices"] if "drafters" in c]
+    assert [piece["text"] for c in streamed for piece in c["drafters"]["content"]] == [
+        piece["text"] for piece in pieces
+    ]
+    assert all("drafters" not in c for chunk in chunks(engine, path, **body) for c in chunk["choices"])

@@ -495,11 +495,18 @@ def test_what_breaks_in_a_pass_of_all_is_told_to_all_and_the_next_request_is_ser
 ) -> None:
     generator = Generator(*pair("qwen2"), ends=False)
     first, second, later = (Asked(prompt(9, n), 40, draft=0) for n in range(3))
-    calls = [0]
+    calls, computing = [0], [False]
+
+    def noting(inner: Any) -> Any:
+        def call(waiting: Any) -> Any:
+            computing[0] = len(waiting) > 1
+            return inner(waiting)
+
+        return call
 
     def breaking(inner: Any) -> Any:
         def call(*args: Any) -> Any:
-            of_all = broken == "pass" or (isinstance(args[0], list) and isinstance(args[0][0], list))
+            of_all = broken == "pass" or (isinstance(args[0], list) and computing[0])
             calls[0] += of_all
             if of_all and calls[0] == 10:
                 raise BrokenError
@@ -511,6 +518,7 @@ def test_what_breaks_in_a_pass_of_all_is_told_to_all_and_the_next_request_is_ser
         monkeypatch.setattr(together, "read_together", breaking(together.read_together))
     else:
         monkeypatch.setattr(mx, "eval", breaking(mx.eval))
+        monkeypatch.setattr(together, "computed", noting(together.computed))
     generator.serve((0, first), (0, second), (50, later))
     ends = [type(one.came[-1]) for one in (first, second)]
     assert ends == ([BrokenError] * 2 if broken == "pass" else [type(None)] * 2)
@@ -595,7 +603,7 @@ def test_what_ends_one_request_in_a_batch_leaves_the_others_as_they_are(
 
 def fail_once_for(monkeypatch: pytest.MonkeyPatch, asked: Asked) -> None:
     """Let what one request waits for fail on the device, after its fifth token."""
-    computed = together.computed
+    computed: Any = together.computed
 
     def computing(waiting: Any) -> Any:
         answers = computed(waiting)

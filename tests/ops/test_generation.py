@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from draftd.errors import DraftdError
-from draftd.ops.generation import Drafted, OpenAIServer, timed
+from draftd.ops.generation import Drafted, OpenAIServer, Piece, timed
 from tests.harness import chat, free_ports
 from tests.ops.servers import scripted
 
@@ -34,9 +34,9 @@ def test_an_address_is_taken_with_and_without_its_usual_end(url: str, root: str)
 
 
 def test_a_generation_is_shown_as_it_comes_and_counted(server: OpenAIServer) -> None:
-    shown: list[str] = []
+    shown: list[Piece] = []
     made = server.generate(chat("[[tokens 4]]", max_tokens=4), shown.append)
-    assert shown == ["one", " two", " three", " four"]
+    assert shown == [Piece("one"), Piece(" two"), Piece(" three"), Piece(" four")]
     assert (made.text, made.tokens, made.counted, made.finish_reason) == (
         "one two three four",
         4,
@@ -101,4 +101,17 @@ def test_what_was_drafted_is_what_the_server_says_with_its_answer(
 ) -> None:
     last = {"choices": [{"delta": {"content": "one"}}], "timings": timings}
     events = [json.dumps(last).encode(), b"[DONE]"]
-    assert timed(iter(events), 0.0, len).drafted == drafted
+    assert timed(iter(events), 0.0).drafted == drafted
+
+
+def test_who_drafted_what_is_shown_and_so_are_thoughts_beside_what_is_said() -> None:
+    told = {"content": [{"text": "a", "drafter": "model"}, {"text": "b", "drafter": None}]}
+    choices = [
+        {"delta": {"content": "ab"}, "drafters": told},
+        {"delta": {"reasoning": "hm", "content": "so"}},
+    ]
+    events = [*(json.dumps({"choices": [choice]}).encode() for choice in choices), b"[DONE]"]
+    shown: list[Piece] = []
+    made = timed(iter(events), 0.0, shown.append)
+    assert shown == [Piece("a", "model"), Piece("b"), Piece("hm", thought=True), Piece("so")]
+    assert made.text == "abhmso"

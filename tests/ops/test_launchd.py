@@ -112,39 +112,3 @@ def test_a_command_that_is_not_there_is_refused_before_anything_is_written(tmp_p
     for command in ("/no/such/draftd", "draftd"):
         with pytest.raises(ConfigError, match=f"{command} cannot be run"):
             launchd.validate(launchd.render(TEMPLATE, agent(tmp_path, program=(command,)), "Aqua"), tmp_path)
-
-
-def test_the_command_is_absolute(tmp_path: Path) -> None:
-    assert launchd.program(tmp_path / "python") == (str(tmp_path / "python"), "-m", "draftd")
-    (tmp_path / "draftd").touch(mode=0o755)
-    assert launchd.program(tmp_path / "python") == (str(tmp_path / "draftd"),)
-
-
-def test_the_agent_gets_the_settings_with_absolute_paths_and_no_secret(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    environ = {
-        "DRAFTD_PORT": "9",
-        "DRAFTD_PROFILES": "own",
-        "HF_HOME": "~/hf",
-        "XDG_STATE_HOME": "state",
-        "https_proxy": "http://proxy:1",
-        "HTTP_PROXY": "http://me:word@proxy:1",
-        "PATH": "/a::b:/c",
-        "HF_TOKEN": "x",
-        "DRAFTD_STATE_DIR": "",
-        "HF_HUB_CACHE": "",
-        "SHELL": "sh",
-    }
-    assert launchd.environment(environ) == {
-        "DRAFTD_PORT": "9",
-        "DRAFTD_PROFILES": str(tmp_path / "own"),
-        "HF_HOME": str(Path.home() / "hf"),
-        "XDG_STATE_HOME": str(tmp_path / "state"),
-        "https_proxy": "http://proxy:1",
-        "PATH": "/a:/c",
-    }
-    for name in ("DRAFTD_API_KEY", "draftd_api_key"):
-        with pytest.raises(ConfigError, match=r"put api_key into draftd.toml"):
-            launchd.environment({name: "secret"})

@@ -31,7 +31,7 @@ def test_a_model_folder_that_is_missing_is_found_with_file_and_line(folder: Path
     assert f"{folder}/b.toml:2: draft_model: {folder}/nowhere: there is no such folder" in said
     (folder / "b.toml").write_text(f'model = "{folder}/a.toml"\n')
     assert "b.toml:1: model: " in check(folder)[1]
-    assert "is a file, and no folder" in check(folder)[1]
+    assert "is a file, not a folder" in check(folder)[1]
     (folder / "b.toml").write_text(f'model = "{folder}"\n')
     assert "2 profiles are valid" in check(folder)[1]
 
@@ -55,12 +55,41 @@ def test_a_default_profile_that_names_nothing_is_refused(
         assert told in str(done.exception)
 
 
+@pytest.mark.parametrize(
+    ("variable", "value", "told"),
+    [
+        ("GROUPS_APART", "a,nope", "groups_apart: there is no profile 'nope'; there are: a"),
+        ("GROUPS_TOGETHER", "nope", "groups_together: there is no profile 'nope'; there are: a"),
+        (
+            "MEMORY_PRESSURE",
+            "/nowhere/memory.pressure",
+            "memory_pressure: /nowhere/memory.pressure cannot be read",
+        ),
+    ],
+)
+def test_settings_that_name_what_there_is_not_are_refused(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, variable: str, value: str, told: str
+) -> None:
+    monkeypatch.setenv(f"DRAFTD_{variable}", value)
+    assert told in check(folder)[1]
+
+
+def test_profiles_that_stand_together_and_apart_are_refused(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "b.toml").write_text('model = "org/b"\n')
+    monkeypatch.setenv("DRAFTD_GROUPS_APART", "a,b")
+    assert "2 profiles are valid" in check(folder)[1]
+    monkeypatch.setenv("DRAFTD_GROUPS_TOGETHER", "b,a")
+    assert "groups_apart: b and a are in one list of groups_together as well" in check(folder)[1]
+
+
 def test_the_findings_as_json(folder: Path) -> None:
     code, said = check(folder, "--json")
     body = json.loads(said)
     assert (code, body["valid"], body["problems"]) == (0, True, [])
     assert body["profiles"][0] == {
-        "name": "a", "model": "org/a", "draft_model": None, "drafting": "no drafting", "here": False,
+        "name": "a", "model": "org/a", "draft_model": None, "drafting": "no drafting", "here": False, "ranks": 1,
     }  # fmt: skip
     (folder / "b.toml").write_text("modle = 1\n")
     code, said = check(folder, "--json")

@@ -14,8 +14,8 @@ import pytest
 
 from draftd.errors import ConfigError, DraftdError
 from draftd.ops import init, pull
-from draftd.ops.prompts import find_prompts
 from draftd.profiles import Profile
+from draftd.prompt_files import find_prompts
 from draftd.settings import shipped_dir
 
 SHIPPED = {kind: shipped_dir(kind) for kind in init.KINDS}
@@ -80,7 +80,7 @@ def test_init_copies_everything_once(tmp_path: Path) -> None:
     for kind, pattern in init.KINDS.items():
         for source in SHIPPED[kind].glob(pattern):
             assert (tmp_path / "new" / kind / source.name).read_bytes() == source.read_bytes()
-    assert set(carried_out(tmp_path / "new").values()) == {"is there already"}
+    assert set(carried_out(tmp_path / "new").values()) == {"exists already"}
 
 
 def test_init_replaces_an_edited_file_only_by_force_and_keeps_it(tmp_path: Path) -> None:
@@ -91,7 +91,7 @@ def test_init_replaces_an_edited_file_only_by_force_and_keeps_it(tmp_path: Path)
     assert edited.read_text() == "mine"
     done = carried_out(tmp_path, force=True)
     assert done["expert.txt"] == "replaced; yours is expert.txt.bak"
-    assert done["empty.txt"] == "is there already"
+    assert done["empty.txt"] == "exists already"
     assert edited.read_text() != "mine"
     assert edited.with_name("expert.txt.bak").read_text() == "mine"
 
@@ -190,7 +190,7 @@ def test_pull_downloads_what_mlx_lm_needs(hub: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("org/gated", "org/gated asks for consent"),
+        ("org/gated", "org/gated is gated: accept its terms"),
         ("org/none", "the hub has no model org/none"),
         ("not a name", "the hub has no model not a name"),
     ],

@@ -17,6 +17,8 @@ CHATTER = [
     "Draft tokens accepted: 10/10 (100%)",
     "/x/server.py:1894: UserWarning: mlx_lm.server is not recommended for production as it only",
     "  warnings.warn(",
+    '[rank 0] draftd-engine {"event": "progress"}',
+    "[rank 12 on me@mini.local] Draft tokens accepted: 10/10 (100%)",
 ]
 MATTERS = [
     "Traceback (most recent call last):",
@@ -25,6 +27,8 @@ MATTERS = [
     "2026-11-26 01:22:01,854 - WARNING - the model's template has no tools",
     "libc++abi: terminating",
     "Loaded 4 layers",
+    "[rank 1] RuntimeError: [ring] connection to a peer was lost",
+    "[rank one] draftd-engine {}",
 ]
 
 

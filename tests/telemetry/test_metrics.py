@@ -9,10 +9,12 @@ import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families
 
-from draftd.protocol import Costs
+from draftd.protocol import OUTCOMES, CacheSize, Costs
 from draftd.telemetry.instruments import UNKNOWN
-from draftd.telemetry.metrics import CLIENT_LEFT, STATES, Acceptance, Metrics, WorkerSample
+from draftd.telemetry.metrics import CLIENT_LEFT, Acceptance, Metrics
+from draftd.telemetry.prompt_caches import StoredPrompt
 from draftd.telemetry.records import DraftAcceptance, EngineStarted, GenerationReport, PromptProgress, Record
+from draftd.telemetry.worker_samples import STATES, WorkerSample
 from tests.telemetry.scraping import scrape, value
 
 REPORT = GenerationReport(
@@ -46,13 +48,14 @@ def busy() -> Metrics:
             metrics.record(profile, record)
         metrics.request(profile, "chat.completions", 200, 1.5)
         metrics.first_token(profile, 0.2)
-        metrics.generation(profile, prompt_tokens=10, completion_tokens=21, seconds=2)
+        metrics.generation(profile, prompt_tokens=10, completion_tokens=21, seconds=2, cached_tokens=5)
+        metrics.record(profile, StoredPrompt("stored"))
         metrics.queue_wait(profile, 0.1)
         metrics.restarted(profile, "exit")
         metrics.log_write_error(profile)
     metrics.bind(
         lambda: [
-            WorkerSample("fast", "ready", 5, 2, 1.5, accounting=True),
+            WorkerSample("fast", "ready", 5, 2, 1.5, accounting=True, prompt_cache=CacheSize(2, 70, None)),
             WorkerSample("balanced", "failed", 5, 0, 9, accounting=False),
         ],
         lambda: 77,
@@ -67,6 +70,7 @@ COUNTERS = (
         "draftd_draft_rounds_total",
     ),
     *("draftd_prompt_tokens_total", "draftd_completion_tokens_total", "draftd_log_write_errors_total"),
+    "draftd_prompt_tokens_cached_total",
 )
 NAMES = {
     **{name: ("counter", {"profile"}) for name in COUNTERS},
@@ -91,6 +95,12 @@ NAMES = {
     "draftd_worker_state": ("gauge", {"profile", "state"}),
     "draftd_worker_memory_bytes": ("gauge", {"profile"}),
     "draftd_worker_start_seconds": ("gauge", {"profile"}),
+    "draftd_prompt_cache_hit_ratio": ("gauge", {"profile"}),
+    "draftd_prompt_cache_bytes": ("gauge", {"profile"}),
+    "draftd_prompt_cache_entries": ("gauge", {"profile"}),
+    "draftd_stored_prompts_total": ("counter", {"profile", "outcome"}),
+    "draftd_stored_prompt_files": ("gauge", set()),
+    "draftd_stored_prompt_bytes": ("gauge", set()),
     "draftd_warm_spare_memory_bytes": ("gauge", set()),
     "draftd_memory_pressure": ("gauge", set()),
     "draftd_build_info": ("gauge", {"version", "python", "mlx_lm"}),
@@ -318,3 +328,31 @@ def test_two_workers_of_a_profile_give_one_series(metrics: Metrics) -> None:
     )
     assert value(metrics, "worker_state", profile="fast", state="starting") == 1
     assert value(metrics, "worker_state", profile="fast", state="stopping") == 0
+
+
+def test_what_was_cached_of_prompts_is_counted_and_told_of_the_last_ones(metrics: Metrics) -> None:
+    for prompt, cached in ((1000, 0), (1000, 900)):
+        metrics.generation("fast", prompt_tokens=prompt, completion_tokens=2, seconds=1, cached_tokens=cached)
+    metrics.generation("fast", prompt_tokens=500, completion_tokens=2, seconds=1)  # the worker does not say
+    assert value(metrics, "prompt_tokens_cached_total", profile="fast") == 900
+    assert value(metrics, "prompt_cache_hit_ratio", profile="fast") == 0.45
+    for _ in range(50):
+        metrics.generation("fast", prompt_tokens=10, completion_tokens=2, seconds=1, cached_tokens=10**6)
+    assert value(metrics, "prompt_cache_hit_ratio", profile="fast") == 1
+    assert value(metrics, "prompt_tokens_cached_total", profile="fast") == 1400
+
+
+def test_what_became_of_stored_prompts_is_counted_by_its_outcome(metrics: Metrics) -> None:
+    for outcome in ("stored", "restored", "restored"):
+        metrics.record("fast", StoredPrompt(outcome))
+    found = [value(metrics, "stored_prompts_total", profile="fast", outcome=one) for one in OUTCOMES]
+    assert found == [1, 2, 0]
+    assert metrics.reuse("fast").told(CacheSize(3, 70, None)) == {
+        "prompt_tokens": 0,
+        "cached_tokens": 0,
+        "ratio": None,
+        "entries": 3,
+        "bytes": 70,
+        "limit_bytes": None,
+        "stored_prompts": {"stored": 1, "restored": 2, "refused": 0},
+    }

@@ -8,10 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from draftd.protocol import PAPER_RULE, PLAIN_RULE, Costs
+from draftd.protocol import PAPER_RULE, PLAIN_RULE, CacheSize, Costs
+from draftd.telemetry.figures import MAX_COUNT
+from draftd.telemetry.prompt_caches import StoredPrompt
+from draftd.telemetry.rank_records import Rank, Ranks
 from draftd.telemetry.records import (
     MAX_ACCEPTANCE_LINE,
-    MAX_COUNT,
     MAX_LINE_COUNT,
     MAX_TEXT,
     DraftAcceptance,
@@ -133,6 +135,9 @@ def test_a_pattern_may_say_whose_request_it_was_and_need_not_match_all_groups() 
             GenerationReport(1, 1, 1),
         ),
         (engine(event="started", accounting=False), EngineStarted(False)),
+        (engine(event="prompt_cache", entries=2, bytes=3, limit=4), CacheSize(2, 3, 4)),
+        (engine(event="prompt_cache", entries=2, bytes=3, limit=2**63), CacheSize(2, 3, None)),
+        (engine(event="stored_prompt", outcome="restored"), StoredPrompt("restored")),
         (
             engine(event="started", accounting=True, mlx_lm="0.32.2", hooks={"a": True, "b": "gone", "c": 1}),
             EngineStarted(True, "0.32.2", {"a": True, "b": "gone", "c": "1"}),
@@ -160,6 +165,16 @@ def test_a_pattern_may_say_whose_request_it_was_and_need_not_match_all_groups() 
             ModelsLoaded(
                 ModelFacts(("ArraysCache", "KVCache"), "no", "nor"), ModelFacts(("RotatingKVCache",))
             ),
+        ),
+        (
+            engine(
+                event="ranks",
+                ranks=[
+                    {"rank": 0, "host": "", "pid": 7, "memory": 10, "silent": 0.5},
+                    {"rank": 1, "host": "mini", "pid": None, "memory": 20, "silent": 3, "new": 1},
+                ],
+            ),
+            Ranks((Rank(0, "", 7, 10, 0.5), Rank(1, "mini", None, 20, 3.0))),
         ),
     ],
 )
@@ -218,6 +233,10 @@ def test_records(line: str, record: Record | None) -> None:
         engine(event="generation", rounds=1, proposed=1, accepted=1, costs={"single": 1, "draft": 1}),
         engine(event="started"),
         engine(event="started", accounting=1),
+        engine(event="prompt_cache", entries=2),
+        engine(event="prompt_cache", entries=-1, bytes=3, limit=4),
+        engine(event="stored_prompt", outcome="eaten"),
+        engine(event="stored_prompt", outcome=["stored"]),
         engine(event="loaded"),
         engine(event="loaded", target=[]),
         engine(event="loaded", target={"cache": ["KVCache"], "refusal": ["no"]}),
@@ -227,6 +246,14 @@ def test_records(line: str, record: Record | None) -> None:
         engine(event="loaded", target={"cache": [], "batch": 1}),
         engine(event="loaded", target={"cache": [], "context": -1}),
         engine(event="loaded", target={"cache": []}, draft={}),
+        engine(event="ranks"),
+        engine(event="ranks", ranks=[1]),
+        engine(event="ranks", ranks=[{"rank": 0, "host": "", "memory": 1}]),
+        engine(event="ranks", ranks=[{"rank": 0, "host": "", "memory": -1, "silent": 1}]),
+        engine(event="ranks", ranks=[{"rank": 0, "host": None, "memory": 1, "silent": 1}]),
+        engine(event="ranks", ranks=[{"rank": 0, "host": "", "memory": 1, "silent": float("nan")}]),
+        engine(event="ranks", ranks=[{"rank": 0, "host": "", "memory": 1, "silent": True}]),
+        engine(event="ranks", ranks=[{"rank": 0, "host": "", "memory": 1, "silent": 1}] * 65),
         ISSUED[:-9],
     ],
 )

@@ -1,4 +1,4 @@
-"""The acceptor: it listens, and leaves connections waiting where descriptors run short."""
+"""The acceptor: it listens, and leaves connections waiting when file descriptors run short."""
 
 from __future__ import annotations
 
@@ -136,7 +136,9 @@ async def test_descriptors_are_kept_back_and_who_waits_is_served_later(
                 spare = [os.dup(0) for _ in range(8)]  # there are enough for what the daemon may need
                 for descriptor in spare:
                     os.close(descriptor)
-                assert [entry["event"] for entry in logs] == ["descriptors run short; new connections wait"]
+                assert [entry["event"] for entry in logs] == [
+                    "file descriptors are running short; new connections wait"
+                ]
             await until(lambda: Echo.made == 40)
 
 

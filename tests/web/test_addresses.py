@@ -100,7 +100,7 @@ async def test_a_path_that_leads_nowhere_is_told_with_the_one_that_was_meant(
 ) -> None:
     answer = await wire.ask(served, wire.post(b"{}", path="/v1/chat/completion"))
     assert answer.status == 404
-    assert answer.error["message"] == "there is nothing at this path; is /v1/chat/completions meant?"
+    assert answer.error["message"] == "there is nothing at this path; did you mean /v1/chat/completions?"
     answer = await wire.ask(served, wire.post(b"{}", path="/v1/messages/count"))
     assert answer.status == 404
     assert answer.json["type"] == "error"  # in Anthropic's form

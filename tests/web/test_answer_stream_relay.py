@@ -31,6 +31,13 @@ def scored(text: str) -> dict[str, Any]:
     return told
 
 
+def by_drafter(text: str) -> dict[str, Any]:
+    """With the same drafter each time: then only the text differs."""
+    told = chunk({"content": text})
+    told["choices"][0]["drafters"] = {"content": [{"text": "a", "drafter": "model"}]}
+    return told
+
+
 def text_chunk(text: str) -> dict[str, Any]:
     return {
         "id": "x",
@@ -46,6 +53,7 @@ CHUNKS = st.one_of(
     TEXTS.map(lambda text: chunk({"content": text, "tool_calls": [CALL]})),
     TEXTS.map(text_chunk),
     TEXTS.map(scored),
+    TEXTS.map(by_drafter),
     st.just(chunk({})),
     st.just(chunk({}, choices=[], usage={"total_tokens": 1})),
 )

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import os
 import re
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -11,16 +14,18 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
-from playwright.async_api import Browser, Page, expect
+from playwright.async_api import Browser, Page, Route, expect
 
 from draftd.profiles import Profile
 from draftd.protocol import Costs
 from draftd.telemetry.records import DraftAcceptance, GenerationReport
+from draftd.web import status_report
 from draftd.web.dashboard import FILES
 from tests.harness import LIMIT, QUICK, Served, fake, kill, serving
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
+_worker = status_report.worker
 OUTPUT = Path(__file__).parents[2] / "test-output"
 DESKTOP, PHONE = (1280, 900), (390, 844)
 
@@ -145,7 +150,7 @@ async def test_there_is_no_verdict_before_enough_requests(hosted: Page) -> None:
     script = 'async row => (await import("/dashboard/format.js")).verdict([row])'
     told = await hosted.evaluate(script, row)
     assert told["headline"] == "1 of 1 worker ready"
-    assert told["aside"].endswith("after 5 requests to a profile that drafted; so far there were 4.")
+    assert told["aside"].endswith("after 5 requests with drafts to one profile; so far there were 4.")
 
 
 async def test_how_drafting_went_by_position_and_what_it_costs_is_shown(
@@ -295,7 +300,7 @@ async def test_the_keyboard_reaches_everything_in_the_order_of_reading(
             "chat-send",
             "",
         ]  # "": the curl's summary
-        log = ["Worker whose log is shown", "log-raw", "log-follow", "lines"]
+        log = ["capture", "Worker whose log is shown", "log-raw", "log-follow", "lines"]
         wanted = ["copy-address", "copy-key", "A first request", *buttons, *chat, *log]
         assert [label for label, _ in reached[: len(wanted)]] == wanted
         assert {style for _, style in reached[: len(wanted)]} == {"solid"}
@@ -312,9 +317,9 @@ async def test_the_log_of_the_chosen_worker_comes_live_and_as_text_only(
         await expect(lines).to_contain_text("fake server of <img src=x onerror=alert(1)>")
         await expect(field(page, "evil", "models")).to_have_text("<img src=x onerror=alert(1)>")
         assert await page.locator("main img").count() == 0
-        for _ in range(40):
+        for _ in range(25):  # all of their lines fit into one piece of news
             await served.ask("evil", stream=True)
-        await expect(lines.locator(".acceptance")).to_have_count(40)
+        await expect(lines.locator(".acceptance")).to_have_count(25)
         at_end = "Math.abs(e.scrollHeight - e.clientHeight - e.scrollTop) < 2"
         assert await lines.evaluate(f"e => e.scrollHeight > e.clientHeight && {at_end}")
         await page.get_by_label("Worker whose log is shown").select_option("a")
@@ -448,6 +453,41 @@ async def test_a_chat_streams_keeps_what_was_said_and_can_be_ended(tmp_path: Pat
         await expect(message).to_be_focused()
 
 
+async def test_drafted_tokens_are_marked_in_a_chat_and_thoughts_are_not_said_again(
+    tmp_path: Path, browser: Browser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A scripted server has no drafters, so its answer is made up here, in the form of a real one.
+    monkeypatch.setattr(Profile, "all_drafters", property(lambda _: ("lookup", "model")))
+    told = {"content": [{"text": "one", "drafter": None}, {"text": " two", "drafter": "model"}]}
+    choices: list[dict[str, Any]] = [
+        {"delta": {"reasoning": "hm"}, "drafters": {"reasoning": [{"text": "hm", "drafter": "lookup"}]}},
+        {"delta": {"content": "one two"}, "drafters": told},
+        {"delta": {}, "finish_reason": "stop"},
+    ]
+    answer = "".join(f"data: {json.dumps({'choices': [choice]})}\n\n" for choice in choices)
+    asked: list[Any] = []
+
+    async def answered(route: Route) -> None:
+        asked.append(route.request.post_data_json)
+        await route.fulfill(body=answer + "data: [DONE]\n\n", content_type="text/event-stream")
+
+    async with serving(tmp_path, {"a": fake()}) as served, opened(browser, served) as page:
+        await page.route("**/v1/chat/completions", answered)
+        await expect(page.locator("#chat-legend")).to_be_hidden()
+        for _ in range(2):
+            await page.get_by_label("Message", exact=True).fill("hi")
+            await page.keyboard.press("Enter")
+            await expect(button(page, "Send")).to_be_visible()
+        assert asked[0]["return_drafters"] is True
+        assert asked[1]["messages"][1] == {"role": "assistant", "content": "one two"}
+        first = page.locator("#chat-talk .assistant .text").first
+        await expect(first).to_have_text("hmone two")
+        await expect(first.locator("[data-drafter=model]")).to_have_text(" two")
+        await expect(first.locator("[data-drafter=lookup].thought")).to_have_text("hm")
+        await expect(page.locator("#chat-legend")).to_contain_text("model")
+        await expect(first.locator("[data-drafter]")).to_have_count(2)
+
+
 async def test_requests_are_listed_with_details_and_one_that_runs_can_be_cancelled(
     tmp_path: Path, browser: Browser
 ) -> None:
@@ -471,6 +511,100 @@ async def test_requests_are_listed_with_details_and_one_that_runs_can_be_cancell
         await expect(rows.nth(0).locator(".status")).to_contain_text("503")
         assert (await asking).events[-1]["error"]["code"] == "cancelled"
         await expect(rows.nth(0).get_by_role("button", name=re.compile("Cancel"))).to_have_count(0)
+
+
+async def test_contents_are_captured_and_shown_only_if_the_user_says_so(
+    tmp_path: Path, browser: Browser
+) -> None:
+    async with serving(tmp_path, {"a": fake()}) as served, opened(browser, served) as page:
+        switch, contents = page.get_by_label("capture contents"), page.locator(".contents")
+        rows = page.locator("#request-rows > tr:not(.details)")
+        await expect(page.locator("#capture-note")).to_have_text("the last 100: figures, no texts")
+        await served.ask("a", "a secret")
+        await switch.check()
+        await expect(page.locator("#capture-note")).to_contain_text("until this is switched off")
+        await served.ask("a", "a <b>question</b>", stream=True)
+        await expect(rows).to_have_count(2)
+        for number in range(2):
+            await rows.nth(number).get_by_role("button", name=re.compile("Details")).click()
+        await expect(contents.nth(0)).to_contain_text('"content": "a <b>question</b>"')
+        await expect(contents.nth(0)).to_contain_text('"content": "one two three four five"')
+        await expect(contents.nth(1)).to_be_hidden()
+        await switch.uncheck()
+        await expect(contents.nth(0)).to_be_hidden()
+        await expect(page.locator("#request-table")).not_to_contain_text("question")
+        assert (await served.get("/api/status")).json["capture"] is False
+
+
+async def test_profiles_and_prompts_can_be_read_with_what_is_wrong_with_them(
+    tmp_path: Path, browser: Browser
+) -> None:
+    (tmp_path / "prompts").mkdir()
+    (tmp_path / "prompts" / "brief.txt").write_text("Be <b>brief</b>.\n")
+    tables = "[limits]\nconcurrency = 2\n"
+    profiles = {"a": fake(top='autostart = false\nsystem_prompt = "brief"', tables=tables)}
+    async with serving(tmp_path, profiles) as served, opened(browser, served) as page:
+        text, problem = page.locator("#profiles-text"), page.locator("#profiles-problem")
+        await expect(text).to_contain_text('system_prompt = "brief"')
+        await expect(text).to_contain_text("[limits]\nconcurrency = 2")
+        await expect(problem).to_be_hidden()
+        await page.get_by_label("Profile or prompt that is shown").select_option("prompt brief")
+        await expect(text).to_contain_text("# used by a (default)")
+        await expect(text).to_contain_text("Be <b>brief</b>.")
+        served.write("b", "modle = 1\n")
+        served.daemon.try_reload()
+        await expect(problem).to_contain_text("b.toml:1: modle: unknown key")
+        served.write("b", fake(top="autostart = false"))
+        (tmp_path / "prompts" / "brief.txt").write_text("Be brief indeed.\n")
+        served.daemon.try_reload()
+        await expect(problem).to_be_hidden()
+        await expect(text).to_contain_text("Be brief indeed.")  # what was chosen stays
+        await page.get_by_label("Profile or prompt that is shown").select_option("profile b")
+        await expect(text).to_contain_text("command = [")
+
+
+async def test_a_bench_is_started_watched_and_its_result_read(
+    tmp_path: Path, browser: Browser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Only what has a draft model can be measured, which no scripted server has: a page that says so is made up.
+    monkeypatch.setattr(status_report, "worker", lambda *told: _worker(*told) | {"draft_model": "small"})
+    spread = {"median": 20.0, "low": 19.0, "high": 21.0}
+    cell = {"kind": "code", "temperature": 0, "speed": spread, "acceptance": None, "first_token": spread}
+    cells = [
+        cell | {"variant": "no drafting", "speed_up": None},
+        cell | {"variant": "5", "speed_up": {"median": 1.5}, "acceptance": 0.8},
+    ]
+    report = {
+        "verdict": ["overall: 5 is best"], "cells": cells, "model": "big", "draft_model": "small",
+        "machine": "a machine", "runs": 2, "max_tokens": 64, "busy": 90,
+    }  # fmt: skip
+    async with serving(tmp_path, {"a": fake(top="autostart = false")}) as served:
+        go = tmp_path / "go"
+        os.mkfifo(go)
+        script = (
+            "import json, sys\n"
+            'print(json.dumps({"event": "progress", "doing": "run 1, code", "done": 3, "total": 8}), flush=True)\n'
+            f"open({str(go)!r}).read()\n"
+            f"print(json.dumps({{'event': 'report', 'report': {report!r}}}))"
+        )
+        served.daemon.benches.command = (sys.executable, "-c", script)
+        async with opened(browser, served) as page:
+            page.on("dialog", lambda dialog: dialog.accept())
+            bench = page.locator("#bench")
+            await expect(page.locator("#bench-note")).to_have_text("none since the daemon started")
+            await bench.get_by_role("button", name="Start").click()
+            await expect(page.locator("#bench-note")).to_have_text("run 1, code: 3 of 8")
+            await expect(bench.get_by_role("progressbar")).to_have_attribute("value", "3")
+            await expect(bench.get_by_role("button", name="Stop")).to_be_enabled()
+            await asyncio.to_thread(go.write_text, "")
+            await expect(page.locator("#bench-verdict")).to_have_text("overall: 5 is best")
+            await expect(bench.locator("tbody tr").nth(1)).to_contain_text("1.50 ×")
+            await expect(page.locator("#bench-how")).to_contain_text("Other programs used 90 %")
+            await page.reload()
+            await expect(page.locator("#bench-verdict")).to_have_text("overall: 5 is best")
+            await page.get_by_label("Profile to measure").focus()
+            for size in (DESKTOP, PHONE):
+                await _looks_well(page, size, "light", "bench")
 
 
 async def test_beyond_four_profiles_there_is_a_table_the_failed_and_the_busy_first(

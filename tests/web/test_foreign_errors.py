@@ -190,12 +190,12 @@ BROKEN: dict[str, tuple[Wire, str]] = {
     "half": (lambda e: HEAD + events(*hello(e)[:2]), "broke off in the middle"),
     "half an event": (lambda e: HEAD + events(*hello(e)[:2]) + b'data: {"choi', "broke off in the middle"),
     "a broken chunk": (lambda e: chunked(events(*hello(e)[:2]), ends=False) + b"x\r\n", "broke off in the middle"),
-    "half of JSON": (lambda e: HEAD + json.dumps(whole(e)).encode()[:-9], "nothing of an answer"),
-    "a page": (lambda _: in_one_piece(b"<html>hi</html>", b"text/html"), "nothing of an answer"),
-    "nothing": (lambda _: in_one_piece(b""), "nothing of an answer"),
+    "half of JSON": (lambda e: HEAD + json.dumps(whole(e)).encode()[:-9], "holds no answer"),
+    "a page": (lambda _: in_one_piece(b"<html>hi</html>", b"text/html"), "holds no answer"),
+    "nothing": (lambda _: in_one_piece(b""), "holds no answer"),
     "other JSON": (lambda _: in_one_piece(b'{"a": 1}'), "JSON that is not an answer"),
     "no reason": (lambda e: HEAD + events(*hello(e)[:2]) + DONE, "no finish_reason"),
-    "given up": (lambda e: HEAD + events(*hello(e)[:2], said(e, "", "abort")) + DONE, "given up"),
+    "given up": (lambda e: HEAD + events(*hello(e)[:2], said(e, "", "abort")) + DONE, "gave it up"),
     "a number for a text": (lambda e: HEAD + events(*hello(e)[:1], said(e, 5)), "Expected `str"),  # type: ignore[arg-type]
     "no JSON": (lambda e: HEAD + events(*hello(e)[:1]) + b"data: {oops\n\n" + DONE, "not JSON"),
 }  # fmt: skip

@@ -5,7 +5,8 @@ import hmac
 import pytest
 
 from draftd.errors import ConfigError
-from draftd.web.guard import Guard, host_name, is_loopback, make_guard
+from draftd.peer_tables import is_loopback
+from draftd.web.guard import Guard, host_name, make_guard
 from tests.web.given import refused
 
 CHAT = "/v1/chat/completions"

@@ -162,4 +162,4 @@ def test_a_profile_without_a_command_has_no_such_address() -> None:
     assert isinstance(outcome, Refused)
     assert outcome.profile == "chat"
     assert (outcome.error.status, outcome.error.code) == (404, "not_found")
-    assert "'chat' serves chats and texts" in str(outcome.error)
+    assert "'chat' serves chat and text completions" in str(outcome.error)

@@ -378,6 +378,15 @@ def test_the_engine_is_told_what_may_draft_if_somebody_says_so(
     assert "drafters" not in json.loads(made.payload)
 
 
+def test_who_drafted_what_is_told_by_our_engine_alone() -> None:
+    assert sent({"return_drafters": True})["return_drafters"] is True
+    assert "return_drafters" not in sent({"return_drafters": False}, to=FOREIGN)
+    with refused(400, param="return_drafters", says="does not say what it drafted"):
+        forward({"return_drafters": True}, to=FOREIGN)
+    with refused(400, param="return_drafters", says="belongs to /v1/chat/completions"):
+        forward({"return_drafters": True}, TEXT)
+
+
 @pytest.mark.parametrize(
     ("profile", "drafters", "param"),
     [
@@ -447,7 +456,7 @@ def test_a_text_alone_or_in_a_list_is_a_prompt(prompt: object) -> None:
 
 @pytest.mark.parametrize("prompt", [None, "", [], [""], ["a", "b"], [1, 2], [5], [["a"]], 5, {}])
 def test_any_other_prompt_is_refused(prompt: object) -> None:
-    with refused(400, param="prompt", says="must be a text"):
+    with refused(400, param="prompt", says="must be a string"):
         forward({"prompt": prompt}, TEXT)
 
 

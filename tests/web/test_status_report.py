@@ -8,7 +8,7 @@ import pytest
 from draftd.telemetry.metrics import Metrics
 from draftd.telemetry.records import DraftAcceptance
 from draftd.web import status_report
-from draftd.workers.status import LastExit, WorkerStatus
+from draftd.workers.status import LastExit, RankStatus, WorkerStatus
 
 READY = WorkerStatus(
     name="small",
@@ -64,6 +64,7 @@ def test_a_worker_that_has_done_nothing_is_told_with_zeros_and_nulls(metrics: Me
         "restarts": 2,
         "last_exit": None,
         "memory_bytes": 1024,
+        "ranks": [],
         "start_seconds": 1.5,
         "queue": 3,
         "requests": 0,
@@ -78,8 +79,25 @@ def test_a_worker_that_has_done_nothing_is_told_with_zeros_and_nulls(metrics: Me
             "speedup_estimate": None,
         },
         "tokens_per_second": None,
+        "prompt_cache": {
+            "prompt_tokens": 0,
+            "cached_tokens": 0,
+            "ratio": None,
+            "entries": None,
+            "bytes": None,
+            "limit_bytes": None,
+            "stored_prompts": {"stored": 0, "restored": 0, "refused": 0},
+        },
         "notes": ["port 8000 was busy"],
     }
+
+
+def test_the_ranks_of_a_group_are_told_without_what_changes_each_second(metrics: Metrics) -> None:
+    ranks = (RankStatus(0, "", 5, 1000, 0.1), RankStatus(1, "mini", None, 2000, 0.7))
+    assert status_report.worker(replace(READY, ranks=ranks), 0, metrics)["ranks"] == [
+        {"rank": 0, "host": "", "pid": 5, "memory_bytes": 1000},
+        {"rank": 1, "host": "mini", "pid": None, "memory_bytes": 2000},
+    ]
 
 
 def test_a_worker_is_told_with_what_was_measured(metrics: Metrics) -> None:

@@ -96,18 +96,18 @@ def trace(seed: int) -> list[tuple[float, str, float]]:
 
 
 def main() -> None:
-    """Print the table."""
-    print("policy          loads   GB read   mean wait   95 %   99 %    longest (s)")
-    for policy in (Budgeted, PlainLRU, FixedGroups):
+    """Print the table of docs/measurements.md."""
+    print("| | loads | GB read | mean wait | 95 % | 99 % | longest |\n|---|---|---|---|---|---|---|")
+    for policy, name in ((Budgeted, "draftd"), (PlainLRU, "plain LRU"), (FixedGroups, "fixed groups")):
         machine = policy([Model(str(n), size, pinned=False) for n, size in enumerate(SIZES)])
-        for when, name, seconds in trace(1):
-            machine.at(when, partial(machine.ask, name, seconds))
+        for when, model, seconds in trace(1):
+            machine.at(when, partial(machine.ask, model, seconds))
         machine.run()
         waits = sorted(machine.waits)
         assert len(waits) == REQUESTS
-        mean, p95, p99 = sum(waits) / REQUESTS, waits[int(0.95 * REQUESTS)], waits[int(0.99 * REQUESTS)]
-        row = f"{policy.__name__:14} {machine.loads:6} {machine.read:9} {mean:11.2f}"
-        print(f"{row} {p95:6.1f} {p99:6.1f} {waits[-1]:9.1f}")
+        figures = sum(waits) / REQUESTS, waits[int(0.95 * REQUESTS)], waits[int(0.99 * REQUESTS)], waits[-1]
+        told = " | ".join(f"{seconds:.1f} s" for seconds in figures)
+        print(f"| {name} | {machine.loads:,} | {machine.read:,} | {told} |")
 
 
 if __name__ == "__main__":

@@ -34,7 +34,7 @@ LOADING, STUCK = Starting(0.0, 9.0), Starting(0.0, 9.0, stuck=True)
         (Draining(0.0, 9.0, Then.FAIL, "memory"), "2 requests may finish, then it is replaced (memory)"),
         (
             Draining(0.0, 9.0, Then.STOP, "room"),
-            "2 requests may finish, then it ends (others need its memory)",
+            "2 requests may finish, then it ends (others need its place in memory)",
         ),
         (Draining(0.0, 9.0, Then.START, "config"), "2 requests may finish, then it is started again"),
         (Stopping(0.0, 9.0, Then.STOP, "operator"), "it was told to end, and then stays stopped"),

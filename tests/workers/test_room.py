@@ -11,10 +11,12 @@ import pytest
 
 from draftd import first_start
 from draftd.errors import WorkerError
+from draftd.groups import Groups
+from draftd.pressure import Pressure
 from draftd.profile_tables import RestartPolicy
 from draftd.profiles import Profile
+from draftd.workers import budget
 from draftd.workers import room as module
-from draftd.workers import services
 from draftd.workers.room import Room
 from draftd.workers.states import (
     IDLE,
@@ -46,7 +48,7 @@ PATIENT = RestartPolicy(max_failures=1000, initial_delay=AT_ONCE, max_delay=AT_O
 def sizes(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each worker takes what its name says, of a budget of 10 GB, and most of it are weights."""
     monkeypatch.setattr(first_start, "need", lambda profile, environ: SIZES[profile.name])
-    monkeypatch.setattr(services, "weight_bytes", lambda models, environ: SIZES[models[0]] - GB // 10)
+    monkeypatch.setattr(first_start, "weights_here", lambda profile, environ: SIZES[profile.model] - GB // 10)
 
 
 def profile(name: str, **fields: object) -> Profile:
@@ -117,8 +119,10 @@ class Machine:
 
 
 @asynccontextmanager
-async def machine(*profiles: Profile, patience: float = module.PATIENCE) -> AsyncIterator[Machine]:
-    world = World(loads=3, room=Room(10 * GB, patience))
+async def machine(
+    *profiles: Profile, patience: float = module.PATIENCE, groups: Groups | None = None
+) -> AsyncIterator[Machine]:
+    world = World(loads=3, room=Room(10 * GB, patience, groups))
     async with running(world, *profiles, start=False) as workers:
         made = Machine(world, workers)
         yield made
@@ -188,6 +192,64 @@ async def test_what_cannot_fit_is_told_with_both_sizes_and_what_is_pinned() -> N
         one.workers["large"].post(Start())
         await one.load()
         assert (one.state("large"), one.state("a")) == (Stopped, Ready)
+
+
+@pytest.mark.fault(161)
+async def test_workers_that_must_be_apart_take_turns_although_both_would_fit() -> None:
+    groups = Groups(apart=(("a", "b"),))
+    async with machine(profile("a"), profile("b"), profile("c"), groups=groups) as one:
+        for name in "abc":
+            await one.ask(name)
+        assert [one.state(name) for name in "abc"] == [Stopped, Ready, Ready]
+        async with one.asked("b"):
+            waiting = asyncio.create_task(one.ask_plainly("a"))
+            await one.load()
+            assert one.state("a") is Queued
+        await until(waiting.done, one)
+        assert [one.state(name) for name in "abc"] == [Ready, Stopped, Ready]
+
+
+@pytest.mark.fault(161)
+async def test_one_that_must_be_apart_from_a_pinned_one_is_told_so() -> None:
+    groups = Groups(together=(("a", "c"), ("b",)))
+    async with machine(profile("a", pin=True), profile("b"), profile("c"), groups=groups) as one:
+        await one.ask("a")
+        await one.ask("c")
+        reason = r"'b' does not fit in memory: \[groups\] keeps it apart from 'a', which is pinned"
+        with pytest.raises(WorkerError, match=reason) as refused:
+            await one.ask_plainly("b")
+        assert (refused.value.code, refused.value.retry) == ("no_room", False)
+        assert [one.state(name) for name in "abc"] == [Ready, Stopped, Ready]
+
+
+@pytest.mark.fault(160)
+async def test_when_memory_is_short_idle_workers_sleep_and_requests_wait_until_it_is_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(budget, "QUIET", 0.0)
+    monkeypatch.setattr(budget, "RELIEF", 0.02)
+    async with machine(profile("a"), profile("b", pin=True), profile("small"), profile("c")) as one:
+        for name in ("a", "b", "small"):
+            await one.ask(name)
+        room = one.world.services.room
+        async with one.asked("small"):
+            room.feels(Pressure.WARNING)
+            await until(lambda: one.state("a") is Stopped, one)
+            assert one.workers["a"].status().state == "asleep"
+            waiting = asyncio.create_task(one.ask_plainly("c"))
+            await one.load()
+            assert one.workers["c"].status().reason == (
+                "until the machine is less short of memory: its pressure is warning"
+            )
+            assert one.state("small") is Ready, "it is used"
+        await until(lambda: one.state("small") is Stopped, one)
+        assert (one.state("b"), one.state("c"), waiting.done()) == (Ready, Queued, False)
+        room.feels(Pressure.NORMAL)
+        await until(waiting.done, one)
+        assert one.state("c") is Ready
+        room.feels(Pressure.CRITICAL)
+        await one.load()
+        assert [one.state(name) for name in ("b", "c")] == [Ready, Stopped]
 
 
 def command(name: str, **fields: object) -> Profile:
@@ -341,7 +403,7 @@ async def test_a_model_whose_weights_fit_is_let_in_alone_however_much_its_contex
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     async with machine(profile("a"), profile("large")) as one:
-        monkeypatch.setattr(services, "weight_bytes", lambda models, environ: 9 * GB)
+        monkeypatch.setattr(first_start, "weights_here", lambda profile, environ: 9 * GB)
         await one.ask("a")
         await one.ask("large")
         assert [one.state(name) for name in ("a", "large")] == [Stopped, Ready]

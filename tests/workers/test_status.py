@@ -23,8 +23,8 @@ from tests.web.test_status_report import READY
         (98, "exit code 98: its port was taken"),
         (-9, "SIGKILL: something killed it, as the system does when memory is short"),
         (-15, "SIGTERM"),
-        (-6, "SIGABRT: it gave up by itself, as libraries and Metal do"),
-        (-11, "SIGSEGV: it used memory that is not its own"),
+        (-6, "SIGABRT: it aborted itself, as libraries and Metal do"),
+        (-11, "SIGSEGV: it accessed memory that is not its own"),
         (-63, "signal 63"),
     ],
 )

@@ -7,16 +7,19 @@ import time
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
 
+from draftd import first_start
 from draftd.errors import WorkerError
+from draftd.pressure import Pressure
 from draftd.profile_tables import HealthPolicy, RestartPolicy
 from draftd.profiles import Profile
 from draftd.workers import children as module
-from draftd.workers import memory, services
+from draftd.workers import kernel_kills, memory
 from draftd.workers.states import (
     IDLE,
     Backoff,
@@ -160,6 +163,52 @@ async def test_metal_out_of_memory_is_told_in_words_and_not_tried_again_at_once(
         assert last.lines[-1].startswith("draftd: the GPU ran out of memory: a smaller model")
         assert isinstance(one.state, Backoff)
         assert one.state.deadline - one.state.since >= patient.restart.max_delay
+
+
+@pytest.mark.fault(162)
+@pytest.mark.parametrize(
+    ("counted", "code", "strained", "reason"),
+    [(1, -9, False, "oom"), (0, -9, True, "exit"), (1, 1, True, "exit"), (None, -9, True, "oom")],
+)
+async def test_a_worker_that_the_system_killed_for_memory_is_told_as_such(
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    counted: int | None,
+    code: int,
+    strained: bool,
+    reason: str,
+) -> None:
+    counters = tmp_path / "vmstat"
+    counters.write_text("nr_free_pages 7\noom_kill 41\n" if counted is not None else "")
+    monkeypatch.setattr(kernel_kills, "COUNTERS", counters)
+    world = World()
+    async with ready(world, PROFILE) as one:
+        if strained:
+            world.services.room.feels(Pressure.WARNING)
+        if counted is not None:
+            counters.write_text(f"nr_free_pages 7\noom_kill {41 + counted}\n")
+        world.children[0].end(code)
+        await settle()
+        last = one.status().last_exit
+        assert last is not None
+        assert last.reason == reason
+        assert any("the system killed it because memory was short" in line for line in last.lines) == (
+            reason == "oom"
+        )
+        assert ("restart", "a", reason) in world.log
+
+
+async def test_a_kill_of_long_ago_is_no_reason(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    counters = tmp_path / "vmstat"
+    counters.write_text("oom_kill 0\n")
+    monkeypatch.setattr(kernel_kills, "COUNTERS", counters)
+    kills = kernel_kills.KernelKills()
+    counters.write_text("oom_kill 1\n")
+    assert kills.has_grown()
+    kills.refresh()
+    assert kills.has_grown()
+    kills.refresh()
+    assert not kills.has_grown()
 
 
 async def test_the_next_child_is_not_blamed_for_what_the_last_one_said() -> None:
@@ -559,7 +608,7 @@ async def pretending(world: World, profile: Profile = PROFILE) -> AsyncIterator[
 async def test_workers_share_the_memory_and_what_an_ended_one_had_is_told_to_who_had_too_little(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(services, "weight_bytes", lambda models, environ: 5 * 10**9)
+    monkeypatch.setattr(first_start, "weights_here", lambda profile, environ: 5 * 10**9)
     world = World(loads=3)  # its workers may take 10 GB
     foreign = PROFILE.model_copy(update={"name": "c", "command": ("server", "{port}")})
     profiles = (PROFILE, PROFILE.model_copy(update={"name": "b"}), foreign)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import json
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -19,7 +20,16 @@ from draftd.instance import find_daemon
 from draftd.ops.bench.chart import to_svg
 from draftd.ops.bench.daemon import Rows, private_daemon
 from draftd.ops.bench.plan import Plan, Trial, make_plan, schedule
-from draftd.ops.bench.report import SAVED, Report, summary, table, to_json, to_markdown
+from draftd.ops.bench.report import (
+    SAVED,
+    TITLES,
+    Report,
+    shown_titles,
+    summary,
+    table,
+    to_json,
+    to_markdown,
+)
 from draftd.ops.bench.run import how_busy, make_report, measure
 from draftd.ops.generation import OpenAIServer
 from draftd.profile_files import load_dir
@@ -52,6 +62,9 @@ def run_bench(
     ] = None,
     quick: Annotated[bool, typer.Option("--quick", help="Fewer runs, shorter answers.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Everything, as JSON.")] = False,
+    as_lines: Annotated[
+        bool, typer.Option("--json-lines", help="Progress, then everything, as lines of JSON.")
+    ] = False,
     as_markdown: Annotated[bool, typer.Option("--markdown", help="The table as Markdown.")] = False,
     chart: Annotated[
         Path | None, typer.Option(metavar="FILE.svg", help="Draw the speeds into this file.")
@@ -66,14 +79,20 @@ def run_bench(
     Example: draftd bench --demo --quick --chart bench.svg
     """
     settings = settings_where_it_runs(profiles=profiles, state_dir=state_dir)
+    if sum((as_json, as_lines, as_markdown)) > 1:
+        raise ConfigError("the result has one form: --json, --json-lines or --markdown")
     if chart is not None and not chart.absolute().parent.is_dir():  # now, not after minutes of work
         raise ConfigError(f"there is no folder {chart.absolute().parent} for the chart")
     plan = make_plan(_profiles(settings, names or [], demo=demo), lengths or [3, 5, 7])
     runs = runs or (QUICK_RUNS if quick else RUNS)
     max_tokens = max_tokens or (QUICK_TOKENS if quick else TOKENS)
     _warn_of_daemon(settings)
-    report = _measured(plan, runs, max_tokens)
-    _show(report, as_json=as_json, as_markdown=as_markdown)
+    with nullcontext(_progress_lines()) if as_lines else _progress_bar() as tell:
+        report = _measured(plan, runs, max_tokens, tell)
+    if as_lines:
+        out.data(json.dumps({"event": "report", "report": to_json(report)}))
+    else:
+        _show(report, as_json=as_json, as_markdown=as_markdown)
     try:
         if not demo:
             make_private_folder(settings.state_dir)
@@ -106,31 +125,54 @@ def _warn_of_daemon(settings: Settings) -> None:
         err.say(f"{text}; 'draftd down' ends it", style="yellow")
 
 
-def _measured(plan: Plan, runs: int, max_tokens: int) -> Report:
+Tell = Callable[[str, int, int], object]  # what is being done, how many are done, and of how many
+
+
+def _measured(plan: Plan, runs: int, max_tokens: int, tell: Tell) -> Report:
     busy = how_busy()
     trials = schedule(plan.variants, runs)
-    with _progress() as bar:
-        loading = bar.add_task("loading", total=len(plan.workers))
+    count = itertools.count(1)
 
-        def loaded(rows: Rows) -> None:
-            bar.update(loading, completed=sum(row["state"] == "ready" for row in rows))
+    def loaded(rows: Rows) -> None:
+        tell("loading", sum(row["state"] == "ready" for row in rows), len(plan.workers))
 
-        with private_daemon(plan.workers, loaded) as url:
-            bar.remove_task(loading)
-            going = bar.add_task("warming up", total=len(trials))
+    def done(trial: Trial) -> None:
+        what = f"run {trial.run + 1}, {trial.kind}, temperature {trial.temperature:g}"
+        tell(what, next(count), len(trials))
 
-            def done(trial: Trial) -> None:
-                what = f"run {trial.run + 1}, {trial.kind}, temperature {trial.temperature:g}"
-                bar.update(going, advance=1, description=what)
-
-            samples = measure(OpenAIServer(url), plan, trials, max_tokens, done)
+    with private_daemon(plan.workers, loaded) as url:
+        tell("warming up", 0, len(trials))
+        samples = measure(OpenAIServer(url), plan, trials, max_tokens, done)
     return make_report(plan, samples, runs, max_tokens, busy)
 
 
-def _progress() -> Progress:
+def _progress_lines() -> Tell:
+    """One line for each change."""
+    said = ""
+
+    def tell(doing: str, done: int, total: int) -> None:
+        nonlocal said
+        line = json.dumps({"event": "progress", "doing": doing, "done": done, "total": total})
+        if line != said:
+            out.data(line)
+        said = line
+
+    return tell
+
+
+@contextmanager
+def _progress_bar() -> Iterator[Tell]:
     what = TextColumn("{task.description:<32}", markup=False)
     columns = (what, BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    return Progress(*columns, console=err, transient=True)
+    with Progress(*columns, console=err, transient=True) as bar:
+        task = bar.add_task("loading", total=None)
+
+        def tell(doing: str, done: int, total: int) -> None:
+            if total != bar.tasks[0].total:  # the loading is over: the time that is left is anew estimated
+                bar.reset(task, total=total)
+            bar.update(task, description=doing, completed=done)
+
+        yield tell
 
 
 def _show(report: Report, *, as_json: bool, as_markdown: bool) -> None:
@@ -141,6 +183,8 @@ def _show(report: Report, *, as_json: bool, as_markdown: bool) -> None:
     else:
         for line in summary(report):
             out.say(line)
-        out.show(table(report))
+        out.show(table(report, out.room))
+        if left_out := [title for title in TITLES if title not in shown_titles(report, out.room)]:
+            out.say(f"no room for {', '.join(left_out)}: --markdown has all", style="dim")
         for sentence in report.verdict:
             out.say(sentence)

@@ -1,4 +1,4 @@
-"""`draftd cache …`: the prompts that workers have read and stored, so that the next worker need not read them."""
+"""`draftd cache …`: the prompts that workers have read and stored, so that no other has to read them again."""
 
 from __future__ import annotations
 
@@ -15,7 +15,12 @@ from rich.table import Table
 from draftd.commands.shared import StateDir, where_it_runs
 from draftd.console import out
 from draftd.files import open_file
-from draftd.protocol import PROMPT_CACHE_FOLDER, PROMPT_CACHE_SUFFIX, read_prompt_cache_header
+from draftd.protocol import (
+    BEGINNINGS_FILE,
+    PROMPT_CACHE_FOLDER,
+    PROMPT_CACHE_SUFFIX,
+    read_prompt_cache_header,
+)
 from draftd.settings import Settings, load_settings
 from draftd.status_table import memory
 
@@ -29,7 +34,7 @@ app = typer.Typer(
 
 @dataclass(frozen=True, slots=True)
 class StoredPrompt:
-    """A file, and what its header says; that is empty where it is no file of ours."""
+    """A file, and what its header says; the header is empty if the file is not ours."""
 
     path: Path
     size: int
@@ -39,26 +44,30 @@ class StoredPrompt:
 
 @app.command("list")
 def list_(state_dir: StateDir = None) -> None:
-    """List the stored prompts, the last used first.
+    """List the stored prompts, the most recently used first.
 
     Example: draftd cache list
     """
     settings = load_settings(state_dir=state_dir)
     found = sorted(_stored(settings), key=lambda one: one.used, reverse=True)
     if found:
-        table = Table("tokens", "size", "last used", "model", "draft model", box=None, pad_edge=False)
+        table = Table(box=None, pad_edge=False)
+        for title in ("tokens", "size", "last used"):
+            table.add_column(title, no_wrap=True)
+        for title in ("model", "draft model"):
+            table.add_column(title, overflow="fold")
         for one in found:
             used = time.strftime("%Y-%m-%d %H:%M", time.localtime(one.used))
             models = (str(one.header.get(key) or "") for key in ("model", "draft_model"))
             table.add_row(str(one.header.get("tokens", "?")), memory(one.size), used, *models)
         out.show(table)
-    bound = memory(settings.cache_disk) if settings.cache_disk else "nothing, as it is off"
-    out.say(f"{_counted(found)} in {_folder(settings)}; the bound is {bound}")
+    limit = f"the limit is {memory(settings.cache_disk)}" if settings.cache_disk else "storing is turned off"
+    out.say(f"{_counted(found)} in {_folder(settings)}; {limit}")
 
 
 @app.command()
 def clear(state_dir: StateDir = None) -> None:
-    """Remove all stored prompts. Running workers go on, and store anew what they read.
+    """Remove all stored prompts, and what requests began with lately. Running workers go on, and store new ones.
 
     Example: draftd cache clear
     """
@@ -66,6 +75,7 @@ def clear(state_dir: StateDir = None) -> None:
     found = list(_stored(settings))
     for one in found:
         one.path.unlink(missing_ok=True)
+    (_folder(settings) / BEGINNINGS_FILE).unlink(missing_ok=True)
     out.say(f"removed: {_counted(found)}")
 
 

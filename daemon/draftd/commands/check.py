@@ -15,7 +15,7 @@ from draftd.console import out
 from draftd.errors import ConfigError
 from draftd.hub import NEVER_DRAFTED, ModelOnDisk, read_model
 from draftd.ops.drafting_words import describe_drafting
-from draftd.ops.profile_checks import missing_folders, unknown_default
+from draftd.ops.profile_checks import missing_folders, setting_faults, unsplit
 from draftd.profile_files import load_dir
 from draftd.profiles import Profile
 from draftd.protocol import MODEL_DRAFTER
@@ -31,6 +31,7 @@ class Checked:
     draft_model: str | None
     drafting: str
     here: bool | None
+    ranks: int = 1
 
 
 def check(
@@ -45,7 +46,11 @@ def check(
     folder = settings.profiles_dir()
     try:
         loaded = load_dir(folder, settings.prompt_dirs())
-        problems = (*missing_folders(folder, loaded), *unknown_default(settings, loaded))
+        problems = (
+            *missing_folders(folder, loaded),
+            *setting_faults(settings, loaded),
+            *unsplit(folder, loaded),
+        )
         if problems:
             raise ConfigError(f"the profiles in {folder} are not valid", problems)
     except ConfigError as error:
@@ -58,11 +63,10 @@ def check(
         out.data(json.dumps(_told(folder, found, None), indent=2))
         return
     for one in found:
-        out.say(f"{one.name}: {one.model}, {one.drafting}")
+        ranks = f", on {one.ranks} ranks" if one.ranks > 1 else ""
+        out.say(f"{one.name}: {one.model}{ranks}, {one.drafting}")
     if any(one.here is False for one in found):
-        out.say(
-            "models that are not on this machine yet are assumed to be ones that can be drafted: nearly all are"
-        )
+        out.say("models that are not on this machine yet are assumed to be able to draft: nearly all are")
     count = "1 profile is valid" if len(found) == 1 else f"{len(found)} profiles are valid"
     out.say(f"{count}: {folder}")
 
@@ -84,7 +88,9 @@ def _told(folder: Path, found: list[Checked], error: ConfigError | None) -> dict
 def _checked(profile: Profile) -> Checked:
     models = {name: read_model(name) for name in profile.models}
     here = None if profile.command else all(model.folder for model in models.values())
-    return Checked(profile.name, profile.model, profile.draft_model, _drafting(profile, models), here)
+    ranks = profile.distributed.size if profile.distributed else 1
+    drafting = _drafting(profile, models)
+    return Checked(profile.name, profile.model, profile.draft_model, drafting, here, ranks)
 
 
 def _drafting(profile: Profile, models: Mapping[str, ModelOnDisk]) -> str:

@@ -101,7 +101,7 @@ def _order(state_dir: Path | None, word: str, order: str, wanted: str) -> None:
 
 
 def _has_given_up(now: dict[str, Any], before: dict[str, Any]) -> bool:
-    """Whether a worker that was told to start has come to sleep instead, as for want of room, or was stopped."""
+    """Whether a worker that was told to start fell asleep instead, say for lack of memory, or was stopped."""
     return now["state"] in {"asleep", "stopped"} and now["since"] != before.get("since")
 
 

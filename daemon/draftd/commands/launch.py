@@ -1,4 +1,4 @@
-"""`draftd launch`: an agent of others, started against the running daemon."""
+"""`draftd launch`: somebody else's agent, started against the running daemon."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def launch(
         ),
     ],
     arguments: Annotated[
-        list[str] | None, typer.Argument(metavar="ARGS", help="For the agent, behind two dashes.")
+        list[str] | None, typer.Argument(metavar="ARGS", help="For the agent, after two dashes.")
     ] = None,
     model: Annotated[
         str | None,

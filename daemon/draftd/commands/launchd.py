@@ -1,4 +1,4 @@
-"""`draftd launchd …`: the daemon as an agent of macOS, started at login and kept alive."""
+"""`draftd launchd …`: the daemon as a launchd agent of macOS, started at login and kept alive."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from draftd.console import err, out
 from draftd.errors import DraftdError, NotRunningError
 from draftd.hub import cache_dir
 from draftd.instance import agent_label, find_daemon
-from draftd.ops import launchctl, launchd
+from draftd.ops import background, launchctl, launchd
 from draftd.ops.mac_folders import guarded
 from draftd.profile_files import load_dir
 from draftd.profiles import select
@@ -53,7 +53,7 @@ def print_(names: ProfileArguments = None) -> None:
 
 @app.command()
 def install(names: ProfileArguments = None, dry_run: DryRun = False) -> None:
-    """Install the agent and start it, now and at each login; an earlier one is stopped first.
+    """Install the agent and start it, now and at each login; one that is running is stopped first.
 
     Example: draftd launchd install balanced
     """
@@ -140,9 +140,9 @@ def _paths(settings: Settings, agent: launchd.Agent) -> Iterator[Path]:
 def _agent(
     settings: Settings, names: list[str] | None = None, environ: Mapping[str, str] | None = None
 ) -> launchd.Agent:
-    kept = launchd.environment(environ or {})
+    kept = background.environment(environ or {})
     return launchd.Agent(
-        program=launchd.program(Path(sys.executable)),
+        program=background.program(Path(sys.executable)),
         words=tuple(names or ()),
         home=Path.home(),
         longest_stop=settings.drain_timeout + settings.stop_grace,

@@ -1,9 +1,9 @@
-"""What `draftd up` shows while it serves: a table of the workers that lives, and above it a line an event.
+"""What `draftd up` shows while it serves: a live table of the workers, and above it a line per event.
 
 Theory of operation. The event loop only puts lines into a bounded queue; a thread of this module's own takes them
-out and writes. A terminal that does not take what is written (its user pressed Ctrl-S, a connection hangs) then
-holds up that thread and nobody else, and the lines that found no room are counted and told. The thread asks the
-loop for the workers before it draws them, and never looks at them itself.
+out and writes them. A terminal that does not take what is written (its user pressed Ctrl-S, a connection hangs)
+then holds up that thread and nobody else, and the lines that found no room are counted and reported. The thread
+asks the loop for the workers before it draws them, and never looks at them itself.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ from draftd.telemetry.told import Told, clock, of_request, short_names
 if TYPE_CHECKING:
     import asyncio
 
-    from draftd.app import Daemon
+    from draftd.daemon import Daemon
 
-MAX_LINES = 1000  # that wait to be written
+MAX_LINES = 1000  # lines that may wait to be written
 TICK, REST = 0.25, 1.0  # seconds between two looks at the workers: while one changes its state, and otherwise
 MOVING = {"waiting", "starting", "stopping", "backoff"}
 
 
 def request_line(record: RequestRecord, fmt: Format) -> str:
-    """A request that has ended as a line of the log: in words, or in JSON like the log's other lines."""
+    """The log's line for a request that has ended: in words, or in JSON like the log's other lines."""
     if fmt == "console":
         return str(of_request(record))
     stamp = datetime.now(UTC).isoformat().replace("+00:00", "Z")
@@ -47,7 +47,7 @@ def request_line(record: RequestRecord, fmt: Format) -> str:
 
 
 def writing(write: Callable[[str], object], fmt: Format) -> Callable[[Sequence[RequestRecord]], None]:
-    """What writes the lines of requests; a stream that does not take them is no fault of theirs."""
+    """What writes the lines of requests; no request fails because a stream does not take its line."""
 
     def take(records: Sequence[RequestRecord]) -> None:
         with suppress(OSError):
@@ -70,7 +70,7 @@ class LiveView:
         self._asked = 0.0  # when the loop was last asked for the workers, in monotonic seconds
 
     def name(self, profiles: Iterable[str]) -> None:
-        """How these are called in the lines."""
+        """Find short names for these profiles, for use in the lines."""
         self._names = short_names(profiles)
 
     def follow(self, daemon: Daemon, loop: asyncio.AbstractEventLoop) -> None:
@@ -79,15 +79,15 @@ class LiveView:
         self._look()
 
     def say(self, text: str) -> None:
-        """A text of any length."""
+        """Show a text of any length."""
         self._put(text)
 
     def tell(self, told: Told) -> None:
-        """A line."""
+        """Show a line."""
         self._put(told)
 
     def take(self, records: Iterable[RequestRecord]) -> None:
-        """The lines of requests that have ended."""
+        """Show the lines of requests that have ended."""
         for record in records:
             self._put(of_request(record))
 
@@ -99,7 +99,7 @@ class LiveView:
 
     @contextmanager
     def running(self, level: str) -> Iterator[None]:
-        """While the block runs the log's events of at least `level` are told, and there is a table."""
+        """Show the table, and the log's events of at least `level`, while the block runs."""
         thread = threading.Thread(target=self._write, name="live view", daemon=True)
         thread.start()
         try:
@@ -107,7 +107,7 @@ class LiveView:
                 yield
         finally:
             self._end()
-            thread.join(timeout=1.0)  # a terminal that takes nothing must not keep the daemon
+            thread.join(timeout=1.0)  # a terminal that takes nothing must not keep the daemon from ending
 
     def _end(self) -> None:
         with suppress(queue.Full):

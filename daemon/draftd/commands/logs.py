@@ -1,4 +1,4 @@
-"""`draftd logs`: what the workers and the daemon wrote, for people unless all is asked for."""
+"""`draftd logs`: what the workers and the daemon wrote; only what is for people, unless all is asked for."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ def logs(
     follow: Annotated[bool, typer.Option("-f", "--follow", help="Keep printing new lines.")] = False,
     lines: Annotated[int, typer.Option("-n", "--lines", min=1, help="How many of the newest lines.")] = 100,
     since: Annotated[
-        str | None, typer.Option(metavar="TIME", help="Only lines since then: 90s, 10m, 2h, 1d, or 14:30.")
+        str | None, typer.Option(metavar="TIME", help="Only lines from then on: 90s, 10m, 2h, 1d, or 14:30.")
     ] = None,
     raw: Annotated[
-        bool, typer.Option("--raw", help="Every line, those for machines too, as the worker wrote it.")
+        bool, typer.Option("--raw", help="Every line as the worker wrote it, including those for machines.")
     ] = False,
     state_dir: StateDir = None,
 ) -> None:
@@ -53,7 +53,7 @@ def logs(
 
 
 def _shown(line: dict[str, Any], names: dict[str, str]) -> Text:
-    """A line, after the name of its worker where there are lines of several."""
+    """A line, with the name of its worker in front where there are lines of several."""
     worker = names.get(line["worker"], line["worker"]) if names else ""
     return Text.assemble(
         (f"{clock(line['time'])} ", "dim"),
@@ -71,4 +71,4 @@ def _epoch(text: str, now: float) -> float:
         then = (*day[:3], int(at[1]), int(at[2]), int(at[3] or 0), 0, 0, -1)
         found = time.mktime(then)
         return found if found <= now else found - _UNITS["d"]
-    raise ConfigError(f"--since {text}: say 90s, 10m, 2h or 1d, or a time of the day such as 14:30")
+    raise ConfigError(f"--since {text}: say 90s, 10m, 2h or 1d, or a time of day such as 14:30")

@@ -41,7 +41,7 @@ def prometheus(
 
 
 def _address(settings: Settings) -> str:
-    """Where the daemon is: as it says itself if it runs, else where the settings will put it."""
+    """The daemon's address: its own word if it runs, else where the settings would put it."""
     try:
         return find_daemon(settings.state_dir).url
     except NotRunningError:

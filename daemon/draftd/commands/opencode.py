@@ -43,7 +43,7 @@ def opencode(
     profiles: ProfilesDir = None,
     state_dir: StateDir = None,
 ) -> None:
-    """Show the configuration with which OpenCode uses your profiles, or write it.
+    """Show the configuration that makes OpenCode use your profiles, or write it.
 
     Example: draftd opencode --write
     """
@@ -54,7 +54,7 @@ def opencode(
         return
     changed = change(file or config_file(), config)
     if not (diff := changed.diff()):
-        out.say(f"{changed.file} has all of it; nothing changed")
+        out.say(f"{changed.file} has all of it already; nothing changed")
         return
     for line in diff:
         out.say(Text(line, style=DIFF_STYLES.get(line[:1], "")))
@@ -96,7 +96,7 @@ def clients(
 
 
 def _offer(profiles: Path | None, state_dir: Path | None) -> Offer:
-    """The running daemon's models and address, or if there is none what the profiles and settings promise."""
+    """The running daemon's models and address; if none runs, what the profiles and settings promise."""
     settings = load_settings(profiles=profiles, state_dir=state_dir)
     needs_key = settings.api_key is not None
     try:

@@ -1,4 +1,4 @@
-"""`draftd` alone: how things stand, and what to type next."""
+"""`draftd` without a verb: how things stand, and what to type next."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ STOPPED = {
 
 
 def version() -> None:
-    """Show the versions of draftd and of what it stands on.
+    """Show the versions of draftd and of what it is built on.
 
     Example: draftd version
     """

@@ -13,16 +13,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from draftd.auto_sharing import beginning, shared_where_needed
 from draftd.commands.live_view import LiveView, writing
 from draftd.commands.shared import ProfileArguments, ProfilesDir, StateDir
 from draftd.console import err, what_next
 from draftd.errors import ConfigError, DraftdError
-from draftd.first_start import FirstStart, first_start
+from draftd.first_start import FirstStart
 from draftd.hub import weight_bytes
 from draftd.instance import is_agent, wait_until_free
 from draftd.machine_memory import memory_budget
 from draftd.ops.mac_folders import wait_for_volumes
-from draftd.ops.profile_checks import unknown_default
+from draftd.ops.profile_checks import setting_faults
 from draftd.profile_files import load_dir
 from draftd.profiles import Profile, ProfileSet, select
 from draftd.settings import Settings, load_settings, shipped_dir
@@ -30,7 +31,7 @@ from draftd.sharing import could_share
 from draftd.status_table import memory
 
 if TYPE_CHECKING:
-    from draftd.app import Daemon
+    from draftd.daemon import Daemon
     from draftd.telemetry.logging_setup import Format
     from draftd.telemetry.rotating_file import RotatedStream
 
@@ -49,15 +50,15 @@ def up(
         bool | None,
         typer.Option(
             "--share-engine/--no-share-engine",
-            help="One worker for all profiles of the same models. (default: no)",
+            help="One worker for all profiles of the same models. (default: if memory is short)",
             show_default=False,
         ),
     ] = None,
     everything: Annotated[
         bool, typer.Option("--all", help="Start all workers, even where memory is short.")
     ] = False,
-    plain: Annotated[bool, typer.Option("--plain", help="A line an event, and no table.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="A line of JSON an event.")] = False,
+    plain: Annotated[bool, typer.Option("--plain", help="A line per event, and no table.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="A line of JSON per event.")] = False,
 ) -> None:
     """Run the daemon in the foreground.
 
@@ -82,17 +83,17 @@ def up(
         wait_for_volumes((settings.profiles_dir(), settings.state_dir), err.say)
         wait_until_free(settings.state_dir, err.say)
     if not demo:
-        _refuse_unknown_default(settings)
-    load = _demo_loader(names or []) if demo else _loader(settings, names or [])
+        _refuse_setting_faults(settings)
+    load = _demo(settings, names or []) if demo else _loader(settings, names or [])
     watched = () if demo else (settings.profiles_dir(), *settings.prompt_dirs())
     stream = _log_stream(settings.log_file) if settings.log_file else None
-    found = load().profiles
+    found = load()
     waits = [] if demo or names else _beginning(settings).lines
-    savings = [*what_sharing_saves(found.values(), share=settings.share_engine)]
+    savings = [f"{found.sharing}\n"] if found.sharing else _savings(found, settings)
     fmt = _format(settings, as_json=as_json)
     view = LiveView(err) if err.is_terminal and not plain and not as_json else None
     if view:
-        view.name(found)
+        view.name(found.profiles)
     configure(fmt, settings.log_level, stream or (None if view else sys.stderr))
     takers = (
         [writing(lambda lines: stream.write(f"{lines}\n"), fmt)]
@@ -112,20 +113,20 @@ def up(
 
     try:
         with view.running(settings.log_level) if view else nullcontext():
-            uvloop.run(run(settings, load, beside, watched=watched))
+            uvloop.run(run(settings, load, beside, watched=watched, demo=demo))
     except BaseExceptionGroup as group:
         raise _cause(group) from None
 
 
 def _format(settings: Settings, *, as_json: bool) -> Format:
-    """Of the log's lines: for people, unless they go to a file or that was said otherwise."""
+    """The format of the log's lines: for people, unless they go to a file or the settings say otherwise."""
     if settings.log_format == "auto":
         return "json" if as_json or settings.log_file else "console"
     return "json" if as_json else settings.log_format
 
 
 def _cause(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """What a person can do something about, if that is all there is; else the whole group, which tells of a bug."""
+    """The error, if the group holds only such as a person can act on; else the whole group, which shows a bug."""
     _, others = group.split((DraftdError, OSError))
     found: BaseException = group
     while others is None and isinstance(found, BaseExceptionGroup):
@@ -134,7 +135,7 @@ def _cause(group: BaseExceptionGroup[BaseException]) -> BaseException:
 
 
 def _log_stream(file: Path) -> RotatedStream:
-    """The daemon's own log, which could say nothing of it later that it cannot be written."""
+    """The daemon's own log. If it cannot be written, that must be said now: later there is nowhere to say it."""
     from draftd.telemetry.rotating_file import RotatedStream
 
     stream = RotatedStream(file)
@@ -146,14 +147,16 @@ def _log_stream(file: Path) -> RotatedStream:
 
 
 def _loader(settings: Settings, names: list[str]) -> Callable[[], ProfileSet]:
-    """All that were named start, however much memory they take."""
+    """All profiles that were named start, however much memory they take."""
     if not names:
         return lambda: _beginning(settings).profiles
-    return lambda: select(load_dir(settings.profiles_dir(), settings.prompt_dirs()), names)
+    return lambda: _sharing(
+        settings, select(load_dir(settings.profiles_dir(), settings.prompt_dirs()), names)
+    )
 
 
 def _beginning(settings: Settings) -> FirstStart:
-    return first_start(
+    return beginning(
         load_dir(settings.profiles_dir(), settings.prompt_dirs()),
         start=settings.start,
         default=settings.default_profile,
@@ -162,14 +165,23 @@ def _beginning(settings: Settings) -> FirstStart:
     )
 
 
-def _refuse_unknown_default(settings: Settings) -> None:
+def _sharing(settings: Settings, given: ProfileSet) -> ProfileSet:
+    return shared_where_needed(given, settings.share_engine, lambda: memory_budget(settings.memory_budget))
+
+
+def _refuse_setting_faults(settings: Settings) -> None:
     found = load_dir(settings.profiles_dir(), settings.prompt_dirs())
-    if problems := tuple(unknown_default(settings, found)):
+    if problems := tuple(setting_faults(settings, found)):
         raise ConfigError("the settings are not valid", problems)
 
 
+def _demo(settings: Settings, names: list[str]) -> Callable[[], ProfileSet]:
+    load = _demo_loader(names)
+    return lambda: _sharing(settings, load())
+
+
 def _demo_loader(names: list[str]) -> Callable[[], ProfileSet]:
-    """The presets, with the demo pair in the place of their models. Other shipped profiles have no place there."""
+    """The presets, with the demo pair in place of their models. Other shipped profiles are left out."""
     from draftd.demo import DRAFT, TARGET
 
     shipped = load_dir(shipped_dir("profiles"), (shipped_dir("prompts"),))
@@ -195,11 +207,15 @@ def what_sharing_saves(profiles: Iterable[Profile], *, share: bool) -> Iterator[
         )
 
 
+def _savings(found: ProfileSet, settings: Settings) -> list[str]:
+    return [*what_sharing_saves(found.profiles.values(), share=settings.share_engine is True)]
+
+
 async def _show_start(
     daemon: Daemon, waits: Iterable[str], savings: list[str], show: Callable[[str], None]
 ) -> None:
-    """Say at once who waits for a first request, and why; once every worker has settled, what could be saved, and
-    what to try next.
+    """Say at once which workers wait for a first request, and why; once every worker has settled, what could be
+    saved, and what to try next.
     """
     for line in waits:
         show(line)
@@ -214,7 +230,7 @@ async def _until_settled(daemon: Daemon) -> None:
 
 
 def _command() -> str:
-    """'draftd', or how it was started where the shell would not find that, as after `make demo`."""
+    """'draftd', or how it was started if the shell would not find that, as after `make demo`."""
     if shutil.which("draftd"):
         return "draftd"
     return f"{sys.executable} -m draftd" if sys.argv[0].endswith("__main__.py") else sys.argv[0]

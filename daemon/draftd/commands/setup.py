@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated
 
 import typer
@@ -11,12 +12,14 @@ from rich.text import Text
 
 from draftd.commands.shared import ProfileArguments, ProfilesDir, complete_prompt
 from draftd.console import out
-from draftd.errors import ConfigError
+from draftd.errors import ConfigError, DraftdError
+from draftd.hub import is_local
+from draftd.ops.hosts import pull as pull_on_hosts
 from draftd.ops.init import KINDS, carry_out, plan_copies, settings_text, write_settings
-from draftd.ops.prompts import Prompt, find_prompts
 from draftd.ops.pull import download, names_at_hub
 from draftd.profile_files import load_dir
-from draftd.profiles import select
+from draftd.profiles import Profile, select
+from draftd.prompt_files import Prompt, find_prompts
 from draftd.settings import Settings, config_dir, load_settings, settings_file, shipped_dir
 
 
@@ -48,7 +51,9 @@ def prompts(
 
 
 def _prompt_table(found: list[Prompt]) -> Table:
-    table = Table("prompt", "words", "used by (mode)", "folder", box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for title in ("prompt", "words", "used by (mode)", "folder"):
+        table.add_column(title, overflow="fold")
     for prompt in found:
         words = str(len(prompt.text.split()))
         table.add_row(
@@ -62,7 +67,7 @@ def init(
         bool, typer.Option("--force", help="Replace edited files too; yours stay as *.bak.")
     ] = False,
 ) -> None:
-    """Copy the profiles and prompts to your config folder, and write a settings file, to edit them there.
+    """Copy the profiles and prompts to your config folder, where you can edit them, and write a settings file.
 
     From then on 'draftd up' reads the profiles there. No file that you edited is touched without --force.
 
@@ -75,15 +80,18 @@ def init(
         out.say(f"{copy.target}: {done}")
     out.say(f"{settings_file()}: {write_settings(settings_file(), settings_text(Settings.model_fields))}")
     out.say(
-        f"'draftd up' reads {folder} from now on, and applies a change of a profile or prompt there at once",
+        f"'draftd up' reads {folder} from now on, and applies changes to profiles and prompts there at once",
     )
 
 
 def pull(
     names: ProfileArguments = None,
+    hosts: Annotated[
+        bool, typer.Option("--hosts", help="On the other machines of profiles with [distributed], too.")
+    ] = False,
     profiles: ProfilesDir = None,
 ) -> None:
-    """Download the models of profiles before their first start; without a name, of those that start by themselves.
+    """Download the models of profiles before they first start; without a name, of those that start by themselves.
 
     Example: draftd pull balanced
     """
@@ -93,6 +101,8 @@ def pull(
     for name in wanted:
         out.say(f"{name} …")
         out.say(f"  is in {download(name)}")
+    if hosts:
+        _pull_elsewhere([profile for profile in chosen if names or profile.autostart])
     left_out = [profile.name for profile in chosen if not set(names_at_hub([profile])) <= set(wanted)]
     if left_out:
         out.say(
@@ -100,3 +110,17 @@ def pull(
         )
     elif not wanted:
         out.say("nothing to download: every model is a folder on this machine")
+
+
+def _pull_elsewhere(chosen: Sequence[Profile]) -> None:
+    failed = []
+    for profile in chosen:
+        if is_local(profile.model):
+            continue
+        for host, why in pull_on_hosts(profile):
+            out.say(f"{profile.model} on {host}: {why or 'it is there'}")
+            failed += [host] if why else []
+    if failed:
+        raise DraftdError(
+            f"the models could not be brought to {', '.join(failed)}; 'draftd doctor' looks why"
+        )

@@ -1,4 +1,4 @@
-"""What the commands share: common options, and the way to the running daemon."""
+"""What the commands share: common options, and how to reach the running daemon."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def complete_log(incomplete: str) -> list[str]:
 
 def complete_prompt(incomplete: str) -> list[str]:
     """For the shell: names of prompts that begin like this."""
-    from draftd.ops.prompts import find_prompts
+    from draftd.prompt_files import find_prompts
 
     try:
         names = [prompt.name for prompt in find_prompts(load_settings().prompt_dirs(), ())]
@@ -63,25 +63,29 @@ ProfileArguments = Annotated[
 
 
 def where_it_runs(settings: Settings) -> Path:
-    """The state folder of the daemon: as set, else, if none runs there, that of the agent of launchd.
+    """The state folder of the daemon: the one that was set; without a setting the usual one or, if no daemon runs
+    there, that of the service of launchd or systemd.
 
-    The agent keeps the folders of the shell that installed it, and another shell may have other ones.
+    Such a service keeps the folders of the shell that installed it, and another shell may have other ones.
     """
     if "state_dir" in settings.model_fields_set:
         return settings.state_dir
     try:
         find_daemon(settings.state_dir)
     except NotRunningError:
-        from draftd.ops.launchd import installed_state_dir
+        from draftd.ops import launchd, systemd
 
-        return installed_state_dir(Path.home()) or settings.state_dir
+        installed = launchd.installed_state_dir(Path.home()) or systemd.installed_state_dir(
+            systemd.unit_file()
+        )
+        return installed or settings.state_dir
     except ConfigError:  # a folder that is not to be trusted; whoever uses it says so
         pass
     return settings.state_dir
 
 
 def settings_where_it_runs(**overrides: Path | None) -> Settings:
-    """The settings, as from `load_settings`, but with the state folder of the daemon that runs."""
+    """The settings, as from `load_settings`, but with the state folder of the running daemon."""
     settings = load_settings(**overrides)
     return settings.model_copy(update={"state_dir": where_it_runs(settings)})
 
@@ -102,9 +106,9 @@ def make_server(state_dir: Path | None) -> OpenAIServer:
 
 
 def resolve(client: DaemonClient, word: str | None) -> str:
-    """A worker's name from its name, an alias or any unambiguous part of its name; the default model for none.
+    """A profile's name, from its name, an alias or any unambiguous part of it; for None, the default model's.
 
-    Raises ConfigError naming the candidates, or all if there are none.
+    Raises ConfigError that names the candidates, or what the daemon says if there are none.
     """
     body = client.status()
     names = [row["name"] for row in body["workers"]]

@@ -49,7 +49,7 @@ def smoke_test(
         smoke.warm_up(server, request)
     _say("prompt", prompt)
     out.piece("\n")
-    result = smoke.run(server, request, row, out.piece)
+    result = smoke.run(server, request, row, lambda piece: out.piece(piece.text))
     out.piece("\n\n")
     _report(result)
 

@@ -18,6 +18,7 @@ from typing import Any
 from mlx_lm import server
 
 from draftd.engine import records, request_context
+from draftd.engine.answers.drafted_text import DRAFTER_ATTRIBUTE
 from draftd.engine.answers.presence import LeftError
 from draftd.engine.answers.timings import COUNT_ATTRIBUTE
 from draftd.engine.generation.acceptance import AcceptanceCount
@@ -27,7 +28,7 @@ from draftd.engine.generation.caches.sequence import SequenceCache
 from draftd.engine.generation.calibration import costs_of, measure
 from draftd.engine.generation.choices import ALONE
 from draftd.engine.generation.loop import Generation
-from draftd.engine.generation.parts import Part, Pass, Token, plain
+from draftd.engine.generation.parts import Part, Pass, Token
 from draftd.engine.generation.reader import Reader
 from draftd.engine.generation.turns import Pause
 from draftd.engine.request import Prompt
@@ -119,6 +120,14 @@ class Answering:
         yield from self._read_to(total - 1)
         if total > 1 and not target.cache.can_cut(target.position - 1):
             self._store(tokens, copied=True)  # for the same prompt again, and for an answer that is edited
+        if self._is_ahead and (draft := self.generation.draft):
+            for _ in self.generation.reading(draft.reader, total - 1):
+                yield Pause.READING
+
+    @property
+    def _is_ahead(self) -> bool:
+        """Whether nobody waits for the answer: both models are to have read the prompt, and nothing is counted."""
+        return request_context.of(self.arguments).ahead
 
     def _read_to(self, end: int) -> Iterator[Pause]:
         total = len(self.prompt.tokens)
@@ -159,6 +168,8 @@ class Answering:
 
     def _report(self) -> None:
         """Report what was drafted, with what it cost and was worth as soon as that is known."""
+        if self._is_ahead:
+            return
         costs, tallies = None, self.count.drafters
         if self.costs.measured is not None and MODEL_DRAFTER in tallies:
             times = self.generation.policy.costs.at(len(self.generation.text))
@@ -193,9 +204,12 @@ class Answering:
 
 def _response(token: Token, text: str, reason: str | None, arguments: Any, tokenizer: Any) -> Any:
     likeliest: Any = ()
-    logprob = 0.0
+    logprob: Any = 0.0
     if arguments.logprobs or arguments.top_logprobs > 0:
         logprobs = token.logprobs()
-        logprob = plain(logprobs[token.token])
+        logprob = logprobs[token.token].item()
         likeliest = server._format_top_logprobs(logprobs, arguments.top_logprobs, tokenizer)
-    return server.Response(text, token.token, logprob, reason, likeliest)
+    response = server.Response(text, token.token, logprob, reason, likeliest)
+    if token.source != ALONE:
+        setattr(response, DRAFTER_ATTRIBUTE, token.source)
+    return response

@@ -42,9 +42,20 @@ def hold(environ: MutableMapping[str, str]) -> None:
     records.report_to(fd)
 
 
+def take(secret: str) -> None:
+    """Have the secret of this start, as a rank of a group, which has it from its launcher."""
+    global _secret  # noqa: PLW0603 - a process has one
+    _secret = secret
+
+
 def secret() -> str:
     """Return what a request must know to be answered; empty if everybody is answered."""
     return _secret
+
+
+def descriptor() -> int | None:
+    """Return the channel, for who passes it on to ranks; None without one."""
+    return _fd
 
 
 def follow_shares(obey: Callable[[MemoryShare], None]) -> None:

@@ -16,7 +16,7 @@ import os
 from collections.abc import Callable
 from typing import Any
 
-from draftd.engine import records, release, request_context
+from draftd.engine import cache_size, records, release, request_context
 from draftd.engine.expectations import UnfitError, expect, model_provider
 from draftd.engine.guard import METHODS, refuse_strangers, refuse_web_pages
 from draftd.engine.logit_bias import taking_bias
@@ -211,9 +211,14 @@ def _place_prompt_cache() -> None:
     cache = expect(server, "LRUPromptCache", "max_size", "max_bytes", caller="run")
     expect(cache, "insert_cache", "model", "tokens", "prompt_cache", "cache_type")
     expect(cache, "fetch_nearest_cache", "model", "tokens")
+    if not isinstance(getattr(cache, "nbytes", None), property):
+        raise UnfitError("mlx_lm.server.LRUPromptCache does not say its nbytes")
+    generator = expect(server, "ResponseGenerator", caller="run")
+    next_request = expect(generator, "_next_request", "timeout")
     from draftd.engine.prompt_cache import TruePromptCache
 
     server.LRUPromptCache = TruePromptCache
+    generator._next_request = cache_size.telling(next_request)
 
 
 def _place_loaded() -> None:

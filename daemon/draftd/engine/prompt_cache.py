@@ -48,7 +48,7 @@ class TruePromptCache(LRUPromptCache):  # type: ignore[misc]  # mlx_lm has no ty
         """Store the layers under the part of `tokens` that the first of them has read, if the others fit."""
         first = next(leaves(prompt_cache), None)
         length = min(len(tokens), _position(first, len(tokens)))
-        if length > 0 and _cut(prompt_cache, len(tokens), length):
+        if length > 0 and cut(prompt_cache, len(tokens), length):
             super().insert_cache(model, tokens[:length], prompt_cache, cache_type=cache_type)
             if self.store is not None:
                 self.store.note(model, tokens[:length], cache_type)
@@ -76,7 +76,7 @@ class TruePromptCache(LRUPromptCache):  # type: ignore[misc]  # mlx_lm has no ty
         if not length:
             return None, tokens
         layers = copy.deepcopy(self._trie.get(model, key).prompt_cache)
-        _cut(layers, len(key), length)
+        cut(layers, len(key), length)
         return layers, tokens[length:]
 
     def _best(self, model: Any, tokens: list[int]) -> tuple[list[int], int]:
@@ -120,7 +120,7 @@ def _all_can_cut(layers: Layers, key: int, length: int) -> bool:
     return all(_can_cut(leaf, key, length) for leaf in leaves(layers))
 
 
-def _cut(layers: Layers, key: int, length: int) -> bool:
+def cut(layers: Layers, key: int, length: int) -> bool:
     """Take every layer that is ahead back to `length` tokens, if all can be; return whether they could."""
     if not _all_can_cut(layers, key, length):
         return False

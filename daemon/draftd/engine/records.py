@@ -52,10 +52,15 @@ def record(event: str, **fields: Any) -> str:
 
 def report(made: str, *human: str) -> None:
     """Send a record, and write it with the lines for people that go with it."""
+    send(made.removeprefix(RECORD_PREFIX))
+    write(*human, made)
+
+
+def send(line: str) -> None:
+    """Send a line to whoever gets the records, if anybody does."""
     if _channel is not None:
         with _reporting:
-            write(made.removeprefix(RECORD_PREFIX), fd=_channel)
-    write(*human, made)
+            write(line, fd=_channel)
 
 
 def say(text: str) -> None:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from draftd.protocol import (
+    AHEAD_HEADER,
     AUTO_DRAFT,
     DRAFT_HEADER,
     DRAFTERS_HEADER,
@@ -29,12 +30,14 @@ CONTEXT_ATTRIBUTE = "draftd_context"  # of mlx_lm's GenerationArguments
 class RequestContext:
     """`profile` says whose request it is; with `auto` the draft length may be less than what the body says.
 
-    Only `drafters` may draft; None: all that there are may, where nothing is lost by it.
+    Only `drafters` may draft; None: all that there are may, where nothing is lost by it. `ahead`: nobody waits for
+    the answer, the prompt is to be read.
     """
 
     profile: str | None = None
     auto: bool = False
     drafters: frozenset[str] | None = None
+    ahead: bool = False
 
 
 NO_CONTEXT = RequestContext()
@@ -60,6 +63,7 @@ def read(headers: Mapping[str, str]) -> RequestContext:
         name if PROFILE_NAME.fullmatch(name) else None,
         headers.get(DRAFT_HEADER) == AUTO_DRAFT,
         None if drafters is None else ALL_DRAFTERS & set(drafters.split(",")),
+        headers.get(AHEAD_HEADER) == "1",
     )
 
 

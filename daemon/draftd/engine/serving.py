@@ -34,9 +34,9 @@ from draftd.engine.generation.drafters.lookup import LookupDrafter
 from draftd.engine.generation.drafters.model import ModelDrafter
 from draftd.engine.generation.loop import Generation
 from draftd.engine.generation.models import LoadedModels
-from draftd.engine.generation.parts import Part, attempt
+from draftd.engine.generation.parts import Part
 from draftd.engine.generation.reader import Reader
-from draftd.engine.generation.together import Together
+from draftd.engine.generation.together import Together, attempt
 from draftd.engine.generation.turns import Company, Pace, Pause, Turns, groups, size_of
 from draftd.engine.grammars.enforcing import grammar_for
 from draftd.engine.model_facts import loaded_record
@@ -194,7 +194,8 @@ class Serving:
         exact = reader.can_join and models.reads_rows(draft=draft, quantization=reader.quantization)
         if not exact and not draft and self._said_of is not models:
             self._said_of = models
-            records.report(loaded_record(models.target, models.draft, NOT_EXACT))
+            why = models.target_caches.why_alone or NOT_EXACT
+            records.report(loaded_record(models.target, models.draft, why))
         return exact
 
     def _go_on(self, work: Work) -> None:

@@ -1,4 +1,4 @@
-"""What drafts for a profile, and how that is said. Pure."""
+"""What drafts for a profile, and how it is put into words. Pure."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def describe_drafting(drafters: Collection[str], draft_model: str | None, length
 
 
 def drafters_of(row: Mapping[str, Any]) -> Collection[str]:
-    """What drafts for a profile, by its row of /api/status; an older daemon knows one drafter, and does not say."""
+    """What drafts for a profile, by its row of /api/status; an older daemon knows one, and does not say."""
     drafters: Collection[str] | None = row.get("drafters")
     if drafters is None:
         return (MODEL_DRAFTER,) if row["num_draft_tokens"] else ()

@@ -1,4 +1,4 @@
-"""One generation, timed as any OpenAI client would see it, and what the server says of its drafts."""
+"""One generation, timed as any OpenAI client would see it, and what the server says about its drafts."""
 
 from __future__ import annotations
 
@@ -12,8 +12,27 @@ from urllib.parse import quote
 
 from draftd.errors import DraftdError
 from draftd.ops.http import HttpClient, RefusedError, error_message, in_words
+from draftd.protocol import DRAFTERS_OF_TEXT
 
-MAX_SILENCE = 900.0  # seconds without a byte of a generation; a worker may have to load its model first
+MAX_SILENCE = 900.0  # seconds in which not one byte comes; a worker may have to load its model first
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Some text of an answer as it comes. `drafter` is who drafted it, None if nobody did, or the server does not
+    say; `thought` marks reasoning, which is not part of what the model says.
+    """
+
+    text: str
+    drafter: str | None = None
+    thought: bool = False
+
+
+Show = Callable[[Piece], object]
+
+
+def _unseen(_: Piece) -> None:
+    """Show nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +73,7 @@ class Generation:
 
     @property
     def tokens_per_second(self) -> float:
-        """Over the whole answer, the reading of the prompt included.
+        """Over the whole answer, including reading the prompt.
 
         Not from the first token on: drafting delivers a whole round at once, so that the tokens of its first
         round would take no time.
@@ -63,7 +82,7 @@ class Generation:
 
 
 class OpenAIServer:
-    """A server at `url`, with or without /v1 at its end. Raises DraftdError for all that goes wrong there."""
+    """A server at `url`, with or without /v1 at its end. Raises DraftdError for whatever goes wrong there."""
 
     def __init__(self, url: str, api_key: str = "") -> None:
         root = url.rstrip("/").removesuffix("/v1")
@@ -79,18 +98,18 @@ class OpenAIServer:
             return None
 
     def resolve(self, name: str) -> str:
-        """The model that `name`, which may be an alias, stands for. Raises DraftdError for an unknown one."""
+        """The model that `name`, which may be an alias, stands for. Raises DraftdError for an unknown name."""
         return str(self._http.json(f"/v1/models/{quote(name)}")["id"])
 
     def worker(self, name: str) -> dict[str, Any] | None:
-        """The row of /api/status that serves `name`; None if this is no draftd daemon, or it has no such row."""
+        """The row of /api/status that serves `name`; None if this is not draftd, or has no such row."""
         rows = self._get("/api/status")
         try:
             return next((row for row in rows["workers"] if row["name"] == name), None)
         except (KeyError, TypeError):
             return None
 
-    def generate(self, body: Mapping[str, Any], show: Callable[[str], object] = len) -> Generation:
+    def generate(self, body: Mapping[str, Any], show: Show = _unseen) -> Generation:
         """Stream the answer to `body`; `show` gets each piece of its text as it comes."""
         streamed = {**body, "stream": True, "stream_options": {"include_usage": True}}
         began = time.monotonic()
@@ -100,7 +119,7 @@ class OpenAIServer:
             return timed(_events(answer), began, show)
 
     def _get(self, path: str) -> Any:
-        """What is at `path`, None for what is not there or not JSON."""
+        """What is at `path`; None if nothing is there, or no JSON."""
         try:
             return self._http.json(path)
         except (RefusedError, OSError, HTTPException, ValueError):
@@ -120,7 +139,7 @@ def _events(answer: Any) -> Iterator[bytes]:
         raise DraftdError(f"the stream broke off: {in_words(error)}") from error
 
 
-def timed(events: Iterator[bytes], began: float, show: Callable[[str], object]) -> Generation:
+def timed(events: Iterator[bytes], began: float, show: Show = _unseen) -> Generation:
     """Read a stream to its end mark. Raises DraftdError for one that has none, tells of an error or is empty."""
     parts: list[str] = []
     usage = finish_reason = None
@@ -135,13 +154,14 @@ def timed(events: Iterator[bytes], began: float, show: Callable[[str], object]) 
         timings = chunk.get("timings") or timings
         for choice in chunk.get("choices") or ():
             finish_reason = choice.get("finish_reason") or finish_reason
-            if not (piece := _text(choice.get("delta") or {})):
+            if not (came := _pieces(choice)):
                 continue
             last = time.monotonic()
             first = last if not pieces else first
             pieces += 1
-            parts.append(piece)
-            show(piece)
+            for piece in came:
+                parts.append(piece.text)
+                show(piece)
     else:
         raise DraftdError("the stream ended without its end mark: the answer is cut short")
     if not pieces:
@@ -158,9 +178,20 @@ def timed(events: Iterator[bytes], began: float, show: Callable[[str], object]) 
     )
 
 
-def _text(delta: Mapping[str, Any]) -> str:
-    """What a person reads: text, and the thoughts of a model that shows them."""
-    return str(delta.get("reasoning_content") or delta.get("reasoning") or delta.get("content") or "")
+def _pieces(choice: Mapping[str, Any]) -> list[Piece]:
+    """What a person reads: the reasoning of a model that shows it, and text."""
+    delta, told = choice.get("delta") or {}, choice.get(DRAFTERS_OF_TEXT) or {}
+    thought = str(delta.get("reasoning_content") or delta.get("reasoning") or "")
+    said = str(delta.get("content") or "")
+    return [
+        *_told(thought, told.get("reasoning"), thought=True),
+        *_told(said, told.get("content"), thought=False),
+    ]
+
+
+def _told(text: str, drafted: list[dict[str, Any]] | None, *, thought: bool) -> list[Piece]:
+    pieces = drafted or ([{"text": text}] if text else [])
+    return [Piece(piece["text"], piece.get("drafter"), thought) for piece in pieces]
 
 
 def _chunk(data: bytes) -> dict[str, Any]:

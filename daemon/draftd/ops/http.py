@@ -22,7 +22,7 @@ ANSWER_TIMEOUT = 10.0  # seconds for what needs no model
 class RefusedError(DraftdError):
     """The server answers with an error status; `reason` is its own message, "" if it has none.
 
-    With `short` that is all that a person is shown: who answers is clear.
+    With `short` that is all that a person is shown: it is clear who answers.
     """
 
     def __init__(self, url: str, status: int, reason: str, *, short: bool = False) -> None:
@@ -63,7 +63,7 @@ class HttpClient:
         body: Mapping[str, Any] | None = None,
         timeout: float | None = ANSWER_TIMEOUT,
     ) -> Any:
-        """The answer, as a file to read and to close. `timeout` is for each silence, in seconds; None for ever."""
+        """The answer, as a file to read and to close. `timeout` is for each silence, in seconds; None: forever."""
         data = None if body is None else json.dumps(body).encode()
         headers = self._headers if data is None else {**self._headers, "Content-Type": "application/json"}
         request = Request(self.url + path, data, headers, method=method)
@@ -97,13 +97,13 @@ class DaemonClient:
             return str(json.load(answer)["id"])
 
     def order(self, name: str, order: str) -> dict[str, Any]:
-        """Restart, start or stop a worker; the daemon's answer."""
+        """Restart, start or stop a worker; returns the daemon's answer."""
         with self._open(f"/api/workers/{quote(name, safe='')}/{order}", "POST") as answer:
             body: dict[str, Any] = json.load(answer)
         return body
 
     def reload(self) -> list[str]:
-        """Reload the profiles; the names of those that changed."""
+        """Reload the profiles; returns the names of those that changed."""
         with self._open("/api/reload", "POST") as answer:
             changed: list[str] = json.load(answer)["changed"]
         return changed
@@ -111,9 +111,10 @@ class DaemonClient:
     def log(
         self, name: str | None, lines: int, *, since: float = 0.0, raw: bool = False, follow: bool = False
     ) -> Iterator[dict[str, Any]]:
-        """The newest lines of a log, None for all of them, and with `follow` those to come: time, worker, text.
+        """The newest lines of a log, or of all logs if `name` is None, and with `follow` those to come: time,
+        worker, text.
 
-        `since` is in epoch seconds; with `raw` there are the lines for machines too.
+        `since` is in epoch seconds; `raw` adds the lines for machines.
         """
         asked = f"lines={lines}&since={since:.3f}&raw={int(raw)}&follow={int(follow)}&json=1"
         path = f"/api/logs{'' if name is None else f'/{quote(name, safe=str())}'}?{asked}"
@@ -133,7 +134,7 @@ class DaemonClient:
 
 
 def _message_of(error: HTTPError) -> str:
-    """OpenAI's form, and mlx_lm.server's, whose error is a text."""
+    """The message in OpenAI's form, or in mlx_lm.server's, whose error is a string."""
     try:
         return error_message(json.load(error)["error"])
     except (OSError, ValueError, KeyError, TypeError, HTTPException):

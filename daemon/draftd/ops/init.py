@@ -1,4 +1,4 @@
-"""Copies what came with draftd to the user's config folder, to be edited there. An edited file is the user's."""
+"""Copies what came with draftd to the user's config folder, to be edited there. Edited files are left alone."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ KINDS = {"profiles": "*.toml", "prompts": "*.txt"}
 
 @dataclass(frozen=True, slots=True)
 class Copy:
-    """One file to copy. `outcome` says what is there already: nothing, the same text, or another one."""
+    """One file to copy. `outcome` says what is there now: nothing, the same text, or another one."""
 
     source: Path
     target: Path
@@ -37,9 +37,9 @@ def plan_copies(shipped: dict[str, Path], config: Path) -> list[Copy]:
 
 
 def settings_text(fields: Mapping[str, FieldInfo]) -> str:
-    """A settings file in which every setting stands with its meaning and its default, all of them commented out."""
+    """A settings file with every setting, its meaning and its default, all of them commented out."""
     lines = [
-        "# The settings of draftd. Take away a '#' and change the value: 'draftd up' reads it at its start.\n"
+        "# The settings of draftd. Remove a '#' and change the value: 'draftd up' reads them when it starts.\n"
     ]
     for name, field in fields.items():
         value = field.get_default(call_default_factory=True)
@@ -57,7 +57,7 @@ def _toml(value: object) -> str:
 def write_settings(file: Path, text: str) -> str:
     """Write the settings file unless there is one; returns in words what was done. Raises ConfigError."""
     if file.exists():
-        return "is there already"
+        return "exists already"
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(text, "utf-8")
@@ -81,7 +81,7 @@ def carry_out(copy: Copy, *, force: bool) -> str:
     Raises ConfigError.
     """
     if copy.outcome == "same" or (copy.outcome == "edited" and not force):
-        return "is there already" if copy.outcome == "same" else "kept: you edited it (--force replaces it)"
+        return "exists already" if copy.outcome == "same" else "kept: you edited it (--force replaces it)"
     try:
         copy.target.parent.mkdir(parents=True, exist_ok=True)
         if copy.outcome == "edited":

@@ -1,10 +1,10 @@
-"""The calls of launchctl that load the agent, take it away, and tell of it.
+"""The calls of launchctl that load the agent, remove it, and show its status.
 
-An agent lives in a domain of launchd: in that of the session at the screen, or, where nobody is logged in there (as
-on a Mac mini without a screen, reached over SSH), in the user's own. That one takes agents of the session type
-Background only.
+An agent lives in a domain of launchd: in the one of the session at the screen, or, where nobody is logged in there
+(as on a Mac mini without a screen, reached over SSH), in the user's own. The latter takes agents of the session
+type Background only.
 
-launchd lets go of a label some seconds after `bootout` has returned, and later still when the daemon drains; until
+launchd releases a label some seconds after `bootout` has returned, and later still when the daemon drains; until
 then `bootstrap` answers 5 (or 37, or 36 for a second `bootout`). So a bootstrap is tried again for a while.
 """
 
@@ -25,12 +25,12 @@ from draftd.ops.launchd import Agent, Session
 NOT_LOADED = {3, 113}
 NO_DOMAIN = {112, 125}
 STILL_LEAVING = {5, 36, 37}
-SETTLE = 15.0  # seconds that launchd keeps a label after its job has ended; 5 were measured by others
+SETTLE = 15.0  # seconds that launchd keeps a label after its job has ended; others have measured 5
 
 
 @dataclass(frozen=True, slots=True)
 class Domain:
-    """A domain of launchd that runs a user's agents, as 'gui/501'."""
+    """A domain of launchd that runs a user's agents, such as 'gui/501'."""
 
     kind: Literal["gui", "user"]
     uid: int
@@ -50,13 +50,13 @@ def domains(uid: int) -> tuple[Domain, Domain]:
 
 
 def find_domain(uid: int) -> Domain:
-    """The domain for the agent. In one that is not there launchd refuses it, however often. Raises DraftdError."""
+    """The domain for the agent. One that does not exist would refuse it every time. Raises DraftdError."""
     for domain in domains(uid):
         if not _call(["launchctl", "print", str(domain)]).returncode:
             return domain
     raise DraftdError(
-        f"launchd knows no session of this user ({' and '.join(map(str, domains(uid)))} are not there): log in at "
-        "this Mac's screen or over SSH as the user that is to run draftd, not by 'su' or 'sudo', then install again"
+        f"launchd knows no session of this user ({' and '.join(map(str, domains(uid)))} do not exist): log in at "
+        "this Mac's screen or over SSH as the user who is to run draftd, not by 'su' or 'sudo', then install again"
     )
 
 
@@ -71,7 +71,7 @@ def bootstrap(domain: Domain, agent: Agent) -> list[str]:
 
 
 def enable(domain: Domain) -> list[str]:
-    """The command that lets the agent start, should somebody have disabled it: that outlasts its removal."""
+    """The command that lets the agent start even if somebody has disabled it, which outlasts its removal."""
     return ["launchctl", "enable", f"{domain}/{agent_label()}"]
 
 
@@ -84,7 +84,7 @@ def install(
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
 ) -> None:
-    """Write the plist, stop an agent that runs, start this one; `tell` if that takes long. Raises DraftdError."""
+    """Write the plist, stop a running agent, start this one; `tell` if that takes long. Raises DraftdError."""
     try:
         agent.log_dir.mkdir(parents=True, exist_ok=True)
         agent.plist.parent.mkdir(parents=True, exist_ok=True)
@@ -139,7 +139,7 @@ def _facts(printed: str) -> dict[str, str]:
 
 
 def _is_disabled(domain: Domain) -> bool:
-    """macOS writes 'disabled' since 13, and 'true' before."""
+    """macOS writes 'disabled' from 13 on, and 'true' before."""
     said = _call(["launchctl", "print-disabled", str(domain)]).stdout
     return re.search(rf'"{re.escape(agent_label())}" => (disabled|true)', said) is not None
 

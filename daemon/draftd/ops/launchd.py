@@ -13,25 +13,11 @@ from xml.parsers.expat import ExpatError
 
 from draftd.errors import ConfigError, Problem
 from draftd.instance import agent_label
+from draftd.ops.background import SLACK
 
 TEMPLATE = "dev.draftd.plist"
 Session = Literal["Aqua", "Background"]  # at the screen, or without one
-SECRET = "DRAFTD_API_KEY"  # noqa: S105 - the name of a variable; `launchctl print` would show its value
-PATH_VARIABLES = {
-    "DRAFTD_CONFIG",
-    "DRAFTD_PROFILES",
-    "DRAFTD_STATE_DIR",
-    "DRAFTD_LOG_FILE",
-    "HF_HOME",
-    "HF_HUB_CACHE",
-    "HF_TOKEN_PATH",
-    "XDG_CACHE_HOME",
-    "XDG_CONFIG_HOME",
-    "XDG_STATE_HOME",
-}
-PROXIES = {"HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"}  # in either case
 APPLE_BREW, INTEL_BREW = "/opt/homebrew/bin", "/usr/local/bin"
-SLACK = 20  # seconds between the daemon's own longest stop and launchd's SIGKILL
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,36 +58,6 @@ class Agent:
         return ceil(self.longest_stop) + SLACK
 
 
-def program(python: Path) -> tuple[str, ...]:
-    """draftd by an absolute path: the command beside this Python, else the module."""
-    command = python.parent / "draftd"
-    return (str(command),) if os.access(command, os.X_OK) else (str(python), "-m", "draftd")
-
-
-def environment(environ: Mapping[str, str]) -> dict[str, str]:
-    """What the agent needs from the user's environment to find what a shell finds: draftd's settings and folders,
-    the models and the way to the hub, the programs. No proxy with a password in it: others may read the agent.
-
-    Raises ConfigError if it holds the API key, which may not go into the agent: it would serve without one.
-    """
-    environ = {key: value for key, value in environ.items() if value}  # an empty one is unset
-    if SECRET in map(str.upper, environ):
-        raise ConfigError(
-            f"{SECRET} cannot go into the agent, which others may read: put api_key into draftd.toml"
-        )
-    kept = {
-        key: value
-        for key, value in environ.items()
-        if key.startswith("DRAFTD_") or key in PATH_VARIABLES | {"HF_ENDPOINT"}
-    }
-    kept |= {key: value for key, value in environ.items() if key.upper() in PROXIES and "@" not in value}
-    # launchd starts the agent in "/".
-    paths = {key: os.path.abspath(os.path.expanduser(kept[key])) for key in kept.keys() & PATH_VARIABLES}
-    if "PATH" in environ:
-        kept["PATH"] = os.pathsep.join(filter(os.path.isabs, environ["PATH"].split(os.pathsep)))
-    return kept | paths
-
-
 def installed_state_dir(home: Path) -> Path | None:
     """The state folder of the agent that is installed; None if there is none, or it does not say."""
     try:
@@ -129,7 +85,7 @@ def render(template: bytes, agent: Agent, session: Session) -> bytes:
 
 
 def _search_path(own: str, usual: str) -> str:
-    """The user's folders of programs, then the usual ones; Homebrew's for Apple silicon before that for Intel."""
+    """The user's folders of programs, then the usual ones; Homebrew for Apple silicon before the one for Intel."""
     folders = list(dict.fromkeys(filter(None, (*own.split(os.pathsep), *usual.split(os.pathsep)))))
     if APPLE_BREW in folders and INTEL_BREW in folders:
         first = min(folders.index(APPLE_BREW), folders.index(INTEL_BREW))

@@ -1,4 +1,4 @@
-"""Folders that macOS keeps from a background agent: private ones, and those on disks that are not there yet."""
+"""Folders that a background agent cannot read on macOS: private ones, and those on disks not mounted yet."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Faults of profiles and settings that only show beside each other, or beside what is on this machine."""
+"""Faults of profiles and settings that only show in comparison: to each other, or to what is on this machine."""
 
 from __future__ import annotations
 
@@ -8,6 +8,10 @@ from pathlib import Path
 
 from draftd.errors import Problem
 from draftd.files import read_text
+from draftd.groups import contradiction
+from draftd.hub import read_model
+from draftd.machine_memory import pressure
+from draftd.ops.splitting import refusals
 from draftd.profile_files import PATH_KEYS
 from draftd.profiles import Profile, ProfileSet
 from draftd.settings import Settings, source_of
@@ -22,20 +26,57 @@ def missing_folders(folder: Path, found: ProfileSet) -> Iterator[Problem]:
         for key in PATH_KEYS:
             path = getattr(profile, key)
             if path and path.startswith("/") and not os.path.isdir(path):
-                what = "is a file, and no folder" if os.path.exists(path) else "there is no such folder"
+                what = "is a file, not a folder" if os.path.exists(path) else "there is no such folder"
                 yield _in_file(folder, profile, key, f"{key}: {path}: {what}")
+
+
+def unsplit(folder: Path, found: ProfileSet) -> Iterator[Problem]:
+    """The models of profiles with several ranks that cannot be split over them."""
+    for profile in found.profiles.values():
+        if profile.distributed:
+            for reason in refusals(profile, read_model(profile.model)):
+                yield _in_file(folder, profile, "distributed", f"distributed: {reason}")
 
 
 def _in_file(folder: Path, profile: Profile, key: str, reason: str) -> Problem:
     file = folder / f"{profile.name}.toml"
     try:
         return Problem(file, line_of(read_text(file), (key,)), reason)
-    except (OSError, UnicodeDecodeError):  # the file is called otherwise than the profile
+    except (OSError, UnicodeDecodeError):  # the file has another name than the profile
         return Problem(folder, None, f"{profile.name}: {reason}")
 
 
+def setting_faults(settings: Settings, found: ProfileSet) -> Iterator[Problem]:
+    """Settings that name what is not among these profiles, or not on this machine."""
+    yield from unknown_default(settings, found)
+    yield from _groups(settings, found)
+    for path in settings.cache_preload:
+        try:
+            read_text(path)
+        except (OSError, UnicodeDecodeError) as error:
+            reason = getattr(error, "strerror", None) or "it is no UTF-8 text"
+            yield source_of("cache_preload", f"cache_preload: {path} cannot be read: {reason}")
+    source = settings.memory_pressure
+    if isinstance(source, Path) and pressure(source) is None:
+        reason = (
+            f"memory_pressure: {source} cannot be read, or does not have the form of Linux's pressure files"
+        )
+        yield source_of("memory_pressure", reason)
+
+
+def _groups(settings: Settings, found: ProfileSet) -> Iterator[Problem]:
+    for key, lists in (("together", settings.groups_together), ("apart", settings.groups_apart)):
+        for name in sorted({name for names in lists for name in names} - found.profiles.keys()):
+            there = ", ".join(found.profiles)
+            reason = f"groups_{key}: there is no profile '{name}'; there are: {there}"
+            yield source_of(f"groups_{key}", reason)
+    if pair := contradiction(settings.groups()):
+        reason = f"groups_apart: {pair[0]} and {pair[1]} are in one list of groups_together as well"
+        yield source_of("groups_apart", reason)
+
+
 def unknown_default(settings: Settings, found: ProfileSet) -> Iterator[Problem]:
-    """The setting `default_profile`, if it was made and names none of the profiles."""
+    """The setting `default_profile`, if it was set and names none of the profiles."""
     if "default_profile" not in settings.model_fields_set:
         return
     names = {name for one in found.profiles.values() for name in (one.name, *one.aliases)}

@@ -1,10 +1,11 @@
-"""Asks the model hub: how large a model is; and downloads it before its first use, as mlx_lm would then.
+"""Asks the model hub how large a model is; and downloads it before its first use, as mlx_lm would do then.
 
-The only module of ours that imports huggingface_hub. The daemon reads what is there by `draftd.hub`.
+The only module of ours that imports huggingface_hub. The daemon reads what is on disk with `draftd.hub`.
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable
 from pathlib import PurePath
 
@@ -68,7 +69,7 @@ def download(name: str) -> str:
     try:
         return str(snapshot_download(name, allow_patterns=list(PATTERNS)))
     except GatedRepoError as error:
-        raise DraftdError(f"{name} asks for consent: give it on the hub, then 'hf auth login'") from error
+        raise DraftdError(f"{name} is gated: accept its terms on the hub, then 'hf auth login'") from error
     except (RepositoryNotFoundError, HFValidationError) as error:
         raise DraftdError(f"the hub has no model {name}, or it is private ('hf auth login')") from error
     except LocalEntryNotFoundError as error:
@@ -79,3 +80,10 @@ def download(name: str) -> str:
         ) from error
     except (HfHubHTTPError, OSError) as error:
         raise DraftdError(f"{name} cannot be downloaded: {error}") from error
+
+
+if __name__ == "__main__":  # by ssh, on another machine of a group
+    try:
+        print(download(sys.argv[1]))
+    except DraftdError as error:
+        sys.exit(str(error))

@@ -5,13 +5,13 @@ Each step can be shown as soon as it is done; the first that fails raises Draftd
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from draftd.errors import DraftdError
 from draftd.ops.drafting_words import describe_drafting, drafters_of
-from draftd.ops.generation import Generation, OpenAIServer
+from draftd.ops.generation import Generation, OpenAIServer, Show
 from draftd.protocol import MODEL_DRAFTER
 
 PROMPT = "What is speculative decoding?"
@@ -43,7 +43,7 @@ class ChatRequest:
 
 @dataclass(frozen=True, slots=True)
 class SmokeResult:
-    """What the test found. `row` is that of the worker, None for a server that is no draftd."""
+    """What the test found. `row` is the worker's row of /api/status, None for a server that is not draftd."""
 
     generation: Generation
     row: Mapping[str, Any] | None
@@ -95,9 +95,9 @@ def _why_nothing(row: Mapping[str, Any]) -> str:
     if not (drafters := drafters_of(row)):
         return "none: nothing drafts for this profile"
     if MODEL_DRAFTER not in drafters:
-        return "not measured: lookups would know the answer by heart from the last test"
+        return "not measured: a lookup would find the answer of the last test"
     if row["auto_draft"]:
-        return "none: by what rounds take, no draft was worth it"
+        return "none: by the times of its rounds, no draft was worth it"
     return "unknown: the worker reported no drafting ('draftd logs' may say why)"
 
 
@@ -116,9 +116,7 @@ def warm_up(server: OpenAIServer, request: ChatRequest) -> None:
     server.generate(request.body(WARM_UP, 1))
 
 
-def run(
-    server: OpenAIServer, request: ChatRequest, row: Mapping[str, Any] | None, show: Callable[[str], object]
-) -> SmokeResult:
+def run(server: OpenAIServer, request: ChatRequest, row: Mapping[str, Any] | None, show: Show) -> SmokeResult:
     """The generation that is measured; `show` gets each piece of its text."""
     body = request.body(request.prompt, request.max_tokens)
     return SmokeResult(server.generate(body, show), row)

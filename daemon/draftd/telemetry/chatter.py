@@ -1,4 +1,4 @@
-"""Which lines of a worker's log are for machines, or repeat what the line of a request says. Pure."""
+"""Which lines of a worker's log are for machines, or repeat what a request's line says. Pure."""
 
 from __future__ import annotations
 
@@ -21,6 +21,10 @@ _CHATTER = re.compile(
 )
 
 
+_RANK = re.compile(r"\[rank [0-9]{1,3}(?: on [^\]]{1,300})?\] ")  # before each line of one of several ranks
+
+
 def is_chatter(line: str) -> bool:
-    """Whether a line can be left out for a person who has not asked for all."""
+    """Whether a line can be left out for a person who has not asked for all of them."""
+    line = _RANK.sub("", line, count=1) if line.startswith("[rank ") else line
     return line.startswith(RECORD_PREFIX) or _CHATTER.fullmatch(line) is not None

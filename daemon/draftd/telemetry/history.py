@@ -30,7 +30,7 @@ class Level:
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """One step of a profile. Tokens per second, accepted ÷ proposed, requests, bytes; None is not known."""
+    """One step of a profile. Tokens per second, accepted ÷ proposed, requests, bytes; None where not known."""
 
     speed: float | None
     acceptance: float | None

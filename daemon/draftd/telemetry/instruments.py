@@ -1,9 +1,11 @@
-"""The counters and histograms that are pushed to. A profile's series begin at 0, and go when the profile goes."""
+"""The counters and histograms that are pushed to. A profile's series start at 0, and go when the profile goes."""
 
 from collections.abc import Iterable
 from typing import Any, TypeVar
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+from draftd.protocol import OUTCOMES
 
 UNKNOWN = "_unknown"
 ENDPOINTS = (
@@ -26,8 +28,8 @@ Instrument = TypeVar("Instrument", Counter, Histogram)
 
 
 class Instruments:
-    """All but those of the spare and the machine have `profile` as their first label. The `_unknown` series exist
-    from the start.
+    """All instruments but those of the spare, the machine and the folder of stored prompts have `profile` as their
+    first label. The `_unknown` series exist from the start.
     """
 
     def __init__(self, registry: CollectorRegistry) -> None:
@@ -39,6 +41,12 @@ class Instruments:
         self.accepted = counter("draft_tokens_accepted_total", "Draft tokens accepted by the target model.")
         self.rounds = counter("draft_rounds_total", "Rounds of proposal and verification.")
         self.prompt = counter("prompt_tokens_total", "Tokens of prompts, cached ones included.")
+        self.cached = counter(
+            "prompt_tokens_cached_total", "Tokens of prompts that were cached, and so not read."
+        )
+        self.stored = counter(
+            "stored_prompts_total", "Prompt caches that were stored, restored or refused.", "outcome"
+        )
         self.completion = counter("completion_tokens_total", "Tokens generated.")
         self.log_errors = counter("log_write_errors_total", "Failed attempts to write the worker's log file.")
         self.restarts = counter("worker_restarts_total", "Restarts of the worker.", "reason")
@@ -58,9 +66,13 @@ class Instruments:
         )
         self.pressure = Gauge(
             "draftd_memory_pressure",
-            "How short the machine is of memory: 1 normal, 2 warning, 4 critical; 0 if the system does not say.",
+            "The machine's memory pressure: 1 normal, 2 warning, 4 critical; 0 if the system does not say.",
             registry=registry,
         )
+        self.stored_files = Gauge(
+            "draftd_stored_prompt_files", "Stored prompts on the disk, of all workers.", registry=registry
+        )
+        self.stored_bytes = Gauge("draftd_stored_prompt_bytes", "Their bytes.", registry=registry)
         self._expect(UNKNOWN, _EXPECTED_UNKNOWN)
 
     def series(self, instrument: Instrument, *labels: str) -> Instrument:
@@ -77,6 +89,8 @@ class Instruments:
                 instrument.labels(profile)
         for reason in _EXPECTED_REASONS:
             self.restarts.labels(profile, reason)
+        for outcome in OUTCOMES:
+            self.stored.labels(profile, outcome)
         self._expect(profile, _EXPECTED)
 
     def retire(self, profile: str) -> None:

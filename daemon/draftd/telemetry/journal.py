@@ -1,4 +1,5 @@
-"""The requests that are open and the last ones that have ended: figures only, no text of a prompt or an answer.
+"""The requests that are open and the last ones that have ended: figures only, no text of a prompt or an answer
+unless the user has the `contents` captured.
 
 For the event loop's thread only. What has changed since a look can be asked for: each change gives a record a new
 `version`, which counts up over all of them.
@@ -11,13 +12,12 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+from draftd.telemetry.contents import Contents
 from draftd.telemetry.request_record import RequestRecord
 
 MAX_ENDED = 100  # requests that are kept after their end
 MAX_ERROR = 300  # characters of what went wrong
-SETTLE = (
-    0.05  # seconds until the end of a request is told: those that end close together are written in one go
-)
+SETTLE = 0.05  # seconds until the end of a request is reported: those that end close together are written in one go
 
 
 class Journal:
@@ -31,6 +31,7 @@ class Journal:
         self._untold: list[RequestRecord] = []
         self._open: dict[str, RequestRecord] = {}
         self._ended: deque[RequestRecord] = deque(maxlen=MAX_ENDED)
+        self.contents = Contents()
         self.version = 0
 
     def begin(self, request_id: str, dialect: str, agent: str) -> RequestRecord:
@@ -48,6 +49,12 @@ class Journal:
         record.version = self.version
         self._on_change()
 
+    def take_body(self, record: RequestRecord, body: bytes) -> None:
+        """The body of a request has come; it is kept if the user wants that."""
+        if self.contents.on:
+            self.contents.take_request(record.id, body)
+            self.note(record, captured=True)
+
     def end(self, record: RequestRecord, status: int, seconds: float) -> None:
         """The request has been answered, refused or left by its client."""
         self._open.pop(record.id, None)
@@ -59,13 +66,13 @@ class Journal:
         self._untold.append(record)
 
     def tell(self) -> None:
-        """Tell now of the requests that have ended."""
+        """Report the requests that have ended, without waiting any longer."""
         untold, self._untold = self._untold, []
         if untold:
             self._on_ended(untold)
 
     def cancel(self, request_id: str) -> bool:
-        """End an open request with an error; whether there is such a one."""
+        """End an open request with an error; returns whether there is one with this id."""
         record = self._open.get(request_id)
         if record is None or record.task is None or record.cancelled:
             return False

@@ -39,7 +39,7 @@ def _code(point: int) -> str:
 
 
 def _text(raw: bytearray) -> str:
-    # What backslashreplace would give, in a twentieth of the time for bytes that are no text.
+    # What backslashreplace would give, in a twentieth of the time for bytes that are not text.
     return escape(raw.decode("utf-8", "surrogateescape"))
 
 

@@ -55,9 +55,9 @@ def configure(
     fmt: Format = "json", level: str = "info", stream: TextIO | io.TextIOBase | None = None
 ) -> None:
     """Send structlog and the standard library's logging to `stream`, in place of an earlier call's; None: nowhere
-    but to who is `telling`.
+    but to what `telling` was given.
 
-    A line an event: "json" with times in ISO 8601 in UTC, "console" in words for people, with the time of the day.
+    One line per event: "json" with times in ISO 8601 in UTC, "console" in words for people, with the time of day.
     Raises ValueError for an unknown level.
     """
     number = logging.getLevelNamesMapping().get(level.upper())

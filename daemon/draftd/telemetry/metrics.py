@@ -21,38 +21,22 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 from prometheus_client import CollectorRegistry, Info, disable_created_metrics, exposition
-from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.core import Metric
 from prometheus_client.openmetrics import exposition as openmetrics
 from prometheus_client.registry import Collector
 
+from draftd.stored_folder import FolderSize
+from draftd.telemetry.figures import MAX_COUNT
 from draftd.telemetry.instruments import ENDPOINTS, UNKNOWN, Instruments
-from draftd.telemetry.records import MAX_COUNT, DraftAcceptance, GenerationReport, Record
+from draftd.telemetry.prompt_caches import Reuse, StoredPrompt
+from draftd.telemetry.records import DraftAcceptance, GenerationReport, Record
 from draftd.telemetry.speculation import WINDOW, Speculation, families
+from draftd.telemetry.worker_samples import WorkerSample, gauge, workers
 
-STATES = ("stopped", "asleep", "waiting", "starting", "ready", "stopping", "backoff", "failed")
 CLIENT_LEFT = 499  # the status to report for a client that did not wait for its answer
 
 # A reason is a word of ours. Should a message ever come instead, it must not become a series.
 _WORD = re.compile(r"[a-z][a-z0-9_-]{0,31}")
-
-
-@dataclass(frozen=True, slots=True)
-class WorkerSample:
-    """One profile's worker at the time of a scrape.
-
-    `state` is one of STATES; `memory_bytes` is of the process group, None where there is none; `queue_depth`
-    is in requests; both are None for a profile that shares the worker of another sample, which has them.
-    `start_seconds` is how long the last start took until ready, None before the first; `accounting` whether the
-    engine counts draft tokens, `draft_refused` whether nothing can be drafted with the models.
-    """
-
-    profile: str
-    state: str
-    memory_bytes: int | None
-    queue_depth: int | None
-    start_seconds: float | None
-    accounting: bool
-    draft_refused: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,12 +61,13 @@ class Recent:
 
 @dataclass(slots=True)
 class _Tally:
-    """What /api/status tells of one profile and Prometheus does not keep."""
+    """What /api/status tells about one profile and Prometheus does not keep."""
 
     proposed: int = 0
     accepted: int = 0
     requests: int = 0
     speculation: Speculation = field(default_factory=Speculation)
+    reuse: Reuse = field(default_factory=Reuse)
     recent: deque[DraftAcceptance] = field(default_factory=lambda: deque(maxlen=WINDOW))
     speeds: deque[float] = field(default_factory=lambda: deque(maxlen=WINDOW))
 
@@ -106,52 +91,31 @@ class _AtScrape(Collector):
 
     def collect(self) -> Iterator[Metric]:
         yield from self._drafting()
+        yield from self._reuse()
         yield from families({profile: tally.speculation for profile, tally in self._tallies.items()})
         # While a worker is replaced there may be two of a profile. A series can be given once: the last wins.
-        yield from _workers({sample.profile: sample for sample in self.snapshot()}.values())
+        yield from workers({sample.profile: sample for sample in self.snapshot()}.values())
 
     def _drafting(self) -> Iterator[Metric]:
-        ratio = _gauge("draft_acceptance_ratio", "Accepted / proposed draft tokens of the last 50 requests.")
+        ratio = gauge("draft_acceptance_ratio", "Accepted / proposed draft tokens of the last 50 requests.")
         for profile, tally in self._tallies.items():
             if (value := tally.ratio()) is not None:
                 ratio.add_metric([profile], value)
         yield ratio
 
-
-def _gauge(name: str, text: str, *labels: str) -> GaugeMetricFamily:
-    return GaugeMetricFamily(f"draftd_{name}", text, labels=("profile", *labels))
-
-
-def _workers(samples: Iterable[WorkerSample]) -> Iterator[Metric]:
-    state = _gauge("worker_state", "1 for the state that the worker is in, 0 for the others.", "state")
-    accounting = _gauge(
-        "draft_accounting", "1 if the engine counts draft tokens, 0 if it does not or is not up."
-    )
-    refused = _gauge(
-        "draft_refused", "1 if the models are of a kind that nothing can be drafted with, else 0."
-    )
-    memory = _gauge("worker_memory_bytes", "Memory of the worker's processes; once, if profiles share it.")
-    depth = _gauge("queue_depth", "Requests that wait for the worker; once, if profiles share it.")
-    start = _gauge("worker_start_seconds", "How long the worker's last start took until it was ready.")
-    for sample in samples:
-        for name in STATES:
-            state.add_metric([sample.profile, name], sample.state == name)
-        accounting.add_metric([sample.profile], sample.accounting)
-        refused.add_metric([sample.profile], sample.draft_refused)
-        if sample.queue_depth is not None:
-            depth.add_metric([sample.profile], sample.queue_depth)
-        if sample.memory_bytes is not None:
-            memory.add_metric([sample.profile], sample.memory_bytes)
-        if sample.start_seconds is not None:
-            start.add_metric([sample.profile], sample.start_seconds)
-    return iter((accounting, refused, state, memory, depth, start))
+    def _reuse(self) -> Iterator[Metric]:
+        ratio = gauge("prompt_cache_hit_ratio", "Cached / all tokens of the last 50 prompts.")
+        for profile, tally in self._tallies.items():
+            if (value := tally.reuse.ratio()) is not None:
+                ratio.add_metric([profile], value)
+        yield ratio
 
 
 class Metrics:
     """All that `/metrics` and the numbers in `/api/status` are made of.
 
     Times are in seconds, of the monotonic clock. A number that cannot have been measured (negative, NaN, infinite)
-    is dropped, and raises nothing: what a worker says of its usage must not be able to break a request.
+    is dropped, and raises nothing: what a worker says about its usage must not be able to break a request.
     """
 
     def __init__(self, version: str, mlx_lm: str) -> None:
@@ -165,10 +129,14 @@ class Metrics:
         build = Info("draftd_build", "Versions that run.", registry=self._registry)
         build.info({"version": version, "python": platform.python_version(), "mlx_lm": mlx_lm})
 
-    def declare(self, profile: str) -> None:
-        """Make the series of a profile, at 0; again for a known one changes nothing.
+    def add(self, collector: Collector) -> None:
+        """Have these series collected at each scrape too."""
+        self._registry.register(collector)
 
-        Raises ValueError for `_unknown`, which stands for everything that is no profile.
+    def declare(self, profile: str) -> None:
+        """Make the series of a profile, at 0; for a known one it changes nothing.
+
+        Raises ValueError for `_unknown`, which stands for everything that is not a profile.
         """
         if profile == UNKNOWN:
             raise ValueError(f"{UNKNOWN} cannot be the name of a profile")
@@ -192,6 +160,9 @@ class Metrics:
                 self._accepted(profile, tally, DraftAcceptance(record.accepted, record.proposed))
                 self._push.rounds.labels(profile).inc(record.rounds)
                 tally.speculation.add(record)
+            case StoredPrompt():
+                tally.reuse.stored[record.outcome] += 1
+                self._push.stored.labels(profile, record.outcome).inc()
 
     def _accepted(self, profile: str, tally: _Tally, record: DraftAcceptance) -> None:
         tally.add(record)
@@ -213,14 +184,21 @@ class Metrics:
             self._tallies[label].requests += 1
 
     def first_token(self, profile: str, seconds: float) -> None:
-        """From the request's arrival to the first token, the wait in the queue included."""
+        """From the request's arrival to the first token, including the wait in the queue."""
         if profile in self._tallies and _measured(seconds):
             self._push.series(self._push.first_token, profile).observe(seconds)
 
     def generation(
-        self, profile: str, *, prompt_tokens: int, completion_tokens: int, seconds: float | None
+        self,
+        profile: str,
+        *,
+        prompt_tokens: int,
+        completion_tokens: int,
+        seconds: float | None,
+        cached_tokens: int | None = None,
     ) -> None:
         """Count the tokens of one request; `seconds` is from its first token to its last, None if unknown.
+        `cached_tokens` are those of the prompt that had not to be read, None if the worker does not say.
 
         The speed is of the tokens after the first, as that many came in `seconds`.
         """
@@ -229,13 +207,16 @@ class Metrics:
         prompt_tokens, completion_tokens = _tokens(prompt_tokens), _tokens(completion_tokens)
         self._push.series(self._push.prompt, profile).inc(prompt_tokens)
         self._push.series(self._push.completion, profile).inc(completion_tokens)
+        if cached_tokens is not None:
+            tally.reuse.add(prompt_tokens, cached_tokens := min(_tokens(cached_tokens), prompt_tokens))
+            self._push.series(self._push.cached, profile).inc(cached_tokens)
         if seconds is not None and seconds > 0 and _measured(seconds) and completion_tokens > 1:
             speed = (completion_tokens - 1) / seconds
             tally.speeds.append(speed)
             self._push.series(self._push.speed, profile).observe(speed)
 
     def queue_wait(self, profile: str, seconds: float) -> None:
-        """How long one request waited in the queue for its turn; one that left before is not counted."""
+        """How long one request waited in the queue for its turn; one that left the queue earlier is not counted."""
         if profile in self._tallies and _measured(seconds):
             self._push.series(self._push.wait, profile).observe(seconds)
 
@@ -255,13 +236,16 @@ class Metrics:
         snapshot: Callable[[], Iterable[WorkerSample]],
         spare: Callable[[], int] = int,
         pressure: Callable[[], int] = int,
+        stored: Callable[[], FolderSize] = FolderSize,
     ) -> None:
-        """Take the workers' states, the spare's bytes and the pressure on the machine's memory from these at each
-        scrape; `render` raises as they do.
+        """Take the workers' states, the spare's bytes, the pressure on the machine's memory and what is stored of
+        prompts from these at each scrape; `render` raises as they do.
         """
         self._at_scrape.snapshot = snapshot
         self._push.spare_memory.set_function(spare)
         self._push.pressure.set_function(pressure)
+        self._push.stored_files.set_function(lambda: stored().files)
+        self._push.stored_bytes.set_function(lambda: stored().bytes)
 
     def acceptance(self, profile: str) -> Acceptance:
         """Zeros and None for a profile that is not declared."""
@@ -277,6 +261,10 @@ class Metrics:
     def speculation(self, profile: str) -> Speculation:
         """Empty for a profile that is not declared."""
         return (self._tallies.get(profile) or _Tally()).speculation
+
+    def reuse(self, profile: str) -> Reuse:
+        """Empty for a profile that is not declared."""
+        return (self._tallies.get(profile) or _Tally()).reuse
 
     def tokens_per_second(self, profile: str) -> float | None:
         """Median of the last 50 generations whose speed is known."""
@@ -297,7 +285,7 @@ class Metrics:
 
 
 def _tokens(said: object) -> int:
-    # A worker said so, and no type checker has seen it: neither a text nor 1e400 must reach a counter.
+    # A worker said so, and no type checker has seen it: neither a string nor 1e400 must reach a counter.
     return said if isinstance(said, int) and 0 <= said <= MAX_COUNT else 0
 
 

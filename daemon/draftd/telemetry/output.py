@@ -49,8 +49,8 @@ class Sink:
         self._take(name, self._splitters.setdefault(name, LineSplitter()).feed(chunk))
 
     def note(self, name: str, text: str) -> None:
-        """Add what the daemon has to say of a worker to its log; the daemon's own is `DAEMON`."""
-        if name == DAEMON or name in self._logs:  # of a worker that has been forgotten there is no log
+        """Add what the daemon has to say about a worker to its log; the daemon's own is `DAEMON`."""
+        if name == DAEMON or name in self._logs:  # a worker that has been forgotten has no log
             self._keep(name, text.splitlines(), _for_people)
 
     def note_event(self, who: str, text: str, line: str) -> None:
@@ -66,7 +66,7 @@ class Sink:
         self.merged.write(lines, name, is_chatter)
 
     def log(self, name: str) -> WorkerLog:
-        """The log of a worker. It is made when it is first asked for."""
+        """The log of a worker, made when it is first asked for."""
         if name not in self._logs:
             self._logs[name] = WorkerLog(self._file(name), on_error=self._on_error(name))
         return self._logs[name]
@@ -97,7 +97,7 @@ class Sink:
 
     def _take(self, name: str, lines: list[str]) -> None:
         acceptance = self._acceptance(name)
-        # What a `command` says of its drafts stands in no line of a request.
+        # What a `command` says about its drafts is in no request's line.
         self._keep(
             name, lines, lambda line: is_chatter(line) and not (acceptance and acceptance.fullmatch(line))
         )

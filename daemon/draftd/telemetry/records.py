@@ -1,12 +1,12 @@
 """What a worker says -> typed records, or None. Pure.
 
-There are two sources, and what comes from the one is never taken for the other:
+There are two sources, and what comes from one is never taken for the other:
 
-* The channel of our engine, on which nobody else can write: `parse_record`. It is the only source of figures for
+* The channel of our engine, to which nobody else can write: `parse_record`. It is the only source of figures for
   our workers. `Draft tokens accepted: 4/5 (80%)` in their log is for people; anybody could have it written there,
   by a request line or by what a model says.
-* The log of a `command`, which has no channel: `parse_line`. Draft tokens count by the lines that the profile's
-  pattern describes from end to end, if it has one, and only what one request can have.
+* The log of a `command`, which has no channel: `parse_line`. Draft tokens are counted from the lines that the
+  profile's pattern, if it has one, matches from end to end, up to as many as one request can have.
 
 Neither is trusted. What is malformed, cut, or says something impossible (more accepted than proposed, negative or
 absurd counts) is no record; nothing here ever raises.
@@ -14,7 +14,7 @@ absurd counts) is no record; nothing here ever raises.
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from itertools import zip_longest
 
@@ -25,12 +25,13 @@ from draftd.protocol import (
     MODEL_DRAFTER,
     PAPER_RULE,
     PLAIN_RULE,
+    CacheSize,
     Costs,
 )
+from draftd.telemetry.figures import MAX_BYTES, MAX_COUNT, count, optional, positive
+from draftd.telemetry.prompt_caches import StoredPrompt, cache_size, stored_prompt
+from draftd.telemetry.rank_records import Ranks, ranks_of
 
-# More than any request or prompt can have. A number beyond it is damage, and would spoil a counter for good.
-MAX_COUNT = 10**9
-MAX_BYTES = 2**50
 # Draft tokens that one line of a `command` may report: no model's context is longer.
 MAX_LINE_COUNT = 2**20
 MAX_DIGITS = 12
@@ -75,10 +76,10 @@ class GenerationReport:
     """The engine's account of one request.
 
     `drafters` has `proposed` and `accepted` for each drafter, by its name. The tuples `_by_position` count draft
-    tokens by their place in the round, first place first. `rule` is "paper" or "plain"; `speedup` is estimated,
-    against no drafting; `profile` is whose request it was, where several share the engine. `passes` of the target
-    model were made for the request, over so many `rows` in all: it and those beside it. What the engine did not say
-    is None or 0.
+    tokens by their place in the round, first place first. `rule` is "paper" or "plain"; `speedup` is an estimate,
+    compared to no drafting; `profile` is whose request it was, where several share the engine. The request took
+    part in `passes` of the target model, which had `rows` in all: its own and those of other requests. What the
+    engine did not say is None or 0.
     """
 
     rounds: int
@@ -114,7 +115,7 @@ class EngineStarted:
 
 @dataclass(frozen=True, slots=True)
 class ModelFacts:
-    """What the engine says of one loaded model.
+    """What the engine says about one loaded model.
 
     `cache` names the kinds of its caches, by mlx_lm's classes, each once. `refusal` says why nothing may be drafted
     with it, and `batch` why requests that are drafted do not share its passes; None if they may. `vocabulary` and
@@ -143,12 +144,15 @@ class ModelsLoaded:
 
 @dataclass(frozen=True, slots=True)
 class EngineProgress:
-    """The engine gets on with a request: it did a piece of a prompt, or a round. Comes at most once a second."""
+    """The engine makes progress: it read a piece of a prompt, or did a round. Comes at most once a second."""
 
     memory: Memory | None = None
 
 
-Record = DraftAcceptance | GenerationReport | EngineStarted | ModelsLoaded | EngineProgress | PromptProgress
+FromEngine = (
+    GenerationReport | EngineStarted | ModelsLoaded | EngineProgress | CacheSize | StoredPrompt | Ranks
+)
+Record = FromEngine | DraftAcceptance | PromptProgress
 
 
 def parse_line(line: str, acceptance: re.Pattern[str] | None) -> DraftAcceptance | PromptProgress | None:
@@ -176,46 +180,38 @@ def _digits(text: str | None) -> int | None:
     return int(text) if text and text.isascii() and text.isdecimal() and len(text) <= MAX_DIGITS else None
 
 
-def parse_record(text: bytes) -> GenerationReport | EngineStarted | ModelsLoaded | EngineProgress | None:
+def parse_record(text: bytes) -> FromEngine | None:
     """The record that the engine sent, or None. Never raises."""
     try:
         said = json.loads(text)
-        match said.get("event"):
-            case protocol.GENERATION:
-                return _generation(said)
-            case protocol.STARTED:
-                return _started(said)
-            case protocol.LOADED:
-                draft = said.get("draft")
-                return ModelsLoaded(_facts(said.get("target")), None if draft is None else _facts(draft))
-            case protocol.PROGRESS:
-                return EngineProgress(_memory(said.get("memory")))
-    except (
-        ValueError,
-        AttributeError,
-        RecursionError,
-    ):  # not JSON, an impossible number, or nested to exhaust the stack
-        return None
-    return None
+        parse = _PARSERS.get(said.get("event"))
+        return parse(said) if parse else None
+    except (ValueError, AttributeError, TypeError, RecursionError):
+        return None  # not JSON, an impossible number, or nested to exhaust the stack
+
+
+def _loaded(said: Mapping[str, object]) -> ModelsLoaded:
+    draft = said.get("draft")
+    return ModelsLoaded(_facts(said.get("target")), None if draft is None else _facts(draft))
 
 
 def _generation(said: Mapping[str, object]) -> GenerationReport:
     """Raises ValueError for anything missing or impossible."""
     report = GenerationReport(
-        rounds=_count(said.get("rounds")),
-        proposed=_count(said.get("proposed")),
-        accepted=_count(said.get("accepted")),
-        truncated_rounds=_optional(said.get("truncated_rounds")) or 0,
-        draft_length=_optional(said.get("draft_length")),
+        rounds=count(said.get("rounds")),
+        proposed=count(said.get("proposed")),
+        accepted=count(said.get("accepted")),
+        truncated_rounds=optional(said.get("truncated_rounds")) or 0,
+        draft_length=optional(said.get("draft_length")),
         accepted_by_position=_positions(said.get("accepted_by_position")),
         proposed_by_position=_positions(said.get("proposed_by_position")),
-        tokens=_optional(said.get("tokens")),
-        passes=_optional(said.get("passes")) or 0,
-        rows=_optional(said.get("rows")) or 0,
+        tokens=optional(said.get("tokens")),
+        passes=optional(said.get("passes")) or 0,
+        rows=optional(said.get("rows")) or 0,
         memory=_memory(said.get("memory")),
         rule=rule if (rule := said.get("rule")) in {PAPER_RULE, PLAIN_RULE} else None,
         costs=_costs(said.get("costs")),
-        speedup=None if said.get("speedup") is None else _positive(said.get("speedup")),
+        speedup=None if said.get("speedup") is None else positive(said.get("speedup")),
         profile=name if isinstance(name := said.get("profile"), str) else None,
         drafters=_drafters(said.get("drafters")),
     )
@@ -235,7 +231,7 @@ def _drafters(value: object) -> dict[str, DraftAcceptance]:
         raise ValueError("drafters is not an object")
     found = {name: counts for name, counts in value.items() if name in DRAFTERS and isinstance(counts, dict)}
     made = {
-        name: DraftAcceptance(_count(counts.get("accepted")), _count(counts.get("proposed")))
+        name: DraftAcceptance(count(counts.get("accepted")), count(counts.get("proposed")))
         for name, counts in found.items()
     }
     if any(counts.accepted > counts.proposed for counts in made.values()):
@@ -268,21 +264,10 @@ def _facts(value: object) -> ModelFacts:
     for text in (refusal, batch):
         if text is not None and not isinstance(text, str):
             raise ValueError("a refusal is not a text")
-    vocabulary, context = (_optional(value.get(key)) for key in ("vocabulary", "context"))
+    vocabulary, context = (optional(value.get(key)) for key in ("vocabulary", "context"))
     return ModelFacts(
         tuple(cache), refusal and refusal[:MAX_TEXT], batch and batch[:MAX_TEXT], vocabulary, context
     )
-
-
-def _count(value: object, maximum: int = MAX_COUNT) -> int:
-    # A bool is an int to Python; in a count it is damage.
-    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= maximum:
-        raise ValueError("not a count")
-    return value
-
-
-def _optional(value: object) -> int | None:
-    return None if value is None else _count(value)
 
 
 def _positions(value: object) -> tuple[int, ...]:
@@ -290,7 +275,7 @@ def _positions(value: object) -> tuple[int, ...]:
         return ()
     if not isinstance(value, list) or len(value) > MAX_POSITIONS:
         raise ValueError("not a list of counts")
-    return tuple(_count(item) for item in value)
+    return tuple(count(item) for item in value)
 
 
 def _memory(value: object) -> Memory | None:
@@ -298,7 +283,7 @@ def _memory(value: object) -> Memory | None:
         return None
     if not isinstance(value, dict):
         raise ValueError("memory is not an object")
-    active, cache, peak = (_count(value.get(key) or 0, MAX_BYTES) for key in ("active", "cache", "peak"))
+    active, cache, peak = (count(value.get(key) or 0, MAX_BYTES) for key in ("active", "cache", "peak"))
     return Memory(active, cache, peak)
 
 
@@ -307,15 +292,15 @@ def _costs(value: object) -> Costs | None:
         return None
     if not isinstance(value, dict):
         raise ValueError("costs is not an object")
-    return Costs(*(_positive(value.get(key)) for key in ("single", "draft", "verify")))
+    return Costs(*(positive(value.get(key)) for key in ("single", "draft", "verify")))
 
 
-def _positive(value: object) -> float:
-    # Bounded, since products and sums of such numbers must stay numbers.
-    if (
-        not isinstance(value, int | float)
-        or isinstance(value, bool)
-        or not 1 / MAX_COUNT <= value <= MAX_COUNT
-    ):
-        raise ValueError("not a positive number")
-    return float(value)
+_PARSERS: Mapping[str, Callable[[Mapping[str, object]], FromEngine]] = {
+    protocol.GENERATION: _generation,
+    protocol.STARTED: _started,
+    protocol.LOADED: _loaded,
+    protocol.PROGRESS: lambda said: EngineProgress(_memory(said.get("memory"))),
+    protocol.PROMPT_CACHE: cache_size,
+    protocol.STORED_PROMPT: stored_prompt,
+    protocol.RANKS: ranks_of,
+}

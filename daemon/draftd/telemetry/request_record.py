@@ -15,8 +15,9 @@ MAX_CLIENT = 40  # characters of a client's name
 class RequestRecord:
     """One request. `began` is in epoch seconds, all other times are seconds since then; what is not known is None.
 
-    `phase` is "waiting" (for its turn, or for the worker), "answering" or "ended". `agent` is what the client
-    calls itself. `proposed` and `accepted` count draft tokens; the engine tells them with the answer's end.
+    `worker` or `peer` is who answers. `phase` is "waiting" (for its turn, or for the worker), "answering" or
+    "ended". `agent` is what the client calls itself. `proposed` and `accepted` count draft tokens; the engine
+    reports them at the end of the answer. `captured`: the journal has, or had, its contents.
     """
 
     id: str
@@ -25,6 +26,7 @@ class RequestRecord:
     began: float = field(default_factory=time.time)
     profile: str | None = None
     worker: str | None = None
+    peer: str | None = None
     phase: Literal["waiting", "answering", "ended"] = "waiting"
     streamed: bool | None = None
     waited: float | None = None
@@ -39,12 +41,13 @@ class RequestRecord:
     proposed: int | None = None
     accepted: int | None = None
     cancelled: bool = False
+    captured: bool = False
     version: int = 0
     task: Any = None  # the asyncio task that answers it
 
     @property
     def client(self) -> str:
-        """Who asks, in short."""
+        """The client's name, in short."""
         return client_name(self.agent)
 
     @property
@@ -58,7 +61,7 @@ SHOWN = ("client", *(name for name in RequestRecord.__dataclass_fields__ if name
 
 
 def as_json(record: RequestRecord) -> dict[str, Any]:
-    """The record as the API tells of it."""
+    """The record as the API shows it."""
     return {name: getattr(record, name) for name in SHOWN} | {"acceptance": record.acceptance}
 
 

@@ -18,7 +18,7 @@ class RotatedFile:
 
     A single longer line gets a file of its own. The folder is made (0700) when it is missing. Any error closes
     the file; the next write opens it again, and starts on a new line if the last one was torn. So does a write that
-    finds the file gone, or another one in its place. With `links` it may be a link or a device, as /dev/stdout.
+    finds the file gone, or another one in its place. With `links` it may be a link or a device, like /dev/stdout.
     """
 
     def __init__(self, path: Path, *, max_bytes: int, backups: int, links: bool = False) -> None:

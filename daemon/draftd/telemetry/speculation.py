@@ -1,4 +1,4 @@
-"""What the engine reports of drafting: acceptance by position, draft lengths, costs, the estimated speed-up.
+"""What the engine reports about drafting: acceptance by position, draft lengths, costs, the estimated speedup.
 
 Counted for each profile, and made into metrics at each scrape. A position is a label from 1 to 64, the longest
 draft that a profile or a request may ask for.
@@ -53,7 +53,7 @@ class Speculation:
             self._estimates.append((report.tokens, report.speedup))
 
     def speedup(self) -> float | None:
-        """Estimated time without drafting by the time with it, of the last 50 drafted requests together."""
+        """Estimated time without drafting ÷ time with it, over the last 50 drafted requests together."""
         without = sum(tokens for tokens, _ in self._estimates)
         return without / sum(tokens / factor for tokens, factor in self._estimates) if without else None
 
@@ -69,7 +69,7 @@ def families(profiles: Mapping[str, Speculation]) -> Iterator[Metric]:
     )
     speedup = GaugeMetricFamily(
         "draftd_draft_speedup_estimate",
-        "Estimated speed against no drafting, last 50 drafted requests.",
+        "Estimated speedup over no drafting, last 50 drafted requests.",
         labels=("profile",),
     )
     passes = CounterMetricFamily(

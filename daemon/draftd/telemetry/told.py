@@ -36,7 +36,7 @@ class Told:
 
 
 def clock(epoch: float) -> str:
-    """The time of the day, here."""
+    """The local time of day."""
     return time.strftime("%H:%M:%S", time.localtime(epoch))
 
 
@@ -100,7 +100,10 @@ def _request(record: RequestRecord) -> str:
     """Status, tokens, speed, acceptance, duration, client: in columns, as far as they are known."""
     known = [] if record.tokens is None else _figures(record)
     client = record.client or "unnamed client"
-    return "  ".join([str(record.status), *known, f"{_seconds(record.seconds):>7}", client, *_remark(record)])
+    told = [str(record.status), *known, f"{_seconds(record.seconds):>7}", client]
+    if record.peer is not None:
+        told.append(f"{record.profile} at {record.peer}")
+    return "  ".join([*told, *_remark(record)])
 
 
 def _figures(record: RequestRecord) -> list[str]:

@@ -18,7 +18,7 @@ from draftd.telemetry.chatter import is_chatter
 from draftd.telemetry.lines import escape
 from draftd.telemetry.rotating_file import RotatedFile
 
-RETRY_SECONDS = 5.0  # a full disk is not asked again with every line
+RETRY_SECONDS = 5.0  # a full disk is not tried again with every line
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,8 +1,9 @@
-"""Accepts connections while there are descriptors left for what the daemon itself must open; the others wait.
+"""Accepts connections as long as enough file descriptors are left for what the daemon itself opens; the rest wait.
 
-The daemon needs descriptors for its workers: to start one, to ask one, to look at one. Clients could take them all
-without a key. So some are kept back, and connections beyond that stay in the system's queue until others end. (The
-loop's own way to accept takes every connection, and closes those that it has no descriptor for.)
+The daemon needs file descriptors for its workers: to start one, to send it a request, to check on it. Clients, even
+those without a key, could use them all up. So some are held in reserve, and connections that would need those stay
+in the system's queue until others end. (asyncio's own server accepts every connection, and closes those that it has
+no descriptor for.)
 """
 
 from __future__ import annotations
@@ -18,12 +19,12 @@ from contextlib import suppress
 import psutil
 import structlog
 
-MAX_KEPT = 64  # descriptors that are kept back, or a quarter of what the process may have if that is less
+MAX_KEPT = 64  # descriptors held in reserve, or a quarter of the process's limit if that is less
 MAX_LIMIT = 10_240  # descriptors; macOS takes no more
 AT_ONCE = 64  # connections that are accepted in one turn of the loop
 BACKLOG = 128  # connections that may wait
-PAUSE = 0.1  # seconds until the next look whether there is room again
-SAY_AGAIN = 60.0  # seconds
+PAUSE = 0.1  # seconds until it looks again whether there is room
+SAY_AGAIN = 60.0  # seconds between two warnings
 
 log = structlog.get_logger("web")
 
@@ -55,7 +56,7 @@ class Acceptor:
         self._resume()
 
     def close(self) -> None:
-        """Take no new connection; those that there are stay. Idempotent."""
+        """Accept no new connections; existing ones stay open. Idempotent."""
         self._pause()
         if self._resuming is not None:
             self._resuming.cancel()
@@ -99,7 +100,7 @@ class Acceptor:
     def _has_room(self) -> bool:
         self._credit -= 1
         if self._credit < 0:
-            # Counting takes a while, so not each time. Half, as each client may need a connection to a worker too.
+            # Counting takes a while, so it is not done each time. Half: each client may need a worker's too.
             self._credit = (descriptors_left() - 1) // 2
         return self._credit >= 0
 
@@ -108,11 +109,11 @@ class Acceptor:
         self._resuming = self._loop.call_later(PAUSE, self._resume)
         if time.monotonic() - self._said >= SAY_AGAIN:
             self._said = time.monotonic()
-            log.warning("descriptors run short; new connections wait", limit=_limit())
+            log.warning("file descriptors are running short; new connections wait", limit=_limit())
 
 
 def descriptors_left() -> int:
-    """How many more this process may open, without those that are kept back; negative if there are fewer."""
+    """How many more descriptors this process may open before it needs the reserve; negative if it is in there."""
     limit = _limit()
     try:
         used = psutil.Process().num_fds()
@@ -122,7 +123,7 @@ def descriptors_left() -> int:
 
 
 def raise_limit() -> None:
-    """Let this process open as many as it may; where nobody has set a limit, MAX_LIMIT (macOS begins with 256)."""
+    """Raise the soft limit on open files to the hard one, at most to MAX_LIMIT (macOS starts with 256)."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = MAX_LIMIT if hard == resource.RLIM_INFINITY else min(hard, MAX_LIMIT)
     if soft != resource.RLIM_INFINITY and soft < wanted:

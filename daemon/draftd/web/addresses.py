@@ -1,8 +1,8 @@
 """The addresses of models, and what people type for them. Pure.
 
-A client makes an address out of a base and a path, and people set the base with `/v1` or without, with a slash or
-two at its end, or to a whole address. What can only mean one address of ours is taken for it; for all others the
-error names the one that comes nearest.
+A client joins a base URL and a path, and people set the base with `/v1` or without, with a slash or two at its end,
+or to a whole address. A path that can only mean one address of ours is taken for it; for any other, the error names
+the closest one.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ COMPLETIONS: Mapping[str, Dialect] = {
     "/v1/messages/count_tokens": "count_tokens",
     "/v1/responses": "responses",
 }
-# For servers that a profile's `command` starts; of those with a slash at their end, all that is below them.
+# For servers that a profile's `command` starts; one that ends with a slash stands for every path below it.
 PASSED_ON: Mapping[str, PassedKind] = {
     "/v1/embeddings": "embeddings",
     "/v1/rerank": "rerank",
@@ -29,7 +29,7 @@ PASSED_ON: Mapping[str, PassedKind] = {
 MODELS = "/v1/models"
 _KNOWN = (*COMPLETIONS, *PASSED_ON, MODELS)
 _VERSION = "v1"
-# Other servers' addresses for the same.
+# The same endpoints as other servers name them.
 _ELSEWHERE = {
     "/api/chat": "/v1/chat/completions",
     "/api/generate": "/v1/completions",
@@ -39,13 +39,13 @@ _ELSEWHERE = {
 
 
 def passed_kind(path: str) -> PassedKind | None:
-    """What is asked for at an address whose requests are passed on; None for any other."""
+    """The kind of the requests that are passed on from this address; None if none are."""
     first, version, kind, *rest = (*path.split("/", 3), "", "", "")
     return PASSED_ON.get(path) or PASSED_ON.get(f"{first}/{version}/{kind}/" if rest[0] else "")
 
 
 def meant(path: str) -> str:
-    """The address of ours that `path` stands for; any other path as it is."""
+    """The address of ours that `path` stands for; any other path is returned as it is."""
     words = [word for word in path.split("/") if word]
     while words[:1] == [_VERSION]:
         del words[0]
@@ -55,7 +55,7 @@ def meant(path: str) -> str:
 
 
 def nearest(path: str) -> str | None:
-    """The address that may have been meant by a path that leads nowhere; None if none comes near."""
+    """The address that may have been meant by a path that leads nowhere; None if none comes close."""
     typed = path.rstrip("/")
     if typed in _ELSEWHERE:
         return _ELSEWHERE[typed]

@@ -16,7 +16,7 @@ from draftd.errors import WorkerError
 
 FIRST_RETRY_AFTER = 5.0  # seconds; a guess as long as no request has been served
 MAX_RETRY_AFTER = 60.0  # seconds
-NEWEST_WEIGHT = 0.2  # of the newest request in the mean of how long they take
+NEWEST_WEIGHT = 0.2  # of the newest request in the moving average of how long they take
 
 
 class Admission:
@@ -37,6 +37,11 @@ class Admission:
     def active(self) -> int:
         """Requests that hold a slot."""
         return self._active
+
+    @property
+    def takes(self) -> float | None:
+        """The seconds that a request holds a slot, as a mean; None as long as none has."""
+        return self._mean
 
     @property
     def ahead(self) -> int:
@@ -81,7 +86,7 @@ class Admission:
         try:
             await turn
         except asyncio.CancelledError:
-            if turn.done() and not turn.cancelled():  # admitted in the moment of leaving
+            if turn.done() and not turn.cancelled():  # admitted at the very moment of leaving
                 self._active -= 1
             with suppress(ValueError):
                 self._queue.remove(turn)

@@ -20,13 +20,13 @@ from draftd.web.pipeline import Pipeline, too_large
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 VERSIONS = (HttpVersion10, HttpVersion11)
-# Headers that let a request in.
+# Headers that decide whether a request is let in: each may appear only once.
 ONCE = (hdrs.HOST, hdrs.ORIGIN, hdrs.AUTHORIZATION, "X-Api-Key", hdrs.CONTENT_TYPE)
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
 def make_runner(pipeline: Pipeline, routes: Iterable[web.RouteDef], limits: Limits) -> web.AppRunner:
-    """The server of models and of `routes`; to be set up and cleaned up."""
+    """A runner that serves the models and `routes`; the caller sets it up and cleans it up."""
     app = web.Application(middlewares=[_middleware(pipeline, limits)])
     asking = [web.post(path, _completion(pipeline, told)) for path, told in _ASKING.items()]
     for route in (*routes, *asking, web.get("/openapi.json", _document(app))):
@@ -38,7 +38,7 @@ def make_runner(pipeline: Pipeline, routes: Iterable[web.RouteDef], limits: Limi
 
 
 class AiohttpExchange(ClientExchange):
-    """One whose request aiohttp has read."""
+    """An exchange whose request aiohttp has read."""
 
     def __init__(self, request: web.Request, limits: Limits) -> None:
         length = request.content_length or 0
@@ -60,7 +60,7 @@ class AiohttpExchange(ClientExchange):
 
     async def body(self) -> bytes:
         if hdrs.EXPECT in self.head.headers and self._request.transport is not None:
-            self._request.transport.write(CONTINUE)  # only now: a body is asked for from whom it is wanted
+            self._request.transport.write(CONTINUE)  # only now: nobody who is refused should send a body
         # Not by request.read(): aiohttp keeps what that returns, and a request is part of a cycle, so large bodies
         # would stay until the garbage collector comes by.
         body = bytearray()
@@ -71,7 +71,7 @@ class AiohttpExchange(ClientExchange):
                     if len(body) > self._limits.max_body:
                         raise too_large(self._limits)
         except web.RequestPayloadError as error:
-            raise RequestError(400, "the chunks of the body are not as HTTP has them") from error
+            raise RequestError(400, "the chunks of the body are not valid HTTP") from error
         except TimeoutError as error:
             raise RequestError(408, f"the body did not come within {self._limits.body:g} s") from error
         return bytes(body)
@@ -100,7 +100,7 @@ class AiohttpExchange(ClientExchange):
 
     @property
     def _ends_http(self) -> bool:
-        """Whether another protocol is wished for. It is not granted, but behind that aiohttp reads no request."""
+        """Whether another protocol is asked for. It is not granted, but aiohttp reads no request after that."""
         return hdrs.UPGRADE in self.head.headers
 
     async def _stream(self) -> web.StreamResponse:
@@ -156,7 +156,7 @@ def _middleware(pipeline: Pipeline, limits: Limits) -> Middleware:
 
 
 async def _handler_of(request: web.Request, found: Handler) -> Handler:
-    """The handler of the address that is meant; `found` is that of the address as it was typed."""
+    """The handler for the address that is meant; `found` is the one for the address as it was typed."""
     path = request[EXCHANGE].head.path
     if path == request.path:
         return found
@@ -165,11 +165,11 @@ async def _handler_of(request: web.Request, found: Handler) -> Handler:
 
 
 _ASKING: Mapping[str, str] = {
-    "/v1/chat/completions": "Ask a model, as with OpenAI's chats; by server-sent events if `stream` is true.",
-    "/v1/completions": "Continue a text, as with OpenAI's completions; by server-sent events if `stream` is true.",
-    "/v1/messages": "Ask a model, as with Anthropic's messages; answered by their events if `stream` is true.",
-    "/v1/messages/count_tokens": "The tokens of a prompt in Anthropic's form, by the model's own template.",
-    "/v1/responses": "Ask a model, as with OpenAI's responses; answered by their events if `stream` is true.",
+    "/v1/chat/completions": "OpenAI's chat completions; the answer is server-sent events if `stream` is true.",
+    "/v1/completions": "OpenAI's text completions; the answer is server-sent events if `stream` is true.",
+    "/v1/messages": "Anthropic's messages; the answer is a stream of their events if `stream` is true.",
+    "/v1/messages/count_tokens": "Counts a prompt's tokens, in Anthropic's form, with the model's own template.",
+    "/v1/responses": "OpenAI's responses; the answer is a stream of their events if `stream` is true.",
     "/v1/embeddings": "Passed on to the server that a profile's `command` starts.",
     "/v1/rerank": "Passed on to the server that a profile's `command` starts.",
     "/v1/audio/{path:.+}": "Passed on to the server that a profile's `command` starts; forms too.",
@@ -178,9 +178,9 @@ _ASKING: Mapping[str, str] = {
 
 
 def _check_form(request: web.Request) -> None:
-    """Refuse what aiohttp takes, and what could be read in two ways. Raises RequestError."""
+    """Refuse what only aiohttp would take, and what could be read in two ways. Raises RequestError."""
     if request._version not in VERSIONS:
-        request._version = HttpVersion11  # the answer's; `version` keeps what it was first asked for
+        request._version = HttpVersion11  # for the answer; `version` keeps what the client sent
         raise unknown_version()
     for name in ONCE:
         if len(request.headers.getall(name, ())) > 1:
@@ -198,7 +198,7 @@ def _completion(pipeline: Pipeline, told: str) -> Handler:
 
 
 def _document(app: web.Application) -> Handler:
-    """The document is made when it is first asked for: few ever do."""
+    """The document is made when it is first asked for, which is rare."""
 
     @functools.cache
     def made() -> dict[str, object]:
@@ -232,5 +232,5 @@ def _as_ours(error: web.HTTPException, exchange: ClientExchange) -> RequestError
         exchange.headers[hdrs.ALLOW] = error.headers[hdrs.ALLOW]
         return RequestError(405, "this path does not take that method", code="method_not_allowed")
     address = nearest(exchange.head.path) if error.status == 404 else None
-    hint = f"; is {address} meant?" if address else ""
+    hint = f"; did you mean {address}?" if address else ""
     return RequestError(error.status, f"there is nothing at this path{hint}", code="not_found")

@@ -1,9 +1,9 @@
 """A connection that aiohttp reads: what its parser is given, and when; and the answer to what is not HTTP.
 
-Theory of operation. aiohttp parses all that has come. It would forget requests that stand in one piece with what is
-not HTTP, and stop reading once there are many, or a large one: a client that leaves would not be noticed. So its
-parser gets one head at a time, the next when the request before it has been answered; what comes in the meantime
-waits here, up to MAX_READ_AHEAD.
+Theory of operation. aiohttp parses whatever has arrived. It would forget requests that arrive in one piece with
+something that is not HTTP, and it would stop reading once there are many requests, or a large one: nobody would
+notice when the client leaves. So its parser gets one head at a time, the next when the request before it has been
+answered; what arrives in the meantime waits here, up to MAX_READ_AHEAD.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from draftd.web.pipeline import identity
 
 MAX_LINE = 8190  # bytes of a request line
 MAX_FIELD = 8192  # bytes of a header with its name; not MAX_LINE, so that errors tell which it was
-MAX_PIECES = 64  # that are parsed in one turn of the loop: a body may have an end of a head everywhere
+MAX_PIECES = 64  # parsed in one turn of the loop: a body may be full of what looks like the end of a head
 MAX_LINGER = 2.0  # seconds that a refused client may go on sending before its connection is closed
 HEAD_END = b"\r\n\r\n"
 _SILENT = logging.getLogger("draftd.http")
@@ -99,7 +99,7 @@ class AiohttpConnection(web.RequestHandler):
         elif self._messages:
             message, body = self._messages[-1]
             if not isinstance(message, RawRequestMessage) and not self._body.is_eof():
-                self._body.set_exception(web.RequestPayloadError())  # aiohttp lets its reader wait
+                self._body.set_exception(web.RequestPayloadError())  # aiohttp would let its reader wait
             self._body, self._left, self._in_work = body, _length(message), True
 
     def _takes_more(self) -> bool:
@@ -146,16 +146,16 @@ def _why_not(exc: BaseException | None) -> RequestError:
     if isinstance(exc, LineTooLong) and exc.args[1] == MAX_LINE:
         return RequestError(414, f"the request line is longer than {MAX_LINE} bytes", code="uri_too_long")
     if isinstance(exc, LineTooLong):
-        # Browsers send what any program on this host has set, whatever its port.
+        # Browsers send the cookies of every program on this host, whatever its port.
         text = (
-            f"a header is longer than {MAX_FIELD} bytes; often these are cookies that other programs have set"
+            f"a header is longer than {MAX_FIELD} bytes; it often holds cookies that other programs have set"
         )
         return RequestError(431, text, code="header_too_large")
     if "Too many headers" in said:
         return RequestError(431, f"there are more than {MAX_HEADERS} headers", code="header_too_large")
     if "HTTP version" in said:
         return unknown_version()
-    return RequestError(400, "this is not a request in HTTP")
+    return RequestError(400, "this is not an HTTP request")
 
 
 def unknown_version() -> RequestError:

@@ -1,7 +1,7 @@
 """One answer of a worker as it comes in: each chunk is checked, and made into what the client was promised. Pure.
 
 The death of a worker in mid-stream looks like a clean end of its connection; only a missing finish_reason shows it.
-Most servers send a `[DONE]` behind it as well.
+Most servers send a `[DONE]` after it as well.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from draftd.protocol import DRAFTERS_OF_TEXT
 from draftd.web.answer_models import (
     MAX_TOKENS,
     Choice,
@@ -51,8 +52,9 @@ class Answer:
         self._refusals: list[str] = []
         self._tool_calls: ToolCalls | None = None  # most answers have none
         self._logprobs: dict[str, list[Any]] = {}
+        self._drafters: dict[str, list[Any]] = {}  # who drafted which piece of the text, where that is told
         self._role_sent = False
-        self._stop_text: str | None = None  # that ended the answer, where the worker says so
+        self._stop_text: str | None = None  # the stop text that ended the answer, where the worker says so
         self.finish_reason: str | None = None
         self.usage: dict[str, Any] | None = None
         self.timings: dict[str, Any] | None = None  # in llama.cpp's words
@@ -65,7 +67,7 @@ class Answer:
 
     @property
     def complete(self) -> bool:
-        """Whether nothing can come any more: there was a finish_reason, and the mark after it."""
+        """Whether nothing more can come: there was a finish_reason, and the mark after it."""
         return self.done and self.finish_reason is not None
 
     def tokens(self, name: str) -> int:
@@ -75,7 +77,7 @@ class Answer:
 
     @property
     def cached_tokens(self) -> int | None:
-        """Prompt tokens that an earlier request had read; None if the worker does not say."""
+        """Prompt tokens that came out of the prompt cache; None if the worker does not say."""
         count: int | None = (self.usage or {}).get("prompt_tokens_details", {}).get("cached_tokens")
         return count
 
@@ -85,7 +87,7 @@ class Answer:
 
     @property
     def told_speed(self) -> float | None:
-        """Tokens per second by the worker's own word; None if it does not say."""
+        """Tokens per second, as the worker reports them; None if it does not."""
         speed: Any = (self.timings or {}).get("predicted_per_second")
         return float(speed) if type(speed) in {int, float} and 0 < speed < MAX_TOKENS else None
 
@@ -152,6 +154,8 @@ class Answer:
             self._texts.append(sent["text"])
         for name, values in (choice.logprobs or {}).items():
             self._logprobs.setdefault(name, []).extend(values or [])
+        for name, pieces in _drafters_in(raw).items():
+            self._drafters.setdefault(name, []).extend(pieces)
         reason = reason_of(choice, calls=bool(self._tool_calls))
         self.finish_reason = reason or self.finish_reason
         return sent | {"index": 0, "finish_reason": reason}
@@ -189,6 +193,8 @@ class Answer:
         choice: dict[str, Any] = {"index": 0, "finish_reason": self.finish_reason, "logprobs": logprobs}
         if self._stop_text is not None:
             choice["stop_reason"] = self._stop_text
+        if self._drafters:
+            choice[DRAFTERS_OF_TEXT] = self._drafters
         if self._endpoint == "completions":
             return self._body("text_completion", choice | {"text": text})
         message: dict[str, Any] = {"role": "assistant", "content": text or None}
@@ -205,7 +211,15 @@ class Answer:
         return body if self.timings is None else body | {"timings": self.timings}
 
     def usage_chunk(self) -> dict[str, Any]:
-        """The usage in a chunk of its own, with the timings, as a client gets it that asked for it."""
+        """The usage in a chunk of its own, with the timings, for a client that asked for it."""
         chat = self._endpoint == "chat.completions"
         body = self._body("chat.completion.chunk" if chat else "text_completion", {})
         return body | {"choices": []}
+
+
+def _drafters_in(choice: dict[str, Any]) -> dict[str, list[Any]]:
+    """What our engine says of who drafted; another server may mean something else by the same name."""
+    told: Any = choice.get(DRAFTERS_OF_TEXT)
+    if not isinstance(told, dict):
+        return {}
+    return {name: pieces for name, pieces in told.items() if isinstance(pieces, list)}

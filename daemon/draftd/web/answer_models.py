@@ -1,8 +1,8 @@
-"""What workers answer, as models: every answer, and every chunk of one, is held against them once. Pure.
+"""The types of what workers answer: every answer, and every chunk of one, is checked against them once. Pure.
 
-A profile's `command` may start any server that speaks OpenAI's protocol, and none speaks it quite like another.
+A profile's `command` may start any server that speaks OpenAI's protocol, and no two of them speak it quite alike.
 Null stands for absent everywhere. What is of the wrong type, and would end up in the text of an answer or in the
-arguments of a call, is refused. Fields that no model names are left as they are.
+arguments of a call, is refused. Fields that no type names are left as they are.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import msgspec
 
 from draftd.web import json_codec
 
-# The same in the words of other servers. OpenCode asks again without end for a reason that it does not know.
+# Finish reasons in the words of other servers. OpenCode keeps asking again on a reason that it does not know.
 _REASONS = {
     "eos": "stop", "eos_token": "stop", "end_turn": "stop", "stop_sequence": "stop",
     "max_tokens": "length", "tool_use": "tool_calls",
@@ -33,11 +33,11 @@ class BrokenAnswerError(Exception):
 
 
 class NotJSONError(BrokenAnswerError):
-    """It cannot be read, or broke off where it could not end."""
+    """It cannot be parsed, or broke off before its end."""
 
 
 class Function(msgspec.Struct):
-    """Of a tool call: its name comes once, its arguments in pieces of one text, or as the object itself."""
+    """The function of a tool call: its name comes once, its arguments in pieces of one string, or as an object."""
 
     name: str | None = None
     arguments: str | dict[str, Any] | None = None
@@ -52,7 +52,7 @@ class ToolCall(msgspec.Struct):
 
 
 class TextPart(msgspec.Struct):
-    """A part of a content that comes as a list."""
+    """A part of content that comes as a list."""
 
     text: str | None
 
@@ -76,7 +76,7 @@ class Message(msgspec.Struct):
 
 
 class Choice(msgspec.Struct):
-    """A chat's choice has a `delta`, or a `message` if it is whole; that of a text has its `text`."""
+    """In a chat completion it has a `delta`, or a `message` if it is whole; in a text completion, a `text`."""
 
     index: int | float | str | None = None
     delta: Message | None = None
@@ -103,7 +103,7 @@ class Chunk(msgspec.Struct):
 def read_json(data: bytes) -> dict[str, Any]:
     """A JSON object. Raises BrokenAnswerError.
 
-    Bytes that are not UTF-8, such as half of a character, are replaced; a number that JSON has no word for is null.
+    Bytes that are not UTF-8, such as half of a character, are replaced; NaN and infinities become null.
     """
     try:
         try:
@@ -131,9 +131,9 @@ def is_error(body: dict[str, Any]) -> bool:
 
 
 def checked(chunk: dict[str, Any]) -> list[tuple[dict[str, Any], Choice]]:
-    """The choices of a chunk as they came, each with its model. Raises BrokenAnswerError.
+    """The choices of a chunk as they came, each with its parsed form. Raises BrokenAnswerError.
 
-    One choice is asked for, the first. Any other would get mixed up with it, and is left out.
+    Only one choice is asked for, the first. Any other would get mixed up with it, and is left out.
     """
     try:
         choices = msgspec.convert(chunk, Chunk).choices or []
@@ -175,8 +175,8 @@ def count_in(figure: object) -> int | None:
 def reason_of(choice: Choice, *, calls: bool) -> str | None:
     """Why the answer ends here, in OpenAI's words; None if it goes on. Raises BrokenAnswerError if it was given up.
 
-    `calls` tells whether there have been tool calls. mlx_lm.server speaks of them where it could not parse the only
-    one, and agents then ask again without end; others end with `stop`, and then agents do not make the call.
+    `calls` tells whether there have been tool calls. mlx_lm.server says `tool_calls` even where it could not parse
+    the only one, and agents then ask again without end; other servers say `stop`, and agents do not make the call.
     """
     if not choice.finish_reason:
         return None
@@ -184,7 +184,7 @@ def reason_of(choice: Choice, *, calls: bool) -> str | None:
     if reason in _NONE:
         return None
     if reason in _GIVEN_UP:
-        raise BrokenAnswerError("it was given up by the worker")
+        raise BrokenAnswerError("the worker gave it up")
     reason = _REASONS.get(reason, reason)
     if reason in {"stop", "tool_calls"}:
         return "tool_calls" if calls else "stop"
@@ -194,7 +194,7 @@ def reason_of(choice: Choice, *, calls: bool) -> str | None:
 def chunks_of(whole: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """An answer in one piece as the chunks of a stream: what it says, why it ends, and its usage.
 
-    Raises BrokenAnswerError. That it is all there is known from its last bracket, so it may lack the reason.
+    Raises BrokenAnswerError. Its closing bracket shows that it is all there, so it may lack the finish reason.
     """
     found = checked(whole)
     if not found:
@@ -202,7 +202,7 @@ def chunks_of(whole: dict[str, Any]) -> Iterator[dict[str, Any]]:
     raw, choice = found[0]
     said = {key: value for key, value in raw.items() if key != "finish_reason"}
     calls = (raw.get("message") or {}).get("tool_calls")
-    if calls:  # each is one: what their indexes say does not matter
+    if calls:  # each entry is a whole call, whatever their indexes say
         numbered = [call and {**call, "index": place} for place, call in enumerate(calls)]
         said["message"] = raw["message"] | {"tool_calls": numbered}
     head = {key: whole.get(key) for key in ("id", "created", "system_fingerprint")}

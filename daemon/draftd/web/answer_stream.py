@@ -7,9 +7,9 @@ go out. Later events with the same bytes around their text are not parsed: the t
 client's frame. An event that fits no frame is parsed again. This is exact: what is cut out must be a strict JSON
 string in ASCII, so it cannot hold a part of the frame.
 
-Servers differ in how they write events. Lines may end with a carriage return, `data:` may lack its blank, an error
-may be told by the kind of an event, or events may be parted by one newline: all that goes the slow way. So does
-what an answer ends with that has no empty line behind it.
+Servers differ in how they write events. Lines may end with a carriage return, `data:` may lack its space, the type
+of an event may say that it is an error, or only one newline may stand between events: all that goes the slow way.
+So does the end of an answer that has no empty line after it.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def _data_of(event: bytes) -> bytes:
 
 
 def _as_error(data: bytes) -> bytes:
-    """The data of an event whose kind says that it is an error, in the form of those that say it in their data."""
+    """The data of an event whose type says that it is an error, in the form of errors that say it in their data."""
     try:
         json_codec.loads(data)
     except (ValueError, RecursionError):
@@ -115,7 +115,7 @@ class Frame:
 
 
 def frame_of(event: bytes, chunk: dict[str, Any], sent: bytes) -> Frame | None:
-    """The frame of `event`, which goes out as `sent`; None if more than its one text could matter in the next.
+    """The frame of `event`, which goes out as `sent`; None if more than the one text of the next could matter.
 
     Both are given with their ends.
     """
@@ -137,22 +137,23 @@ def _around_the_text(event: bytes) -> tuple[bytes, bytes] | None:
 
 
 class Relay:
-    """Takes one answer to a client that wants a stream, or collects it for `answer.whole()`.
+    """Takes one answer to a client that wants a stream, or collects it for `answer.whole()`; both if it `is_kept`.
 
     `tokens` tells whether the newest bytes held any. `broken` is what is wrong with the answer, if anything is:
     that it is not one, or an error that the worker reports.
     """
 
-    def __init__(self, answer: Answer, *, streams: bool, wants_usage: bool) -> None:
+    def __init__(self, answer: Answer, *, streams: bool, wants_usage: bool, is_kept: bool = False) -> None:
         self.answer = answer
         self._streams = streams
+        self._collects = is_kept or not streams
         self._wants_usage = wants_usage
         self._splitter = EventSplitter()
         self._frame: Frame | None = None
         self._start: bytearray | None = bytearray()  # until it is known to be a stream
         self._in_one_piece = False
         self._usage_sent = False
-        # The last chunk of a client that does not want the usage: the figures in the chunk behind it belong here.
+        # The last chunk for a client that does not want the usage: the timings of the chunk after it belong in it.
         self._last: dict[str, Any] | None = None
         self.tokens = False
         self.broken: BrokenAnswerError | DraftdError | None = None
@@ -164,7 +165,7 @@ class Relay:
         return self._collect(self._events(self._splitter.take_rest() + data))
 
     def finish(self) -> bytes:
-        """The last events of an answer whose bytes have ended without the mark of its end."""
+        """The last events of an answer whose bytes have ended without an end mark."""
         return self._collect(self._remainder())
 
     def end(self) -> bytes:
@@ -183,7 +184,7 @@ class Relay:
         return b"".join(out)
 
     def _begin(self, data: bytes) -> bytes:
-        """The first bytes of a stream, without a byte order mark; nothing as long as it may not be one."""
+        """The first bytes of a stream, without a byte order mark; nothing until it is known to be one."""
         assert self._start is not None, "it has begun already"
         self._start += data
         if len(self._start) > MAX_EVENT:
@@ -199,7 +200,7 @@ class Relay:
         return begun
 
     def _remainder(self) -> Iterator[bytes]:
-        with suppress(NotJSONError):  # half of it
+        with suppress(NotJSONError):  # it broke off in the middle
             if self._start is None:
                 yield from self._split(self._splitter.take_rest() + EVENT_END)
             elif whole := bytes(self._start).removeprefix(_BOM).strip():
@@ -236,10 +237,9 @@ class Relay:
         if not self._frame or not texts:
             return b""
         self.tokens = True
-        if self._streams:
-            return self._release() + self._frame.for_the_client(texts)
-        self.answer.add_texts(self._frame.kind, json_codec.loads(b"[" + b",".join(texts) + b"]"))
-        return b""
+        if self._collects:
+            self.answer.add_texts(self._frame.kind, json_codec.loads(b"[" + b",".join(texts) + b"]"))
+        return self._release() + self._frame.for_the_client(texts) if self._streams else b""
 
     def _parse(self, data: bytes) -> bytes:
         chunk = None if self.answer.done else self.answer.take(data)

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from aiohttp import web
 
 from draftd.errors import RequestError
-from draftd.hub import read_model
+from draftd.peers import HOPS_HEADER
+from draftd.peers.peer_models import PeerModel
 from draftd.profiles import Profile
 from draftd.telemetry.history import History
 from draftd.telemetry.journal import Journal
@@ -18,6 +19,7 @@ from draftd.web import model_list
 from draftd.web.addresses import MODELS
 from draftd.web.aiohttp_app import EXCHANGE, json_response
 from draftd.web.model_list import Listed
+from draftd.web.own_load import context_of
 from draftd.web.pipeline import ANTHROPIC_VERSION
 from draftd.web.router import Router
 from draftd.web.status_report import StatusReport
@@ -58,14 +60,17 @@ class Api:
     async def models(self, request: web.Request) -> web.Response:
         """GET /v1/models; in Anthropic's form, with the aliases, for a client that sends `anthropic-version`."""
         made = model_list.messages_models if _is_anthropic(request) else model_list.models
-        profiles = self.router.table.profiles.profiles.values()
-        return json_response(made([listed(profile) for profile in profiles], self.report.started))
+        table = self.router.alone if HOPS_HEADER in request.headers else self.router.table
+        models: list[Profile | PeerModel] = [*table.profiles.profiles.values(), *table.elsewhere.values()]
+        return json_response(made([listed(model) for model in models], self.report.started))
 
     async def model(self, request: web.Request) -> web.Response:
         """GET /v1/models/{id}."""
         name = request[EXCHANGE].head.path.removeprefix(f"{MODELS}/")
         made = model_list.messages_model if _is_anthropic(request) else model_list.model
-        return json_response(made(listed(self.router.table.resolve(name)), self.report.started, name))
+        table = self.router.table
+        found = table.only_elsewhere(name) or table.resolve(name)
+        return json_response(made(listed(found), self.report.started, name))
 
     async def prometheus(self, request: web.Request) -> web.Response:
         """GET /metrics."""
@@ -125,10 +130,11 @@ class Api:
         return json_response({"id": name, "cancelled": True}, status=202)
 
 
-def listed(profile: Profile) -> Listed:
-    """A profile as a model of the list. What a `command` serves of the model's context is not known here."""
-    context = None if profile.command else read_model(profile.model).config.context_length
-    return Listed(profile.name, profile.aliases, context)
+def listed(model: Profile | PeerModel) -> Listed:
+    """A profile, or a model that only peers have, as a model of the list."""
+    if isinstance(model, PeerModel):
+        return Listed(model.name, model.aliases, model.context, model.peer)
+    return Listed(model.name, model.aliases, context_of(model))
 
 
 def _is_anthropic(request: web.Request) -> bool:

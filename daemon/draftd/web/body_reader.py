@@ -1,10 +1,10 @@
 """Reads the large bodies of requests, in a process of their own.
 
-Theory of operation. To parse JSON takes the interpreter for itself, in whatever thread: a body of 31 MB held every
-client for five seconds, and every health check. So a body above LARGE is parsed, routed and written anew in a
-child, one after the other; the loop only passes bytes. The child is started when it is first needed, and ends after
-IDLE seconds with all the memory that it took. It ends at once if the client leaves or if a body takes too long;
-and, as its stdin ends then, with the daemon.
+Theory of operation. Parsing JSON keeps the interpreter to itself, whatever the thread: a body of 31 MB held up
+every client and every health check for five seconds. So a body above LARGE is parsed, routed and written anew in a
+child, one body at a time; the loop only passes bytes. The child is started when it is first needed, and ends after
+IDLE seconds with all the memory that it took. It ends at once if the client leaves or if a body takes too long; and
+it ends with the daemon, which closes its stdin by ending.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ from draftd.web.passed_on import Given, Passed
 from draftd.web.router import Dialect, Refused, Routed, RoutingTable, read
 from draftd.workers.command import environment
 
-LARGE = 256 * 1024  # bytes; to parse as many takes 30 ms at the worst
+LARGE = 256 * 1024  # bytes; parsing that many takes 30 ms at worst
 IDLE = 30.0  # seconds without a large body after which the child ends
-MAX_SECONDS = 20.0  # for one body; what check_size lets through takes a tenth of it
+MAX_SECONDS = 20.0  # for one body; what check_size lets through takes a tenth of that
 # Values in a body: lists, objects, and what stands in them. A conversation of ten thousand messages has half as
-# many; millions of them fit into a body that is allowed, and each takes a hundred bytes of memory and more.
+# many; a body of the size that is allowed can hold millions, and each takes a hundred bytes of memory or more.
 MAX_VALUES = 250_000
 _SIZE = struct.Struct("!Q")
 _M_MMAP_THRESHOLD = -3  # of mallopt(3)
@@ -39,7 +39,7 @@ _STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"', re.DOTALL)
 
 
 class BodyReader:
-    """See the module. `close` it in the end."""
+    """See the module's docstring. `close` it at the end."""
 
     def __init__(self) -> None:
         self._turn = asyncio.Lock()
@@ -58,7 +58,10 @@ class BodyReader:
             except TimeoutError as error:
                 await self.close()
                 raise RequestError(400, f"the body could not be read within {MAX_SECONDS:g} s") from error
-            except (OSError, EOFError) as error:  # no descriptor or no memory is left, for it or for its work
+            except (
+                OSError,
+                EOFError,
+            ) as error:  # no file descriptor or no memory is left, for it or its work
                 await self.close()
                 raise WorkerError("a body this large cannot be read now", retry_after=1) from error
             except BaseException:
@@ -93,7 +96,7 @@ class BodyReader:
         self._process = None
 
     async def close(self) -> None:
-        """End the child at once, whatever it does."""
+        """End the child at once, whatever it is doing."""
         if self._idle_timer is not None:
             self._idle_timer.cancel()
         process, self._process = self._process, None
@@ -129,13 +132,13 @@ def return_large_blocks() -> None:
 
 
 def serve(requests: BinaryIO, answers: BinaryIO) -> None:
-    """Answer requests until there are no more, each by what `read` returns or by the traceback of a fault."""
+    """Answer requests until there are no more, each with what `read` returns or with the traceback of a fault."""
     while what := _read_part(requests):
         asked, table = pickle.loads(what)
         raw = _read_part(requests)
         answer: Routed | Passed | Refused | str
         try:
-            if not isinstance(asked, Given):  # of the values of those nothing is made
+            if not isinstance(asked, Given):  # the values of those are never built
                 check_size(raw)
             answer = read(raw, asked, table)
         except RequestError as error:
@@ -149,7 +152,7 @@ def serve(requests: BinaryIO, answers: BinaryIO) -> None:
 
 
 def check_size(raw: bytes) -> None:
-    """Refuse a body with more values than MAX_VALUES, without making them. Raises RequestError (400)."""
+    """Refuse a body with more values than MAX_VALUES, without building them. Raises RequestError (400)."""
     rest = _STRING.sub(b"", raw)
     if b'"' in rest:
         raise RequestError(400, "the body is not JSON: a string in it does not end")

@@ -14,19 +14,19 @@ from draftd.telemetry.request_record import RequestRecord
 
 JSON = "application/json"
 MAX_HEADERS = 128  # of one request
-# Bytes of later requests that are read while one is answered. A client that has left is noticed by the end of what
-# it sent, and systems keep up to 6 MB of that for us; beyond this it is noticed when the answer is written.
+# Bytes of later requests that are read while one is answered. That a client has left is noticed at the end of what
+# it sent, and systems buffer up to 6 MB of that for us; beyond this it is noticed when the answer is written.
 MAX_READ_AHEAD = 8 * 2**20
 EVENT_STREAM = "text/event-stream"
-# Beside their content type; nginx collects what it passes on, unless it is told not to.
+# In addition to their content type; nginx buffers what it passes on unless it is told not to.
 STREAM_HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
 KEEPALIVE = b": keepalive\n\n"
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What a client may take: bytes of a body; seconds for the body to come, for the client to read what is sent,
-    and for a connection without a request.
+    """What a client is allowed: bytes of a body; seconds for the body to arrive, for the client to read what is
+    sent, and for a connection without a request.
     """
 
     max_body: int
@@ -37,9 +37,9 @@ class Limits:
 
 @dataclass(slots=True)
 class RequestHead:
-    """A request without its body. `target` is what stood in the request line, `path` the same without its query and
-    its percent signs. `headers` are looked up by names in title case. `length` is the promised size of the body in
-    bytes, 0 if nothing was promised.
+    """A request without its body. `target` is what stood in the request line, `path` the same without its query,
+    percent-decoded. `headers` are looked up by names in title case. `length` is the size of the body in bytes as
+    the client announced it, 0 if it did not.
     """
 
     method: str
@@ -53,9 +53,9 @@ class ClientExchange(ABC):
     """A request and its answer, which is either one piece (`answer`) or a stream (`write`, then `finish` or `cut`).
 
     `headers` will be part of whatever answer there is; `status` is the answer's. `profile` is None as long as the
-    request has not been routed to one; then `repeated` is what the answer repeats of it. `failed` makes the end of
-    a stream that breaks off, in a dialect that has a regular one. Sending raises ConnectionError if the client has
-    left, TimeoutError if it does not read.
+    request has not been routed to one; once it is, `repeated` is what the answer repeats of the request. `failed`
+    makes the end of a stream that breaks off, in a dialect that has a regular one. Sending raises ConnectionError
+    if the client has left, TimeoutError if it does not read.
     """
 
     stream_type = EVENT_STREAM  # the content type of a stream
@@ -67,7 +67,7 @@ class ClientExchange(ABC):
         self.profile: str | None = None
         self.repeated: Mapping[str, Any] = {}
         self.failed: Callable[[DraftdError], bytes] | None = None
-        self.record: RequestRecord | None = None  # what the journal tells of it
+        self.record: RequestRecord | None = None  # its entry in the journal
 
     @property
     @abstractmethod
@@ -138,7 +138,7 @@ class StreamReply:
             await asyncio.sleep(self._keepalive)
 
     async def send(self, data: bytes) -> None:
-        """Raises as ClientExchange says."""
+        """Send a part of the stream. Raises as ClientExchange says."""
         async with self._writing:
             self._quiet = False
             await self._exchange.write(data)

@@ -1,7 +1,8 @@
-"""The answer to a request for tokens: it is checked, counted, and passed on as it comes or put together."""
+"""The answer to a request for a completion: it is checked, counted, and passed on as it comes or put together."""
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable
 
@@ -10,16 +11,16 @@ from draftd.web import json_codec
 from draftd.web.answer import Answer
 from draftd.web.answer_models import BrokenAnswerError
 from draftd.web.answer_stream import Relay
-from draftd.web.call import Call
+from draftd.web.call import Call, Connection
 from draftd.web.client import StreamReply
 from draftd.web.request_body import Forward
-from draftd.web.worker_http import IN_THE_MIDDLE, BrokenOffError, WorkerConnection
+from draftd.web.worker_http import IN_THE_MIDDLE, BrokenOffError
 from draftd.workers.usage import Lease
 
 
 class CompletionAnswer:
-    """Takes the answer of one call. `reply` is None for a client that wants it in one piece; `note` tells the
-    journal.
+    """Takes the answer of one call. `reply` is None for a client that wants it in one piece; `note` adds to its
+    entry in the journal. Its content is known only if it is kept, or goes out in one piece.
     """
 
     def __init__(
@@ -29,6 +30,8 @@ class CompletionAnswer:
         reply: StreamReply | None,
         metrics: Metrics,
         note: Callable[..., None],
+        *,
+        is_kept: bool = False,
     ) -> None:
         self._name = call.name
         self._forward = forward
@@ -36,12 +39,22 @@ class CompletionAnswer:
         self._metrics = metrics
         self._note = note
         self._answer = Answer(forward.endpoint, forward.model, call.headers.get("x-request-id", ""))
-        self._relay = Relay(self._answer, streams=reply is not None, wants_usage=forward.wants_usage)
+        self._relay = Relay(
+            self._answer, streams=reply is not None, wants_usage=forward.wants_usage, is_kept=is_kept
+        )
         self._began = time.monotonic()
         self._first_token: float | None = None  # monotonic seconds, as all times here
         self._last_token: float | None = None
 
-    async def take(self, connection: WorkerConnection, lease: Lease) -> bytes:
+    @property
+    def content(self) -> str:
+        """What has come of it, as JSON: its message, or its text; "" if nothing has."""
+        if not self._answer.begun:
+            return ""
+        [choice] = self._answer.whole()["choices"]
+        return json.dumps(choice.get("message") or choice.get("text"), ensure_ascii=False, indent=1)
+
+    async def take(self, connection: Connection, lease: Lease) -> bytes:
         """Pass on all but the last piece, and return that. Raises what is wrong with the answer."""
         answer, relay = self._answer, self._relay
         try:
@@ -60,7 +73,7 @@ class CompletionAnswer:
         return await self._end()
 
     async def _end(self) -> bytes:
-        """The last piece of an answer that has ended without the mark of its end."""
+        """The last piece of an answer that has ended without an end mark."""
         answer, relay = self._answer, self._relay
         events = relay.finish()
         self._note_tokens()
@@ -69,9 +82,7 @@ class CompletionAnswer:
         await self._send(events)
         if answer.done:
             raise BrokenAnswerError("it has no finish_reason")
-        raise BrokenOffError(
-            IN_THE_MIDDLE, "" if answer.begun else "the worker answered with nothing of an answer"
-        )
+        raise BrokenOffError(IN_THE_MIDDLE, "" if answer.begun else "what the worker sent holds no answer")
 
     async def _send(self, events: bytes) -> None:
         """Pass on what has come so far. Raises what is wrong with it."""
@@ -101,7 +112,11 @@ class CompletionAnswer:
         )
         if not self._forward.counts_only:
             self._metrics.generation(
-                self._name, prompt_tokens=prompt_tokens, completion_tokens=tokens, seconds=seconds
+                self._name,
+                prompt_tokens=prompt_tokens,
+                completion_tokens=tokens,
+                seconds=seconds,
+                cached_tokens=answer.cached_tokens,
             )
 
     def _note_tokens(self) -> None:

@@ -18,7 +18,7 @@ EXPOSED = (
 ASKED_METHOD = "Access-Control-Request-Method"
 ASKED_HEADERS = "Access-Control-Request-Headers"
 ASKED_NETWORK = (
-    "Access-Control-Request-Private-Network"  # an older Chromium asks before a page of the internet
+    "Access-Control-Request-Private-Network"  # older Chromium asks it for a page from the internet
 )
 _NAMES = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+(?: *, *[!#$%&'*+.^_`|~0-9A-Za-z-]+)*")
 _ORIGIN = re.compile(r"(?P<scheme>[a-z][a-z0-9+.-]*)://[^\s/?#@,*]+")
@@ -55,6 +55,6 @@ def origin_of(text: str) -> str:
     found = _ORIGIN.fullmatch(origin)
     if found is None and origin != "null":
         raise ConfigError(
-            f"allowed_origins: '{text}' is no web origin; name each as 'http://localhost:3000', without a path"
+            f"allowed_origins: '{text}' is not a web origin; write each as 'http://localhost:3000', without a path"
         )
     return origin.removesuffix(_PORTS.get(found["scheme"], "none")) if found else origin

@@ -4,7 +4,7 @@ Theory of operation. Most requests are completions in a plain form: HTTP/1.1 wit
 one line, a body with a length, and nothing that changes how either is read. They are read here, at a glance, and
 answered one after the other. At the first bytes that leave any doubt, or that are to be refused, the connection
 becomes aiohttp's together with all that was not answered yet, and stays so. So nothing here has to know how
-anything is refused, and no policy stands here: that is `pipeline`.
+anything is refused, and no policy is made here: that is for `pipeline`.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ from draftd.web.client import (
 from draftd.web.pipeline import Pipeline
 
 MAX_HEAD = 8192  # bytes
-# Seconds that a body may come after its head. Then the request is aiohttp's, with the limit that the settings give:
-# a slow client does not notice the difference, and a timeout is in one place.
+# Seconds by which a body may arrive later than its head. After that the request is aiohttp's, with the limit from
+# the settings: a slow client does not notice the difference, and the timeout is in one place.
 PATIENCE = 0.1
 _NAME = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]++"
 _HEAD = re.compile(rb"POST (/[a-z0-9_/]++) HTTP/1\.1\r\n((?:" + _NAME + rb":[ -~]*+\r\n)++)\r\n")
@@ -77,7 +77,7 @@ class FastServer:
 
 
 class FastConnection(asyncio.Protocol):
-    """See the module. `call` answers the current request."""
+    """See the module's docstring. `call` answers the current request."""
 
     def __init__(self, server: FastServer) -> None:
         self._server = server
@@ -92,7 +92,7 @@ class FastConnection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Wait for the first request."""
-        self._transport = cast(asyncio.Transport, transport)  # uvloop's is one by its methods only
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's has the methods, but not the type
         self._server.connections.add(self)
         self._idle_timer = self._loop.call_later(self._server.limits.idle, self._close_if_idle)
 
@@ -172,7 +172,7 @@ class FastConnection(asyncio.Protocol):
     # --- writing ---------------------------------------------------------------------------------------------
 
     def pause_writing(self) -> None:
-        """The client does not read as fast as it is written to."""
+        """The client does not read as fast as we write."""
         self._writable.clear()
 
     def resume_writing(self) -> None:
@@ -198,7 +198,7 @@ class FastConnection(asyncio.Protocol):
 
 
 class FastExchange(ClientExchange):
-    """One whose request a FastConnection has read."""
+    """An exchange whose request a FastConnection has read."""
 
     def __init__(self, connection: FastConnection, head: RequestHead, body: bytes) -> None:
         super().__init__(head)

@@ -11,9 +11,9 @@ import hmac
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from ipaddress import ip_address
 
 from draftd.errors import ConfigError, RequestError
+from draftd.peer_tables import is_loopback
 from draftd.web import cors
 from draftd.web.addresses import passed_kind
 
@@ -29,7 +29,7 @@ _HOST = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Guard:
-    """Lets requests in or not. With an empty `api_key` no token is needed."""
+    """Lets requests in or refuses them. With an empty `api_key` no token is needed."""
 
     hosts: frozenset[str]
     origins: frozenset[str]
@@ -52,7 +52,7 @@ class Guard:
             self._check_form(path, headers)
 
     def _check_form(self, path: str, headers: Mapping[str, str]) -> None:
-        """Take it where bodies may be of any kind, unless a browser says that another site's page sends it."""
+        """Accept it where bodies may be of any kind, unless a browser says that another site's page sends it."""
         if passed_kind(path) is None:
             raise RequestError(415, "send the body with 'Content-Type: application/json'")
         if headers.get("Origin") is None and headers.get("Sec-Fetch-Site", "none") not in {
@@ -95,14 +95,6 @@ def make_guard(host: str, allowed_hosts: tuple[str, ...], origins: tuple[str, ..
         )
     names = {name.lower() for name in (host, *allowed_hosts)} - {"", "0.0.0.0", "::"}
     return Guard(LOOPBACK_NAMES | names, frozenset(map(cors.origin_of, origins)), api_key)
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach `host`."""
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host.lower() == "localhost"
 
 
 def host_name(header: str) -> str:

@@ -1,4 +1,4 @@
-"""JSON by msgspec, which is several times as fast as json; by json where msgspec refuses. Pure."""
+"""JSON by msgspec, which is several times as fast as json; by json for what msgspec refuses. Pure."""
 
 from __future__ import annotations
 
@@ -33,5 +33,5 @@ def dumps(value: Any) -> bytes:
 
 
 def spaced(value: Any) -> str:
-    """On one line with blanks behind commas and colons, as models mostly see it. Raises as `in_utf8` does."""
+    """On one line with spaces after commas and colons, as models mostly see it. Raises as `in_utf8` does."""
     return msgspec.json.format(in_utf8(value), indent=0).decode()

@@ -9,15 +9,35 @@ from aiohttp import web
 
 from draftd import clock
 from draftd.errors import ConfigError
+from draftd.settings import Settings
 from draftd.sockets import is_answered, why_not_listening
+from draftd.telemetry.journal import Journal
+from draftd.telemetry.metrics import Metrics
 from draftd.web.acceptor import Acceptor
 from draftd.web.aiohttp_app import make_runner
 from draftd.web.aiohttp_connection import AiohttpConnection
 from draftd.web.client import Limits
 from draftd.web.fast_http import FastConnection, FastServer
+from draftd.web.guard import make_guard
 from draftd.web.pipeline import Pipeline
+from draftd.web.proxy import Proxy
 
 CUT_AFTER = 1.0  # seconds that open answers have to end once `close` is called
+
+
+def make_listener(
+    settings: Settings, proxy: Proxy, metrics: Metrics, journal: Journal, routes: Iterable[web.RouteDef]
+) -> Listener:
+    """The listener that the settings ask for. Raises ConfigError for an open address without a key."""
+    limits = Limits(
+        max_body=settings.max_body_bytes,
+        body=settings.body_timeout,
+        write=settings.write_timeout,
+        idle=settings.connection_timeout,
+    )
+    key = settings.api_key.get_secret_value() if settings.api_key else ""
+    guard = make_guard(settings.host, settings.allowed_hosts, settings.allowed_origins, key)
+    return Listener(Pipeline(proxy, guard, metrics, limits, journal), routes, limits)
 
 
 class Listener:
@@ -36,11 +56,11 @@ class Listener:
         await self._runner.setup()
         try:
             await self._acceptor.open(host, port)
-        except (OSError, UnicodeError) as error:  # UnicodeError: a name that no name can be
+        except (OSError, UnicodeError) as error:  # UnicodeError: it cannot be the name of a host
             raise ConfigError(await asyncio.to_thread(why_not_listening, host, port, error)) from error
 
     def stop_listening(self) -> None:
-        """Take no new connection; those that there are stay."""
+        """Accept no new connections; existing ones stay open."""
         self._acceptor.close()
 
     async def close(self) -> None:

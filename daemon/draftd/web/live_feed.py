@@ -59,14 +59,14 @@ class LiveFeed:
         self._status = status
         self._logs = logs
         self._journal = journal
-        self._told = 0  # the version of the journal that the newest in the backlog has
+        self._told = 0  # the version of the journal up to which its news is in the backlog
         self._changed = changed
         self._readers = 0
         self._wanted = asyncio.Event()
         self._news = asyncio.Event()
         self._backlog: deque[bytes] = deque(maxlen=MAX_BACKLOG)
-        self._made = 0  # pieces of news, those that left the backlog included
-        self._sent: Status = {}  # the newest in the backlog
+        self._made = 0  # pieces of news, including those that have left the backlog
+        self._sent: Status = {}  # the newest status in the backlog
         self._seen: dict[str, int] = {}  # number of the last line that was sent, by worker
         self._looked = -MIN_REST  # monotonic seconds
         self._closed = False

@@ -1,4 +1,4 @@
-"""GET /api/logs: what the workers and the daemon wrote, for people unless all is asked for."""
+"""GET /api/logs: what the workers and the daemon wrote; only what is for people, unless all is asked for."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from draftd.web.router import Router
 from draftd.workers.supervisor import Supervisor
 
 DEFAULT_LINES = 100
-OWN = "daemon"  # what the daemon's own log is called, unless a profile is called so
+OWN = "daemon"  # the name of the daemon's own log, unless a profile has it
 
 Shown = Callable[[LogLine], str]
 
@@ -36,13 +36,13 @@ class Logs:
         return [web.get("/api/logs", self.merged), web.get("/api/logs/{name}", self.log)]
 
     async def merged(self, request: web.Request) -> web.StreamResponse:
-        """GET /api/logs: the newest lines of all logs; takes the same as that of one."""
+        """GET /api/logs: the newest lines of all logs; takes the same parameters as the log of one worker."""
         return await _send(request, self.sink.merged)
 
     async def log(self, request: web.Request) -> web.StreamResponse:
         """GET /api/logs/{name}?lines=N&since=T&raw=1&follow=1&json=1: the newest lines of a worker's log.
 
-        `daemon` is the daemon's own. `since` is in epoch seconds. With `raw` there are those for machines too, with
+        `daemon` is the daemon's own log. `since` is in epoch seconds. `raw` adds the lines that are for machines,
         `follow` those to come; with `json` each line is an object.
         """
         return await _send(request, self._named(request.match_info["name"]))

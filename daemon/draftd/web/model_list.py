@@ -1,8 +1,8 @@
 """The bodies of /v1/models, in the forms that clients know. Pure.
 
-There is no standard name for a model's context: it stands under those by which clients look for it. `models` is
-where Codex looks for what it knows of OpenAI's own models, their instructions too; for a model that is not in there
-it has its own, so the array is empty. (Without the array it complains.)
+There is no standard name for the length of a model's context, so it stands under each name that clients look for.
+`models` is where Codex looks for details of OpenAI's own models, such as their instructions; for a model that is
+not in there it has its own, so the array is empty. (Without the array it complains.)
 """
 
 from __future__ import annotations
@@ -17,16 +17,17 @@ _CONTEXT = ("context_length", "context_window", "max_model_len")
 
 @dataclass(frozen=True, slots=True)
 class Listed:
-    """A profile as a model. `context` is in tokens, answer included; None if it is not known."""
+    """A profile as a model. `context` is in tokens, answer included; None if it is not known. `owner` has it."""
 
     name: str
     aliases: tuple[str, ...] = ()
     context: int | None = None
+    owner: str = "draftd"
 
 
 def model(listed: Listed, created: float, name: str = "") -> dict[str, Any]:
-    """One entry, by the profile's name whatever `name` it was asked for. `created` is in epoch seconds."""
-    entry = {"id": listed.name, "object": "model", "created": int(created), "owned_by": "draftd"}
+    """One entry, with the profile's name whatever `name` it was asked for by. `created` is in epoch seconds."""
+    entry = {"id": listed.name, "object": "model", "created": int(created), "owned_by": listed.owner}
     contexts = dict.fromkeys(_CONTEXT, listed.context) if listed.context else {}
     return {**entry, "aliases": list(listed.aliases), **contexts}
 
@@ -52,7 +53,7 @@ def messages_model(listed: Listed, created: float, name: str) -> dict[str, Any]:
 def messages_models(listed: Sequence[Listed], created: float) -> dict[str, Any]:
     """The list for Anthropic's clients.
 
-    Claude Code offers only models whose names begin with claude or anthropic, which an alias can.
+    Claude Code offers only models whose names begin with claude or anthropic, as an alias can.
     """
     data = [messages_model(one, created, name) for one in listed for name in (one.name, *one.aliases)]
     first, last = (data[0]["id"], data[-1]["id"]) if data else (None, None)

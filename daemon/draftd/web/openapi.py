@@ -1,6 +1,6 @@
 """The OpenAPI 3.1 document at /openapi.json, made from the routes, the handlers' docstrings and the fields.
 
-Pure. Of a route that is not in BODIES or ANSWERS it has the path, the method and the first line of the docstring.
+Pure. For a route that is not in BODIES or ANSWERS it has the path, the method and the docstring's first line.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def _values(row: Row) -> Any:
 
 
 class Usage(BaseModel):
-    """Tokens; of those of the prompt `prompt_tokens_details.cached_tokens` were not read again."""
+    """Counts of tokens; `prompt_tokens_details.cached_tokens` of the prompt's came out of the prompt cache."""
 
     prompt_tokens: int
     completion_tokens: int
@@ -51,9 +51,9 @@ class Usage(BaseModel):
 
 
 class Timings(BaseModel):
-    """Tokens that were read and made, and how long that took, in llama.cpp's words.
+    """Tokens that were read and generated, and how long that took, by llama.cpp's names.
 
-    `cache_n` are tokens of the prompt that came out of the cache; `draft_n` is there where something was drafted.
+    `cache_n` are prompt tokens that came out of the cache; `draft_n` is present if something was drafted.
     """
 
     cache_n: int
@@ -85,7 +85,7 @@ class ChatCompletion(_Completion):
 
 
 class TextCompletion(_Completion):
-    """The continued text."""
+    """The answer to a text request; with `stream`, server-sent events and `[DONE]`."""
 
     object: Literal["text_completion"]
 
@@ -152,7 +152,7 @@ class ErrorFields(BaseModel):
 
 
 class Error(BaseModel):
-    """Every error."""
+    """The body of every error."""
 
     model_config = ConfigDict(title="Error")
 
@@ -161,13 +161,13 @@ class Error(BaseModel):
 
 _CHAT = _request(
     "ChatRequest",
-    "The body of a chat request. `model` is a profile or one of its aliases, by default the default one.",
+    "The body of a chat request. `model` is a profile or one of its aliases; without it, the default profile.",
     CHAT,
     messages=(list[Message], Field(min_length=1)),
 )
 _TEXT = _request(
     "TextRequest",
-    "The body of a request to continue a text.",
+    "The body of a request to complete a text.",
     TEXT,
     prompt=(str | list[str], Field(min_length=1)),
 )
@@ -179,7 +179,7 @@ _MESSAGES = _request(
 )
 _COUNT = _request(
     "CountRequest",
-    "The same, without what only concerns the answer.",
+    "The body of a MessagesRequest, without the fields that only concern the answer.",
     COUNT,
     messages=(list[dict[str, Any]], Field(min_length=1)),
 )
@@ -227,7 +227,7 @@ def document(routes: Iterable[Route], version: str) -> dict[str, Any]:
     paths: dict[str, dict[str, Any]] = {}
     for route in routes:
         paths.setdefault(_PARAMETER.sub(r"{\1}", route.path), {})[route.method.lower()] = _operation(route)
-    bearer = {"type": "http", "scheme": "bearer", "description": "Asked for if the daemon has an api_key."}
+    bearer = {"type": "http", "scheme": "bearer", "description": "Needed if the daemon has an api_key."}
     return {
         "openapi": "3.1.0",
         "info": {"title": "draftd", "version": version},

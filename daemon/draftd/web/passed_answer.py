@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from draftd.web.call import Connection
 from draftd.web.client import JSON, ClientExchange
 from draftd.web.passed_on import BYTES
-from draftd.web.worker_http import IN_THE_MIDDLE, BrokenOffError, WorkerConnection
+from draftd.web.worker_http import IN_THE_MIDDLE, BrokenOffError
 from draftd.workers.usage import Lease
 
 END_IS_TOLD = frozenset({"content-length", "transfer-encoding"})
@@ -18,7 +19,7 @@ class PassedAnswer:
         self._status = 200
         self._kind = JSON
 
-    async def take(self, connection: WorkerConnection, lease: Lease) -> bytes:
+    async def take(self, connection: Connection, lease: Lease) -> bytes:
         """Pass on all but the last piece, and return that. Raises BrokenOffError."""
         self._status = connection.status
         self._kind = self._exchange.stream_type = _kind(connection.headers.get("content-type", ""))
@@ -38,5 +39,5 @@ class PassedAnswer:
 
 
 def _kind(told: str) -> str:
-    """The content type for the client, who gets only one that every client can read."""
+    """The content type for the client: the server's, unless that holds what a header cannot."""
     return told if told and told.isascii() and told.isprintable() else BYTES

@@ -9,17 +9,17 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 from urllib.parse import parse_qsl, quote, quote_plus, unquote_plus
 
 import msgspec
 
 from draftd.errors import RequestError
-from draftd.profiles import Profile
+from draftd.peers.prefixes import Away, Prompt
 
 JSON, BYTES = "application/json", "application/octet-stream"
 MAX_PARTS = 1000  # of a form
-# Where a server has a dialect that it speaks itself.
+# The address of each dialect at a server that speaks it itself.
 NATIVE: Mapping[str, str] = {
     "messages": "/v1/messages",
     "count_tokens": "/v1/messages/count_tokens",
@@ -38,6 +38,16 @@ _NAMED_MODEL = re.compile(
 )
 
 
+class Served(Protocol):
+    """A model, and the name by which it is known where it is served."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def upstream_model(self) -> str: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Given:
     """A request as it came; `path` is without the query and its percent signs."""
@@ -52,34 +62,35 @@ class Given:
         return self.content_type.partition(";")[0].strip().lower()
 
     def model(self) -> Any:
-        """What stands for the model's name; None if nothing does. Raises RequestError (400)."""
+        """What is given as the model's name; None if nothing is. Raises RequestError (400)."""
         if self._kind == JSON:
             return msgspec.json.decode(self._fields().get("model", msgspec.Raw(b"null")))
         if place := self._place_in_form():
             return self.body[place].decode("utf-8", "replace").strip()
         return dict(parse_qsl(self.query)).get("model")
 
-    def passed_to(self, profile: Profile) -> Passed:
-        """The request for the worker of a profile. Raises RequestError (400)."""
+    def passed_to(self, served: Served, *, away: bool = False) -> Passed:
+        """The request for the worker of a profile, or for a peer. Raises RequestError (400)."""
         body = self.body
         if self._kind == JSON:
-            named = msgspec.Raw(msgspec.json.encode(profile.upstream_model))
+            named = msgspec.Raw(msgspec.json.encode(served.upstream_model))
             body = msgspec.json.encode(self._fields() | {"model": named})
         elif place := self._place_in_form():
-            body = body[: place.start] + profile.upstream_model.encode() + body[place.stop :]
-        query = "&".join(_renamed(pair, profile.upstream_model) for pair in self.query.split("&"))
+            body = body[: place.start] + served.upstream_model.encode() + body[place.stop :]
+        query = "&".join(_renamed(pair, served.upstream_model) for pair in self.query.split("&"))
         path = quote(self.path) + (f"?{query}" if query else "")
-        return Passed(profile.name, path, body, self.content_type or BYTES)
+        elsewhere = Away(body, Prompt(len(body), ()), only=True) if away else None
+        return Passed(served.name, path, body, self.content_type or BYTES, elsewhere)
 
     def _fields(self) -> dict[str, msgspec.Raw]:
-        """A JSON object whose values have been looked at, and not made."""
+        """A JSON object whose values have been checked, but not built."""
         try:
             return msgspec.json.decode(self.body, type=dict[str, msgspec.Raw])
         except (msgspec.DecodeError, RecursionError) as error:
             raise RequestError(400, "the body must be a JSON object") from error
 
     def _place_in_form(self) -> slice | None:
-        """Where the model's name stands in a form; None if it does not, or if the body is no form."""
+        """Where the model's name stands in a form; None if it does not, or if the body is not a form."""
         if self._kind != _FORM:
             return None
         found = _BOUNDARY.search(self.content_type)
@@ -100,12 +111,13 @@ class Given:
 
 @dataclass(frozen=True, slots=True)
 class Passed:
-    """What the worker of a profile is sent at `path`, its query included."""
+    """What the worker of a profile is sent at `path`, its query included; `away` is for a peer."""
 
     profile: str
     path: str
     payload: bytes
     content_type: str
+    away: Away | None = None
 
 
 def _renamed(pair: str, model: str) -> str:

@@ -111,7 +111,9 @@ class Pipeline:
         except Exception:
             request_id = exchange.headers[REQUEST_ID]
             log.exception(
-                "a request failed by a fault of draftd", path=exchange.head.path, request_id=request_id
+                "a request failed because of a fault in draftd",
+                path=exchange.head.path,
+                request_id=request_id,
             )
             return await _fail(exchange, DraftdError("a fault in draftd; its log has the details"))
         return exchange.status
@@ -137,7 +139,7 @@ class Pipeline:
 
 
 def _kind(path: str) -> Dialect | PassedKind | None:
-    """What a request that a worker is to answer asks for; None for any other."""
+    """The kind of a request that a worker has to answer; None for any other."""
     return COMPLETIONS.get(path) or passed_kind(path)
 
 
@@ -148,17 +150,17 @@ def _speaks_messages(head: RequestHead) -> bool:
 
 
 def identity() -> dict[str, str]:
-    """The headers that every answer has: who answers, and a new id for the request."""
+    """The headers that every answer has: the server's name, and a new id for the request."""
     return {"Server": SERVER, REQUEST_ID: secrets.token_hex(16)}
 
 
 def too_large(limits: Limits) -> RequestError:
-    """The error for a body beyond the limit, whether it was promised or only came."""
+    """The error for a body beyond the limit, whether announced or not."""
     return RequestError(413, f"the body is larger than {limits.max_body} bytes (see max_body_bytes)")
 
 
 async def _fail(exchange: ClientExchange, error: DraftdError) -> int:
-    """Answer with an error: with its status as long as nothing was sent, else with an event and no end mark.
+    """Answer with an error: with its status if nothing was sent yet, else with an event and no end mark.
 
     Where the dialect has an event that ends a stream with an error, that is the end mark.
     """

@@ -5,24 +5,28 @@ from __future__ import annotations
 import asyncio
 import functools
 import time
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import structlog
 
 from draftd.errors import WorkerError
+from draftd.peers import HOPS_HEADER
 from draftd.protocol import PROFILE_HEADER
 from draftd.telemetry.journal import Journal
 from draftd.telemetry.metrics import Metrics
 from draftd.web import worker_http
 from draftd.web.admission import Admission
 from draftd.web.answer_models import BrokenAnswerError
+from draftd.web.beginnings import Beginnings
 from draftd.web.body_reader import LARGE, BodyReader
 from draftd.web.call import Call, Take
 from draftd.web.client import ClientExchange, StreamReply
 from draftd.web.completion_answer import CompletionAnswer
 from draftd.web.passed_answer import PassedAnswer
 from draftd.web.passed_on import Given, Passed
-from draftd.web.request_body import Endpoint, Forward
+from draftd.web.peer_relay import PeerRelay
+from draftd.web.request_body import Endpoint
 from draftd.web.router import Dialect, Refused, Routed, Router, read
 from draftd.web.translation import TRANSLATED
 from draftd.web.worker_http import BrokenOffError
@@ -38,7 +42,7 @@ PATHS: dict[Endpoint, str] = {"chat.completions": "/v1/chat/completions", "compl
 ENDED = frozenset({"worker_lost", "worker_stopped", "worker_unavailable", "bad_answer"})
 MAX_NOTICE = 1.0  # seconds until the death of a worker is noticed
 # Seconds that a request whose connection broke off waits to hear whether its worker has ended. It usually takes a
-# few thousandths of one; after that the error says no more than what is known.
+# few milliseconds; after this limit the error says no more than what is known.
 MAX_DOUBT = 0.4
 
 
@@ -48,7 +52,9 @@ def stopping() -> WorkerError:
 
 
 class Proxy:
-    """Sends requests to workers. A stream gets a comment after `keepalive` seconds of silence."""
+    """Sends requests to workers. A stream gets a comment after `keepalive` seconds of silence. `peers` takes those
+    that other machines could answer too.
+    """
 
     def __init__(
         self,
@@ -58,8 +64,11 @@ class Proxy:
         bodies: BodyReader,
         keepalive: float,
         journal: Journal,
+        beginnings: Beginnings,
     ) -> None:
+        self.peers: PeerRelay | None = None
         self._journal = journal
+        self._beginnings = beginnings
         self._router = router
         self._supervisor = supervisor
         self._metrics = metrics
@@ -95,8 +104,10 @@ class Proxy:
         self._refusing = True
 
     def cut_off(self) -> None:
-        """The workers are ended now: who still waits for one, or for the rest of an answer, is told why."""
+        """The workers are being ended: clients that wait for one, or for the rest of an answer, are told why."""
         self._ending = True
+        if self.peers is not None:
+            self.peers.cut_off()
 
     async def until_idle(self) -> None:
         """Return when no request is open."""
@@ -133,37 +144,54 @@ class Proxy:
         if translated := TRANSLATED.get(dialect):
             exchange = translated(exchange)
         exchange.repeated = routed.repeated
-        await self._complete(exchange, routed.profile, routed.forward)
+        await self._complete(exchange, routed)
 
-    async def _complete(self, exchange: ClientExchange, name: str, forward: Forward) -> None:
-        call = Call(name, exchange.headers, PATHS[forward.endpoint], forward.payload)
+    async def _complete(self, exchange: ClientExchange, routed: Routed) -> None:
+        name, forward = routed.profile, routed.forward
+        call = Call(name, exchange.headers, PATHS[forward.endpoint], forward.payload, away=routed.away)
         call.own, call.record = forward.headers, exchange.record
+        relay = self._way(call)
         note = functools.partial(self._note, call)
         note(profile=name, streamed=forward.stream)
+        self._beginnings.note(name, forward)
         reply = StreamReply(exchange, self._keepalive) if forward.stream else None
-        answer = CompletionAnswer(call, forward, reply, self._metrics, note)
-        if reply is None:
-            await exchange.answer(200, await self._relay(call, answer.take))
-            return
-        async with reply.kept_alive():
-            rest = await self._relay(call, answer.take)
-        await reply.finish(rest)
+        kept = exchange.record is not None and self._journal.contents.holds(exchange.record.id)
+        answer = CompletionAnswer(call, forward, reply, self._metrics, note, is_kept=kept)
+        try:
+            if reply is None:
+                await exchange.answer(200, await relay(call, answer.take))
+                return
+            async with reply.kept_alive():
+                rest = await relay(call, answer.take)
+            await reply.finish(rest)
+        finally:
+            if kept and exchange.record is not None and answer.content:
+                self._journal.contents.take_answer(exchange.record.id, answer.content)
 
     async def _pass(self, exchange: ClientExchange, passed: Passed) -> None:
         call = Call(passed.profile, exchange.headers, passed.path, passed.payload, passed.content_type)
+        call.away = passed.away
         call.record = exchange.record
         self._note(call, profile=call.name)
         answer = PassedAnswer(exchange)
-        await answer.finish(await self._relay(call, answer.take))
+        await answer.finish(await self._way(call)(call, answer.take))
+
+    def _way(self, call: Call) -> Callable[[Call, Take], Awaitable[bytes]]:
+        """What takes the request to where it is answered: to a worker here, or to whichever machine is the best."""
+        return self.relay if call.away is None or self.peers is None else self.peers.relay
 
     async def _route(self, exchange: ClientExchange, dialect: Dialect | None) -> Routed | Passed | Refused:
         table, raw = self._router.table, await exchange.body()
+        if exchange.record is not None:
+            self._journal.take_body(exchange.record, raw)
         head = exchange.head
+        if table.peers and HOPS_HEADER in head.headers:
+            table = self._router.alone
         query, kind = head.target.partition("?")[2], head.headers.get("Content-Type", "")
         asked = dialect or Given(head.path, query, kind)
         return read(raw, asked, table) if len(raw) <= LARGE else await self._bodies.read(raw, asked, table)
 
-    async def _relay(self, call: Call, take: Take) -> bytes:
+    async def relay(self, call: Call, take: Take) -> bytes:
         """Wait for a slot and the worker, send the request, pass the answer on. Returns what is left to send."""
         while True:
             worker = self._supervisor.worker(call.name)
@@ -215,7 +243,7 @@ class Proxy:
 
 
 async def _outlives(worker: Worker, lease: Lease, limit: float) -> bool:
-    """Whether the child still serves after `limit` seconds; no is said as soon as it is known."""
+    """Whether the child still serves after `limit` seconds; if not, it returns as soon as that is known."""
     deadline = time.monotonic() + limit
     while worker.serves(lease.child) and (left := deadline - time.monotonic()) > 0:
         await worker.until_changed(left)

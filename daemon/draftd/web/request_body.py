@@ -1,15 +1,16 @@
 """From the fields that a client sent to the body that a worker gets, messages included. Pure.
 
-To some bodies that OpenAI's API allows, mlx_lm.server reacts by loading other weights, fetching something from the
-network, or breaking its stream; each function here says what it prevents. The client's body was parsed once, and is
-written anew, so that what was routed is what is forwarded.
+Some bodies that OpenAI's API allows make mlx_lm.server load other weights, fetch something from the network, or
+break its stream; each function here says what it prevents. The client's body was parsed once, and is written anew,
+so that what was routed is what is forwarded.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import takewhile
 from typing import Any, Literal
 
 from draftd.errors import RequestError
@@ -22,6 +23,7 @@ from draftd.protocol import (
     GRAMMARS_FIELD,
     LOGIT_BIAS_FIELD,
     MODEL_DRAFTER,
+    RETURN_DRAFTERS_FIELD,
 )
 from draftd.web import json_codec
 from draftd.web.dialects import fields as tables
@@ -32,14 +34,17 @@ Endpoint = Literal["chat.completions", "completions"]
 TABLES: Mapping[Endpoint, Table] = {"chat.completions": tables.CHAT, "completions": tables.TEXT}
 # A top_k of the vocabulary's size or more ends the generation thread; as large as this it has no effect.
 _MAX_TOP_K = 1000
+_MAX_BEGINNING = 2**20  # characters
+_OF_A_BEGINNING = ("model", "stream", "stream_options", "tools", "chat_template_kwargs", "num_draft_tokens")
 
 
 @dataclass(frozen=True, slots=True)
 class Forward:
     """What to send to the worker, and what the client wants back.
 
-    `stream` is how the client wants the answer. The worker always streams: so it is seen that it gets on.
-    `headers` are for our engine. With `counts_only` the worker reads nothing of the prompt.
+    `stream` is how the client wants the answer. The worker always streams, so that we can see it make progress.
+    `headers` are for our engine. With `counts_only` the worker reads nothing of the prompt. `beginning` is a
+    request for what this one begins with, its system messages and tools; None if it has none, or is not for us.
     """
 
     payload: bytes
@@ -49,6 +54,7 @@ class Forward:
     wants_usage: bool
     headers: Mapping[str, str]
     counts_only: bool = False
+    beginning: Mapping[str, Any] | None = field(default=None, compare=False)
 
 
 def prepare(
@@ -64,31 +70,50 @@ def prepare(
     fields = TABLES[endpoint].checked(body, foreign=foreign)
     options = tables.STREAM_OPTIONS.checked(fields.get("stream_options", {}), "stream_options.")
     if "tools" in fields:
-        fields["tools"] = [_tool(tool, f"tools[{n}]", foreign) for n, tool in enumerate(fields["tools"])]
+        fields["tools"] = [
+            checked_tool(tool, f"tools[{n}]", foreign) for n, tool in enumerate(fields["tools"])
+        ]
     stream = fields.get("stream", False)
     if foreign:
+        if fields.pop(RETURN_DRAFTERS_FIELD, False):
+            raise _drafts_unknown(profile, RETURN_DRAFTERS_FIELD, "does not say what it drafted")
         fields.pop(GRAMMARS_FIELD, None)  # unknown to it: it reads the grammar in the tool's description
         if fields.pop(COUNT_FIELD, False):  # unknown to it: it reads the prompt, and says how long it was
             fields.pop("max_completion_tokens", None)
             fields["max_tokens"] = 1
     else:
         fields = _with_an_effect(fields, TABLES[endpoint])
-    _fill_in(fields, profile)
+    fill_in_defaults(fields, profile)
+    _fill_in_drafting(fields, profile)
     headers = _drafting(fields, profile)
     if not foreign:
         _suit_mlx(fields)
     if endpoint == "chat.completions":
-        fields["messages"] = _with_system_prompt(
-            _messages(fields, foreign=foreign), prompt, profile.system_prompt_mode
+        fields["messages"] = with_system_prompt(
+            checked_messages(fields, foreign=foreign), prompt, profile.system_prompt_mode
         )
     else:
-        fields["prompt"] = _text_prompt(fields, foreign)
+        fields["prompt"] = text_prompt(fields, foreign)
     fields |= {"model": upstream_model, "stream": True, "stream_options": {"include_usage": True}}
     wants_usage, counts_only = options.get("include_usage", False), fields.get(COUNT_FIELD, False)
-    return Forward(_encode(fields), endpoint, client_model, stream, wants_usage, headers, counts_only)
+    beginning = None if foreign or counts_only else _beginning(fields)
+    return Forward(
+        encoded(fields), endpoint, client_model, stream, wants_usage, headers, counts_only, beginning
+    )
 
 
-def _tool(tool: dict[str, Any], place: str, foreign: bool) -> dict[str, Any]:
+def _beginning(fields: Mapping[str, Any]) -> dict[str, Any] | None:
+    """See Forward. Nothing is copied: it may be looked at, and is not to be changed."""
+    leading = list(takewhile(lambda message: message["role"] == "system", fields.get("messages", ())))
+    length = sum(len(message["content"]) for message in leading)
+    if length > _MAX_BEGINNING or not (leading or fields.get("tools")):
+        return None
+    kept = {key: fields[key] for key in _OF_A_BEGINNING if key in fields}
+    return kept | {"messages": [*leading, {"role": "user", "content": ""}], "max_tokens": 1, "temperature": 0}
+
+
+def checked_tool(tool: dict[str, Any], place: str, foreign: bool) -> dict[str, Any]:
+    """A tool, checked; another server, a `foreign` one, may know more kinds. Raises RequestError (400)."""
     made = tables.TOOL.checked(tool, f"{place}.", foreign=foreign)
     if "function" in made:
         made["function"] = tables.FUNCTION.checked(made["function"], f"{place}.function.", foreign=foreign)
@@ -111,7 +136,7 @@ def _with_an_effect(fields: dict[str, Any], table: Table) -> dict[str, Any]:
 
 
 def _allowed(tools: list[dict[str, Any]], choice: Any) -> list[dict[str, Any]]:
-    """The tools that the model is told of: which of them it calls is up to it, unless it has to call one."""
+    """The tools that the model is told about: which of them it calls is up to it, unless it has to call one."""
     if choice == "none":
         return []
     allowed = choice.get("allowed_tools") if isinstance(choice, dict) else None
@@ -129,13 +154,17 @@ def _response_format(wanted: dict[str, Any]) -> dict[str, Any]:
     return made
 
 
-def _fill_in(fields: dict[str, Any], profile: Profile) -> None:
-    """The profile's defaults and draft length, where the client says nothing."""
+def fill_in_defaults(fields: dict[str, Any], profile: Profile) -> None:
+    """The profile's defaults, where the client says nothing."""
     defaults = profile.defaults.model_dump(exclude_none=True)
     if "max_completion_tokens" in fields:
         defaults.pop("max_tokens", None)
     for key, value in defaults.items():
         fields.setdefault(key, value)
+
+
+def _fill_in_drafting(fields: dict[str, Any], profile: Profile) -> None:
+    """The profile's draft length, where the client says nothing."""
     if profile.draft_model is None:
         if fields.pop("num_draft_tokens", None) == 0 and (profile.drafters or fields.get("drafters")):
             fields["drafters"] = []
@@ -144,9 +173,9 @@ def _fill_in(fields: dict[str, Any], profile: Profile) -> None:
 
 
 def _drafting(fields: dict[str, Any], profile: Profile) -> dict[str, str]:
-    """Take out of the fields what only our engine understands; returns it as headers.
+    """Take out of the fields what only our engine understands, and return it as headers.
 
-    `auto` becomes a number in the fields, which is the longest draft then.
+    `auto` becomes a number in the fields, which then is the longest draft.
     """
     headers: dict[str, str] = {}
     if fields.get("num_draft_tokens") == "auto":
@@ -156,12 +185,14 @@ def _drafting(fields: dict[str, Any], profile: Profile) -> dict[str, str]:
     if drafters is None:  # the engine uses what there is
         return headers
     if profile.command:
-        raise RequestError(
-            400, f"'{profile.name}' is served by another server, which drafts by itself", param="drafters"
-        )
+        raise _drafts_unknown(profile, "drafters", "drafts by itself")
     if MODEL_DRAFTER in drafters and profile.draft_model is None:
         raise RequestError(400, f"'{profile.name}' has no draft model to draft with", param="drafters")
     return headers | {DRAFTERS_HEADER: ",".join(drafters)}
+
+
+def _drafts_unknown(profile: Profile, field: str, why: str) -> RequestError:
+    return RequestError(400, f"'{profile.name}' is served by another server, which {why}", param=field)
 
 
 def _suit_mlx(fields: dict[str, Any]) -> None:
@@ -180,8 +211,11 @@ def _suit_mlx(fields: dict[str, Any]) -> None:
         fields |= {"logprobs": True, "top_logprobs": top}
 
 
-def _messages(fields: dict[str, Any], *, foreign: bool) -> list[dict[str, Any]]:
-    """The messages, checked. Another server, a `foreign` one, gets content that holds more than text as it is."""
+def checked_messages(fields: dict[str, Any], *, foreign: bool) -> list[dict[str, Any]]:
+    """The messages, checked. Another server, a `foreign` one, gets content that holds more than text as it is.
+
+    Raises RequestError (400).
+    """
     messages = fields.get("messages")
     if not isinstance(messages, list) or not messages:
         raise RequestError(400, "messages must be a list with at least one message", param="messages")
@@ -220,7 +254,7 @@ def _content(content: Any, place: str) -> str:
     if content is None or isinstance(content, str):
         return content or ""
     if not isinstance(content, list):
-        raise RequestError(400, f"{place} must be a text or a list of text parts", param=place)
+        raise RequestError(400, f"{place} must be a string or a list of text parts", param=place)
     return "".join(_part_text(part, place) for part in content)
 
 
@@ -256,7 +290,7 @@ def _json_text(arguments: Any) -> str:
     return arguments
 
 
-def _with_system_prompt(messages: list[dict[str, Any]], prompt: str, mode: str) -> list[dict[str, Any]]:
+def with_system_prompt(messages: list[dict[str, Any]], prompt: str, mode: str) -> list[dict[str, Any]]:
     """The messages with the profile's system prompt. It depends on the mode what becomes of the client's own:
     `default` leaves it, and adds the prompt only where there is none; `prepend` puts the prompt in front of it, in
     one message (many templates take only one); `replace` drops it; `off` adds nothing.
@@ -268,25 +302,30 @@ def _with_system_prompt(messages: list[dict[str, Any]], prompt: str, mode: str) 
     if not own or mode == "replace":
         return [{"role": "system", "content": prompt}, *rest]
     if mode == "prepend":
-        text = "\n\n".join([prompt, *(message["content"] for message in own)])
-        return [{"role": "system", "content": text}, *rest]
+        texts = [message["content"] for message in own]
+        if not texts[0].startswith(prompt):  # else another daemon that has the same profile sends it
+            texts.insert(0, prompt)
+        return [{"role": "system", "content": "\n\n".join(texts)}, *rest]
     return messages
 
 
-def _text_prompt(fields: dict[str, Any], foreign: bool) -> Any:
-    """One text. Another server may also take one list of token ids."""
+def text_prompt(fields: dict[str, Any], foreign: bool) -> Any:
+    """One text. Another server may also take one list of token ids. Raises RequestError (400)."""
     prompt = fields.get("prompt")
     if isinstance(prompt, list) and len(prompt) == 1 and not isinstance(prompt[0], int):
         prompt = prompt[0]
     if foreign and isinstance(prompt, list) and prompt and all(type(token) is int for token in prompt):
         return prompt
     if not isinstance(prompt, str) or not prompt:
-        text = "prompt must be a text, and not empty; lists of several texts or of tokens are not supported"
-        raise RequestError(400, text, param="prompt")
+        why = (
+            "prompt must be a string, and not empty; lists of several strings or of tokens are not supported"
+        )
+        raise RequestError(400, why, param="prompt")
     return prompt
 
 
-def _encode(fields: Mapping[str, Any]) -> bytes:
+def encoded(fields: Mapping[str, Any]) -> bytes:
+    """A body as it is sent. Raises RequestError (400)."""
     try:
         return json_codec.in_utf8(fields)
     except UnicodeEncodeError as error:

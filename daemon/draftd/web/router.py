@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any, Literal, NoReturn
 
 from draftd.errors import RequestError
+from draftd.peers.peer_models import PeerModel
+from draftd.peers.prefixes import Away
 from draftd.profiles import Profile, ProfileSet
 from draftd.web import json_codec
 from draftd.web.dialects import messages_request, responses_request
 from draftd.web.dialects.pictures import refuse_pictures
 from draftd.web.passed_on import JSON, NATIVE, Given, Passed
+from draftd.web.peer_body import prepare_for_peers
 from draftd.web.request_body import Endpoint, Forward, prepare
 
-PREFIX = "speculative/"  # the name of our provider in OpenCode, which some clients leave before the model's
+PREFIX = "speculative/"  # our provider's name in OpenCode, which some clients leave in front of the model's
 Dialect = Literal[Endpoint, "messages", "count_tokens", "responses"]
 _AS_CHATS: Mapping[Dialect, Callable[[Mapping[str, Any]], dict[str, Any]]] = {
     "messages": messages_request.chat_request,
@@ -28,24 +33,38 @@ PassedKind = Literal["embeddings", "rerank", "audio", "images"]
 
 
 class Router:
-    """Holds the current table. A reload replaces it in one assignment; a request keeps the one it began with."""
+    """Holds the current table. A reload, or a peer with other models, replaces it in one assignment; a request
+    keeps the one it began with. `alone` is the same without peers, for requests that come from one.
+    """
 
     def __init__(self, profiles: ProfileSet, default: str) -> None:
         self._default = default
-        self.table = RoutingTable(profiles, default)
+        self.table = self.alone = RoutingTable(profiles, default)
 
     def replace(self, profiles: ProfileSet) -> None:
         """Route to these profiles from now on."""
-        self.table = RoutingTable(profiles, self._default)
+        self.alone = RoutingTable(profiles, self._default)
+        self.table = RoutingTable(profiles, self._default, self.table.peers)
+
+    def replace_peers(self, models: Mapping[str, PeerModel]) -> None:
+        """Peers have these models from now on."""
+        self.table = RoutingTable(self.alone.profiles, self._default, models)
 
 
 class RoutingTable:
-    """Names and aliases of profiles; it never changes. `default` answers requests that name no model."""
+    """Names and aliases of profiles, and of `peers`' models; it never changes. `default` answers requests that name
+    no model.
+    """
 
-    def __init__(self, profiles: ProfileSet, default: str) -> None:
+    def __init__(
+        self, profiles: ProfileSet, default: str, peers: Mapping[str, PeerModel] | None = None
+    ) -> None:
         self.profiles = profiles
+        self.peers = peers or {}
         table = {alias: profile for profile in profiles.profiles.values() for alias in profile.aliases}
         self._table: Mapping[str, Profile] = table | dict(profiles.profiles)
+        aliases = {alias: model for model in self.peers.values() for alias in model.aliases}
+        self._elsewhere = aliases | dict(self.peers)
         self.default = self._default_of(default)
 
     def _default_of(self, name: str) -> Profile | None:
@@ -68,22 +87,38 @@ class RoutingTable:
             raise RequestError(400, "model must be a string", param="model")
         found = self._table.get(model) or self._table.get(model.removeprefix(PREFIX))
         if found is None:
-            known = ", ".join(self.profiles.profiles)
+            known = ", ".join((*self.profiles.profiles, *self.elsewhere))
             text = f"there is no model '{model[:100]}'; there are: {known}"
             raise RequestError(404, text, code="model_not_found", param="model")
         return found
+
+    @cached_property
+    def elsewhere(self) -> Mapping[str, PeerModel]:
+        """The models that only peers have."""
+        return {name: model for name, model in self.peers.items() if name not in self._table}
+
+    def only_elsewhere(self, model: object) -> PeerModel | None:
+        """The model that a request names, if only peers have it."""
+        if not isinstance(model, str):
+            return None
+        names = (model, model.removeprefix(PREFIX))
+        if any(name in self._table for name in names):
+            return None
+        return next((found for name in names if (found := self._elsewhere.get(name))), None)
 
 
 @dataclass(frozen=True, slots=True)
 class Routed:
     """The name of the profile that a request is for, and what its worker is sent.
 
-    `repeated` is what the answer repeats of the request, in a dialect where it does.
+    `repeated` is what the answer repeats of the request, in a dialect where it does. `away` is what a peer would be
+    sent; None if none has the model.
     """
 
     profile: str
     forward: Forward
     repeated: Mapping[str, Any] = field(default_factory=dict)
+    away: Away | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,14 +140,14 @@ def pass_on(given: Given, table: RoutingTable) -> Passed | Refused:
     """Find the profile of a request that draftd has no dialect for, and make the request for its server."""
     name: str | None = None
     try:
-        if {".", ".."} & set(given.path.split("/")):  # it would lead to what else that server has
+        if {".", ".."} & set(given.path.split("/")):  # it would reach other parts of that server
             raise RequestError(404, "there is nothing at this path", code="not_found")
+        if found := table.only_elsewhere(given.model()):
+            return given.passed_to(found, away=True)
         profile = table.resolve(given.model())
         name = profile.name
         if not profile.command:
-            text = (
-                f"'{name}' serves chats and texts; {given.path} is for a profile with a command that has it"
-            )
+            text = f"'{name}' serves chat and text completions; {given.path} needs a profile whose command has it"
             raise RequestError(404, text, code="not_found")
         return given.passed_to(profile)
     except RequestError as error:
@@ -124,12 +159,13 @@ def route(raw: bytes, dialect: Dialect, table: RoutingTable) -> Routed | Passed 
     name: str | None = None
     try:
         asked = parse_body(raw)
+        if table.peers and (found := table.only_elsewhere(asked.get("model"))):
+            return _route_away(asked, dialect, found)
         profile = table.resolve(asked.get("model"))
         name = profile.name
         if dialect in profile.native:
             return Given(NATIVE[dialect], "", JSON, raw).passed_to(profile)
-        endpoint: Endpoint = "completions" if dialect == "completions" else "chat.completions"
-        body = _AS_CHATS[dialect](asked) if dialect in _AS_CHATS else asked
+        body, endpoint = _as_chat(asked, dialect)
         if body is not asked and not profile.command:
             refuse_pictures(asked)
         prompt = table.profiles.prompt_of(profile)
@@ -137,8 +173,32 @@ def route(raw: bytes, dialect: Dialect, table: RoutingTable) -> Routed | Passed 
         forward = prepare(body, endpoint, profile, prompt, profile.upstream_model, client_model)
     except RequestError as error:
         return Refused(name, error)
-    repeated = responses_request.repeated(asked) | {"model": client_model} if dialect == "responses" else {}
-    return Routed(name, forward, repeated)
+    away = None
+    if table.peers and name in table.peers:
+        with suppress(RequestError):  # it stays here, where everything is honoured
+            _, away = prepare_for_peers(body, endpoint, table.peers[name], client_model, profile, prompt)
+    return Routed(name, forward, _repeated(asked, dialect, client_model), away)
+
+
+def _route_away(asked: Mapping[str, Any], dialect: Dialect, model: PeerModel) -> Routed | Refused:
+    """The request for a model that only peers have."""
+    client_model = asked["model"]
+    try:
+        body, endpoint = _as_chat(asked, dialect)
+        forward, away = prepare_for_peers(body, endpoint, model, client_model)
+    except RequestError as error:
+        return Refused(model.name, error)
+    return Routed(model.name, forward, _repeated(asked, dialect, client_model), away)
+
+
+def _as_chat(asked: Mapping[str, Any], dialect: Dialect) -> tuple[Mapping[str, Any], Endpoint]:
+    """A request of any dialect as one that workers understand, and their address for it. Raises RequestError."""
+    body = _AS_CHATS[dialect](asked) if dialect in _AS_CHATS else asked
+    return body, "completions" if dialect == "completions" else "chat.completions"
+
+
+def _repeated(asked: Mapping[str, Any], dialect: Dialect, client_model: str) -> Mapping[str, Any]:
+    return responses_request.repeated(asked) | {"model": client_model} if dialect == "responses" else {}
 
 
 def parse_body(raw: bytes) -> dict[str, Any]:

@@ -1,18 +1,26 @@
-"""What the daemon says of itself: the bodies of /api/status and /api/events, and gauges."""
+"""What the daemon says about itself: the bodies of /api/status and /api/events, and gauges."""
 
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from draftd import __version__
-from draftd.machine_memory import Pressure, pressure
+from draftd.peers.condition import New, Out
+from draftd.peers.fleet import Fleet
+from draftd.peers.machines import Peer
+from draftd.pressure import Pressure
+from draftd.protocol import PromptStore
+from draftd.stored_folder import FolderSize, folder_size
 from draftd.telemetry.history import Level
-from draftd.telemetry.metrics import Metrics, Recent, WorkerSample
+from draftd.telemetry.metrics import Metrics, Recent
 from draftd.telemetry.speculation import Speculation
+from draftd.telemetry.worker_samples import WorkerSample
 from draftd.web.proxy import Proxy
 from draftd.web.router import Router
 from draftd.workers.status import SpareStatus, WorkerStatus, describe_code
@@ -22,9 +30,11 @@ from draftd.workers.warm_spare import Starter
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StatusReport:
-    """Asks the parts of the daemon when it is asked itself. `started`: when the daemon did, in epoch seconds.
-    `budget`: bytes that all workers together may take. `reload_problem` says why the files on disk are not in
-    force, None if they are.
+    """Asks the parts of the daemon whenever it is asked itself. `started`: when the daemon started, in epoch
+    seconds. `budget`: bytes that all workers together may take. `look_at_pressure` says how short memory is.
+    `store`: where workers store prompts, None if they do not. `reload_problem` says why the files on disk are not
+    in force, None if they are. `profiles_read`: when they were read, in epoch seconds. `captures`: whether the
+    contents of requests are kept; `bench`: how far the last bench is, None if there was none.
     """
 
     supervisor: Supervisor
@@ -34,7 +44,13 @@ class StatusReport:
     starter: Starter
     started: float
     budget: int
+    look_at_pressure: Callable[[], Pressure | None]
+    store: PromptStore | None
     reload_problem: Callable[[], str | None]
+    fleet: Fleet
+    bench: Callable[[], dict[str, Any] | None]
+    profiles_read: Callable[[], float]
+    captures: Callable[[], bool]
 
     def status(self) -> dict[str, Any]:
         """The body of /api/status."""
@@ -45,9 +61,15 @@ class StatusReport:
             "started": iso(self.started),
             "default_model": default.name if default else None,
             "workers": self.workers(),
+            "peers": [peer(one) for one in self.fleet.peers],
             "warm_spare": spare(self.starter.status()),
-            "memory": memory(self.budget, pressure()),
+            "memory": memory(self.budget, self.look_at_pressure()),
+            "sharing": self.router.table.profiles.sharing or None,
+            "stored_prompts": stored(self.stored_prompts(), self.store),
             "reload_problem": self.reload_problem(),
+            "bench": self.bench(),
+            "profiles_read": self.profiles_read(),
+            "capture": self.captures(),
         }
 
     def levels(self) -> list[Level]:
@@ -85,13 +107,25 @@ class StatusReport:
                 one.start_seconds,
                 one.accounting,
                 one.draft_refusal is not None,
+                one.prompt_cache,
             )
             for one in self.supervisor.snapshot()
         ]
 
+    def free_memory(self) -> int:
+        """Bytes of the budget that no worker takes now."""
+        taken = {
+            row.worker: row.memory_bytes or 0 for row in self.supervisor.snapshot() if row.name == row.worker
+        }
+        return self.budget - sum(taken.values())
+
     def pressure(self) -> int:
         """How short the machine is of memory, for a scrape of /metrics; 0 if the system does not say."""
-        return pressure() or 0
+        return self.look_at_pressure() or 0
+
+    def stored_prompts(self) -> FolderSize:
+        """What all workers have stored of prompts; nothing if they do not."""
+        return folder_size(Path(self.store.folder)) if self.store else FolderSize()
 
     def spare_memory(self) -> int:
         """Bytes of the warm spare; 0 without one."""
@@ -130,13 +164,39 @@ def worker(status: WorkerStatus, queue: int, metrics: Metrics) -> dict[str, Any]
             "lines": list(last.lines),
         },
         "memory_bytes": status.memory_bytes,
+        "ranks": [
+            {"rank": one.rank, "host": one.host, "pid": one.pid, "memory_bytes": one.memory_bytes}
+            for one in status.ranks
+        ],
         "start_seconds": status.start_seconds,
         "queue": queue,
         "requests": metrics.requests(status.name),
         "acceptance": asdict(acceptance),
         "speculation": speculation(metrics.speculation(status.name)),
         "tokens_per_second": metrics.tokens_per_second(status.name),
+        "prompt_cache": metrics.reuse(status.name).told(status.prompt_cache),
         "notes": list(status.notes),
+    }
+
+
+def peer(one: Peer) -> dict[str, Any]:
+    """A peer in /api/status. Times are ISO 8601 in UTC; `requests` are ours there, by what became of them."""
+    state, epoch = one.condition, time.time() - time.monotonic()
+    out = state if isinstance(state, Out) else None
+    speeds = {name: one.served(name).measures.writes for name in one.known.models}
+    return {
+        "name": one.name,
+        "url": one.table.url,
+        "weight": one.weight,
+        "state": state.label,
+        "reason": out.reason if out else "",
+        "since": None if isinstance(state, New) else iso(epoch + state.since),
+        "due": iso(epoch + out.due) if out else None,
+        "is_draftd": one.known.own,
+        "models": list(one.known.models),
+        "active": one.open,
+        "requests": dict(one.outcomes),
+        "tokens_per_second": {name: round(speed, 1) for name, speed in speeds.items() if speed},
     }
 
 
@@ -165,6 +225,11 @@ def spare(status: SpareStatus | None) -> dict[str, Any] | None:
 def memory(budget: int, known: Pressure | None) -> dict[str, Any]:
     """The machine's memory in /api/status: bytes that all workers together may take, and how short it is now."""
     return {"budget_bytes": budget, "pressure": known.name.lower() if known else None}
+
+
+def stored(size: FolderSize, store: PromptStore | None) -> dict[str, Any] | None:
+    """The stored prompts of all workers in /api/status; None where none are stored."""
+    return {**asdict(size), "limit_bytes": store.max_bytes} if store else None
 
 
 def live(active: int, recent: Recent) -> dict[str, Any]:

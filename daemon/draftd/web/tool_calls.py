@@ -1,10 +1,10 @@
 """Tool calls in pieces, as workers send them: which piece belongs to which call. Pure.
 
-By OpenAI's protocol the pieces of a call share an index, and only the first has an id and a name. Servers differ:
-parallel calls come with the index 0 each, or without any; pieces of one call come with a new id each, or with the
-name again; calls come without an id. So a call begins where a name stands, unless the piece goes on with the call
-that it would belong to by its id, its index, or its place behind the newest: see `_Call.ends_before`. Clients get
-what the protocol promises.
+In OpenAI's protocol the pieces of a call share an index, and only the first has an id and a name. Servers differ:
+parallel calls all come with index 0, or without any; each piece of one call comes with a new id, or repeats the
+name; calls come without an id. So a call begins where a name stands, unless the piece goes on with the call that it
+belongs to by its id, by its index, or by coming right after it: see `_Call.ends_before`. Clients get what the
+protocol promises.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class ToolCalls:
         return bool(self._calls)
 
     def take(self, raw: Sequence[Any], pieces: Sequence[ToolCall | None]) -> list[dict[str, Any]]:
-        """The pieces of a chunk for the client; `raw` are the same as they came."""
+        """The pieces of a chunk for the client; `raw` are the same pieces as they came."""
         begun: set[int] = set()
         return [
             self._take(fields, piece, begun)
@@ -75,7 +75,7 @@ class ToolCalls:
         ]
 
     def _take(self, raw: dict[str, Any], given: ToolCall, begun: set[int]) -> dict[str, Any]:
-        """`begun` are the calls that began in the same chunk: none of them goes on in it without being named."""
+        """`begun` are the calls that began in this chunk: a piece in it goes on with one only if it says which."""
         piece = _piece(given)
         more = {key: value for key, value in raw.items() if value is not None}
         call = self._continued(piece)
@@ -129,7 +129,7 @@ def _piece(given: ToolCall) -> _Piece:
 
 
 def _place(index: float | str | None) -> int | None:
-    """An index as it may be written; None for anything else, which tells no more than no index."""
+    """An index in any form that servers write; None for anything else, which is as good as no index."""
     try:
         place = -1 if index is None else int(index)
     except (ValueError, OverflowError):

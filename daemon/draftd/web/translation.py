@@ -1,8 +1,9 @@
-"""Stands between a client that speaks another dialect and the proxy, which knows chats in OpenAI's form.
+"""Stands between a client that speaks another dialect and the proxy, which knows OpenAI's completions.
 
-Theory of operation. A request is translated where it is parsed, in `router`. The proxy takes what stands here for a
-client's exchange like any other, and writes to it the answer of a chat; each event, or the whole, is translated
-on its way to the client. Nothing else in the daemon knows of the dialect but the errors' form.
+Theory of operation. A request is translated where it is parsed, in `router`. To the proxy, the classes here are a
+client's exchange like any other: it writes a chat completion to them, and each event, or the whole answer, is
+translated on its way to the client. The only other thing in the daemon that knows of the dialect is the form of
+errors.
 """
 
 from __future__ import annotations
@@ -58,9 +59,9 @@ class Translated(ClientExchange):
 
 
 class EventsExchange(Translated, ABC):
-    """One whose answer is made of events in place of chunks.
+    """An exchange whose answer is made of events in place of chunks.
 
-    Most chunks differ from the one before in a text only: those are not parsed, see `answer_stream`.
+    Most chunks differ from the one before only in their text: those are not parsed, see `answer_stream`.
     """
 
     def __init__(self, inner: ClientExchange) -> None:
@@ -74,7 +75,7 @@ class EventsExchange(Translated, ABC):
 
     @abstractmethod
     def _waiting(self) -> Iterable[Event]:
-        """Events that say that the request is in work."""
+        """Events that say that the request is being worked on."""
 
     async def write(self, data: bytes) -> None:
         await self._inner.write(b"".join(self._events(data)))
@@ -119,7 +120,8 @@ class MessagesExchange(EventsExchange):
 class ResponsesExchange(EventsExchange):
     """A request for `/v1/responses`.
 
-    Comments, which say that the request is in work, become events: Codex gives up where five minutes bring none.
+    Comments, which say that the request is being worked on, become events: Codex gives up after five minutes
+    without one.
     """
 
     def __init__(self, inner: ClientExchange) -> None:
@@ -153,7 +155,7 @@ class CountExchange(Translated):
         )
 
 
-# What the proxy goes on with in place of the exchange of a client; a dialect that is not here needs nothing.
+# What the proxy goes on with in place of a client's exchange; a dialect that is not here needs no translation.
 TRANSLATED: Mapping[Dialect | None, type[Translated]] = {
     "messages": MessagesExchange,
     "count_tokens": CountExchange,

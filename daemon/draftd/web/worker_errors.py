@@ -1,9 +1,9 @@
 """Errors that workers answer, in the forms that servers have for them, as errors for the client. Pure.
 
-A worker's status, type, code and words are the client's to see: 413 is another thing than 502. Three things are not
-passed on as they are. A refusal of draftd itself (401, 403, 407) does not concern the client, whose key the worker
-never sees. A 500 would say that draftd has a fault. And mlx_lm.server says 404 for whatever goes wrong while it
-reads a request.
+The client should see a worker's status, type, code and words: 413 does not mean what 502 means. Three things are
+not passed on as they are. When the worker refuses draftd itself (401, 403, 407), that does not concern the client,
+whose key the worker never sees. A 500 would say that draftd has a fault. And mlx_lm.server says 404 for whatever
+goes wrong while it reads a request.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def refusal(status: int, headers: Mapping[str, str], raw: bytes, now: float) -> 
 def _error(
     status: int, said: Said, message: str, wait: float | None = None, *, retry: bool = True
 ) -> DraftdError:
-    """`wait` is after how many seconds to come again."""
+    """`wait` is the number of seconds after which to try again."""
     if "generation thread died" in message:
         return WorkerError("the worker's generation thread died", status=502, code="worker_lost")
     if status in _KEY_WANTED:
@@ -108,7 +108,7 @@ def _said(body: Any) -> Said:
 
 
 def _words(error: Any) -> str:
-    """An error that is no object: its text, or what FastAPI says of the fields of a request."""
+    """An error that is not an object: its text, or what FastAPI says about the fields of a request."""
     if isinstance(error, str):
         return error
     if isinstance(error, list) and error and all(isinstance(one, dict) and "msg" in one for one in error):
@@ -136,7 +136,7 @@ def _plain(status: int, raw: bytes) -> str:
 
 
 def _seconds(value: str | None, now: float) -> float | None:
-    """Retry-After, which is a number of seconds or a date; None for none that makes sense."""
+    """Retry-After, which is a number of seconds or a date; None if it is missing or makes no sense."""
     if value is None:
         return None
     try:

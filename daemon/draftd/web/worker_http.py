@@ -1,8 +1,8 @@
 """One request to a worker and its answer: send it, read it, and say honestly what went wrong.
 
 Theory of operation. Each request has a connection of its own, as mlx_lm.server closes it after the answer. Only
-what a worker on this machine needs is done here: a connection over loopback stands as soon as it is asked for,
-and a request fits into the kernel's buffer. So usually there is nothing to wait for but the answer.
+what a worker on this machine needs is done here: a connection over loopback is established at once, and a request
+fits into the kernel's buffer. So usually there is nothing to wait for but the answer.
 """
 
 from __future__ import annotations
@@ -116,7 +116,7 @@ class WorkerConnection:
         self.headers: dict[
             str, str
         ] = {}  # of the answer, by their names in lower case; the first of each name
-        self.complete = False  # whether it has come to an end that was told
+        self.complete = False  # whether it has come to an end that its headers or chunks announced
 
     async def connect(self, port: int) -> None:
         """Raises OSError."""
@@ -180,7 +180,7 @@ class WorkerConnection:
         return bytes(body)
 
     def close(self) -> None:
-        """Break the connection off, if it still stands."""
+        """Break the connection off, if it is still open."""
         self._stop_reading()
         if self._pause is not None:
             self._pause.cancel()
@@ -228,7 +228,7 @@ class WorkerConnection:
     # --- called by the parser -------------------------------------------------------------------------------
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """One header; those that follow the body are none of the answer's."""
+        """One header; trailers, which follow the body, are ignored."""
         if not self.status and len(self.headers) < MAX_HEADERS:
             self.headers.setdefault(name.decode("latin-1").lower(), value.decode("latin-1").strip())
 
@@ -245,7 +245,7 @@ class WorkerConnection:
         self._buffered += len(data)
 
     def on_message_complete(self) -> None:
-        """The end of an answer with a length."""
+        """The end of an answer that has a length or chunks."""
         self._ended = self.complete = self.status > 0
 
 

@@ -1,18 +1,18 @@
 """What follows a worker's failure: another start after a delay, or none. Pure.
 
-Failures older than the window are forgotten; `max_failures` of them inside it are the end. Fewer are followed by a
-start after a delay that doubles each time. A single one is answered nearly at once if the child had been ready:
-clients are waiting. One that the same load would meet again is answered after the longest delay.
+Failures older than the window are forgotten; after `max_failures` within it the worker is given up. After fewer,
+it is started again after a delay that doubles each time: almost at once after a single failure of a child that had
+been ready, as clients are waiting; after the longest delay if the same load would bring the same failure again.
 """
 
 from __future__ import annotations
 
 from draftd.profile_tables import RestartPolicy
-from draftd.workers.states import GPU_MEMORY, GPU_TIMEOUT
+from draftd.workers.states import GPU_MEMORY, GPU_TIMEOUT, OOM
 
-# The share that a delay is lengthened by at most: workers that were killed together do not return together.
+# The share by which a delay is lengthened at most: workers that were killed together do not return together.
 JITTER = 0.2
-NO_QUICK_RETRY = frozenset({GPU_MEMORY, GPU_TIMEOUT})
+NO_QUICK_RETRY = frozenset({GPU_MEMORY, GPU_TIMEOUT, OOM})
 
 
 def after_failure(

@@ -1,8 +1,8 @@
-"""The daemon's end of the channel to one engine: the secret of its start and its share of the memory go down, its
-records come up.
+"""The daemon's end of the channel to one engine: it sends the secret of the start and the engine's share of memory,
+and receives the engine's records.
 
-Each start has a secret of its own, which never leaves this process and the engine: it is in no argument, variable,
-file or log. The socket's buffer holds what goes down until the child reads it, so nothing waits here.
+Each start has a secret of its own, which only this process and the engine know: it is in no argument, variable,
+file or log. The socket's buffer holds what is sent until the child reads it, so nothing waits here.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from contextlib import suppress
 OnRecord = Callable[[bytes], None]
 
 MAX_READ = 8192  # bytes in one turn of the loop
-MAX_RECORD = 64 * 1024  # bytes; what is longer comes from no engine of ours
+MAX_RECORD = 64 * 1024  # bytes; no engine of ours sends anything longer
 
 
 class Channel:
     """`on_record` gets each line that the engine writes. Give `theirs` to the child, then `open` it.
 
-    Raises OSError if there is no descriptor left.
+    Raises OSError if there is no file descriptor left.
     """
 
     def __init__(self, on_record: OnRecord) -> None:
@@ -35,7 +35,7 @@ class Channel:
         self._held = b""
 
     def open(self) -> None:
-        """The child has its end: let go of it here, and listen."""
+        """The child has `theirs`: close our copy of it, and listen."""
         self.theirs.close()
         self._loop.add_reader(self._ours.fileno(), self._read)
 
@@ -45,7 +45,7 @@ class Channel:
             self._ours.send(line)
 
     def read_all(self) -> None:
-        """Hand on what is there, for when the child has ended."""
+        """Hand on all that is there; for when the child has ended."""
         while self._read():
             pass
 

@@ -1,58 +1,65 @@
 """The children of one worker, one after the other: started, heard, watched, and buried with their last words.
 
-What is said about a child carries the child's number, and is void once there is another child.
+What is said about a child carries that child's number, and is void once there is another child.
 """
 
 from __future__ import annotations
 
 import asyncio
 import functools
+import signal
 import time
 from collections.abc import Callable, Hashable
 from dataclasses import replace
 from typing import Protocol
 
-from draftd.hub import weight_bytes
+from draftd.first_start import weights_here
 from draftd.profiles import Profile
 from draftd.protocol import SECRET_HEADER
 from draftd.sockets import holders_of
-from draftd.workers import command
+from draftd.workers import command, kernel_kills
 from draftd.workers.gpu_faults import gpu_fault
 from draftd.workers.health import watch
 from draftd.workers.process import Child, contained, tell_fault
 from draftd.workers.reasons import Load
 from draftd.workers.services import Services
-from draftd.workers.states import Event, Exited, FromChild, SpawnFailed
+from draftd.workers.states import OOM, Event, Exited, FromChild, SpawnFailed
 from draftd.workers.status import LastExit
 from draftd.workers.usage import Usage
 from draftd.workers.watched import Watched
 
-NEVER_READY = ("start_timeout", "no_progress")  # reasons that need what the readiness check was answered
-LAST_WORDS = 8192  # bytes of a child's output that are looked at for what ended it
+NEVER_READY = (
+    "start_timeout",
+    "no_progress",
+)  # reasons that people see with the answer to the readiness check
+LAST_WORDS = 8192  # bytes of a child's output that are searched for what ended it
 LAST_LINES = 8  # of a child's output that are kept with its exit
 
 
 class Owner(Hashable, Protocol):
-    """The worker. Its name and its profile may change."""
+    """The worker. Its name, its profile and whom it serves may change."""
 
     name: str
     profile: Profile
+    profiles: tuple[str, ...]
 
     def post(self, message: FromChild) -> None:
         """Put what is said about a child into the worker's inbox."""
 
 
 class Children:
-    """See the module. For the worker's own task, but for what only reads. `watched` comes before its child."""
+    """See the module's docstring. For the worker's own task, except for what only reads. `watched` is there before
+    its child.
+    """
 
     def __init__(self, owner: Owner, services: Services, usage: Usage) -> None:
         self._owner = owner
         self._services = services
         self._usage = usage
         self._monitor: asyncio.Task[None] | None = None
-        self._weights: int | None = None  # bytes that the models' weights have; 0 if they are not here
+        self._weights: int | None = None  # size of the models' weights in bytes; 0 if they are not here
         self.child: Child | None = None
-        self.watched: Watched | None = None  # what its engine says of the child, or of the one being started
+        self.watched: Watched | None = None  # what is known of the child, or of the one being started
         self.number = 0
         self.port: int | None = None
         self.notes: tuple[str, ...] = ()  # who holds the ports that were skipped
@@ -60,7 +67,7 @@ class Children:
         self.last_exit: LastExit | None = None
 
     async def spawn(self, tasks: asyncio.TaskGroup) -> None:
-        """Start one, and its monitor among the `tasks`. A failure is said like all that is said of a child."""
+        """Start one, and its monitor among the `tasks`. A failure is posted like any event of a child."""
         number = self.number
 
         def post(event: Event) -> None:
@@ -82,14 +89,22 @@ class Children:
 
     async def _start(self, port: int, post: Callable[[Event], None]) -> Child:
         owner, services = self._owner, self._services
-        watched = self.watched = Watched(port, lambda: owner.profile, self._usage, services.drain_timeout)
+        watched = Watched(port, lambda: owner.profile, self._usage, services.drain_timeout)
+        watched.beginnings = lambda: services.beginnings(owner.profiles)
+        self.watched = watched
         return await services.starter.start(
             command.argv(owner.profile, port),
             functools.partial(services.environment, owner.profile),
             on_output=functools.partial(self._hear, watched),
             on_record=self._hear_record,
-            on_exit=lambda: post(Exited(fault.reason if (fault := gpu_fault(watched.said)) else "exit")),
+            on_exit=lambda: post(Exited(self._reason_of_exit(watched))),
         )
+
+    def _reason_of_exit(self, watched: Watched) -> str:
+        if fault := gpu_fault(watched.said):
+            return fault.reason
+        killed = self.child is not None and self.child.exit_code == -signal.SIGKILL
+        return OOM if killed and self._services.is_short_of_memory() else "exit"
 
     def _look_after(self, child: Child, post: Callable[[Event], None], tasks: asyncio.TaskGroup) -> None:
         assert self.watched is not None, "it comes before the child"
@@ -110,19 +125,24 @@ class Children:
         with contained(self._owner.name):
             self._services.on_record(self._owner.name, line)
 
+    def memory_here(self) -> int | None:
+        """The same, of what is on this machine."""
+        return self.watched.memory_here() if self.child and self.watched else None
+
     def memory(self) -> int | None:
         """Bytes that the child uses; None if there is none, or if that cannot be known."""
         return self.watched.memory() if self.child and self.watched else None
 
     def load(self) -> Load:
-        """How far the load of the child is."""
+        """How far the child has got with its load."""
         if self.watched is None:
             return Load()
         profile = self._owner.profile
         if self._weights is None:
-            self._weights = 0 if profile.command else weight_bytes(profile.models) or 0
+            self._weights = 0 if profile.command else weights_here(profile) or 0
         watched = self.watched
-        return Load(status=watched.status, answer=watched.answer, memory=self.memory(), weights=self._weights)
+        here = self.memory_here()
+        return Load(status=watched.status, answer=watched.answer, memory=here, weights=self._weights)
 
     def terminate(self) -> None:
         """Tell the child to end, if there is one."""
@@ -130,12 +150,12 @@ class Children:
             self.child.terminate()
 
     def kill_group(self) -> None:
-        """Kill what is left of it, if there is any."""
+        """Kill what is left of its process group, if anything is."""
         if self.child:
             self.child.kill_group()
 
     def bury(self, reason: str) -> None:
-        """The child is gone: keep its last words, and let go of what it had."""
+        """The child is gone: keep its last words, and release what it had."""
         child, self.child = self.child, None
         watched, self.watched = self.watched, None
         assert child is not None, "it has just ended"
@@ -148,6 +168,9 @@ class Children:
         fault = gpu_fault(watched.said)
         ours = [fault.words] if fault else []
         ours += [watched.answer] if reason in NEVER_READY else []
+        silent = watched.silent_rank(self._owner.profile.health.timeout) if reason == "unhealthy" else ""
+        ours += [silent] if silent else []
+        ours += [kernel_kills.WORDS] if reason == OOM else []
         words = tuple(f"draftd: {text}" for text in ours)
         self.last_exit = LastExit(child.exit_code, reason, time.time(), words)
         with contained(self._owner.name):

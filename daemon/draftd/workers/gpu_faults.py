@@ -1,6 +1,6 @@
 """What the last words of a child say about the GPU, in words and with a reason. Pure.
 
-Metal ends a process that it cannot serve by an exception that nobody can catch, so that all there is to see is
+Metal ends a process that it cannot serve with an exception that nobody can catch, so that all there is to see is
 SIGABRT, and a line with the name of one of Metal's errors.
 """
 
@@ -37,7 +37,7 @@ FAULTS = {
 
 
 def gpu_fault(said: bytes) -> GpuFault | None:
-    """The latest fault that a child's last words tell of, None if they tell of none."""
+    """The latest fault in a child's last words; None if there is none."""
     places = {name: said.rfind(name.encode()) for name in FAULTS}
     latest = max(places, key=lambda name: places[name])
     return FAULTS[latest] if places[latest] >= 0 else None

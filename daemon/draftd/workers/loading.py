@@ -1,12 +1,12 @@
-"""Watches a child that loads: is it ready, and if not, does the load get on?
+"""Watches a child that loads: is it ready, and if not, does the load make progress?
 
 A child is asked over its own port, after making sure that the port is its own: a stranger on it would answer just
-as well, and would then be sent prompts. Its answers are read with a bound and by a type, as it may be anybody's
-server.
+as well, and would then be sent prompts. Its answers are read up to a limit and checked against a type, as it may be
+anybody's server.
 
-Signs that a load gets on: the child works or its memory changes, it speaks without being asked, or it talks to
-another machine, as it does when it fetches its model. Once it answers the readiness check its output is no sign any
-more: most servers log every request.
+Signs of progress: the child uses the processor, its memory changes, it writes output, or it talks to another
+machine, as it does when it fetches its model. Once it answers the readiness check its output is no longer a sign:
+most servers log every request.
 """
 
 from __future__ import annotations
@@ -31,15 +31,16 @@ from draftd.workers.watched import Watched
 
 log = structlog.get_logger("worker")
 
-# Seconds between looks at the sockets of a child that loads. Our engine is looked at often at first, at 0.05 ms a
-# look, so that the wait for the next one adds about 1 % to a start; a family only every POLL: see members.
+# Seconds between looks at the sockets of a child that loads. Our engine is looked at often at first, as a look
+# takes 0.05 ms; so the wait for the next one adds about 1 % to a start. A family is looked at only every POLL: see
+# members.
 FIRST_POLL = 0.01
 GROWTH = 1.02
 POLL = 0.1
 MAX_POLL = 2.0
 MAX_ANSWER = 1024 * 1024  # bytes of an answer to the readiness check that are read
 MAX_SHOWN = 200  # bytes of it that people see
-LOOK = 1.0  # seconds between two looks at whether a load gets on
+LOOK = 1.0  # seconds between two looks at whether a load makes progress
 MIN_GROWTH = 2**20  # bytes of memory
 MIN_WORK = 0.05  # of one processor; a server that only answers our checks needs a tenth of that
 GIVE_WAY = 0.25  # the share of the time allowed without progress after which other workers may load
@@ -67,6 +68,9 @@ async def _until_stuck(child: Watched, post: Callable[[Event], None]) -> None:
         now, signs = time.monotonic(), _signs(child)
         if signs is None or last is None or signs.show_progress(last, now - since):
             last, since, silent = signs, now, 0.0
+        if why := child.silent_rank(allowed):
+            child.answer = why
+            return
         if silent >= allowed * GIVE_WAY and not gave_way:
             gave_way = True
             log.warning("a load makes no progress", worker=child.profile().name, answer=child.answer)
@@ -100,7 +104,7 @@ class Signs:
 
 
 def _signs(child: Watched) -> Signs | None:
-    """None if they cannot be seen: it has ended, or no descriptor is left to look with."""
+    """None if they cannot be seen: the child has ended, or no file descriptor is left to look with."""
     try:
         family = members(child.pid, family=child.family)
         times = [member.cpu_times() for member in family]
@@ -126,7 +130,7 @@ def _is_loopback(address: str) -> bool:
 
 
 async def until_ready(child: Watched, session: aiohttp.ClientSession) -> None:
-    """Return once the child owns its port and one token came back. Waits for ever: others have the limits."""
+    """Return once the child owns its port and has generated a token. Waits forever: others keep the limits."""
     request = one_token_request(child.profile())
     wait = POLL if child.family else FIRST_POLL
     while True:
@@ -156,7 +160,7 @@ def _listens(process: psutil.Process, port: int) -> bool:
 
 
 class _Answer(msgspec.Struct):
-    """As much of an answer as the readiness check wants: a choice or more."""
+    """As much of an answer as the readiness check wants: at least one choice."""
 
     choices: list[msgspec.Raw] = []
 

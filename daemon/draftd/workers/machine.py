@@ -7,16 +7,16 @@ Rules that every transition keeps:
 2.  Every way out of those four states goes through `Exited` (or `SpawnFailed`): nothing is spawned while an
     old child may still hold the port or the memory.
 3.  A load slot is asked for on entering Queued (`ACQUIRE_LOAD`) and given back (`RELEASE_LOAD`) on becoming
-    ready, on exit, when the load is stuck, and on leaving Queued by a stop. Giving back twice is harmless.
+    ready, on exit, when the load is stuck, and when a stop ends Queued. Giving it back twice is harmless.
 4.  What is left of the child's process group is killed (`KILL_GROUP`) after each exit, whoever asked for it.
-5.  A failure is an exit that nobody asked for, or a stop that we decided on because the child was unfit. What
-    follows is in backoff.py: Backoff for a while, or Failed.
-6.  Failed is left only by an order: `Start`, `Restart` or `Stop`. A client's `Demand` wakes Stopped, unless an
-    operator stopped the worker.
+5.  A failure is an exit that nobody asked for, or a stop that we decided on because the child was unfit. backoff.py
+    says what follows: Backoff for a while, or Failed.
+6.  Only an order ends Failed: `Start`, `Restart` or `Stop`. A client's `Demand` wakes Stopped, unless an operator
+    stopped the worker.
 7.  Late events of an old child never get here (worker.py drops them by the child's number); an event that a
     state does not expect raises IllegalTransitionError.
-8.  A stop for want of requests counts in Ready only, one that makes room in Queued too: elsewhere it is late, and
-    would undo an order.
+8.  A stop because no requests come takes effect in Ready only, a stop that makes room in Queued too: anywhere else
+    it comes too late, and would undo an order.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ from draftd.workers.states import (
 
 
 class IllegalTransitionError(AssertionError):
-    """An event that cannot happen in this state: a bug in draftd, never a fault of the world."""
+    """An event that cannot happen in this state: a bug in draftd, never a fault from outside."""
 
 
 Step = tuple[State, Effects]
@@ -116,7 +116,7 @@ def _stay(state: State, event: Event, now: float, policy: Policy, jitter: float)
 
 
 def _queue(state: State, event: Event, now: float, policy: Policy, jitter: float) -> Step:
-    """Wait for a load slot, by an order: earlier failures are forgiven."""
+    """Wait for a load slot because of an order: earlier failures are forgotten."""
     return Queued(now), (Effect.ACQUIRE_LOAD,)
 
 

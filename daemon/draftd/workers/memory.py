@@ -1,7 +1,7 @@
 """How much memory a worker uses.
 
 On a Mac the resident size of a process lacks what its GPU work has allocated. The footprint, by which macOS itself
-judges a process, has it: that of each child is asked for, whatever program it is.
+judges a process, includes it, so each child's footprint is asked for, whatever program it is.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def used_by(process: psutil.Process) -> int:
 def footprint(pid: int, *, family: bool) -> int | None:
     """Bytes that the process uses, and with `family` its descendants.
 
-    None if it is gone, or if there is no descriptor left to look with.
+    None if it is gone, or if there is no file descriptor left to look with.
     """
     try:
         return sum(used_by(member) for member in members(pid, family=family))

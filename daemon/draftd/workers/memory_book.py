@@ -1,12 +1,12 @@
-"""What each worker may take of the memory that all of them may take together. Pure.
+"""How much each worker may take of the memory that all of them share. Pure.
 
 Rules:
 
 1.  What has been given to all owners is at no time more than the whole.
-2.  A worker is given what it can use (its weights, its cached prompts and HEADROOM), or what is left of it if that
-    is less: it serves then as well, but not all that it has is wired.
+2.  A worker is given what it can use (its weights, its cached prompts and HEADROOM), or what is left if that is
+    less: it then serves all the same, but not all of its memory is wired.
 3.  What was given is never taken back before the worker ends, as it may be in use. What a worker gives back goes to
-    those that have less than they can use, in the order of their coming.
+    those that have less than they can use, in the order in which they came.
 
 A worker of a `command` is not ours to limit, and is not in the book.
 """
@@ -40,7 +40,7 @@ class _Entry:
 
 
 class MemoryBook:
-    """See the module. `whole` is in bytes."""
+    """See the module's docstring. `whole` is in bytes."""
 
     def __init__(self, whole: int) -> None:
         self._whole = whole
@@ -48,7 +48,7 @@ class MemoryBook:
 
     @property
     def left(self) -> int:
-        """Bytes that are nobody's."""
+        """Bytes that nobody has been given."""
         return self._whole - sum(entry.given for entry in self._entries.values())
 
     def take(
@@ -61,7 +61,7 @@ class MemoryBook:
         """Give `owner` its share: `tell` is called now, and again whenever the share grows.
 
         `weights`: bytes of the models' weights; None if nobody knows, as before a download: then half of what is
-        left is given. `prompt_cache`: bytes that cached prompts may have, by the profile's own word.
+        left is given. `prompt_cache`: bytes that cached prompts may take, if the profile says so.
         """
         self._entries.pop(owner, None)
         cache = self._whole // PROMPT_CACHE_SHARE if prompt_cache is None else prompt_cache
@@ -80,7 +80,7 @@ class MemoryBook:
                 entry.tell(entry.share())
 
     def _give(self, entry: _Entry) -> int:
-        """Give what there is of what it can use; returns how much more it has got."""
+        """Give as much of what it can use as is left; returns how much more it has got."""
         more = min(entry.wanted - entry.given, self.left)
         entry.given += more
         return more

@@ -1,7 +1,7 @@
-"""What to do so that the running workers become those that the profiles ask for: an ordered list of actions.
+"""What turns the running workers into those that the profiles ask for: an ordered list of actions.
 
-Pure. Removals come first, so that their memory is on its way back before anything new loads. A plan that was
-carried out in part only can be made again: it leads to the same end.
+Pure. Removals come first, so that their memory is on its way back before anything new loads. A plan that was only
+partly carried out can be made again: it leads to the same end.
 
 A running worker goes on as a group if it serves one of the group's members now. Where several could, the order is:
 one whose child need not be replaced, then one that keeps its name, then the one with most of the members.

@@ -6,11 +6,11 @@ overrun. After MAX_WORK seconds of work on it the pipe is not read for a while: 
 itself down, not its neighbours. The more children do so at a time, the longer each rests.
 
 A second pipe is the lifeline: the child holds the read end, we hold the write end and never write; when we are
-gone, however we went, it reads end-of-file. An engine has a channel as well: see channel.py.
+gone, for whatever reason, it reads end-of-file. An engine has a channel as well: see channel.py.
 
-Exit is not end-of-file: a grandchild may keep the output pipe open. The child watcher tells of the exit, and what
-is still in the pipe is given EOF_GRACE seconds to arrive, so that the last words are there with the exit, and the
-last records.
+Exit is not end-of-file: a grandchild may keep the output pipe open. The child watcher reports the exit, and what is
+still in the pipe is given EOF_GRACE seconds to arrive, so that the last words and the last records are there when
+the exit is told.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from draftd.workers.channel import Channel, OnRecord
 log = structlog.get_logger("worker")
 
 EOF_GRACE = 0.05  # seconds; the exit must be known within 0.1
-PIECE = 8192  # bytes that are handed on at a time; as lines of one letter they cost some 5 ms
+PIECE = 8192  # bytes that are handed on at a time; as lines of one letter they take about 5 ms
 MAX_WORK = 0.005
 FLOODS_SHARE = 0.5  # of the loop's time: more is not spent on all floods together
 
@@ -51,8 +51,8 @@ STARTED_IN = _current_folder()
 
 
 def working_folder() -> str:
-    """Where a child may start: where the daemon was started if that folder is there, or there again; else the
-    user's, else the root. Without a folder that exists Python does not even start.
+    """Where a child may start: in the folder where the daemon was started, if that exists or exists again; else in
+    the user's home, else in the root. Without a folder that exists Python does not even start.
     """
     wanted = (STARTED_IN, os.path.expanduser("~"))
     return next((folder for folder in wanted if os.access(folder, os.X_OK) and os.path.isdir(folder)), os.sep)
@@ -60,7 +60,7 @@ def working_folder() -> str:
 
 @contextmanager
 def contained(worker: str) -> Iterator[None]:
-    """An exception that nobody foresaw is logged, and ends nothing but what it interrupted."""
+    """Log an exception that nobody foresaw; it ends nothing but what it interrupted."""
     try:
         yield
     except Exception:
@@ -133,7 +133,7 @@ class Child:
     def tell(
         self, on_output: Callable[[bytes], None], on_record: OnRecord, on_exit: Callable[[], None]
     ) -> None:
-        """Hand output, records and exit to somebody else from now on."""
+        """Hand output, records and the exit to others from now on."""
         self._on_output = on_output
         self._on_exit = on_exit
         if self._channel is not None:
@@ -154,7 +154,7 @@ class Child:
         self._signal_group(signal.SIGKILL)
 
     def close(self) -> None:
-        """Let go of the pipes of an ended child. Idempotent."""
+        """Close our ends of an ended child's pipes. Idempotent."""
         if self._transport is not None:
             self._transport.close()
         if self._lifeline is not None:
@@ -205,7 +205,7 @@ class _Protocol(asyncio.SubprocessProtocol):
         assert self._transport is not None
         self._exited = True
         self._child.exit_code = self._transport.get_returncode()
-        # No rest any more: there is no more than what the pipe can hold, and it belongs to the exit.
+        # No more rests: there is no more than what the pipe can hold, and it belongs with the exit.
         self._hand_on(len(self._held))
         self._end_rest()
         if self._eof:
@@ -258,8 +258,8 @@ class _Protocol(asyncio.SubprocessProtocol):
 def members(pid: int, *, family: bool) -> list[psutil.Process]:
     """The process, and with `family` its descendants. Raises psutil.Error.
 
-    To find descendants is a walk through all processes of the machine, some milliseconds each time. Our engine is a
-    single process and needs none.
+    Finding descendants means going through all processes of the machine, a few milliseconds each time. Our engine
+    is a single process and needs none of that.
     """
     process = psutil.Process(pid)
     return [process, *process.children(recursive=True)] if family else [process]

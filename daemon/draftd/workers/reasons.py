@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from draftd.workers.states import (
+    PRESSURE,
     ROOM,
     Backoff,
     Draining,
@@ -20,17 +21,17 @@ from draftd.workers.states import (
 from draftd.workers.status import LastExit
 
 CHECK = "POST /v1/chat/completions"  # what the readiness check asks for
-MIN_WEIGHTS = 10**9  # bytes; of less, the memory of Python and its libraries would make up too much
+MIN_WEIGHTS = 10**9  # bytes; with less, the memory of Python and its libraries would count too much
 _THEN = {Then.STOP: "ends", Then.START: "is started again", Then.FAIL: "is replaced"}
-_WORDS = {ROOM: "others need its memory"}
+_WORDS = {ROOM: "others need its place in memory", PRESSURE: "the machine is short of memory"}
 _BY_ORDER = {"operator", "removed", "config"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Load:
-    """How far a load is: what the readiness check was answered, and bytes in memory of those that the weights have.
+    """How far a load is: the answer to the readiness check, and how many of the weights' bytes are in memory.
 
-    `status` is None as long as there was no answer; then `answer` says so in words.
+    `status` is None as long as there was no answer; `answer` then says so in words.
     """
 
     status: int | None = None
@@ -45,14 +46,18 @@ def why(
     *,
     ahead: Sequence[str],
     in_memory: Sequence[str] | None,
+    strained: str = "",
     load: Load,
     open_requests: int,
     last: LastExit | None,
 ) -> str:
     """Why the worker is in this state; "" for one that is ready. `ahead` names who loads before it, `in_memory` who
-    has the memory that it waits for, None if it waits for none.
+    has the memory that it waits for, None if it waits for none. `strained` says how short the machine is of memory,
+    "" if it is not.
     """
     match state:
+        case Queued() if in_memory is not None and strained:
+            return f"until the machine is less short of memory: {strained}"
         case Queued() if in_memory is not None:
             return f"for room in memory{f', which {_few(in_memory)} have' if in_memory else ''}"
         case Queued():

@@ -1,4 +1,4 @@
-"""What workers compete for: a port each, and a place among those that may load at the same time."""
+"""What workers compete for: ports, and places among those that may load at the same time."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ MAX_PORT = 65535
 
 
 class PortBook:
-    """Which worker has which port: consecutive ones from `base`, skipping what is taken.
+    """Which worker has which port: consecutive ones from `base`, skipping those that are taken.
 
     A worker keeps its port for its next child as long as it stays free.
     """
@@ -22,7 +22,7 @@ class PortBook:
         self._reserved: dict[Hashable, int] = {}
 
     def reserve(self, owner: Hashable, port: int | None) -> None:
-        """Keep `port`, which a profile asks for, from being given to others; None ends that."""
+        """Keep `port`, which a profile asks for, from being given to others; None frees it again."""
         if port is None:
             self._reserved.pop(owner, None)
         else:
@@ -42,7 +42,7 @@ class PortBook:
         skipped: list[int] = []
         for port in (*first, *range(self._base, MAX_PORT + 1)):
             if port in skipped or (port in others and port != fixed):
-                continue  # not worth telling: it is one of ours, and was not asked for
+                continue  # not worth a note: it is one of ours, and was not asked for
             if port not in others and self._is_free(port):
                 self._taken[owner] = port
                 return port, skipped
@@ -56,11 +56,11 @@ class PortBook:
 
 
 class LoadGate:
-    """Lets `slots` workers load at once, first come, first served. Who holds a slot or waits is known by a key."""
+    """Lets `slots` workers load at once, first come, first served. Each that holds a slot or waits has a key."""
 
     def __init__(self, slots: int) -> None:
         self._slots = slots
-        self._holders: dict[object, str] = {}  # by their keys, the names of who loads
+        self._holders: dict[object, str] = {}  # the names of those that load, by their keys
         self._waiting: dict[object, tuple[str, Callable[[], None]]] = {}  # in order of arrival
         self._at_rest: list[Callable[[], None]] = []
 

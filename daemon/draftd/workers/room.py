@@ -1,26 +1,28 @@
 """Room in memory for workers: who has it, who waits for it, and what the budget decides, carried out.
 
 budget.py decides; this module knows the workers that it decides about. A worker asks for room before it loads, and
-has it until its process is gone. Decisions are made anew whenever something has changed: a worker has come, gone,
-got ready, grown or fallen idle, or the time has come that the last decision named.
+keeps it until its process is gone. Decisions are made anew whenever something has changed: a worker has come, gone,
+become ready, grown or fallen idle, or it is time to decide again, as the last decision said.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import structlog
 
 from draftd import clock
-from draftd.workers.budget import Decision, Holder, Waiter, decide
+from draftd.groups import Groups
+from draftd.pressure import Pressure
+from draftd.workers.budget import Decision, Holder, Strain, Waiter, decide
 
 log = structlog.get_logger("room")
 
 PATIENCE = 30.0  # seconds that a busy worker may go on when another one waits for its room
-MAX_DRAIN = 300.0  # seconds that requests which are open then have to finish
+MAX_DRAIN = 300.0  # seconds that the requests which are open then have to finish
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +45,10 @@ class Tenant(Protocol):
 
     name: str
 
+    @property
+    def profiles(self) -> Collection[str]:
+        """The names of those that it serves."""
+
     def standing(self) -> Standing:
         """How it is now."""
 
@@ -50,7 +56,10 @@ class Tenant(Protocol):
         """It has room, and may load."""
 
     def make_room(self, drain: float) -> None:
-        """Sleep, or with a `drain` do so although there are requests: those that are open have so many seconds."""
+        """Sleep; with a `drain`, even if there are requests: open ones have that many seconds to finish."""
+
+    def rest(self) -> None:
+        """Sleep unless somebody needs the worker: the machine is short of memory."""
 
     def refuse(self, reason: str) -> None:
         """It cannot have room, whoever waits for it; `reason` is for people."""
@@ -58,7 +67,7 @@ class Tenant(Protocol):
 
 @dataclass(slots=True)
 class _Place:
-    """One worker's: the bytes that it is reckoned with, when it came, and whether it has been told to leave."""
+    """One worker's: the bytes that are counted for it, when it came, and whether it has been told to leave."""
 
     key: str
     size: int
@@ -67,26 +76,32 @@ class _Place:
     told: bool = False
 
 
-class Room:
-    """See the module. `budget` is in bytes. For the event loop's thread."""
+Standings = list[tuple[Standing, _Place]]
 
-    def __init__(self, budget: int, patience: float = PATIENCE) -> None:
+
+class Room:
+    """See the module's docstring. `budget` is in bytes. For the event loop's thread."""
+
+    def __init__(self, budget: int, patience: float = PATIENCE, groups: Groups | None = None) -> None:
         self.budget = budget
         self._patience = patience
+        self._groups = groups or Groups()
+        self._strain = Strain()
         self._places: dict[Tenant, _Place] = {}
         self._most: dict[Tenant, int] = {}  # bytes that each has been seen to take
         self._asked = 0
         self._timer: clock.Timer | None = None
 
     def ask(self, tenant: Tenant, size: int | None) -> None:
-        """Wait for room, without any that the worker had. `size`: bytes that it will take; None if nobody knows:
-        then it is what it has taken before, or the whole budget if that is less: it may have that to itself.
+        """Wait for room, giving up any that the worker had. `size`: bytes that it will take; None if nobody knows.
+        Then it is what the worker has taken before, or the whole budget, which it may have to itself, if that is
+        less.
         """
         self._wait(tenant, size, time.monotonic())
 
     def ask_anew(self, tenant: Tenant, size: int | None) -> None:
-        """The worker has not begun to load, and is to be another one, of this size. It keeps its place in the order
-        of coming, but not the room that it may have got: that was for what it was.
+        """The worker has not begun to load, and is to become another one, of this size. It keeps its place among
+        those that wait, but not the room that it may have got: that was for what it was before.
         """
         self._wait(tenant, size, self._places[tenant].came)
 
@@ -109,17 +124,17 @@ class Room:
         self.leave(tenant)
 
     def becomes_another(self, tenant: Tenant) -> None:
-        """The worker is to serve another model: what it was seen to take says nothing of that."""
+        """The worker is to serve another model: what it took until now says nothing about that."""
         self._most.pop(tenant, None)
 
     def stays(self, tenant: Tenant) -> None:
-        """The worker was told to sleep, and does not: a request has come."""
+        """The worker was told to sleep, but does not, since a request has come."""
         if tenant in self._places:
             self._places[tenant].told = False
             self.look()
 
     def has_grown(self, tenant: Tenant, size: int) -> None:
-        """The worker takes so many bytes now."""
+        """The worker takes this many bytes now."""
         if not tenant.standing().leaving:  # else it may be on its way out to become another one
             self._most[tenant] = max(self._most.get(tenant, 0), size)
         place = self._places.get(tenant)
@@ -132,17 +147,30 @@ class Room:
         if any(not place.holds for place in self._places.values()):
             self.look()
 
+    def feels(self, pressure: Pressure) -> None:
+        """The memory pressure has changed."""
+        if pressure is not self._strain.pressure:
+            self._strain = replace(self._strain, pressure=pressure)
+            self.look()
+
+    @property
+    def strained(self) -> str:
+        """How short of memory the machine is, for people; "" if it is not."""
+        return f"its pressure is {self._strain.pressure.name.lower()}" if self._strain.is_felt else ""
+
     def refusal(self, tenant: Tenant, size: int | None) -> str:
-        """Why a worker of this size will never have room, for people; "" if it may. See `ask` for None."""
+        """Why a worker of this size will never have room, for people; "" if it may. `ask` says what None means."""
         pinned = [
-            (other.name, place.size)
+            (other, place.size)
             for other, place in self._places.items()
             if other is not tenant and place.holds and _stays_pinned(other.standing())
         ]
         known = self._known(tenant, size)
+        if apart := [other.name for other, _ in pinned if self._are_apart(tenant, other)]:
+            return f"[groups] keeps it apart from '{apart[0]}', which is pinned"
         if known <= self.budget - sum(taken for _, taken in pinned):
             return ""
-        others = "".join(f", of which '{name}' keeps {_gb(taken)}" for name, taken in pinned)
+        others = "".join(f", of which '{other.name}' keeps {_gb(taken)}" for other, taken in pinned)
         return f"it needs {_gb(known)}, and all workers together may take {_gb(self.budget)}{others}"
 
     def instead_of(self, tenant: Tenant) -> list[str] | None:
@@ -160,11 +188,25 @@ class Room:
         now = time.monotonic()
         standings = [(tenant.standing(), place) for tenant, place in self._places.items()]
         decision = decide(
-            self.budget, list(_holders(standings)), list(_waiters(standings)), now, self._patience
+            self.budget,
+            list(_holders(standings)),
+            list(self._waiters(standings)),
+            now,
+            self._patience,
+            self._strain,
         )
         self._carry_out(decision)
         if decision.again is not None:
             self._timer = clock.Timer(decision.again - now, self.look)
+
+    def _waiters(self, standings: Standings) -> Iterator[Waiter]:
+        for tenant, (standing, place) in zip(self._places, standings, strict=True):
+            if not place.holds and not place.told:
+                apart = (its.key for other, its in self._places.items() if self._are_apart(tenant, other))
+                yield Waiter(place.key, place.size, place.came, standing.wanted, frozenset(apart))
+
+    def _are_apart(self, tenant: Tenant, other: Tenant) -> bool:
+        return tenant is not other and self._groups.exclude(tenant.profiles, other.profiles)
 
     def _carry_out(self, decision: Decision) -> None:
         tenants = {place.key: tenant for tenant, place in self._places.items()}
@@ -175,6 +217,8 @@ class Room:
             self._tell(tenants[key], 0.0)
         for key in decision.drain:
             self._tell(tenants[key], MAX_DRAIN)
+        for key in decision.relieve:
+            self._relieve(tenants[key])
         for key in decision.refuse:
             self._note(tenants[key])
             tenants[key].refuse(self.refusal(tenants[key], self._places[tenants[key]].size))
@@ -183,14 +227,18 @@ class Room:
         self._note(tenant)
         tenant.make_room(drain)
 
+    def _relieve(self, tenant: Tenant) -> None:
+        self._strain = replace(self._strain, relieved=time.monotonic())
+        place = self._places[tenant]
+        place.told = True
+        log.info("a worker sleeps, as memory is short", worker=tenant.name, size=_gb(place.size))
+        tenant.rest()
+
     def _note(self, tenant: Tenant) -> None:
         place = self._places[tenant]
         place.told = True
         event = "a worker makes room in memory" if place.holds else "there is no room in memory for a worker"
         log.info(event, worker=tenant.name, size=_gb(place.size), budget=_gb(self.budget))
-
-
-Standings = list[tuple[Standing, _Place]]
 
 
 def _stays_pinned(standing: Standing) -> bool:
@@ -210,12 +258,6 @@ def _holders(standings: Standings) -> Iterator[Holder]:
                 pinned=standing.pinned,
                 leaving=standing.leaving or place.told,
             )
-
-
-def _waiters(standings: Standings) -> Iterator[Waiter]:
-    for standing, place in standings:
-        if not place.holds and not place.told:
-            yield Waiter(place.key, place.size, place.came, standing.wanted)
 
 
 def _gb(size: int) -> str:

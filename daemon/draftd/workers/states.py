@@ -10,9 +10,11 @@ from enum import StrEnum
 
 from draftd.profiles import Profile
 
-IDLE, ROOM = "idle", "room"  # reasons of a stop that the next request undoes
-SLEEP = frozenset({IDLE, ROOM})
-GPU_MEMORY, GPU_TIMEOUT, GPU_VICTIM = "gpu_memory", "gpu_timeout", "gpu_victim"  # reasons of an exit
+# Reasons of a stop that the next request undoes.
+IDLE, ROOM, PRESSURE = "idle", "room", "pressure"
+SLEEP = frozenset({IDLE, ROOM, PRESSURE})
+# Reasons of an exit.
+GPU_MEMORY, GPU_TIMEOUT, GPU_VICTIM, OOM = "gpu_memory", "gpu_timeout", "gpu_victim", "oom"
 
 
 class Then(StrEnum):
@@ -130,8 +132,8 @@ State = Stopped | Queued | Starting | Ready | Draining | Stopping | Backoff | Fa
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """The worker is to run. `wanted`: a person says so, and others may have to make room; else it is the daemon's
-    own start, which needs room that is free.
+    """The worker should run. `wanted`: a person says so, and others may have to make room; else it starts with the
+    daemon, and needs room that is free.
     """
 
     wanted: bool = True
@@ -261,7 +263,7 @@ Effects = tuple[Effect | CountRestart, ...]
 
 
 # --- messages -----------------------------------------------------------------------------------------------
-# What a worker finds in its inbox: events, and four kinds that it looks into before the machine does.
+# What a worker finds in its inbox: events, and four kinds of message that it handles before the machine does.
 
 
 @dataclass(frozen=True, slots=True)

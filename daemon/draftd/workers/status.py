@@ -1,4 +1,4 @@
-"""What a worker looks like from outside: immutable values for status, metrics and error messages. Pure."""
+"""What a worker looks like from the outside: immutable values for status, metrics and error messages. Pure."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ import signal
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from draftd.protocol import EXIT_WORDS
+from draftd.protocol import EXIT_WORDS, CacheSize
 from draftd.sharing import Group
 
 SIGNAL_WORDS = {
-    "SIGABRT": "it gave up by itself, as libraries and Metal do",
-    "SIGSEGV": "it used memory that is not its own",
-    "SIGBUS": "it used memory that is not there, as of a file that was cut",
+    "SIGABRT": "it aborted itself, as libraries and Metal do",
+    "SIGSEGV": "it accessed memory that is not its own",
+    "SIGBUS": "it accessed memory that is not there, such as that of a truncated file",
     "SIGILL": "its code is not for this processor",
-    "SIGTRAP": "it gave up by itself",
+    "SIGTRAP": "it aborted itself",
     "SIGKILL": "something killed it, as the system does when memory is short",
     "SIGXCPU": "it used up its processor time",
 }
@@ -34,13 +34,24 @@ class LastExit:
 
 
 @dataclass(frozen=True, slots=True)
+class RankStatus:
+    """One rank of a group. `host` is "" on this machine, where it has a `pid`; `silent`: seconds without a word."""
+
+    rank: int
+    host: str
+    pid: int | None
+    memory_bytes: int
+    silent: float
+
+
+@dataclass(frozen=True, slots=True)
 class WorkerStatus:
     """One profile's worker at one moment. `since` is when it entered its state (epoch seconds).
 
     `reason` says why it is not ready, "" if it is; `due` when that ends, if a time is set for it (epoch seconds).
 
-    `worker` is the name of the first of the profiles that share the worker. Only that one has its memory, so that
-    a sum over profiles is right.
+    `worker` is the name of the first of the profiles that share the worker. Only that one has its memory and its
+    prompt cache, so that a sum over profiles is right.
     """
 
     name: str
@@ -65,6 +76,8 @@ class WorkerStatus:
     draft_refusal: str | None
     batch_refusal: str | None
     notes: tuple[str, ...]
+    ranks: tuple[RankStatus, ...] = ()
+    prompt_cache: CacheSize | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +100,7 @@ def of_members(status: WorkerStatus, group: Group) -> Iterator[WorkerStatus]:
             num_draft_tokens=member.draft_length,
             auto_draft=member.auto_draft,
             memory_bytes=status.memory_bytes if member.name == status.worker else None,
+            prompt_cache=status.prompt_cache if member.name == status.worker else None,
         )
 
 

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import re
+import time
 from collections.abc import Iterable, Mapping
 
 import structlog
 
 from draftd.errors import RequestError
 from draftd.profiles import Profile
+from draftd.protocol import CacheSize
 from draftd.sharing import Group, groups
 from draftd.workers.plan import Action, Add, Remove, Replace, Update, plan
 from draftd.workers.services import Services
 from draftd.workers.states import Close, Reconfigure, Start
-from draftd.workers.status import WorkerStatus, of_members
+from draftd.workers.status import RankStatus, WorkerStatus, of_members
 from draftd.workers.watched import Watched
 from draftd.workers.worker import Worker
 
@@ -22,7 +24,9 @@ log = structlog.get_logger("supervisor")
 
 
 class Supervisor:
-    """`tasks` runs the workers; leave its block only after `close`. `share` is the setting `share_engine`."""
+    """`tasks` runs the workers; leave its block only after `close`. `share` is for profiles that do not say
+    whether they share.
+    """
 
     def __init__(self, services: Services, tasks: asyncio.TaskGroup, *, share: bool) -> None:
         self._services = services
@@ -72,13 +76,14 @@ class Supervisor:
     def _hand_over(self, name: str, group: Group, *, restart: bool) -> None:
         del self._groups[name]
         worker = self._workers.pop(name)
-        worker.name = group.name
+        worker.name, worker.profiles = group.name, group.names
         self._groups[group.name], self._workers[group.name] = group, worker
         self._served.setdefault(group.name, set()).update(self._served[name])
         worker.post(Reconfigure(group.host, restart))
 
     def _add(self, group: Group) -> None:
         worker = Worker(group.host, self._services)
+        worker.profiles = group.names
         self._groups[group.name], self._workers[group.name] = group, worker
         task = self._tasks.create_task(worker.run(), name=f"worker {group.name}")
         self._running[worker] = task
@@ -98,7 +103,7 @@ class Supervisor:
             raise RequestError(404, f"there is no profile '{name}'", code="profile_not_found") from None
 
     def shares_with(self, name: str) -> tuple[str, ...]:
-        """The other profiles of a profile's worker. Raises RequestError (404)."""
+        """The other profiles that a profile's worker serves. Raises RequestError (404)."""
         return self._groups[self.worker(name).name].others(name)
 
     def is_shared(self, name: str) -> bool:
@@ -110,7 +115,7 @@ class Supervisor:
         return named if named is not None and named in self._served.get(worker, ()) else worker
 
     def acceptance_pattern(self, worker: str) -> re.Pattern[str] | None:
-        """What lines of a worker's log report draft tokens, whole; None if no line does."""
+        """The pattern of whole lines in a worker's log that report draft tokens; None if no line does."""
         known = self._workers.get(worker)
         pattern = known.profile.acceptance_pattern if known else None
         return re.compile(pattern) if pattern else None
@@ -122,16 +127,26 @@ class Supervisor:
 
     def models_loaded(self, worker: str, draft_refusal: str | None, batch_refusal: str | None = None) -> None:
         """The engine of a worker has loaded its models. The refusals say why nothing may be drafted with them, and
-        why requests that are drafted do not share passes, if so.
+        why requests that are drafted do not share passes; None if they may and do.
         """
         if child := self._child_of(worker):
             child.draft_refusal, child.batch_refusal = draft_refusal, batch_refusal
 
     def progress(self, worker: str, used: int | None) -> None:
-        """The engine of a worker gets on with a request; `used` is its memory in bytes, if it said."""
+        """The engine of a worker makes progress with a request; `used` is its memory in bytes, if it said."""
         if child := self._child_of(worker):
             child.usage.progress()
             child.told_memory = child.told_memory if used is None else used
+
+    def ranks_told(self, worker: str, ranks: tuple[RankStatus, ...]) -> None:
+        """The launcher of a group has told how its ranks are."""
+        if child := self._child_of(worker):
+            child.ranks, child.ranks_told = ranks, time.monotonic()
+
+    def cache_size(self, worker: str, size: CacheSize) -> None:
+        """The engine of a worker tells how large its prompt cache is by now."""
+        if child := self._child_of(worker):
+            child.prompt_cache = size
 
     def _child_of(self, worker: str) -> Watched | None:
         known = self._workers.get(worker)

@@ -1,7 +1,8 @@
-"""Requests and their worker: how many wait for it, how many it serves, and what one is told that cannot wait."""
+"""Requests and their worker: how many wait for it, how many it serves, and the error for one that cannot wait."""
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -17,8 +18,8 @@ MAX_BACKOFF_WAIT = 10.0  # seconds of backoff that a new request waits out; beyo
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """A ready child for one request, which must have the `headers`. Call `progress` whenever a part of the answer
-    comes. `child` is its number.
+    """A ready child for one request, which must carry the `headers`. Call `progress` whenever a part of the answer
+    arrives. `child` is the child's number.
     """
 
     port: int
@@ -33,6 +34,7 @@ class Usage:
 
     waiting: int = 0
     open: int = 0
+    _asked: asyncio.Event = field(default_factory=asyncio.Event)
     _last: float = field(default_factory=time.monotonic)
     _progress: float = field(default_factory=time.monotonic)
 
@@ -45,6 +47,8 @@ class Usage:
     def waits(self) -> Iterator[None]:
         """While a request waits for the child."""
         self.waiting += 1
+        self._asked.set()
+        self._asked = asyncio.Event()
         try:
             yield
         finally:
@@ -63,7 +67,7 @@ class Usage:
             self._last = time.monotonic()
 
     def progress(self) -> None:
-        """The child got on with a request: bytes of an answer came, or word of a prompt."""
+        """The child made progress with a request: bytes of an answer came, or the engine said so."""
         self._progress = time.monotonic()
 
     def silent_seconds(self) -> float:
@@ -74,6 +78,15 @@ class Usage:
         """How long nobody has used the worker; 0 while somebody does."""
         return 0.0 if self.busy else time.monotonic() - self._last
 
+    async def until_asked(self) -> None:
+        """Return when the next request comes."""
+        await self._asked.wait()
+
+    async def until_idle(self, seconds: float) -> None:
+        """Return when nobody has used the worker for so many seconds; that is looked at now and then."""
+        while (idle := self.idle_seconds()) < seconds:  # noqa: ASYNC110 - most of it is a wait for time to pass
+            await asyncio.sleep(seconds - idle)
+
 
 def refusal(
     name: str, state: State, last_exit: LastExit | None, now: float, *, waited: float, witnessed_start: bool
@@ -81,7 +94,7 @@ def refusal(
     """The error for a request that would wait in this state; None if waiting is right.
 
     A request waits for one start, not for a second one: if it has seen a start fail, or if the backoff is long, it
-    is told when to come again. `now` is in monotonic seconds, `waited` how many the request has waited.
+    is told when to try again. `now` is in monotonic seconds, `waited` the seconds that the request has waited.
     """
     because = f": {last_exit}" + "".join(f"\n{line}" for line in last_exit.lines) if last_exit else ""
     if isinstance(state, Failed):

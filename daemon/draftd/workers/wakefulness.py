@@ -1,7 +1,7 @@
 """Keeps a Mac from falling asleep while there is work: it would stop in the middle of an answer, or of a load.
 
-`caffeinate` holds the assertion, and ends by itself when the daemon has ended, however that went. It keeps off the
-sleep for want of a user only: a lid that is closed, or a person who says so, sends the machine to sleep as ever.
+`caffeinate` holds the assertion, and ends by itself when the daemon has ended, for whatever reason. It only
+prevents idle sleep: closing the lid, or a person who says so, sends the machine to sleep as ever.
 """
 
 from __future__ import annotations

@@ -1,16 +1,16 @@
-"""Starts the workers' children, by a warm spare where there is one that fits: an engine that has imported all that
+"""Starts the workers' children, from a warm spare if there is one that fits: an engine that has imported all that
 it needs, and waits for its flags.
 
 Rules for its use:
 
-1.  There is one at most. It is made after an engine's start, when no worker loads or waits to, and none does
-    QUIET seconds later either: requests that waited for the worker come first.
-2.  A start takes it only if it is the engine's, if the spare has finished importing, and if the environment is
-    the same: libraries read theirs (HF_HUB_OFFLINE, for one) while they are imported. The folder that the
-    spare was started in must be there, too: see process.py.
-3.  A start that does not take it ends it if it is still importing, as it would slow the start down, and if the
-    start was the engine's: then a spare in another environment is what will be wanted.
-4.  A start never fails because of the spare: whatever is wrong with that, the child is started cold.
+1.  There is one at most. It is made after an engine has been started, when no worker loads or waits to load, and
+    none does QUIET seconds later either: requests that waited for the worker come first.
+2.  A start takes it only if it starts an engine, if the spare has finished importing, and if the environment is the
+    same: libraries read variables (HF_HUB_OFFLINE, for one) while they are imported. The folder that the spare was
+    started in must still be there, too: see process.py.
+3.  A start that does not take the spare ends it if it is still importing, as that would slow the start down, or if
+    the start is an engine's: then a spare in another environment is what will be wanted.
+4.  A start never fails because of the spare: whatever is wrong with it, the child is then started cold.
 
 Theory of operation. `Starter.run` is a task that makes spares, one after the other, and looks after each until it
 has ended or is taken. `Starter.start` is called by the workers' tasks; it takes the spare or has it killed, and
@@ -41,14 +41,14 @@ from draftd.workers.status import SpareStatus
 log = structlog.get_logger("spare")
 
 QUIET = 2.0  # seconds without any load before a spare is made
-TAKE_LIMIT = 1.0  # seconds in which a spare has to answer; the start is a cold one if it does not
+TAKE_LIMIT = 1.0  # seconds in which a spare has to answer; if it does not, the start is a cold one
 MAX_OUTPUT = 64 * 1024  # bytes kept of what a spare says before somebody takes it
 LAST_WORDS = 500  # bytes of what a spare said that are logged when it dies
 
 Environment = Callable[[], Mapping[str, str]]
 OnOutput = Callable[[bytes], None]
 OnExit = Callable[[], None]
-MAX_RECORDS = 16  # of a spare's, kept until somebody takes it; it has one to say
+MAX_RECORDS = 16  # of a spare's records, kept until somebody takes it; it sends one
 
 
 class Decision(Enum):
@@ -60,7 +60,7 @@ class Decision(Enum):
 
 
 def decide(argv: Sequence[str], *, same: bool, warm: bool) -> Decision:
-    """What to do with a spare (rules 2 and 3); `same` says whether its environment and folder are those of now."""
+    """What to do with a spare (rules 2 and 3); `same`: its environment and folder are those a child gets now."""
     if flags_of(argv) is None:
         return Decision.KEEP if warm else Decision.END
     return Decision.TAKE if warm and same else Decision.END
@@ -75,7 +75,7 @@ def flags_of(argv: Sequence[str]) -> list[str] | None:
 def _surroundings(env: Mapping[str, str]) -> object:
     try:
         folder = os.stat(working_folder())
-    except OSError:  # it goes away at this moment
+    except OSError:  # the folder was removed at this very moment
         return env, None
     return env, (folder.st_dev, folder.st_ino)  # another one may have taken the same name
 
@@ -142,9 +142,9 @@ class SpareChild:
     async def give(
         self, flags: Sequence[str], on_output: OnOutput, on_record: OnRecord, on_exit: OnExit
     ) -> Child | None:
-        """Let a warm spare go on with these flags: it is the caller's then. None if it does not answer in time.
+        """Let a warm spare go on with these flags: it is then the caller's. None if it does not answer in time.
 
-        `on_output` and `on_record` get what it has said so far. Nothing is heard of one that did not answer.
+        `on_output` and `on_record` get what it has said so far. Nothing is passed on from one that did not answer.
         """
         answer = b""
         with suppress(OSError, TimeoutError):
@@ -167,7 +167,7 @@ class SpareChild:
             self._child.kill_group()
 
     async def close(self) -> None:
-        """End it if it is still ours, and let go of what belongs to it."""
+        """End it if it is still ours, and close what belongs to it."""
         self.kill()
         await self.over.wait()
         self._writer.close()
@@ -182,7 +182,7 @@ class SpareChild:
 
 
 class Starter:
-    """See the module. `loads` knows when no worker loads. Unless `run` runs, every start is a cold one."""
+    """See the module's docstring. `loads` knows when no worker loads. Unless `run` runs, every start is cold."""
 
     def __init__(self, loads: LoadGate, on_change: Callable[[], None], quiet: float = QUIET) -> None:
         self._loads = loads
@@ -201,7 +201,7 @@ class Starter:
         on_record: OnRecord,
         on_exit: OnExit,
     ) -> Child:
-        """Like Child.spawn, by the spare if that fits. Only an engine has anything for `on_record`. Raises OSError.
+        """Like Child.spawn, but from the spare if it fits. Only engines have records. Raises OSError.
 
         `environment` is asked now, and again for the next spare: by then the models may have been fetched.
         """
@@ -210,7 +210,11 @@ class Starter:
         child = await self._from_spare(argv, env, on_output, on_record, on_exit)
         if child is None:
             child = await Child.spawn(
-                argv, env, on_output=on_output, on_exit=on_exit, on_record=on_record if engine else None
+                argv,
+                env,
+                on_output=on_output,
+                on_exit=on_exit,
+                on_record=on_record if command.has_channel(argv) else None,
             )
         if engine:
             self._environment = environment

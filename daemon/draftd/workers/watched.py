@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from draftd.profiles import Profile
+from draftd.protocol import CacheSize
 from draftd.workers import memory
+from draftd.workers.beginning import Beginning
+from draftd.workers.status import RankStatus
 from draftd.workers.usage import Usage
 
 
@@ -19,28 +23,56 @@ class Watched:
     usage: Usage
     drain: float  # seconds that open requests get if it breaks a limit
     pid: int = 0
-    headers: Mapping[str, str] = field(default_factory=dict)  # that its engine wants to see with each request
+    beginnings: Callable[[], Sequence[Beginning]] = tuple  # what it may read ahead by now
+    headers: Mapping[str, str] = field(default_factory=dict)  # that its engine wants with each request
     output: int = 0  # bytes
     said: bytes = b""  # the last of them
-    told_memory: int = 0  # bytes, by the word of the engine; 0 if it has not said
+    told_memory: int = 0  # bytes, as the engine says; 0 if it has not said
     accounting: bool = False  # whether the engine counts draft tokens
     draft_refusal: str | None = None  # why nothing may be drafted with its models, if so
     batch_refusal: str | None = None  # why requests that are drafted do not share passes, if so
+    prompt_cache: CacheSize | None = None  # the size of its engine's, as the engine says
     status: int | None = None  # of its latest answer to the readiness check
     answer: str = "nothing listens on its port"  # the same, for people
+    ranks: tuple[RankStatus, ...] = ()  # of a group, as its launcher last told
+    ranks_told: float = 0.0  # when that was, in monotonic seconds
+
+    @property
+    def foreign(self) -> bool:
+        """Whether it is another server than ours."""
+        return bool(self.profile().command)
 
     @property
     def family(self) -> bool:
         """Whether it may have descendants that matter."""
-        return bool(self.profile().command)
+        return self.foreign or self.profile().distributed is not None
 
     @property
     def may_be_mute(self) -> bool:
-        """Whether it may well be silent: another server that works on a request may have no thread left for us, and
-        nothing comes of an answer that it does not stream. How long that may go on, `stall_timeout` says.
+        """Whether its silence is no bad sign: another server that works on a request may have no thread left for
+        us, and an answer that it does not stream brings nothing for a while. `stall_timeout` says how long that may
+        last.
         """
-        return self.family and self.usage.open > 0
+        return self.foreign and self.usage.open > 0
+
+    def memory_here(self) -> int | None:
+        """Bytes that it uses on this machine; None if that cannot be known."""
+        return memory.used(self.pid, self.told_memory, family=self.family)
 
     def memory(self) -> int | None:
-        """Bytes that it uses; None if that cannot be known."""
-        return memory.used(self.pid, self.told_memory, family=self.family)
+        """Bytes that it uses, those of ranks on other machines included; None if that cannot be known."""
+        here = self.memory_here()
+        return None if here is None else here + sum(rank.memory_bytes for rank in self.ranks if rank.host)
+
+    def silent_rank(self, seconds: float) -> str:
+        """Which rank of a group has said nothing for longer, in words; "" if all have, or nothing is known yet."""
+        if not self.ranks:
+            return ""
+        since = time.monotonic() - self.ranks_told
+        rank = max(self.ranks, key=lambda one: one.silent)
+        if since > seconds:
+            return f"the launcher of the ranks has said nothing for {since:.0f} s"
+        if rank.silent + since <= seconds:
+            return ""
+        where = f" on {rank.host}" if rank.host else ""
+        return f"rank {rank.rank}{where} has said nothing for {rank.silent + since:.0f} s"

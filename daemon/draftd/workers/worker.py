@@ -1,9 +1,9 @@
 """One worker: a task with an inbox that feeds the state machine and performs its effects.
 
 Theory of operation. Everything that can change the worker arrives in its inbox and is handled by `run`, one
-message at a time; nobody else touches the state, so no lock guards it. What is said about a child carries the
+message at a time; nobody else touches the state, so no lock guards it. What is said about a child carries that
 child's number, and is dropped once there is another child; the same holds for a load slot and its ticket. An
-exception that nobody foresaw ends what it interrupted, and neither the worker nor its neighbours: see `contained`.
+exception that nobody foresaw ends what it interrupted, but neither the worker nor its neighbours: see `contained`.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from draftd.workers.reasons import Load, why
 from draftd.workers.room import Standing
 from draftd.workers.services import Services
 from draftd.workers.states import (
+    PRESSURE,
     ROOM,
     SLEEP,
     Backoff,
@@ -67,10 +68,11 @@ MEASURE = 10.0  # seconds between looks at how large a worker is
 
 
 class Worker:
-    """See the module. All methods are for the event loop's thread."""
+    """See the module's docstring. All methods are for the event loop's thread."""
 
     def __init__(self, profile: Profile, services: Services) -> None:
         self.profile = profile
+        self.profiles: tuple[str, ...] = (profile.name,)  # those that it serves; the supervisor sets them
         self.name = profile.name  # in its log and its messages; the supervisor may change it
         self.state: State = Stopped(time.monotonic())
         self._services = services
@@ -80,7 +82,7 @@ class Worker:
         self._usage = Usage()
         self._children = Children(self, services, self._usage)
         self._ticket = object()
-        self._wanted = False  # by a person, who has told it to start
+        self._wanted = False  # by a person who has told it to start
         self._measured_at = 0.0
         self._since = time.time()
         self._start_seconds: float | None = None
@@ -128,7 +130,7 @@ class Worker:
         return self.watched.port, self.watched.headers
 
     def _no_room(self, name: str, before: State) -> WorkerError | None:
-        """The error for a request to a worker that will never be in memory, or that has been refused room since it
+        """The error for a request to a worker that can never be in memory, or that has been refused room since it
         was in the state `before`; None if waiting is right.
         """
         if self._children.child is not None:
@@ -146,6 +148,11 @@ class Worker:
         with suppress(TimeoutError):
             async with clock.limit(limit):
                 await self._changed.wait()
+
+    @property
+    def start_seconds(self) -> float | None:
+        """How long the last start took until ready; None before the first."""
+        return self._start_seconds
 
     def serves(self, child: int) -> bool:
         """Whether the child with this number lives, and has not been told to end."""
@@ -179,6 +186,8 @@ class Worker:
             draft_refusal=watched.draft_refusal if watched else None,
             batch_refusal=watched.batch_refusal if watched else None,
             notes=children.notes,
+            ranks=watched.ranks if watched else (),
+            prompt_cache=watched.prompt_cache if watched else None,
         )
 
     def _reason(self) -> str:
@@ -187,6 +196,7 @@ class Worker:
             self.state,
             ahead=self._services.loads.ahead(self._ticket),
             in_memory=self._services.room.instead_of(self),
+            strained=self._services.room.strained,
             load=self._children.load() if isinstance(self.state, Starting) else Load(),
             open_requests=self._usage.open,
             last=self._children.last_exit,
@@ -195,7 +205,7 @@ class Worker:
     # --- room in memory ------------------------------------------------------------------------------------
 
     def standing(self) -> Standing:
-        """How the worker is, for who makes room. See `Tenant`."""
+        """How the worker is now, for whoever decides who makes room. See `Tenant`."""
         now = time.monotonic()
         return Standing(
             busy=self._usage.busy or isinstance(self.state, Queued | Starting),
@@ -207,7 +217,7 @@ class Worker:
         )
 
     def _is_needed(self) -> bool:
-        # What makes the room decline, and what makes us stay, must be one and the same: else they never agree.
+        # The room's reason to decline a worker and our reason to stay must be the same: else they never agree.
         return self._wanted or self._usage.busy
 
     def enter(self) -> None:
@@ -216,11 +226,15 @@ class Worker:
         self._services.loads.acquire(self._ticket, lambda: self.post(granted), self.name)
 
     def make_room(self, drain: float) -> None:
-        """Sleep, unless somebody needs the worker; with a `drain`, then too, after so many seconds at most."""
+        """Sleep, unless somebody needs the worker; with a `drain`, even then, after that many seconds at most."""
         self.post(Stop(ROOM, drain))
 
+    def rest(self) -> None:
+        """Sleep unless somebody needs the worker: the machine is short of memory."""
+        self.post(Stop(PRESSURE))
+
     def refuse(self, reason: str) -> None:
-        """Do not start, although requests wait: they are told so."""
+        """Do not start, although requests may be waiting: they are told why."""
         self.post(Stop(ROOM, refusal=reason))
 
     # --- the task --------------------------------------------------------------------------------------------
@@ -271,7 +285,7 @@ class Worker:
                 await self._step(message, tasks)
 
     async def _become_another(self, tasks: asyncio.TaskGroup) -> None:
-        """Go on with a new child, as the profile says by now."""
+        """Go on with a new child, as the profile now says."""
         self._services.room.becomes_another(self)
         if isinstance(self.state, Queued):
             self._release_load()
@@ -304,16 +318,16 @@ class Worker:
             await self._step(Drained(), tasks)
 
     def _is_overtaken(self, stop: Stop) -> bool:
-        """Whether a request came after somebody had looked, who would not say so now."""
+        """Whether whoever sent this stop would not send it now, since a request has come in the meantime."""
         whoever_needs_it = stop.drain > 0 or stop.refusal
         return stop.reason in SLEEP and not whoever_needs_it and self._is_needed()
 
     def _measure(self, event: BecameReady | HealthOk) -> None:
-        """Tell how large the worker is, at its start and now and then."""
+        """Tell the room how large the worker is, at its start and now and then."""
         if isinstance(event, HealthOk) and time.monotonic() - self._measured_at < MEASURE:
             return
         self._measured_at = time.monotonic()
-        if size := self._children.memory():
+        if size := self._children.memory_here():
             self._services.room.has_grown(self, size)
 
     def _tell_room(self) -> None:
@@ -344,7 +358,7 @@ class Worker:
         self._services.on_change()
 
     def _is_no_news(self) -> bool:
-        """A turn that comes at once, and the end of a child where the worker ends."""
+        """Whether it is a turn that comes at once, or the end of a child whose worker ends."""
         at_once = isinstance(self.state, Queued) and not self._services.loads.ahead(self._ticket)
         return at_once or (self._closing and isinstance(self.state, Stopping))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import groupby
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from mlx_lm.tool_parsers import json_tools
 
 from draftd.engine.answers.answer_text import AnswerText, Part
 from draftd.engine.answers.channels import NORMAL, Channels
+from draftd.engine.answers.drafted_text import DraftedText, Piece
 from draftd.engine.answers.token_spans import TokenSpans
 from draftd.engine.answers.tool_calls import parse
 
@@ -24,13 +26,19 @@ CALL = '<tool_call>{"name": "f"}</tool_call>'
 
 
 def text_of(
-    stops: Sequence[str] = (), initial: str = NORMAL, marks: Any = MARKS, *, one_call: bool = False
+    stops: Sequence[str] = (),
+    initial: str = NORMAL,
+    marks: Any = MARKS,
+    drafted: DraftedText | None = None,
+    *,
+    one_call: bool = False,
 ) -> AnswerText:
     return AnswerText(
         Channels(marks and TextStateMachine(marks), initial),
         stops,
         lambda text: parse(json_tools.parse_tool_call, text, None),
         TokenSpans(),
+        drafted,
         one_call=one_call,
     )
 
@@ -134,3 +142,43 @@ def test_tokens_come_no_sooner_than_their_text() -> None:
         answer.feed(token, token)
         came.append(answer.take().tokens)
     assert came == [[(0, "a")], [], [(1, "ST"), (3, "ILL")]]
+
+
+Drafted = list[tuple[str, str | None]]
+
+
+def drafted(answer: AnswerText, *tokens: tuple[str, str | None]) -> tuple[Drafted, Drafted]:
+    """Who drafted which piece of content and reasoning, of tokens with their drafters."""
+    for text, drafter in tokens:
+        answer.feed(text, None, drafter)
+    answer.finish()
+    part = answer.take()
+    assert "".join(piece.text for piece in part.drafted) == part.content
+    assert "".join(piece.text for piece in part.drafted_reasoning) == part.reasoning
+    return _joined(part.drafted), _joined(part.drafted_reasoning)
+
+
+def _joined(pieces: list[Piece]) -> Drafted:
+    """Without the borders within a drafter's text: a token that was held back in part comes in two pieces."""
+    runs = groupby(pieces, key=lambda piece: piece.drafter)
+    return [("".join(piece.text for piece in run), drafter) for drafter, run in runs]
+
+
+def test_each_piece_of_the_text_is_its_drafters() -> None:
+    def answer() -> AnswerText:
+        return text_of(["STOP"], drafted=DraftedText())
+
+    tokens = [("a<think>b", "model"), ("c</thi", None), ("nk>d S", "lookup"), ("T", "model"), ("ILL", None)]
+    said, thought = drafted(answer(), *tokens)
+    assert said == [("a", "model"), ("d S", "lookup"), ("T", "model"), ("ILL", None)]
+    assert thought == [("b", "model"), ("c", None)]
+    ended, _ = drafted(answer(), ("a ", None), ("ST", "model"), ("OP", "lookup"), ("b", None))
+    assert ended == [("a ", None)]
+    malformed, _ = drafted(answer(), ("x<tool", "model"), ("_call>5", None), ("</tool_call>y", "grammar"))
+    assert malformed == [
+        ("x<tool", "model"),
+        ("_call>5", None),
+        ("</tool_call>y", "grammar"),
+    ]
+    called, _ = drafted(answer(), ("a", None), (CALL, "model"), ("b", "lookup"))
+    assert called == [("a", None), ("b", "lookup")]

@@ -8,7 +8,7 @@ from itertools import pairwise
 
 import pytest
 
-from draftd.engine.generation.batch_policy import MAX_APART, MAX_REST, BatchPolicy, Row
+from draftd.engine.generation.batch_policy import HELD, MAX_APART, MAX_REST, BatchPolicy, Promise, Row
 from draftd.engine.generation.choices import ALONE, REVIEW, Choice, Situation
 from draftd.engine.generation.policy import FIRST_TIMES, DraftPolicy
 from draftd.protocol import LOOKUP_DRAFTER, MODEL_DRAFTER
@@ -198,6 +198,25 @@ def test_each_row_drafts_from_what_promises_more_for_it_and_no_more_than_it_may(
     choices = policy_that_knows(costs, rows).choose(rows)
     model = [Choice(MODEL_DRAFTER, n) for n in (4, 2, 1)]
     assert choices == [Choice(LOOKUP_DRAFTER, 4), *model, Choice(ALONE)]
+
+
+def test_a_decision_holds_for_some_rounds_unless_a_lookup_finds_something(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: list[Row] = []
+    promised = Promise.of
+    monkeypatch.setattr(Promise, "of", lambda row: asked.append(row) or promised(row))  # type: ignore[func-returns-value]
+    rows = [Row(DraftPolicy(), Situation(100, 500)) for _ in range(2)]
+    policy = policy_that_knows({(ALONE, 0): 0.1}, rows)
+    policy.choose(rows)
+    asked.clear()
+    for _ in range(2 * HELD):
+        assert policy.choose(rows) == [Choice(ALONE)] * 2
+    assert len(asked) == 2 * len(rows), "each row is looked at once for HELD rounds"
+    policy.choose(rows)
+    found = Row(rows[0].policy, Situation(100, 500, match=20, lookup=64))
+    policy.choose([found, rows[1]])
+    assert asked[-1] is found, "what the other one promises is known"
 
 
 def test_after_many_rounds_of_turns_one_pass_is_tried_again() -> None:

@@ -11,7 +11,7 @@ import pytest
 from mlx_lm.sample_utils import make_logits_processors, make_sampler
 
 from draftd.engine.generation.choices import Choice
-from draftd.engine.generation.parts import plain
+from draftd.engine.generation.rows import Rows
 from draftd.engine.generation.sampling import Greedy, Logits, Rule, Seeded, Shape, Speculative, _after
 from draftd.protocol import PAPER_RULE, PLAIN_RULE
 from tests.engine.chance import chi_square, most_by_chance
@@ -127,6 +127,13 @@ by_pair = pytest.mark.parametrize(
 LAST = [0.2, 0.2, 0.6]  # of the target model, after the draft
 
 
+def verified(rule: Rule, p: mx.array, q: mx.array | None, drafted: mx.array) -> tuple[mx.array, mx.array]:
+    """Verify one draft."""
+    counts = mx.array([drafted.size])
+    kept, token = rule.verify(p[None], None if q is None else q[None], drafted[None], counts)
+    return kept[0], token[0]
+
+
 def rounds(p: list[float], q: list[float] | None) -> list[tuple[int, list[int]]]:
     """Return of many drafts of one token how many were kept, and the tokens that came out."""
     rule = Speculative(PLAIN)
@@ -134,7 +141,7 @@ def rounds(p: list[float], q: list[float] | None) -> list[tuple[int, list[int]]]
     p_rows, q_rows, found = logits(p, LAST), logits(q) if q else None, []
     for number in range(DRAWS):
         drafted = mx.array([number % 3]) if q_rows is None else rule.draw(q_rows, 0)
-        kept, token = rule.verify(p_rows, q_rows, drafted, 0)
+        kept, token = verified(rule, p_rows, q_rows, drafted)
         found.append(mx.concatenate([part.reshape(1).astype(mx.int32) for part in (kept, drafted, token)]))
     drawn: Any = mx.stack(found).tolist()
     return [(kept, [*[drafted][:kept], token]) for kept, drafted, token in drawn]
@@ -164,15 +171,16 @@ def test_nothing_is_kept_after_the_first_that_is_not() -> None:
     drafted = mx.array([0, 0, 0], mx.uint32)
     for q in (logits(always, always, always), None):
         rule = Speculative(PLAIN)
-        kept, token = rule.verify(logits(always, never, always, always), q, drafted, 0)
+        kept, token = verified(rule, logits(always, never, always, always), q, drafted)
         assert (kept.item(), token.item()) == (1, 1)
-        kept, token = rule.verify(logits(always, always, always, never), q, drafted, 0)
+        kept, token = verified(rule, logits(always, always, always, never), q, drafted)
         assert (kept.item(), token.item()) == (3, 1)
 
 
 def test_where_rounding_leaves_nothing_over_the_target_models_distribution_is_as_good() -> None:
-    p, q = mx.array([[0.4, 0.6], LAST[1:]]), mx.array([[0.5, 0.6]])
-    assert mx.array_equal(_after(mx.array(0), p, q), p[0])
+    p = mx.array([[0.4, 0.6], [0.4, 0.6]])
+    refused = mx.array([[0.5, 0.6], [0.3, 0.6]])
+    assert mx.allclose(_after(p, refused), mx.array([[0.4, 0.6], [0.1, 0.0]]))
 
 
 @by_pair
@@ -218,7 +226,8 @@ def test_a_position_has_one_coin_in_a_draft_and_in_its_verification() -> None:
     together = shape(logits(*[ROW] * 40), 10)
     one_by_one = mx.concatenate([shape(logits(ROW), 10 + n) for n in range(40)])
     assert mx.array_equal(together, one_by_one)
-    heads = sum(row == float("-inf") for row in plain(together[:, 0]))
+    first: Any = together[:, 0].tolist()
+    heads = sum(row == float("-inf") for row in first)
     assert 8 < heads < 32
     assert not mx.array_equal(together, Shape(1.0, xtc_probability=0.5, coins=4)(logits(*[ROW] * 40), 10))
 
@@ -271,9 +280,13 @@ def test_rows_together_are_the_rows_one_by_one() -> None:
         seen.append(before)
         return row + len(before)
 
-    rows = Logits(4, [noted], 3)(logits(*TARGET), [9, 8, 7, 6], [mx.array([5]), mx.array([4]), mx.array([3])])
+    shaped = Logits(4, [noted], 3)
+    rows = shaped(Rows.of(logits(*TARGET)), [9, 8, 7, 6], [5, 4, 3]).array
     assert seen == [[8, 7, 6], [8, 7, 6, 5], [8, 7, 6, 5, 4], [8, 7, 6, 5, 4, 3]]
     assert mx.array_equal(rows, logits(*TARGET) + mx.array([[3], [4], [5], [6]]))
+    seen.clear()
+    shaped(Rows.of(logits(*TARGET[:2])), [9, 8, 7, 6], [5, 4, 3])
+    assert seen == [[8, 7, 6, 5, 4], [8, 7, 6, 5, 4, 3]], "the last row stands after all of them"
 
 
 # --- vocabularies of different sizes ------------------------------------------------------------------------
@@ -296,9 +309,9 @@ def test_a_draft_model_with_another_vocabulary_changes_nothing(draft: Table, rul
 
 
 def test_no_token_is_proposed_that_the_target_model_lacks_nor_one_that_the_draft_model_lacks() -> None:
-    rows: Any = Logits(4)(mx.zeros((2, 3)), []).tolist()
+    rows: Any = Logits(4)(Rows.of(mx.zeros((2, 3))), [], [1]).array.tolist()
     assert rows == [[0.0, 0.0, 0.0, -math.inf]] * 2
-    assert Logits(4)(mx.zeros((2, 6)), []).shape == (2, 4)
+    assert Logits(4)(Rows.of(mx.zeros((2, 6))), [], [1]).array.shape == (2, 4)
 
 
 # --- a seed -------------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 from collections.abc import Iterator
@@ -11,7 +12,15 @@ from typing import Any
 
 import pytest
 
-from draftd.protocol import PROMPT_CACHE_SUFFIX, PROMPT_STORE_VARIABLE, PromptStore, read_prompt_cache_header
+from draftd.protocol import (
+    PROMPT_CACHE,
+    PROMPT_CACHE_SUFFIX,
+    PROMPT_STORE_VARIABLE,
+    RECORD_PREFIX,
+    STORED_PROMPT,
+    PromptStore,
+    read_prompt_cache_header,
+)
 from tests.engine.served import Engine, turn
 
 pytestmark = pytest.mark.real
@@ -46,10 +55,17 @@ def end(one: Engine) -> list[str]:
     return [line for line in one.lines if "prompt" in line and line.startswith("draftd-engine:")]
 
 
+def told(one: Engine, event: str) -> list[dict[str, Any]]:
+    """Its records of this kind."""
+    lines = (line.removeprefix(RECORD_PREFIX) for line in one.lines if line.startswith(RECORD_PREFIX))
+    return [record for record in map(json.loads, lines) if record["event"] == event]
+
+
 def test_the_next_engine_writes_the_same_and_reads_only_what_is_new(pair: Pair, tmp_path: Path) -> None:
     with engine(pair, tmp_path) as first:
         text, length, cached = ask(first)
         assert cached == 0
+        first.wait_for_line(f'"{PROMPT_CACHE}", "entries": 1')
         assert end(first) == []  # at once: nobody waits for it to be quiet
     (file,) = tmp_path.glob(f"*{PROMPT_CACHE_SUFFIX}")
     with file.open("rb") as opened:
@@ -61,6 +77,7 @@ def test_the_next_engine_writes_the_same_and_reads_only_what_is_new(pair: Pair, 
         after, length, cached = ask(second, longer)
         assert cached > 0.9 * header["tokens"]
         assert end(second) == []
+        assert [one["outcome"] for one in told(second, STORED_PROMPT)] == ["restored", "stored"]
     with engine(pair, tmp_path / "none") as cold:
         assert ask(cold, longer) == (after, length, 0)
     with engine(pair, tmp_path, "--prefill-step-size", "64") as other:

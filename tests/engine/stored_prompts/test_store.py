@@ -52,7 +52,9 @@ class Engine:
         self.said: list[str] = []
         self.generator = Generator(*models, ends=False)
         self.cache: TruePromptCache = self.generator.prompt_cache
-        self.store = Store(PromptStore(str(folder), bound, 10.0), identity, MODEL, self.said.append)
+        self.outcomes: list[str] = []
+        place = PromptStore(str(folder), bound, 10.0)
+        self.store = Store(place, identity, MODEL, self.said.append, self.outcomes.append)
         self.cache.store = self.store
 
     def ask(self, prompt: list[int], **how: Any) -> tuple[list[int], int]:
@@ -512,6 +514,7 @@ def test_a_file_that_is_not_what_it_should_be_is_removed_and_said(
     assert files(tmp_path) == []
     (said,) = engine.said
     assert said.startswith(f"the stored prompt {path.name} was removed: ")
+    assert (first.outcomes, engine.outcomes) == (["stored"], ["refused"])
 
 
 def test_other_models_take_up_nothing_and_remove_nothing(tmp_path: Path) -> None:
@@ -599,7 +602,7 @@ def test_a_file_is_held_while_it_is_written_until_it_is_in_its_place(
     def start() -> None:
         nonlocal starts
         starts += 1
-        StoredFiles(tmp_path, GB, "a" * 64, print)._sweep()  # another engine starts
+        StoredFiles(tmp_path, GB, "a" * 64, print, print)._sweep()  # another engine starts
 
     def appending(file: NewFile, piece: Any) -> None:
         start()

@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 
 from draftd.ops.bench.chart import nice_step, to_svg
-from draftd.ops.bench.report import TITLES, Report, short, summary, table, to_json, to_markdown
+from draftd.ops.bench.report import TITLES, Report, short, shown_titles, summary, table, to_json, to_markdown
 from draftd.ops.bench.stats import Sample, Spread, cells, standings, verdict
 from draftd.ops.doctor.drafting import measured
 from draftd.ops.doctor.facts import Facts, Versions
@@ -49,7 +49,7 @@ def report() -> Report:
 
 def test_the_table_fits_a_terminal_of_80_columns_with_every_figure(report: Report) -> None:
     console = Console(width=80, record=True, file=io.StringIO())
-    console.print(table(report))
+    console.print(table(report, 80))
     text = console.export_text()
     assert "…" not in text
     lines = [line.split() for line in text.splitlines() if line.strip()]
@@ -57,6 +57,18 @@ def test_the_table_fits_a_terminal_of_80_columns_with_every_figure(report: Repor
     assert lines[2] == ["code", "0", "no", "drafting", "102.0", "101–103", "–", "50", "ms"]
     assert lines[3] == ["3", "(fast)", "151.0", "150–152", "1.48x", "75%", "50", "ms"]
     assert len([line for line in lines if "(balanced)" in line]) == 4
+
+
+def test_in_a_narrow_terminal_whole_columns_are_left_out_and_no_figure_is_cut(report: Report) -> None:
+    for width in (60, 70):
+        console = Console(width=width, record=True, file=io.StringIO())
+        console.print(table(report, width))
+        text = console.export_text()
+        assert [title for title in TITLES if title in text] == shown_titles(report, width)
+        assert "…" not in text
+        assert "5 (balanced)" in text
+    assert shown_titles(report, 60) == ["prompts", "temp", "draft tokens", "tokens/s", "speedup", "accepted"]
+    assert shown_titles(report, 1000) == list(TITLES)
 
 
 def test_markdown_has_the_same_rows_and_the_verdict(report: Report) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
@@ -24,7 +24,7 @@ class Scripted(OpenAIServer):
         super().__init__("http://unused")
         self.asked: list[dict[str, Any]] = []
 
-    def generate(self, body: Mapping[str, Any], show: Callable[[str], object] = len) -> Generation:
+    def generate(self, body: Mapping[str, Any], show: Any = None) -> Generation:
         self.asked.append(dict(body))
         seconds = body["max_tokens"] / SPEEDS[body.get("num_draft_tokens", 0)]
         told = {"draft_n": 40, "draft_n_accepted": 30} if body["model"] == "drafting" else {}
@@ -74,7 +74,7 @@ class Silent(Scripted):
         super().__init__()
         self.silent = prompts
 
-    def generate(self, body: Mapping[str, Any], show: Callable[[str], object] = len) -> Generation:
+    def generate(self, body: Mapping[str, Any], show: Any = None) -> Generation:
         if body["messages"][0]["content"] in self.silent:
             raise EmptyAnswerError("the answer has no text")
         return super().generate(body, show)

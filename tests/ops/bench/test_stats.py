@@ -1,4 +1,4 @@
-"""bench_stats: medians, quartiles, speed-ups pair by pair, and the sentences, all by table."""
+"""Figures of a bench: medians, quartiles, speedups pair by pair, and the sentences, all by table."""
 
 from __future__ import annotations
 

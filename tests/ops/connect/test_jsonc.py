@@ -138,7 +138,7 @@ def test_the_new_text_looks_like_the_old(before: str, after: str) -> None:
         ("{a: 1}", 1, "a key in quotes is expected"),
         ('{"a" 1}', 1, "':' is expected after a key"),
         ('{"a": }', 1, "a value is expected"),
-        ('{"a": "\n"}', 1, "a text in quotes is not valid"),
+        ('{"a": "\n"}', 1, "a string is not valid"),
         ('{"a": "\\x"}', 1, "Invalid \\\\escape"),
         ("{}\n{}", 2, "there is something after the end"),
         ('{"a": 1', 1, "is expected"),

@@ -78,6 +78,10 @@ def test_the_doctor_knows_what_models_may_have_and_which_workers_start(
     monkeypatch.setenv("DRAFTD_DEFAULT_PROFILE", "b")
     monkeypatch.setattr(collecting, "WATCHED", 0.0)
     for share, starting in ((1, {"b"}), (10**12, {"a", "b"})):
-        facts = collect(load_settings(profiles=tmp_path, memory_budget=share))
+        facts = collect(load_settings(profiles=tmp_path, memory_budget=share, share_engine=False))
         assert facts.memory_share == share
+        assert facts.sharing == ""
         assert {profile.name for profile in facts.profiles if profile.autostart} == starting
+    shared = collect(load_settings(profiles=tmp_path, memory_budget=1))
+    assert shared.sharing.startswith("a, b share one worker and its queue, as separate ones would not fit")
+    assert {profile.name for profile in shared.profiles if profile.autostart} == {"a", "b"}

@@ -150,7 +150,7 @@ TABLE: list[tuple[str, dict[str, Any], Severity, str, str]] = [
         "/Users/me/Documents/p is in a folder that macOS keeps",
         "Full Disk Access",
     ),
-    ("stale note", {"stale_note": True}, NOTE, "left its note in /state", "--fix"),
+    ("stale note", {"stale_note": True}, NOTE, "left its note behind in /state", "--fix"),
     ("no cache", {"hub_cache": Path("/h"), "hub_cache_exists": False}, NOTE, "there is no /h", "--fix"),
     (
         "mute",
@@ -270,7 +270,7 @@ TABLE: list[tuple[str, dict[str, Any], Severity, str, str]] = [
         "half downloaded",
         {"models": {"big": replace(BIG, missing=("model-2.safetensors",)), "small": SMALL}},
         WARNING,
-        "big is downloaded in part: model-2.safetensors is missing",
+        "big is only partly downloaded: model-2.safetensors is missing",
         "draftd pull p-fast",
     ),
     (
@@ -433,7 +433,7 @@ TABLE: list[tuple[str, dict[str, Any], Severity, str, str]] = [
         "p-max: 30% of the draft model's tokens are accepted",
         "try no draft_model",
     ),
-    ("never measured", {"bench": None}, NOTE, "the speed-up was never measured here", "draftd bench"),
+    ("never measured", {"bench": None}, NOTE, "the speedup was never measured here", "draftd bench"),
     (
         "other models measured",
         {"bench": bench(d3=1.5) | {"model": "other"}},

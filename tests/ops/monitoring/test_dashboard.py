@@ -10,8 +10,9 @@ from typer.testing import CliRunner
 
 from draftd.cli import app
 from draftd.ops.monitoring import dashboard
-from draftd.telemetry.metrics import STATES, Metrics, WorkerSample
+from draftd.telemetry.metrics import Metrics
 from draftd.telemetry.records import DraftAcceptance, GenerationReport
+from draftd.telemetry.worker_samples import STATES, WorkerSample
 from tests.telemetry.scraping import scrape
 
 BODY: dict[str, Any] = json.loads(dashboard())

@@ -49,7 +49,7 @@ def test_what_is_known_passes_with_its_type_and_null_is_left_out() -> None:
         ({"count": True}, "unsupported_value", "count must be 1, or left out: one is enough"),
         ({"sound": {}}, "unsupported_parameter", "sound is not supported: no ears"),
         ({"echo": False}, "unknown_parameter", "there is no field 'echo': it belongs to /v1/completions"),
-        ({"sise": 1}, "unknown_parameter", "there is no field 'sise'; is 'size' meant?"),
+        ({"sise": 1}, "unknown_parameter", "there is no field 'sise'; did you mean 'size'?"),
         ({"x": 1}, "unknown_parameter", "there is no field 'x'"),
     ],
 )
@@ -63,13 +63,13 @@ def test_the_place_of_an_inner_field_is_told() -> None:
     error = fault({"sise": 0}, place="items[1].")
     assert (error.param, str(error)) == (
         "items[1].sise",
-        "there is no field 'items[1].sise'; is 'items[1].size' meant?",
+        "there is no field 'items[1].sise'; did you mean 'items[1].size'?",
     )
 
 
 def test_a_name_of_another_server_leads_to_ours() -> None:
     table = Table([Row("max_tokens", Handling.HONOURED, "")])
-    assert "'max_tokens' meant" in str(fault({"n_predict": 5}, table))
+    assert "did you mean 'max_tokens'" in str(fault({"n_predict": 5}, table))
     assert "meant" not in str(fault({"enable_thinking": False}, table))
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from draftd.engine.answers.answer_text import Part
 from draftd.engine.answers.logprobs import TokenNames, chat_form, text_form
+from draftd.protocol import DRAFTERS_OF_TEXT
 
 CHAT, TEXT = "chat.completion", "text_completion"
 
@@ -24,7 +25,8 @@ class AnswerForm:
 
     def chunk(self, part: Part, finish_reason: str | None, stop_text: str | None = None) -> dict[str, Any]:
         """Return a chunk of a stream. The last one may name the stop text that ended the answer, as vLLM's does."""
-        choice: dict[str, Any] = {"index": 0, "finish_reason": finish_reason} | self._logprobs(part)
+        choice: dict[str, Any] = {"index": 0, "finish_reason": finish_reason}
+        choice |= self._logprobs(part) | _drafters(part)
         if stop_text is not None:
             choice["stop_reason"] = stop_text
         if not self.chat:
@@ -44,7 +46,7 @@ class AnswerForm:
     def whole(self, part: Part, finish_reason: str, usage: dict[str, Any]) -> dict[str, Any]:
         """Return an answer in one piece."""
         choice: dict[str, Any] = {"index": 0, "finish_reason": finish_reason, "logprobs": None}
-        choice |= self._logprobs(part)
+        choice |= self._logprobs(part) | _drafters(part)
         if not self.chat:
             return self._body(TEXT, choice | {"text": part.content}) | {"usage": usage}
         message: dict[str, Any] = {"role": "assistant", "content": part.content or None}
@@ -66,6 +68,13 @@ class AnswerForm:
             return {}
         form = chat_form if self.chat else text_form
         return {"logprobs": form(part.tokens, self.names)}
+
+
+def _drafters(part: Part) -> dict[str, Any]:
+    """Return who drafted which piece of the text, in the order of logprobs; nothing where that is not wanted."""
+    by_place = {"content": part.drafted, "reasoning": part.drafted_reasoning}
+    told = {place: [piece.told() for piece in pieces] for place, pieces in by_place.items() if pieces}
+    return {DRAFTERS_OF_TEXT: told} if told else {}
 
 
 def usage_of(prompt_tokens: int, completion_tokens: int, cached_tokens: int) -> dict[str, Any]:

@@ -14,18 +14,24 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from draftd.engine.answers.channels import NORMAL, REASONING, TOOL, Channels, Piece
+from draftd.engine.answers.drafted_text import DraftedText
+from draftd.engine.answers.drafted_text import Piece as Drafted
 from draftd.engine.answers.stop_texts import StopTexts
 from draftd.engine.answers.token_spans import TokenSpans
 
 
 @dataclass(slots=True)
 class Part:
-    """What there is of an answer since the last part. `tokens` are those of the content, each with its place."""
+    """What there is of an answer since the last part. `tokens` are those of the content, each with its place;
+    `drafted` is the content, and `drafted_reasoning` the reasoning, by who drafted it, where that is wanted.
+    """
 
     content: str = ""
     reasoning: str = ""
     tool_calls: list[dict[str, Any]] = field(default_factory=list)
     tokens: list[tuple[int, Any]] = field(default_factory=list)
+    drafted: list[Drafted] = field(default_factory=list)
+    drafted_reasoning: list[Drafted] = field(default_factory=list)
 
     def __bool__(self) -> bool:
         return bool(self.content or self.reasoning or self.tool_calls or self.tokens)
@@ -38,8 +44,8 @@ class _OpenCall:
 
 
 class AnswerText:
-    """`parse` returns the calls in a tool call's text, None if it is malformed. `spans` keeps track of tokens. With
-    `one_call` the first call is the end.
+    """`parse` returns the calls in a tool call's text, None if it is malformed. `spans` keeps track of tokens, and
+    `drafted` of who drafted them. With `one_call` the first call is the end.
     """
 
     def __init__(
@@ -48,6 +54,7 @@ class AnswerText:
         stop_texts: Sequence[str],
         parse: Callable[[str], list[dict[str, Any]] | None],
         spans: TokenSpans[Any] | None = None,
+        drafted: DraftedText | None = None,
         *,
         one_call: bool = False,
     ) -> None:
@@ -55,6 +62,7 @@ class AnswerText:
         self._stops = StopTexts(stop_texts)
         self._parse = parse
         self._spans = spans
+        self._drafted = drafted
         self._one_call = one_call
         self._call: _OpenCall | None = None
         self._part = Part()
@@ -70,8 +78,10 @@ class AnswerText:
         """The stop text that has ended the answer."""
         return self._stops.matched
 
-    def feed(self, text: str, token: Any = None) -> None:
-        """Take the next token and the text that it brought."""
+    def feed(self, text: str, token: Any = None, drafter: str | None = None) -> None:
+        """Take the next token, the text that it brought, and who drafted it."""
+        if self._drafted is not None:
+            self._drafted.token(drafter, len(text))
         if self._spans is not None:
             self._spans.token(token, len(text))
         for piece in self._channels.feed(text):
@@ -107,8 +117,10 @@ class AnswerText:
         elif piece.channel == NORMAL:
             self._show_content(piece.text)
         else:
-            self._place(piece.text, content=False)
-            self._part.reasoning += piece.text if piece.channel == REASONING else ""
+            drafted = self._place(piece.text, content=False)
+            if piece.channel == REASONING:
+                self._part.reasoning += piece.text
+                self._part.drafted_reasoning += drafted
 
     def _end_call(self) -> None:
         call, self._call = self._call, None
@@ -128,9 +140,18 @@ class AnswerText:
 
     def _show(self, text: str) -> None:
         self._part.content += text
+        if self._drafted is not None:
+            self._part.drafted += self._drafted.show(text)
         if self._spans is not None:
             self._spans.show(len(text))
 
-    def _place(self, text: str, *, content: bool) -> None:
+    def _place(self, text: str, *, content: bool) -> list[Drafted]:
+        """Say what the next of the model's text is; return who drafted it where it is no content."""
         if self._spans is not None:
             self._spans.text(len(text), content=content)
+        if self._drafted is None:
+            return []
+        if content:
+            self._drafted.content(len(text))
+            return []
+        return self._drafted.other(text)

@@ -27,6 +27,7 @@ from draftd.engine.answers import reasoning_effort, stop_texts
 from draftd.engine.answers.answer_forms import AnswerForm, error_body, usage_of
 from draftd.engine.answers.answer_text import AnswerText, Part
 from draftd.engine.answers.channels import Channels
+from draftd.engine.answers.drafted_text import DRAFTER_ATTRIBUTE, DraftedText
 from draftd.engine.answers.logprobs import Chosen, TokenNames
 from draftd.engine.answers.presence import LEFT_ATTRIBUTE, Client, LeftError, looking
 from draftd.engine.answers.reasoning_effort import template_arguments
@@ -38,7 +39,7 @@ from draftd.engine.context_limit import count_prompt
 from draftd.engine.grammars.enforcing import take_form
 from draftd.engine.records import describe
 from draftd.engine.refusals import RefusedRequestError
-from draftd.protocol import COUNT_FIELD, MAX_TOP_LOGPROBS
+from draftd.protocol import COUNT_FIELD, MAX_TOP_LOGPROBS, RETURN_DRAFTERS_FIELD
 
 SAMPLING = ("temperature", "top_p", "top_k", "min_p", "xtc_probability", "xtc_threshold")
 PENALTIES = ("repetition", "presence", "frequency")
@@ -141,6 +142,7 @@ class _Answer:
             # Without tools there is nothing to call: it is text, however much it looks like a call.
             lambda text: parse(context.tool_parser, text, request.tools) if request.tools else None,
             None if self._names is None else TokenSpans(),
+            DraftedText() if handler.body.get(RETURN_DRAFTERS_FIELD) else None,
             one_call=handler.body.get("parallel_tool_calls") is False,
         )
         self._begun = False  # whether any text has come
@@ -182,7 +184,8 @@ class _Answer:
             self._count += 1
             if self._count == 1:
                 self._timings.first = time.perf_counter()
-            self._text.feed(response.text, self._chosen(response))
+            drafter = getattr(response, DRAFTER_ATTRIBUTE, None)
+            self._text.feed(response.text, self._chosen(response), drafter)
             reason = response.finish_reason
             if self._text.stopped:
                 break

@@ -14,12 +14,16 @@ What is uncertain is tried by these rules: what was not timed is hoped to be che
 tried as was ever timed; a time is hoped to be shorter the longer ago it was taken; every PROBE rounds the neighbour
 of the best length is taken. After MAX_APART rounds of turns there is one for all. After MAX_REST rounds without a
 draft the draft model reads what it has not of one text, to see what it would have proposed.
+
+A decision takes time itself, so it holds for HELD rounds, unless somebody joins or leaves, or lookups find another
+kind of match; and so does what a row promises.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from draftd.engine.generation.choices import ALONE, REVIEW, Choice, Situation, account_of
+from draftd.engine.generation.estimates import SMALLEST_DEPTH
 from draftd.engine.generation.pass_times import PassTimes, PassTimesByDepth
 from draftd.engine.generation.policy import FIRST_TIMES, LENGTHS, DraftPolicy
 from draftd.protocol import LOOKUP_DRAFTER, MODEL_DRAFTER
@@ -27,11 +31,12 @@ from draftd.protocol import LOOKUP_DRAFTER, MODEL_DRAFTER
 PROBE = 32  # rounds
 MAX_REST = 256  # rounds
 MAX_APART = 128  # rounds
-MAX_SETTLED = (
-    3  # rounds until it is looked again whether a draft pays, if no lookup finds anything: it takes time
-)
+HELD = 4  # rounds
 MARGIN = 1.01  # a draft must promise so much more than going on alone
 TURN_MARGIN = 1.03  # and a turn so much more than all get otherwise
+
+
+Kind = tuple[int, str, int, int, int, int, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +45,15 @@ class Row:
 
     policy: DraftPolicy
     now: Situation
+
+    @property
+    def kind(self) -> Kind:
+        """What its part in a decision depends on, beside what is learnt from round to round."""
+        now = self.now
+        account = account_of(LOOKUP_DRAFTER, now.match) if now.match else ""
+        left = min(now.left, LENGTHS[-1])
+        depth = (now.depth // SMALLEST_DEPTH).bit_length()
+        return id(self.policy), account, now.lookup, now.model, left, depth, now.unread.bit_length()
 
     def expected(self, source: str, limit: int) -> list[float]:
         """Return how many tokens a round is expected to yield with drafts of 0 to `limit` tokens."""
@@ -63,33 +77,48 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True)
-class Turn:
-    """What a turn of its own promises for a row."""
+class Promise:
+    """What is to be expected of a row: in a turn of its own, and of drafts of 0 to LENGTHS[-1] tokens in a pass.
 
-    row: Row
+    `lookup` and `model` are the longest drafts that there may be.
+    """
+
     source: str
     tokens: float
     seconds: float
+    lookup: int
+    by_lookup: list[float]
+    model: int
+    by_model: list[float]
 
     @classmethod
-    def of(cls, row: Row) -> "Turn":
+    def of(cls, row: Row) -> "Promise":
         """Ask its own policy."""
         choice, rate = row.policy.best(row.now)
         tokens = row.expected(choice.source, choice.length)[-1] if choice.length else 1.0
-        return cls(row, choice.source, tokens, tokens / rate)
+        lookup, model = (
+            (row.longest(source), row.expected(source, LENGTHS[-1]))
+            for source in (LOOKUP_DRAFTER, MODEL_DRAFTER)
+        )
+        return cls(choice.source, tokens, tokens / rate, *lookup, *model)
 
     @property
     def rate(self) -> float:
-        """In tokens per second."""
+        """Of a turn, in tokens per second."""
         return self.tokens / self.seconds
+
+    def source_of(self, source: str, length: int) -> str:
+        """Return from where it drafts in a pass of such drafts: the source that promises more for it."""
+        by_model = source == MODEL_DRAFTER and self.by_model[length] >= self.by_lookup[length]
+        return MODEL_DRAFTER if by_model else LOOKUP_DRAFTER
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A round: a pass of so long drafts from a source for some rows, and turns for the others."""
+    """A round: a pass of so long drafts from a source for some rows, and turns for the others, both by number."""
 
-    together: Sequence[Row]
-    turns: Sequence[Turn]
+    together: Sequence[int]
+    turns: Sequence[int]
     source: str
     length: int
     tokens: float
@@ -101,6 +130,16 @@ class Plan:
         return self.tokens / self.seconds
 
 
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """For each row the source of its drafts, None for a turn; and the drafts' length. It was made for `kinds`."""
+
+    kinds: Sequence[Kind]
+    sources: Sequence[str | None]
+    length: int
+    by_model: bool  # whether the draft model reads for any row
+
+
 @dataclass(slots=True)
 class BatchPolicy:
     """See the module. One for all batches of two models."""
@@ -110,7 +149,9 @@ class BatchPolicy:
     _resting: int = 0  # rounds without the draft model
     _reviews: int = 0
     _apart: int = 0  # rounds in which all had turns
-    _settled: tuple[int, int] = (0, 0)  # so many rows go on alone, for so many more rounds
+    _decision: Decision | None = None
+    _left: int = 0  # rounds that it still holds for
+    _promises: dict[Kind, Promise] = field(default_factory=dict)
 
     def choose(self, rows: Sequence[Row]) -> list[Choice | None]:
         """Return how each row goes on; None for one that has a turn, and whose own policy decides."""
@@ -118,25 +159,49 @@ class BatchPolicy:
         if self._resting >= MAX_REST and drafting:
             self._resting = 0
             return self._review(rows)
-        if any(not row.policy.knows_times(row.now.depth) for row in rows):
-            return [None] * len(rows)
-        if self._at(rows).passes.times(len(rows)) < FIRST_TIMES or self._apart >= MAX_APART:
-            self._apart = 0
+        kinds = [row.kind for row in rows]
+        decision = self._held(kinds)
+        if decision is None:
+            if any(not row.policy.knows_times(row.now.depth) for row in rows):
+                return [None] * len(rows)
+            if self._at(rows).passes.times(len(rows)) < FIRST_TIMES or self._apart >= MAX_APART:
+                self._apart = 0
+                return [Choice(ALONE)] * len(rows)
+            decision = self._decide(rows, kinds)
+        self._resting = self._resting + 1 if drafting and not decision.by_model else 0
+        self._apart = 0 if any(decision.sources) else self._apart + 1
+        if not decision.length and all(decision.sources):
             return [Choice(ALONE)] * len(rows)
-        found = any(row.now.match for row in rows)
-        count, left = self._settled
-        if left and count == len(rows) and not found:
-            self._settled = count, left - 1
-            self._resting += drafting
-            return [Choice(ALONE)] * len(rows)
-        plan = self._best_plan(rows)
-        self._settled = len(rows), 0 if found or plan.turns or plan.length else MAX_SETTLED
-        used = {plan.source, *(turn.source for turn in plan.turns)}
-        self._resting = self._resting + 1 if drafting and MODEL_DRAFTER not in used else 0
-        self._apart = 0 if plan.together else self._apart + 1
-        length = self._probed(plan.length) if plan.length else 0
-        shared = {id(row) for row in plan.together}
-        return [self._choice(row, plan.source, length) if id(row) in shared else None for row in rows]
+        length = self._probed(decision.length) if decision.length else 0
+        pairs = zip(rows, decision.sources, strict=True)
+        return [row.drafting(source, length) if source else None for row, source in pairs]
+
+    def _held(self, kinds: Sequence[Kind]) -> Decision | None:
+        """Return the decision that holds, if one does."""
+        self._left -= 1
+        if self._left <= 0:
+            self._promises = {}
+        holds = (
+            self._left > 0 and self._decision and self._decision.kinds == kinds and self._apart < MAX_APART
+        )
+        return self._decision if holds else None
+
+    def _decide(self, rows: Sequence[Row], kinds: Sequence[Kind]) -> Decision:
+        """Make a decision that is to hold, unless it is the first time that so much is drafted."""
+        for row, kind in zip(rows, kinds, strict=True):
+            if kind not in self._promises:
+                self._promises[kind] = Promise.of(row)
+        promises = [self._promises[kind] for kind in kinds]
+        times = self._at(rows)
+        plan = self._best_plan(promises, times)
+        sources: list[str | None] = [None] * len(rows)
+        for number in plan.together:
+            sources[number] = promises[number].source_of(plan.source, plan.length)
+        used = {plan.source, *(promises[number].source for number in plan.turns)}
+        self._decision = Decision(kinds, sources, plan.length, MODEL_DRAFTER in used)
+        known = times.knows(len(plan.together), plan.source == MODEL_DRAFTER, plan.length)
+        self._left = (max(self._left, 0) or HELD) if known else 1
+        return self._decision
 
     def _review(self, rows: Sequence[Row]) -> list[Choice | None]:
         """Let the draft model read for one row, another one each time: the others wait for it."""
@@ -156,57 +221,27 @@ class BatchPolicy:
     def _at(self, rows: Sequence[Row]) -> PassTimes:
         return self._times.at(max(row.now.depth for row in rows))
 
-    def _best_plan(self, rows: Sequence[Row]) -> Plan:
+    def _best_plan(self, promises: Sequence[Promise], times: PassTimes) -> Plan:
         """Take those out of the pass, the best first, of which a turn promises more than all get otherwise."""
-        turns = sorted(map(Turn.of, rows), key=lambda turn: turn.rate, reverse=True)
-        best, count = self._plan(turns, 0), 0
-        while (better := sum(turn.rate > TURN_MARGIN * best.rate for turn in turns)) > count:
+        order = sorted(range(len(promises)), key=lambda number: promises[number].rate, reverse=True)
+        best, count = self._plan(promises, order, 0, times), 0
+        while (better := sum(one.rate > TURN_MARGIN * best.rate for one in promises)) > count:
             count = better
-            best = max(best, self._plan(turns, count), key=lambda plan: plan.rate)
-        apart = self._plan(turns, len(turns))
+            best = max(best, self._plan(promises, order, count, times), key=lambda plan: plan.rate)
+        apart = self._plan(promises, order, len(order), times)
         return apart if apart.rate > TURN_MARGIN * best.rate else best
 
-    def _plan(self, turns: Sequence[Turn], count: int) -> Plan:
+    def _plan(self, promises: Sequence[Promise], order: Sequence[int], count: int, times: PassTimes) -> Plan:
         """Return what there is to expect if the first so many rows have turns; no pass has a single row."""
-        if len(turns) - count < 2:
-            count = len(turns)
-        own, rows = turns[:count], [turn.row for turn in turns[count:]]
-        tokens, seconds = sum(turn.tokens for turn in own), sum(turn.seconds for turn in own)
-        if not rows:
-            return Plan(rows, own, ALONE, 0, tokens, seconds)
-        source, length, expected, took = self._best_draft(rows, self._at(rows))
-        return Plan(rows, own, source, length, tokens + expected, seconds + took)
-
-    def _best_draft(self, rows: Sequence[Row], times: PassTimes) -> tuple[str, int, float, float]:
-        """Return the source and the length of the best drafts in a pass, and what it yields in how many seconds."""
-        count, passes, drafts = len(rows), times.passes, times.drafts(len(rows))
-        alone = passes.hoped(count)
-        best: tuple[str, int, float, float] = (ALONE, 0, count, alone)
-        if passes.times(count) < FIRST_TIMES:
-            return best
-        highest = MARGIN * count / alone
-        by_model = max(row.longest(MODEL_DRAFTER) for row in rows)
-        by_lookup = max(row.longest(LOOKUP_DRAFTER) for row in rows)
-        limits = {
-            MODEL_DRAFTER: min(by_model, 2 * max(1, drafts.largest) - 1),
-            LOOKUP_DRAFTER: min(by_lookup, 2 * passes.largest // count - 1),
-        }
-        looked_up = [row.expected(LOOKUP_DRAFTER, max(limits.values())) for row in rows]
-        drafted = [row.expected(MODEL_DRAFTER, limits[MODEL_DRAFTER]) for row in rows]
-        for source, limit in limits.items():
-            for length in LENGTHS:
-                if length > limit:
-                    break
-                if source == MODEL_DRAFTER:
-                    pairs = zip(drafted, looked_up, strict=True)
-                    expected = sum(max(one[length], other[length]) for one, other in pairs)
-                    seconds = drafts.hoped(length + 1)
-                else:
-                    expected = sum(one[length] for one in looked_up)
-                    seconds = passes.hoped(count * (length + 1))
-                if expected / seconds > highest:
-                    best, highest = (source, length, expected, seconds), expected / seconds
-        return best
+        if len(order) - count < 2:
+            count = len(order)
+        own, together = order[:count], order[count:]
+        tokens = sum(promises[number].tokens for number in own)
+        seconds = sum(promises[number].seconds for number in own)
+        if not together:
+            return Plan(together, own, ALONE, 0, tokens, seconds)
+        source, length, expected, took = best_draft([promises[number] for number in together], times)
+        return Plan(together, own, source, length, tokens + expected, seconds + took)
 
     def _probed(self, length: int) -> int:
         self._rounds += 1
@@ -215,10 +250,29 @@ class BatchPolicy:
         place = LENGTHS.index(length) + (1 if self._rounds % (2 * PROBE) else -1)
         return LENGTHS[place] if 0 <= place < len(LENGTHS) else length
 
-    def _choice(self, row: Row, source: str, length: int) -> Choice:
-        """Let a row draft from what promises more for it."""
-        if not length:
-            return Choice(ALONE)
-        lookup, model = (row.expected(each, length)[length] for each in (LOOKUP_DRAFTER, MODEL_DRAFTER))
-        by_model = source == MODEL_DRAFTER and model >= lookup
-        return row.drafting(MODEL_DRAFTER if by_model else LOOKUP_DRAFTER, length)
+
+def best_draft(rows: Sequence[Promise], times: PassTimes) -> tuple[str, int, float, float]:
+    """Return the source and the length of the best drafts in a pass, and what it yields in how many seconds."""
+    count, passes, drafts = len(rows), times.passes, times.drafts(len(rows))
+    alone = passes.hoped(count)
+    best: tuple[str, int, float, float] = (ALONE, 0, count, alone)
+    if passes.times(count) < FIRST_TIMES:
+        return best
+    highest = MARGIN * count / alone
+    limits = {
+        MODEL_DRAFTER: min(max(row.model for row in rows), 2 * max(1, drafts.largest) - 1),
+        LOOKUP_DRAFTER: min(max(row.lookup for row in rows), 2 * passes.largest // count - 1),
+    }
+    for source, limit in limits.items():
+        for length in LENGTHS:
+            if length > limit:
+                break
+            if source == MODEL_DRAFTER:
+                expected = sum(max(row.by_model[length], row.by_lookup[length]) for row in rows)
+                seconds = drafts.hoped(length + 1)
+            else:
+                expected = sum(row.by_lookup[length] for row in rows)
+                seconds = passes.hoped(count * (length + 1))
+            if expected / seconds > highest:
+                best, highest = (source, length, expected, seconds), expected / seconds
+    return best

@@ -10,8 +10,11 @@ from draftd.engine.generation.choices import ALONE
 from draftd.engine.generation.drafters.model import ModelDrafter
 from draftd.engine.generation.estimates import RoundTimes
 from draftd.engine.generation.loop import Generation
-from draftd.engine.generation.parts import answer
+from draftd.engine.generation.parts import Draw
 from draftd.engine.generation.reader import Reader
+from draftd.engine.generation.rows import Tokens, lines_of
+from draftd.engine.generation.sampling import Greedy
+from draftd.engine.generation.together import answer
 from draftd.protocol import MODEL_DRAFTER, Costs
 
 TIMED = 4  # tokens
@@ -29,34 +32,33 @@ def measure(generation: Generation) -> tuple[float, float]:
     for reader in (generation.target, draft.reader):
         reader.catch_up(text)
 
-    def alone() -> list[mx.array]:
-        token = generation.target.begin_round(text)
+    def alone() -> Tokens:
+        tokens: Tokens = generation.target.begin_round(text)
         for _ in range(TIMED):
-            token = mx.argmax(generation.target.read(token)[-1:], axis=-1)
-            mx.async_eval(token)  # type: ignore[no-untyped-call]
-        return [token]
+            tokens = [answer(Draw(generation.target.read(tokens).last(1), Greedy(), 0), crowded=True)]
+        return tokens
 
     single = _seconds(alone, generation.target)
     return single / TIMED, _seconds(lambda: _proposed(draft, text), draft.reader) / TIMED
 
 
-def _proposed(draft: ModelDrafter, text: list[int]) -> list[mx.array]:
+def _proposed(draft: ModelDrafter, text: list[int]) -> Tokens:
     proposing = draft.proposing(text, TIMED, 0)
     part = next(proposing)
     try:
         while True:
             part = proposing.send(answer(part, crowded=True))
     except StopIteration as end:
-        tokens: list[mx.array] = end.value.tokens
+        tokens: Tokens = end.value.tokens
         return tokens
 
 
-def _seconds(tokens: Callable[[], list[mx.array]], reader: Reader) -> float:
+def _seconds(tokens: Callable[[], Tokens], reader: Reader) -> float:
     """Return how long it takes to compute some tokens; what was read for them is forgotten."""
     position = reader.position
     for _ in range(2):  # the first time there may be something to compile
         started = time.perf_counter()
-        mx.eval(tokens())
+        mx.eval(lines_of([tokens()], TIMED))
         seconds = time.perf_counter() - started
         reader.end_round(position)
     return seconds

@@ -36,10 +36,22 @@ from draftd.engine.generation.choices import ALONE, MAX_LATE, REVIEW, Choice, Si
 from draftd.engine.generation.drafters.grammar import Grammar
 from draftd.engine.generation.drafters.lookup import LookupDrafter
 from draftd.engine.generation.drafters.model import Draft, ModelDrafter
-from draftd.engine.generation.parts import Begun, Deciding, Decision, Part, Pass, Ready, Token, answer, plain
+from draftd.engine.generation.parts import (
+    Deciding,
+    Decision,
+    Draw,
+    Part,
+    Pass,
+    Ready,
+    Token,
+    Verified,
+    Verify,
+)
 from draftd.engine.generation.policy import LENGTHS, DraftPolicy
 from draftd.engine.generation.reader import Reader
+from draftd.engine.generation.rows import Drawn, Rows, Tokens
 from draftd.engine.generation.sampling import Logits, Rule
+from draftd.engine.generation.together import answer
 from draftd.engine.generation.turns import Company, Pause
 from draftd.protocol import GRAMMAR_DRAFTER, LOOKUP_DRAFTER, MODEL_DRAFTER
 
@@ -56,7 +68,7 @@ class Found:
     tokens: list[int]
 
 
-Ahead = tuple[mx.array, mx.array, mx.array]  # a token, and its logits, shaped and not: still being computed
+Ahead = tuple[Drawn, Rows]  # a token, and the logits at its place: still being computed
 Parts = Generator["Token | Pause | Part", Any, None]
 
 
@@ -82,8 +94,8 @@ class Generation:
     company: Company = field(default_factory=Company)
     prompt_length: int = field(init=False)
     seconds: float = field(init=False, default=0.0)  # that its rounds have taken
-    # Of the last tokens that came alone: the shaped logits, and what a grammar allowed.
-    _rows: list[tuple[mx.array, mx.array | None]] = field(init=False, default_factory=list)
+    # The last tokens that came alone, and what a grammar allowed in their places.
+    _lately: list[tuple[Drawn, mx.array | None]] = field(init=False, default_factory=list)
 
     def __post_init__(self) -> None:
         self.prompt_length = len(self.text)
@@ -213,27 +225,27 @@ class Generation:
 
     def _alone(self, ahead: Ahead | None, *, goes_on: bool) -> Generator[Token | Part, Any, Ahead | None]:
         """Give out one token; return what is computed of the next one, if it goes on."""
-        unread = mx.array(self.text[self.target.position :], mx.uint32)
-        token, row, logits = ahead or (yield from self._next(unread, 0))
-        following = (yield from self._next(token, 1)) if goes_on and self.left > 1 else None
-        yield Ready([token])
-        self._take(plain(token)[0])
-        if self.draft:
-            self._rows = [*self._rows[1 - LOOK_BACK :], (row, None)]
-        yield Token(self.text[-1], logits, ALONE, ALONE, 0)
+        drawn, logits = ahead or (yield from self._next(self.text[self.target.position :], ()))
+        following = (yield from self._next([drawn], [drawn])) if goes_on and self.left > 1 else None
+        yield Ready(drawn)
+        self._take(drawn.token)
+        self._came_alone(drawn)
+        yield Token(drawn.token, logits, ALONE, ALONE, 0)
         return following
 
-    def _next(self, unread: mx.array, ahead: int) -> Generator[Part, Any, Ahead]:
-        """Return the token after the unread ones, and the logits that it is drawn from, shaped and not.
+    def _next(self, unread: Tokens, ahead: Tokens) -> Generator[Part, Any, Ahead]:
+        """Return the token after the unread ones, of which those `ahead` are not in the text yet, and its logits.
 
-        All are still being computed. `ahead` tokens of those that are read are not in the text yet.
+        Both are still being computed.
         """
-        read: mx.array = yield Pass(self.target, unread)
-        logits = self.logits.last(read[-1:], self.text, [unread] if ahead else [])
-        row = self.rule.shape(logits, self.position + ahead)
-        token = self.rule.draw(row, self.position + ahead)
-        yield Begun([token])
-        return token, row, logits[0]
+        read: Rows = yield Pass(self.target, unread)
+        logits = self.logits(read.last(1), self.text, ahead)
+        drawn: Drawn = yield Draw(logits, self.rule, self.position + len(ahead))
+        return drawn, logits
+
+    def _came_alone(self, drawn: Drawn, allowed: mx.array | None = None) -> None:
+        if self.draft:
+            self._lately = [*self._lately[1 - LOOK_BACK :], (drawn, allowed)]
 
     def _compare(self, found: Found | None, count: int) -> None:
         """Judge a lookup that was not verified by the tokens that came."""
@@ -246,7 +258,7 @@ class Generation:
 
     def _let_draft_catch_up(self) -> Generator[Pause, None, bool]:
         """Let the draft model read what would be too much within a round; return whether it was."""
-        self._rows = []
+        self._lately = []
         if late := self.draft_is_late and self.draft is not None:
             yield from self.reading(self.draft.reader, len(self.text) - 1)
         return late
@@ -258,18 +270,18 @@ class Generation:
 
     def _review(self) -> Generator[Pause, None, None]:
         """Let the draft model read what came alone, and the policy know what it would have proposed for it."""
-        count = len(self._rows)
+        count = len(self._lately)
         if self.draft and count and self.draft.reader.unread(self.text) > count:
             position = self.position - count
             yield from self.reading(self.draft.reader, len(self.text) - count - 1)
-            rows, allowed = zip(*self._rows, strict=True)
+            drawn, allowed = zip(*self._lately, strict=True)
             shares = self.rule.agreement(
-                mx.concatenate(list(rows)),
+                mx.concatenate([one.row for one in drawn]),
                 self.draft.would_propose(self.text, position, allowed),
                 mx.array(self.text[-count:], mx.uint32),
                 position,
             )
-            self.policy.would_have_kept(plain(shares))
+            self.policy.would_have_kept(shares.tolist())  # type: ignore[arg-type]
         yield from self._let_draft_catch_up()
 
     def _round(self, choice: Choice, found: Found | None) -> Generator[Token | Part, Any, Choice]:
@@ -290,7 +302,7 @@ class Generation:
                 self._take(token)
                 by_grammar = place < forced
                 source = GRAMMAR_DRAFTER if by_grammar else choice.source
-                yield Token(token, logits[place], source, source, forced if by_grammar else proposed)
+                yield Token(token, logits.part(place, 1), source, source, forced if by_grammar else proposed)
         finally:
             for reader in [self.target, *([self.draft.reader] if self.draft and by_model else [])]:
                 reader.end_round(len(self.text))
@@ -298,31 +310,25 @@ class Generation:
             self._take(after)
             by_grammar = not proposed or len(kept) < forced
             source = GRAMMAR_DRAFTER if forced and by_grammar else choice.source
-            yield Token(after, logits[len(kept)], ALONE, source, forced if by_grammar else proposed)
+            yield Token(after, logits.part(len(kept), 1), ALONE, source, forced if by_grammar else proposed)
         if found and choice.source != LOOKUP_DRAFTER:
             self._compare(found, min(len(kept) + 1, self.position - position))
         return Choice(GRAMMAR_DRAFTER, forced) if forced else choice
 
-    def _verify(self, draft: Draft, position: int) -> Generator[Part, Any, tuple[list[int], int, mx.array]]:
+    def _verify(self, draft: Draft, position: int) -> Generator[Part, Any, tuple[list[int], int, Rows]]:
         """Return the draft tokens that are kept, the token after them, and the target model's logits."""
         unread = self.target.begin_round(self.text)
-        count = len(draft.tokens)
-        read: mx.array = yield Pass(self.target, mx.concatenate([unread, *draft.tokens]))
-        logits = self.logits(read[-count - 1 :], self.text, draft.tokens)
-        p = self.rule.shape(self._allowed(logits, draft), position)
-        if not count:
-            token = self.rule.draw(p, position)
-            yield Ready([token, logits])
-            allowed = self.grammar.may_follow if self.grammar else None
-            self._rows = [*self._rows[1 - LOOK_BACK :], (p, allowed)] if self.draft else []
-            return [], plain(token)[0], logits
-        self._rows = []
-        drafted = mx.concatenate(draft.tokens)
-        kept, token = self.rule.verify(
-            p, mx.concatenate(draft.rows) if draft.rows else None, drafted, position
-        )
-        yield Ready([kept, token, drafted, logits])
-        return plain(drafted)[: plain(kept)], plain(token), logits
+        read: Rows = yield Pass(self.target, [*unread, *draft.tokens])
+        logits = self.logits(read.last(len(draft.tokens) + 1), self.text, draft.tokens)
+        allowed = self._allowed(logits, draft)
+        if not draft.tokens:
+            drawn: Drawn = yield Draw(allowed, self.rule, position)
+            yield Ready(drawn)
+            self._came_alone(drawn, self.grammar.may_follow if self.grammar else None)
+            return [], drawn.token, logits
+        self._lately = []
+        verified: Verified = yield Verify(allowed, self.rule, position, draft.rows)
+        return verified.kept, verified.after, logits
 
     def _propose(self, choice: Choice, found: Found | None, length: int) -> Generator[Part, Any, Draft]:
         forced = self._forced() if choice.source in (GRAMMAR_DRAFTER, MODEL_DRAFTER) else []
@@ -333,7 +339,7 @@ class Generation:
         if found and choice.source == LOOKUP_DRAFTER:
             tokens = found.tokens[: min(length, self.left)]
             tokens = self.grammar.allowed(tokens) if self.grammar else tokens
-        return Draft([mx.array([token], mx.uint32) for token in tokens], [], len(forced))
+        return Draft(list(tokens), [], len(forced))
 
     # --- under a grammar -------------------------------------------------------------------------------------
 
@@ -342,14 +348,16 @@ class Generation:
         limit = MAX_FORCED_IN_COMPANY if self.company.crowded else MAX_FORCED
         return self.grammar.forced(min(limit, self.left)) if self.grammar else []
 
-    def _allowed(self, logits: mx.array, draft: Draft) -> mx.array:
+    def _allowed(self, logits: Rows, draft: Draft) -> Rows:
         if not self.grammar:
             return logits
-        mx.async_eval(logits)  # type: ignore[no-untyped-call]
-        return self.grammar.mask(logits, [plain(token)[0] for token in draft.tokens])
+        rows = logits.array
+        mx.async_eval(rows)  # type: ignore[no-untyped-call]
+        drafted = [token if isinstance(token, int) else token.token for token in draft.tokens]
+        return logits.replaced(self.grammar.mask(rows, drafted))
 
     def _end(self, grammar: Grammar) -> Token:
         """Give out the token that ends an answer to which nothing can be added: there is nothing to compute."""
         self.text.append(grammar.end)
         logits = mx.where(mx.arange(self.logits.vocabulary) == grammar.end, 0.0, -mx.inf)
-        return Token(grammar.end, logits, ALONE, ALONE, 0)
+        return Token(grammar.end, Rows.of(logits[None]), ALONE, ALONE, 0)

@@ -12,6 +12,7 @@ from draftd.engine.generation.caches.sizes import CacheSize
 from draftd.engine.generation.drafters.lookup import AnswerStore
 from draftd.engine.generation.estimates import CostModel
 from draftd.engine.generation.policy import DraftPolicy
+from draftd.engine.group.lead import caches_of
 
 # Ways of sampling, and profiles, that are remembered: a client may ask for another temperature each time.
 MAX_KNOWN = 64
@@ -22,7 +23,7 @@ class LoadedModels:
 
     def __init__(self, target: Any, draft: Any | None, say: Callable[[str], None]) -> None:
         self.target, self.draft = target, draft
-        self.target_caches = ModelCaches(target)
+        self.target_caches = caches_of(target)
         self.draft_caches = ModelCaches(draft) if draft is not None else None
         # By whether it is the draft model, and how it is quantized.
         self._exact: dict[tuple[bool, Quantization | None], bool] = {}
@@ -52,7 +53,10 @@ class LoadedModels:
         key = draft, quantization
         if key not in self._exact:
             self._exact[key] = (
-                caches is not None and not caches.rereads and is_exact(model, caches.make, quantization)
+                caches is not None
+                and not caches.why_alone
+                and not caches.rereads
+                and is_exact(model, caches.make, quantization)
             )
         return self._exact[key]
 

@@ -2,39 +2,42 @@
 
 A generation is a generator. Beside its tokens it yields what it needs and cannot do for itself where several are
 at work: a decision, since one draft length has to fit all; a pass of a model, since several are read in one; to
-have the device begin with something, and to wait for it, since each is done once for all. Each of these gets its
-answer by `send`. `answer` gives what they get where a generation is on its own.
+have tokens drawn or a draft verified, since that takes the host as long for one as for all; and to wait for the
+device, since that is done once for all. Each of these gets its answer by `send`, see `together`.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import mlx.core as mx
 
 from draftd.engine.generation.choices import Choice, Situation
 from draftd.engine.generation.policy import DraftPolicy
 from draftd.engine.generation.reader import Reader
+from draftd.engine.generation.rows import Drawn, Rows, Tokens
+from draftd.engine.generation.sampling import Rule
 
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """One token of an answer. `logits` are those of the target model at its place, before they were shaped,
-    (vocabulary,).
+    """One token of an answer. `logits`, one row, are those of the target model at its place, before they were
+    shaped.
 
     `source` drafted it, ALONE means that the target model chose it; `drafter` and `proposed` are those of its
     round.
     """
 
     token: int
-    logits: mx.array
+    logits: Rows
     source: str
     drafter: str
     proposed: int
 
     def logprobs(self) -> mx.array:
-        """Return the normalised logits. Only where they are asked for: exponentials are dear on a CPU."""
-        logits = self.logits.astype(mx.float32)  # in bfloat16 a log-probability is right to a sixteenth only
+        """Return the normalised logits, (vocabulary,). Only where they are asked for: exponentials are dear."""
+        logits = self.logits.array[0].astype(
+            mx.float32
+        )  # in bfloat16 they would be right to a sixteenth only
         return logits - mx.logsumexp(logits, axis=-1, keepdims=True)
 
 
@@ -63,54 +66,52 @@ class Decision:
 
 @dataclass(frozen=True, slots=True)
 class Pass:
-    """A model is to read tokens, (n,). The answer is the logits, (n, vocabulary), still being computed."""
+    """A model is to read tokens. The answer are the logits after each, `Rows`, still being computed.
+
+    `by_draft`: it is the draft model, which may have several passes before one of the target model.
+    """
 
     reader: Reader
-    tokens: mx.array
-    by_draft: bool = (
-        False  # the draft model's, of which there may be several before one of the target model's
-    )
+    tokens: Tokens
+    by_draft: bool = False
 
 
 @dataclass(frozen=True, slots=True)
-class Begun:
-    """These may begin to be computed, while it goes on. There is no answer."""
+class Draw:
+    """A token is to be drawn from one row of logits. The answer is `Drawn`, which the device has begun with."""
 
-    arrays: Sequence[mx.array]
+    logits: Rows
+    rule: Rule
+    position: int
+
+
+@dataclass(frozen=True, slots=True)
+class Verify:
+    """Drafted tokens are to be verified, once they are computed: `logits` has a row before each of them, and one
+    after the last. The answer is `Verified`.
+
+    `drafts` is what each of them was drawn from; nothing, if they were not drawn.
+    """
+
+    logits: Rows
+    rule: Rule
+    position: int
+    drafts: Sequence[Drawn | mx.array]
+
+
+@dataclass(frozen=True, slots=True)
+class Verified:
+    """The drafted tokens that are kept, and the token after them."""
+
+    kept: list[int]
+    after: int
 
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """These are to be computed before it goes on. There is no answer."""
+    """A token is to be computed before it goes on. There is no answer."""
 
-    arrays: Sequence[mx.array]
-
-
-Part = Deciding | Pass | Begun | Ready
+    drawn: Drawn
 
 
-def answer(part: Part, *, crowded: bool) -> Decision | mx.array | None:
-    """Answer a generation that is on its own; nothing is computed ahead where others wait for their turns."""
-    if isinstance(part, Deciding):
-        choice = part.policy.choose(part.now)
-        return Decision(choice, goes_on=not crowded)
-    if isinstance(part, Pass):
-        return part.reader.read(part.tokens)
-    if isinstance(part, Begun):
-        mx.async_eval(*part.arrays)  # type: ignore[no-untyped-call]
-        return None
-    mx.eval(*part.arrays)
-    return None
-
-
-def attempt(part: Part, *, crowded: bool) -> Any:
-    """Return the answer, or the error that there is instead, which is to be raised in the generation."""
-    try:
-        return answer(part, crowded=crowded)
-    except Exception as error:
-        return error
-
-
-def plain(numbers: mx.array) -> Any:
-    """Return an array as Python numbers, once it has been computed."""
-    return numbers.tolist()
+Part = Deciding | Pass | Draw | Verify | Ready

@@ -91,6 +91,12 @@ class PassTimes:
     passes: Curve = field(default_factory=Curve)
     drafted: dict[int, Curve] = field(default_factory=dict)  # by sequences; by the draft length and 1 more
 
+    def knows(self, sequences: int, by_model: bool, length: int) -> bool:
+        """Whether a round of such drafts was timed more than once: the first time is no measure."""
+        if by_model:
+            return self.drafts(sequences).times(length + 1) > 1
+        return not sequences or self.passes.times(sequences * (length + 1)) > 1
+
     def drafts(self, sequences: int) -> Curve:
         """Return the curve of rounds with a draft model; without a draft they are passes like others."""
         curve = self.drafted.setdefault(sequences, Curve())

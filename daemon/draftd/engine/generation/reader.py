@@ -9,6 +9,7 @@ import mlx.core as mx
 from draftd.engine.generation.caches.quantized import Quantization
 from draftd.engine.generation.caches.ragged import RaggedBatch, RaggedRow, can_join, kinds
 from draftd.engine.generation.caches.sequence import SequenceCache
+from draftd.engine.generation.rows import Rows, Tokens, lines_of
 from draftd.engine.generation.turns import Pace
 
 Progress = Callable[[int], None]
@@ -52,14 +53,18 @@ class Reader:
             return False
         return self.quantization is None or not self.quantization.begins_within(self.position, tokens)
 
-    def read(self, tokens: mx.array) -> mx.array:
-        """Read on; return the logits of what may follow, a row for each token. Nothing is waited for."""
+    def read(self, tokens: Tokens, *, logits: bool = True) -> Rows:
+        """Read on; return the logits of what may follow, a row for each token. Nothing is waited for.
+
+        `logits` says whether they are wanted.
+        """
         if isinstance(self.cache, RaggedRow):
-            logits = self.cache.batch.read({self.cache: tokens})[self.cache]
+            rows = self.cache.batch.read({self.cache: tokens})[self.cache]
         else:
-            logits = self._model(tokens[None], cache=self.cache.layers)[0]
-        self.advance(tokens.size)
-        return logits
+            line = lines_of([tokens], len(tokens))
+            rows = Rows(self.cache.read(self._model, line, logits=logits), line, 0, 0, len(tokens))
+        self.advance(len(tokens))
+        return rows
 
     def advance(self, tokens: int) -> None:
         """Say that so many tokens were read, by `read` or with those of others."""
@@ -129,20 +134,20 @@ class Reader:
             count = min(step_end - start, self.pace.tokens(self._step))
             self._in_step = start + count < step_end
             began = time.perf_counter()
-            self.read(mx.array(list(text[start : start + count]), mx.uint32))
+            self.read(text[start : start + count], logits=False)
             mx.eval([layer.state for layer in self.cache.layers])
             self.pace.took(count, time.perf_counter() - began)
             mx.clear_cache()
             yield count
 
-    def begin_round(self, text: Sequence[int]) -> mx.array:
+    def begin_round(self, text: Sequence[int]) -> list[int]:
         """Return what of the text is to be read first; what is read from here on can be forgotten."""
         if self.cache.rereads:  # it can only come back to where a pass began
             self.catch_up(text)
         self._quantize()
         self.cache.mark()
         self._marked = self.position
-        return mx.array(list(text[self.position :]), mx.uint32)
+        return list(text[self.position :])
 
     def end_round(self, length: int) -> None:
         """Forget what was read beyond `length` tokens of the text, if a round has begun."""
@@ -157,4 +162,4 @@ class Reader:
         if joined and self.position >= self.quantization.first:
             self.leave()
         if isinstance(self.cache, SequenceCache):
-            self.quantization.apply(self.cache.layers)
+            self.cache.quantize(self.quantization)

@@ -15,40 +15,51 @@ made from the seed and the position, is added to log p, and the largest sum is t
 Gumbel-max trick). A draft token is kept if it is that one; the draft model draws with the same noise, so
 the two agree nearly as often as by the paper's rule.
 
-Positions are rows: `logits` is (rows, vocabulary), `tokens` and `kept` are integers.
+Positions are rows: the shapes of logits end with (rows, vocabulary), and `tokens` and `kept` are integers. Where a
+rule `is_shared`, it is given rows of several requests side by side; any other those of one request at a time.
 """
 
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar, Protocol
 
 import mlx.core as mx
 from mlx_lm.sample_utils import apply_min_p, apply_top_k, apply_top_p
 
+from draftd.engine.generation.rows import Rows, Tokens, lines_of
 from draftd.protocol import PAPER_RULE, PLAIN_RULE
 
 Processor = Callable[[mx.array, mx.array], mx.array]
 
 
 class Rule(Protocol):
-    """A way to choose tokens. Positions count the tokens of an answer; that of the first row is given."""
+    """A way to choose tokens. Positions count the tokens of an answer; that of the first row is given.
+
+    `weighs_drafts`: whether a drafted token is kept depends on what it was drawn from.
+    """
 
     name: ClassVar[str]
+    weighs_drafts: ClassVar[bool]
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether neither the position nor the request matters: equal rules choose for several in one go."""
 
     def shape(self, logits: mx.array, position: int) -> mx.array:
         """Return the logits of the distributions that tokens are drawn from."""
 
-    def draw(self, row: mx.array, position: int) -> mx.array:
-        """Draw one token, (1,), from one row of shaped logits."""
+    def draw(self, rows: mx.array, position: int) -> mx.array:
+        """Draw a token from each row of shaped logits; (rows,)."""
 
     def verify(
-        self, p: mx.array, q: mx.array | None, drafted: mx.array, position: int
+        self, p: mx.array, q: mx.array | None, drafted: mx.array, counts: mx.array
     ) -> tuple[mx.array, mx.array]:
-        """Return how many of the n drafted tokens are kept, and the token after them.
+        """Return of each draft how many tokens are kept, and the token after them; (drafts,).
 
-        `p` has n + 1 rows, `q` the n that the tokens were drawn from; None for tokens that were not drawn. n is at
-        least 1.
+        The `drafted` tokens, (drafts, n), are as many of each draft as `counts` says, (drafts,), 1 at least. `p`,
+        (drafts, n + 1, vocabulary), is shaped, and so is `q`, (drafts, n, vocabulary), which the tokens were drawn
+        from; None for tokens that were not drawn.
         """
 
     def agreement(self, p: mx.array, q: mx.array, tokens: mx.array, position: int) -> mx.array:
@@ -60,17 +71,19 @@ class Greedy:
     """No chance."""
 
     name: ClassVar = PLAIN_RULE
+    weighs_drafts: ClassVar = False
+    is_shared: ClassVar = True
 
     def shape(self, logits: mx.array, position: int) -> mx.array:
         return logits
 
-    def draw(self, row: mx.array, position: int) -> mx.array:
-        return mx.argmax(row, axis=-1)
+    def draw(self, rows: mx.array, position: int) -> mx.array:
+        return mx.argmax(rows, axis=-1)
 
     def verify(
-        self, p: mx.array, q: mx.array | None, drafted: mx.array, position: int
+        self, p: mx.array, q: mx.array | None, drafted: mx.array, counts: mx.array
     ) -> tuple[mx.array, mx.array]:
-        return _equal_to(mx.argmax(p, axis=-1), drafted)
+        return _equal_to(mx.argmax(p, axis=-1), drafted, counts)
 
     def agreement(self, p: mx.array, q: mx.array, tokens: mx.array, position: int) -> mx.array:
         return mx.argmax(q, axis=-1) == tokens
@@ -87,7 +100,7 @@ class Shape:
     xtc_probability: float = 0.0
     xtc_threshold: float = 0.1
     xtc_special_tokens: tuple[int, ...] = ()
-    coins: int = 0
+    coins: int = field(default=0, compare=False)
 
     def __call__(self, logits: mx.array, position: int) -> mx.array:
         """Shape rows of a model's logits, in the order of mlx_lm's sampler."""
@@ -109,9 +122,8 @@ class Shape:
         excluded = probabilities > likely.min(axis=-1, keepdims=True)
         if self.xtc_special_tokens:
             excluded[..., list(self.xtc_special_tokens)] = False
-        coins = mx.stack(
-            [mx.random.uniform(key=_key(self.coins, position + row)) for row in range(len(logits))]
-        )
+        places = range(position, position + logits.shape[-2])
+        coins = mx.stack([mx.random.uniform(key=_key(self.coins, place)) for place in places])
         return mx.where(excluded & (coins[:, None] <= self.xtc_probability), -mx.inf, logits)
 
 
@@ -120,29 +132,36 @@ class Speculative:
     """The paper's rule. Chance comes from `mx.random`."""
 
     name: ClassVar = PAPER_RULE
+    weighs_drafts: ClassVar = True
     shaping: Shape
+
+    @property
+    def is_shared(self) -> bool:
+        return not self.shaping.xtc_probability  # its coins are of a request and a position
 
     def shape(self, logits: mx.array, position: int) -> mx.array:
         return self.shaping(logits, position)
 
-    def draw(self, row: mx.array, position: int) -> mx.array:
-        return mx.random.categorical(row)
+    def draw(self, rows: mx.array, position: int) -> mx.array:
+        return mx.random.categorical(rows)
 
     def verify(
-        self, p: mx.array, q: mx.array | None, drafted: mx.array, position: int
+        self, p: mx.array, q: mx.array | None, drafted: mx.array, counts: mx.array
     ) -> tuple[mx.array, mx.array]:
-        p = mx.softmax(p, axis=-1)
-        q = (
-            (mx.arange(p.shape[-1]) == drafted[:, None]).astype(p.dtype)
+        p, q = mx.softmax(p, axis=-1), None if q is None else mx.softmax(q, axis=-1)
+        tokens = drafted[..., None]
+        chances = mx.take_along_axis(p[:, :-1], tokens, axis=-1)[..., 0]
+        drawn = 1.0 if q is None else mx.take_along_axis(q, tokens, axis=-1)[..., 0]
+        kept = _agreeing(mx.random.uniform(shape=drafted.shape) * drawn < chances, counts)
+        place = mx.minimum(kept, drafted.shape[1] - 1)
+        refused = (
+            _at(drafted, place)[:, None] == mx.arange(p.shape[-1])
             if q is None
-            else mx.softmax(q, axis=-1)
+            else mx.take_along_axis(q, place[:, None, None], axis=1)[:, 0]
         )
-        p_drafted, q_drafted = (
-            mx.take_along_axis(rows, drafted[:, None], axis=-1)[:, 0] for rows in (p[:-1], q)
-        )
-        keep = mx.random.uniform(shape=drafted.shape) * q_drafted < p_drafted
-        kept = mx.cumprod(keep.astype(mx.int32)).sum()
-        return kept, mx.random.categorical(mx.log(_after(kept, p, q)))
+        row = mx.take_along_axis(p, kept[:, None, None], axis=1)[:, 0]
+        # Nothing was refused, if all are kept.
+        return kept, mx.random.categorical(mx.log(_after(row, refused * (kept < counts)[:, None])))
 
     def agreement(self, p: mx.array, q: mx.array, tokens: mx.array, position: int) -> mx.array:
         # The mean of min(1, q/p) over tokens drawn from p is the sum of min(p, q), which is that likelihood.
@@ -154,40 +173,49 @@ class Seeded:
     """The same noise for the same seed and position."""
 
     name: ClassVar = PLAIN_RULE
+    weighs_drafts: ClassVar = False
+    is_shared: ClassVar = False
     shaping: Shape
     seed: int
 
     def shape(self, logits: mx.array, position: int) -> mx.array:
-        noise = [
-            mx.random.gumbel(logits.shape[1:], key=_key(self.seed, position + row))
-            for row in range(len(logits))
-        ]
+        places = range(position, position + logits.shape[-2])
+        noise = [mx.random.gumbel(logits.shape[-1:], key=_key(self.seed, place)) for place in places]
         return self.shaping(logits, position) + mx.stack(noise)
 
-    def draw(self, row: mx.array, position: int) -> mx.array:
-        return mx.argmax(row, axis=-1)
+    def draw(self, rows: mx.array, position: int) -> mx.array:
+        return mx.argmax(rows, axis=-1)
 
     def verify(
-        self, p: mx.array, q: mx.array | None, drafted: mx.array, position: int
+        self, p: mx.array, q: mx.array | None, drafted: mx.array, counts: mx.array
     ) -> tuple[mx.array, mx.array]:
-        return _equal_to(mx.argmax(p, axis=-1), drafted)
+        return _equal_to(mx.argmax(p, axis=-1), drafted, counts)
 
     def agreement(self, p: mx.array, q: mx.array, tokens: mx.array, position: int) -> mx.array:
         return mx.argmax(q, axis=-1) == tokens
 
 
-def _equal_to(chosen: mx.array, drafted: mx.array) -> tuple[mx.array, mx.array]:
-    kept = mx.cumprod((chosen[:-1] == drafted).astype(mx.int32)).sum()
-    return kept, chosen[kept]
+def _equal_to(chosen: mx.array, drafted: mx.array, counts: mx.array) -> tuple[mx.array, mx.array]:
+    kept = _agreeing(chosen[:, :-1] == drafted, counts)
+    return kept, _at(chosen, kept)
 
 
-def _after(kept: mx.array, p: mx.array, q: mx.array) -> mx.array:
+def _agreeing(keep: mx.array, counts: mx.array) -> mx.array:
+    """Return how many of each draft are to be kept, up to the first that is not."""
+    own = mx.arange(keep.shape[1]) < counts[:, None]
+    return mx.cumprod((keep & own).astype(mx.int32), axis=1).sum(axis=1)
+
+
+def _at(tokens: mx.array, places: mx.array) -> mx.array:
+    """Return one token of each draft."""
+    return mx.take_along_axis(tokens, places[:, None], axis=1)[:, 0]
+
+
+def _after(row: mx.array, refused: mx.array) -> mx.array:
     """Return the probabilities of the token after the kept ones, not normalised."""
-    row = p[kept]
-    refused = q[mx.minimum(kept, len(q) - 1)] * (kept < len(q))  # nothing was, if all are kept
     rest = mx.maximum(row - refused, 0)
     # Where p and q are equal but for rounding, nothing may be left over: then p is as good.
-    return mx.where(rest.sum() > 0, rest, row)
+    return mx.where(rest.sum(axis=-1, keepdims=True) > 0, rest, row)
 
 
 def _probability(rows: mx.array, tokens: mx.array) -> mx.array:
@@ -213,26 +241,24 @@ class Logits:
     processors: Sequence[Processor] = ()
     context: int = 0
 
-    def __call__(self, rows: mx.array, text: Sequence[int], drafted: Sequence[mx.array] = ()) -> mx.array:
-        """Return rows of which the first comes after `text`, and each further one after one more of `drafted`."""
+    def __call__(self, rows: Rows, text: Sequence[int], after: Tokens = ()) -> Rows:
+        """Return rows of which the first comes after `text`, and each further one after one more of `after`.
+
+        Where `after` has more tokens, the first row comes after those that are left over.
+        """
+        seen = rows.seen_as(self.vocabulary)
         if not self.processors:
-            return self._fitted(rows)
-        row_by_row = (self.last(rows[place : place + 1], text, drafted[:place]) for place in range(len(rows)))
-        return mx.concatenate(list(row_by_row))
+            return seen
+        array, more = seen.array, len(after) + 1 - rows.count
+        processed = (
+            self._processed(array[place : place + 1], text, after[: more + place])
+            for place in range(rows.count)
+        )
+        return seen.replaced(mx.concatenate(list(processed)))
 
-    def last(self, row: mx.array, text: Sequence[int], drafted: Sequence[mx.array]) -> mx.array:
-        """Return the row that comes after `text` and all of `drafted`."""
-        row = self._fitted(row)
-        if self.processors:
-            tokens = mx.array(list(text[-self.context :]) if self.context else [], mx.uint32)
-            before = mx.concatenate([tokens, *drafted])
-            for processor in self.processors:
-                row = processor(before, row)
+    def _processed(self, row: mx.array, text: Sequence[int], after: Tokens) -> mx.array:
+        tokens = [*(text[-self.context :] if self.context else []), *after]
+        before = lines_of([tokens], len(tokens))[0] if tokens else mx.array([], mx.uint32)
+        for processor in self.processors:
+            row = processor(before, row)
         return row
-
-    def _fitted(self, rows: mx.array) -> mx.array:
-        """Models of one family pad their vocabularies differently: no token is proposed that the target lacks."""
-        missing = self.vocabulary - rows.shape[-1]
-        if missing > 0:
-            return mx.pad(rows, [(0, 0), (0, missing)], constant_values=-mx.inf)
-        return rows[:, : self.vocabulary] if missing else rows

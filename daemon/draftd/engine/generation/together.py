@@ -2,8 +2,8 @@
 
 Each sequence is a generator, see `parts`, and goes on until it needs something. When all of them need something, it
 is done for all: first the decisions, then a pass of the draft model in the rows that draft, again and again; then
-one of the target model in all rows; then what they want to know is computed. So each does what it would do alone,
-with its own rule, penalties and lookups, and what goes wrong in one is its own affair.
+one of the target model in all rows; then tokens are drawn and drafts verified, see `choosing`. So each does what it
+would do alone, with its own rule, penalties and lookups, and what goes wrong in one is its own affair.
 
 Sequences of about the same length stand in one batch: the shorter ones are padded to the longest one, in memory and
 in the attention.
@@ -18,11 +18,14 @@ import mlx.core as mx
 from draftd.engine.generation.batch_policy import BatchPolicy, Row
 from draftd.engine.generation.caches.ragged import RaggedBatch, RaggedRow
 from draftd.engine.generation.choices import ALONE, Choice
-from draftd.engine.generation.parts import Begun, Deciding, Decision, Part, Pass, Ready, attempt
+from draftd.engine.generation.choosing import Verification, draw
+from draftd.engine.generation.parts import Deciding, Decision, Draw, Part, Pass, Ready, Verified, Verify
 from draftd.engine.generation.reader import Reader
+from draftd.engine.generation.rows import Rows, Tokens
 from draftd.engine.generation.turns import Pause
 
 Sequence_ = TypeVar("Sequence_", bound=Hashable)
+Kind = TypeVar("Kind")
 Step = Callable[[Any, Any], "Part | Pause | None"]
 """Sends a sequence its answer, or the error that there is instead; returns what it needs next, None at its end."""
 
@@ -98,49 +101,69 @@ class Together(Generic[Sequence_]):
 
     def _done(self, parts: Mapping[Sequence_, Any]) -> Mapping[Sequence_, Any]:
         """Do what comes first of all that is needed, for all that need it; return the answers, or the errors."""
-        if late := [sequence for sequence, part in parts.items() if isinstance(part, Deciding)]:
+        if late := _of(parts, Deciding):
             return dict.fromkeys(late, Decision(Choice(ALONE), goes_on=False, shared=True))
-        if begun := {sequence: part for sequence, part in parts.items() if isinstance(part, Begun)}:
-            return begin(begun)
-        passes = {sequence: part for sequence, part in parts.items() if isinstance(part, Pass)}
-        if drafting := {sequence: part for sequence, part in passes.items() if part.by_draft}:
-            passes = drafting
-        if passes:
+        if drawing := _of(parts, Draw):
+            return each(draw, drawing)
+        if passes := _of(parts, Pass):
+            drafting = {sequence: part for sequence, part in passes.items() if part.by_draft}
             try:
-                return read_together(passes)
+                return read_together(drafting or passes)
             except Exception as error:
-                return dict.fromkeys(passes, error)
-        return computed({sequence: part for sequence, part in parts.items() if isinstance(part, Ready)})
+                return dict.fromkeys(drafting or passes, error)
+        return each(computed, parts)
 
 
-def begin(begun: Mapping[Sequence_, Begun]) -> dict[Sequence_, Exception | None]:
-    """Have the device begin with all; return what went wrong with whose."""
-    answers: dict[Sequence_, Exception | None] = dict.fromkeys(begun)
+def _of(parts: Mapping[Sequence_, Any], kind: type[Kind]) -> dict[Sequence_, Kind]:
+    return {sequence: part for sequence, part in parts.items() if isinstance(part, kind)}
+
+
+def answer(part: Part, *, crowded: bool) -> Any:
+    """Answer a generation that is on its own; nothing is computed ahead where others wait for their turns."""
+    if isinstance(part, Deciding):
+        return Decision(part.policy.choose(part.now), goes_on=not crowded)
+    if isinstance(part, Pass):
+        return part.reader.read(part.tokens)
+    return (draw({None: part}) if isinstance(part, Draw) else computed({None: part}))[None]
+
+
+def attempt(part: Part, *, crowded: bool) -> Any:
+    """Return the answer, or the error that there is instead, which is to be raised in the generation."""
     try:
-        mx.async_eval([part.arrays for part in begun.values()])  # type: ignore[no-untyped-call]
-    except Exception:
-        for sequence, part in begun.items():
-            answers[sequence] = attempt(part, crowded=True)
-    return answers
+        return answer(part, crowded=crowded)
+    except Exception as error:
+        return error
 
 
-def computed(waiting: Mapping[Sequence_, Ready]) -> dict[Sequence_, Exception | None]:
-    """Compute what all wait for; return what went wrong with whose."""
-    answers: dict[Sequence_, Exception | None] = dict.fromkeys(waiting)
+def each(
+    do: Callable[[Mapping[Sequence_, Any]], Mapping[Sequence_, Any]], parts: Mapping[Sequence_, Any]
+) -> dict[Sequence_, Any]:
+    """Do something for all; where that fails, for each alone, to find out whose error it is."""
     try:
-        mx.eval([part.arrays for part in waiting.values()])
+        return dict(do(parts))
     except Exception:
-        for sequence, part in waiting.items():
+        answers: dict[Sequence_, Any] = {}
+        for sequence, part in parts.items():
             try:
-                mx.eval(part.arrays)
+                answers |= do({sequence: part})
             except Exception as error:
                 answers[sequence] = error
+        return answers
+
+
+def computed(waiting: Mapping[Sequence_, Ready | Verify]) -> dict[Sequence_, Verified | None]:
+    """Wait for the device, once, for all that wait for a token or for what becomes of a draft."""
+    verification = Verification(_of(waiting, Verify))
+    drawn = {id(part.drawn.tokens): part.drawn.tokens.array for part in _of(waiting, Ready).values()}
+    mx.eval([*verification.arrays, *drawn.values()])
+    answers: dict[Sequence_, Verified | None] = dict.fromkeys(waiting)
+    answers.update(verification.answers())
     return answers
 
 
-def read_together(passes: Mapping[Sequence_, Pass]) -> dict[Sequence_, mx.array]:
+def read_together(passes: Mapping[Sequence_, Pass]) -> dict[Sequence_, Rows]:
     """Read what is to be read, in one pass for each batch; return the logits."""
-    batches: dict[RaggedBatch, dict[RaggedRow, mx.array]] = {}
+    batches: dict[RaggedBatch, dict[RaggedRow, Tokens]] = {}
     for part in passes.values():
         if isinstance(row := part.reader.cache, RaggedRow):
             batches.setdefault(row.batch, {})[row] = part.tokens
@@ -149,7 +172,7 @@ def read_together(passes: Mapping[Sequence_, Pass]) -> dict[Sequence_, mx.array]
     for sequence, part in passes.items():
         if isinstance(row := part.reader.cache, RaggedRow):
             answers[sequence] = logits[row]
-            part.reader.advance(part.tokens.size)
+            part.reader.advance(len(part.tokens))
         else:
             answers[sequence] = part.reader.read(part.tokens)
     return answers

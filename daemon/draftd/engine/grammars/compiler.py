@@ -16,6 +16,7 @@ from llguidance.hf import from_tokenizer
 
 from draftd.engine.grammars.custom import GrammarError, TextGrammar
 from draftd.engine.grammars.lark import Marks, grammar_of
+from draftd.engine.grammars.numbers import Numbers
 from draftd.engine.grammars.requested import ANY_OBJECT, Requested, Tool
 from draftd.engine.grammars.spelling import json_rule
 from draftd.engine.refusals import RefusedRequestError
@@ -34,7 +35,7 @@ class Compiler:
         self.tokenizer = tokenizer
         self._vocabulary = vocabulary
         self._lock = Lock()
-        self._made: tuple[LLTokenizer, Marks] | None = None
+        self._made: tuple[LLTokenizer, Marks, Numbers] | None = None
         self._known: OrderedDict[str, LLMatcher] = OrderedDict()
 
     def compile(self, requested: Requested, *, thinking: bool = False) -> LLMatcher:
@@ -43,7 +44,7 @@ class Compiler:
         Raise RefusedRequestError for what cannot be compiled, with the reason.
         """
         with self._lock:
-            tokens, marks = self._tokens()
+            tokens, marks, _ = self._tokens()
             checked = _checked(requested)
             try:
                 grammar = grammar_of(checked, marks, thinking=thinking)
@@ -62,7 +63,13 @@ class Compiler:
             self._known.move_to_end(grammar)
             return matcher.deep_copy()
 
-    def _tokens(self) -> tuple[LLTokenizer, Marks]:
+    @property
+    def numbers(self) -> Numbers:
+        """What bounds the numbers of answers."""
+        with self._lock:
+            return self._tokens()[2]
+
+    def _tokens(self) -> tuple[LLTokenizer, Marks, Numbers]:
         if self._made is None:
             wrapped = self.tokenizer._tokenizer
             try:
@@ -73,7 +80,8 @@ class Compiler:
                 raise RefusedRequestError(
                     f"no form can be enforced with this model's tokenizer: {error}"
                 ) from error
-            self._made = tokens, _marks(self.tokenizer, tokens)
+            numbers = Numbers(lambda token: tokens.decode_bytes([token]), self._vocabulary)
+            self._made = tokens, _marks(self.tokenizer, tokens), numbers
         return self._made
 
 

@@ -42,9 +42,11 @@ def grammar_for(arguments: Any, provider: Any, context: Any) -> Grammar | None:
     form = form_of(arguments)
     if form is None:
         return None
-    matcher = _compiler(provider).compile(form, thinking=context.initial_state == REASONING)
+    compiler = _compiler(provider)
+    matcher = compiler.compile(form, thinking=context.initial_state == REASONING)
     drafts = request_context.of(arguments).drafters != frozenset()
-    return Grammar(matcher, _vocabulary(provider), sorted(provider.tokenizer.eos_token_ids), drafts=drafts)
+    ends = sorted(provider.tokenizer.eos_token_ids)
+    return Grammar(matcher, _vocabulary(provider), ends, drafts=drafts, numbers=compiler.numbers)
 
 
 def _compiler(provider: Any) -> Compiler:

@@ -12,7 +12,7 @@ from draftd.engine import records, release
 from draftd.engine.prompt_cache import TruePromptCache
 from draftd.engine.stored_prompts.identity import identity_of
 from draftd.engine.stored_prompts.store import Store
-from draftd.protocol import PromptStore
+from draftd.protocol import STORED_PROMPT, PromptStore
 
 
 def keeping(next_request: Callable[..., Any], place: PromptStore) -> Callable[..., Any]:
@@ -34,6 +34,10 @@ def keeping(next_request: Callable[..., Any], place: PromptStore) -> Callable[..
     return next_or_save
 
 
+def _report(outcome: str) -> None:
+    records.report(records.record(STORED_PROMPT, outcome=outcome))
+
+
 def _attach(generator: Any, place: PromptStore) -> Store | None:
     """Return a store for the models that are loaded; None, with the reason said, where there can be none."""
     provider, cache = generator.model_provider, generator.prompt_cache
@@ -41,7 +45,7 @@ def _attach(generator: Any, place: PromptStore) -> Store | None:
         return None
     try:
         identity = identity_of(provider.model_key, generator.cli_args)
-        store = Store(place, identity, provider.model_key, records.say)
+        store = Store(place, identity, provider.model_key, records.say, _report)
     except Exception as error:
         records.say(f"no prompt caches are stored: {records.describe(error)}")
         return None

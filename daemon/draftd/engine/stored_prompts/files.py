@@ -26,7 +26,13 @@ from draftd.engine.stored_prompts.choice import (
     name_of,
     to_evict,
 )
-from draftd.protocol import PROMPT_CACHE_MAGIC, PROMPT_CACHE_SUFFIX, read_prompt_cache_header
+from draftd.protocol import (
+    PROMPT_CACHE_MAGIC,
+    PROMPT_CACHE_SUFFIX,
+    REFUSED,
+    STORED,
+    read_prompt_cache_header,
+)
 
 PRIVATE, PRIVATE_FOLDER = 0o600, 0o700
 LOCK = "lock"
@@ -39,13 +45,23 @@ class DamagedError(ValueError):
 
 
 class StoredFiles:
-    """The files for one `identity` in a folder; `say` gets what a person should know."""
+    """The files for one `identity` in a folder; `say` gets what a person should know, `report` that a file was
+    STORED or REFUSED.
+    """
 
-    def __init__(self, folder: Path, max_bytes: int, identity: str, say: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        max_bytes: int,
+        identity: str,
+        say: Callable[[str], None],
+        report: Callable[[str], None],
+    ) -> None:
         self.max_bytes = max_bytes
         self._folder = folder
         self._identity = identity
         self._say = say
+        self._report = report
         self._known: dict[str, Stored] = {}
         self._said_unread: set[str] = set()  # why files could not be read
 
@@ -104,6 +120,7 @@ class StoredFiles:
         (self._folder / name).unlink(missing_ok=True)
         self._known.pop(name, None)
         self._say(f"the stored prompt {name} was removed: {reason}")
+        self._report(REFUSED)
 
     def write(
         self, header: dict[str, Any], tokens: bytes, size: int, superseded: Collection[str]
@@ -237,6 +254,7 @@ class NewFile:
                     (self._folder / name).unlink(missing_ok=True)
             self._file.close()  # not before: an engine that starts now would sweep what nobody holds
             self._file = None
+            self._files._report(STORED)
 
     def abandon(self) -> None:
         """Leave nothing of it behind. Once finished, or abandoned, it stays as it is."""

@@ -42,7 +42,7 @@ from draftd.engine.stored_prompts.layers import (
     shape_of,
     taken_apart,
 )
-from draftd.protocol import PromptStore
+from draftd.protocol import RESTORED, PromptStore
 
 MIN_TOKENS = 256
 QUIET_S = 5.0  # an agent's next request usually comes sooner, and makes what was stored superfluous
@@ -58,15 +58,24 @@ LOOK_S = 0.02
 
 
 class Store:
-    """Keeps the entries of one prompt cache, for the models of one key. See the module."""
+    """Keeps the entries of one prompt cache, for the models of one key. See the module.
+
+    `say` gets what a person should know, `report` the outcome of each file: STORED, RESTORED or REFUSED.
+    """
 
     def __init__(
-        self, place: PromptStore, identity: str, model: tuple[Any, ...], say: Callable[[str], None]
+        self,
+        place: PromptStore,
+        identity: str,
+        model: tuple[Any, ...],
+        say: Callable[[str], None],
+        report: Callable[[str], None],
     ) -> None:
-        self._files = StoredFiles(Path(place.folder), place.max_bytes, identity, say)
+        self._files = StoredFiles(Path(place.folder), place.max_bytes, identity, say, report)
         self._model = model
         self._seconds = place.seconds
         self._say = say
+        self._report = report
         self._noted: dict[tuple[int, ...], str] = {}  # the kind of each entry that is not in a file yet
         self._saving: Iterator[int] | None = None
         self._idle_since: float | None = None
@@ -134,6 +143,7 @@ class Store:
                 self._files.discard(name, error)
                 continue
             cache.restore(self._model, as_tokens(stored.tokens), layers, kind)
+            self._report(RESTORED)
             return
 
     def _worth_reading(self, prompt: bytes, known: int, limit: int) -> list[tuple[str, Stored]]:

@@ -14,9 +14,9 @@ from draftd.ops.bench.stats import Cell
 WIDTH, HEIGHT = 960, 420
 LEFT, RIGHT, TOP, BOTTOM = 60, 20, 70, 50
 COLOURS = ("#8a8a8a", "#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00")  # Okabe and Ito's
-TICKS = 5  # about so many
+TICKS = 5  # about that many
 NOTE = (
-    "bars: medians; lines: first to third quartile; numbers: speed-up, the median of comparisons pair by pair"
+    "bars: medians; lines: first to third quartile; numbers: speedup, the median of comparisons pair by pair"
 )
 
 

@@ -1,7 +1,7 @@
 """A daemon of the bench's own: other ports, another state folder, generated profiles. The user's is left alone.
 
-It ends with us, however we end: a shell beside it holds a pipe to us, and ends it when that pipe closes. Nothing
-but SIGKILL would otherwise be left to end two loaded models.
+It ends with us, however we end: a shell beside it holds a pipe to us, and ends it when that pipe closes. Otherwise
+two loaded models would stay in memory after a SIGKILL, and nothing would end them.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def private_daemon(profiles: Mapping[str, Profile], show: Callable[[Rows], objec
 
 
 def to_toml(profile: Profile) -> str:
-    """A profile file. JSON's texts, numbers and lists are TOML's; its objects are written as inline tables."""
+    """A profile file. JSON's strings, numbers and lists are also TOML's; its objects become inline tables."""
     data = profile.model_dump(mode="json", exclude_none=True, exclude_defaults=True, exclude={"name"})
     return "".join(f"{key} = {_value(value)}\n" for key, value in data.items())
 

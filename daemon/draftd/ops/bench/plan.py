@@ -114,8 +114,8 @@ def length_label(length: DraftLength) -> str:
 
 
 def _worker(profile: Profile, name: str, *, drafting: bool) -> Profile:
-    """The profile's models and flags alone. No prompt is kept, or all but the first variant would find theirs
-    read already; no restart, since a worker that dies spoils the figures.
+    """The profile's models and flags alone. No prompt is cached, since all variants but the first would find theirs
+    there; no restart, since a worker that dies spoils the figures.
     """
     return Profile(
         name=name,
@@ -139,8 +139,8 @@ def _same(one: Profile, other: Profile) -> bool:
 
 
 def schedule(variants: Sequence[Variant], runs: int) -> list[Trial]:
-    """All trials, interleaved: the variants of one prompt directly after one another, each beginning in turn,
-    so that a machine that gets warm or busy slows all of them alike.
+    """All trials, interleaved: the variants of one prompt directly after one another, and each variant first in
+    turn, so that a machine that gets warm or busy slows all of them alike.
     """
     trials: list[Trial] = []
     turn = 0

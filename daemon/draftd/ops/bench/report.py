@@ -1,4 +1,4 @@
-"""What a bench found, and the same as a table for the terminal, as Markdown and as JSON. Pure."""
+"""What a bench found: as a table for the terminal, as Markdown and as JSON. Pure."""
 
 from __future__ import annotations
 
@@ -12,10 +12,18 @@ from rich.table import Table
 from rich.text import Text
 
 from draftd.ops.bench.stats import MATTERS, Cell, Sample, Spread, Standing
+from draftd.table_columns import fitting
 
 SAVED = "bench.json"  # the last report, in the state folder: the doctor reads it
 MAX_BUSY = 25.0  # percent of the CPUs taken by others; beyond it the figures cannot be trusted
-TITLES = ("prompts", "temp", "draft tokens", "tokens/s", "quartiles", "speed-up", "accepted", "first")
+# In the order of the table, and how soon each is left out where there is no room for all: the highest first.
+RANKS = {
+    "prompts": 0, "temp": 0, "draft tokens": 0, "tokens/s": 0, "quartiles": 2, "speedup": 0, "accepted": 1,
+    "first": 3,
+}  # fmt: skip
+TITLES = tuple(RANKS)
+LEFT = {"prompts", "draft tokens"}
+EDGE = 1  # column at the left of a table
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +57,7 @@ def summary(report: Report) -> list[str]:
     lines = [
         f"{short(report.model)} with {short(report.draft_model)} on {report.machine}; {versions}",
         f"Medians of {report.runs} interleaved runs of up to {report.max_tokens} tokens; tokens/s over the whole "
-        "answer, the reading of the prompt included; 'first' is the time to the first token; no prompt was cached.",
+        "answer, including reading the prompt; 'first' is the time to the first token; no prompt was cached.",
     ]
     if report.busy > MAX_BUSY:
         lines.append(
@@ -89,19 +97,27 @@ def _range(spread: Spread) -> str:
     )
 
 
-def table(report: Report) -> Table:
-    """For the terminal: faster in green, slower in red."""
-    made = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))  # it fits into 80 columns
-    for number, title in enumerate(TITLES):
-        made.add_column(title, justify="left" if number in (0, 2) else "right", no_wrap=True)
+def shown_titles(report: Report, width: int) -> list[str]:
+    """The columns of the table for which there is room."""
+    cells = [dict(zip(TITLES, texts, strict=True)) for texts in rows(report)]
+    return fitting(cells, RANKS, width, beside=EDGE) or [title for title, rank in RANKS.items() if not rank]
+
+
+def table(report: Report, width: int) -> Table:
+    """For the terminal: faster in green, slower in red. All of it fits into 80 columns."""
+    titles = shown_titles(report, width)
+    made = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for title in titles:
+        made.add_column(title, justify="left" if title in LEFT else "right", no_wrap=True)
     place = None
     for cell, texts in zip(report.cells, rows(report), strict=True):
         first = (cell.kind, cell.temperature) != place
         if first and place is not None:
             made.add_section()
         place = (cell.kind, cell.temperature)
-        shown = list(texts) if first else ["", "", *texts[2:]]
-        made.add_row(*(Text(text, style=_style(cell) if at == 5 else "") for at, text in enumerate(shown)))
+        told = dict(zip(TITLES, texts, strict=True)) | ({} if first else {"prompts": "", "temp": ""})
+        style = {"speedup": _style(cell)}
+        made.add_row(*(Text(told[title], style=style.get(title, "")) for title in titles))
     return made
 
 
@@ -112,7 +128,7 @@ def _style(cell: Cell) -> str:
 
 
 def to_markdown(report: Report) -> str:
-    """A section of a page: how, the table, the verdict."""
+    """A section of a page: how it was measured, the table, the verdict."""
     head = [_line(TITLES), "|---|---:|---|---:|---:|---:|---:|---:|"]
     body = [_line(texts) for texts in rows(report)]
     said = [f"- {sentence}" for sentence in report.verdict]

@@ -37,7 +37,7 @@ def measure(
     An answer without text is left out. Raises DraftdError for anything else that goes wrong.
     """
     for variant in plan.variants:
-        for temperature in TEMPERATURES:  # at each, an adaptive length learns its costs anew
+        for temperature in TEMPERATURES:  # at each of them an adaptive length learns its costs anew
             server.generate(_body(variant, WARM_UP, WARM_UP_TOKENS, temperature, 0))
     samples = []
     for trial in trials:
@@ -75,7 +75,7 @@ def _body(variant: Variant, prompt: str, max_tokens: int, temperature: float, se
         "temperature": temperature,
     }
     # With the same seed the engine writes the same text, however it drafts, up to ties of two tokens; a text that
-    # parts there is another one of the same kind. No lookup: it would know the answers of earlier runs by heart.
+    # diverges at a tie is as good a sample. No lookup: it would find the answers of earlier runs.
     body |= {"seed": seed, "drafters": [MODEL_DRAFTER] if variant.draft_length else []}
     return body | ({"num_draft_tokens": variant.draft_length} if variant.draft_length else {})
 

@@ -1,7 +1,7 @@
-"""From single generations to medians, speed-ups and a verdict in words. Pure.
+"""From single generations to medians, speedups and a verdict in words. Pure.
 
-A speed-up is the median over runs of "this variant ÷ no drafting", each pair measured on the same prompt within
-seconds of each other. Spreads are the first and third quartile. Over several cells, speed-ups are averaged
+A speedup is the median over runs of "this variant ÷ no drafting", each pair measured on the same prompt within
+seconds of each other. Spreads are the first and third quartile. Over several cells, speedups are averaged
 geometrically, as ratios are.
 """
 
@@ -11,7 +11,7 @@ import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-MATTERS = 0.05  # a speed-up closer to 1 than this is no difference
+MATTERS = 0.05  # a speedup closer to 1 than this is no difference
 UNCERTAIN = 1.3  # quartiles this far apart around no difference: it may be large, either way
 
 

@@ -1,4 +1,4 @@
-"""What to type or to paste for the clients that people use, with this daemon's address and models filled in. Pure.
+"""What to type or paste for the clients that people use, with this daemon's address and models filled in. Pure.
 
 The forms are those of each project's documentation in November 2026.
 """
@@ -15,7 +15,7 @@ Render = Callable[[Offer, str], str]
 
 
 def client_settings(offer: Offer) -> dict[str, str]:
-    """By client: what to type, or what to put into its config."""
+    """For each client: what to type, or what to put into its config."""
     key = f"${KEY_VARIABLE}" if offer.needs_key else "local"
     return {name: show(offer, key) for name, show in CLIENTS.items()}
 

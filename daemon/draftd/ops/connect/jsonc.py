@@ -1,8 +1,8 @@
-"""JSON with comments and trailing commas, edited in its text: what is not set stays as it is, to the letter.
+"""JSON with comments and trailing commas, edited as text: what is not set stays as it is, to the letter.
 
 Pure. A text is read into a tree of values that know where they stand; setting a key replaces the text of one value
-or inserts one member. No maintained Python library does this; what is allowed is what Microsoft's jsonc-parser
-takes, which OpenCode reads its config with.
+or inserts one member. No maintained Python library does this. It takes what Microsoft's jsonc-parser takes, with
+which OpenCode reads its config.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class JsoncError(ValueError):
 
 @dataclass(slots=True)
 class _Node:
-    """A value and its place in the text. `members` is None if it is no object; of equal keys the last counts."""
+    """A value and its place in the text. `members` is None for any but an object; of equal keys the last counts."""
 
     value: Any
     start: int
@@ -94,7 +94,7 @@ def _set(text: str, path: Sequence[str], key: str, value: Any) -> str:
 
 
 def _append(text: str, owner: _Node, style: _Style, member: str) -> str:
-    """Behind the last member and the comment that stands on its line."""
+    """Add it after the last member and the comment that stands on its line."""
     after = owner.comma_end or owner.last_end
     gap, at = " ", after
     if style.lines:
@@ -130,7 +130,7 @@ class _Style:
 
 
 def _indent(text: str, at: int, *, strict: bool = True) -> str:
-    """The blanks that the line of `at` begins with; if `strict`, only when nothing else stands before `at`."""
+    """The whitespace that the line of `at` begins with; if `strict`, only when nothing else stands before `at`."""
     line = text[text.rfind("\n", 0, at) + 1 : at]
     blanks = line[: len(line) - len(line.lstrip(" \t"))]
     return blanks if blanks == line or not strict else ""
@@ -157,7 +157,7 @@ class _Reader:
         return JsoncError(reason, self._text.count("\n", 0, self._at) + 1)
 
     def _skip(self) -> str:
-        """Skip blanks and comments; returns the character that follows, "" at the end."""
+        """Skip whitespace and comments; returns the character that follows, "" at the end."""
         found = _SPACE.match(self._text, self._at)
         assert found is not None
         self._at = found.end()
@@ -174,7 +174,7 @@ class _Reader:
     def _token(self, kind: re.Pattern[str]) -> _Node:
         found = kind.match(self._text, self._at)
         if found is None:
-            raise self._fault("a value is expected" if kind is _SCALAR else "a text in quotes is not valid")
+            raise self._fault("a value is expected" if kind is _SCALAR else "a string is not valid")
         start, self._at = self._at, found.end()
         try:
             return _Node(json.loads(found.group()), start, self._at)
@@ -211,7 +211,7 @@ class _Reader:
         return node
 
     def _comma(self, end: str) -> int | None:
-        """Skip the comma behind a value; returns where it ends, None if the value is the last and has none."""
+        """Skip the comma after a value; returns where it ends, None if the value is the last and has none."""
         if (found := self._skip()) == ",":
             self._at += 1
             return self._at

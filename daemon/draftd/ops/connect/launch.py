@@ -18,8 +18,8 @@ from draftd.ops.connect.opencode import opencode_config
 
 @dataclass(frozen=True, slots=True)
 class Agent:
-    """An agent. `package` is its name at npm, `variables` make its environment from an offer and the daemon's key,
-    `flags` its first arguments from the offer, and `replaces` are variables of the user's own that would lead it
+    """An agent. `package` is its name at npm, `variables` makes its environment from an offer and the daemon's key,
+    `flags` its first arguments from the offer, and `replaces` are variables of the user's that would lead it
     elsewhere.
     """
 

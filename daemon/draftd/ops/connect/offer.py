@@ -10,8 +10,8 @@ KEY_VARIABLE = "DRAFTD_API_KEY"  # where clients are told to take the key from
 
 @dataclass(frozen=True, slots=True)
 class OfferedModel:
-    """A profile as a client sees it. `draft_length` is the longest of a draft model, in tokens, and 0 without one;
-    `context` is in tokens; `lookup` tells whether drafts are looked up.
+    """A profile as a client sees it. `draft_length` is the longest draft of its draft model, in tokens, and 0
+    without one; `context` is in tokens; `lookup` tells whether drafts are looked up.
     """
 
     name: str

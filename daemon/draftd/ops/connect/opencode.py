@@ -89,7 +89,7 @@ def change(file: Path, config: Mapping[str, Any]) -> Change:
     """`config` merged into the text of `file`, which may be missing. Raises ConfigError with file and line."""
     try:
         before = read_bytes(file).decode("utf-8") if file.exists() else ""
-        mark = "\ufeff" if before.startswith("\ufeff") else ""  # which is no JSON
+        mark = "\ufeff" if before.startswith("\ufeff") else ""  # which is not JSON
         return Change(file, before, mark + merge(before.removeprefix(mark), config))
     except JsoncError as error:
         raise _refused(file, error.line, str(error)) from error
@@ -104,7 +104,7 @@ def _refused(file: Path, line: int | None, reason: str) -> ConfigError:
 def write(change: Change, now: datetime) -> Path | None:
     """Write the change, whole or not at all; returns the backup of the old file, None if there was no file.
 
-    A link stays a link: the file that it points to is written. Raises ConfigError.
+    A symbolic link stays one: the file that it points to is written. Raises ConfigError.
     """
     file = change.file.resolve()
     made = file.with_name(f"{file.name}.draftd-new")

@@ -1,16 +1,16 @@
 """`draftd doctor`: looks at everything that can be wrong on this machine, and says what to do.
 
-`collect` gathers the facts, the checks of `system`, `models` and `drafting` judge them, by topic.
+`collect` gathers the facts; the checks of `system`, `models`, `drafting` and `distributed` judge them, by topic.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
-from draftd.ops.doctor import drafting, models, system
+from draftd.ops.doctor import distributed, drafting, models, system
 from draftd.ops.doctor.facts import Facts, Finding, Severity
 
-CHECKS = (*system.CHECKS, *models.CHECKS, *drafting.CHECKS)
+CHECKS = (*system.CHECKS, *models.CHECKS, *drafting.CHECKS, *distributed.CHECKS)
 
 
 def diagnose(facts: Facts) -> list[Finding]:

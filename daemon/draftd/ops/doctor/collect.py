@@ -1,6 +1,6 @@
 """Collects what the doctor judges, from the system, the model files and the running daemon; and fixes what it may.
 
-Blocking: seconds.
+Blocks for seconds.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from typing import Any
 import psutil
 
 from draftd import __version__
+from draftd.auto_sharing import beginning
 from draftd.errors import AlreadyRunningError, ConfigError, DraftdError, NotRunningError
 from draftd.files import check_private_folder, read_text
-from draftd.first_start import first_start
 from draftd.hub import ModelOnDisk, cache_dir, read_model, read_vocabulary
 from draftd.instance import NOTE, Instance, find_daemon
 from draftd.machine_memory import memory_budget
@@ -35,11 +35,13 @@ from draftd.ops.doctor.facts import (
     WantedPort,
 )
 from draftd.ops.doctor.versions import unsupported, versions
+from draftd.ops.hosts import look
 from draftd.ops.http import DaemonClient
 from draftd.ops.mac_folders import guarded
 from draftd.ops.pull import size_at_hub
+from draftd.ops.splitting import unsplittable
 from draftd.profile_files import load_dir
-from draftd.profiles import Profile
+from draftd.profiles import Profile, ProfileSet
 from draftd.settings import Settings
 from draftd.sharing import groups
 from draftd.sockets import holders_of, is_answered, is_free_port
@@ -48,11 +50,12 @@ WATCHED = 0.3  # seconds over which processor use is measured
 
 
 def collect(settings: Settings) -> Facts:
-    """Collect everything. What is broken raises nothing: it is a fact too."""
-    profiles, config_error = _profiles(settings)
+    """Collect everything. What is broken raises no error: it is a fact too."""
+    found, config_error = _profiles(settings)
+    profiles = tuple(found.profiles.values())
     state_error = _state_error(settings.state_dir)
     running = None if state_error else _daemon(settings)
-    share = settings.share_engine or _shares(running)
+    share = settings.share_engine is True or _shares(running)
     models = _read_models(profiles)
     memory = psutil.virtual_memory()
     hub_cache = cache_dir()
@@ -63,6 +66,7 @@ def collect(settings: Settings) -> Facts:
         state_error=state_error,
         profiles=profiles,
         share=share,
+        sharing=running.sharing if running else found.sharing,
         ports=tuple(_ports(settings, profiles, running, share=share)),
         models=models,
         downloads=_downloads(models.values()),
@@ -80,23 +84,25 @@ def collect(settings: Settings) -> Facts:
         daemon=running,
         programs=tuple(_other_programs(running)),
         bench=_bench(settings.state_dir),
+        unsplittable=unsplittable(profiles, models),
+        hosts=tuple(look(profiles)),
     )
 
 
-def _profiles(settings: Settings) -> tuple[tuple[Profile, ...], str]:
-    """The profiles, of which those start by themselves that `draftd up` would start; or why there are none."""
+def _profiles(settings: Settings) -> tuple[ProfileSet, str]:
+    """The profiles, with `autostart` only where `draftd up` would start them; or why there are none."""
     try:
         found = load_dir(settings.profiles_dir(), settings.prompt_dirs())
     except ConfigError as error:
-        return (), str(error)
-    started = first_start(
+        return ProfileSet({}), str(error)
+    started = beginning(
         found,
         start=settings.start,
         default=settings.default_profile,
         share_engine=settings.share_engine,
         memory_share=lambda: memory_budget(settings.memory_budget),
     )
-    return tuple(started.profiles.profiles.values()), ""
+    return started.profiles, ""
 
 
 def _state_error(folder: Path) -> str:
@@ -153,16 +159,15 @@ def _daemon(settings: Settings) -> RunningDaemon | None:
         return None
     key = settings.api_key.get_secret_value() if settings.api_key else ""
     try:
-        rows: tuple[Mapping[str, Any], ...] | None = tuple(
-            DaemonClient(settings.state_dir, key).status()["workers"]
-        )
+        body = DaemonClient(settings.state_dir, key).status()
     except DraftdError:
-        rows = None
-    return RunningDaemon(running.pid, running.url, running.version, rows)
+        return RunningDaemon(running.pid, running.url, running.version, None)
+    rows = tuple(body["workers"])
+    return RunningDaemon(running.pid, running.url, running.version, rows, body.get("sharing") or "")
 
 
 def _shares(running: RunningDaemon | None) -> bool:
-    """Whether the running daemon was told to share engines, as by `draftd up --share-engine`."""
+    """Whether the running daemon was told to share engines, as with `draftd up --share-engine`."""
     return any(row.get("shares_with") for row in (running.rows if running else None) or ())
 
 
@@ -233,16 +238,16 @@ def _other_programs(running: RunningDaemon | None) -> list[OtherProgram]:
     return sorted(found, key=lambda process: -process.memory)
 
 
-# --- what may be mended -------------------------------------------------------------------------------------
+# --- what may be fixed --------------------------------------------------------------------------------------
 
 
 def fix(facts: Facts) -> Iterator[str]:
     """Fix what is safe to fix: nothing that a person wrote or that runs. A sentence for each thing done."""
     folder = facts.state_dir
     if facts.stale_note:
-        # Holding the folder as a daemon does, so that no daemon can be starting; leaving removes the note.
+        # Holding the folder as a daemon does, so that no daemon can be starting; letting go removes the note.
         with suppress(AlreadyRunningError), Instance(folder):
-            yield f"removed {folder / NOTE}, which an ended daemon had left"
+            yield f"removed {folder / NOTE}, which an earlier daemon had left behind"
     if not facts.hub_cache_exists:
         facts.hub_cache.mkdir(parents=True, exist_ok=True)
         yield f"created {facts.hub_cache}"

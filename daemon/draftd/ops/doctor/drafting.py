@@ -1,4 +1,4 @@
-"""Checks of what drafting is worth: acceptance in the running daemon, and the last bench. Pure."""
+"""Checks what drafting is worth: acceptance in the running daemon, and the last bench. Pure."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from draftd.protocol import MODEL_DRAFTER
 
 UNDRAFTED = "requests are served without drafts, and a draft model only takes memory"
 MIN_PROPOSED = 200  # proposed tokens, below which an acceptance rate says little
-FASTER, SLOWER = 1.05, 0.95  # measured speed-ups beyond these, in three of four comparisons, are clear
+FASTER, SLOWER = 1.05, 0.95  # measured speedups beyond these, in three of four comparisons, are clear
 
 
 def without_drafts(users: str) -> str:
@@ -21,7 +21,7 @@ def without_drafts(users: str) -> str:
 
 
 def refused(facts: Facts) -> Iterator[Finding]:
-    """The engines that run have models that they can draft with."""
+    """The running engines have models that they can draft with."""
     rows = (facts.daemon.rows or ()) if facts.daemon else ()
     for row in rows:
         if drafters_of(row) and (refusal := row.get("draft_refusal")):  # an older daemon does not say
@@ -47,7 +47,7 @@ def acceptance(facts: Facts) -> Iterator[Finding]:
 def _by_model(row: Mapping[str, Any]) -> tuple[int, int]:
     """Tokens that the draft model proposed, and how many were accepted; lookups have a length of their own.
 
-    An older daemon knows one drafter, and a server of another make is not asked which it has.
+    An older daemon knows one drafter only, and other servers do not say which they have.
     """
     by_drafter = (row.get("speculation") or {}).get("by_drafter")
     figures = by_drafter.get(MODEL_DRAFTER, {}) if by_drafter else row["acceptance"]
@@ -78,11 +78,11 @@ def measured(facts: Facts) -> Iterator[Finding]:
         why = (
             "whether drafting pays depends on models, machine and prompts; nobody can tell without measuring"
         )
-        yield Finding(Severity.NOTE, "drafting", "the speed-up was never measured here", why, "draftd bench")
+        yield Finding(Severity.NOTE, "drafting", "the speedup was never measured here", why, "draftd bench")
 
 
 def _judged(profile: Profile, bench: Mapping[str, Any] | None) -> Finding | None:
-    """None if the bench was of other models, or had no such draft length."""
+    """None if the bench measured other models, or no such draft length."""
     if bench is None or (bench["model"], bench["draft_model"]) != (profile.model, profile.draft_model):
         return None
     own = next((s for s in bench["overall"] if s["variant"].split(" ")[0] == _variant(profile)), None)

@@ -16,7 +16,7 @@ from draftd.profiles import Profile
 class Versions:
     """`mlx` and `mlx_lm` are None where not installed; `mlx_wanted` is what mlx_lm requires of mlx, as '>=0.32.2'.
 
-    `system` is platform.system(); `system_version` is that of macOS, and "" elsewhere.
+    `system` is platform.system(); `system_version` is the version of macOS, and "" elsewhere.
     """
 
     python: str
@@ -35,8 +35,8 @@ Purpose = Literal["proxy", "fixed", "worker"]
 class WantedPort:
     """A port that draftd wants for the proxy or for the profile `owner`.
 
-    `held` says in words who holds it, "" if it is free; `pids` are the holders' where the system tells. `ours` if
-    the running daemon and its workers are all of them.
+    `held` says in words who holds it, "" if it is free; `pids` are the holders', where the system tells. `ours`:
+    all of them belong to the running daemon and its workers.
     """
 
     number: int
@@ -49,7 +49,7 @@ class WantedPort:
 
 @dataclass(frozen=True, slots=True)
 class Download:
-    """A model that is not on this machine: its size, None if the hub does not answer; and why the hub has none."""
+    """A model that is not on this machine: its size, None if the hub does not answer; and why it cannot be had."""
 
     size: int | None = None
     refused: str = ""
@@ -59,8 +59,8 @@ class Download:
 class Vocabularies:
     """Two models' vocabularies compared.
 
-    `differing` of `size` token ids mean different texts to them; None if a tokenizer cannot be read. That their
-    embeddings are padded to different sizes does not matter: the engine cuts them to the target's.
+    `differing` of `size` token ids mean different texts to them; None if a tokenizer cannot be read. Embeddings
+    that are padded to different sizes do not matter: the engine cuts them to the target's.
     """
 
     target: str
@@ -81,12 +81,34 @@ class OtherProgram:
 
 @dataclass(frozen=True, slots=True)
 class RunningDaemon:
-    """The daemon, as its note and /api/status describe it; `rows` is None if it does not answer."""
+    """The daemon, as its note and /api/status describe it; `rows` is None if it does not answer. `sharing` as in
+    Facts.
+    """
 
     pid: int
     url: str
     version: str
     rows: tuple[Mapping[str, Any], ...] | None
+    sharing: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class HostReport:
+    """One machine of the group of a profile. `host` is "" for this one.
+
+    `unreachable` says why ssh does not get there, `broken` why draftd does not run there; "" if they do.
+    `differing` are programs of another version than here, as "mlx 0.31.0 (here 0.32.4)"; `missing` are models,
+    `strange` ips of the hostfile that are not that machine's; its clock is `clock_off` seconds from ours.
+    """
+
+    profile: str
+    host: str
+    unreachable: str = ""
+    broken: str = ""
+    differing: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
+    strange: tuple[str, ...] = ()
+    clock_off: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,10 +117,11 @@ class Facts:
 
     `state_error` says why the state folder is not to be trusted, "" if it is. `models` has every model of the
     profiles, `downloads` those that are not here. `unsupported` are the model types among them that the installed
-    mlx_lm does not know. `share` tells whether profiles that do not say otherwise share an engine. `bench` is the
-    report of the last `draftd bench`, None if there is none. `memory_share` is what all workers together may take
-    of the memory, on a Mac by the word of its GPU. `guarded` are the folders in use that macOS keeps from an agent
-    of launchd.
+    mlx_lm does not know. `share` tells whether profiles that do not say otherwise share an engine, `sharing` what
+    draftd has decided about that, "" if nothing. `bench` is the report of the last `draftd bench`, None if there is
+    none. `memory_share` is what all workers together may take of the memory, on a Mac as its GPU says. `guarded`
+    are the folders in use that macOS does not let a launchd agent read. `unsplittable` says by profile why its
+    model cannot be on several ranks, and `hosts` is what was found on the machines of such profiles.
     """
 
     version: str
@@ -107,6 +130,7 @@ class Facts:
     state_error: str = ""
     profiles: tuple[Profile, ...] = ()
     share: bool = False
+    sharing: str = ""
     ports: tuple[WantedPort, ...] = ()
     models: Mapping[str, ModelOnDisk] = field(default_factory=dict)
     downloads: Mapping[str, Download] = field(default_factory=dict)
@@ -124,10 +148,12 @@ class Facts:
     daemon: RunningDaemon | None = None
     programs: tuple[OtherProgram, ...] = ()
     bench: Mapping[str, Any] | None = None
+    unsplittable: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    hosts: tuple[HostReport, ...] = ()
 
 
 class Severity(IntEnum):
-    """FINE says what was looked at and found well; a NOTE needs nothing done; what is an ERROR cannot work."""
+    """FINE says what was looked at and found well; a NOTE needs no action; what is an ERROR cannot work."""
 
     FINE = 0
     NOTE = 1

@@ -1,4 +1,4 @@
-"""Checks of the models: whole, of a known type, able to draft, of one vocabulary, and small enough. Pure."""
+"""Checks the models: whole, of a known type, able to draft, of one vocabulary, and small enough. Pure."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def _presence(model: ModelOnDisk, user: str, facts: Facts) -> Finding:
         do = f"correct the path in the profile {user}, or put the model there"
         return Finding(Severity.ERROR, "models", what, f"the worker of {user} fails at its start", do)
     if model.folder is not None:
-        what = f"{model.name} is downloaded in part: {', '.join(model.missing)} is missing"
+        what = f"{model.name} is only partly downloaded: {', '.join(model.missing)} is missing"
         why = "the first start downloads the rest and takes longer"
         return Finding(Severity.WARNING, "models", what, why, f"draftd pull {user}")
     return _absence(model, user, facts)
@@ -118,7 +118,7 @@ def memory(facts: Facts) -> Iterator[Finding]:
     if total > facts.memory_total:
         yield Finding(Severity.ERROR, "memory", what, "they do not fit: the system swaps, or ends them", do)
     elif total > facts.memory_share:
-        why = f"models may have {_size(facts.memory_share)} on this machine, and contexts come on top"
+        why = f"models may take {_size(facts.memory_share)} on this machine, and contexts come on top"
         yield Finding(Severity.WARNING, "memory", what, why, do)
     elif facts.daemon is None and total > facts.memory_free:
         why = f"only {_size(facts.memory_free)} is free now: other programs would be swapped out"
@@ -132,7 +132,7 @@ def memory(facts: Facts) -> Iterator[Finding]:
 
 
 def _weights(profile: Profile, facts: Facts) -> int | None:
-    """What the worker of a profile loads; of a model that is not here, what the hub says. None if nobody knows."""
+    """Bytes that a profile's worker loads, by the hub's word for a model that is not here. None if nobody knows."""
     sizes = []
     for name in profile.models:
         download = facts.downloads.get(name)
@@ -152,4 +152,10 @@ def _size(size: int) -> str:
     return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.0f} MB"
 
 
-CHECKS: tuple[Check, ...] = (present, known_types, able_to_draft, one_vocabulary, memory)
+def sharing(facts: Facts) -> Iterator[Finding]:
+    """Who shares a worker where draftd has decided it, and why."""
+    if facts.sharing:
+        yield Finding(Severity.FINE, "sharing", facts.sharing)
+
+
+CHECKS: tuple[Check, ...] = (present, known_types, able_to_draft, one_vocabulary, memory, sharing)

@@ -1,4 +1,4 @@
-"""Checks of the machine: versions, settings, the daemon, ports, other programs. Pure."""
+"""Checks the machine: versions, settings, the daemon, ports, other programs. Pure."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ MAX_NAMED = 5  # programs that a report names
 
 
 def versions(facts: Facts) -> Iterator[Finding]:
-    """Python, mlx and mlx-lm fit each other, and the engine."""
+    """Python, mlx and mlx-lm fit each other and the engine."""
     found = facts.versions
     problems = list(_version_problems(found))
     yield from problems
@@ -94,7 +94,7 @@ def configuration(facts: Facts) -> Iterator[Finding]:
 def daemon(facts: Facts) -> Iterator[Finding]:
     """It runs, answers, and is the installed version; and an earlier one left nothing behind."""
     if facts.state_error:
-        why = "they could name a process for draftd to stop, or an address to send the key to"
+        why = "files in it could name a process for draftd to stop, or an address to send the key to"
         yield Finding(Severity.ERROR, "daemon", facts.state_error, why, "see above; draftd up refuses it too")
     elif facts.daemon is None:
         yield Finding(
@@ -111,7 +111,7 @@ def daemon(facts: Facts) -> Iterator[Finding]:
         yield Finding(
             Severity.NOTE,
             "daemon",
-            f"an ended daemon left its note in {facts.state_dir}",
+            f"an earlier daemon left its note behind in {facts.state_dir}",
             "it was killed, or the machine lost power; nothing relies on the note",
             "draftd doctor --fix removes it",
         )
@@ -161,7 +161,7 @@ def _other_models(facts: Facts) -> Iterator[Finding]:
 
 
 def folders(facts: Facts) -> Iterator[Finding]:
-    """What launchd's agent has to read is not in a folder that macOS keeps from it."""
+    """What a launchd agent has to read is not in a folder that macOS does not let it read."""
     for path in facts.guarded:
         what = f"{path} is in a folder that macOS keeps from programs in the background"
         why = "draftd as an agent of launchd gets 'Operation not permitted' there; from a terminal it works"
@@ -188,7 +188,7 @@ def _busy(port: WantedPort, system: str, *, running: bool) -> Finding:
         why = "workers skip it and take the next free port"
         return Finding(Severity.NOTE, "ports", port.held, why, f"nothing, or: {free}")
     if port.purpose == "fixed":
-        why = f"{port.owner} asks for just this port, and gets another"
+        why = f"{port.owner} asks for exactly this port, and gets another"
         return Finding(Severity.WARNING, "ports", port.held, why, f"{free}   or change 'port' in the profile")
     if running:
         why = "the running daemon listens elsewhere, so clients that use this port reach another program"

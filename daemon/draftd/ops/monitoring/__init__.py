@@ -8,6 +8,6 @@ from importlib.resources import files
 def dashboard() -> str:
     """The dashboard as the JSON that Grafana's "Import" takes.
 
-    Its data source and the profiles to show are variables of it. In the timeline of states each state has a number.
+    Its data source and the profiles to show are variables. In the timeline of states each state has a number.
     """
     return files(__name__).joinpath("dashboard.json").read_text("utf-8")

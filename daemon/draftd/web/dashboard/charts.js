@@ -3,7 +3,7 @@
 const SVG = "http://www.w3.org/2000/svg";
 const WIDTH = 100;
 const HEIGHT = 40;
-const SLOTS = 50; // the daemon tells of so many requests
+const SLOTS = 50; // requests that the daemon sends figures of
 
 function part(name, attributes) {
   const element = document.createElementNS(SVG, name);
@@ -49,7 +49,7 @@ export function drawSpeeds(svg, speeds) {
   svg.append(part("path", { d: line, class: "line" }));
 }
 
-// A bar for each position in the draft: all of the height if every token that was proposed there was kept.
+// A bar for each position in the draft: of full height if every token that was proposed there was kept.
 export function drawPositions(svg, proposed, accepted, limit) {
   begin(svg, `Accepted at positions 1 to ${proposed.length} of the draft`);
   const step = WIDTH / Math.max(proposed.length, 8);

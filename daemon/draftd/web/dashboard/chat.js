@@ -5,11 +5,13 @@ import * as show from "./format.js";
 import { chat, hasKey } from "./stream.js";
 
 let talk = []; // messages so far
+let drafting = new Set(); // names of models that say who drafted which token
 let leaving = null; // while an answer comes
 
 export function showModels(status) {
   const select = $("chat-model");
   const names = status.workers.map((row) => row.name);
+  drafting = new Set(status.workers.filter((row) => row.drafters.length).map((row) => row.name));
   if (names.join("\n") === [...select.options].map((option) => option.value).join("\n")) return;
   const had = select.value;
   select.replaceChildren(...names.map((name) => new Option(name, name)));
@@ -36,12 +38,14 @@ async function send() {
   talk.push({ role: "user", content: said });
   showCurl();
   const { text, note } = message("assistant");
-  const begun = { at: performance.now(), first: null, pieces: 0 };
+  const model = $("chat-model").value;
+  const body = { model, messages: talk, ...(drafting.has(model) ? { return_drafters: true } : {}) };
+  const begun = { at: performance.now(), first: null, pieces: 0, said: "" };
   leaving = new AbortController();
   $("chat-send").textContent = "Stop";
   let end = {};
   try {
-    for await (const chunk of chat({ model: $("chat-model").value, messages: talk }, leaving.signal)) {
+    for await (const chunk of chat(body, leaving.signal)) {
       end = { ...end, ...take(chunk, text, begun) };
       put(note, show.answerNote(end, begun, performance.now()));
     }
@@ -50,7 +54,7 @@ async function send() {
     const why = leaving.signal.aborted ? "you ended the answer" : error.message || "the answer broke off";
     put(note, why, leaving.signal.aborted ? "off" : "bad");
   }
-  talk.push({ role: "assistant", content: text.textContent });
+  talk.push({ role: "assistant", content: begun.said });
   leaving = null;
   $("chat-send").textContent = "Send";
   scroll();
@@ -58,12 +62,14 @@ async function send() {
 
 function take(chunk, text, begun) {
   if (chunk.error) throw new Error(chunk.error.message ?? `${chunk.error}`);
-  const delta = chunk.choices?.[0]?.delta ?? {};
-  const piece = delta.content || delta.reasoning_content || delta.reasoning || "";
-  if (piece) {
+  const { delta = {}, drafters = {} } = chunk.choices?.[0] ?? {};
+  const thought = pieces(delta.reasoning_content || delta.reasoning, drafters.reasoning, "thought");
+  const said = pieces(delta.content, drafters.content, "said");
+  if (thought.length + said.length) {
     begun.first ??= performance.now();
     begun.pieces += 1;
-    text.append(make("span", {}, piece));
+    begun.said += delta.content ?? "";
+    text.append(...thought, ...said);
     scroll();
   }
   const told = {};
@@ -72,10 +78,25 @@ function take(chunk, text, begun) {
   return told;
 }
 
+// An element for each piece of a text, marked with who drafted it where the daemon says so.
+function pieces(text, told, kind) {
+  if (!text) return [];
+  return (told ?? [{ text, drafter: null }]).map((one) => {
+    const span = make("span", { class: kind }, one.text);
+    if (one.drafter) {
+      span.dataset.drafter = one.drafter;
+      span.title = show.DRAFTERS[one.drafter] ?? one.drafter;
+      $("chat-legend").hidden = false;
+    }
+    return span;
+  });
+}
+
 function anew() {
   leaving?.abort();
   talk = [];
   $("chat-talk").replaceChildren();
+  $("chat-legend").hidden = true;
   showCurl();
   $("chat-text").focus();
 }
@@ -85,6 +106,11 @@ function showCurl() {
   put($("chat-curl"), show.curl(location.origin, $("chat-model").value, hasKey(), said));
 }
 
+for (const [name, words] of Object.entries(show.DRAFTERS)) {
+  const mark = make("span", {}, name);
+  mark.dataset.drafter = name;
+  $("chat-legend").append(make("li", { title: words }, mark));
+}
 $("chat-form").addEventListener("submit", (event) => {
   event.preventDefault();
   if (leaving) leaving.abort();

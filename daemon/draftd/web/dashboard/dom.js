@@ -22,8 +22,8 @@ export function make(name, properties = {}, ...children) {
 
 export const spoken = (text) => ($("spoken").textContent = text);
 
-// Put a text into the clipboard, and say on the button that it is there. Pages that are not from this machine have
-// no clipboard unless they come over HTTPS: there an older way has to do.
+// Put a text into the clipboard, and say so on the button. Pages from another machine have no clipboard unless they
+// come over HTTPS: there an older way has to do.
 export async function copy(text, button) {
   const label = button.textContent;
   let done = true;

@@ -7,11 +7,29 @@ export const TONES = {
   stopped: "off",
 };
 
+// Who drafts, in the order of the legend.
+export const DRAFTERS = {
+  model: "drafted by the draft model", lookup: "looked up in the prompt or an old answer", grammar: "forced by the grammar",
+};
+
 export const percent = (ratio) => (ratio === null ? "–" : `${Math.round(ratio * 100)} %`);
 export const speed = (value) => (value === null ? "–" : value.toFixed(value < 100 ? 1 : 0));
 
-// A worker that profiles share stands for its memory in the row that has its name.
+// The memory of a worker that profiles share is shown in the row of the profile that it is named after.
 export const memoryOf = (row) => (row.worker === row.name ? memory(row.memory_bytes) : "shared");
+
+// How much of the last prompts was cached, and what the worker's cache takes.
+export function cached({ ratio, bytes: size }) {
+  return size >= 5e5 ? `${percent(ratio)} by ${bytes(size)}` : percent(ratio);
+}
+
+// What became of prompts that the worker has stored, or would have taken up.
+export const storedOf = ({ stored_prompts: known }) =>
+  `stored prompts: ${Object.entries(known).map(([outcome, number]) => `${number} ${outcome}`).join(", ")}`;
+
+// What all workers have stored of prompts on the disk.
+export const storedPrompts = (known) =>
+  known?.files ? `${plural(known.files, "stored prompt")}, ${bytes(known.bytes)} of ${bytes(known.limit_bytes)}` : "";
 
 const memory = (value) => (value === null ? "–" : bytes(value));
 
@@ -31,7 +49,7 @@ function span(exactly) {
 
 const DUE = { backoff: "starts again", stopping: "at the latest" };
 
-// What is said of the time that is set for a state.
+// How the time by which a state ends is told.
 export const dueIn = (row) =>
   row.due && DUE[row.state] ? `, ${DUE[row.state]} in ${span((Date.parse(row.due) - Date.now()) / 1000)}` : "";
 
@@ -45,7 +63,7 @@ export function requestTone({ phase, status, cancelled }) {
 }
 
 const PARTS = {
-  id: "request id", dialect: "asked as", waited: "waited for its turn", first_token: "first token", seconds: "took",
+  id: "request id", dialect: "dialect", waited: "waited for its turn", first_token: "first token", seconds: "took",
 };
 
 // All that is known of a request, in lines.
@@ -67,6 +85,44 @@ export function answerNote({ usage, timings }, begun, now) {
   const parts = [`${plural(tokens, "token")}`, `${speed(rate)} tokens/s`, `first after ${seconds((begun.first - begun.at) / 1000)}`];
   if (timings?.draft_n) parts.push(`${timings.draft_n_accepted} of ${timings.draft_n} draft tokens accepted`);
   return parts.join(", ");
+}
+
+// Settings as a profile file has them.
+export function toml(settings) {
+  const isTable = (value) => value !== null && typeof value === "object" && !Array.isArray(value);
+  const line = ([key, value]) => `${key} = ${Array.isArray(value) ? `[${value.map((one) => JSON.stringify(one)).join(", ")}]` : JSON.stringify(value)}`;
+  const entries = Object.entries(settings);
+  const tables = entries.filter(([, value]) => isTable(value) && Object.keys(value).length);
+  const above = entries.filter(([, value]) => !isTable(value) && value !== null).map(line);
+  const below = tables.map(([name, table]) => `\n[${name}]\n${Object.entries(table).filter(([, value]) => value !== null).map(line).join("\n")}`);
+  return [...above, ...below].join("\n");
+}
+
+export const milliseconds = (value) => `${Math.round(value * 1000)} ms`;
+
+// How far a bench is, or how it ended.
+export function benchNote(told) {
+  if (!told) return "none since the daemon started";
+  const whose = told.profile ? ` of ${told.profile}` : "";
+  if (told.running) return `${told.doing}${told.total ? `: ${told.done} of ${told.total}` : ""}`;
+  if (told.stopped) return `the bench${whose} was stopped`;
+  if (told.error) return `the bench${whose} failed: ${told.error}`;
+  return `the bench${whose} of ${clock(told.began)}`;
+}
+
+// On what, and how, a bench measured.
+export const benchHow = (report) =>
+  `${shortModel(report.model)} with draft model ${shortModel(report.draft_model)} on ${report.machine}. Medians of ${plural(report.runs, "run")}`
+  + ` of up to ${report.max_tokens} tokens; tokens/s over the whole answer, the reading of the prompt included.`
+  + (report.busy > 25 ? ` Other programs used ${Math.round(report.busy)} % of the processors when it began: the figures are less certain than they look.` : "");
+
+// JSON in lines; anything else, and JSON that was cut, as it is.
+export function readable(text) {
+  try {
+    return JSON.stringify(JSON.parse(text), null, 1);
+  } catch {
+    return text;
+  }
 }
 
 export const clock = (epoch) => new Date(epoch * 1000).toTimeString().slice(0, 8);
@@ -125,13 +181,13 @@ function untilThen(workers) {
   if (!workers.some((row) => row.drafters.length && !row.draft_refusal) && !workers.some((row) => row.acceptance.proposed))
     return "No profile drafts.";
   const most = Math.max(...workers.map((row) => row.recent.acceptance.length));
-  return `Whether drafting pays is said after ${ENOUGH} requests to a profile that drafted; so far there were ${most}.`;
+  return `Whether drafting pays shows after ${ENOUGH} requests with drafts to one profile; so far there were ${most}.`;
 }
 
-// How it is judged, as it is judged.
+// The rule behind the verdict, in words.
 function rule(known) {
   const measured = known.filter((row) => factor(row) !== null).length;
-  const byTimes = "It pays where the measured times of passes promise more than the speed without a draft.";
+  const byTimes = "It pays where the measured times promise more speed than there is without a draft.";
   const byRatio = `It usually pays from ${percent(PAYS)} on.`;
   if (measured === known.length) return byTimes;
   return measured ? `${byTimes} Where there are none yet: ${byRatio.toLowerCase()}` : byRatio;
@@ -139,13 +195,13 @@ function rule(known) {
 
 const countWorkers = (rows) => new Set(rows.map((row) => row.worker)).size; // profiles may share one
 
-// The speed against no drafting, where the engine knows what its passes cost; else the rule of thumb decides.
+// The speedup over no drafting, where the engine knows what its passes cost; else the rule of thumb decides.
 const factor = (row) => row.speculation?.speedup_estimate ?? null;
 const pays = (row) => (factor(row) === null ? row.acceptance.ratio >= PAYS : factor(row) > 1);
 
 const ms = (seconds) => `${(seconds * 1000).toFixed(seconds < 0.01 ? 1 : 0)} ms`;
 
-// The drafts' mean length, and what the engine measured that its passes cost.
+// The mean length of the drafts, and what passes cost by the engine's measurement.
 export function draftsNote({ proposed_by_position: proposed, rounds_by_draft_length: rounds, costs }) {
   const total = (numbers) => numbers.reduce((sum, number) => sum + number, 0);
   const mean = `${(total(proposed) / total(rounds)).toFixed(1)} tokens per draft`;
@@ -153,7 +209,7 @@ export function draftsNote({ proposed_by_position: proposed, rounds_by_draft_len
   return `${mean}; ${ms(costs.draft)} for each, ${ms(costs.verify)} to verify; ${ms(costs.single)} a token without`;
 }
 
-// What each drafter had accepted of what it proposed: "lookup 32 of 41, model 120 of 180".
+// How much of what each drafter proposed was accepted: "lookup 32 of 41, model 120 of 180".
 export const drafterShares = (byDrafter) =>
   Object.entries(byDrafter).map(([name, { accepted, proposed }]) => `${name} ${accepted} of ${proposed}`).join(", ");
 
@@ -169,7 +225,7 @@ export function acceptanceNote(row) {
   if (row.acceptance.ratio === null) return "no request yet";
   if (factor(row) !== null) return `about ${factor(row).toFixed(1)} × the speed without a draft`;
   if (row.acceptance.ratio >= PAYS) return "drafting usually pays";
-  return row.draft_model ? "rarely pays: try a shorter draft" : "little is accepted of what is looked up";
+  return row.draft_model ? "rarely pays: try a shorter draft" : "little of what is looked up is accepted";
 }
 
 export function speedNote(row) {

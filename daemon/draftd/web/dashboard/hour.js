@@ -1,4 +1,4 @@
-// The last hour, as the daemon kept it: four figures on one axis of time, and their values at one moment.
+// The last hour, as the daemon kept it: four figures on one time axis, and their values at one moment.
 
 import { $, make, put } from "./dom.js";
 import * as show from "./format.js";

@@ -1,4 +1,4 @@
-// The log of one worker. Lines for machines are there only if they are asked for.
+// The log of one worker. Lines for machines are shown only if they are asked for.
 
 import { $, make } from "./dom.js";
 import { clock } from "./format.js";
@@ -34,7 +34,7 @@ export function addLines(name, lines) {
   scroll();
 }
 
-// All lines anew, as after a connection that was lost.
+// Replace all lines, as after a lost connection.
 export function replaceLogs(bodies) {
   logs.clear();
   for (const [name, lines] of Object.entries(bodies)) logs.set(name, lines);

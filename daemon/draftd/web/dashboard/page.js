@@ -1,11 +1,13 @@
-// The page: keeps what the stream tells, and hands it to the parts of the page.
+// The page: keeps what the stream brings, and hands it to the parts of the page.
 
+import { showBench } from "./bench.js";
 import { showModels } from "./chat.js";
 import { $, copy, put } from "./dom.js";
 import * as show from "./format.js";
 import { showHour } from "./hour.js";
 import { addLines, redraw, replaceLogs, showLogNames } from "./log.js";
-import { nameModels, takeRequests } from "./requests.js";
+import { showProfiles } from "./profiles.js";
+import { nameModels, showCapture, takeRequests } from "./requests.js";
 import { follow, hasKey, keepKey, keptKey } from "./stream.js";
 import { showTimes as showWorkerTimes, showWorkers } from "./workers.js";
 
@@ -15,8 +17,11 @@ let lost = null; // { since, why, next } while there is no connection
 function showTimes() {
   if (lost) showLost();
   else showWorkerTimes();
-  if (status.started && !lost) put($("about"), `${status.version}, up ${show.ago(status.started)}`);
+  if (status.started && !lost) put($("about"), about());
 }
+
+const about = () =>
+  [status.version, `up ${show.ago(status.started)}`, show.storedPrompts(status.stored_prompts)].filter(Boolean).join(", ");
 
 function showVerdict() {
   const { tone, headline, aside } = show.verdict(status.workers);
@@ -55,7 +60,7 @@ function showLost() {
   const since = show.clock(lost.since / 1000);
   const next = Math.max(0, Math.ceil((lost.next - Date.now()) / 1000));
   put($("connection"), "connection lost", "bad");
-  put($("lost"), `No connection to the daemon since ${since}: ${lost.why}. What is below is how it was then.`);
+  put($("lost"), `No connection to the daemon since ${since}: ${lost.why}. Below is how things were then.`);
   put($("retry"), next ? `trying again in ${next} s` : "trying again now");
 }
 
@@ -69,6 +74,9 @@ function take(body) {
   showLogNames(status);
   showModels(status);
   nameModels(status);
+  showCapture(status);
+  showProfiles(status);
+  showBench(status);
 }
 
 function askKey(again) {

@@ -1,8 +1,8 @@
-// The requests that are open and the last ones that have ended: figures, no texts.
+// The requests that are open and the last ones that have ended: figures, and their contents if they are captured.
 
 import { $, make, put, spoken } from "./dom.js";
 import * as show from "./format.js";
-import { cancel } from "./stream.js";
+import { cancel, capture, contents } from "./stream.js";
 
 const KEPT = 100;
 const known = new Map(); // id -> { record, row, details }
@@ -21,6 +21,17 @@ const COLUMNS = [
 ];
 
 let short = (name) => name;
+let captures = false;
+let switching = false; // then a status from before the order must not turn the switch back
+
+export function showCapture(status) {
+  if (switching) return;
+  captures = status.capture;
+  $("capture").checked = captures;
+  const on = "contents of new requests are kept in memory until this is switched off";
+  put($("capture-note"), captures ? on : "the last 100: figures, no texts", captures ? "low" : "");
+  for (const made of known.values()) showContents(made);
+}
 
 export function nameModels(status) {
   short = show.shortNames(status.workers.map((row) => row.name));
@@ -61,14 +72,18 @@ function makeRow(record) {
   cells.time.append(opening);
   const { time, ...others } = cells;
   const row = make("tr", {}, time, status, ...Object.values(others));
-  const text = make("td", { colSpan: COLUMNS.length + 1 });
-  const details = make("tr", { class: "details", hidden: true }, text);
+  const text = make("p");
+  const place = make("div", { class: "contents", hidden: true });
+  const cell = make("td", { colSpan: COLUMNS.length + 1 }, text, place);
+  const details = make("tr", { class: "details", hidden: true }, cell);
+  const made = { record, row, details, cells, badge, button, text, place, shown: "" };
   opening.addEventListener("click", () => {
     details.hidden = !details.hidden;
     opening.setAttribute("aria-expanded", `${!details.hidden}`);
+    showContents(made);
   });
   $("request-rows").prepend(row, details);
-  return { record, row, details, cells, badge, button, text };
+  return made;
 }
 
 function showRow(made, record) {
@@ -78,7 +93,48 @@ function showRow(made, record) {
   put(made.badge, record.phase === "ended" ? `${record.status}` : record.phase, show.requestTone(record));
   made.button.hidden = record.phase === "ended" || record.cancelled;
   put(made.text, show.requestDetails(record));
+  showContents(made);
 }
+
+// Shows what was captured of a request whose details are open: once while it runs, and again at its end.
+async function showContents(made) {
+  const { record, details, place } = made;
+  const has = record.captured && captures;
+  if (!has) {
+    place.replaceChildren();
+    made.shown = "";
+  }
+  place.hidden = !has;
+  if (!has || details.hidden || made.shown === record.phase) return;
+  made.shown = record.phase;
+  try {
+    const { request, answer } = await contents(record.id);
+    if (made.shown !== record.phase) return; // switched off meanwhile
+    place.replaceChildren(...part("request", show.readable(request)), ...part("answer", answer ?? "none, or not yet"));
+  } catch (error) {
+    place.replaceChildren(make("p", {}, error.message));
+  }
+}
+
+const part = (name, text) => [
+  make("p", { class: "label" }, name),
+  make("pre", { tabIndex: 0, "aria-label": `The ${name}` }, text),
+];
+
+$("capture").addEventListener("change", async (event) => {
+  const on = event.target.checked;
+  switching = true;
+  try {
+    await capture(on);
+    captures = on;
+    spoken(on ? "Contents are captured" : "Captured contents are gone");
+  } catch (error) {
+    event.target.checked = !on;
+    put($("connection"), error.message || "refused", "bad");
+  }
+  switching = false;
+  showCapture({ capture: captures });
+});
 
 async function end(id, button) {
   button.disabled = true;

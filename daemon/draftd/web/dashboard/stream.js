@@ -32,6 +32,13 @@ export const order = (name, word) =>
   ask(`/api/workers/${encodeURIComponent(name)}/${word}`, { method: "POST" });
 
 export const cancel = (id) => ask(`/api/requests/${encodeURIComponent(id)}/cancel`, { method: "POST" });
+export const capture = (on) => ask(`/api/capture/${on ? "on" : "off"}`, { method: "POST" });
+export const contents = async (id) => (await ask(`/api/requests/${encodeURIComponent(id)}/contents`)).json();
+export const profiles = async () => (await ask("/api/profiles")).json();
+export const bench = async () => (await ask("/api/bench")).json();
+export const stopBench = () => ask("/api/bench/stop", { method: "POST" });
+export const startBench = (wanted) =>
+  ask("/api/bench", { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(wanted) });
 export const history = async () => (await ask("/api/history")).json();
 
 // The chunks of the answer to a chat, as they come, with the usage at their end.
@@ -45,9 +52,9 @@ export async function* chat(body, signal) {
   }
 }
 
-// Calls on.snapshot, on.status, on.log and on.requests with what comes, on.connection("live") or with a reason and
-// the milliseconds until it is tried again and, until it returns a promise that is kept, on.key() for a key. Never
-// returns: a stream that ends is asked for again.
+// Calls on.snapshot, on.status, on.log and on.requests with what comes; on.connection with "live", or with the reason
+// why there is none and the milliseconds until the next attempt; and on.key() when a key is needed, whose promise it
+// awaits before it goes on. Never returns: a stream that ends is asked for again.
 export async function follow(on) {
   for (let pause = 500; ; pause = Math.min(pause * 2, LONGEST_PAUSE)) {
     let why = "the daemon has ended the connection";
@@ -70,7 +77,7 @@ async function read(on, begun) {
   let timer;
   const heard = () => {
     clearTimeout(timer);
-    timer = setTimeout(() => leaving.abort(new Error("nothing was heard of the daemon")), SILENCE);
+    timer = setTimeout(() => leaving.abort(new Error("nothing was heard from the daemon")), SILENCE);
   };
   heard();
   try {

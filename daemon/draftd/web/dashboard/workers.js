@@ -83,7 +83,7 @@ function showTable() {
   for (const presets of workers) showRow(rows.get(presets[0].worker), presets);
 }
 
-// Have just these elements in this order; whoever has the keyboard's focus keeps it.
+// Have just these elements in this order; the one with the keyboard's focus keeps it.
 function place(known, names, parent, making) {
   for (const [name, { element }] of known) {
     if (names.includes(name)) continue;
@@ -123,6 +123,8 @@ function showCard(made, row) {
   put(fields.requests, row.active ? `${row.requests} + ${row.active} now` : `${row.requests}`);
   put(fields.queue, `${row.queue}`, row.queue ? "low" : "");
   put(fields.memory, show.memoryOf(row));
+  put(fields.cached, show.cached(row.prompt_cache));
+  fields.cached.title = show.storedOf(row.prompt_cache);
   put(fields.port, `${row.port ?? "–"}`);
   put(fields.length, show.draftLength(row));
   put(fields.restarts, `${row.restarts}`);
@@ -151,6 +153,7 @@ function showRow(made, presets) {
   put(fields.speed, lines((one) => show.speed(one.tokens_per_second)));
   put(fields.acceptance, lines((one) => show.percent(one.acceptance.ratio)), show.ratioTone(row.acceptance.ratio));
   put(fields.memory, show.memoryOf(presets.find((one) => one.name === one.worker) ?? row));
+  put(fields.cached, lines((one) => show.cached(one.prompt_cache)));
   put(fields.port, `${row.port ?? "–"}`);
   put(fields.restarts, `${row.restarts}`);
   showOrders(orders, row.state);
@@ -170,7 +173,7 @@ function showOrders(orders, state) {
   const offered = { restart: state !== "stopped" && state !== "asleep", stop: running, start: !running };
   const had = orders.find((button) => button === document.activeElement);
   for (const button of orders) button.hidden = !offered[button.dataset.order];
-  // The keyboard keeps its place: on a button that takes the place of the one that is gone.
+  // The keyboard's focus stays where it was, on a button in the place of the one that is gone.
   if (had?.hidden) orders.find((button) => !button.hidden).focus();
 }
 

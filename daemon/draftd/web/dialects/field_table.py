@@ -1,4 +1,4 @@
-"""What becomes of one field of a request, and how a request is held against a table of them. Pure."""
+"""What becomes of one field of a request, and how a request is checked against a table of fields. Pure."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ _OTHER_NAMES = {
     "structured_outputs": "response_format", "speculative.n_max": "num_draft_tokens",
 }  # fmt: skip
 
-# What pydantic says, and how it is said of JSON.
+# Pydantic's words, and those for JSON.
 _WORDS = {
-    "a valid dictionary": "an object", "a valid list": "a list", "a valid string": "a text",
+    "a valid dictionary": "an object", "a valid list": "a list", "a valid string": "a string",
     "a valid boolean": "true or false", "a valid integer": "a whole number", "a valid number": "a number",
     "greater than or equal to": "at least", "less than or equal to": "at most",
 }  # fmt: skip
@@ -48,9 +48,9 @@ class Handling(StrEnum):
 
 @dataclass(frozen=True)
 class Row:
-    """One field. `check` is its type with bounds, `note` what is done or why it is refused.
+    """One field. `check` is its type with bounds, `note` what is done with it or why it is refused.
 
-    Of a refused field `harmless` are the values that ask for nothing, and `passed_on` says whether another server
+    For a refused field, `harmless` are the values that ask for nothing, and `passed_on` says whether another server
     gets it as it is.
     """
 
@@ -66,7 +66,7 @@ class Row:
         return TypeAdapter(self.check, config=_STRICTLY)
 
     def checked(self, value: Any, place: str) -> Any:
-        """The value with the type that it is to have. Raises RequestError (400) that names `place`."""
+        """The value with the type that it should have. Raises RequestError (400) that names `place`."""
         if self.handling is Handling.REFUSED:
             if not any(type(value) is type(one) and value == one for one in self.harmless):
                 raise self._refusal(place)
@@ -90,7 +90,7 @@ class Row:
 
 
 def _refusal_of(error: ValidationError, place: str) -> RequestError:
-    """The first thing that is wrong with a value, in words of JSON, and where in the value it is."""
+    """The first thing that is wrong with a value, in JSON's words, and where in the value it is."""
     detail = error.errors(include_url=False, include_input=False, include_context=False)[0]
     for step in takewhile(lambda step: isinstance(step, int), detail["loc"]):
         place += f"[{step}]"
@@ -121,8 +121,8 @@ def refused(name: str, note: str, *harmless: Any, passed_on: bool = True) -> Row
 
 
 class Table:
-    """The fields of one object; in an `open` one further fields pass. `elsewhere` names who has a field that is not
-    here.
+    """The fields of one object; an `open` one lets further fields pass. `elsewhere` names the endpoints that have
+    fields which this object lacks.
     """
 
     def __init__(
@@ -133,8 +133,8 @@ class Table:
         self._elsewhere = elsewhere or {}
 
     def checked(self, fields: Mapping[str, Any], place: str = "", *, foreign: bool = False) -> dict[str, Any]:
-        """The fields that are not null, with the types that they are to have. `foreign` says that another server
-        gets them, `place` where they stand. Raises RequestError (400) with the name of one at fault.
+        """The fields that are not null, with the types that they should have. `foreign` says that another server
+        gets them, `place` where they stand. Raises RequestError (400) that names the one at fault.
         """
         made = {}
         for name, value in fields.items():
@@ -164,7 +164,7 @@ class Table:
         if name in self._elsewhere:
             hint = f": it belongs to {self._elsewhere[name]}"
         else:
-            hint = f"; is '{place}{meant}' meant?" if meant in self.rows else ""
+            hint = f"; did you mean '{place}{meant}'?" if meant in self.rows else ""
         return RequestError(400, f"there is no field '{shown}'{hint}", code="unknown_parameter", param=shown)
 
 

@@ -1,15 +1,15 @@
-"""Which fields a request may have, and what becomes of each: the one table, which `docs/api.md` is made from. Pure.
+"""Which fields a request may have, and what becomes of each: the one table, from which `docs/api.md` is made. Pure.
 
 No field is accepted and ignored. A field is honoured; or put in another way for the worker; or without effect, as
 it cannot change the answer; or refused by its name. A refused field may still have the values that ask for nothing
 (`n: 1`, `echo: false`), which clients send out of habit. `null` counts as left out.
 
 A name that stands nowhere here is refused as well: OpenAI's API does so, and whoever misspells `temperature`, or
-asks for what only another server can do, should hear of it. Only in messages and tools further fields pass: they
+asks for what only another server can do, should hear of it. Only messages and tools may have further fields: they
 go to the model's chat template, and each template knows some of its own.
 
-A server that a profile's `command` starts may know more. It gets what is refused here or unknown as it is, unless
-draftd itself stands in the way (`passed_on=False`). To build what is refused now, change its row.
+A server that a profile's `command` starts may know more. It gets what is refused or unknown here as it is, unless
+draftd itself stands in the way (`passed_on=False`). When you build what is refused now, change its row.
 """
 
 from __future__ import annotations
@@ -22,7 +22,13 @@ from pydantic import AfterValidator, Field
 from typing_extensions import TypedDict
 
 from draftd.profile_tables import RequestDefaults, Stop
-from draftd.protocol import COUNT_FIELD, GRAMMARS_FIELD, MAX_DRAFT_TOKENS, MAX_TOP_LOGPROBS
+from draftd.protocol import (
+    COUNT_FIELD,
+    GRAMMARS_FIELD,
+    MAX_DRAFT_TOKENS,
+    MAX_TOP_LOGPROBS,
+    RETURN_DRAFTERS_FIELD,
+)
 from draftd.web.dialects.field_table import Count, Object, Table, honoured, idle, refused, translated
 
 _TOKEN_ID = re.compile(r"0|[1-9][0-9]{0,9}")
@@ -75,14 +81,14 @@ _COMMON = (
     translated("top_k", "-1 is 0, no limit", Annotated[int, Field(ge=-1)]),
     honoured("min_p", "", _as_in_defaults("min_p")),
     honoured("seed", "any whole number", int),
-    honoured("stop", "up to 16 texts of 1 to 256 characters", Stop),
+    honoured("stop", "up to 16 strings of 1 to 256 characters", Stop),
     translated("max_tokens", "cut to what is left of the context", Count),
-    translated("max_completion_tokens", "the newer name; of both the smaller one counts", Count),
+    translated("max_completion_tokens", "the newer name; the smaller of the two counts", Count),
     honoured("presence_penalty", "", _as_in_defaults("presence_penalty")),
     honoured("frequency_penalty", "", _as_in_defaults("frequency_penalty")),
     honoured("repetition_penalty", "", _as_in_defaults("repetition_penalty")),
     *(
-        honoured(f"{name}_context_size", "tokens that the penalty looks back", _Tokens)
+        honoured(f"{name}_context_size", "how many tokens back the penalty looks", _Tokens)
         for name in ("presence", "frequency", "repetition")
     ),
     honoured("xtc_probability", "", _as_in_defaults("xtc_probability")),
@@ -118,6 +124,11 @@ _CHAT = (
         "enforced by draftd's engine",
         dict[str, TextGrammar],
     ),
+    honoured(
+        RETURN_DRAFTERS_FIELD,
+        "true: each choice has `drafters`, who drafted which piece of the text; not for a `command`",
+        bool,
+    ),
     honoured("parallel_tool_calls", "false ends the answer after its first call", bool),
     honoured(
         "chat_template_kwargs",
@@ -137,8 +148,8 @@ _CHAT = (
         Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"],
     ),
     refused("verbosity", "no model here has been taught it", "medium"),
-    refused("functions", "it is older than `tools`", [], passed_on=False),
-    refused("function_call", "it is older than `tool_choice`", "none", "auto", passed_on=False),
+    refused("functions", "`tools` has taken its place", [], passed_on=False),
+    refused("function_call", "`tool_choice` has taken its place", "none", "auto", passed_on=False),
     refused("store", "draftd stores no answers", False),
     refused("service_tier", "all requests are served alike", "auto", "default"),
     refused("web_search_options", "a model here has no way to the web"),
@@ -150,7 +161,7 @@ _CHAT = (
 _TEXT = (
     honoured("logprobs", _LOGPROBS, bool | Annotated[int, Field(ge=0, le=MAX_TOP_LOGPROBS)]),
     translated("prompt", "one text, alone or in a list", Any),
-    refused("suffix", "put the model's own marks for filling in into the prompt", ""),
+    refused("suffix", "put the model's own fill-in-the-middle tokens into the prompt", ""),
     refused("echo", "the answer is what follows the prompt", False),
     refused("best_of", "draftd gives one answer to a request", 1),
 )
@@ -187,7 +198,7 @@ MESSAGE = Table(
         honoured("name", "goes to the chat template", str),
         translated("tool_calls", "calls of functions; their arguments as JSON", Any),
         honoured("tool_call_id", "goes to the chat template", str),
-        refused("function_call", "it is older than `tool_calls`"),
+        refused("function_call", "`tool_calls` has taken its place"),
         refused("audio", "draftd stores no answers"),
     ),
     open=True,

@@ -1,8 +1,8 @@
-"""The chunks of a chat's answer as Anthropic's events, and as the message that they make. Pure.
+"""The chunks of a chat completion as Anthropic's events, and as the message that they make. Pure.
 
-An answer is a list of blocks, one after the other: thoughts, texts, and one block for each call of a tool. A block
-ends where a chunk brings something of another kind. The message is put together from the very events, so a stream
-and a whole answer cannot differ.
+An answer is a list of blocks, one after the other: thinking, text, and one block for each tool call. A block ends
+where a chunk brings something of another kind. The message is put together from those same events, so a stream and
+a whole answer cannot differ.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ _TEXT_EVENT = (
 class MessageAnswer:
     """Takes chunks, and gives events; `message` is what they have made so far.
 
-    Its id is made of the request's: some servers give every answer the same one, and Claude Code takes messages
-    with one id for parts of one message.
+    Its id is made from the request's: some servers give every answer the same one, and Claude Code takes messages
+    with the same id for parts of one message.
     """
 
     request_id: str
@@ -158,7 +158,7 @@ def _with_places(message: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def usage_of(usage: Mapping[str, Any]) -> dict[str, int]:
-    """OpenAI's usage in Anthropic's form, where the tokens of the prompt that came out of the cache count apart."""
+    """OpenAI's usage in Anthropic's form, which counts prompt tokens that came out of the cache separately."""
     cached = (usage.get("prompt_tokens_details") or {}).get("cached_tokens") or 0
     return {
         "input_tokens": max(0, (usage.get("prompt_tokens") or 0) - cached),
@@ -169,7 +169,7 @@ def usage_of(usage: Mapping[str, Any]) -> dict[str, int]:
 
 
 def _object(text: str) -> dict[str, Any]:
-    """The arguments of a call. Anthropic's form has no place for what is no object."""
+    """The arguments of a call. Anthropic's form has no place for anything but an object."""
     try:
         value = json.loads(text or "{}", parse_constant=_no_constant)
     except (ValueError, RecursionError):

@@ -35,7 +35,7 @@ def error_event(error: DraftdError, request_id: str) -> bytes:
 
 
 def _words(error: DraftdError) -> str:
-    """Claude Code makes a conversation shorter when it reads just these words."""
+    """The error's text. Claude Code shortens a conversation only when it reads exactly these words."""
     numbers = _NUMBER.findall(str(error))
     if getattr(error, "code", None) == CONTEXT_LENGTH_EXCEEDED and len(numbers) >= 2:
         return f"prompt is too long: {numbers[0]} tokens > {numbers[1]} maximum"

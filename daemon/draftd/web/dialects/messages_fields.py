@@ -1,8 +1,8 @@
 """Which fields a request in Anthropic's form may have, and what becomes of each. Pure.
 
-What is translated is held against the table of chats afterwards, so what cannot be done there is refused there.
-Blocks and tools have more fields than these: what only Anthropic's own servers do something with is dropped, and a
-block or tool of a kind that is not known is refused.
+What is translated is checked against the table of chat completions afterwards, which refuses what cannot be done.
+Blocks and tools have more fields than these: those that mean something only to Anthropic's own servers are dropped,
+and a block or tool of an unknown kind is refused.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _MAX_SHOWN = 100  # characters of an unknown name that the client is shown
 
 
 def _edits(value: dict[str, Any]) -> dict[str, Any]:
-    """Thoughts of earlier turns are the chat template's to keep or to leave out; nothing else may be edited."""
+    """The chat template decides whether the thinking of earlier turns stays; nothing else may be edited."""
     if unknown := value.keys() - {"edits"}:
         raise ValueError(f"must hold nothing but edits, and holds {min(unknown)[:_MAX_SHOWN]!r}")
     edits = value.get("edits") or []
@@ -32,7 +32,7 @@ def _edits(value: dict[str, Any]) -> dict[str, Any]:
 
 _TOOLS_AND_TEXTS = (
     honoured("model", "a profile or one of its aliases"),
-    translated("messages", "texts, thoughts, tool calls and their results; images only for a `command`"),
+    translated("messages", "text, thinking, tool calls and their results; images only for a `command`"),
     translated(
         "system", "the first message; the billing header of Claude Code is left out", str | list[Object]
     ),
@@ -77,13 +77,13 @@ THINKING = Table(
     (
         translated(
             "type",
-            "disabled, or as the template can",
+            "disabled, or what the template can do",
             Literal["enabled", "adaptive", "disabled"],
         ),
-        idle("budget_tokens", "`max_tokens` counts thoughts too", Count),
+        idle("budget_tokens", "`max_tokens` counts thinking too", Count),
         idle(
             "display",
-            "thoughts are sent: they belong to the next request's prompt",
+            "thinking is sent: it belongs to the next request's prompt",
             Literal["summarized", "omitted"],
         ),
     )

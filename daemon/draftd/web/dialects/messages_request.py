@@ -1,8 +1,8 @@
-"""A request in Anthropic's form (`/v1/messages`) as a chat request of OpenAI's. Pure.
+"""A request in Anthropic's form (`/v1/messages`) as OpenAI's request for a chat completion. Pure.
 
-Nothing is moved: what changes the beginning of a prompt costs the whole prompt cache. So a system message in the
-middle of a conversation stays there, and the billing header that Claude Code puts in front of the system text, new
-for each request, is left out.
+Nothing is moved: a change at the beginning of a prompt costs the whole prompt cache. So a system message in the
+middle of a conversation stays there, and the billing header that Claude Code puts in front of the system text,
+different in each request, is left out.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from draftd.web.dialects.messages_fields import COUNT, MESSAGES, OUTPUT, THINKIN
 _BILLING = "x-anthropic-billing-header:"
 _SAME = ("model", "stream", "max_tokens", "temperature", "top_k", "top_p")
 _CHOICES = {"auto": "auto", "none": "none", "any": "required"}
-_UNREADABLE = "redacted_thinking"  # thoughts that only Anthropic can read
+_UNREADABLE = "redacted_thinking"  # only Anthropic can read it
 Fields = dict[str, Any]
 
 
@@ -84,21 +84,21 @@ def _messages(messages: Any) -> Iterator[Fields]:
         blocks = [{"type": "text", "text": content}] if isinstance(content, str) else content
         if not isinstance(blocks, list) or not all(isinstance(block, dict) for block in blocks):
             place += ".content"
-            raise RequestError(400, f"{place} must be a text or a list of blocks", param=place)
+            raise RequestError(400, f"{place} must be a string or a list of blocks", param=place)
         yield from _assistant(blocks, place) if role == "assistant" else _said(role, blocks, place)
     if messages[-1]["role"] == "assistant":
         place = f"messages[{len(messages) - 1}]"
-        raise RequestError(400, f"{place} begins the answer, which draftd cannot go on from", param=place)
+        raise RequestError(400, f"{place} begins the answer, which draftd cannot continue", param=place)
 
 
 def _is_over(message: Fields, later: list[Any]) -> bool:
-    """Whether a message of the system was for the turn before the next message of the user only."""
+    """Whether a system message was only meant to last until the next user message, and one has come."""
     roles = [one.get("role") for one in later if isinstance(one, dict)]
     return message.get("clear_at") == "next_user_message" and "user" in roles
 
 
 def _said(role: str, blocks: list[Fields], place: str) -> Iterator[Fields]:
-    """What a user or the system said, in order: a result of a tool is a message of its own."""
+    """What a user or the system said, in order: a tool's result is a message of its own."""
     parts: list[Fields] = []
     for number, block in enumerate(blocks):
         if block.get("type") != "tool_result":
@@ -131,7 +131,7 @@ def _part(block: Any, place: str) -> Fields:
 
 
 def _change_of_tools(block: Fields, place: str) -> str:
-    """What changes about the tools is told where it changes: so the beginning of the prompt stays as it is."""
+    """A change of the tools is told where it happens, so that the beginning of the prompt stays as it is."""
     if block["type"] == "tool_reference":
         return f"The tool {_word(block, 'tool_name', place)} can be used from now on."
     tool = _object(block.get("tool"), f"{place}.tool")
@@ -191,7 +191,7 @@ def _text(block: Any, place: str) -> str:
 def _word(fields: Fields, name: str, place: str, *, empty: bool = False) -> str:
     value = fields.get(name)
     if not isinstance(value, str) or not (value or empty):
-        raise RequestError(400, f"{place}.{name} must be a text", param=f"{place}.{name}")
+        raise RequestError(400, f"{place}.{name} must be a string", param=f"{place}.{name}")
     return value
 
 

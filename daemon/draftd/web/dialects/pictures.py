@@ -1,7 +1,7 @@
-"""Pictures in a request of another dialect: where the client's own request has the first one. Pure.
+"""Images in a request of another dialect: where the client's own request has the first one. Pure.
 
-A worker of our own reads none. Once a request is translated its messages are others in number, and a refusal that
-names the place among those would send the client to the wrong one.
+A worker of our own reads none. Translation changes how many messages a request has, and a refusal that named a
+place among the translated ones would send the client to the wrong one.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _DEPTH = (
 
 
 def refuse_pictures(body: Mapping[str, Any]) -> None:
-    """Raises RequestError (400) if the request holds a picture."""
+    """Raises RequestError (400) if the request holds an image."""
     for name in ("messages", "input"):
         if place := _first(body.get(name), name, _DEPTH):
             raise RequestError(400, f"{place}: only text is supported, no images or audio", param=place)

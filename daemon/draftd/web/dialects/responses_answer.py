@@ -1,7 +1,7 @@
-"""The chunks of a chat's answer as the events of OpenAI's responses, and as the response that they make. Pure.
+"""The chunks of a chat completion as the events of OpenAI's responses, and as the response that they make. Pure.
 
-An answer is a list of items, one after the other: thoughts, a message, and one item for each call of a tool. An
-item ends where a chunk brings something of another kind. The response is put together from the very events, so a
+An answer is a list of items, one after the other: reasoning, a message, and one item for each tool call. An item
+ends where a chunk brings something of another kind. The response is put together from those same events, so a
 stream and a whole answer cannot differ. Each event has a number, one more than that of the event before.
 """
 
@@ -37,7 +37,7 @@ _TEXT_EVENT = (
 class ResponseAnswer:
     """Takes chunks, and gives events; `response` is what they have made so far.
 
-    `repeated` is what the response repeats of the request, the model's name too; `created` is in epoch seconds.
+    `repeated` is what the response repeats of the request, such as the model's name; `created` is in epoch seconds.
     """
 
     request_id: str
@@ -52,7 +52,7 @@ class ResponseAnswer:
     _sent: int = 0  # events
 
     def begin(self) -> Iterator[Event]:
-        """The first events, unless they have been given; then the one that says that it goes on."""
+        """The first events, unless they have been given; then the one that says that the answer is in progress."""
         if not self.response:
             self._custom = frozenset(
                 tool["name"] for tool in self.repeated["tools"] if tool["type"] == CUSTOM
@@ -217,7 +217,7 @@ def _with_places(message: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def usage_of(usage: Mapping[str, Any]) -> dict[str, Any]:
-    """The usage of a chat in the form of responses."""
+    """The usage of a chat completion in the form of OpenAI's responses."""
     read, made = usage.get("prompt_tokens") or 0, usage.get("completion_tokens") or 0
     cached = (usage.get("prompt_tokens_details") or {}).get("cached_tokens") or 0
     thought = (usage.get("completion_tokens_details") or {}).get("reasoning_tokens") or 0
@@ -231,7 +231,7 @@ def usage_of(usage: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _code(error: DraftdError) -> str:
-    """The codes are few; the one for a prompt that is too long is not among them, but clients know it."""
+    """OpenAI lists few codes; the one for a prompt that is too long is not among them, but clients know it."""
     if getattr(error, "code", None) == CONTEXT_LENGTH_EXCEEDED:
         return CONTEXT_LENGTH_EXCEEDED
     status = status_of(error)

@@ -1,6 +1,6 @@
 """Which fields a request in the form of OpenAI's responses may have, and what becomes of each. Pure.
 
-What is translated is held against the table of chats afterwards, so what cannot be done there is refused there.
+What is translated is checked against the table of chat completions afterwards, which refuses what cannot be done.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ _INCLUDABLE = Literal[
 
 
 def _included(value: list[str]) -> list[str]:
-    """What may be asked for beside the answer: most of it comes from tools that are not there."""
+    """What may be asked for in addition to the answer: most of it comes from tools that draftd does not have."""
     if "message.output_text.logprobs" in value:
-        raise ValueError("must not hold message.output_text.logprobs: chats have log-probabilities")
+        raise ValueError("must not hold message.output_text.logprobs: chat completions have them")
     return value
 
 
@@ -35,7 +35,7 @@ RESPONSES = Table(
     (
         honoured("model", "a profile or one of its aliases"),
         translated(
-            "input", "texts, thoughts, calls of tools and their outputs; images only for a `command`", Any
+            "input", "text, reasoning, tool calls and their outputs; images only for a `command`", Any
         ),
         translated("instructions", "the first part of the system message", str),
         translated("tools", "functions and custom tools; tools of other kinds are left out", list[Object]),
@@ -50,7 +50,7 @@ RESPONSES = Table(
         translated("stream_options", "as in a chat", Object),
         idle(
             "include",
-            "thoughts are sent as they are; log-probabilities are refused",
+            "reasoning is sent as it is; log-probabilities are refused",
             Annotated[list[_INCLUDABLE], AfterValidator(_included)],
         ),
         idle("max_tool_calls", _OWN_TOOLS, Count),
@@ -73,7 +73,7 @@ RESPONSES = Table(
         refused("moderation", "draftd judges no texts"),
         refused("image", _OWN_TOOLS),
         refused("access_programs", _ACCOUNTS),
-        refused("top_logprobs", "chats have log-probabilities"),
+        refused("top_logprobs", "chat completions have log-probabilities"),
     )
 )
 TEXT_OUTPUT = Table(
@@ -91,11 +91,11 @@ REASONING = Table(
             "`reasoning_effort`, as in a chat",
             Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"],
         ),
-        idle("summary", "thoughts are sent whole", Literal["auto", "concise", "detailed"]),
-        idle("generate_summary", "thoughts are sent whole", Literal["auto", "concise", "detailed"]),
+        idle("summary", "reasoning is sent whole", Literal["auto", "concise", "detailed"]),
+        idle("generate_summary", "reasoning is sent whole", Literal["auto", "concise", "detailed"]),
         idle(
             "context",
-            "thoughts of earlier turns are the chat template's to keep or to leave out",
+            "the chat template decides whether the reasoning of earlier turns stays",
             Literal["auto", "current_turn", "all_turns"],
         ),
         refused("mode", "no model here has been taught it", "standard"),

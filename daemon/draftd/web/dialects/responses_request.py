@@ -1,8 +1,8 @@
-"""A request in the form of OpenAI's responses (`/v1/responses`) as one for a chat. Pure.
+"""A request in the form of OpenAI's responses (`/v1/responses`) as one for a chat completion. Pure.
 
-`input` is a flat list of items. What a model did in one turn, thoughts, texts and calls, are items one after the
-other, which become one message of a chat. Templates want all system text first, so it is put there, in its order.
-Items of the kinds that draftd never makes are refused, but for those that hold nothing that a model could read.
+`input` is a flat list of items. What a model did in one turn (reasoning, text and calls) is a run of items, which
+becomes one chat message. Templates want all system text first, so it is put there, in its order. Items of the kinds
+that draftd never makes are refused, except for those that hold nothing that a model could read.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def _format(wanted: Fields) -> Fields | None:
 def _messages(instructions: str | None, given: Any) -> list[Fields]:
     items = [{"role": "user", "content": given}] if isinstance(given, str) else given
     if not isinstance(items, list) or not items:
-        raise RequestError(400, "input must be a text or a list with at least one item", param="input")
+        raise RequestError(400, "input must be a string or a list with at least one item", param="input")
     conversation = _Conversation()
     for number, item in enumerate(items):
         conversation.take(item, f"input[{number}]")
@@ -87,8 +87,8 @@ class _Conversation:
     def __init__(self) -> None:
         self.system: list[str] = []
         self.messages: list[Fields] = []
-        self._turn: Fields | None = None  # the message of the turn of the model's that is not over
-        self._said = False  # whether the newest item of it was a text
+        self._turn: Fields | None = None  # the message of the model's turn, as long as that is not over
+        self._said = False  # whether the newest item of that turn was text
 
     def take(self, item: Any, place: str) -> None:
         """Raises RequestError (400)."""
@@ -128,7 +128,7 @@ class _Conversation:
             )
 
     def _reasoning(self, item: Fields, place: str) -> None:
-        """The thoughts themselves, or what sums them up; encrypted ones can only be read by whoever made them."""
+        """The reasoning itself, or its summary; only whoever encrypted it can read encrypted reasoning."""
         parts = item.get("content") or item.get("summary") or []
         if not isinstance(parts, list) or not all(isinstance(part, dict) for part in parts):
             raise RequestError(400, f"{place} must have a content or a summary of texts", param=place)
@@ -157,7 +157,7 @@ def _content(content: Any, place: str) -> str | list[Fields]:
     if isinstance(content, str):
         return content
     if not isinstance(content, list):
-        raise RequestError(400, f"{place} must be a text or a list of parts", param=place)
+        raise RequestError(400, f"{place} must be a string or a list of parts", param=place)
     parts = [_part(part, f"{place}[{number}]") for number, part in enumerate(content)]
     return _joined(parts) if all(part["type"] == "text" for part in parts) else parts
 
@@ -179,12 +179,12 @@ def _joined(parts: Iterable[Fields]) -> str:
 
 def _only_text(content: str | list[Fields], place: str) -> str:
     if not isinstance(content, str):
-        raise RequestError(400, f"{place} must hold only texts", param=place)
+        raise RequestError(400, f"{place} must hold only text", param=place)
     return content
 
 
 def _word(fields: Fields, name: str, place: str, *, empty: bool = False) -> str:
     value = fields.get(name)
     if not isinstance(value, str) or not (value or empty):
-        raise RequestError(400, f"{place}.{name} must be a text", param=f"{place}.{name}")
+        raise RequestError(400, f"{place}.{name} must be a string", param=f"{place}.{name}")
     return value

@@ -1,8 +1,9 @@
-"""Tools and the choice among them, from the form of OpenAI's responses to that of chats. Pure.
+"""Tools and the choice among them, from the form of OpenAI's responses to that of chat completions. Pure.
 
-A custom tool takes one text, mostly by a grammar. Chats know only functions, so it is offered as a function whose
-one argument is the text; the grammar is told in its description, and our engine enforces it. Tools of other kinds,
-which OpenAI's servers run or which come in groups, are left out: Codex sends them with every request.
+A custom tool takes one text, which usually has to follow a grammar. Chat completions know only functions, so it is
+offered as a function whose one argument is the text; its description holds the grammar, and our engine enforces it.
+Tools of other kinds, which OpenAI's servers run or which come in groups, are left out: Codex sends them with every
+request.
 """
 
 from __future__ import annotations
@@ -59,10 +60,10 @@ def _form(tool: Fields, place: str) -> Fields | None:
         return None
     if kind != "grammar" or form.get("syntax") not in ("lark", "regex"):
         raise RequestError(
-            400, f"{place} must be a text, or a grammar with the syntax lark or regex", param=place
+            400, f"{place} must be text, or a grammar with the syntax lark or regex", param=place
         )
     if not isinstance(form.get("definition"), str):
-        raise RequestError(400, f"{place}.definition must be a text", param=f"{place}.definition")
+        raise RequestError(400, f"{place}.definition must be a string", param=f"{place}.definition")
     return dict(form)
 
 
@@ -84,7 +85,7 @@ def _described(tool: Fields, place: str) -> str:
 
 
 def chat_choice(choice: str | Fields) -> str | Fields:
-    """The choice of a tool as a chat has it. Raises RequestError (400)."""
+    """The choice of a tool as a chat completion has it. Raises RequestError (400)."""
     if isinstance(choice, str):
         return choice
     if choice.get("type") in _KINDS:
@@ -108,7 +109,7 @@ def _chosen(tool: Fields, place: str) -> Fields:
 def _name(tool: Fields, place: str) -> str:
     name = tool.get("name")
     if not isinstance(name, str) or not name:
-        raise RequestError(400, f"{place}.name must be a text", param=f"{place}.name")
+        raise RequestError(400, f"{place}.name must be a string", param=f"{place}.name")
     return name
 
 

@@ -9,7 +9,7 @@ Positions are given to a model as an array. Not every model can take them so, no
 `ragged_trial` finds out.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import mlx.core as mx
@@ -26,6 +26,7 @@ from draftd.engine.generation.caches.ragged_pass import PassShape
 from draftd.engine.generation.caches.ragged_states import RaggedArraysCache
 from draftd.engine.generation.caches.recurrent import RecordingArraysCache
 from draftd.engine.generation.caches.sliding import SlidingKVCache
+from draftd.engine.generation.rows import Rows, Tokens, lines_of
 
 
 class RaggedBatch:
@@ -77,7 +78,7 @@ class RaggedBatch:
         if not self._in_round():
             self._settle()
 
-    def read(self, tokens: dict["RaggedRow", mx.array]) -> dict["RaggedRow", mx.array]:
+    def read(self, tokens: Mapping["RaggedRow", Tokens]) -> dict["RaggedRow", Rows]:
         """Read on in some rows; return the logits of each, a row for each of its tokens. Nothing is waited for.
 
         Rows between them that read nothing are padded as well. The lengths stay as they are: the caller says what
@@ -87,9 +88,9 @@ class RaggedBatch:
             self._settle()
         places = [row.index for row in tokens]
         part = self.rows[min(places) : max(places) + 1]
-        widths = [tokens[row].size if row in tokens else 0 for row in part]
-        shape = PassShape(part[0].index, [row.position for row in part], widths)
-        lines = mx.stack([_padded(tokens.get(row), shape.width) for row in part])
+        texts = [tokens.get(row, ()) for row in part]
+        shape = PassShape(part[0].index, [row.position for row in part], [len(text) for text in texts])
+        lines = lines_of(texts, shape.width)
         recorded = self._recorded > 0 or any(row.is_marked for row in tokens)
         self._begin(shape, recorded=recorded)
         try:
@@ -100,7 +101,8 @@ class RaggedBatch:
         for leaf in self._leaves:
             leaf.end()
         self.readers = len(tokens)
-        return {row: logits[row.index - part[0].index, : read.size] for row, read in tokens.items()}
+        first = part[0].index
+        return {row: Rows(logits, lines, row.index - first, 0, len(read)) for row, read in tokens.items()}
 
     def layers_of(self, row: "RaggedRow") -> Layers:
         """Return layers as a sequence has them alone that have read the same: a copy."""
@@ -257,9 +259,3 @@ def _with_leaves(layer: Any, copies: Iterator[Any]) -> Any:
     if isinstance(layer, CacheList):
         return CacheList(*(_with_leaves(part, copies) for part in layer.caches))
     return next(copies)
-
-
-def _padded(tokens: mx.array | None, width: int) -> mx.array:
-    if tokens is None:
-        return mx.zeros((width,), mx.uint32)
-    return mx.pad(tokens.astype(mx.uint32), (0, width - tokens.size))

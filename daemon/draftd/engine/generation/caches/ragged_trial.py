@@ -79,10 +79,10 @@ def _round(
     for row, cache, *_ in reading:
         row.mark()
         cache.mark()
-    logits = batch.read({row: mx.array(tokens, mx.uint32) for row, _, tokens, _ in reading})
+    logits = batch.read({row: tokens for row, _, tokens, _ in reading})
     pairs = []
     for row, cache, tokens, keep in reading:
-        pairs.append((logits[row], _read(model, cache, tokens)))
+        pairs.append((logits[row].array, _read(model, cache, tokens)))
         row.advance(len(tokens))
         row.rollback(keep)
         cache.rollback(keep)

@@ -3,7 +3,7 @@
     caches = ModelCaches(model)            # once for each loaded model
     cache = caches.make()                  # or caches.adopt(layers, position), see below
     cache.mark()                           # a round begins; what was read before it is settled
-    model(tokens, cache=cache.layers)      # one pass or several
+    cache.read(model, tokens)              # one pass or several
     cache.advance(tokens.size)             # after each pass
     cache.rollback(keep)                   # of the tokens since the mark, `keep` stay; the round is over
 
@@ -41,6 +41,7 @@ from draftd.engine.generation.caches.layers import (
     unknown_kinds,
     unmark,
 )
+from draftd.engine.generation.caches.quantized import Quantization
 from draftd.engine.generation.caches.recurrent import Call, RecordingArraysCache, observe
 
 INEXACT = {
@@ -79,6 +80,15 @@ class SequenceCache:
         self._passes = []
         self._begin_pass()
 
+    def read(self, model: Any, tokens: mx.array, *, logits: bool = True) -> mx.array:
+        """Have the model read tokens, (1, n), in one pass; return the logits, (1, n, vocabulary), still being
+        computed.
+
+        `logits` says whether they are wanted.
+        """
+        read: mx.array = model(tokens, cache=self.layers)
+        return read
+
     def advance(self, tokens: int) -> None:
         """Say that the model has read so many tokens in a pass."""
         self.position += tokens
@@ -112,6 +122,10 @@ class SequenceCache:
         if not self.can_cut(length):
             raise ValueError(f"cannot go back from {self.position} to {length}")
         self._rewind(length)
+
+    def quantize(self, quantization: Quantization) -> None:
+        """Quantize what has got long enough for it, outside of a round."""
+        quantization.apply(self.layers)
 
     def copy(self) -> Self:
         """Return a copy that can be stored while this one reads on."""
@@ -156,16 +170,21 @@ class SequenceCache:
 
 
 class ModelCaches:
-    """How the caches of one loaded model are made and taken back."""
+    """How the caches of one loaded model are made and taken back.
 
-    def __init__(self, model: nn.Module) -> None:
+    With `tries` recurrent layers are tried out, by reading; else it is taken for granted that they reread.
+    """
+
+    why_alone = ""  # why no two sequences are read in one pass, whatever the model is like
+
+    def __init__(self, model: nn.Module, *, tries: bool = True) -> None:
         self._model = model
         layers = make_prompt_cache(model)
         self.number = len(layers)  # of layers with a cache: not always that of the model's layers
         self.refusal = refusal_of(model, layers)  # why nothing may be drafted with this model; None if it may
         self.rereads = False
         if self.refusal is None and any(map(is_state, leaves(layers))):
-            self.rereads = not self._reads_again()
+            self.rereads = not tries or not self._reads_again()
 
     def make(self) -> SequenceCache:
         """Return the cache of a sequence of which nothing was read."""

@@ -27,7 +27,7 @@ class CacheSize:
     def of(cls, model: Any, make: Callable[[], SequenceCache]) -> Self:
         """Let a model read a token, and see what that takes. What is quantized later is counted as it is before."""
         cache = make()
-        mx.eval(model(mx.array([[0]]), cache=cache.layers))
+        mx.eval(cache.read(model, mx.array([[0]])))
         fixed, growing = 0, []
         for leaf in leaves(cache.layers):
             keys = getattr(leaf, "keys", None)

@@ -14,22 +14,30 @@ import mlx.core as mx
 import numpy as np
 from llguidance import LLMatcher
 
-BITS = 32
+from draftd.engine.grammars.numbers import BITS, Numbers
 
 
 class Grammar:
     """What may follow in one answer, of a model with `vocabulary` tokens; `ends` are those that end an answer.
 
-    With `drafts` it proposes what it forces; without, it only forbids.
+    With `drafts` it proposes what it forces; without, it only forbids. `numbers` bounds those of the answer.
     """
 
     def __init__(
-        self, matcher: LLMatcher, vocabulary: int, ends: Sequence[int], *, drafts: bool = True
+        self,
+        matcher: LLMatcher,
+        vocabulary: int,
+        ends: Sequence[int],
+        *,
+        drafts: bool = True,
+        numbers: Numbers | None = None,
     ) -> None:
         self._matcher = matcher
         self._vocabulary = vocabulary
         self._ends = frozenset(ends)
         self._drafts = drafts
+        self._numbers = numbers
+        self._tail = b""  # the end of the answer, for numbers
         self._forced: list[int] | None = None  # until it is asked for what is forced here
         self.end = ends[0]
         # At each of the places that were masked last, and at the last of them.
@@ -51,6 +59,8 @@ class Grammar:
         if token not in self._ends:
             self._matcher.consume_token(token)
             self._check()
+            if self._numbers:
+                self._tail = self._numbers.after(self._tail, token)
 
     def forced(self, limit: int) -> list[int]:
         """Return the tokens that the grammar leaves no choice about, `limit` at most."""
@@ -70,18 +80,20 @@ class Grammar:
         `rows`, (rows, vocabulary), are those of the last places in what was taken and `drafted`, which is allowed.
         """
         first = len(drafted) + 1 - len(rows)
-        bits, taken = [], 0
+        bits, taken, tail = [], 0, self._tail
         for place, token in enumerate((*drafted, None)):
             if place >= first:
-                bits.append(self._matcher.compute_bitmask())
+                allowed = self._matcher.compute_bitmask()
+                bits.append(self._numbers.bounded(allowed, tail) if self._numbers else allowed)
             if token is not None and token not in self._ends:
                 taken += self._matcher.consume_token(token)
+                tail = self._numbers.after(tail, token) if self._numbers else tail
         self.only_end_follows = self._matcher.is_stopped()
         self._matcher.rollback(taken)
         self._check()
         words = mx.array(np.frombuffer(b"".join(bits), np.uint32).reshape(len(bits), -1))
-        allowed = ((words[:, :, None] >> mx.arange(BITS, dtype=mx.uint32)) & 1).reshape(len(bits), -1)
-        self.may_follow = allowed[:, : self._vocabulary].astype(mx.bool_)
+        each = ((words[:, :, None] >> mx.arange(BITS, dtype=mx.uint32)) & 1).reshape(len(bits), -1)
+        self.may_follow = each[:, : self._vocabulary].astype(mx.bool_)
         return mx.where(self.may_follow, rows, -mx.inf)
 
     def _check(self) -> None:

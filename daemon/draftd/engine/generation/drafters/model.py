@@ -7,20 +7,21 @@ from typing import Any
 import mlx.core as mx
 
 from draftd.engine.generation.drafters.grammar import Grammar
-from draftd.engine.generation.parts import Begun, Pass
+from draftd.engine.generation.parts import Draw, Pass, Ready
 from draftd.engine.generation.reader import Reader
+from draftd.engine.generation.rows import Drawn, Rows, Tokens
 from draftd.engine.generation.sampling import Logits, Rule
 
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """Proposed tokens, (1,) each, and the row of shaped logits that each was drawn from; none for a lookup.
+    """Proposed tokens, and what each was drawn from, a row of shaped logits; nothing for a lookup.
 
     A grammar has forced the first `forced` of them.
     """
 
-    tokens: list[mx.array]
-    rows: list[mx.array]
+    tokens: list[int | Drawn]
+    rows: list[mx.array | Drawn]
     forced: int = 0
 
 
@@ -39,34 +40,32 @@ class ModelDrafter:
         position: int,
         grammar: Grammar | None = None,
         forced: Sequence[int] = (),
-    ) -> Generator[Begun | Pass, Any, Draft]:
+    ) -> Generator[Draw | Pass | Ready, Any, Draft]:
         """Draft what is forced after the text, and so many tokens more; `position` is that of the first one.
 
-        Yields the passes of the draft model, and its tokens, which may begin to be computed. Nothing is waited for.
-        Under a grammar each token has to be known before the next one, and the draft may end early, where the
-        answer does.
+        Yields what it needs, see `parts`; nothing is waited for. Under a grammar each token has to be known before
+        the next one, and the draft may end early, where the answer does.
         """
-        token = self.reader.begin_round(text)
-        drafted = Draft([mx.array([each], mx.uint32) for each in forced], [], len(forced))
+        unread: Tokens = [*self.reader.begin_round(text), *forced]
+        drafted = Draft(list(forced), [], len(forced))
         if forced:
-            token = mx.concatenate([token, *drafted.tokens])
             places = mx.arange(self._logits.vocabulary)
             drafted.rows.extend(mx.where(places == each, 0.0, -mx.inf)[None] for each in forced)
         known = list(forced)
-        for place in range(len(forced), len(forced) + length):
-            read: mx.array = yield Pass(self.reader, token, by_draft=True)
-            logits = self._logits.last(read[-1:], text, drafted.tokens)
+        for place in range(position + len(forced), position + len(forced) + length):
+            read: Rows = yield Pass(self.reader, unread, by_draft=True)
+            logits = self._logits(read.last(1), text, drafted.tokens)
             if grammar:
-                logits = grammar.mask(logits, known)
+                logits = logits.replaced(grammar.mask(logits.array, known))
                 if grammar.only_end_follows:
                     break
-            row = self._rule.shape(logits, position + place)
-            token = self._rule.draw(row, position + place)
-            yield Begun([token])
-            drafted.tokens.append(token)
-            drafted.rows.append(row)
+            drawn: Drawn = yield Draw(logits, self._rule, place)
+            unread = [drawn]
+            drafted.tokens.append(drawn)
+            drafted.rows.append(drawn)
             if grammar:
-                known += token.tolist()  # type: ignore[arg-type]
+                yield Ready(drawn)
+                known.append(drawn.token)
                 if grammar.ends_with(known[-1]):
                     break
         return drafted
@@ -81,12 +80,12 @@ class ModelDrafter:
         """
         count = len(allowed)
         text = text[:-1]
-        self.reader.catch_up(text[: len(text) - count + 1])
-        rows = self.reader.read(mx.array(list(text[self.reader.position :]), mx.uint32))[-count:]
-        shaped = []
-        for place in range(count):
-            logits = self._logits(rows[place : place + 1], text[: len(text) - count + place + 1])
-            if (may_follow := allowed[place]) is not None:
-                logits = mx.where(may_follow, logits, -mx.inf)
-            shaped.append(self._rule.shape(logits, position + place))
-        return mx.concatenate(shaped)
+        before = text[: len(text) - count + 1]
+        self.reader.catch_up(before)
+        rows = self.reader.read(text[self.reader.position :]).last(count)
+        logits = self._logits(rows, before, text[len(before) :]).array
+        if any(may_follow is not None for may_follow in allowed):
+            anything = mx.ones((1, self._logits.vocabulary), mx.bool_)
+            masks = [anything if may_follow is None else may_follow for may_follow in allowed]
+            logits = mx.where(mx.concatenate(masks), logits, -mx.inf)
+        return self._rule.shape(logits, position)

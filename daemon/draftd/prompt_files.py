@@ -21,7 +21,7 @@ class Prompt:
 
 
 def find_prompts(dirs: Sequence[Path], profiles: Iterable[Profile]) -> list[Prompt]:
-    """Every prompt of `dirs` by name; of equal names the first folder's counts, as when a profile asks for it.
+    """Every prompt of `dirs` by name; of equal names that in the first folder counts, as it does for profiles.
 
     Raises ConfigError for one that cannot be read.
     """

@@ -1,0 +1,167 @@
+"""Numbers of several sequences in one array, of which each sequence has its part.
+
+Theory of operation. An operation takes the host as long for one row as for all, and so does fetching a number. So
+what a pass gives, and what is drawn from it, stays in arrays of all sequences. Each of them holds views, and its
+part is cut out only where somebody asks for it: for penalties, a grammar, or log-probabilities.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import mlx.core as mx
+
+
+class Fetched:
+    """An array of integers, fetched once for all who ask for numbers of it. Asking waits for the device."""
+
+    def __init__(self, array: mx.array) -> None:
+        self.array = array
+        self._numbers: Any = None
+
+    @property
+    def numbers(self) -> Any:
+        """As Python numbers, in lists as the array has axes."""
+        if self._numbers is None:
+            self._numbers = self.array.tolist()
+        return self._numbers
+
+
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """A token that was drawn, one of several; `shaped`, (tokens, vocabulary), are the logits they were drawn from.
+
+    It may still be being computed.
+    """
+
+    tokens: Fetched
+    place: int
+    shaped: mx.array
+
+    @property
+    def token(self) -> int:
+        """Waits for the device."""
+        number: int = self.tokens.numbers[self.place]
+        return number
+
+    @property
+    def row(self) -> mx.array:
+        """The logits that it was drawn from, (1, vocabulary)."""
+        return self.shaped[self.place : self.place + 1]
+
+
+Tokens = Sequence["int | Drawn"]
+"""Tokens of one sequence; some may still be being computed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """Logits at `count` neighbouring places of one sequence, in those of a pass over several of them.
+
+    `logits`, (sequences, width, vocabulary), stand after the tokens that were read, `lines`, (sequences, width).
+    The request sees as many of the vocabulary as `vocabulary` says; all there are, if that is 0.
+    """
+
+    logits: mx.array
+    lines: mx.array
+    sequence: int
+    first: int
+    count: int
+    vocabulary: int = 0
+
+    @classmethod
+    def of(cls, array: mx.array) -> "Rows":
+        """Return rows of their own, (rows, vocabulary), as if they stood after tokens 0."""
+        return cls(array[None], mx.zeros((1, len(array)), mx.uint32), 0, 0, len(array))
+
+    @property
+    def array(self) -> mx.array:
+        """The rows alone, (count, vocabulary)."""
+        own = self.logits[self.sequence, self.first : self.first + self.count]
+        return fitted(own, self.vocabulary) if self.vocabulary else own
+
+    def last(self, count: int) -> "Rows":
+        """Return the last ones."""
+        return self.part(self.count - count, count)
+
+    def part(self, start: int, count: int) -> "Rows":
+        """Return some of them."""
+        return Rows(self.logits, self.lines, self.sequence, self.first + start, count, self.vocabulary)
+
+    def seen_as(self, vocabulary: int) -> "Rows":
+        """Return them with so many tokens of the vocabulary."""
+        return Rows(self.logits, self.lines, self.sequence, self.first, self.count, vocabulary)
+
+    def replaced(self, array: mx.array) -> "Rows":
+        """Return others in their places, (count, vocabulary)."""
+        lines = self.lines[self.sequence : self.sequence + 1, self.first : self.first + self.count]
+        return Rows(array[None], lines, 0, 0, self.count)
+
+
+def fitted(rows: mx.array, vocabulary: int) -> mx.array:
+    """Return rows, (..., n), with so many columns; in those that there were not stands what cannot be.
+
+    Models of one family pad their vocabularies differently: no token is proposed that the target model lacks.
+    """
+    missing = vocabulary - rows.shape[-1]
+    if missing > 0:
+        return mx.pad(rows, [*[(0, 0)] * (rows.ndim - 1), (0, missing)], constant_values=-mx.inf)
+    return rows[..., :vocabulary] if missing else rows
+
+
+def side_by_side(views: Sequence[Rows], count: int) -> tuple[mx.array, mx.array]:
+    """Return the logits of several sequences in one pass, (views, count, vocabulary), and what they stand after.
+
+    From the first place of each; what a shorter one has beyond its end means nothing.
+    """
+    one = views[0]
+    sequences, firsts = [view.sequence for view in views], [view.first for view in views]
+    if len(set(firsts)) == 1 and sequences == list(range(sequences[0], sequences[-1] + 1)):
+        part: Any = slice(sequences[0], sequences[-1] + 1), slice(firsts[0], firsts[0] + count)
+    else:
+        last = one.logits.shape[1] - 1
+        columns = [[min(first + n, last) for n in range(count)] for first in firsts]
+        part = mx.array(sequences)[:, None], mx.array(columns)
+    logits = one.logits[part]
+    return fitted(logits, one.vocabulary) if one.vocabulary else logits, one.lines[part]
+
+
+def row_of_each(rows: Sequence[Drawn | mx.array]) -> mx.array:
+    """Return the logits that some tokens were drawn from, or rows like those, (1, vocabulary), as one array."""
+    drawn = [row for row in rows if isinstance(row, Drawn)]
+    if len(drawn) < len(rows) or any(one.shaped is not drawn[0].shaped for one in drawn):
+        return mx.concatenate([row.row if isinstance(row, Drawn) else row for row in rows])
+    places = [one.place for one in drawn]
+    return (
+        drawn[0].shaped if places == list(range(len(drawn[0].shaped))) else drawn[0].shaped[mx.array(places)]
+    )
+
+
+def lines_of(texts: Sequence[Tokens], width: int) -> mx.array:
+    """Return tokens of several sequences as one array, (sequences, width), padded with 0. Nothing is waited for."""
+    sources: dict[int, Fetched] = {}
+    for text in texts:
+        for token in text:
+            if not isinstance(token, int):
+                sources.setdefault(id(token.tokens), token.tokens)
+    if not sources:
+        return mx.array([[*text, *[0] * (width - len(text))] for text in texts], mx.uint32)
+    starts, total = {}, 0
+    for number, source in sources.items():
+        starts[number], total = total, total + source.array.size
+    known = [0]
+    places = []
+    for text in texts:
+        line = []
+        for token in text:
+            if isinstance(token, int):
+                line.append(total + len(known))
+                known.append(token)
+            else:
+                line.append(starts[id(token.tokens)] + token.place)
+        places.append(line + [total] * (width - len(line)))
+    arrays = [source.array for source in sources.values()]
+    if len(known) > 1 or any(len(text) < width for text in texts):
+        arrays.append(mx.array(known, mx.uint32))
+    pool = mx.concatenate([array.astype(mx.uint32) for array in arrays]) if len(arrays) > 1 else arrays[0]
+    return pool[mx.array(places)]

@@ -1,0 +1,69 @@
+"""Why the model of a profile cannot be on several ranks, as far as its files and the installed mlx_lm tell."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from functools import cache
+from pathlib import Path
+
+from draftd.files import read_text
+from draftd.hub import ModelOnDisk, read_config
+from draftd.ops.doctor.versions import OTHER_NAMES
+from draftd.profiles import Profile
+from draftd.sharded_models import INDEX, PIPELINE, misfits
+
+_SHARDS = re.compile(r"^    def shard\(", re.MULTILINE)
+_PIPELINES = re.compile(r"\(.*PipelineMixin.*\):|^    def pipeline\(", re.MULTILINE)
+_PARENTS = re.compile(r"^from \.(\w+) import .*Model", re.MULTILINE)
+
+
+def unsplittable(
+    profiles: Iterable[Profile], models: Mapping[str, ModelOnDisk]
+) -> dict[str, tuple[str, ...]]:
+    """Why, by the name of a profile, for those that cannot be."""
+    found = {one.name: tuple(refusals(one, models[one.model])) for one in profiles if one.distributed}
+    return {name: reasons for name, reasons in found.items() if reasons}
+
+
+def refusals(profile: Profile, model: ModelOnDisk) -> Iterator[str]:
+    """Why the target model of a profile with several ranks cannot be split so; nothing for one that is not here."""
+    group = profile.distributed
+    if group is None or model.folder is None:
+        return
+    kind = model.config.model_type or ""
+    if not can_split(kind, group.mode):
+        other = "pipeline" if group.mode == "tensor" else "tensor"
+        hint = f"; mode = {other!r} would do" if can_split(kind, other) else ""
+        yield f"mlx_lm cannot split models of the type {kind} in the mode {group.mode}{hint}"
+        return
+    yield from misfits(read_config(model), group.size, group.mode)
+    if group.mode == PIPELINE and not (model.folder / INDEX).is_file():
+        yield f"a pipeline needs {INDEX}, and the model has none: mlx_lm.convert writes it for large models"
+
+
+@cache
+def can_split(model_type: str, mode: str) -> bool:
+    """Whether the installed mlx_lm has what a mode needs for a type of models; True where that cannot be told.
+
+    Its files are read and not imported, which would load mlx.
+    """
+    spec = importlib.util.find_spec("mlx_lm")
+    if spec is None or spec.origin is None:
+        return True
+    folder = Path(spec.origin).parent / "models"
+    wanted = _PIPELINES if mode == PIPELINE else _SHARDS
+    return _says(folder, OTHER_NAMES.get(model_type, model_type), wanted, depth=2)
+
+
+def _says(folder: Path, name: str, wanted: re.Pattern[str], depth: int) -> bool:
+    """Whether a model's file has it, or that of a model that it is made from."""
+    try:
+        text = read_text(folder / f"{name}.py")
+    except OSError:
+        return depth == 2  # a type that mlx_lm does not know is told elsewhere
+    if wanted.search(text):
+        return True
+    parents = set(_PARENTS.findall(text)) - {"base", "cache", "pipeline"}
+    return depth > 0 and any(_says(folder, parent, wanted, depth - 1) for parent in parents)

@@ -1,0 +1,200 @@
+"""Asks peers how they are: which models they have, and how busy each is.
+
+Theory of operation. One task for each peer asks it every second while it is used, less often otherwise, and when it
+is due after a failure. A draftd is asked for its load; another server, which has no such address, for its models. A
+peer that fails a request is left out by the relay, which wakes the task here to wait for the new time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import ssl
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+
+import aiohttp
+import structlog
+
+from draftd import __version__, clock
+from draftd.errors import ConfigError
+from draftd.peer_tables import PeerTable
+from draftd.peers import HOPS_HEADER, LOAD_PATH
+from draftd.peers.condition import Out
+from draftd.peers.fleet import Fleet
+from draftd.peers.load_report import Known, WrongReportError, of_draftd, of_others, refusal_of
+from draftd.peers.machines import Peer
+
+log = structlog.get_logger("peers")
+
+OFTEN, SELDOM = 1.0, 5.0  # seconds between questions to a peer that is used, and to others
+USED_WITHIN = 60.0  # seconds
+MAX_SECONDS = 3.0  # that an answer may take
+MAX_REPORT = 2 * 2**20  # bytes
+CONNECT_TIMEOUT = 3.0  # seconds
+KEY_REFUSED = frozenset({401, 403, 407})
+NOT_THERE = frozenset({404, 405})
+
+
+class Sessions:
+    """The connections to one peer. `asking` keeps its connection; `sending` opens a new one for each request: one
+    that was kept open may have ended, and then nobody could tell whether the request was begun.
+    """
+
+    def __init__(self, asking: aiohttp.ClientSession, sending: aiohttp.ClientSession) -> None:
+        self.asking = asking
+        self.sending = sending
+
+
+@asynccontextmanager
+async def sessions(peers: Sequence[PeerTable]) -> AsyncIterator[dict[str, Sessions]]:
+    """The connections to each peer, by its name. Raises ConfigError for certificates that cannot be read."""
+    async with AsyncExitStack() as stack:
+        made: dict[str, Sessions] = {}
+        for peer in peers:
+            trusted = certificates(peer)
+            asking = await stack.enter_async_context(_session(peer, trusted, keep=True))
+            made[peer.name] = Sessions(
+                asking, await stack.enter_async_context(_session(peer, trusted, keep=False))
+            )
+        yield made
+
+
+def certificates(peer: PeerTable) -> ssl.SSLContext | bool:
+    """What an https peer is verified with. Raises ConfigError."""
+    if peer.ca_file is None:
+        return True
+    try:
+        return ssl.create_default_context(cafile=str(peer.ca_file))
+    except OSError as error:  # ssl's own errors are of this kind
+        text = f"the certificates of the peer {peer.name} cannot be read: {peer.ca_file}: {error.strerror or error}"
+        raise ConfigError(text) from error
+
+
+def _session(peer: PeerTable, trusted: ssl.SSLContext | bool, *, keep: bool) -> aiohttp.ClientSession:
+    headers = {HOPS_HEADER: "1", "User-Agent": f"draftd/{__version__}", "Accept-Encoding": "identity"}
+    if peer.api_key is not None:
+        headers["Authorization"] = f"Bearer {peer.api_key.get_secret_value()}"
+    connector = aiohttp.TCPConnector(
+        limit=0, force_close=not keep, ssl=trusted, socket_factory=_probed_socket
+    )
+    return aiohttp.ClientSession(
+        peer.url,
+        connector=connector,
+        headers=headers,
+        timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT),
+        trust_env=False,
+        cookie_jar=aiohttp.DummyCookieJar(),
+        auto_decompress=False,
+    )
+
+
+def _probed_socket(info: aiohttp.AddrInfoType) -> socket.socket:
+    """A socket on which the system probes whether the other machine is still there, as TCP by itself never does."""
+    family, kind, protocol, _, _ = info
+    made = socket.socket(family, kind, protocol)
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    idle = getattr(socket, "TCP_KEEPIDLE", None) or getattr(
+        socket, "TCP_KEEPALIVE", None
+    )  # a Mac's name for it
+    for option, value in ((idle, 10), (socket.TCP_KEEPINTVL, 5), (socket.TCP_KEEPCNT, 3)):
+        if option is not None:
+            made.setsockopt(socket.IPPROTO_TCP, option, value)
+    return made
+
+
+async def run(fleet: Fleet, made: dict[str, Sessions]) -> None:
+    """Ask every peer of the fleet again and again, until cancelled."""
+    async with asyncio.TaskGroup() as tasks:
+        for peer in fleet.peers:
+            if not peer.table.is_encrypted and not peer.table.is_here:
+                log.warning(
+                    "anybody on the way can read what a peer is sent, including its key", peer=peer.name
+                )
+            tasks.create_task(_watch(peer, made[peer.name].asking, fleet.id))
+
+
+async def _watch(peer: Peer, session: aiohttp.ClientSession, own_id: str) -> None:
+    while True:
+        await ask(peer, session, own_id)
+        while (left := _due(peer)) > 0:
+            peer.news.clear()
+            with suppress(TimeoutError):
+                async with clock.limit(left):
+                    await peer.news.wait()
+
+
+def _due(peer: Peer) -> float:
+    """The seconds until it is asked again."""
+    now = time.monotonic()
+    if isinstance(peer.condition, Out):
+        return peer.condition.due - now
+    used = now - peer.used < USED_WITHIN
+    return peer.asked + (OFTEN if used and peer.known.own else SELDOM) - now
+
+
+async def ask(peer: Peer, session: aiohttp.ClientSession, own_id: str) -> None:
+    """One question, and what follows from its answer."""
+    peer.asked = time.monotonic()
+    try:
+        async with clock.limit(MAX_SECONDS):
+            known = await _known(session)
+    except TimeoutError:
+        peer.failed(f"did not answer within {MAX_SECONDS:g} s")
+    except _RefusedError as error:
+        peer.failed(str(error), lasting=True)
+    except (WrongReportError, _StatusError) as error:
+        peer.failed(str(error))
+    except (aiohttp.ClientError, OSError) as error:
+        peer.failed(why(error))
+    else:
+        if known.id == own_id:
+            peer.failed("it is this daemon itself", lasting=True)
+        else:
+            peer.reported(known)
+
+
+class _StatusError(Exception):
+    """It answered with another status than 200."""
+
+
+class _RefusedError(_StatusError):
+    """It does not take our key."""
+
+
+async def _known(session: aiohttp.ClientSession) -> Known:
+    status, body = await _get(session, LOAD_PATH)
+    if status == 200:
+        return of_draftd(body)
+    if status in NOT_THERE:
+        status, body = await _get(session, "/v1/models")
+        if status == 200:
+            return of_others(body)
+    if status in KEY_REFUSED:
+        raise _RefusedError(refusal_of(status, body))
+    raise _StatusError(f"answers with status {status}")
+
+
+async def _get(session: aiohttp.ClientSession, path: str) -> tuple[int, bytes]:
+    async with session.get(path, allow_redirects=False) as response:
+        body = await response.content.read(MAX_REPORT)
+        while len(body) < MAX_REPORT and (piece := await response.content.read(MAX_REPORT - len(body))):
+            body += piece
+        return response.status, body
+
+
+def why(error: Exception) -> str:
+    """Why there is no connection, in a few words and without an address."""
+    if isinstance(error, aiohttp.ClientConnectorCertificateError):
+        return f"its certificate is not trusted: {error.certificate_error}"
+    if isinstance(error, aiohttp.ClientConnectorDNSError):
+        return "its name is not known here"
+    if isinstance(error, aiohttp.ClientConnectorError) and error.os_error.errno:
+        return os.strerror(error.os_error.errno).lower()
+    if isinstance(error, TimeoutError):
+        return f"took no connection within {CONNECT_TIMEOUT:g} s"
+    if isinstance(error, aiohttp.ServerDisconnectedError):
+        return "broke off"
+    return getattr(error, "strerror", None) or str(error) or type(error).__name__

@@ -1,0 +1,40 @@
+"""What becomes of what engines report."""
+
+from __future__ import annotations
+
+from draftd.protocol import CacheSize
+from draftd.telemetry.metrics import Metrics
+from draftd.telemetry.prompt_caches import StoredPrompt
+from draftd.telemetry.rank_records import Ranks
+from draftd.telemetry.records import (
+    DraftAcceptance,
+    EngineProgress,
+    EngineStarted,
+    GenerationReport,
+    ModelsLoaded,
+    PromptProgress,
+    Record,
+)
+from draftd.workers.status import RankStatus
+from draftd.workers.supervisor import Supervisor
+
+
+def take_report(worker: str, record: Record, supervisor: Supervisor, metrics: Metrics) -> None:
+    """Tell the supervisor and the metrics what concerns them of a report of the worker's engine."""
+    match record:
+        case EngineStarted():
+            supervisor.engine_started(worker, accounting=record.accounting)
+        case ModelsLoaded():
+            supervisor.models_loaded(worker, record.refusal, record.target.batch)
+        case Ranks():
+            told = (RankStatus(one.rank, one.host, one.pid, one.memory, one.silent) for one in record.ranks)
+            supervisor.ranks_told(worker, tuple(told))
+        case CacheSize():
+            supervisor.cache_size(worker, record)
+        case StoredPrompt():
+            metrics.record(worker, record)
+        case DraftAcceptance() | GenerationReport():
+            metrics.record(supervisor.whose(worker, record.profile), record)
+    if isinstance(record, EngineProgress | GenerationReport | PromptProgress):
+        memory = None if isinstance(record, PromptProgress) else record.memory
+        supervisor.progress(worker, memory.active + memory.cache if memory else None)

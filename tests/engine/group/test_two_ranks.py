@@ -1,0 +1,122 @@
+"""Two ranks of mlx_lm.server on loopback: the text is that of one process, whoever drafts and whoever leaves."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from draftd.demo import TARGET
+from draftd.protocol import DRAFTERS_HEADER, GROUP_MODULE, GROUP_VARIABLE, GroupPlan, Member
+from tests.engine.architectures.models import config_of, make, noisy
+from tests.engine.served import DEADLINE_S, Engine, turn
+from tests.engine.test_serving import saved
+
+pytestmark = pytest.mark.real
+
+PLAN = GroupPlan((Member("", ("127.0.0.1",)),) * 2, "ring", 32323)
+SIZES = {"vocab_size": 6144, "max_position_embeddings": 2048}
+PROMPTS = (turn("What is a draft model?"), "one two three four five, " * 8, turn("Hello!"), "x = 1\n" * 30)
+
+
+class Group(Engine):
+    """Two ranks in the place of one engine."""
+
+    def __init__(self, *flags: str | Path) -> None:
+        start = (sys.executable, "-m", GROUP_MODULE)
+        super().__init__(*flags, start=start, env={GROUP_VARIABLE: PLAN.text()})
+
+    def ranks(self) -> list[psutil.Process]:
+        return sorted(psutil.Process(self.process.pid).children(), key=lambda each: each.pid)
+
+
+def pair_of(name: str, folder: Path) -> tuple[Path, Path]:
+    """Save a small target model of an architecture, and a draft model for it."""
+    inner = config_of(name).get("text_config")
+    sizes: dict[str, Any] = {"text_config": {**inner, **SIZES}} if inner else SIZES
+    config = config_of(name, **sizes)
+    target = saved(make(name, **sizes), config, folder / "target", TARGET)
+    return target, saved(noisy(name, **sizes), config, folder / "draft", TARGET)
+
+
+def both(target: Path, draft: Path) -> Iterator[tuple[Group, Engine]]:
+    """A group that drafts, and one process that does not."""
+    group, alone = Group("--model", target, "--draft-model", draft), Engine("--model", target)
+    try:
+        group.listening()
+        yield group, alone.listening()
+    finally:
+        group.stop()
+        alone.stop()
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Group, Engine]]:
+    yield from both(*pair_of("qwen2", tmp_path_factory.mktemp("ranks")))
+
+
+def assert_same_texts(group: Engine, alone: Engine, prompts: tuple[str, ...]) -> None:
+    for prompt in prompts:
+        body: dict[str, Any] = {"prompt": prompt, "max_tokens": 16}
+        expected = alone.complete(**body)
+        for drafters, times in (("model", 2), ("lookup", 1), ("", 1)):
+            for _ in range(times):  # the second time from the prompt cache
+                answer = group.ask("/v1/completions", {DRAFTERS_HEADER: drafters}, **body)
+                assert answer["choices"][0]["text"] == expected
+            if drafters == "model":
+                assert answer["timings"]["draft_n"] > 0
+        assert answer["timings"]["cache_n"] > 0
+
+
+@pytest.mark.fault(145)
+def test_the_text_is_that_of_one_process_and_of_no_drafting(served: tuple[Group, Engine]) -> None:
+    group, alone = served
+    assert_same_texts(group, alone, PROMPTS[:2])
+    for fields in ({"temperature": 1.0, "seed": 7}, {"presence_penalty": 1.0}):
+        body: dict[str, Any] = {"prompt": PROMPTS[0], "max_tokens": 30, **fields}
+        assert group.complete(**body) == alone.complete(**body)
+
+
+@pytest.mark.fault(145)
+@pytest.mark.thorough
+@pytest.mark.parametrize("name", ["qwen3_5", "gpt_oss"])
+def test_it_is_so_with_states_and_windows(tmp_path: Path, name: str) -> None:
+    for group, alone in both(*pair_of(name, tmp_path)):
+        assert_same_texts(group, alone, PROMPTS[:2])
+
+
+@pytest.mark.fault(144)
+def test_clients_that_come_at_once_or_leave_end_no_rank(served: tuple[Group, Engine]) -> None:
+    group, alone = served
+    texts: dict[str, str] = {}
+
+    def ask(prompt: str) -> None:
+        texts[prompt] = group.complete(prompt, max_tokens=30)
+
+    asking = [threading.Thread(target=ask, args=(prompt,)) for prompt in PROMPTS]
+    left = group.endless()
+    for thread in asking:
+        thread.start()
+    left.close()
+    for thread in asking:
+        thread.join(DEADLINE_S)
+    assert texts == {prompt: alone.complete(prompt, max_tokens=30) for prompt in PROMPTS}
+    assert len(group.ranks()) == 2
+
+
+def test_a_rank_that_is_killed_takes_the_others_with_it(served: tuple[Group, Engine]) -> None:
+    """The last one in this module: it ends the group."""
+    group, _ = served
+    ranks = group.ranks()
+    os.kill(ranks[1].pid, signal.SIGKILL)
+    assert group.wait_for_exit() == -signal.SIGKILL
+    _, left = psutil.wait_procs(ranks, timeout=1)
+    assert not left
+    assert any("rank 1 was ended by SIGKILL, so the group ends" in line for line in group.lines)
