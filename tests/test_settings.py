@@ -160,6 +160,7 @@ def test_a_value_that_another_source_overrides_is_not_looked_at(monkeypatch: pyt
     ("text", "line", "reason"),
     [
         ("port = 99999\n", 1, "port: it must be at most 65535 (it is 99999)"),
+        ('host = ""\n', 1, "host: the string is too short: it needs 1 characters or more (it is '')"),
         ('# mine\n\nlog_level = "loud"\n', 3, "log_level: 'debug', 'info'"),
         ("host = '127.0.0.1'\nprot = 1\n", 2, "prot: unknown key"),
         ("base-port = 8000\n", 1, "base-port: unknown key"),

@@ -95,7 +95,7 @@ class Settings(BaseSettings):
         env_prefix="DRAFTD_", env_ignore_empty=True, extra="forbid", frozen=True, hide_input_in_errors=True
     )
 
-    host: str = Field("127.0.0.1", description="address that the proxy listens on")
+    host: str = Field("127.0.0.1", min_length=1, description="address that the proxy listens on")
     port: PortNumber = Field(8080, description="port that the proxy listens on")
     base_port: PortNumber = Field(8000, description="first port for workers; busy ones are skipped")
     profiles: UserPath | None = Field(None, description="folder of profile files")
