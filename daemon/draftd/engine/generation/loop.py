@@ -8,7 +8,7 @@ target model always all but the last token, or (on its own) all of it:
 2. A draft model reads what it has not read, and proposes; a lookup has its proposal ready.
 3. The target model reads what it has not read and the whole draft in one pass. The rule says how many draft tokens
    are kept, and which token comes after them. The device is waited for once in a round, here.
-4. What is kept goes to the text as it is given out. Whatever ends the round, also a consumer that leaves in the
+4. What is kept goes to the text as it is given out. Whatever ends the round, even a consumer that leaves in the
    middle of it, both models forget what they have read beyond the text.
 
 Alone, the next token is being computed while the last one is given out, so that the device never waits. A draft

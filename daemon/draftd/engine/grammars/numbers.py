@@ -51,7 +51,7 @@ class Numbers:
         self._quotes = [token for token, text in enumerate(texts) if text == b'"']
         runs = np.zeros(-(-vocabulary // BITS) * BITS, np.uint8)  # digits that each token begins with
         runs[:vocabulary] = [len(text) - len(text.lstrip(b"0123456789")) for text in texts]
-        # Bits of the tokens that have at most so many.
+        # For each number of digits, bits of the tokens that have no more.
         self._at_most: list[NDArray[np.uint32]] = [
             np.packbits(runs <= most, bitorder="little").view(np.uint32) for most in range(int(runs.max()))
         ]
