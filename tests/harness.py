@@ -266,7 +266,7 @@ def kill(pid: int, number: int) -> None:
 
 @contextmanager
 def closed(folder: Path) -> Iterator[None]:
-    """What stands in `folder` may not be looked at, as where macOS was given no leave: by root's tests too."""
+    """The contents of `folder` may not be looked at, as without leave on macOS, not even by tests of root."""
     look = os.stat
 
     def refused(path: Any, *args: Any, **kwargs: Any) -> os.stat_result:

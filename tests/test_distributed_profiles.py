@@ -75,7 +75,7 @@ def test_this_machine_is_known_by_its_names(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "hosts", "told"),
     [
-        ("", None, "3: distributed: ranks or hosts must be given, and not both"),
+        ("", None, "3: distributed: ranks or hosts must be given, but not both"),
         ('ranks = 2\nhosts = "hosts.json"', [HERE, MINI], "4: distributed: ranks or hosts must be given"),
         ("ranks = 1", None, "4: distributed.ranks: "),
         ('ranks = 2\nbackend = "mpi"', None, "5: distributed.backend: "),
@@ -84,12 +84,16 @@ def test_this_machine_is_known_by_its_names(tmp_path: Path) -> None:
         ('hosts = "none.json"', None, "4: distributed.hosts: "),
         ("hosts = 2", None, "4: distributed.hosts: must be the path of a hostfile"),
         ('hosts = "hosts.json"', "{", "hosts.json is not JSON"),
-        ('hosts = "hosts.json"', {"machines": []}, "hosts.json is no hostfile: it needs hosts"),
-        ('hosts = "hosts.json"', [{"ips": []}], "hosts.json is no hostfile"),
-        ('hosts = "hosts.json"', [HERE], "hosts names one machine, and a group needs two ranks"),
-        ('hosts = "hosts.json"', [MINI, HERE], "hosts begins with me@mini.local, and must begin with this"),
+        ('hosts = "hosts.json"', {"machines": []}, "hosts.json is not a hostfile: it needs hosts"),
+        ('hosts = "hosts.json"', [{"ips": []}], "hosts.json is not a hostfile"),
+        ('hosts = "hosts.json"', [HERE], "hosts names only one machine, and a group needs at least two"),
+        ('hosts = "hosts.json"', [MINI, HERE], "hosts begins with me@mini.local, but must begin with this"),
         ('hosts = "hosts.json"', [HERE, MINI | {"ips": []}], "hosts has no ips for me@mini.local"),
-        ('hosts = "hosts.json"', [HERE, MINI | {"ssh": "-oProxyCommand=x"}], "is no host that ssh could be"),
+        (
+            'hosts = "hosts.json"',
+            [HERE, MINI | {"ssh": "-oProxyCommand=x"}],
+            "is not a host that ssh could be",
+        ),
         ('hosts = "hosts.json"', {"backend": "nccl", "hosts": [HERE, MINI]}, "distributed.backend: "),
         (
             'hosts = "hosts.json"',

@@ -194,6 +194,19 @@ def test_a_folder_that_may_no_longer_be_looked_into_is_told_and_is_found_again(t
         assert find_daemon(folder).url == URL
 
 
+@pytest.mark.fault(173)
+def test_a_folder_that_was_closed_is_opened_again_and_nobody_else_is_taken_for_its_daemon(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "state"
+    with Instance(folder) as held, ExitStack() as closing:
+        held.announce(URL, "1.2")
+        closing.enter_context(closed(folder))
+        monkeypatch.setattr(Path, "chmod", lambda *_: closing.close())
+        held.restore()
+        assert find_daemon(folder).url == URL
+
+
 def test_a_look_at_the_lock_does_not_keep_a_daemon_from_starting(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -228,8 +228,8 @@ def test_what_is_no_folder_is_told_for_what_it_is(tmp_path: Path, monkeypatch: p
     (tmp_path / "link").symlink_to("/nowhere")
     (tmp_path / "loop").symlink_to(tmp_path / "loop")
     told = {
-        "one.toml": "is one profile, and a folder is asked for: .*, and the name 'one'",
-        "file": "is no folder",
+        "one.toml": "is a single profile; give its folder, .*, and the name 'one'",
+        "file": "is not a folder",
         "link": r"does not exist \(it is a link to /nowhere\)",
         "loop": "cannot be read: Too many levels of symbolic links",
     }

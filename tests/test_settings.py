@@ -92,6 +92,15 @@ def test_a_fault_in_a_table_is_told_with_its_line(table: str, reason: str) -> No
     assert told.startswith(f"{path}:3: {reason}: "), told
 
 
+def test_texts_to_read_ahead_are_looked_for_beside_the_settings_file(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    folder = write_file('[cache]\npreload = ["prompts/a.txt", "/b.txt"]\n').parent
+    assert load_settings().cache_preload == (folder / "prompts/a.txt", Path("/b.txt"))
+    monkeypatch.setenv("DRAFTD_CACHE_PRELOAD", "my prompt.txt, /b.txt")
+    assert load_settings().cache_preload == (folder / "my prompt.txt", Path("/b.txt"))
+
+
 def test_groups_stand_in_lists_of_the_file_or_in_a_variable(monkeypatch: pytest.MonkeyPatch) -> None:
     write_file('[groups]\ntogether = [["a", "b"], ["c"]]\napart = [["a", "d"]]\n')
     groups = load_settings().groups()
@@ -151,6 +160,7 @@ def test_a_value_that_another_source_overrides_is_not_looked_at(monkeypatch: pyt
     ("text", "line", "reason"),
     [
         ("port = 99999\n", 1, "port: it must be at most 65535 (it is 99999)"),
+        ('host = ""\n', 1, "host: the string is too short: it needs 1 characters or more (it is '')"),
         ('# mine\n\nlog_level = "loud"\n', 3, "log_level: 'debug', 'info'"),
         ("host = '127.0.0.1'\nprot = 1\n", 2, "prot: unknown key"),
         ("base-port = 8000\n", 1, "base-port: unknown key"),

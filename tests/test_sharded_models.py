@@ -66,4 +66,4 @@ def test_the_demo_models_three_heads_are_refused_on_two_ranks() -> None:
 
 def test_a_pipeline_needs_a_layer_for_each_rank() -> None:
     assert misfits(LLAMA, 32, PIPELINE) == []
-    assert misfits(LLAMA, 33, PIPELINE) == ["32 layers cannot be given to 33 ranks"]
+    assert misfits(LLAMA, 33, PIPELINE) == ["32 layers cannot be spread over 33 ranks"]

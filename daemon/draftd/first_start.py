@@ -95,7 +95,7 @@ def weights_here(profile: Profile, environ: Mapping[str, str] = os.environ) -> i
 
 
 def _part_here(profile: Profile, size: int) -> int:
-    """What ranks on this machine have of the target model's size."""
+    """The share of the target model's size that the ranks on this machine hold."""
     group = profile.distributed
     return size if group is None else size * group.ranks_here // group.size
 

@@ -77,7 +77,7 @@ def read_model(name: str, environ: Mapping[str, str] = os.environ) -> ModelOnDis
 
 
 def read_config(model: ModelOnDisk) -> dict[str, Any]:
-    """All that the config.json of a model says; empty where there is none."""
+    """The whole of a model's config.json; empty if there is none."""
     return _read_object(model.folder / "config.json") if model.folder else {}
 
 
@@ -135,7 +135,7 @@ def _snapshot(name: str, environ: Mapping[str, str]) -> Path:
 
 
 def _size(path: Path) -> int:
-    """Bytes of a file; 0 if there is none, or none that may be looked at."""
+    """Bytes of a file; 0 if there is none, or it may not be looked at."""
     try:
         return path.stat().st_size if os.path.isfile(path) else 0
     except OSError:

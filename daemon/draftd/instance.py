@@ -102,6 +102,9 @@ class Instance:
         Raises AlreadyRunningError if another daemon was quicker, and ConfigError.
         """
         lost_lock = not self._has_lock()
+        if lost_lock:
+            self._make_usable()
+            lost_lock = not self._has_lock()  # it is still there if the folder was only closed to us
         # Not by Path's own, which raises where the folder may not be looked into.
         lost_note = self._note and not os.path.exists(self._dir / NOTE)
         if lost_lock:
@@ -114,8 +117,8 @@ class Instance:
         return bool(lost_lock or lost_note)
 
     def _taken(self) -> IO[str]:
+        self._make_usable()
         try:
-            self._make_private()
             descriptor = open_file(self._dir / LOCK, os.O_RDWR | os.O_CREAT | os.O_APPEND, links=False)
         except OSError as error:
             raise self._unusable(error) from error
@@ -124,6 +127,12 @@ class Instance:
             lock.close()
             raise AlreadyRunningError(_who(self._dir))
         return lock
+
+    def _make_usable(self) -> None:
+        try:
+            self._make_private()
+        except OSError as error:
+            raise self._unusable(error) from error
 
     def _make_private(self) -> None:
         """Make the folder, the logs in it and all files private. Raises ConfigError if others can write there, and

@@ -61,15 +61,15 @@ def load_dir(folder: Path, prompt_dirs: Sequence[Path]) -> ProfileSet:
 
 
 def _check_folder(path: Path) -> None:
-    """Raises ConfigError if the files of a folder cannot be listed: `glob` finds none then, without a word."""
+    """Raises ConfigError if the files of a folder cannot be listed: `glob` would find none, without an error."""
     none = "'draftd up --demo' needs none"
     try:
         os.listdir(path)
     except NotADirectoryError:
         if path.suffix == ".toml":
-            what = f"is one profile, and a folder is asked for: {path.parent}, and the name '{path.stem}'"
+            what = f"is a single profile; give its folder, {path.parent}, and the name '{path.stem}'"
             raise ConfigError(f"{path} {what}") from None
-        raise ConfigError(f"the profiles folder {path} is no folder; {none}") from None
+        raise ConfigError(f"the profiles folder {path} is not a folder; {none}") from None
     except FileNotFoundError:
         where = f" (it is a link to {path.readlink()})" if path.is_symlink() else ""
         raise ConfigError(f"the profiles folder {path} does not exist{where}; {none}") from None
@@ -146,7 +146,7 @@ def _absolute(value: object, folder: Path) -> object:
 
 
 def _hostfile(group: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """What `[distributed]` says together with its hostfile. Raises ValueError."""
+    """The settings of `[distributed]` together with its hostfile's. Raises ValueError."""
     named = group["hosts"]
     if not isinstance(named, str) or not named or "\0" in named:
         raise ValueError("must be the path of a hostfile, as mlx.distributed_config writes it")
@@ -160,7 +160,9 @@ def _hostfile(group: dict[str, Any], folder: Path) -> dict[str, Any]:
     said = {"hosts": said} if isinstance(said, list) else said
     hosts = said.get("hosts") if isinstance(said, dict) else None
     if not isinstance(hosts, list) or not all(isinstance(host, dict) and "ssh" in host for host in hosts):
-        raise ValueError(f"{file} is no hostfile: it needs hosts, a list of objects with ssh, ips and rdma")
+        raise ValueError(
+            f"{file} is not a hostfile: it needs hosts, a list of objects with ssh, ips and rdma"
+        )
     pairs = [str(pair).partition("=") for pair in said.get("envs") or ()]
     made: dict[str, Any] = {"hosts": [{**host, "local": _is_here(host)} for host in hosts]}
     if said.get("backend"):

@@ -28,7 +28,7 @@ FIRST_RANK_PORT = 32323  # mlx.launch's
 
 def _ssh(value: str) -> str:
     if not _SSH.fullmatch(value):
-        raise ValueError("is no host that ssh could be given")
+        raise ValueError("is not a host that ssh could be given")
     return value
 
 
@@ -140,7 +140,7 @@ class HealthPolicy(Table):
 
 
 class Machine(Table):
-    """One entry of a hostfile. `local`: it is the machine that this is read on."""
+    """One entry of a hostfile. `local`: it is the machine on which this is read."""
 
     model_config = ConfigDict(extra="ignore")
 
@@ -153,34 +153,35 @@ class Machine(Table):
 class Distributed(Table):
     """`[distributed]`: the model is split over several ranks, on this machine or on those of a hostfile."""
 
-    ranks: int | None = Field(None, ge=2, le=64, description="so many ranks, all on this machine")
+    ranks: int | None = Field(None, ge=2, le=64, description="the number of ranks, all on this machine")
     hosts: tuple[Machine, ...] = Field(
         (),
         strict=False,
-        description="in place of `ranks`: a hostfile of mlx.launch; a rank for each entry, first this machine",
+        description="in place of `ranks`: a hostfile as for mlx.launch, a rank for each entry, this machine first",
     )
     backend: Literal["ring", "jaccl"] = Field(
         "ring",
-        description="how ranks talk: `ring` (TCP), `jaccl` (RDMA over Thunderbolt 5); a hostfile may say it",
+        description="how ranks talk: `ring` (TCP), `jaccl` (RDMA over Thunderbolt 5); the hostfile may say it",
     )
     mode: Literal["tensor", "pipeline"] = Field(
-        "tensor", description="what each rank has: a part of each layer, or some of the layers"
+        "tensor",
+        description="what a rank holds: `tensor`, a part of each layer; `pipeline`, some of the layers",
     )
     port: int = Field(
         FIRST_RANK_PORT,
         ge=1024,
         le=65000,
-        description="the first port that is tried for what ranks say to others",
+        description="the first port that is tried for the ranks to communicate",
     )
     python: str | None = Field(
-        None, description="the Python that has draftd on the machines; the daemon's own if left out"
+        None, description="the Python that has draftd on all machines; the daemon's own if left out"
     )
-    env: dict[str, str] = Field({}, description="variables for each rank; those of a hostfile come before")
+    env: dict[str, str] = Field({}, description="environment of each rank; it overrides the hostfile's")
 
     @model_validator(mode="after")
     def _is_a_group(self) -> Self:
         if (self.ranks is None) == (not self.hosts):
-            raise ValueError("ranks or hosts must be given, and not both")
+            raise ValueError("ranks or hosts must be given, but not both")
         for name in self.env:
             if not _VARIABLE.fullmatch(name) or name.startswith(OWN_VARIABLES):
                 raise ValueError(f"env cannot set {name}")
@@ -192,15 +193,15 @@ class Distributed(Table):
 
     def _check_hosts(self) -> None:
         if len(self.hosts) < 2:
-            raise ValueError("hosts names one machine, and a group needs two ranks")
+            raise ValueError("hosts names only one machine, and a group needs at least two ranks")
         if not self.hosts[0].local:
             raise ValueError(
-                f"hosts begins with {self.hosts[0].ssh}, and must begin with this machine, where requests come in"
+                f"hosts begins with {self.hosts[0].ssh}, but must begin with this machine, where requests come in"
             )
         listening = self.hosts if self.backend == "ring" else self.hosts[:1]
         for machine in listening:
             if not machine.ips:
-                raise ValueError(f"hosts has no ips for {machine.ssh}, by which the others reach it")
+                raise ValueError(f"hosts has no ips for {machine.ssh}, by which the others could reach it")
         if self.backend == "jaccl":
             for at, machine in enumerate(self.hosts):
                 if len(machine.rdma) != len(self.hosts) or machine.rdma[at] is not None:

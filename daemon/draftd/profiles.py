@@ -217,7 +217,7 @@ class Profile(Table):
     @property
     def concurrency(self) -> int:
         """Requests served at once. A request that is drafted has a cache for the draft model too, so fewer fit.
-        Those of a group take turns, drafted or not.
+        Those of a group take turns, whether drafted or not.
         """
         drafts = self.draft_model or self.drafters or self.distributed
         return self.limits.concurrency or (MAX_DRAFTED_AT_ONCE if drafts else MAX_BATCHED_AT_ONCE)

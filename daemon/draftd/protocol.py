@@ -52,8 +52,8 @@ class PromptStore:
 # --- a group of ranks -------------------------------------------------------------------------------------------
 
 GROUP_VARIABLE = "DRAFTD_GROUP"  # a GroupPlan, for GROUP_MODULE
-# How other machines are reached: no questions, no shared connection that would outlive this one, and an end when
-# the other machine is gone.
+# How other machines are reached: without questions, without a shared connection that would outlive this one, and
+# with an end when the other machine is gone.
 SSH = (
     "ssh", "-T",
     "-o", "BatchMode=yes", "-o", "ConnectTimeout=10",
@@ -79,7 +79,7 @@ class GroupPlan:
     """The ranks of a group in their order; the first is on this machine.
 
     `python` runs each rank, "" for the one that runs the group; `env` are variables for all of them. `port` is the
-    first of those that they use among themselves.
+    first of the ports that they use among themselves.
     """
 
     members: tuple[Member, ...]

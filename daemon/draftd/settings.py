@@ -72,7 +72,13 @@ def _beside_settings(path: Path) -> Path:
     return absolute(settings_file().parent / path.expanduser())
 
 
-PromptPath = Annotated[Path, AfterValidator(_beside_settings)]
+PromptPaths = Annotated[
+    tuple[Annotated[Path, AfterValidator(_beside_settings)], ...],
+    NoDecode,  # "a.txt, b.txt" in a variable, a list in the file
+    BeforeValidator(
+        lambda value: [part.strip() for part in value.split(",")] if isinstance(value, str) else value
+    ),
+]
 
 
 def shipped_dir(kind: str) -> Path:
@@ -89,7 +95,7 @@ class Settings(BaseSettings):
         env_prefix="DRAFTD_", env_ignore_empty=True, extra="forbid", frozen=True, hide_input_in_errors=True
     )
 
-    host: str = Field("127.0.0.1", description="address that the proxy listens on")
+    host: str = Field("127.0.0.1", min_length=1, description="address that the proxy listens on")
     port: PortNumber = Field(8080, description="port that the proxy listens on")
     base_port: PortNumber = Field(8000, description="first port for workers; busy ones are skipped")
     profiles: UserPath | None = Field(None, description="folder of profile files")
@@ -126,7 +132,7 @@ class Settings(BaseSettings):
         "under `[groups]`",
     )
     max_loads: int = Field(1, ge=1, description="workers that may load their models at the same time")
-    cache_preload: tuple[PromptPath, ...] = Field(
+    cache_preload: PromptPaths = Field(
         (),
         description="files of system prompts that each worker reads while it is idle after its start; a relative "
         "path is looked for beside the settings file. In the file also `preload` under `[cache]`",

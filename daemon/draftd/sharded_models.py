@@ -1,7 +1,8 @@
-"""Whether a model can be split over so many ranks, by its config alone: the daemon asks before a start, and each
-rank before it loads. Pure, and standard library only.
+"""Whether a model can be split over a number of ranks, by its config alone: the daemon asks before a start, and
+each rank before it loads. Pure, and standard library only.
 
-mlx_lm divides heads without a remainder: three heads on two ranks are two, and the text is garbage without a word.
+mlx_lm drops the remainder when it divides heads: of three heads on two ranks two are left, and the text is garbage
+without any error.
 """
 
 from __future__ import annotations
@@ -12,16 +13,17 @@ from typing import Any
 TENSOR, PIPELINE = "tensor", "pipeline"
 INDEX = "model.safetensors.index.json"  # tells a rank of a pipeline which files it needs
 
-# What each rank has a part of: heads, and the widths between two exchanges. Models name the same thing differently.
+# What each rank has a part of: heads, and the widths between two exchanges. Configs use different names for the
+# same.
 _HEADS = ("num_attention_heads", "n_heads", "linear_num_key_heads", "linear_num_value_heads")
 _KV_HEADS = ("num_key_value_heads", "num_attention_groups")
 _WIDTHS = ("intermediate_size", "moe_intermediate_size", "shared_expert_intermediate_size")
-# Types of models of which mlx_lm repeats the key and value heads where there are fewer than ranks.
+# Model types whose key and value heads mlx_lm repeats where there are fewer of them than ranks.
 _REPEATING = frozenset({"qwen3_5", "qwen3_5_moe", "qwen3_5_text", "qwen3_5_moe_text"})
 
 
 def misfits(config: Mapping[str, Any], ranks: int, mode: str) -> list[str]:
-    """Say what in a model's config.json does not go into so many ranks; nothing for a model that can be split."""
+    """Say what in a model's config.json cannot be divided by the ranks; nothing for a model that can be split."""
     text = config.get("text_config")
     own = {**config, **text} if isinstance(text, dict) else dict(config)
     return list(_pipeline(own, ranks) if mode == PIPELINE else _tensor(own, ranks))
@@ -30,16 +32,14 @@ def misfits(config: Mapping[str, Any], ranks: int, mode: str) -> list[str]:
 def _pipeline(own: Mapping[str, Any], ranks: int) -> Iterator[str]:
     layers = own.get("num_hidden_layers")
     if type(layers) is int and layers < ranks:
-        yield f"{_count(layers, 'layer')} cannot be given to {ranks} ranks"
+        yield f"{_count(layers, 'layer')} cannot be spread over {ranks} ranks"
 
 
 def _tensor(own: Mapping[str, Any], ranks: int) -> Iterator[str]:
     for name in _HEADS:
         if (heads := _number(own, name)) and heads % ranks:
             yield _uneven(name, heads, ranks)
-    if (
-        "kv_lora_rank" not in own
-    ):  # such models keep something else in the place of keys and values, at all ranks
+    if "kv_lora_rank" not in own:  # such models keep something else instead of keys and values, at all ranks
         yield from _kv_heads(own, ranks)
     group = _group_size(own)
     heads, head_size = _number(own, "num_attention_heads"), _number(own, "head_dim")

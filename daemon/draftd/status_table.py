@@ -156,7 +156,7 @@ def _shown(title: str, text: str, row: Row) -> RenderableType:
 def _cached(known: Mapping[str, Any]) -> str:
     """How much of the last prompts was cached, and what the cache takes."""
     ratio = "–" if known["ratio"] is None else f"{known['ratio']:.0%}"
-    return f"{ratio} by {memory(known['bytes'])}" if (known["bytes"] or 0) >= MIN_SHOWN else ratio
+    return f"{ratio}, {memory(known['bytes'])}" if (known["bytes"] or 0) >= MIN_SHOWN else ratio
 
 
 def _drafts(row: Row) -> str:

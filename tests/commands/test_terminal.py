@@ -43,7 +43,9 @@ def test_one_module_writes_to_the_terminal() -> None:
         for path in PACKAGE.rglob("*.py")
         if not IN_THE_CHILD.intersection(path.parts) and WRITES.intersection(calls(path))
     }
-    assert writers == {"cli.py", "console.py"}  # cli.py its version alone: rich takes longer than that
+    # cli.py writes its version alone: rich takes longer than that. The last two run on another machine, and a
+    # program reads what they print.
+    assert writers == {"cli.py", "console.py", "ops/host_report.py", "ops/pull.py"}
 
 
 def harmless(done: subprocess.CompletedProcess[str]) -> str:

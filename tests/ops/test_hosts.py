@@ -75,9 +75,9 @@ def made(folder: Path, **config: Any) -> Path:
         (
             {"model_type": "gemma3_text"},
             {},
-            "cannot split models of the type gemma3_text in the mode tensor",
+            "cannot split models of type gemma3_text in tensor mode",
         ),
-        ({"model_type": "llama"}, {"mode": "pipeline"}, "in the mode pipeline; mode = 'tensor' would do"),
+        ({"model_type": "llama"}, {"mode": "pipeline"}, "in pipeline mode; mode = 'tensor' would work"),
         ({"model_type": "llama", "num_attention_heads": 3}, {}, "num_attention_heads is 3"),
         (
             {"model_type": "deepseek_v3"},
@@ -146,7 +146,7 @@ def test_a_machine_without_draftd_is_told_with_its_words(tmp_path: Path, answer:
         (
             {"unreachable": "Permission denied"},
             Severity.ERROR,
-            "ssh does not get to mini: P",
+            "ssh cannot reach mini: P",
             "ssh-copy-id mini",
         ),
         (
@@ -158,9 +158,14 @@ def test_a_machine_without_draftd_is_told_with_its_words(tmp_path: Path, answer:
         ({"differing": ("mlx 1 (here 2)",)}, Severity.ERROR, "mini has mlx 1 (here 2)", "the same versions"),
         ({"missing": ("/m",)}, Severity.ERROR, "mini does not have /m", "rsync -a /m/ mini:/m/"),
         ({"missing": ("o/m",)}, Severity.WARNING, "mini does not have o/m", "draftd pull --hosts big"),
-        ({"strange": ("1.2.3.4",)}, Severity.ERROR, "mini has no address 1.2.3.4", "correct the ips"),
-        ({"clock_off": -60.0}, Severity.NOTE, "the clock of mini is 60 s behind", "network's time"),
-        ({}, Severity.FINE, "mini (big): it is reached, and has the same", ""),
+        (
+            {"strange": ("1.2.3.4",)},
+            Severity.ERROR,
+            "mini does not have the address 1.2.3.4",
+            "correct the ips",
+        ),
+        ({"clock_off": -60.0}, Severity.NOTE, "the clock of mini is 60 s behind", "from the network"),
+        ({}, Severity.FINE, "mini (big): it can be reached, and has the same", ""),
     ],
 )
 def test_the_doctor_says_what_to_do(found: dict[str, Any], severity: Severity, what: str, do: str) -> None:
@@ -205,4 +210,4 @@ def test_pull_brings_the_weights_to_the_other_machines(
     assert command[-2:] == ["mini", f"exec {sys.executable} -P -m draftd.ops.pull org/big"]
     assert ("org/big on mini: it is there" in done.output) is works
     assert (done.exit_code == 0) is works
-    assert works or "could not be brought to mini" in str(done.exception)
+    assert works or "could not be downloaded on mini" in str(done.exception)

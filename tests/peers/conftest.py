@@ -36,7 +36,7 @@ async def pair(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Pair]:
     logs = (folders[0] / "asked", folders[1] / "asked")
     shared, own = (fake("--log-requests", str(log), tables=LIMITS) for log in logs)
     async with (
-        serving(folders[0], {"m": shared, "mine": shared}) as one,
+        serving(folders[0], {"m": f'aliases = ["em"]\n{shared}', "mine": shared}) as one,
         serving(folders[1], {"m": own}) as other,
     ):
         yield Pair(one, other, logs)

@@ -1,10 +1,10 @@
-"""What several machines give: `python -m tests.peers.figures [waits | throughput | caches]`, and be quiet.
+"""The gain of several machines: `python -m tests.peers.figures [waits | throughput | caches]`, on an idle machine.
 
-`waits` prints the table of `queueing`, a model. `throughput` asks 1, 2 and 3 daemons on this machine behind one
-address, whose scripted workers take a twentieth of a second for a request and do one at a time: what is measured is
-the way of the requests, not a model's speed. `caches` asks real workers of the demo pair for conversations: which
-share of their prompts is not read again where one daemon has them all, where two have them in turns, and where two
-have them as this daemon's peers.
+`waits` prints the tables of the simulation `queueing`. `throughput` asks 1, 2 and 3 daemons on this machine behind
+one address, whose scripted workers take a twentieth of a second for a request and do one at a time: it measures the
+passing on of requests, not a model's speed. `caches` holds conversations with real workers of the demo pair: it
+measures which share of their prompts is not read again with one daemon for all of them, with two in turns, and with
+two peers behind one address.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ NOTHING = {"here": fake(top="autostart = false")}
 
 
 def waits() -> None:
-    """The model's tables: Macs of one speed, and every second one half as fast."""
+    """The tables of the simulation: Macs of one speed, and every second one half as fast."""
     print(table((2, 4, 8, 16, 32), sessions=40, seed=1))
     print("\nevery second Mac half as fast:\n")
     print(table((2, 8, 32), sessions=40, seed=1, speeds=(1.0, 0.5)))
@@ -89,14 +89,14 @@ async def caches(folder: Path) -> None:
             "two, in turns": lambda: next(turns),
             "two, as peers": lambda: front,
         }
-        print("| | tokens of prompts | not read again |\n|---|---|---|")
+        print("| | prompt tokens | not read again |\n|---|---|---|")
         for way, served in ways.items():
             prompt, cached = await conversations(way, served)
             print(f"| {way} | {prompt} | {cached / prompt:.1%} |")
 
 
 async def conversations(way: str, served: Callable[[], Served]) -> tuple[int, int]:
-    """Hold some conversations at once, a turn of each after the other; returns tokens of prompts, cached ones."""
+    """Hold some conversations at once, a turn of each in turn; returns prompt tokens, and how many were cached."""
     prompt = cached = 0
 
     def said(number: int) -> Awaitable[tuple[int, int]]:

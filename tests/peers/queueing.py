@@ -1,14 +1,15 @@
-"""A model of 1 to 32 Macs behind one address: how long clients wait under three policies, and what the caches keep.
+"""A simulation of 1 to 32 Macs behind one address: how long clients wait under three policies, and what caches
+save.
 
-The machines are modelled; what chooses between them is the daemon's own code (`routing.best`, `machines.Machine`).
+The machines are simulated; the daemon's own code (`routing.best`, `machines.Machine`) chooses between them.
 
 - *Machines.* A Mac reads 500 tokens of a prompt per second and writes 30. It works on four requests at once, each
-  of which slows down the others by half of its own time; more wait in order. Its prompt cache holds 120,000 tokens
-  of whole conversations, and forgets the least recently used.
+  of which slows the others down by half of its own time; further ones wait in order. Its prompt cache holds 120,000
+  tokens of whole conversations, and forgets the least recently used.
 - *Trace.* Sessions of agents, as in the recordings of `tests/sessions`: ten turns, the first with a system prompt
   and tools that all sessions of an agent share, each turn with all before it and something new. The next turn
-  follows some seconds after the answer: a tool has run. Sessions come at random, by a seed, as many for each Mac
-  whatever their number, so that one alone is busy for half of the time.
+  follows some seconds after the answer, when a tool has run. Sessions come at random, by a seed, and as many per
+  Mac however many Macs there are, so that one alone is busy for half of the time.
 """
 
 from __future__ import annotations
@@ -56,7 +57,7 @@ class Session:
     chain: tuple[int, ...] = ()
 
     def grow(self, tokens: int) -> None:
-        """More text at its end."""
+        """Append more text."""
         self.size += tokens
         shared = AGENTS[self.agent] // TOKENS
         self.chain = tuple(
@@ -108,7 +109,7 @@ class Mac:
         self.begin(now)
 
     def begin(self, now: float) -> None:
-        """Let in what there is room for."""
+        """Start the jobs for which there is room."""
         while self.waiting and len(self.active) < SLOTS:
             job = self.waiting.popleft()
             job.cached, job.began = self.cached(job.session), now
@@ -189,7 +190,7 @@ POLICIES: dict[str, Callable[[], Policy]] = {
 
 @dataclass
 class Outcome:
-    """What clients and caches had of it: seconds until the first token, tokens of prompts."""
+    """What clients and caches got from it: seconds until the first token, prompt tokens."""
 
     firsts: list[float] = field(default_factory=list)
     prompt: int = 0
@@ -205,7 +206,7 @@ class Outcome:
 
     @property
     def hits(self) -> float:
-        """The share of all tokens of prompts that were not read again."""
+        """The share of all prompt tokens that were not read again."""
         return self.cached / self.prompt
 
 

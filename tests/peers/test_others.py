@@ -1,4 +1,4 @@
-"""Peers that are no draftds, or stand behind https."""
+"""Peers that are not draftd, or are reached by https."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ async def until_asked(served: Served) -> None:
 
 @asynccontextmanager
 async def other_server(asked: list[dict[str, Any]]) -> AsyncIterator[str]:
-    """A server of OpenAI's protocol that has one model; `asked` are the bodies that it gets."""
+    """A server that speaks OpenAI's protocol and has one model; `asked` are the bodies that it gets."""
 
     async def models(_: web.Request) -> web.Response:
         return web.json_response({"object": "list", "data": [{"id": "org/Model-4bit"}]})
@@ -90,7 +90,7 @@ async def test_any_server_of_openais_protocol_can_be_a_peer(tmp_path: Path) -> N
 
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, ssl.SSLContext]:
-    """One for localhost that nobody trusts by itself, and a server's context with it."""
+    """A certificate for localhost that nobody trusts by default, and a server's context with it."""
     if shutil.which("openssl") is None:
         pytest.skip("openssl is missing")
     folder = tmp_path_factory.mktemp("tls")

@@ -1,4 +1,4 @@
-"""The model of many Macs: the caches keep what one machine's would keep, and nobody waits longer for it."""
+"""The simulation of many Macs: the caches save as much as one machine's would, and nobody waits longer for it."""
 
 from __future__ import annotations
 

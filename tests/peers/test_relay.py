@@ -116,6 +116,20 @@ async def test_a_model_that_is_here_too_is_answered_in_turns_and_a_conversation_
             assert {name: await asked(name, turns) for name in reversed(begun)} == begun
 
 
+async def test_a_name_that_only_a_peer_knows_is_answered_there_although_its_model_is_here(
+    pair: Pair, tmp_path: Path
+) -> None:
+    """What is made for a peer names the model as the peer does, and would make a worker here load other weights."""
+    log = tmp_path / "asked"
+    here = fake("--log-requests", str(log))
+    async with front(tmp_path, pair.one, profiles={"m": here}) as served:
+        for _ in range(3):
+            answer = await served.ask("em", "by its other name")
+            assert answer.headers["x-draftd-worker"] == f"127.0.0.1:{port_of(pair.one)}"
+            assert answer.json["model"] == "em"
+        assert "by its other name" not in log.read_text()
+
+
 async def test_fields_of_ours_reach_a_draftd_and_errors_come_back_as_they_are(
     pair: Pair, tmp_path: Path
 ) -> None:

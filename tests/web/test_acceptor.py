@@ -99,9 +99,9 @@ async def test_a_connection_that_is_just_being_accepted_when_it_closes_is_closed
 def test_the_limit_is_raised_as_far_as_it_may_be(monkeypatch: pytest.MonkeyPatch) -> None:
     infinite = resource.RLIM_INFINITY
     for soft, hard, wanted in [
-        (256, infinite, 10_240),
+        (256, infinite, 4_096),
         (1024, 4096, 4096),
-        (1024, 2**20, 10_240),
+        (1024, 2**20, 4_096),
         (20_000, 2**20, 20_000),
         (infinite, infinite, infinite),
         (64, 64, 64),

@@ -27,6 +27,12 @@ def request(text: str = "hi", system: str = LONG, profile: Profile = OURS, **mor
     return prepare(body, "chat.completions", profile, "", "default_model", profile.name)
 
 
+def note(beginnings: Beginnings, forward: Forward) -> None:
+    """As the proxy does."""
+    if forward.beginning is not None:
+        beginnings.note("a", forward.beginning, forward.headers)
+
+
 Make = Callable[..., Beginnings]
 
 
@@ -46,9 +52,9 @@ def bodies(beginnings: Beginnings, *names: str) -> list[dict[str, Any]]:
 def test_what_two_requests_began_with_is_read_by_one_of_one_token(made: Make) -> None:
     tools = [{"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}]
     beginnings = made()
-    beginnings.note("a", request("one", tools=tools, temperature=0.9, max_tokens=500))
+    note(beginnings, request("one", tools=tools, temperature=0.9, max_tokens=500))
     assert bodies(beginnings) == []
-    beginnings.note("a", request("two", tools=tools))
+    note(beginnings, request("two", tools=tools))
     [body] = bodies(beginnings)
     assert body["messages"] == [{"role": "system", "content": LONG}, {"role": "user", "content": ""}]
     assert (body["tools"], body["max_tokens"], body["num_draft_tokens"]) == (tools, 1, 3)
@@ -60,7 +66,7 @@ def test_the_most_common_of_the_last_requests_count(made: Make, monkeypatch: pyt
     monkeypatch.setattr(module, "WINDOW", 6)
     beginnings = made()
     for number in (1, 1, 2, 2, 3, 3, 3, 4, 4, 4, 4):
-        beginnings.note("a", request(system=f"{number} {LONG}"))
+        note(beginnings, request(system=f"{number} {LONG}"))
     assert [body["messages"][0]["content"][0] for body in bodies(beginnings)] == ["4", "3"]
 
 
@@ -78,14 +84,14 @@ def test_the_most_common_of_the_last_requests_count(made: Make, monkeypatch: pyt
 def test_what_is_not_worth_it_is_left(made: Make, forward: Forward) -> None:
     beginnings = made()
     for _ in range(3):
-        beginnings.note("a", forward)
+        note(beginnings, forward)
     assert bodies(beginnings) == []
 
 
 def test_the_next_daemon_knows_it_from_a_file_of_ours_alone(made: Make, tmp_path: Path) -> None:
     for _ in range(2):
-        (beginnings := made()).note("a", request())
-        beginnings.note("a", request())
+        note(beginnings := made(), request())
+        note(beginnings, request())
     file = tmp_path / "kept" / BEGINNINGS_FILE
     assert file.stat().st_mode & 0o777 == 0o600
     assert bodies(made()) == bodies(beginnings) != []

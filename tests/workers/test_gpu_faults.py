@@ -17,6 +17,8 @@ LINE = (
     [
         (b"OutOfMemory", "gpu_memory", "ran out of memory"),
         (b"ImpactingInteractivity", "gpu_timeout", "kept the screen waiting"),
+        (b"Timeout", "gpu_timeout", "took too long"),
+        (b"Hang", "gpu_timeout", "took too long"),
         (b"InnocentVictim", "gpu_victim", "another program's fault"),
     ],
 )

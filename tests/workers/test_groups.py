@@ -125,15 +125,15 @@ async def test_a_rank_that_hangs_is_named_and_the_group_replaced(tmp_path: Path,
         measured(await replaced(served, before))
         last = served.row("pair")["last_exit"]
         assert last["reason"] == "unhealthy"
-        assert any("rank 1 has said nothing for" in line for line in last["lines"])
+        assert any("rank 1 has been silent for" in line for line in last["lines"])
 
 
 @pytest.mark.fault(137)
 @pytest.mark.parametrize(
     ("silent", "told", "words"),
     [
-        (9.0, 0.0, "rank 1 on mini has said nothing for 9 s"),
-        (0.0, 9.0, "the launcher of the ranks has said nothing for 9 s"),
+        (9.0, 0.0, "rank 1 on mini has been silent for 9 s"),
+        (0.0, 9.0, "the launcher of the ranks has been silent for 9 s"),
     ],
     ids=["rank", "launcher"],
 )

@@ -72,7 +72,7 @@ def test_of_many_that_load_first_only_some_are_named() -> None:
 
 
 @pytest.mark.parametrize(
-    ("in_memory", "reason"), [(["b", "c"], "for room in memory, which b, c have"), ([], "for room in memory")]
+    ("in_memory", "reason"), [(["b", "c"], "for room in memory, taken by b, c"), ([], "for room in memory")]
 )
 def test_who_waits_for_memory_is_told_who_has_it(in_memory: list[str], reason: str) -> None:
     told = why("a", Queued(0.0), ahead=[], in_memory=in_memory, load=Load(), open_requests=0, last=None)

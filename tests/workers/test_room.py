@@ -354,7 +354,7 @@ async def test_a_worker_that_becomes_another_while_it_waits_is_reckoned_anew_in_
             await one.load()
             assert [one.state(name) for name in "bc"] == [Queued, Queued]
             told = [one.workers[name].status().reason for name in "bc"]
-            assert told == ["for room in memory, which a have", "for room in memory, which a have, after b"]
+            assert told == ["for room in memory, taken by a", "for room in memory, taken by a, after b"]
             monkeypatch.setitem(SIZES, "b", 3 * GB)
             one.workers["b"].post(Reconfigure(profile("b"), restart=True))
             await until(lambda: len(order) == 2, one)
@@ -378,7 +378,7 @@ async def test_a_worker_that_has_room_and_has_not_loaded_gives_it_back_when_it_b
             for ticket in tickets:
                 one.world.gate.release(ticket)
             await one.load()
-            assert one.workers["b"].status().reason == "for room in memory, which a have"
+            assert one.workers["b"].status().reason == "for room in memory, taken by a"
         await until(asking.done, one)
         await asking
 

@@ -5,16 +5,14 @@ from __future__ import annotations
 import os
 import platform
 import shutil
-import subprocess
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
 from pathlib import Path
-from typing import Annotated
 
 import typer
 
-from draftd.commands.shared import ProfileArguments
+from draftd.commands.background import DryRun, show_log, started_by_hand
+from draftd.commands.shared import Follow, NewestLines, ProfileArguments
 from draftd.console import err, out
 from draftd.errors import DraftdError, NotRunningError
 from draftd.hub import cache_dir
@@ -39,7 +37,6 @@ NO_SCREEN = (
     "nobody is logged in at this Mac's screen, so the agent runs in your background session: after a restart it "
     "comes back with your first login, over SSH or at the screen (or by itself, if automatic login is turned on)"
 )
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Show the commands, and run none.")]
 
 
 @app.command("print")
@@ -108,8 +105,8 @@ def status() -> None:
 
 @app.command()
 def logs(
-    follow: Annotated[bool, typer.Option("-f", "--follow", help="Keep printing new lines.")] = False,
-    lines: Annotated[int, typer.Option("-n", "--lines", min=1, help="How many of the newest lines.")] = 100,
+    follow: Follow = False,
+    lines: NewestLines = 100,
 ) -> None:
     """Show the agent's log: the daemon's own, and what came before it had one.
 
@@ -122,12 +119,7 @@ def logs(
         raise DraftdError(f"there is no log in {agent.log_dir} yet")
     # -F goes on with the new file after a rotation.
     command = ["tail", "-n", str(lines), *(["-F"] if follow else []), *files]
-    with (
-        suppress(KeyboardInterrupt),
-        subprocess.Popen(command, stdout=subprocess.PIPE, text=True, errors="surrogateescape") as tail,
-    ):
-        for line in tail.stdout or ():
-            out.piece(line)
+    show_log(command)
 
 
 def _paths(settings: Settings, agent: launchd.Agent) -> Iterator[Path]:
@@ -170,13 +162,13 @@ def _only_on_a_mac() -> None:
 
 
 def _no_other(settings: Settings) -> None:
-    """A daemon that was started by hand would keep the agent from starting, again and again."""
+    """Raises DraftdError if a daemon runs that is not the agent's."""
     try:
         running = find_daemon(settings.state_dir)
     except NotRunningError:
         return
     if running.agent != agent_label():
-        raise DraftdError(f"draftd runs already, started by hand (pid {running.pid}); 'draftd down' stops it")
+        raise started_by_hand(running.pid)
 
 
 def _show(lines: list[str]) -> None:

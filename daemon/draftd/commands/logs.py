@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 from rich.text import Text
 
-from draftd.commands.shared import StateDir, complete_log, make_client, resolve
+from draftd.commands.shared import Follow, NewestLines, StateDir, complete_log, make_client, resolve
 from draftd.console import colour_of, out
 from draftd.errors import ConfigError
 from draftd.telemetry.told import clock, short_names
@@ -28,8 +28,8 @@ def logs(
             autocompletion=complete_log,
         ),
     ] = None,
-    follow: Annotated[bool, typer.Option("-f", "--follow", help="Keep printing new lines.")] = False,
-    lines: Annotated[int, typer.Option("-n", "--lines", min=1, help="How many of the newest lines.")] = 100,
+    follow: Follow = False,
+    lines: NewestLines = 100,
     since: Annotated[
         str | None, typer.Option(metavar="TIME", help="Only lines from then on: 90s, 10m, 2h, 1d, or 14:30.")
     ] = None,

@@ -7,16 +7,15 @@ import os
 import platform
 import shlex
 import shutil
-import subprocess
 import sys
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Annotated
 
 import typer
 
-from draftd.commands.shared import ProfileArguments
+from draftd.commands.background import DryRun, show_log, started_by_hand
+from draftd.commands.shared import Follow, NewestLines, ProfileArguments
 from draftd.console import out
 from draftd.errors import DraftdError, NotRunningError
 from draftd.instance import find_daemon
@@ -32,7 +31,6 @@ app = typer.Typer(
     add_completion=False,
 )
 LINGER = Path("/var/lib/systemd/linger")  # has a file for each user whose services run without a login
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Show the commands, and run none.")]
 
 
 @app.command("print")
@@ -102,8 +100,8 @@ def status() -> None:
 
 @app.command()
 def logs(
-    follow: Annotated[bool, typer.Option("-f", "--follow", help="Keep printing new lines.")] = False,
-    lines: Annotated[int, typer.Option("-n", "--lines", min=1, help="How many of the newest lines.")] = 100,
+    follow: Follow = False,
+    lines: NewestLines = 100,
 ) -> None:
     """Show the service's log, from the journal.
 
@@ -112,12 +110,7 @@ def logs(
     _only_with_systemd()
     command = ["journalctl", "--user", "--unit", systemd.UNIT, "--no-pager", "--output", "cat"]
     command += ["--lines", str(lines), *(["--follow"] if follow else [])]
-    with (
-        suppress(KeyboardInterrupt),
-        subprocess.Popen(command, stdout=subprocess.PIPE, text=True, errors="surrogateescape") as journal,
-    ):
-        for line in journal.stdout or ():
-            out.piece(line)
+    show_log(command)
 
 
 def _unit(settings: Settings, names: list[str] | None, environ: Mapping[str, str]) -> systemd.Unit:
@@ -143,7 +136,7 @@ def _only_with_systemd() -> None:
 
 
 def _no_other(settings: Settings) -> None:
-    """A daemon that was started by hand would keep the service from starting, again and again."""
+    """Raises DraftdError if a daemon runs that is not the service's."""
     try:
         running = find_daemon(settings.state_dir)
     except NotRunningError:
@@ -151,6 +144,4 @@ def _no_other(settings: Settings) -> None:
     with suppress(NotRunningError):
         if systemd.status().get("pid") == str(running.pid):
             return
-    raise DraftdError(
-        f"draftd is already running, started by hand (pid {running.pid}); 'draftd down' stops it"
-    )
+    raise started_by_hand(running.pid)

@@ -87,7 +87,7 @@ def init(
 def pull(
     names: ProfileArguments = None,
     hosts: Annotated[
-        bool, typer.Option("--hosts", help="On the other machines of profiles with [distributed], too.")
+        bool, typer.Option("--hosts", help="Also on the other machines of profiles with [distributed].")
     ] = False,
     profiles: ProfilesDir = None,
 ) -> None:
@@ -122,5 +122,5 @@ def _pull_elsewhere(chosen: Sequence[Profile]) -> None:
             failed += [host] if why else []
     if failed:
         raise DraftdError(
-            f"the models could not be brought to {', '.join(failed)}; 'draftd doctor' looks why"
+            f"the models could not be downloaded on {', '.join(failed)}; 'draftd doctor' finds out why"
         )

@@ -44,6 +44,8 @@ def complete_prompt(incomplete: str) -> list[str]:
     return [name for name in names if name.startswith(incomplete)]
 
 
+Follow = Annotated[bool, typer.Option("-f", "--follow", help="Keep printing new lines.")]
+NewestLines = Annotated[int, typer.Option("-n", "--lines", min=1, help="How many of the newest lines.")]
 StateDir = Annotated[
     Path | None, typer.Option(help="Folder with the lock, the daemon's address and the logs.")
 ]

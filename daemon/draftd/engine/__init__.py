@@ -7,7 +7,7 @@ The engine is mlx_lm.server with hooks, not a server of its own. It parses no fl
   what was proposed and accepted;
 - `answers` puts the answers together: stop texts, tool calls, log-probabilities, and an end when a client leaves;
 - `context_limit` refuses prompts that are longer than the model's context, by `refusals` that clients are told;
-- `progress` tells the daemon that a slow request gets on;
+- `progress` tells the daemon that a slow request makes progress;
 - `prompt_cache` keeps cached prompts true for every kind of cache and under drafting;
 - `request_context` carries what the daemon asks beside a request's body to where the request is served;
 - `logit_bias` takes a bias on tokens, and refuses one on tokens that the model does not have;

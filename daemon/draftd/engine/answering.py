@@ -44,7 +44,7 @@ class TokenCosts:
 
 @dataclass(slots=True, eq=False)
 class Answering:
-    """One request. `tick` is called when it has got on."""
+    """One request. `tick` is called whenever it has made progress."""
 
     generator: Any  # mlx_lm's ResponseGenerator
     prompt: Prompt

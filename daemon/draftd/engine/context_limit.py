@@ -84,7 +84,7 @@ def count_prompt(generator: Any, request: Any, args: Any) -> int:
 
 
 def _bounded(tokenizer: Any, request: Any, context: int | None, times: int = 1) -> Any:
-    """Return a tokenizer for the request that refuses a prompt of more than so many `times` the context."""
+    """Return a tokenizer for the request that refuses a prompt longer than `times` the context."""
     if context is None or _characters(request) <= MAX_CHARACTERS * context:
         return tokenizer
     return Bounded(tokenizer, times * context, context)

@@ -1,4 +1,5 @@
-"""Every place where the engine touches mlx_lm, each with a check that it is what the hook was written for.
+"""Every place where the engine touches mlx_lm, here and in `http_hooks`, each with a check that it is what the hook
+was written for.
 
 Written for mlx-lm 0.32.2. Before a hook replaces something it looks for it by name, for the parameters that it
 uses, and whether mlx_lm looks it up by that name when it runs, since a replacement that nobody calls would be
@@ -16,13 +17,10 @@ import os
 from collections.abc import Callable
 from typing import Any
 
-from draftd.engine import cache_size, records, release, request_context
+from draftd.engine import cache_size, http_hooks, records, release
 from draftd.engine.expectations import UnfitError, expect, model_provider
-from draftd.engine.guard import METHODS, refuse_strangers, refuse_web_pages
-from draftd.engine.logit_bias import taking_bias
 from draftd.engine.memory_limits import FREE_CACHE_SHARE, after, limits_of
 from draftd.engine.model_facts import saying
-from draftd.engine.own_models import keeping_to_own, no_fetching
 from draftd.engine.progress import INTERVAL, at_most_every, with_ticks
 from draftd.engine.records import describe
 from draftd.engine.startup_checks import checked_run
@@ -104,72 +102,6 @@ def _place_progress() -> None:
     if "generate" not in server.APIHandler.handle_completion.__code__.co_names:
         raise UnfitError("mlx_lm.server.APIHandler.handle_completion does not use generate")
     generator.generate = with_ticks(generate, _tick)
-
-
-def _place_quiet_health() -> None:
-    server: Any = importlib.import_module("mlx_lm.server")
-    handler = expect(server, "APIHandler")
-    log_request = expect(handler, "log_request")
-
-    def without_health(self: Any, *args: Any) -> None:
-        # The daemon asks every other second; the log is for what somebody did.
-        if getattr(self, "path", "") != "/health":
-            log_request(self, *args)
-
-    handler.log_request = without_health
-
-
-def _place_guard() -> None:
-    server: Any = importlib.import_module("mlx_lm.server")
-    handler = expect(server, "APIHandler")
-    for method in METHODS:
-        expect(handler, method)
-    for flag in ("allowed_origins", "cli_args"):
-        if flag not in handler._set_cors_headers.__code__.co_names:
-            raise UnfitError(f"mlx_lm.server.APIHandler._set_cors_headers does not use {flag}")
-    expect(handler, "parse_request", caller="handle_one_request")
-    refuse_web_pages(handler)
-    refuse_strangers(handler)
-
-
-def _place_logit_bias() -> None:
-    server: Any = importlib.import_module("mlx_lm.server")
-    handler = expect(server, "APIHandler")
-    validate = expect(handler, "validate_model_parameters", caller="do_POST")
-    for flag in ("logit_bias", "body"):
-        if flag not in handler.do_POST.__code__.co_names:
-            raise UnfitError(f"mlx_lm.server.APIHandler.do_POST does not set {flag}")
-    model_provider(server)
-    handler.validate_model_parameters = taking_bias(validate)
-
-
-def _place_own_models() -> None:
-    server: Any = importlib.import_module("mlx_lm.server")
-    handler = expect(server, "APIHandler")
-    validate = expect(handler, "validate_model_parameters", caller="do_POST")
-    for attribute in ("requested_model", "requested_draft_model", "adapter", "num_draft_tokens"):
-        if attribute not in handler.do_POST.__code__.co_names:
-            raise UnfitError(f"mlx_lm.server.APIHandler.do_POST does not set {attribute}")
-    inline = expect(server, "_inline_image_urls", "messages")
-    if "_inline_image_urls" not in handler.handle_chat_completions.__code__.co_names:
-        raise UnfitError("mlx_lm.server.APIHandler.handle_chat_completions does not use _inline_image_urls")
-    image_url = expect(server, "_image_url", "part")
-    image_parts = expect(server, "_image_parts", "messages")
-    handler.validate_model_parameters = keeping_to_own(validate)
-    server._inline_image_urls = no_fetching(inline, lambda said: map(image_url, image_parts(said)))
-
-
-def _place_request_context() -> None:
-    server: Any = importlib.import_module("mlx_lm.server")
-    handler, generator = expect(server, "APIHandler"), expect(server, "ResponseGenerator", caller="run")
-    expect(handler, "do_POST")
-    expect(handler, "handle_completion", caller="do_POST")
-    expect(generator, "generate", "request", "generation_args")
-    if "generate" not in handler.handle_completion.__code__.co_names:
-        raise UnfitError("mlx_lm.server.APIHandler.handle_completion does not use generate")
-    arguments = expect(server, "GenerationArguments", "num_draft_tokens")
-    setattr(object.__new__(arguments), request_context.CONTEXT_ATTRIBUTE, None)  # raises where it takes none
-    request_context.carry(handler, generator)
 
 
 def _place_answers() -> None:
@@ -304,14 +236,14 @@ HOOKS: dict[str, tuple[Callable[[], None], str]] = {
         "nothing is drafted but in mlx_lm's own way, and draft acceptance is not counted",
     ),
     "progress": (_place_progress, "a slow request may be taken for a stalled one"),
-    "quiet_health": (_place_quiet_health, "the log is full of health checks"),
-    "logit_bias": (_place_logit_bias, "logit_bias is ignored"),
-    "own_models": (_place_own_models, "requests can load other models and fetch images"),
+    "quiet_health": (http_hooks.place_quiet_health, "the log is full of health checks"),
+    "logit_bias": (http_hooks.place_logit_bias, "logit_bias is ignored"),
+    "own_models": (http_hooks.place_own_models, "requests can load other models and fetch images"),
     "request_context": (
-        _place_request_context,
+        http_hooks.place_request_context,
         "drafting counts for one profile where several share the worker, and no draft length adapts",
     ),
-    "guard": (_place_guard, "web pages and other programs can send requests to the worker's port"),
+    "guard": (http_hooks.place_guard, "web pages and other programs can send requests to the worker's port"),
     "prompt_cache": (_place_prompt_cache, "cached prompts may change the answers of drafted requests"),
     "stored_prompts": (_place_stored_prompts, "prompts that were read are forgotten when the process ends"),
     "loaded": (_place_loaded, "the models' kinds of cache are not known"),

@@ -1,4 +1,4 @@
-"""Tells the daemon that a request gets on, so that a slow one is not taken for a stalled one.
+"""Tells the daemon that a request makes progress, so that a slow one is not taken for a stalled one.
 
 A record is written at each pass over a prompt and at each token, at most one a second. A generation that is stuck
 inside a pass makes no further one, and falls silent.

@@ -94,7 +94,7 @@ def describe(error: BaseException) -> str:
 
 
 def report_progress() -> None:
-    """Report that a generation gets on, and how much memory it takes."""
+    """Report that a generation makes progress, and how much memory it takes."""
     try:
         report(record(PROGRESS, memory=_memory()))
     except Exception as error:

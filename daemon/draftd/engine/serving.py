@@ -26,23 +26,19 @@ from typing import Any
 import mlx.core as mx
 from mlx_lm import server
 
-from draftd.engine import records, request_context
+from draftd.engine import records
 from draftd.engine.answering import Answering, TokenCosts
 from draftd.engine.answers.presence import LEFT_ATTRIBUTE, LeftError
-from draftd.engine.generation.caches.sequence import SequenceCache
-from draftd.engine.generation.drafters.lookup import LookupDrafter
-from draftd.engine.generation.drafters.model import ModelDrafter
+from draftd.engine.generating import Shared, generation_of
 from draftd.engine.generation.loop import Generation
 from draftd.engine.generation.models import LoadedModels
 from draftd.engine.generation.parts import Part
 from draftd.engine.generation.reader import Reader
 from draftd.engine.generation.together import Together, attempt
 from draftd.engine.generation.turns import Company, Pace, Pause, Turns, groups, size_of
-from draftd.engine.grammars.enforcing import grammar_for
 from draftd.engine.model_facts import loaded_record
 from draftd.engine.prompt_cache import TruePromptCache
-from draftd.engine.request import Prompt, logits_of, prompt_of, quantization_of, rule_of, way_of
-from draftd.protocol import LOOKUP_DRAFTER, MODEL_DRAFTER
+from draftd.engine.request import Prompt, prompt_of
 
 NOT_EXACT = "requests have passes of their own: the model reads several at once otherwise than one by one"
 
@@ -58,7 +54,7 @@ class Work:
 
 
 class Serving:
-    """Serves requests in turns. `tick` is called when one has got on."""
+    """Serves requests in turns. `tick` is called whenever one has made progress."""
 
     def __init__(self, tick: Callable[[], None]) -> None:
         self._tick = tick
@@ -256,48 +252,9 @@ class Serving:
         cached, rest = cache.fetch_nearest_cache(provider.model_key, prompt.tokens, **company)
         prompt.context.prompt_cache_count = len(prompt.tokens) - len(rest)
         target, draft = models.adopt(cached or [], prompt.context.prompt_cache_count)
-        generation = self._generation(models, generator, prompt, arguments, (target, draft))
+        in_use = [work.answering.generation.policy for work in self._turns]
+        shared = Shared(self._company, self._paces, in_use)
+        generation = generation_of(models, generator, prompt, arguments, (target, draft), shared)
         answering = Answering(generator, prompt, arguments, generation, draft, self._costs, self._tick)
         generation.check = answering.check
         return answering
-
-    def _generation(
-        self,
-        models: LoadedModels,
-        generator: Any,
-        prompt: Prompt,
-        arguments: Any,
-        caches: tuple[SequenceCache, SequenceCache | None],
-    ) -> Generation:
-        provider, flags, context = generator.model_provider, generator.cli_args, request_context.of(arguments)
-        (target, draft), step = caches, flags.prefill_step_size
-        rule = rule_of(arguments, (*provider.tokenizer.encode("\n"), *provider.tokenizer.eos_token_ids))
-        logits = logits_of(provider.model, arguments)
-        length = max(0, arguments.num_draft_tokens)
-        wanted = request_context.ALL_DRAFTERS if context.drafters is None else context.drafters
-        drafters = wanted if models.can_draft and length > 0 else frozenset()
-        by_model = models.has_drafter and MODEL_DRAFTER in drafters
-        grammar = grammar_for(arguments, provider, prompt.context)
-        return Generation(
-            text=list(prompt.tokens),
-            max_tokens=arguments.max_tokens,
-            target=Reader(provider.model, target, step, quantization_of(flags), self._paces[0]),
-            rule=rule,
-            logits=logits,
-            policy=models.policy(
-                way_of(arguments),
-                fixed=length if by_model and not context.auto else None,
-                draws=bool(arguments.sampling.temperature),
-                in_use=[work.answering.generation.policy for work in self._turns],
-                grammar=grammar is not None,
-            ),
-            draft=ModelDrafter(Reader(provider.draft_model, draft, step, pace=self._paces[1]), logits, rule)
-            if by_model and draft is not None
-            else None,
-            max_draft=length,
-            lookup=LookupDrafter(prompt.tokens, models.answers(context.profile))
-            if LOOKUP_DRAFTER in drafters
-            else None,
-            grammar=grammar,
-            company=self._company,
-        )

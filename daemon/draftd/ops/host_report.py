@@ -1,7 +1,7 @@
-"""`python -m draftd.ops.host_report REQUEST`: what the doctor wants to know of a machine, run there by ssh.
+"""`python -m draftd.ops.host_report REQUEST`: what the doctor wants to know about a machine, run there by ssh.
 
-REQUEST is a JSON object: `models`, names as in profiles, and `addresses` that should be this machine's. The answer
-is one JSON line.
+REQUEST is a JSON object: `models`, named as in profiles, and `addresses` that should be this machine's. The answer
+is one line of JSON.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from draftd.ops.doctor.versions import versions
 
 
 def report(request: dict[str, Any]) -> dict[str, Any]:
-    """Look at this machine. `missing` are models that are not here, `strange` addresses of other machines."""
+    """Look at this machine. `missing` are models that are not here, `strange` addresses that are not its own."""
     found = versions()
     return {
         "draftd": __version__,

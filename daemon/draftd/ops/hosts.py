@@ -1,4 +1,4 @@
-"""Runs draftd's modules on the other machines of a profile's group, by ssh. Blocking: up to a minute each."""
+"""Runs modules of draftd on the other machines of a profile's group, by ssh. Blocks for up to a minute each."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ MAX_WORDS = 300  # characters of what ssh says
 
 
 def ssh_command(profile: Profile, host: str, module: str, *words: str) -> list[str]:
-    """The command line that runs a module of draftd's on another machine, with the group's Python."""
+    """The command line that runs a module of draftd on another machine, with the group's Python."""
     python = (profile.distributed.python if profile.distributed else None) or sys.executable
     return [*SSH, "--", host, "exec " + shlex.join([python, "-P", "-m", module, *words])]
 
 
 def look(profiles: Iterable[Profile]) -> Iterator[HostReport]:
-    """Look at the machines of all groups, this one included."""
+    """Look at the machines of all groups, including this one."""
     for profile in profiles:
         group = profile.distributed
         if group is None or not group.hosts:

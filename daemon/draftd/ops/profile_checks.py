@@ -31,7 +31,7 @@ def missing_folders(folder: Path, found: ProfileSet) -> Iterator[Problem]:
 
 
 def unsplit(folder: Path, found: ProfileSet) -> Iterator[Problem]:
-    """The models of profiles with several ranks that cannot be split over them."""
+    """The models that cannot be split over the ranks of their profiles."""
     for profile in found.profiles.values():
         if profile.distributed:
             for reason in refusals(profile, read_model(profile.model)):

@@ -1,4 +1,4 @@
-"""Why the model of a profile cannot be on several ranks, as far as its files and the installed mlx_lm tell."""
+"""Why a profile's model cannot be split over ranks, as far as its files and the installed mlx_lm show."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ _PARENTS = re.compile(r"^from \.(\w+) import .*Model", re.MULTILINE)
 def unsplittable(
     profiles: Iterable[Profile], models: Mapping[str, ModelOnDisk]
 ) -> dict[str, tuple[str, ...]]:
-    """Why, by the name of a profile, for those that cannot be."""
+    """The reasons by profile, for those whose model cannot be split."""
     found = {one.name: tuple(refusals(one, models[one.model])) for one in profiles if one.distributed}
     return {name: reasons for name, reasons in found.items() if reasons}
 
 
 def refusals(profile: Profile, model: ModelOnDisk) -> Iterator[str]:
-    """Why the target model of a profile with several ranks cannot be split so; nothing for one that is not here."""
+    """Why a profile's target model cannot be split over its ranks; nothing for a model that is not here."""
     group = profile.distributed
     if group is None or model.folder is None:
         return
     kind = model.config.model_type or ""
     if not can_split(kind, group.mode):
         other = "pipeline" if group.mode == "tensor" else "tensor"
-        hint = f"; mode = {other!r} would do" if can_split(kind, other) else ""
-        yield f"mlx_lm cannot split models of the type {kind} in the mode {group.mode}{hint}"
+        hint = f"; mode = {other!r} would work" if can_split(kind, other) else ""
+        yield f"mlx_lm cannot split models of type {kind} in {group.mode} mode{hint}"
         return
     yield from misfits(read_config(model), group.size, group.mode)
     if group.mode == PIPELINE and not (model.folder / INDEX).is_file():
@@ -45,9 +45,8 @@ def refusals(profile: Profile, model: ModelOnDisk) -> Iterator[str]:
 
 @cache
 def can_split(model_type: str, mode: str) -> bool:
-    """Whether the installed mlx_lm has what a mode needs for a type of models; True where that cannot be told.
-
-    Its files are read and not imported, which would load mlx.
+    """Whether the installed mlx_lm has what a mode needs for a model type; True if that cannot be known. Its files
+    are read, not imported, as importing them would load mlx.
     """
     spec = importlib.util.find_spec("mlx_lm")
     if spec is None or spec.origin is None:
@@ -58,11 +57,11 @@ def can_split(model_type: str, mode: str) -> bool:
 
 
 def _says(folder: Path, name: str, wanted: re.Pattern[str], depth: int) -> bool:
-    """Whether a model's file has it, or that of a model that it is made from."""
+    """Whether a model's file has it, or the file of a model that it is derived from."""
     try:
         text = read_text(folder / f"{name}.py")
     except OSError:
-        return depth == 2  # a type that mlx_lm does not know is told elsewhere
+        return depth == 2  # a type that mlx_lm does not know is reported elsewhere
     if wanted.search(text):
         return True
     parents = set(_PARENTS.findall(text)) - {"base", "cache", "pipeline"}

@@ -135,7 +135,8 @@ class Peer(Machine):
         self.known = known
         for name, model in known.models.items():
             self._others[name] = max(0, model.open - self._open[name])
-        self._held = {name: due for name, due in self._held.items() if due > time.monotonic()}
+        if known.own:
+            self._held.clear()  # its queues are known anew
         self._step(Answered())
         if before != {name: model.aliases for name, model in known.models.items()}:
             self._on_change()

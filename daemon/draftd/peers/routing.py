@@ -17,7 +17,7 @@ Rules:
    turns and new conversations spread over their caches.
 5. What has not been measured at a place is taken from the median of the others, so that no place is preferred or
    avoided for being unknown; if it is known of none, from constants.
-6. A request that is refused at one place goes to the best of the others.
+6. A request that one place refuses goes to the best of the others.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class Demand:
 
 @dataclass(frozen=True, slots=True)
 class Typical:
-    """A machine of which nothing is known, as a Place has it."""
+    """The figures that a machine of which nothing is known is taken to have."""
 
     reads: float
     writes: float
@@ -83,7 +83,7 @@ def _preference(one: tuple[float, Place]) -> tuple[float, float, float, str]:
 
 
 def typical(places: Sequence[Place], demand: Demand) -> Typical:
-    """What is taken for what is not known of a place."""
+    """What stands in for the unknown figures of a place."""
     reads = _median([place.reads for place in places]) or READS
     writes = _median([place.writes for place in places]) or WRITES
     takes = _median([place.takes for place in places]) or demand.prompt / reads + demand.answer / writes

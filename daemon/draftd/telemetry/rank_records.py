@@ -1,4 +1,4 @@
-"""What the launcher of a group says of its ranks, once a second. Pure."""
+"""What the launcher of a group reports about its ranks, once a second. Pure."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ MAX_HOST = 300  # characters
 
 @dataclass(frozen=True, slots=True)
 class Rank:
-    """One rank of a group: `host` is "" on this machine; `memory` in bytes; `silent`: seconds without a word."""
+    """One rank of a group: `host` is "" on this machine; `memory` in bytes; `silent`: seconds without news."""
 
     rank: int
     host: str
@@ -24,7 +24,7 @@ class Rank:
 
 @dataclass(frozen=True, slots=True)
 class Ranks:
-    """How the ranks of a group are."""
+    """The state of a group's ranks."""
 
     ranks: tuple[Rank, ...]
 

@@ -20,7 +20,7 @@ import psutil
 import structlog
 
 MAX_KEPT = 64  # descriptors held in reserve, or a quarter of the process's limit if that is less
-MAX_LIMIT = 10_240  # descriptors; macOS takes no more
+MAX_LIMIT = 4_096  # descriptors: enough for all who have a reason to come, and a bound on what strangers cost
 AT_ONCE = 64  # connections that are accepted in one turn of the loop
 BACKLOG = 128  # connections that may wait
 PAUSE = 0.1  # seconds until it looks again whether there is room

@@ -21,7 +21,7 @@ from draftd.files import read_text, write_private
 from draftd.profiles import Profile
 from draftd.protocol import BEGINNINGS_FILE, PROFILE_HEADER, PromptStore
 from draftd.web import json_codec
-from draftd.web.request_body import Forward, prepare
+from draftd.web.request_body import prepare
 from draftd.web.router import Router
 from draftd.workers.beginning import Beginning
 
@@ -62,14 +62,12 @@ class Beginnings:
         self._lately: dict[str, Lately] = {}
         self._kept = self._load()
 
-    def note(self, profile: str, forward: Forward) -> None:
-        """A request to this profile has come."""
-        if (body := forward.beginning) is None:
-            return
+    def note(self, profile: str, body: Mapping[str, Any], headers: Mapping[str, str]) -> None:
+        """A request to this profile has come, which begins with this: see Forward."""
         lately = self._lately.setdefault(profile, Lately())
         lately.add(key := key_of(body))
         if key not in lately.known and (payload := _payload(body)):
-            lately.known[key] = Beginning("what requests began with lately", payload, forward.headers)
+            lately.known[key] = Beginning("what requests began with lately", payload, headers)
         if (common := lately.most_common()) and common != self._kept.get(profile):
             self._kept[profile] = common
             in_a_thread(self._save, dict(self._kept))

@@ -18,6 +18,7 @@ from typing import Any
 import structlog
 from aiohttp import web
 
+from draftd import clock
 from draftd.errors import RequestError
 from draftd.hub import weight_bytes
 from draftd.profiles import Profile
@@ -123,7 +124,7 @@ class Benches:
             return
         _end(run)
         try:
-            async with asyncio.timeout(MAX_STOP):
+            async with clock.limit(MAX_STOP):
                 await run.process.wait()
         except TimeoutError:
             run.process.kill()

@@ -112,7 +112,7 @@ async def _refused(peer: Peer, response: aiohttp.ClientResponse, model: str) -> 
 
 
 def not_begun(error: DraftdError) -> bool:
-    """Whether a worker's or a peer's error says that it did not begin with the request."""
+    """Whether the error of a worker or a peer says that it did not begin the request."""
     return isinstance(error, WorkerError) and error.status in _BUSY and error.code not in _BEGUN
 
 

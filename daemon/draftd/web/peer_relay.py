@@ -83,7 +83,8 @@ class PeerRelay:
 
     def _choice(self, call: Call, tried: set[str]) -> Machine | None:
         assert call.away is not None, "only such requests are taken here"
-        here = self._here(call.name)
+        # What was made for peers is not for a worker here, even if there is one of that name by now.
+        here = None if call.away.only else self._here(call.name)
         found = self._fleet.choose(call.name, call.away.prompt, here, tried)
         if found is None and here is None and not call.away.only and HERE not in tried:
             return self._fleet.here  # it cannot serve now, and knows best why and for how long

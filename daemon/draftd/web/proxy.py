@@ -153,7 +153,8 @@ class Proxy:
         relay = self._way(call)
         note = functools.partial(self._note, call)
         note(profile=name, streamed=forward.stream)
-        self._beginnings.note(name, forward)
+        if forward.beginning is not None:
+            self._beginnings.note(name, forward.beginning, forward.headers)
         reply = StreamReply(exchange, self._keepalive) if forward.stream else None
         kept = exchange.record is not None and self._journal.contents.holds(exchange.record.id)
         answer = CompletionAnswer(call, forward, reply, self._metrics, note, is_kept=kept)

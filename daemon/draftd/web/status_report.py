@@ -73,7 +73,7 @@ class StatusReport:
         }
 
     def levels(self) -> list[Level]:
-        """The queue and the memory of every profile's worker, for the history; of those that share one, once."""
+        """The queue and the memory of every profile's worker, for the history; a shared worker counts once."""
         rows = self.supervisor.snapshot()
         admissions = [self.proxy.admission(row.name) for row in rows]
         return [

@@ -126,7 +126,7 @@ class Children:
             self._services.on_record(self._owner.name, line)
 
     def memory_here(self) -> int | None:
-        """The same, of what is on this machine."""
+        """The same, for this machine only."""
         return self.watched.memory_here() if self.child and self.watched else None
 
     def memory(self) -> int | None:

@@ -26,7 +26,7 @@ from draftd.protocol import (
 
 HOST = "127.0.0.1"  # workers are never reachable from another machine
 ENGINE = [sys.executable, "-m", ENGINE_MODULE]
-GROUP = [sys.executable, "-m", GROUP_MODULE]  # takes them as well, for each of its ranks
+GROUP = [sys.executable, "-m", GROUP_MODULE]  # takes the same flags, for each of its ranks
 SPARE = [sys.executable, "-m", SPARE_MODULE]  # waits for the arguments that follow ENGINE
 
 
@@ -58,12 +58,12 @@ def argv(profile: Profile, port: int) -> list[str]:
 
 
 def has_channel(argv: Sequence[str]) -> bool:
-    """Whether this command line starts an engine of ours, or a group of them."""
+    """Whether this command line starts our engine, or a group of them."""
     return any(list(argv[: len(start)]) == start for start in (ENGINE, GROUP))
 
 
 def group_plan(profile: Profile) -> GroupPlan | None:
-    """The ranks of a profile that has several; None for one that has not."""
+    """The ranks of a profile that has several; None for any other."""
     group = profile.distributed
     if group is None:
         return None

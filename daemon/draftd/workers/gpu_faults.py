@@ -21,6 +21,9 @@ class GpuFault:
     words: str
 
 
+_TOO_LONG = GpuFault(
+    GPU_TIMEOUT, "work on the GPU took too long, and was ended: a smaller `prefill_step_size` or model helps"
+)
 FAULTS = {
     f"{_METAL}OutOfMemory": GpuFault(
         GPU_MEMORY,
@@ -30,6 +33,8 @@ FAULTS = {
         GPU_TIMEOUT,
         "macOS ended work on the GPU that kept the screen waiting: a smaller `prefill_step_size` or model helps",
     ),
+    f"{_METAL}Timeout": _TOO_LONG,
+    f"{_METAL}Hang": _TOO_LONG,
     f"{_METAL}InnocentVictim": GpuFault(
         GPU_VICTIM, "the GPU was reset because of another program's fault; nothing is wrong with this worker"
     ),

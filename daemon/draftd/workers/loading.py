@@ -60,7 +60,7 @@ async def loads(child: Watched, session: aiohttp.ClientSession, post: Callable[[
 
 
 async def _until_stuck(child: Watched, post: Callable[[Event], None]) -> None:
-    """Time is counted in looks: while the daemon itself is held up, a sign of the child's may lie there unseen."""
+    """Time is counted in checks: while the daemon itself is held up, a sign of progress may lie there unseen."""
     last, since = None, time.monotonic()
     silent, gave_way = 0.0, False
     while True:

@@ -3,7 +3,7 @@
 Theory of operation. The child leads a session of its own, so that one signal reaches all of its descendants.
 Its stdout and stderr are one pipe, read by the event loop in whatever chunks come: there is no line reader to
 overrun. After MAX_WORK seconds of work on it the pipe is not read for a while: a child that floods its output slows
-itself down, not its neighbours. The more children do so at a time, the longer each rests.
+itself down, not others. The more children do so at a time, the longer each pipe is not read.
 
 A second pipe is the lifeline: the child holds the read end, we hold the write end and never write; when we are
 gone, for whatever reason, it reads end-of-file. An engine has a channel as well: see channel.py.

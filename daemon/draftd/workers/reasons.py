@@ -59,7 +59,7 @@ def why(
         case Queued() if in_memory is not None and strained:
             return f"until the machine is less short of memory: {strained}"
         case Queued() if in_memory is not None:
-            which = f", which {_few(in_memory)} have" if in_memory else ""
+            which = f", taken by {_few(in_memory)}" if in_memory else ""
             return f"for room in memory{which}{f', after {_few(ahead)}' if ahead else ''}"
         case Queued():
             return f"for its turn to load{f', after {_few(ahead)}' if ahead else ''}"

@@ -181,7 +181,7 @@ class Room:
         return sorted(other.name for other, its in self._places.items() if its.holds)
 
     def before(self, tenant: Tenant) -> list[str]:
-        """Who waits for room and came before `tenant`, which waits too, by name in that order."""
+        """The names of those that wait for room and came before `tenant`, which waits too, in their order."""
         came = self._places[tenant].came
         waiting = [(place.came, other.name) for other, place in self._places.items() if not place.holds]
         return [name for since, name in sorted(waiting) if since < came]

@@ -35,7 +35,7 @@ class LastExit:
 
 @dataclass(frozen=True, slots=True)
 class RankStatus:
-    """One rank of a group. `host` is "" on this machine, where it has a `pid`; `silent`: seconds without a word."""
+    """One rank of a group. `host` is "" on this machine, where it has a `pid`; `silent`: seconds without news."""
 
     rank: int
     host: str

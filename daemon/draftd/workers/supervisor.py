@@ -139,7 +139,7 @@ class Supervisor:
             child.told_memory = child.told_memory if used is None else used
 
     def ranks_told(self, worker: str, ranks: tuple[RankStatus, ...]) -> None:
-        """The launcher of a group has told how its ranks are."""
+        """The launcher of a group has reported the state of its ranks."""
         if child := self._child_of(worker):
             child.ranks, child.ranks_told = ranks, time.monotonic()
 

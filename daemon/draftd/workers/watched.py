@@ -34,12 +34,12 @@ class Watched:
     prompt_cache: CacheSize | None = None  # the size of its engine's, as the engine says
     status: int | None = None  # of its latest answer to the readiness check
     answer: str = "nothing listens on its port"  # the same, for people
-    ranks: tuple[RankStatus, ...] = ()  # of a group, as its launcher last told
+    ranks: tuple[RankStatus, ...] = ()  # of a group, as its launcher last reported
     ranks_told: float = 0.0  # when that was, in monotonic seconds
 
     @property
     def foreign(self) -> bool:
-        """Whether it is another server than ours."""
+        """Whether it is a server other than ours."""
         return bool(self.profile().command)
 
     @property
@@ -60,19 +60,19 @@ class Watched:
         return memory.used(self.pid, self.told_memory, family=self.family)
 
     def memory(self) -> int | None:
-        """Bytes that it uses, those of ranks on other machines included; None if that cannot be known."""
+        """Bytes that it uses, including those of ranks on other machines; None if that cannot be known."""
         here = self.memory_here()
         return None if here is None else here + sum(rank.memory_bytes for rank in self.ranks if rank.host)
 
     def silent_rank(self, seconds: float) -> str:
-        """Which rank of a group has said nothing for longer, in words; "" if all have, or nothing is known yet."""
+        """In words, which rank of a group has been silent for longer; "" if none has, or nothing is known yet."""
         if not self.ranks:
             return ""
         since = time.monotonic() - self.ranks_told
         rank = max(self.ranks, key=lambda one: one.silent)
         if since > seconds:
-            return f"the launcher of the ranks has said nothing for {since:.0f} s"
+            return f"the launcher of the ranks has been silent for {since:.0f} s"
         if rank.silent + since <= seconds:
             return ""
         where = f" on {rank.host}" if rank.host else ""
-        return f"rank {rank.rank}{where} has said nothing for {rank.silent + since:.0f} s"
+        return f"rank {rank.rank}{where} has been silent for {rank.silent + since:.0f} s"

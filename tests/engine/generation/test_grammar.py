@@ -12,7 +12,7 @@ from llguidance import LLMatcher, LLTokenizer, TokenizerWrapper
 from draftd.engine.generation.acceptance import AcceptanceCount, Tally
 from draftd.engine.generation.choices import ALONE, REVIEW, Choice
 from draftd.engine.generation.drafters.grammar import Grammar
-from draftd.engine.generation.loop import MAX_FORCED
+from draftd.engine.generation.rounds import MAX_FORCED
 from draftd.engine.generation.sampling import Greedy, Rule, Seeded, Shape, Speculative
 from draftd.protocol import GRAMMAR_DRAFTER, LOOKUP_DRAFTER, MODEL_DRAFTER
 from tests.engine.chance import chi_square, most_by_chance

@@ -18,9 +18,10 @@ from draftd.engine.generation.caches.sequence import ModelCaches
 from draftd.engine.generation.choices import ALONE, MAX_LATE, REVIEW, Choice
 from draftd.engine.generation.drafters.lookup import AnswerStore, LookupDrafter
 from draftd.engine.generation.drafters.model import ModelDrafter
-from draftd.engine.generation.loop import LOOK_BACK, Generation
+from draftd.engine.generation.loop import Generation
 from draftd.engine.generation.policy import DraftPolicy
 from draftd.engine.generation.reader import Reader
+from draftd.engine.generation.rounds import LOOK_BACK
 from draftd.engine.generation.sampling import Greedy, Logits, Rule, Seeded, Shape, Speculative
 from draftd.protocol import LOOKUP_DRAFTER, MODEL_DRAFTER
 from tests.engine.architectures.models import make, noisy

@@ -24,7 +24,7 @@ class AcceptanceCount:
     """The count of one request, fed with each token in order.
 
     `draft_length` is that of each round, None where the policy decides about each one anew; `alone` counts tokens
-    of rounds without a draft. `passes` of the target model read for it, and had so many `rows` in all, its own and
+    of rounds without a draft. `passes` of the target model read for it, and had `rows` in all, its own and
     those of others.
     """
 
@@ -63,12 +63,12 @@ class AcceptanceCount:
         return int(self._open and self._left > 0)
 
     def read(self, rows: int) -> None:
-        """Count a pass of the target model, over so many requests."""
+        """Count a pass of the target model, over `rows` requests."""
         self.passes += 1
         self.rows += rows
 
     def observe(self, drafter: str, proposed: int, *, drafted: bool) -> None:
-        """Count one token of a round in which a drafter proposed so many; `drafted`: it is one of them."""
+        """Count one token of a round in which a drafter proposed that many; `drafted`: it is one of them."""
         self.tokens += 1
         if not proposed:
             self.alone += 1

@@ -1,6 +1,6 @@
 """How several sequences go on: who shares a pass, with one draft length for all, and who has a turn. Pure.
 
-Theory of operation. In a round each sequence gets on once: in a pass that it shares with others, or in a turn of
+Theory of operation. Each sequence has its part in a round: in a pass that it shares with others, or in a turn of
 its own, as its own policy decides then. Rows of a pass that are padded cost as much as those that are used, so all
 rows may draft as many tokens, each from the source that promises more for it; 0 is one of the lengths. Of all ways
 to go on the one is chosen with which all together are expected to get the most tokens for the time that the round
@@ -32,8 +32,8 @@ PROBE = 32  # rounds
 MAX_REST = 256  # rounds
 MAX_APART = 128  # rounds
 HELD = 4  # rounds
-MARGIN = 1.01  # a draft must promise so much more than going on alone
-TURN_MARGIN = 1.03  # and a turn so much more than all get otherwise
+MARGIN = 1.01  # a draft must promise that many times what going on alone does
+TURN_MARGIN = 1.03  # and a turn that many times what all get otherwise
 
 
 Kind = tuple[int, str, int, int, int, int, int]
@@ -71,7 +71,7 @@ class Row:
         return min(self.now.model, fixed, self.now.left)
 
     def drafting(self, source: str, length: int) -> Choice:
-        """Return the choice to draft so many tokens, as far as they can be had."""
+        """Return the choice to draft that many tokens, as far as they can be had."""
         limit = min(length, self.longest(source))
         return Choice(source, limit) if limit else Choice(ALONE)
 
@@ -115,7 +115,7 @@ class Promise:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A round: a pass of so long drafts from a source for some rows, and turns for the others, both by number."""
+    """A round: one pass for some rows, with drafts of one length, and turns for the others. Rows are numbers."""
 
     together: Sequence[int]
     turns: Sequence[int]
@@ -187,7 +187,7 @@ class BatchPolicy:
         return self._decision if holds else None
 
     def _decide(self, rows: Sequence[Row], kinds: Sequence[Kind]) -> Decision:
-        """Make a decision that is to hold, unless it is the first time that so much is drafted."""
+        """Make a decision that is to hold, unless a pass of that size was never timed."""
         for row, kind in zip(rows, kinds, strict=True):
             if kind not in self._promises:
                 self._promises[kind] = Promise.of(row)
@@ -232,7 +232,7 @@ class BatchPolicy:
         return apart if apart.rate > TURN_MARGIN * best.rate else best
 
     def _plan(self, promises: Sequence[Promise], order: Sequence[int], count: int, times: PassTimes) -> Plan:
-        """Return what there is to expect if the first so many rows have turns; no pass has a single row."""
+        """Return what there is to expect if the first `count` rows have turns; no pass has a single row."""
         if len(order) - count < 2:
             count = len(order)
         own, together = order[:count], order[count:]

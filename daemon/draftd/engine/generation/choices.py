@@ -12,8 +12,8 @@ MATCH_CLASSES = (3, 5, 9, 17)  # tokens of the shortest match of each class
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """A source of drafts and a length. ALONE is one token without a draft. REVIEW has the draft model read so many
-    tokens that it has not read, so that the next choice can be made.
+    """A source of drafts and a length. ALONE is one token without a draft. REVIEW has the draft model read as
+    many tokens that it has not read yet, so that the next choice can be made.
     """
 
     source: str

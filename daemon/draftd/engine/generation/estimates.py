@@ -61,7 +61,7 @@ class AcceptanceEstimate:
             yield chance
 
     def judged(self, source: str, length: int, kept: float) -> None:
-        """Learn from a draft of which so many were kept; what comes after the first refused one was not judged.
+        """Learn how many tokens of a draft were kept; what comes after the first refused one was not judged.
 
         Of a draft of one token, `kept` may be how likely it was to be kept.
         """

@@ -8,7 +8,7 @@ target model always all but the last token, or (on its own) all of it:
 2. A draft model reads what it has not read, and proposes; a lookup has its proposal ready.
 3. The target model reads what it has not read and the whole draft in one pass. The rule says how many draft tokens
    are kept, and which token comes after them. The device is waited for once in a round, here.
-4. What is kept goes to the text as it is given out. Whatever ends the round, also a consumer that leaves in the
+4. What is kept goes to the text as it is given out. Whatever ends the round, even a consumer that leaves in the
    middle of it, both models forget what they have read beyond the text.
 
 Alone, the next token is being computed while the last one is given out, so that the device never waits. A draft
@@ -20,95 +20,39 @@ follow is known only once the tokens before are: so nothing is computed ahead, a
 each of its tokens.
 
 Several requests take turns: `in_turns` says where one may be left for the others, with all that it has begun at an
-end, and how long that takes is not timed. Nothing is computed ahead then: others would wait for it.
+end, and how long that takes is not timed. In a turn of its own nothing is computed ahead: others would wait for it.
 """
 
 import time
 from collections.abc import Callable, Generator
 from contextlib import closing, suppress
 from dataclasses import dataclass, field, replace
-from itertools import takewhile
 from typing import Any
 
 import mlx.core as mx
 
 from draftd.engine.generation.choices import ALONE, MAX_LATE, REVIEW, Choice, Situation
-from draftd.engine.generation.drafters.grammar import Grammar
-from draftd.engine.generation.drafters.lookup import LookupDrafter
-from draftd.engine.generation.drafters.model import Draft, ModelDrafter
-from draftd.engine.generation.parts import (
-    Deciding,
-    Decision,
-    Draw,
-    Part,
-    Pass,
-    Ready,
-    Token,
-    Verified,
-    Verify,
-)
-from draftd.engine.generation.policy import LENGTHS, DraftPolicy
+from draftd.engine.generation.parts import Deciding, Decision, Part, Token
+from draftd.engine.generation.policy import LENGTHS
 from draftd.engine.generation.reader import Reader
-from draftd.engine.generation.rows import Drawn, Rows, Tokens
-from draftd.engine.generation.sampling import Logits, Rule
+from draftd.engine.generation.rounds import Ahead, Found, Rounds
 from draftd.engine.generation.together import answer
-from draftd.engine.generation.turns import Company, Pause
-from draftd.protocol import GRAMMAR_DRAFTER, LOOKUP_DRAFTER, MODEL_DRAFTER
+from draftd.engine.generation.turns import Pause
+from draftd.protocol import GRAMMAR_DRAFTER, MODEL_DRAFTER
 
-MAX_FORCED = 64  # tokens that a grammar leaves no choice about, in one round
-MAX_FORCED_IN_COMPANY = 8  # where other rows of the pass are padded to as many
-LOOK_BACK = 32  # tokens generated alone that are compared with what the draft model would have proposed
-
-
-@dataclass(frozen=True, slots=True)
-class Found:
-    """What a lookup proposes, and how many tokens before it agree."""
-
-    match: int
-    tokens: list[int]
-
-
-Ahead = tuple[Drawn, Rows]  # a token, and the logits at its place: still being computed
 Parts = Generator["Token | Pause | Part", Any, None]
 
 
 @dataclass(slots=True)
-class Generation:
-    """One request in generation. `text` begins as the prompt, which is not empty.
+class Generation(Rounds):
+    """One request in generation.
 
     `check` is called between the passes over a prompt, with the tokens that were read; what it raises ends the
     request.
     """
 
-    text: list[int]
-    max_tokens: int
-    target: Reader
-    rule: Rule
-    logits: Logits
-    policy: DraftPolicy
-    draft: ModelDrafter | None = None
-    max_draft: int = 0
-    lookup: LookupDrafter | None = None
-    grammar: Grammar | None = None
     check: Callable[[int], None] = lambda _: None
-    company: Company = field(default_factory=Company)
-    prompt_length: int = field(init=False)
     seconds: float = field(init=False, default=0.0)  # that its rounds have taken
-    # The last tokens that came alone, and what a grammar allowed in their places.
-    _lately: list[tuple[Drawn, mx.array | None]] = field(init=False, default_factory=list)
-
-    def __post_init__(self) -> None:
-        self.prompt_length = len(self.text)
-
-    @property
-    def position(self) -> int:
-        """Of the next token in the answer."""
-        return len(self.text) - self.prompt_length
-
-    @property
-    def left(self) -> int:
-        """Tokens that may still come."""
-        return self.max_tokens - self.position
 
     def generate(self) -> Generator[Token, None, None]:
         """Yield the answer, `max_tokens` at most. Closing it leaves both caches in order."""
@@ -181,7 +125,7 @@ class Generation:
         choice = self._possible(decision.choice, len(forced))
         if forced and choice.source != MODEL_DRAFTER:
             choice = Choice(GRAMMAR_DRAFTER, len(forced))
-        return replace(decision, choice=choice)
+        return decision if choice == decision.choice else replace(decision, choice=choice)
 
     def _find(self) -> Found | None:
         """Look up what may follow. It is taken down at once: the place may be gone once others had their turns."""
@@ -214,48 +158,6 @@ class Generation:
         """Whether the draft model has to read more before it can draft than is read within a round."""
         return self.draft is not None and self.draft.reader.unread(self.text) > MAX_LATE
 
-    def _take(self, token: int) -> None:
-        self.text.append(token)
-        if self.lookup:
-            self.lookup.extend([token])
-        if self.grammar:
-            self.grammar.take(token)
-
-    # --- alone -----------------------------------------------------------------------------------------------
-
-    def _alone(self, ahead: Ahead | None, *, goes_on: bool) -> Generator[Token | Part, Any, Ahead | None]:
-        """Give out one token; return what is computed of the next one, if it goes on."""
-        drawn, logits = ahead or (yield from self._next(self.text[self.target.position :], ()))
-        following = (yield from self._next([drawn], [drawn])) if goes_on and self.left > 1 else None
-        yield Ready(drawn)
-        self._take(drawn.token)
-        self._came_alone(drawn)
-        yield Token(drawn.token, logits, ALONE, ALONE, 0)
-        return following
-
-    def _next(self, unread: Tokens, ahead: Tokens) -> Generator[Part, Any, Ahead]:
-        """Return the token after the unread ones, of which those `ahead` are not in the text yet, and its logits.
-
-        Both are still being computed.
-        """
-        read: Rows = yield Pass(self.target, unread)
-        logits = self.logits(read.last(1), self.text, ahead)
-        drawn: Drawn = yield Draw(logits, self.rule, self.position + len(ahead))
-        return drawn, logits
-
-    def _came_alone(self, drawn: Drawn, allowed: mx.array | None = None) -> None:
-        if self.draft:
-            self._lately = [*self._lately[1 - LOOK_BACK :], (drawn, allowed)]
-
-    def _compare(self, found: Found | None, count: int) -> None:
-        """Judge a lookup that was not verified by the tokens that came."""
-        if found:
-            pairs = zip(found.tokens[:count], self.text[-count:], strict=True)
-            kept = sum(takewhile(bool, (proposed == came for proposed, came in pairs)))
-            self.policy.judged(LOOKUP_DRAFTER, found.match, count, kept)
-
-    # --- with a draft ----------------------------------------------------------------------------------------
-
     def _let_draft_catch_up(self) -> Generator[Pause, None, bool]:
         """Let the draft model read what would be too much within a round; return whether it was."""
         self._lately = []
@@ -283,81 +185,3 @@ class Generation:
             )
             self.policy.would_have_kept(shares.tolist())  # type: ignore[arg-type]
         yield from self._let_draft_catch_up()
-
-    def _round(self, choice: Choice, found: Found | None) -> Generator[Token | Part, Any, Choice]:
-        """Give out what is kept of one draft, and the token after it; return what it came to.
-
-        Under a grammar there may be no draft, or a shorter one.
-        """
-        position = self.position
-        by_model = choice.source == MODEL_DRAFTER
-        try:
-            draft = yield from self._propose(choice, found, choice.length)
-            forced, proposed = draft.forced, len(draft.tokens) - draft.forced
-            choice = Choice(choice.source, proposed) if proposed else Choice(ALONE)
-            kept, after, logits = yield from self._verify(draft, position)
-            if choice.source != ALONE and len(kept) >= forced:
-                self.policy.judged(choice.source, found.match if found else 0, proposed, len(kept) - forced)
-            for place, token in enumerate(kept):
-                self._take(token)
-                by_grammar = place < forced
-                source = GRAMMAR_DRAFTER if by_grammar else choice.source
-                yield Token(token, logits.part(place, 1), source, source, forced if by_grammar else proposed)
-        finally:
-            for reader in [self.target, *([self.draft.reader] if self.draft and by_model else [])]:
-                reader.end_round(len(self.text))
-        if self.left > 0:
-            self._take(after)
-            by_grammar = not proposed or len(kept) < forced
-            source = GRAMMAR_DRAFTER if forced and by_grammar else choice.source
-            yield Token(after, logits.part(len(kept), 1), ALONE, source, forced if by_grammar else proposed)
-        if found and choice.source != LOOKUP_DRAFTER:
-            self._compare(found, min(len(kept) + 1, self.position - position))
-        return Choice(GRAMMAR_DRAFTER, forced) if forced else choice
-
-    def _verify(self, draft: Draft, position: int) -> Generator[Part, Any, tuple[list[int], int, Rows]]:
-        """Return the draft tokens that are kept, the token after them, and the target model's logits."""
-        unread = self.target.begin_round(self.text)
-        read: Rows = yield Pass(self.target, [*unread, *draft.tokens])
-        logits = self.logits(read.last(len(draft.tokens) + 1), self.text, draft.tokens)
-        allowed = self._allowed(logits, draft)
-        if not draft.tokens:
-            drawn: Drawn = yield Draw(allowed, self.rule, position)
-            yield Ready(drawn)
-            self._came_alone(drawn, self.grammar.may_follow if self.grammar else None)
-            return [], drawn.token, logits
-        self._lately = []
-        verified: Verified = yield Verify(allowed, self.rule, position, draft.rows)
-        return verified.kept, verified.after, logits
-
-    def _propose(self, choice: Choice, found: Found | None, length: int) -> Generator[Part, Any, Draft]:
-        forced = self._forced() if choice.source in (GRAMMAR_DRAFTER, MODEL_DRAFTER) else []
-        if choice.source == MODEL_DRAFTER and self.draft:
-            length = min(length, self.left - len(forced))
-            return (yield from self.draft.proposing(self.text, length, self.position, self.grammar, forced))
-        tokens = forced
-        if found and choice.source == LOOKUP_DRAFTER:
-            tokens = found.tokens[: min(length, self.left)]
-            tokens = self.grammar.allowed(tokens) if self.grammar else tokens
-        return Draft(list(tokens), [], len(forced))
-
-    # --- under a grammar -------------------------------------------------------------------------------------
-
-    def _forced(self) -> list[int]:
-        """Return the tokens that a grammar leaves no choice about."""
-        limit = MAX_FORCED_IN_COMPANY if self.company.crowded else MAX_FORCED
-        return self.grammar.forced(min(limit, self.left)) if self.grammar else []
-
-    def _allowed(self, logits: Rows, draft: Draft) -> Rows:
-        if not self.grammar:
-            return logits
-        rows = logits.array
-        mx.async_eval(rows)  # type: ignore[no-untyped-call]
-        drafted = [token if isinstance(token, int) else token.token for token in draft.tokens]
-        return logits.replaced(self.grammar.mask(rows, drafted))
-
-    def _end(self, grammar: Grammar) -> Token:
-        """Give out the token that ends an answer to which nothing can be added: there is nothing to compute."""
-        self.text.append(grammar.end)
-        logits = mx.where(mx.arange(self.logits.vocabulary) == grammar.end, 0.0, -mx.inf)
-        return Token(grammar.end, Rows.of(logits[None]), ALONE, ALONE, 0)

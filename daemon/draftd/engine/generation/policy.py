@@ -116,7 +116,7 @@ class DraftPolicy:
         return best, highest
 
     def judged(self, source: str, match: int, length: int, kept: int) -> None:
-        """Of a draft so many tokens were kept: it was verified, or compared with what came without it."""
+        """Note how many tokens of a draft were kept: it was verified, or compared with what came without it."""
         self.acceptance.judged(account_of(source, match), length, kept)
 
     def would_have_kept(self, shares: Iterable[float]) -> None:

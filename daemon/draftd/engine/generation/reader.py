@@ -48,7 +48,7 @@ class Reader:
         return len(text) - self.position
 
     def may_read_at_once(self, tokens: int) -> bool:
-        """Whether a pass over so many tokens shows each of them what it would see alone."""
+        """Whether a pass over that many tokens shows each of them what it would see alone."""
         if isinstance(self.cache, RaggedRow) and tokens > (self.cache.batch.max_width or tokens):
             return False
         return self.quantization is None or not self.quantization.begins_within(self.position, tokens)
@@ -67,7 +67,7 @@ class Reader:
         return rows
 
     def advance(self, tokens: int) -> None:
-        """Say that so many tokens were read, by `read` or with those of others."""
+        """Note that this many tokens were read, by `read` or with those of others."""
         self.cache.advance(tokens)
         if self._marked is None and not self._in_step:
             self._quantize()

@@ -89,7 +89,7 @@ class Rows:
         return Rows(self.logits, self.lines, self.sequence, self.first + start, count, self.vocabulary)
 
     def seen_as(self, vocabulary: int) -> "Rows":
-        """Return them with so many tokens of the vocabulary."""
+        """Return them for a vocabulary of that size."""
         if self.logits.shape[-1] == vocabulary:
             return self
         return Rows(self.logits, self.lines, self.sequence, self.first, self.count, vocabulary)
@@ -101,7 +101,7 @@ class Rows:
 
 
 def fitted(rows: mx.array, vocabulary: int) -> mx.array:
-    """Return rows, (..., n), with so many columns; in those that there were not stands what cannot be.
+    """Return rows, (..., n), as long as the vocabulary; a token that they lack is impossible.
 
     Models of one family pad their vocabularies differently: no token is proposed that the target model lacks.
     """

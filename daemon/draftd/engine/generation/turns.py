@@ -2,7 +2,7 @@
 
 Theory of operation. Requests take turns. In a cycle each that writes has one round, and of those that read, a
 prompt for instance, one reads a piece: so an answer is held up by one piece at most between two of its rounds,
-however many prompts are waiting, and prompts get on side by side. Whoever has read all is a writer at once.
+however many prompts are waiting, and prompts are read side by side. A request that has read its own then writes.
 
 A piece is as long as MAX_HELD_UP allows, by what passes took lately. Where a pass over a single token takes as long
 as that already, pieces that short would cost far more than they are worth: there a piece may take twice that time.
@@ -60,7 +60,7 @@ class Pace:
         return max(1, min(limit, int(max(MAX_HELD_UP - fixed, fixed) / self._each)))
 
     def took(self, tokens: int, seconds: float) -> None:
-        """Learn from a pass over so many tokens.
+        """Learn from a pass over `tokens` tokens.
 
         A further token takes no longer than a pass over it alone. So a first pass in which a GPU's kernels were
         compiled does not make every prompt be read token by token from then on.

@@ -94,11 +94,12 @@ class RunningDaemon:
 
 @dataclass(frozen=True, slots=True)
 class HostReport:
-    """One machine of the group of a profile. `host` is "" for this one.
+    """One machine of a profile's group. `host` is "" for this one.
 
-    `unreachable` says why ssh does not get there, `broken` why draftd does not run there; "" if they do.
-    `differing` are programs of another version than here, as "mlx 0.31.0 (here 0.32.4)"; `missing` are models,
-    `strange` ips of the hostfile that are not that machine's; its clock is `clock_off` seconds from ours.
+    `unreachable` says why ssh cannot reach it, `broken` why draftd does not run there; "" if all is well.
+    `differing` are programs with another version than here, such as "mlx 0.31.0 (here 0.32.4)"; `missing` are
+    models that it lacks, `strange` the addresses in the hostfile that are not its own; its clock is `clock_off`
+    seconds ahead of ours.
     """
 
     profile: str
@@ -120,8 +121,8 @@ class Facts:
     mlx_lm does not know. `share` tells whether profiles that do not say otherwise share an engine, `sharing` what
     draftd has decided about that, "" if nothing. `bench` is the report of the last `draftd bench`, None if there is
     none. `memory_share` is what all workers together may take of the memory, on a Mac as its GPU says. `guarded`
-    are the folders in use that macOS does not let a launchd agent read. `unsplittable` says by profile why its
-    model cannot be on several ranks, and `hosts` is what was found on the machines of such profiles.
+    are the folders in use that macOS does not let a launchd agent read. `unsplittable` says for each profile why
+    its model cannot be split over ranks, and `hosts` is what was found on the machines of such profiles.
     """
 
     version: str

@@ -226,7 +226,7 @@ export function acceptanceNote(row) {
   if (factor(row) !== null) return `about ${factor(row).toFixed(1)} × the speed without a draft`;
   if (row.acceptance.ratio >= PAYS) return "drafting usually pays";
   if (row.draft_model) return "rarely pays: try a shorter draft";
-  return row.drafters.length ? "little of what is looked up is accepted" : "drafting rarely pays";
+  return row.drafters.length ? "few of the looked-up tokens are accepted" : "drafting rarely pays";
 }
 
 export function speedNote(row) {

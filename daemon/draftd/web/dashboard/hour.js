@@ -40,11 +40,11 @@ export async function showHour() {
   showMoment();
 }
 
-// Whether there is anything to show of a profile: one that slept through the hour would only take a colour.
+// Whether there is anything to show for a profile: one that slept through the hour would only use up a colour.
 const hasValues = ({ speed, queue, memory }) =>
   queue.some((value) => value) || [...speed, ...memory].some((value) => value !== null);
 
-// A colour for each, and from the seventh on also another kind of line.
+// A colour for each, and from the seventh on another kind of line as well.
 const seriesOf = (index) => `c${index % COLOURS} d${Math.floor(index / COLOURS) % 3}`;
 
 const axis = () => Math.max(steps(), MIN_STEPS);

@@ -147,7 +147,7 @@ function showRow(made, presets) {
   put(fields.models, [row.model, row.draft_model].filter(Boolean).map(show.shortModel).join(", draft model "));
   put(fields.state, row.state, show.TONES[row.state]);
   showTrouble(fields.trouble, row);
-  const isCalm = fields.trouble.dataset.tone === "off"; // then it is short, and has a place beside the state
+  const isCalm = fields.trouble.dataset.tone === "off"; // then it is short, and fits beside the state
   put(fields.reason, isCalm ? fields.trouble.textContent : "");
   made.trouble.hidden = fields.trouble.hidden || isCalm;
   put(fields.now, row.active || row.queue ? `${row.active} + ${row.queue} waiting` : "–", row.queue ? "low" : "");

@@ -25,7 +25,7 @@ class Quantization:
                 layers[place] = layer.to_quantized(group_size=self.group_size, bits=self.bits)
 
     def begins_within(self, position: int, tokens: int) -> bool:
-        """Whether so many tokens from `position` on are some that see quantized layers, and some that do not."""
+        """Whether, of that many tokens from `position` on, some see quantized layers, and some do not."""
         return position < self.first < position + tokens
 
     @property

@@ -209,7 +209,7 @@ class RaggedRow:
         self.marked_after = None
 
     def advance(self, tokens: int) -> None:
-        """Say that so many tokens were read."""
+        """Note that this many tokens were read."""
         self.batch.lengths[self.index] += tokens
 
     def rollback(self, keep: int) -> int:

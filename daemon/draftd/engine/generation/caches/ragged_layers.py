@@ -39,7 +39,7 @@ class RowStore:
         return self._flat.nbytes if self._flat is not None else 0
 
     def make_room(self, like: mx.array, rows: int, size: int) -> None:
-        """Let there be so many rows, of so many entries at least; `like` has the shape (n, heads, n, D)."""
+        """Make room for at least `rows` rows of `size` entries; `like` has the shape (n, heads, n, D)."""
         if rows <= self._rows and size <= self.size:
             return
         count, size = max(rows, self._rows), max(size, self.size)

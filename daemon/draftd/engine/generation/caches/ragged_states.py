@@ -129,7 +129,7 @@ class RaggedArraysCache(RecordingArraysCache):
         )
 
     def _at(self, recorded: Recorded, kept: Sequence[int]) -> States:
-        """Return the states after so many tokens of each row of a pass."""
+        """Return the states after the first `kept` tokens of each row of a pass."""
         shape = recorded.shape
         kept = [max(0, min(own, width)) for own, width in zip(kept, shape.widths, strict=True)]
         if not any(kept):

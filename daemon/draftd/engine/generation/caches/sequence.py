@@ -91,7 +91,7 @@ class SequenceCache:
         return read
 
     def advance(self, tokens: int) -> None:
-        """Say that the model has read so many tokens in a pass."""
+        """Note that the model has read this many tokens in a pass."""
         self.position += tokens
         for leaf in self._recording():
             leaf.offset = self.position

@@ -42,7 +42,7 @@ class CacheSize:
         return CacheSize(self.fixed + other.fixed, self.growing + other.growing)
 
     def bytes(self, tokens: int) -> int:
-        """Return how many bytes a sequence of so many tokens takes, as storage grows in steps."""
+        """Return how many bytes a sequence of that many tokens takes, as storage grows in steps."""
         rounded = -(-tokens // STEP) * STEP
         each = (size * min(rounded, most or rounded) for size, most in self.growing)
         return self.fixed + sum(each)

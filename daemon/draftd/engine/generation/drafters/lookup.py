@@ -84,7 +84,7 @@ class Index:
         self._begin = self._end
 
     def forget(self, count: int) -> None:
-        """Forget the first so many tokens."""
+        """Forget the first `count` tokens."""
         for place in range(ORDER, count):
             run = tuple(self.text[place - ORDER : place])
             if self._latest.get(run) == place + self._forgotten:

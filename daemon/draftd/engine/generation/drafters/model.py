@@ -41,7 +41,7 @@ class ModelDrafter:
         grammar: Grammar | None = None,
         forced: Sequence[int] = (),
     ) -> Generator[Draw | Pass | Ready, Any, Draft]:
-        """Draft what is forced after the text, and so many tokens more; `position` is that of the first one.
+        """Draft what is forced after the text, and `length` tokens more; `position` is that of the first one.
 
         Yields what it needs, see `parts`; nothing is waited for. Under a grammar each token has to be known before
         the next one, and the draft may end early, where the answer does.
