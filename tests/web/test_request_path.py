@@ -16,7 +16,7 @@ PACKAGE = Path(draftd.__file__).parent
 # something on the path, then those that are only asked. Calls of `telemetry` on the way are not listed.
 ON_THE_WAY = (
     "web/fast_http.py", "web/pipeline.py", "web/guard.py", "web/client.py", "web/proxy.py", "web/router.py",
-    "web/request_body.py", "web/dialects/field_table.py", "web/beginnings.py", "web/completion_answer.py",
+    "web/request_body.py", "web/dialects/field_table.py", "web/completion_answer.py",
     "web/answer.py", "web/answer_stream.py", "web/admission.py", "web/worker_http.py", "web/answer_models.py",
 )  # fmt: skip
 ASKED = (
