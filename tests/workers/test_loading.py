@@ -263,6 +263,27 @@ async def test_a_child_that_does_not_get_ready_is_asked_less_and_less_often(benc
     assert gaps[0] < 0.3
 
 
+@pytest.mark.fault(56)
+async def test_looks_that_take_long_come_seldom_and_leave_the_loop_to_others(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    began: list[float] = []
+
+    def slow_look(*_: object, **__: object) -> bool:
+        began.append(time.monotonic())
+        until = time.thread_time() + 0.02
+        while time.thread_time() < until:
+            pass
+        return False
+
+    monkeypatch.setattr(loading, "owns_port", slow_look)
+    monkeypatch.setattr(loading, "_signs", lambda child: QUIET)
+    async with bench.watching(FOREIGN):
+        while len(began) < 3:  # noqa: ASYNC110 - a look at a time
+            await asyncio.sleep(0.05)
+    assert all(later - earlier > 0.39 for earlier, later in pairwise(began))
+
+
 async def test_a_stranger_on_the_port_is_asked_nothing(bench: Bench) -> None:
     with _python("input()") as stranger:
         bench.pid = stranger.pid

@@ -41,6 +41,9 @@ MAX_POLL = 2.0
 MAX_ANSWER = 1024 * 1024  # bytes of an answer to the readiness check that are read
 MAX_SHOWN = 200  # bytes of it that people see
 LOOK = 1.0  # seconds between two looks at whether a load makes progress
+# A pause between two looks, in the processor's time that one takes: the more processes and connections the machine
+# has, whoever's they are, the longer a look takes, and nobody else is served meanwhile.
+MIN_PAUSE = 20
 MIN_GROWTH = 2**20  # bytes of memory
 MIN_WORK = 0.05  # of one processor; a server that only answers our checks needs a tenth of that
 GIVE_WAY = 0.25  # the share of the time allowed without progress after which other workers may load
@@ -65,7 +68,9 @@ async def _until_stuck(child: Watched, post: Callable[[Event], None]) -> None:
     silent, gave_way = 0.0, False
     while True:
         allowed = child.profile().health.load_stall_timeout
+        began = time.thread_time()
         now, signs = time.monotonic(), _signs(child)
+        took = time.thread_time() - began
         if signs is None or last is None or signs.show_progress(last, now - since):
             last, since, silent = signs, now, 0.0
         if why := child.silent_rank(allowed):
@@ -78,7 +83,7 @@ async def _until_stuck(child: Watched, post: Callable[[Event], None]) -> None:
         if silent >= allowed:
             return
         pause = min(LOOK, allowed * GIVE_WAY / 2)
-        await asyncio.sleep(pause)
+        await asyncio.sleep(max(pause, MIN_PAUSE * took))
         silent += pause
 
 
@@ -135,11 +140,14 @@ async def until_ready(child: Watched, session: aiohttp.ClientSession) -> None:
     wait = POLL if child.family else FIRST_POLL
     while True:
         growth, longest = GROWTH, POLL
-        if owns_port(child.pid, child.port, family=child.family):
+        began = time.thread_time()
+        owns = owns_port(child.pid, child.port, family=child.family)
+        took = time.thread_time() - began
+        if owns:
             if await _generates(child, session, request):
                 return
             growth, longest = 2.0, MAX_POLL  # it answers, but not yet well: ask less and less often
-        await asyncio.sleep(wait)
+        await asyncio.sleep(max(wait, MIN_PAUSE * took))
         wait = min(wait * growth, longest)
 
 
