@@ -10,6 +10,7 @@ heart: so "again" asks a question whose answer stands in the chat already, with 
 
 from __future__ import annotations
 
+import inspect
 import statistics
 import sys
 import time
@@ -29,14 +30,19 @@ from draftd.engine.generation.policy import DraftPolicy
 from draftd.engine.generation.reader import Reader
 from draftd.engine.generation.sampling import Greedy, Logits
 from draftd.engine.model_facts import vocabulary_size
+from tests.engine import chance
 
 ROUNDS = 7  # after a first one, which is for learning
 TOKENS = 250  # of an answer at most
 QUESTION = "Write Python code for speculative decoding."
 FILE = "\n".join(f"def step_{n}(state, value={n}):\n    return state + value * {n % 7}" for n in range(30))
+SOURCE = "\n".join(
+    inspect.getsource(chance).splitlines()[:24]
+)  # small models copy what does not repeat itself
 RECORDS = ", ".join(f'{{"id": {n}, "name": "user{n}", "active": true}}' for n in range(12))
 TASKS = {
     "rewrite": f"Write this file again with step_7 renamed to first_step, and nothing else changed:\n\n{FILE}\n",
+    "copy": f"Repeat this file exactly, word by word:\n\n```python\n{SOURCE}\n```",
     "quote": f"The tool said: {FILE[:600]}\nQuote what the tool said, word by word.",
     "json": f"Continue this JSON list with 12 more records of the same kind: [{RECORDS}",
     "prose": "Tell me a long story about a fox and a harbour.",
