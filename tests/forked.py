@@ -66,7 +66,8 @@ class Started:
 
     def send_signal(self, number: int) -> None:
         if self.returncode is None and not select.select([self._told], [], [], 0)[0]:
-            os.kill(self.pid, number)
+            with suppress(ProcessLookupError):  # it has just ended, and we have not been told yet
+                os.kill(self.pid, number)
 
     def terminate(self) -> None:
         self.send_signal(signal.SIGTERM)

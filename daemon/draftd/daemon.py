@@ -209,6 +209,10 @@ class Daemon:
         default = self.router.table.default
         return default.name if default else ""
 
+    def states(self) -> set[str]:
+        """The states that workers are in."""
+        return self.supervisor.states()
+
     def workers(self) -> list[dict[str, Any]]:
         """Every profile's worker as /api/status has it."""
         return self.report.workers()

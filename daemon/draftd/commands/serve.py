@@ -220,12 +220,12 @@ async def _show_start(
     for line in waits:
         show(line)
     await _until_settled(daemon)
-    if any(row["state"] == "ready" for row in daemon.workers()):
+    if "ready" in daemon.states():
         show("\n".join([*savings, what_next(daemon.url, daemon.default_model, _command())]))
 
 
 async def _until_settled(daemon: Daemon) -> None:
-    while any(row["state"] not in SETTLED for row in daemon.workers()):
+    while daemon.states() - SETTLED:
         await daemon.until_changed()
 
 

@@ -161,6 +161,10 @@ class Supervisor:
         )
         return sorted(rows, key=lambda row: row.name)
 
+    def states(self) -> set[str]:
+        """The states that workers are in. Costs nothing beside a `snapshot`, which reads the memory of each."""
+        return {worker.state.label for worker in self._workers.values()}
+
     async def close(self, drain: float) -> None:
         """End every worker; open requests have `drain` seconds to finish. Returns when no child is left."""
         for worker in self._workers.values():
