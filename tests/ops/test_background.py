@@ -44,3 +44,12 @@ def test_a_service_gets_the_settings_with_absolute_paths_and_no_secret(
     for name in ("DRAFTD_API_KEY", "draftd_api_key"):
         with pytest.raises(ConfigError, match=r"put api_key into draftd.toml"):
             background.environment({name: "secret"})
+
+
+def test_keys_of_peers_do_not_go_into_a_service() -> None:
+    peers = '[{"url": "http://mini.local:8080", "api_key": "s3cret"}]'
+    with pytest.raises(ConfigError, match="DRAFTD_PEERS has keys") as caught:
+        background.environment({"DRAFTD_PEERS": peers})
+    assert "s3cret" not in str(caught.value)
+    harmless = '[{"url": "http://127.0.0.1:8081"}]'
+    assert background.environment({"DRAFTD_PEERS": harmless}) == {"DRAFTD_PEERS": harmless}

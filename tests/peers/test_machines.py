@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from draftd.peer_tables import PeerTable
@@ -103,3 +105,16 @@ def test_a_sleeping_model_takes_as_long_as_its_last_start() -> None:
     assert one.place(asleep, LONG).start == 7.0
     assert one.place(LoadedModel(name="m", state="asleep"), LONG).start == SLEEPERS_START
     assert one.place(UP, LONG).start == 0.0
+
+
+def test_a_peer_that_has_been_well_for_long_is_no_news(monkeypatch: pytest.MonkeyPatch) -> None:
+    changes: list[None] = []
+    one = Peer(PeerTable(url="http://127.0.0.1:9"), lambda: changes.append(None))
+    one.answered()
+    now = time.monotonic() + 1000.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    one.answered()
+    before = len(changes)
+    for _ in range(3):
+        one.answered()
+    assert len(changes) == before

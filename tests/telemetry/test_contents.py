@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from draftd.telemetry.contents import MAX_TEXT, MAX_TOTAL, Content, Contents
+from draftd.telemetry.contents import MAX_ENTRIES, MAX_TEXT, MAX_TOTAL, Content, Contents
 
 
 def switched_on() -> Contents:
@@ -51,3 +51,10 @@ def test_the_oldest_go_first() -> None:
     assert [number for number in range(count) if contents.of(str(number)) is None] == [0, 1, 2, 3]
     contents.take_answer("4", "-" * (MAX_TEXT // 2))  # it is the newest now, and displaces another
     assert [number for number in range(4, count) if contents.of(str(number)) is None] == [5]
+
+
+def test_requests_without_a_text_are_bounded_too() -> None:
+    contents = switched_on()
+    for number in range(MAX_ENTRIES + 2):
+        contents.take_request(str(number), b"")
+    assert [contents.holds(name) for name in ("0", "1", "2")] == [False, False, True]

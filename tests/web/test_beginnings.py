@@ -40,6 +40,7 @@ Make = Callable[..., Beginnings]
 def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Make:
     """Each call makes another daemon's, on the same folder."""
     monkeypatch.setattr(module, "in_a_thread", lambda call, *of: call(*of))
+    monkeypatch.setattr(module, "later", lambda _, call: call())
     router = Router(ProfileSet({"a": OURS, "b": FOREIGN}), "a")
     store = PromptStore(str(tmp_path / "kept"), 10**9, 1.0)
     return lambda *preload, kept=True: Beginnings(router, preload, store if kept else None)
@@ -108,3 +109,28 @@ def test_files_are_read_first_as_requests_to_each_profile_of_ours(made: Make, tm
     assert body["messages"][0] == {"role": "system", "content": "You are an agent."}
     assert (body["model"], body["max_tokens"], body["num_draft_tokens"]) == ("default_model", 1, 3)
     assert beginnings.of(["a"])[0].name == "agent.txt"
+
+
+def test_what_the_user_has_cleared_does_not_come_back(made: Make, tmp_path: Path) -> None:
+    beginnings = made()
+    for system in (LONG, LONG, LONG + "Cleared?", LONG + "Cleared?"):
+        note(beginnings, request(system=system))
+    file = tmp_path / "kept" / BEGINNINGS_FILE
+    file.unlink()
+    for _ in range(3):
+        note(beginnings, request(system="Anew. " * 400))
+    for _ in range(2):
+        note(beginnings, request(system="Anew. " * 400))
+    assert "Cleared?" not in file.read_text()
+    assert "Anew." in file.read_text()
+
+
+def test_two_agents_that_take_turns_are_not_written_down_each_time(
+    made: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    saved: list[float] = []
+    monkeypatch.setattr(module, "later", lambda seconds, _: saved.append(seconds))
+    beginnings = made()
+    for number in range(100):
+        note(beginnings, request(system=LONG + str(number % 2)))
+    assert saved == [0.0]

@@ -114,3 +114,14 @@ async def test_what_cannot_be_measured_is_refused(tmp_path: Path, monkeypatch: p
         assert (named.status, "name no profile" in named.text) == (400, True)
         assert (await served.post("/api/bench", {"quick": True})).status == 202
         assert (await ended(served))["report"] == json.loads(json.dumps(REPORT))
+
+
+async def test_an_odd_line_of_a_bench_is_passed_over(tmp_path: Path) -> None:
+    async with serving(tmp_path, {"a": fake(top="autostart = false")}) as served:
+        scripted(served, "well")
+        await served.post("/api/bench", {"profile": "a"})
+        run = served.daemon.benches._run
+        assert run is not None
+        for line in (b"5\n", b"[1]\n", b'"x"\n', b'{"event": "progress"}\n', b"[" * 100_000):
+            served.daemon.benches._take(run, line)
+        assert (await ended(served))["error"] is None

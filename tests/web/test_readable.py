@@ -40,10 +40,14 @@ def test_secrets_of_a_command_are_not_told() -> None:
     command = (
         *("serve", "--port", "{port}", "--api-key", "s3cret", "--hf-token=s3cret", "PASSWORD=s3cret"),
         *("--model", "{model}", "monkey"),
+        *("--max-tokens", "5", "-c", "exec serve --api-key s3cret", "-H", "Authorization: Bearer s3cret"),
+        "https://user:s3cret@host/v1",
     )
     shown = told(Profile(name="a", model="m", command=command))["settings"]["command"]
     assert "s3cret" not in " ".join(shown)
     assert shown == [
         *("serve", "--port", "{port}", "--api-key", "…", "--hf-token=…", "PASSWORD=…"),
         *("--model", "{model}", "monkey"),
+        *("--max-tokens", "5", "-c", "exec serve --api-key …", "-H", "Authorization: Bearer …"),
+        "https://user:…@host/v1",
     ]

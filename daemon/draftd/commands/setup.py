@@ -87,7 +87,8 @@ def init(
 def pull(
     names: ProfileArguments = None,
     hosts: Annotated[
-        bool, typer.Option("--hosts", help="Also on the other machines of profiles with [distributed].")
+        bool,
+        typer.Option("--hosts", help="Also on the other machines of profiles that are split over several."),
     ] = False,
     profiles: ProfilesDir = None,
 ) -> None:

@@ -36,12 +36,18 @@ def environment(environ: Mapping[str, str]) -> dict[str, str]:
     the models and the way to the hub, the programs. A proxy with a password in its address is left out, as others
     may read what a service is given.
 
-    Raises ConfigError if the API key is there: it may not go into a service, which without it would let anyone in.
+    Raises ConfigError if the API key is there, or keys of peers: they may not go into a service, which without its
+    own would let anyone in.
     """
     environ = {key: value for key, value in environ.items() if value}  # an empty one is unset
     if SECRET in map(str.upper, environ):
         raise ConfigError(
             f"{SECRET} cannot go into the service, which others may read: put api_key into draftd.toml"
+        )
+    if "api_key" in environ.get("DRAFTD_PEERS", ""):
+        raise ConfigError(
+            "DRAFTD_PEERS has keys and cannot go into the service, which others may read: put [[peers]] into"
+            " draftd.toml"
         )
     kept = {
         key: value

@@ -167,7 +167,7 @@ class Peer(Machine):
     def _step(self, event: Event) -> None:
         before = self.condition
         self.condition = step(before, event, time.monotonic(), random())
-        if self.condition is before:
+        if self.condition == before:
             return
         if isinstance(self.condition, Out) and getattr(before, "reason", None) != self.condition.reason:
             log.warning("a peer is left out", peer=self.name, reason=self.condition.reason)

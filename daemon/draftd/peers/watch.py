@@ -12,7 +12,7 @@ import os
 import socket
 import ssl
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 
 import aiohttp
@@ -185,16 +185,23 @@ async def _get(session: aiohttp.ClientSession, path: str) -> tuple[int, bytes]:
         return response.status, body
 
 
+_REASONS: Mapping[type[Exception], str] = {  # the first that fits
+    aiohttp.ClientConnectorDNSError: "its name is not known here",
+    aiohttp.ClientConnectorSSLError: "does not speak TLS: is its address http, not https?",
+    aiohttp.ConnectionTimeoutError: f"took no connection within {CONNECT_TIMEOUT:g} s",
+    aiohttp.SocketTimeoutError: "fell silent",
+    TimeoutError: f"took no connection within {CONNECT_TIMEOUT:g} s",
+    aiohttp.ServerDisconnectedError: "broke off",
+}
+
+
 def why(error: Exception) -> str:
     """Why there is no connection, in a few words and without an address."""
     if isinstance(error, aiohttp.ClientConnectorCertificateError):
         return f"its certificate is not trusted: {error.certificate_error}"
-    if isinstance(error, aiohttp.ClientConnectorDNSError):
-        return "its name is not known here"
+    for kind, reason in _REASONS.items():
+        if isinstance(error, kind):
+            return reason
     if isinstance(error, aiohttp.ClientConnectorError) and error.os_error.errno:
         return os.strerror(error.os_error.errno).lower()
-    if isinstance(error, TimeoutError):
-        return f"took no connection within {CONNECT_TIMEOUT:g} s"
-    if isinstance(error, aiohttp.ServerDisconnectedError):
-        return "broke off"
     return getattr(error, "strerror", None) or str(error) or type(error).__name__

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 MAX_TEXT = 256 * 1024  # characters of a request, and of an answer
 MAX_TOTAL = 16 * 2**20  # characters of all
+MAX_ENTRIES = 1000  # requests
 
 
 @dataclass(slots=True)
@@ -63,7 +64,7 @@ class Contents:
     def _keep(self, request_id: str, content: Content) -> None:
         self._kept[request_id] = content
         self._size += content.size
-        while self._size > MAX_TOTAL:
+        while self._size > MAX_TOTAL or len(self._kept) > MAX_ENTRIES:
             oldest = next(iter(self._kept))
             self._size -= self._kept.pop(oldest).size
 

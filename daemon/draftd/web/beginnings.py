@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -31,12 +32,13 @@ WINDOW = 32  # requests of a profile that count as lately
 MIN_REQUESTS = 2  # that began alike: of one alone nobody knows whether another will follow
 MIN_LENGTH, MAX_LENGTH = 1000, 2**20  # bytes: less is read at once when it comes, and more is left
 MAX_KEPT = 2  # of each profile
+SAVE_EVERY = 10.0  # seconds at least
 ENDS = 64  # characters of a text by which it is known again, with its length
 
 
 @dataclass(slots=True)
 class Lately:
-    """What one profile's last requests began with, each by a key, and as requests."""
+    """What one profile's last requests began with, each by a key, and as requests (empty: not worth reading)."""
 
     keys: deque[int] = field(default_factory=lambda: deque(maxlen=WINDOW))
     known: dict[int, Beginning] = field(default_factory=dict)
@@ -49,7 +51,8 @@ class Lately:
     def most_common(self) -> list[Beginning]:
         """What most began with, first what the most did."""
         counts = Counter(self.keys).most_common(MAX_KEPT)
-        return [self.known[key] for key, count in counts if count >= MIN_REQUESTS and key in self.known]
+        known = [self.known[key] for key, count in counts if count >= MIN_REQUESTS and key in self.known]
+        return [one for one in known if one.payload]
 
 
 class Beginnings:
@@ -61,16 +64,20 @@ class Beginnings:
         self._file = Path(store.folder) / BEGINNINGS_FILE if store else None
         self._lately: dict[str, Lately] = {}
         self._kept = self._load()
+        self._is_written = bool(self._kept)
+        self._is_due = False  # a save
+        self._saved = -SAVE_EVERY  # monotonic seconds
 
     def note(self, profile: str, body: Mapping[str, Any], headers: Mapping[str, str]) -> None:
         """A request to this profile has come, which begins with this: see Forward."""
         lately = self._lately.setdefault(profile, Lately())
         lately.add(key := key_of(body))
-        if key not in lately.known and (payload := _payload(body)):
-            lately.known[key] = Beginning("what requests began with lately", payload, headers)
-        if (common := lately.most_common()) and common != self._kept.get(profile):
-            self._kept[profile] = common
-            in_a_thread(self._save, dict(self._kept))
+        if key not in lately.known:
+            lately.known[key] = Beginning("what requests began with lately", _payload(body), headers)
+        if common := lately.most_common():
+            before, self._kept[profile] = self._kept.get(profile, ()), common
+            if _payloads(before) != _payloads(common):
+                self._save_soon()
 
     def of(self, profiles: Sequence[str]) -> list[Beginning]:
         """What requests to a worker that serves these will begin with, as far as that is known."""
@@ -123,6 +130,22 @@ class Beginnings:
             log.warning("what requests began with cannot be read", file=str(self._file), reason=str(error))
             return {}
 
+    def _save_soon(self) -> None:
+        """Not with each request: those of two agents may take turns."""
+        if self._file is not None and not self._is_due:
+            self._is_due = True
+            later(max(0.0, self._saved + SAVE_EVERY - time.monotonic()), self._begin_save)
+
+    def _begin_save(self) -> None:
+        self._is_due, self._saved = False, time.monotonic()
+        if self._is_written and self._file is not None and not self._file.exists():
+            self._kept, self._is_written = {}, False  # the user has cleared it, and does not want it back
+            self._lately.clear()
+            return
+        self._is_written = True
+        there = self._router.table.profiles.profiles
+        in_a_thread(self._save, {name: kept for name, kept in self._kept.items() if name in there})
+
     def _save(self, kept: Mapping[str, Sequence[Beginning]]) -> None:
         if self._file is None:
             return
@@ -140,6 +163,11 @@ class Beginnings:
             log.warning("what requests began with cannot be kept", file=str(self._file), reason=str(error))
 
 
+def later(seconds: float, call: Callable[[], None]) -> None:
+    """Call from the loop."""
+    asyncio.get_running_loop().call_later(seconds, call)
+
+
 def in_a_thread(call: Callable[..., None], *arguments: Any) -> None:
     """Files may take their time. Nobody waits for it."""
     asyncio.get_running_loop().run_in_executor(None, call, *arguments)
@@ -151,6 +179,10 @@ def key_of(body: Mapping[str, Any]) -> int:
     functions = (tool["function"] for tool in body.get("tools", ()))
     tools = ((one.get("name"), len(str(one.get("description") or ""))) for one in functions)
     return hash((tuple((len(text), text[:ENDS], text[-ENDS:]) for text in texts), tuple(tools)))
+
+
+def _payloads(some: Sequence[Beginning]) -> set[bytes]:
+    return {one.payload for one in some}
 
 
 def _payload(body: Mapping[str, Any]) -> bytes:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -24,6 +25,7 @@ from draftd.hub import weight_bytes
 from draftd.profiles import Profile
 from draftd.web.aiohttp_app import EXCHANGE, json_response
 from draftd.web.router import Router
+from draftd.workers.process import working_folder
 
 log = structlog.get_logger("web")
 MAX_LINE = 16 * 2**20  # bytes; a result, with every single generation, takes some 100,000
@@ -153,6 +155,8 @@ class Benches:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             limit=MAX_LINE,
+            env={**os.environ, "PYTHONSAFEPATH": "1"},  # nothing is imported from the folder it is started in
+            cwd=working_folder(),
             start_new_session=True,  # Ctrl-C is for the daemon, which then ends it
         )
 
@@ -175,9 +179,12 @@ class Benches:
         assert run.process.stdout is not None
         assert run.process.stderr is not None
         complaints = asyncio.ensure_future(run.process.stderr.read())
-        async for line in run.process.stdout:
-            self._take(run, line)
-            self._changed()
+        try:
+            async for line in run.process.stdout:
+                self._take(run, line)
+                self._changed()
+        except ValueError:  # a line beyond all measure
+            _end(run)
         said = (await complaints).decode("utf-8", "replace").strip()
         await run.process.wait()
         run.running = False
@@ -187,7 +194,9 @@ class Benches:
         self._changed()
 
     def _take(self, run: Run, line: bytes) -> None:
-        with suppress(ValueError, TypeError):
+        with suppress(
+            ValueError, TypeError, AttributeError, LookupError, RecursionError
+        ):  # no line of a bench's
             told = json.loads(line)
             if told.get("event") == "progress":
                 run.doing, run.done, run.total = told["doing"], told["done"], told["total"]

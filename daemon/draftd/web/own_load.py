@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
+from functools import lru_cache
 
 import msgspec
 from aiohttp import web
@@ -15,6 +17,8 @@ from draftd.profiles import Profile
 from draftd.web.proxy import Proxy
 from draftd.web.router import Router
 from draftd.workers.supervisor import Supervisor
+
+KNOWN_FOR = 60.0  # seconds that a model's context is not read again
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,4 +73,10 @@ class OwnLoad:
 
 def context_of(profile: Profile) -> int | None:
     """The context in tokens. How much of the model's a `command` serves is not known here."""
-    return None if profile.command else read_model(profile.model).config.context_length
+    return None if profile.command else _context_in(profile.model, int(time.monotonic() // KNOWN_FOR))
+
+
+@lru_cache(maxsize=64)
+def _context_in(model: str, _: int) -> int | None:
+    """Peers ask each second, and a model's folder may be on a disk that sleeps."""
+    return read_model(model).config.context_length

@@ -68,6 +68,10 @@ class PeerConnection:
         self._response.close()
 
 
+# Where a daemon sends comments while there is nothing else to send, so that silence means something.
+WITH_COMMENTS = frozenset({"/v1/chat/completions", "/v1/completions"})
+
+
 async def post(
     peer: Peer, sessions: Sessions, model: str, path: str, payload: bytes, kind: str = JSON
 ) -> PeerConnection:
@@ -76,7 +80,8 @@ async def post(
 
     Raises ElsewhereError if it was not begun, else BrokenOffError, RequestError or WorkerError.
     """
-    silence = peer.known.keepalive * SILENT_KEEPALIVES if peer.known.own else OTHERS_SILENCE
+    told = peer.known.own and path in WITH_COMMENTS
+    silence = peer.known.keepalive * SILENT_KEEPALIVES if told else OTHERS_SILENCE
     timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT, sock_read=silence)
     try:
         response = await sessions.sending.post(

@@ -48,9 +48,11 @@ class PeerRelay:
         self._relay_here = relay_here
         self._note = note
         self._open: set[asyncio.Timeout] = set()
+        self._ending = False
 
     def cut_off(self) -> None:
-        """End the requests that are at peers: the daemon stops."""
+        """End the requests that are at peers, and send no more there: the daemon stops."""
+        self._ending = True
         for timeout in self._open:
             timeout.reschedule(0.0)  # long past
 
@@ -60,6 +62,8 @@ class PeerRelay:
         tried: set[str] = set()
         refusals: list[DraftdError] = []
         while (machine := await self._next(call, tried)) is not None:
+            if self._ending and machine.name != HERE:
+                raise _stopping()
             tried.add(machine.name)
             try:
                 return await self._at(machine, call, began)
@@ -67,7 +71,7 @@ class PeerRelay:
                 refusals.append(error.error)
             except WorkerError as error:
                 not_sent = isinstance(error, NotSentError) or not_begun(error)
-                if began.begun or machine.name != HERE or not not_sent:
+                if self._ending or began.begun or machine.name != HERE or not not_sent:
                     raise
                 refusals.append(error)
         raise self._nobody(call.name, refusals)
@@ -131,9 +135,10 @@ class PeerRelay:
         except TimeoutError as error:
             if not timeout.expired():
                 raise
-            raise WorkerError("draftd is stopping", code="stopping", retry_after=5) from error
+            raise _stopping() from error
         except BrokenOffError as error:
-            peer.failed("broke off")
+            if error.when == worker_http.IN_THE_MIDDLE:  # before it, that was noted where it happened
+                peer.failed("broke off")
             raise WorkerError(str(error), status=502, code="peer_lost") from error
         except BrokenAnswerError as error:
             raise worker_http.broken(error) from error
@@ -189,6 +194,10 @@ class _Begun:
 
 def _count(told: str) -> str:
     return told if told.isascii() and told.isdecimal() else "0"
+
+
+def _stopping() -> WorkerError:
+    return WorkerError("draftd is stopping", code="stopping", retry_after=5)
 
 
 def _nothing() -> None: ...

@@ -19,6 +19,12 @@ from draftd.web.router import Router
 
 # A flag of a command whose value is secret, such as `--api-key`.
 _SECRET = re.compile(r"key|token|secret|passw", re.IGNORECASE)
+# A secret within a word: of a shell's line, a header, an address.
+_INSIDE = re.compile(
+    r"([\w-]*(?:key|token|secret|passw)[\w-]*\s*[=:\s]\s*|authorization:\s*\w+\s+|://[^/\s:@]*:)[^\s@'\"]+",
+    re.IGNORECASE,
+)
+_NUMBER = re.compile(r"[0-9.]+")  # as behind --max-tokens
 HIDDEN = "…"
 
 
@@ -53,11 +59,16 @@ def told(profile: Profile) -> dict[str, Any]:
 
 
 def _without_secrets(command: Iterable[str]) -> Iterable[str]:
-    hides = False
+    hides = False  # the next word is one
     for word in command:
         flag, equals, _ = word.partition("=")
         is_secret = bool(_SECRET.search(flag)) and (word.startswith("-") or bool(equals))
-        yield HIDDEN if hides else f"{flag}={HIDDEN}" if is_secret and equals else word
+        if hides and not _NUMBER.fullmatch(word):
+            yield HIDDEN
+        elif is_secret and equals:
+            yield f"{flag}={HIDDEN}"
+        else:
+            yield _INSIDE.sub(rf"\1{HIDDEN}", word)
         hides = is_secret and not equals
 
 

@@ -27,8 +27,8 @@ from draftd.web.dialects.responses_fields import REASONING, RESPONSES, TEXT_OUTP
 # What mlx_lm.server, draftd and a few other servers have beyond OpenAI's own.
 MORE = {
     "adapters", "cache_prompt", "count_only", "draft_model", "drafters", "frequency_context_size", "min_p",
-    "num_draft_tokens", "presence_context_size", "repetition_context_size", "repetition_penalty", "top_k",
-    "xtc_probability", "xtc_threshold",
+    "num_draft_tokens", "presence_context_size", "repetition_context_size", "repetition_penalty",
+    "return_drafters", "top_k", "xtc_probability", "xtc_threshold",
 }  # fmt: skip
 # The package has dropped these, or has them only in its betas; Claude Code and older packages send them.
 OF_MESSAGES = {"context_management", "temperature", "top_k", "top_p"}

@@ -33,6 +33,7 @@ class Control:
         self._messages: queue.Queue[dict[str, Any]] = queue.Queue()
         self._woken = threading.Event()
         self._obey: Callable[[MemoryShare], None] = lambda _: None
+        self._share: MemoryShare | None = None  # the newest
         try:
             self.setup = wire.Setup.parse(self._next_line() or b"")
         except ValueError as error:
@@ -65,8 +66,10 @@ class Control:
                 self.say(**reply(said[name]))
 
     def obey_shares(self, obey: Callable[[MemoryShare], None]) -> None:
-        """Call `obey` with each share of the memory that comes from now on."""
+        """Call `obey` with the newest share of the memory, and with each that comes from now on."""
         self._obey = obey
+        if self._share is not None:
+            obey(self._share)
 
     def wake_others(self) -> None:
         """As the first rank: have the others go on listening to it."""
@@ -94,7 +97,8 @@ class Control:
         if wire.WAKE in said:
             self._woken.set()
         elif wire.SHARE in said:
-            self._obey(MemoryShare(**said[wire.SHARE]))
+            self._share = MemoryShare(**said[wire.SHARE])
+            self._obey(self._share)
         elif said:
             self._messages.put(said)
 

@@ -24,6 +24,9 @@ class Uninterrupted:
         self._waiting: deque[Part] = deque()
         self._call: int | None = None  # the index of the call that is not known to be over
         self._arguments: list[str] = []
+        self._is_whole: bool | None = (
+            None  # whether those arguments are; None if they have grown since the look
+        )
         self._over: set[int | None] = set()
 
     def take(self, delta: Mapping[str, Any]) -> Iterator[Part]:
@@ -51,7 +54,9 @@ class Uninterrupted:
                 continue
             if self._call is not None and index != self._call:
                 kept.append(part)
-                if _is_object("".join(self._arguments)):
+                if self._is_whole is None:
+                    self._is_whole = _is_object("".join(self._arguments))
+                if self._is_whole:
                     self._end_call()
                     self._waiting.extendleft(reversed(kept))
                     kept = []
@@ -59,12 +64,13 @@ class Uninterrupted:
             if index is not None:
                 self._call = index
                 self._arguments.append((part[1].get("function") or {}).get("arguments") or "")
+                self._is_whole = None
             yield part
         self._waiting.extend(kept)
 
     def _end_call(self) -> None:
         self._over.add(self._call)
-        self._call, self._arguments = None, []
+        self._call, self._arguments, self._is_whole = None, [], None
 
 
 def as_chunk(completion: Mapping[str, Any]) -> dict[str, Any]:
