@@ -44,7 +44,8 @@ _NUMBERS = itertools.count()
 LATE = {"anthropic", "mlx", "openai", "playwright", "schemathesis", "transformers"}  # up to a second each
 LOADED = pytest.StashKey[set[str]]()
 COSTLY = re.compile(
-    r"^(?:from|import) (?:mlx|playwright|draftd\.engine\.(?:request|stored_prompts\.identity)\b)",
+    r"^(?:from|import) (?:mlx|playwright|tests\.engine\.architectures\.models"
+    r"|draftd\.engine\.(?:request|stored_prompts\.identity)\b)",
     re.MULTILINE,
 )
 
