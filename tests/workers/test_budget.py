@@ -133,6 +133,8 @@ WARNING, CRITICAL = Strain(Pressure.WARNING), Strain(Pressure.CRITICAL)
 @pytest.mark.fault(160)
 def test_under_pressure_idle_ones_sleep_one_after_the_other() -> None:
     assert decided(A, B, strain=WARNING) == Decision(relieve=("b",), again=NOW + RELIEF)
+    assert decided(A, strain=WARNING) == Decision()  # it would be loaded again for the next request
+    assert decided(A, strain=CRITICAL).relieve == ("a",)
     assert decided(A, B, strain=replace(WARNING, relieved=NOW - 1)) == Decision(again=NOW - 1 + RELIEF)
     fresh = replace(A, last_used=NOW - 2)
     assert decided(fresh, replace(B, busy=True), strain=WARNING) == Decision(again=NOW - 2 + QUIET)

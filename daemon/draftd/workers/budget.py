@@ -17,8 +17,10 @@ Rules that every decision keeps:
     needed, and one that stays for good keeps them out for good (rules 3, 4, 6).
 8.  While the machine is short of memory no worker loads, and idle ones sleep even if no other needs their room: the
     least recently used first, each after QUIET seconds without a request and RELIEF seconds after the last one, in
-    which the shortage may end; all of them at once if it is critical. A wanted worker that has waited for
-    MAX_STRAIN seconds loads all the same, unless it is critical: some machines are never at ease.
+    which the shortage may end; all of them at once if it is critical. One that is alone in memory sleeps only then:
+    a model that is large for its machine would have to be loaded again for every other request. A wanted worker
+    that has waited for MAX_STRAIN seconds loads all the same, unless it is critical: some machines
+    are never at ease.
 """
 
 from __future__ import annotations
@@ -161,6 +163,8 @@ class _Plan:
             return
         if self._strain.pressure is Pressure.CRITICAL:
             leaving = idle
+        elif self._alone:
+            leaving = []
         else:
             due = max(self._strain.relieved + RELIEF, idle[0].last_used + QUIET)
             leaving = idle[:1] if due <= self._now else []
