@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Literal
 
-from draftd.first_start import COMFORTABLE, FirstStart, Start, first_start, need
+from draftd.first_start import COMFORTABLE, FirstStart, Start, first_start, gb, need
 from draftd.profiles import Profile, ProfileSet
 from draftd.sharing import Group, groups
 
@@ -40,7 +40,7 @@ def shared_where_needed(given: ProfileSet, share: Share, memory_share: Callable[
     total, whole = sum(known.values()), memory_share()
     together = total - sum(known[member.name] for group in sets for member in group.members[1:])
     beside = f" ({', '.join(one.name for one in others)} counted in)" if others else ""
-    figures = f"{_gb(total)}, or {_gb(together)} shared, of the {_gb(whole)} that models may have{beside}"
+    figures = f"{gb(total)}, or {gb(together)} shared, of the {gb(whole)} that models may have{beside}"
     if total > COMFORTABLE * whole:
         return _shared(given, sets, f"separate ones would not fit comfortably: {figures}")
     return replace(given, sharing=f"{_named(sets)} have a worker each, which fits comfortably: {figures}")
@@ -74,7 +74,3 @@ def _others(given: ProfileSet, sets: Sequence[Group]) -> Iterator[Profile]:
 
 def _named(sets: Sequence[Group]) -> str:
     return "; ".join(", ".join(group.names) for group in sets)
-
-
-def _gb(size: int) -> str:
-    return f"{size / 1e9:.1f} GB"

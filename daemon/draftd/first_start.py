@@ -63,8 +63,8 @@ def why_not_all(meant: Sequence[Group], share: int) -> str:
         return f"what {name} takes is not known before its models have been downloaded ('draftd pull')"
     if sum(known) <= COMFORTABLE * share:
         return ""
-    each = ", ".join(f"{name} {_gb(size)}" for name, size in sizes.items() if size)
-    return f"all would take {_gb(sum(known))} ({each}), and models may take {_gb(share)} on this machine"
+    each = ", ".join(f"{name} {gb(size)}" for name, size in sizes.items() if size)
+    return f"all would take {gb(sum(known))} ({each}), and models may take {gb(share)} on this machine"
 
 
 def _line(first: Group, meant: Sequence[Group], reason: str) -> str:
@@ -119,5 +119,6 @@ def _only(given: ProfileSet, first: Group, meant: Sequence[Group]) -> ProfileSet
     return replace(given, profiles=profiles)
 
 
-def _gb(size: int) -> str:
+def gb(size: int) -> str:
+    """A size in bytes, for people."""
     return f"{size / 1e9:.1f} GB"

@@ -79,3 +79,12 @@ async def test_an_engine_that_takes_nothing_is_not_asked_for_ever(monkeypatch: p
     child.beginnings = lambda: [Beginning("one", b"1")]
     async with worker_session() as session, asyncio.timeout(LIMIT):
         await read_ahead(child, session)
+
+
+async def test_a_request_in_the_moment_in_which_reading_begins_is_noticed() -> None:
+    usage = Usage()
+    coming = asyncio.ensure_future(usage.until_asked())
+    with usage.waits():  # before the task has run at all
+        pass
+    async with asyncio.timeout(LIMIT):
+        await coming

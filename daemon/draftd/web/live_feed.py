@@ -24,11 +24,11 @@ from typing import Any
 from aiohttp import web
 
 from draftd import clock
-from draftd.errors import WorkerError
 from draftd.telemetry.journal import Journal
 from draftd.telemetry.request_record import as_json
 from draftd.telemetry.worker_log import LogLine, WorkerLog
 from draftd.web.aiohttp_app import EXCHANGE
+from draftd.web.worker_errors import stopping
 
 SETTLE = 0.05  # seconds between a change and the look: what happens together is sent together
 MIN_REST = 0.4  # seconds between two looks: each reads every worker's memory from the process table
@@ -94,7 +94,7 @@ class LiveFeed:
     async def handle(self, request: web.Request) -> web.StreamResponse:
         """GET /api/events. Raises WorkerError (503) when the daemon stops."""
         if self._closed:
-            raise WorkerError("draftd is stopping", code="stopping")
+            raise stopping()
         exchange = request[EXCHANGE]
         async with aclosing(self.read()) as pieces:
             async for piece in pieces:

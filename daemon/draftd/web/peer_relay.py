@@ -23,6 +23,7 @@ from draftd.web import worker_http
 from draftd.web.answer_models import BrokenAnswerError
 from draftd.web.call import Call, Connection, Take
 from draftd.web.peer_http import ElsewhereError, not_begun, post
+from draftd.web.worker_errors import stopping
 from draftd.web.worker_http import BrokenOffError, NotSentError
 from draftd.workers.usage import Lease
 
@@ -63,7 +64,7 @@ class PeerRelay:
         refusals: list[DraftdError] = []
         while (machine := await self._next(call, tried)) is not None:
             if self._ending and machine.name != HERE:
-                raise _stopping()
+                raise stopping()
             tried.add(machine.name)
             try:
                 return await self._at(machine, call, began)
@@ -135,7 +136,7 @@ class PeerRelay:
         except TimeoutError as error:
             if not timeout.expired():
                 raise
-            raise _stopping() from error
+            raise stopping() from error
         except BrokenOffError as error:
             if error.when == worker_http.IN_THE_MIDDLE:  # before it, that was noted where it happened
                 peer.failed("broke off")
@@ -194,10 +195,6 @@ class _Begun:
 
 def _count(told: str) -> str:
     return told if told.isascii() and told.isdecimal() else "0"
-
-
-def _stopping() -> WorkerError:
-    return WorkerError("draftd is stopping", code="stopping", retry_after=5)
 
 
 def _nothing() -> None: ...

@@ -29,6 +29,7 @@ from draftd.web.peer_relay import PeerRelay
 from draftd.web.request_body import Endpoint
 from draftd.web.router import Dialect, Refused, Routed, Router, read
 from draftd.web.translation import TRANSLATED
+from draftd.web.worker_errors import stopping
 from draftd.web.worker_http import BrokenOffError
 from draftd.workers.command import HOST
 from draftd.workers.supervisor import Supervisor
@@ -44,11 +45,6 @@ MAX_NOTICE = 1.0  # seconds until the death of a worker is noticed
 # Seconds that a request whose connection broke off waits to hear whether its worker has ended. It usually takes a
 # few milliseconds; after this limit the error says no more than what is known.
 MAX_DOUBT = 0.4
-
-
-def stopping() -> WorkerError:
-    """The error for a request that gets no answer, or only a part of it, because the daemon ends."""
-    return WorkerError("draftd is stopping", code="stopping", retry_after=5)
 
 
 class Proxy:

@@ -147,3 +147,8 @@ def _seconds(value: str | None, now: float) -> float | None:
         except (ValueError, OverflowError):
             return None
     return min(seconds, MAX_RETRY_AFTER) if seconds >= 0 else None
+
+
+def stopping() -> WorkerError:
+    """The error for a request that gets no answer, or only a part of it, because the daemon ends."""
+    return WorkerError("draftd is stopping", code="stopping", retry_after=5)

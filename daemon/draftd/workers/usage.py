@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -78,9 +78,9 @@ class Usage:
         """How long nobody has used the worker; 0 while somebody does."""
         return 0.0 if self.busy else time.monotonic() - self._last
 
-    async def until_asked(self) -> None:
-        """Return when the next request comes."""
-        await self._asked.wait()
+    def until_asked(self) -> Coroutine[None, None, bool]:
+        """What ends when the next request after this call comes."""
+        return self._asked.wait()
 
     async def until_idle(self, seconds: float) -> None:
         """Return when nobody has used the worker for so many seconds; that is looked at now and then."""
