@@ -3,31 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import os
 import re
-import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 import pytest_asyncio
-from playwright.async_api import Browser, Page, Route, expect
+from playwright.async_api import Browser, Page, expect
 
 from draftd.profiles import Profile
 from draftd.protocol import Costs
 from draftd.telemetry.records import DraftAcceptance, GenerationReport
 from draftd.web import status_report
 from draftd.web.dashboard import FILES
-from tests.harness import LIMIT, QUICK, Served, fake, kill, serving
+from tests.harness import LIMIT, QUICK, fake, kill, serving
+from tests.web.pages import DESKTOP, PHONE, button, looks_well, opened
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 _worker = status_report.worker
-OUTPUT = Path(__file__).parents[2] / "test-output"
-DESKTOP, PHONE = (1280, 900), (390, 844)
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -41,35 +36,12 @@ async def hosted(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> 
         await page.close()
 
 
-@asynccontextmanager
-async def opened(browser: Browser, served: Served) -> AsyncIterator[Page]:
-    """The page, watched: it must ask only the daemon for anything, and log no complaint."""
-    complaints: list[str] = []
-    addresses: list[str] = []
-    context = await browser.new_context(viewport={"width": DESKTOP[0], "height": DESKTOP[1]})
-    page = await context.new_page()
-    page.set_default_timeout(LIMIT * 1000)
-    page.on("console", lambda message: complaints.append(message.text))
-    page.on("pageerror", lambda error: complaints.append(str(error)))
-    page.on("request", lambda request: addresses.append(request.url))
-    await page.goto(served.url + "/")
-    yield page
-    await context.close()
-    assert {address.startswith(served.url) for address in addresses} == {True}
-    # Chromium logs each refused request by itself; the page then asked for the key.
-    assert [text for text in complaints if "401" not in text] == []
-
-
 def card(page: Page, name: str) -> Any:
     return page.get_by_role("article", name=f"Worker {name}")
 
 
 def field(page: Page, name: str, what: str) -> Any:
     return card(page, name).locator(f"[data-field={what}]")
-
-
-def button(page: Page, label: str) -> Any:
-    return page.get_by_role("button", name=label, exact=True)
 
 
 async def test_one_glance_tells_whether_drafting_pays(tmp_path: Path, browser: Browser) -> None:
@@ -102,7 +74,7 @@ async def test_one_glance_tells_whether_drafting_pays(tmp_path: Path, browser: B
 
         for size in (DESKTOP, PHONE):
             for scheme in ("light", "dark"):
-                await _looks_well(page, size, scheme)
+                await looks_well(page, size, scheme)
 
 
 # Acceptance and, where the engine has measured it, speed against no drafting -> headline, note of the first worker.
@@ -197,18 +169,7 @@ async def test_that_nothing_can_be_drafted_is_said_with_the_reason(
             await expect(field(page, "plain", "state")).to_have_text("ready")
             await expect(field(page, "plain", "trouble")).to_be_hidden()
             await expect(field(page, "plain", "length")).to_have_text("–")
-            await _looks_well(page, DESKTOP, "dark", "refused")
-
-
-async def _looks_well(page: Page, size: tuple[int, int], scheme: Any, name: str = "dashboard") -> None:
-    await page.set_viewport_size({"width": size[0], "height": size[1]})
-    await page.emulate_media(color_scheme=scheme)
-    room = await page.evaluate("[document.documentElement.scrollWidth, document.documentElement.clientWidth]")
-    assert room[0] <= room[1]
-    ground = await page.evaluate("getComputedStyle(document.body).backgroundColor")
-    assert (ground == "rgb(18, 20, 24)") == (scheme == "dark")
-    OUTPUT.mkdir(exist_ok=True)
-    await page.screenshot(path=OUTPUT / f"{name}-{size[0]}-{scheme}.png", full_page=True)
+            await looks_well(page, DESKTOP, "dark", "refused")
 
 
 async def test_changes_appear_without_a_reload_and_are_spoken(tmp_path: Path, browser: Browser) -> None:
@@ -427,186 +388,6 @@ async def test_address_and_key_can_be_copied(tmp_path: Path, browser: Browser) -
         assert await page.evaluate("navigator.clipboard.readText()") == "local"
 
 
-async def test_a_chat_streams_keeps_what_was_said_and_can_be_ended(tmp_path: Path, browser: Browser) -> None:
-    log = tmp_path / "requests"
-    profiles = {"a": fake("--log-requests", str(log)), "b": fake("--log-requests", str(log))}
-    async with serving(tmp_path, profiles) as served, opened(browser, served) as page:
-        await page.get_by_label("Model to chat with").select_option("b")
-        message = page.get_by_label("Message", exact=True)
-        await message.fill("it's <b>me</b>")
-        await page.keyboard.press("Enter")
-        talk = page.locator("#chat-talk")
-        await expect(talk.locator(".assistant .text")).to_have_text("one two three four five")
-        await expect(talk.locator(".assistant .note")).to_contain_text("5 tokens, ")
-        await expect(talk.locator(".user .text")).to_have_text("it's <b>me</b>")
-        await expect(page.locator("#chat-curl")).to_contain_text('"model":"b"')
-        await expect(page.locator("#chat-curl")).to_contain_text("it'\\''s <b>me</b>")
-        await message.fill("[[slow 1]] more")
-        await page.keyboard.press("Enter")
-        await expect(talk.locator(".assistant .text").nth(1)).to_contain_text("one")
-        assert "one two three four five" in log.read_text().splitlines()[-1]
-        await button(page, "Stop").click()
-        await expect(talk.locator(".assistant .note").nth(1)).to_have_text("you ended the answer")
-        await expect(button(page, "Send")).to_be_visible()
-        await button(page, "New chat").click()
-        await expect(talk.locator(".message")).to_have_count(0)
-        await expect(message).to_be_focused()
-
-
-async def test_drafted_tokens_are_marked_in_a_chat_and_thoughts_are_not_said_again(
-    tmp_path: Path, browser: Browser, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    # A scripted server has no drafters, so its answer is made up here, in the form of a real one.
-    monkeypatch.setattr(Profile, "all_drafters", property(lambda _: ("lookup", "model")))
-    told = {"content": [{"text": "one", "drafter": None}, {"text": " two", "drafter": "model"}]}
-    choices: list[dict[str, Any]] = [
-        {"delta": {"reasoning": "hm"}, "drafters": {"reasoning": [{"text": "hm", "drafter": "lookup"}]}},
-        {"delta": {"content": "one two"}, "drafters": told},
-        {"delta": {}, "finish_reason": "stop"},
-    ]
-    answer = "".join(f"data: {json.dumps({'choices': [choice]})}\n\n" for choice in choices)
-    asked: list[Any] = []
-
-    async def answered(route: Route) -> None:
-        asked.append(route.request.post_data_json)
-        await route.fulfill(body=answer + "data: [DONE]\n\n", content_type="text/event-stream")
-
-    async with serving(tmp_path, {"a": fake()}) as served, opened(browser, served) as page:
-        await page.route("**/v1/chat/completions", answered)
-        await expect(page.locator("#chat-legend")).to_be_hidden()
-        for _ in range(2):
-            await page.get_by_label("Message", exact=True).fill("hi")
-            await page.keyboard.press("Enter")
-            await expect(button(page, "Send")).to_be_visible()
-        assert asked[0]["return_drafters"] is True
-        assert asked[1]["messages"][1] == {"role": "assistant", "content": "one two"}
-        first = page.locator("#chat-talk .assistant .text").first
-        await expect(first).to_have_text("hmone two")
-        await expect(first.locator("[data-drafter=model]")).to_have_text(" two")
-        await expect(first.locator("[data-drafter=lookup].thought")).to_have_text("hm")
-        await expect(page.locator("#chat-legend")).to_contain_text("model")
-        await expect(first.locator("[data-drafter]")).to_have_count(2)
-
-
-async def test_requests_are_listed_with_details_and_one_that_runs_can_be_cancelled(
-    tmp_path: Path, browser: Browser
-) -> None:
-    async with serving(tmp_path, {"a": fake()}) as served, opened(browser, served) as page:
-        await expect(page.locator("#no-requests")).to_be_visible()
-        await served.ask("a", stream=True)
-        await served.ask("nobody")
-        rows = page.locator("#request-rows > tr:not(.details)")
-        await expect(rows).to_have_count(2)
-        await expect(rows.nth(0).locator(".status")).to_contain_text("404")
-        await expect(rows.nth(1).locator(".status")).to_contain_text("200")
-        await expect(rows.nth(1).locator(".model")).to_have_text("a")
-        await expect(rows.nth(1).locator(".answer")).to_have_text("5")
-        await rows.nth(0).get_by_role("button", name=re.compile("Details")).press("Enter")
-        details = page.locator("#request-rows > tr.details").nth(0)
-        await expect(details).to_contain_text("there is no model 'nobody'")
-
-        asking = asyncio.create_task(served.ask("a", "[[slow 5]]", stream=True))
-        await expect(rows.nth(0).locator(".status")).to_contain_text("answering")
-        await rows.nth(0).get_by_role("button", name=re.compile("Cancel")).click()
-        await expect(rows.nth(0).locator(".status")).to_contain_text("503")
-        assert (await asking).events[-1]["error"]["code"] == "cancelled"
-        await expect(rows.nth(0).get_by_role("button", name=re.compile("Cancel"))).to_have_count(0)
-
-
-async def test_contents_are_captured_and_shown_only_if_the_user_says_so(
-    tmp_path: Path, browser: Browser
-) -> None:
-    async with serving(tmp_path, {"a": fake()}) as served, opened(browser, served) as page:
-        switch, contents = page.get_by_label("capture contents"), page.locator(".contents")
-        rows = page.locator("#request-rows > tr:not(.details)")
-        await expect(page.locator("#capture-note")).to_have_text("the last 100: figures, no texts")
-        await served.ask("a", "a secret")
-        await switch.check()
-        await expect(page.locator("#capture-note")).to_contain_text("until this is switched off")
-        await served.ask("a", "a <b>question</b>", stream=True)
-        await expect(rows).to_have_count(2)
-        for number in range(2):
-            await rows.nth(number).get_by_role("button", name=re.compile("Details")).click()
-        await expect(contents.nth(0)).to_contain_text('"content": "a <b>question</b>"')
-        await expect(contents.nth(0)).to_contain_text('"content": "one two three four five"')
-        await expect(contents.nth(1)).to_be_hidden()
-        await switch.uncheck()
-        await expect(contents.nth(0)).to_be_hidden()
-        await expect(page.locator("#request-table")).not_to_contain_text("question")
-        assert (await served.get("/api/status")).json["capture"] is False
-
-
-async def test_profiles_and_prompts_can_be_read_with_what_is_wrong_with_them(
-    tmp_path: Path, browser: Browser
-) -> None:
-    (tmp_path / "prompts").mkdir()
-    (tmp_path / "prompts" / "brief.txt").write_text("Be <b>brief</b>.\n")
-    tables = "[limits]\nconcurrency = 2\n"
-    profiles = {"a": fake(top='autostart = false\nsystem_prompt = "brief"', tables=tables)}
-    async with serving(tmp_path, profiles) as served, opened(browser, served) as page:
-        text, problem = page.locator("#profiles-text"), page.locator("#profiles-problem")
-        await expect(text).to_contain_text('system_prompt = "brief"')
-        await expect(text).to_contain_text("[limits]\nconcurrency = 2")
-        await expect(problem).to_be_hidden()
-        await page.get_by_label("Profile or prompt to show").select_option("prompt brief")
-        await expect(text).to_contain_text("# used by a (default)")
-        await expect(text).to_contain_text("Be <b>brief</b>.")
-        served.write("b", "modle = 1\n")
-        served.daemon.try_reload()
-        await expect(problem).to_contain_text("b.toml:1: modle: unknown key")
-        served.write("b", fake(top="autostart = false"))
-        (tmp_path / "prompts" / "brief.txt").write_text("Be brief indeed.\n")
-        served.daemon.try_reload()
-        await expect(problem).to_be_hidden()
-        await expect(text).to_contain_text("Be brief indeed.")  # what was chosen stays
-        await page.get_by_label("Profile or prompt to show").select_option("profile b")
-        await expect(text).to_contain_text("command = [")
-
-
-async def test_a_bench_is_started_watched_and_its_result_read(
-    tmp_path: Path, browser: Browser, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    # Only what has a draft model can be measured, which no scripted server has: a page that says so is made up.
-    monkeypatch.setattr(status_report, "worker", lambda *told: _worker(*told) | {"draft_model": "small"})
-    spread = {"median": 20.0, "low": 19.0, "high": 21.0}
-    cell = {"kind": "code", "temperature": 0, "speed": spread, "acceptance": None, "first_token": spread}
-    cells = [
-        cell | {"variant": "no drafting", "speed_up": None},
-        cell | {"variant": "5", "speed_up": {"median": 1.5}, "acceptance": 0.8},
-    ]
-    report = {
-        "verdict": ["overall: 5 is best"], "cells": cells, "model": "big", "draft_model": "small",
-        "machine": "a machine", "runs": 2, "max_tokens": 64, "busy": 90,
-    }  # fmt: skip
-    async with serving(tmp_path, {"a": fake(top="autostart = false")}) as served:
-        go = tmp_path / "go"
-        os.mkfifo(go)
-        script = (
-            "import json, sys\n"
-            'print(json.dumps({"event": "progress", "doing": "run 1, code", "done": 3, "total": 8}), flush=True)\n'
-            f"open({str(go)!r}).read()\n"
-            f"print(json.dumps({{'event': 'report', 'report': {report!r}}}))"
-        )
-        served.daemon.benches.command = (sys.executable, "-c", script)
-        async with opened(browser, served) as page:
-            page.on("dialog", lambda dialog: dialog.accept())
-            bench = page.locator("#bench")
-            await expect(page.locator("#bench-note")).to_have_text("none since the daemon started")
-            await bench.get_by_role("button", name="Start").click()
-            await expect(page.locator("#bench-note")).to_have_text("run 1, code: 3 of 8")
-            await expect(bench.get_by_role("progressbar")).to_have_attribute("value", "3")
-            await expect(bench.get_by_role("button", name="Stop")).to_be_enabled()
-            await asyncio.to_thread(go.write_text, "")
-            await expect(page.locator("#bench-verdict")).to_have_text("overall: 5 is best")
-            await expect(bench.locator("tbody tr").nth(1)).to_contain_text("1.50 ×")
-            await expect(page.locator("#bench-how")).to_contain_text("Other programs used 90 %")
-            await page.reload()
-            await expect(page.locator("#bench-verdict")).to_have_text("overall: 5 is best")
-            await page.get_by_label("Profile to measure").focus()
-            for size in (DESKTOP, PHONE):
-                await _looks_well(page, size, "light", "bench")
-
-
 async def test_beyond_four_profiles_there_is_a_table_the_failed_and_the_busy_first(
     tmp_path: Path, browser: Browser
 ) -> None:
@@ -630,7 +411,7 @@ async def test_beyond_four_profiles_there_is_a_table_the_failed_and_the_busy_fir
         names = await rows.locator("[data-field=name]").all_text_contents()
         assert names == ["e", "c", "a", "b", "d", "f\ng"]
         for size in (DESKTOP, PHONE, (1920, 1080)):
-            await _looks_well(page, size, "dark", "many")
+            await looks_well(page, size, "dark", "many")
         await button(page, "Stop a").focus()
         await page.keyboard.press("Enter")
         await expect(page.get_by_label("Worker a").locator("[data-field=state]")).to_have_text("stopped")
