@@ -191,7 +191,9 @@ class Daemon:
             history=self.history,
             reload=self.reload,
         )
-        logs = Logs(router=self.router, supervisor=self.supervisor, sink=self.sink)
+        logs = Logs(
+            router=self.router, supervisor=self.supervisor, sink=self.sink, before=self.journal.tell
+        )
         readable = Readable(self.router, self.settings.prompt_dirs(), lambda: self.profiles.problem)
         captured = Captured(self.journal.contents, self._news.set)
         parts = (api, self.load, logs, readable, captured, self.benches, self.feed, dashboard)
@@ -272,6 +274,7 @@ class Daemon:
     def take_event(self, told: Told) -> None:
         """Keep an event of the daemon's log with the logs, whatever thread it comes from."""
         if threading.get_ident() == self._thread:
+            self.journal.tell()  # what has ended before the event stands before it
             self.sink.note_event(told.who, told.text, told.line)
         else:
             self._loop.call_soon_threadsafe(self.take_event, told)

@@ -25,11 +25,15 @@ Shown = Callable[[LogLine], str]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Logs:
-    """The handlers, and the parts of the daemon that they ask."""
+    """The handlers, and the parts of the daemon that they ask. `before` is called before a log is read.
+
+    It writes the lines that still wait, so that whoever has an answer finds its line.
+    """
 
     router: Router
     supervisor: Supervisor
     sink: Sink
+    before: Callable[[], None]
 
     def routes(self) -> list[web.RouteDef]:
         """Paths and handlers."""
@@ -37,6 +41,7 @@ class Logs:
 
     async def merged(self, request: web.Request) -> web.StreamResponse:
         """GET /api/logs: the newest lines of all logs; takes the same parameters as the log of one worker."""
+        self.before()
         return await _send(request, self.sink.merged)
 
     async def log(self, request: web.Request) -> web.StreamResponse:
@@ -45,6 +50,7 @@ class Logs:
         `daemon` is the daemon's own log. `since` is in epoch seconds. `raw` adds the lines that are for machines,
         `follow` those to come; with `json` each line is an object.
         """
+        self.before()
         return await _send(request, self._named(request.match_info["name"]))
 
     def _named(self, name: str) -> WorkerLog:
