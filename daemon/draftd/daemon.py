@@ -32,10 +32,8 @@ from draftd.telemetry.journal import Journal
 from draftd.telemetry.metrics import Metrics
 from draftd.telemetry.output import DAEMON, Sink
 from draftd.telemetry.rank_records import Ranks
-from draftd.telemetry.records import (
-    Record,
-    parse_record,
-)
+from draftd.telemetry.record_parser import parse_record
+from draftd.telemetry.records import Record
 from draftd.telemetry.request_record import RequestRecord
 from draftd.telemetry.told import Told, of_request
 from draftd.web import dashboard
@@ -191,9 +189,7 @@ class Daemon:
             history=self.history,
             reload=self.reload,
         )
-        logs = Logs(
-            router=self.router, supervisor=self.supervisor, sink=self.sink, before=self.journal.tell
-        )
+        logs = Logs(router=self.router, supervisor=self.supervisor, sink=self.sink, before=self.journal.tell)
         readable = Readable(self.router, self.settings.prompt_dirs(), lambda: self.profiles.problem)
         captured = Captured(self.journal.contents, self._news.set)
         parts = (api, self.load, logs, readable, captured, self.benches, self.feed, dashboard)
