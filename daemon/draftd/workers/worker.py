@@ -59,6 +59,7 @@ from draftd.workers.states import (
     TimerDue,
 )
 from draftd.workers.status import WorkerStatus
+from draftd.workers.transitions import Policy
 from draftd.workers.usage import MAX_QUEUED_WAIT, Lease, Usage, refusal
 from draftd.workers.watched import Watched
 
@@ -300,7 +301,7 @@ class Worker:
             self._services.room.stays(self)
             return
         old = self.state
-        policy = machine.Policy(self.profile.restart, self.profile.health, self._services.stop_grace)
+        policy = Policy(self.profile.restart, self.profile.health, self._services.stop_grace)
         self.state, effects = machine.step(old, event, time.monotonic(), policy, random())
         for effect in effects:
             with contained(self.name):
