@@ -22,6 +22,7 @@ from rich.live import Live
 from rich.text import Text
 
 from draftd.console import TONES, Terminal, colour_of
+from draftd.live_table import make_live
 from draftd.status_table import workers_table
 from draftd.telemetry.logging_setup import Format, telling
 from draftd.telemetry.request_record import RequestRecord, as_json
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 
 MAX_LINES = 1000  # lines that may wait to be written
 TICK, REST = 0.25, 1.0  # seconds between two looks at the workers: while one changes its state, and otherwise
+MIN_ROWS, AROUND = 4, 4  # rows of the table at least; lines around them
 MOVING = {"waiting", "starting", "stopping", "backoff"}
 
 
@@ -115,7 +117,7 @@ class LiveView:
 
     def _write(self) -> None:
         terminal = self._terminal
-        live = Live(console=terminal, auto_refresh=False, transient=True, get_renderable=self._table)
+        live = make_live(terminal, self._table, transient=True)
         with suppress(OSError), live:  # OSError: the terminal has gone
             while (line := self._next(live)) is not None:
                 terminal.say(line if isinstance(line, str) else self._text(line))
@@ -148,7 +150,8 @@ class LiveView:
             self.name(row["name"] for row in self._rows)
 
     def _table(self) -> RenderableType:
-        return workers_table(self._rows, self._terminal.width) if self._rows else Text("")
+        most = max(MIN_ROWS, self._terminal.height // 2 - AROUND)  # the lines above the table have room, too
+        return workers_table(self._rows, self._terminal.width, most) if self._rows else Text("")
 
     def _text(self, told: Told) -> Text:
         who = self._names.get(told.who, told.who)
