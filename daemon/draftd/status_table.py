@@ -47,7 +47,7 @@ PEER_STATES = {"new": "has not answered yet", "out": "is left out"}
 
 def status_view(body: Mapping[str, Any], width: int, most: int | None = None) -> RenderableType:
     """The body of /api/status: the table of workers, the peers, and the warm spare if there is one."""
-    parts = [workers_table(body["workers"], width, most)]
+    parts = [workers_table(body["workers"], width, most)] if body["workers"] else []
     parts += [_peer(harmless_body(row)) for row in body.get("peers", ())]
     if problem := body.get("reload_problem"):
         parts.append(Text(f"the files on disk are not in force: {problem}", style="red"))
@@ -121,9 +121,14 @@ def _peer(row: Row) -> Text:
     models = f"{count} model{'' if count == 1 else 's'}"
     speeds = row["tokens_per_second"].values()
     speed = f", {max(speeds):.1f} tok/s" if speeds else ""
-    return Text(
-        f"peer {row['name']}: {models}, {row['active']} open, {answered} answered{speed}", style="green"
+    busy = sum(load["open"] for load in row["load"].values())
+    of_others = f" (of {busy})" if busy > row["active"] else ""
+    failure = row["last_failure"]
+    failed = f"; {duration(failure['at'])} ago: {failure['reason']}" if failure else ""
+    text = (
+        f"peer {row['name']}: {models}, {row['active']} open{of_others}, {answered} answered{speed}{failed}"
     )
+    return Text(text, style="green")
 
 
 def _fitting(rows: Sequence[Row], width: int) -> tuple[Mapping[str, str], list[str]]:
