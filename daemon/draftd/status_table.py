@@ -48,7 +48,7 @@ PEER_STATES = {"new": "has not answered yet", "out": "is left out"}
 def status_view(body: Mapping[str, Any], width: int, most: int | None = None) -> RenderableType:
     """The body of /api/status: the table of workers, the peers, and the warm spare if there is one."""
     parts = [workers_table(body["workers"], width, most)] if body["workers"] else []
-    parts += [_peer(harmless_body(row)) for row in body.get("peers", ())]
+    parts += peer_lines(body.get("peers", ()), most)
     if problem := body.get("reload_problem"):
         parts.append(Text(f"the files on disk are not in force: {problem}", style="red"))
     if spare := body.get("warm_spare"):
@@ -109,6 +109,14 @@ def _counted(every: Sequence[Row], shown: Sequence[Row]) -> str:
     states = Counter(row["state"] for row in every) - Counter(row["state"] for row in shown)
     told = ", ".join(f"{number} {state}" for state, number in states.most_common())
     return hinted(f"and {len(every) - len(shown)} more: {told}; 'draftd status' shows all")
+
+
+def peer_lines(rows: Iterable[Row], most: int | None = None) -> list[Text]:
+    """A line per peer, those that are left out first; with `most` only so many, and how many more there are."""
+    every = sorted(map(harmless_body, rows), key=lambda row: row["state"] == "well")
+    lines = [_peer(row) for row in every[:most]]
+    more = len(every) - len(lines)
+    return [*lines, Text(f"and {more} more peer{'' if more == 1 else 's'}", style="dim")] if more else lines
 
 
 def _peer(row: Row) -> Text:

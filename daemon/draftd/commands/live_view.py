@@ -17,13 +17,13 @@ from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from rich.console import RenderableType
+from rich.console import Group, RenderableType
 from rich.live import Live
 from rich.text import Text
 
 from draftd.console import TONES, Terminal, colour_of
 from draftd.live_table import make_live
-from draftd.status_table import workers_table
+from draftd.status_table import peer_lines, workers_table
 from draftd.telemetry.logging_setup import Format, telling
 from draftd.telemetry.request_record import RequestRecord, as_json
 from draftd.telemetry.told import Told, clock, of_request, short_names
@@ -67,7 +67,8 @@ class LiveView:
         self._missed = 0
         self._daemon: Daemon | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._rows: list[dict[str, Any]] = []
+        self._rows: list[dict[str, Any]] = []  # of the workers
+        self._peers: list[dict[str, Any]] = []
         self._names: dict[str, str] = {}
         self._asked = 0.0  # when the loop was last asked for the workers, in monotonic seconds
 
@@ -146,12 +147,14 @@ class LiveView:
 
     def _look(self) -> None:
         if self._daemon is not None:
-            self._rows = self._daemon.report.live()["workers"]
+            body = self._daemon.report.live()
+            self._rows, self._peers = body["workers"], body["peers"]
             self.name(row["name"] for row in self._rows)
 
     def _table(self) -> RenderableType:
         most = max(MIN_ROWS, self._terminal.height // 2 - AROUND)  # the lines above the table have room, too
-        return workers_table(self._rows, self._terminal.width, most) if self._rows else Text("")
+        table = [workers_table(self._rows, self._terminal.width, most)] if self._rows else []
+        return Group(*table, *peer_lines(self._peers, MIN_ROWS))
 
     def _text(self, told: Told) -> Text:
         who = self._names.get(told.who, told.who)
