@@ -36,12 +36,12 @@ from draftd.telemetry.records import Record
 from draftd.web.beginnings import Beginnings
 from draftd.web.benches import Benches
 from draftd.web.body_reader import BodyReader
-from draftd.web.front_door import make_front_door
 from draftd.web.live_feed import LiveFeed
 from draftd.web.own_load import OwnLoad
 from draftd.web.peer_relay import PeerRelay
 from draftd.web.proxy import Proxy
 from draftd.web.router import Router
+from draftd.web.routes import make_routed_listener
 from draftd.web.status_report import StatusReport
 from draftd.workers.kernel_kills import KernelKills
 from draftd.workers.memory_book import MemoryBook
@@ -133,7 +133,7 @@ class Daemon:
         self.feed = LiveFeed(self.report.live, self.sink.log, self.journal, self._news)
         self.history = History(self.report.levels, time.time)
         self.chronicle.on_ended.append(self.history.add_all)
-        self.listener = make_front_door(
+        self.listener = make_routed_listener(
             settings,
             report=self.report,
             journal=self.journal,

@@ -20,7 +20,7 @@ from draftd.web.readable import Readable
 from draftd.web.status_report import StatusReport
 
 
-def make_front_door(
+def make_routed_listener(
     settings: Settings,
     *,
     report: StatusReport,
