@@ -190,6 +190,7 @@ FAULTS = {
         "one after the other, whole, where a dialect requires that",
     ),
     173: ("files and folders that may not be looked at", "reported, or taken as missing; nothing ends"),
+    192: ("a terminal becomes narrower while a table lives in it", "no remains; no line above it is lost"),
 }
 
 

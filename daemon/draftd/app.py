@@ -60,7 +60,7 @@ async def run(
         daemon = Daemon(settings, load, session, tasks, budget, reached, demo=demo)
         stack.callback(daemon.sink.close)
         stack.callback(daemon.journal.tell)
-        stack.enter_context(telling(daemon.take_event))
+        stack.enter_context(telling(daemon.chronicle.take_event))
         stack.push_async_callback(daemon.bodies.close)
         await stack.enter_async_context(tasks)
         stack.push_async_callback(daemon.benches.close)

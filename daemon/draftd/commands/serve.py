@@ -105,7 +105,7 @@ def up(
 
     async def beside(daemon: Daemon) -> None:
         handle_signals(daemon)
-        daemon.on_ended += [*takers, *([view.take] if view else [])]
+        daemon.chronicle.on_ended += [*takers, *([view.take] if view else [])]
         if view:
             view.follow(daemon, asyncio.get_running_loop())
         if not as_json:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -14,6 +14,7 @@ Tone = Literal["good", "plain", "low", "bad"]
 QUIET = {"event", "level", "logger", "timestamp", "exception", "stack", "exc_info", "stack_info"}
 STATE = "worker "  # what the event of a worker's new state begins with
 CLIENT_LEFT = 499
+MAX_NAMES = 8  # of profiles in one sentence
 MAX_SHOWN = 160  # characters of an error in the line of a request
 
 
@@ -65,7 +66,7 @@ def _pairs(what: str, event: Mapping[str, Any]) -> str:
 
 def _applied(event: Mapping[str, Any]) -> str:
     changed = event["changed"]
-    return f"profiles read; changed: {', '.join(changed)}" if changed else "profiles read; nothing changed"
+    return f"profiles read; changed: {named(changed)}" if changed else "profiles read; nothing changed"
 
 
 def _stops(event: Mapping[str, Any]) -> str:
@@ -132,6 +133,12 @@ def _seconds(value: float | None) -> str:
     if value is None:
         return "–"
     return f"{value:.2f} s" if value < 100 else f"{value:.0f} s"
+
+
+def named(names: Sequence[str]) -> str:
+    """Some names in a sentence; of many, the first and how many more there are."""
+    told = ", ".join(names[:MAX_NAMES])
+    return told if len(names) <= MAX_NAMES else f"{told} and {len(names) - MAX_NAMES} more"
 
 
 def short_names(names: Iterable[str]) -> dict[str, str]:
