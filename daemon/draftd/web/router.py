@@ -166,17 +166,22 @@ def route(raw: bytes, dialect: Dialect, table: RoutingTable) -> Routed | Passed 
         if dialect in profile.native:
             return Given(NATIVE[dialect], "", JSON, raw).passed_to(profile)
         body, endpoint = _as_chat(asked, dialect)
-        if body is not asked and not profile.command:
-            refuse_pictures(asked)
+        translated = body is not asked
+        if translated and not profile.command:
+            refuse_pictures(asked, body["messages"])
         prompt = table.profiles.prompt_of(profile)
         client_model = asked.get("model") or name
-        forward = prepare(body, endpoint, profile, prompt, profile.upstream_model, client_model)
+        upstream = profile.upstream_model
+        forward = prepare(body, endpoint, profile, prompt, upstream, client_model, translated=translated)
     except RequestError as error:
         return Refused(name, error)
     away = None
     if table.peers and name in table.peers:
         with suppress(RequestError):  # it stays here, where everything is honoured
-            _, away = prepare_for_peers(body, endpoint, table.peers[name], client_model, profile, prompt)
+            peer = table.peers[name]
+            _, away = prepare_for_peers(
+                body, endpoint, peer, client_model, profile, prompt, translated=translated
+            )
     return Routed(name, forward, _repeated(asked, dialect, client_model), away)
 
 
@@ -185,7 +190,7 @@ def _route_away(asked: Mapping[str, Any], dialect: Dialect, model: PeerModel) ->
     client_model = asked["model"]
     try:
         body, endpoint = _as_chat(asked, dialect)
-        forward, away = prepare_for_peers(body, endpoint, model, client_model)
+        forward, away = prepare_for_peers(body, endpoint, model, client_model, translated=body is not asked)
     except RequestError as error:
         return Refused(model.name, error)
     return Routed(model.name, forward, _repeated(asked, dialect, client_model), away)
