@@ -110,4 +110,6 @@ async def _going_on(work: Work) -> None:
 def _tell_of_earlier(instance: Instance, state_dir: Path) -> None:
     if earlier := instance.earlier():
         crash = {"exception": found} if (found := stacks(state_dir)) else {}
-        log.warning("the daemon before this one could not stop in order", pid=earlier.pid, reason=WORDS, **crash)
+        log.warning(
+            "the daemon before this one could not stop in order", pid=earlier.pid, reason=WORDS, **crash
+        )

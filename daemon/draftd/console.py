@@ -89,7 +89,7 @@ class Terminal(Console):
             yield
 
     def on_broken_pipe(self) -> None:
-        """Called by rich for a BrokenPipeError, which goes on: rich's own ends the process, which may be a daemon."""
+        """Called by rich for a BrokenPipeError, which goes on: rich's own ends the process, even a daemon."""
         raise  # noqa: PLE0704 - rich handles it
 
     @property

@@ -192,9 +192,7 @@ class Daemon:
             history=self.history,
             reload=self.reload,
         )
-        logs = Logs(
-            router=self.router, supervisor=self.supervisor, sink=self.sink, before=self.journal.tell
-        )
+        logs = Logs(router=self.router, supervisor=self.supervisor, sink=self.sink, before=self.journal.tell)
         readable = Readable(self.router, self.settings.prompt_dirs(), lambda: self.profiles.problem)
         captured = Captured(self.journal.contents, self._news.set)
         parts = (api, self.load, logs, readable, captured, self.benches, self.feed, dashboard)
