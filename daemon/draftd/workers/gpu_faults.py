@@ -1,7 +1,7 @@
 """What the last words of a child say about the GPU, in words and with a reason. Pure.
 
 Metal ends a process that it cannot serve with an exception that nobody can catch, so that all there is to see is
-SIGABRT, and a line with the name of one of Metal's errors. Names that this module does not know are told as they are.
+SIGABRT, and a line with the name of one of Metal's errors. Names that this module does not know are told as is.
 """
 
 from __future__ import annotations
