@@ -55,7 +55,8 @@ FAULTS = {
     "AccessRevoked": _NOT_ALLOWED,
     "NotPermitted": _NOT_ALLOWED,
     "Blacklisted": GpuFault(
-        GPU_FAULT, "the GPU refuses this process after earlier faults: a new one may work again, else a restart"
+        GPU_FAULT,
+        "the GPU refuses this process after earlier faults: a new one may work again, else a restart",
     ),
 }
 _SYMPTOMS = {"SubmissionsIgnored"}  # what comes after another error, whose name says more
