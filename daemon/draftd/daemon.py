@@ -74,6 +74,7 @@ class Daemon:
         self.settings = settings
         self._stop = asyncio.Event()
         self._stop_now = asyncio.Event()
+        self._stopped_by = ""  # in words; "" if that was not said
         self._changed = asyncio.Event()
         self._news = asyncio.Event()  # for the live feed
         self.metrics = Metrics(__version__, _version_of("mlx-lm"))
@@ -210,11 +211,12 @@ class Daemon:
         """Return when `stop` was called."""
         await self._stop.wait()
 
-    def stop(self) -> None:
-        """Stop in good order; a second call stops at once."""
+    def stop(self, reason: str = "") -> None:
+        """Stop in good order; a second call stops at once. `reason` is for the log."""
         if self._stop.is_set():
             self._stop_now.set()
         self._stop.set()
+        self._stopped_by = self._stopped_by or reason
 
     def start(self) -> None:
         """Start the workers of the profiles that the daemon was made with."""
@@ -237,7 +239,12 @@ class Daemon:
     async def shut_down(self) -> None:
         """Take nothing new, let open requests finish as long as they may, and end the workers."""
         limit = self.settings.drain_timeout
-        log.info("draftd stops", open_requests=self.proxy.open_requests, drain_timeout=limit)
+        log.info(
+            "draftd stops",
+            open_requests=self.proxy.open_requests,
+            drain_timeout=limit,
+            because=self._stopped_by,
+        )
         self.listener.stop_listening()
         self.proxy.refuse_new()
         ended = asyncio.create_task(self._stop_now.wait())
