@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Literal
+
+import msgspec
 
 from draftd.telemetry.lines import escape
 from draftd.telemetry.request_record import RequestRecord
@@ -18,8 +19,7 @@ MAX_NAMES = 8  # of profiles in one sentence
 MAX_SHOWN = 160  # characters of an error in the line of a request
 
 
-@dataclass(frozen=True, slots=True)
-class Told:
+class Told(msgspec.Struct, frozen=True):
     """One event in a line, some in more. `time` is in epoch seconds, `who` a worker or "" for the daemon."""
 
     time: float

@@ -18,8 +18,9 @@ import json
 import re
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Any
+
+import msgspec
 
 from draftd.errors import DraftdError
 from draftd.web import json_codec
@@ -93,8 +94,7 @@ def to_event(chunk: dict[str, Any]) -> bytes:
     return b"data: " + data + EVENT_END
 
 
-@dataclass(frozen=True, slots=True)
-class Frame:
+class Frame(msgspec.Struct, frozen=True):
     """The bytes before and after the text of an event, without the event's end: `theirs` as they come, `ours` as
     they are sent.
     """

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Literal, NoReturn
+
+import msgspec
 
 from draftd.errors import RequestError
 from draftd.peers.peer_models import PeerModel
@@ -107,8 +109,7 @@ class RoutingTable:
         return next((found for name in names if (found := self._elsewhere.get(name))), None)
 
 
-@dataclass(frozen=True, slots=True)
-class Routed:
+class Routed(msgspec.Struct, frozen=True):
     """The name of the profile that a request is for, and what its worker is sent.
 
     `repeated` is what the answer repeats of the request, in a dialect where it does. `away` is what a peer would be
@@ -117,7 +118,7 @@ class Routed:
 
     profile: str
     forward: Forward
-    repeated: Mapping[str, Any] = field(default_factory=dict)
+    repeated: Mapping[str, Any] = msgspec.field(default_factory=dict)
     away: Away | None = None
 
 

@@ -8,6 +8,8 @@ from collections.abc import Callable, Coroutine, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+import msgspec
+
 from draftd.errors import WorkerError
 from draftd.workers.states import Backoff, Failed, Queued, State, Stopped
 from draftd.workers.status import LastExit
@@ -16,8 +18,7 @@ MAX_QUEUED_WAIT = 600.0  # seconds that a request waits for others to load, or t
 MAX_BACKOFF_WAIT = 10.0  # seconds of backoff that a new request waits out; beyond it, 503 with Retry-After
 
 
-@dataclass(frozen=True, slots=True)
-class Lease:
+class Lease(msgspec.Struct, frozen=True, eq=False):
     """A ready child for one request, which must carry the `headers`. Call `progress` whenever a part of the answer
     arrives. `child` is the child's number.
     """
