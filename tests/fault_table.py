@@ -190,6 +190,10 @@ FAULTS = {
         "one after the other, whole, where a dialect requires that",
     ),
     173: ("files and folders that may not be looked at", "reported, or taken as missing; nothing ends"),
+    186: (
+        "eight servers of others load at once, on a machine with thousands of connections",
+        "nobody else waits",
+    ),
     192: ("a terminal becomes narrower while a table lives in it", "no remains; no line above it is lost"),
     202: (
         "the number of a child that has ended is a stranger's",

@@ -25,7 +25,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import ClassVar, cast
 
-import psutil
 import structlog
 
 from draftd import clock
@@ -262,13 +261,3 @@ class _Protocol(asyncio.SubprocessProtocol):
             if self._child._channel is not None:
                 self._child._channel.read_all()
             self._child._on_exit()
-
-
-def members(pid: int, *, family: bool) -> list[psutil.Process]:
-    """The process, and with `family` its descendants. Raises psutil.Error.
-
-    Finding descendants means going through all processes of the machine, a few milliseconds each time. Our engine
-    is a single process and needs none of that.
-    """
-    process = psutil.Process(pid)
-    return [process, *process.children(recursive=True)] if family else [process]
