@@ -190,6 +190,15 @@ FAULTS = {
         "one after the other, whole, where a dialect requires that",
     ),
     173: ("files and folders that may not be looked at", "reported, or taken as missing; nothing ends"),
+    196: ("a certificate that cannot serve https", "one sentence names the file and the fault; exit 2"),
+    197: (
+        "plain http, silence or garbage at a port of https",
+        "400 that says so, or closed within its limit",
+    ),
+    198: (
+        "a daemon with peers and no profile",
+        "their models are served; `up`, status and clients say whose they are",
+    ),
 }
 
 

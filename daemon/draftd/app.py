@@ -66,11 +66,11 @@ async def run(
         stack.push_async_callback(daemon.benches.close)
         stack.push_async_callback(daemon.listener.close)
         await daemon.listener.open(settings.host, settings.port)
-        instance.announce(settings.url, __version__)
+        instance.announce(settings.url, __version__, daemon.url, daemon.certificate)
         daemon.start()
         gc.collect()
         gc.freeze()  # what is here now stays: looking for garbage in it takes a tenth of the time under load
-        log.info("draftd serves", url=settings.url, pid=os.getpid(), version=__version__)
+        log.info("draftd serves", url=daemon.url, pid=os.getpid(), version=__version__)
         until_stopped = [
             tasks.create_task(beside(daemon)),
             tasks.create_task(watch(watched, known, daemon.try_reload)),

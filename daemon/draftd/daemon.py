@@ -38,6 +38,7 @@ from draftd.telemetry.records import (
 )
 from draftd.telemetry.request_record import RequestRecord
 from draftd.telemetry.told import Told, of_request
+from draftd.tls import Certificate, served
 from draftd.web import dashboard
 from draftd.web.api import Api
 from draftd.web.beginnings import Beginnings
@@ -84,6 +85,7 @@ class Daemon:
         demo: bool,
     ) -> None:
         self.settings = settings
+        self._tls = served(settings.tls_cert, settings.tls_key) if settings.tls_cert else None
         self._stop = asyncio.Event()
         self._stop_now = asyncio.Event()
         self._changed = asyncio.Event()
@@ -196,12 +198,18 @@ class Daemon:
         captured = Captured(self.journal.contents, self._news.set)
         parts = (api, self.load, logs, readable, captured, self.benches, self.feed, dashboard)
         routes = [route for part in parts for route in part.routes()]
-        return make_listener(self.settings, self.proxy, self.metrics, self.journal, routes)
+        return make_listener(self.settings, self.proxy, self.metrics, self.journal, routes, self._tls)
 
     @property
     def url(self) -> str:
         """Where clients on this machine find the daemon."""
-        return self.settings.url
+        host = self.settings.own_host
+        return self.settings.url_at(self.certificate.host_for_clients(host) if self.certificate else host)
+
+    @property
+    def certificate(self) -> Certificate | None:
+        """What https is served with; None if plain http is."""
+        return self._tls[1] if self._tls else None
 
     @property
     def default_model(self) -> str:

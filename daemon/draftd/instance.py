@@ -33,6 +33,7 @@ from draftd.files import (
     read_text,
     write_private,
 )
+from draftd.tls import Certificate
 
 LOCK = "daemon.lock"
 NOTE = "daemon.json"
@@ -46,7 +47,9 @@ LOOK_AGAIN = 1.0  # seconds between looks at the folder
 @dataclass(frozen=True, slots=True)
 class Running:
     """A running daemon. `created` (see `_created`) distinguishes its process from a later one with the same pid;
-    `agent` is the label of the launchd agent that it runs as, if it does.
+    `agent` is the label of the launchd agent that it runs as, if it does. Draftd's own commands reach it at `url`,
+    where they trust `certificate` (PEM); other clients at `address`, and they have to trust what is in the file
+    `to_trust`. Both are empty if it serves plain http.
     """
 
     pid: int
@@ -54,6 +57,14 @@ class Running:
     url: str
     version: str
     agent: str = ""
+    client_url: str = ""
+    certificate: str = ""
+    to_trust: str = ""
+
+    @property
+    def address(self) -> str:
+        """Where clients reach it: under a name that its certificate is for."""
+        return self.client_url or self.url
 
 
 class Instance:
@@ -68,10 +79,19 @@ class Instance:
         self._lock = self._taken()
         return self
 
-    def announce(self, url: str, version: str) -> None:
-        """Write where this daemon answers."""
+    def announce(
+        self, url: str, version: str, client_url: str = "", certificate: Certificate | None = None
+    ) -> None:
+        """Write where this daemon answers, and with which certificate."""
         self._note = Running(
-            os.getpid(), _created(os.getpid()), url, version, agent_label() if is_agent() else ""
+            pid=os.getpid(),
+            created=_created(os.getpid()),
+            url=url,
+            version=version,
+            agent=agent_label() if is_agent() else "",
+            client_url=client_url,
+            certificate=certificate.pem if certificate else "",
+            to_trust=certificate.to_trust if certificate else "",
         )
         self._write(self._note)
 
