@@ -195,6 +195,15 @@ FAULTS = {
         "nobody else waits",
     ),
     192: ("a terminal becomes narrower while a table lives in it", "no remains; no line above it is lost"),
+    196: ("a certificate that cannot serve https", "one sentence names the file and the fault; exit 2"),
+    197: (
+        "plain http, silence or garbage at a port of https",
+        "400 that says so, or closed within its limit",
+    ),
+    198: (
+        "a daemon with peers and no profile",
+        "their models are served; `up`, status and clients say whose they are",
+    ),
     202: (
         "the number of a child that has ended is a stranger's",
         "neither a stranger nor the daemon is signalled",

@@ -22,7 +22,7 @@ import pytest
 
 from draftd.app import run
 from draftd.daemon import Daemon
-from draftd.profile_files import load_dir
+from draftd.profile_files import load_for
 from draftd.settings import Settings
 from draftd.workers import command, loading
 
@@ -214,7 +214,7 @@ async def serving(
 
     with cheap_looks():
         async with aiohttp.ClientSession() as http, asyncio.TaskGroup() as tasks:
-            running = tasks.create_task(run(made, lambda: load_dir(folder, made.prompt_dirs()), beside))
+            running = tasks.create_task(run(made, lambda: load_for(made), beside))
             served = Served(await started, http, folder)
             try:
                 if ready:

@@ -72,12 +72,12 @@ async def run(
         stack.push_async_callback(daemon.listener.close)
         await daemon.listener.open(settings.host, settings.port)
         _tell_of_earlier(instance, settings.state_dir)
-        instance.announce(settings.url, __version__)
+        instance.announce(settings.url, __version__, daemon.url, daemon.certificate)
         stack.enter_context(stacks_kept(settings.state_dir))
         daemon.start()
         gc.collect()
         gc.freeze()  # what is here now stays: looking for garbage in it takes a tenth of the time under load
-        log.info("draftd serves", url=settings.url, pid=os.getpid(), version=__version__)
+        log.info("draftd serves", url=daemon.url, pid=os.getpid(), version=__version__)
         works: list[Work] = [
             partial(watch, watched, known, daemon.try_reload),
             daemon.feed.run,

@@ -33,6 +33,7 @@ from draftd.telemetry.output import Sink
 from draftd.telemetry.rank_records import Ranks
 from draftd.telemetry.record_parser import parse_record
 from draftd.telemetry.records import Record
+from draftd.tls import Certificate, served
 from draftd.web.beginnings import Beginnings
 from draftd.web.benches import Benches
 from draftd.web.body_reader import BodyReader
@@ -72,6 +73,7 @@ class Daemon:
         demo: bool,
     ) -> None:
         self.settings = settings
+        self._tls = served(settings.tls_cert, settings.tls_key) if settings.tls_cert else None
         self._stop = asyncio.Event()
         self._stop_now = asyncio.Event()
         self._stopped_by = ""  # in words; "" if that was not said
@@ -145,6 +147,7 @@ class Daemon:
             feed=self.feed,
             reload=self.reload,
             changed=self._news.set,
+            tls=self._tls,
         )
         self.metrics.bind(
             self.report.samples, self.report.spare_memory, self.report.pressure, self.report.stored_prompts
@@ -183,7 +186,13 @@ class Daemon:
     @property
     def url(self) -> str:
         """Where clients on this machine find the daemon."""
-        return self.settings.url
+        host = self.settings.own_host
+        return self.settings.url_at(self.certificate.host_for_clients(host) if self.certificate else host)
+
+    @property
+    def certificate(self) -> Certificate | None:
+        """What https is served with; None if plain http is."""
+        return self._tls[1] if self._tls else None
 
     @property
     def default_model(self) -> str:

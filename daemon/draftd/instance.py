@@ -34,6 +34,7 @@ from draftd.files import (
     write_private,
 )
 from draftd.sudden_end import WORDS
+from draftd.tls import Certificate
 
 LOCK = "daemon.lock"
 NOTE = "daemon.json"
@@ -47,7 +48,9 @@ LOOK_AGAIN = 1.0  # seconds between looks at the folder
 @dataclass(frozen=True, slots=True)
 class Running:
     """A running daemon. `created` (see `_created`) distinguishes its process from a later one with the same pid;
-    `agent` is the label of the launchd agent that it runs as, if it does.
+    `agent` is the label of the launchd agent that it runs as, if it does. Draftd's own commands reach it at `url`,
+    where they trust `certificate` (PEM); other clients at `address`, and they have to trust what is in the file
+    `to_trust`. Both are empty if it serves plain http.
     """
 
     pid: int
@@ -55,6 +58,14 @@ class Running:
     url: str
     version: str
     agent: str = ""
+    client_url: str = ""
+    certificate: str = ""
+    to_trust: str = ""
+
+    @property
+    def address(self) -> str:
+        """Where clients reach it: under a name that its certificate is for."""
+        return self.client_url or self.url
 
 
 class Instance:
@@ -73,10 +84,19 @@ class Instance:
         """The daemon that held the folder before and could not stop in order; None if none is known."""
         return _read(self._dir) if self._note is None else None
 
-    def announce(self, url: str, version: str) -> None:
-        """Write where this daemon answers."""
+    def announce(
+        self, url: str, version: str, client_url: str = "", certificate: Certificate | None = None
+    ) -> None:
+        """Write where this daemon answers, and with which certificate."""
         self._note = Running(
-            os.getpid(), _created(os.getpid()), url, version, agent_label() if is_agent() else ""
+            pid=os.getpid(),
+            created=_created(os.getpid()),
+            url=url,
+            version=version,
+            agent=agent_label() if is_agent() else "",
+            client_url=client_url,
+            certificate=certificate.pem if certificate else "",
+            to_trust=certificate.to_trust if certificate else "",
         )
         self._write(self._note)
 

@@ -81,18 +81,20 @@ class RoutingTable:
         """
         if model is None:
             if self.default is None:
-                raise RequestError(
-                    400, "the request does not name a model, and there is no default one", param="model"
-                )
+                text = f"the request does not name a model, and there is no default one; {self._there_are()}"
+                raise RequestError(400, text, param="model")
             return self.default
         if not isinstance(model, str):
             raise RequestError(400, "model must be a string", param="model")
         found = self._table.get(model) or self._table.get(model.removeprefix(PREFIX))
         if found is None:
-            known = ", ".join((*self.profiles.profiles, *self.elsewhere))
-            text = f"there is no model '{model[:100]}'; there are: {known}"
+            text = f"there is no model '{model[:100]}'; {self._there_are()}"
             raise RequestError(404, text, code="model_not_found", param="model")
         return found
+
+    def _there_are(self) -> str:
+        known = ", ".join((*self.profiles.profiles, *self.elsewhere))
+        return f"there are: {known}" if known else "there are none here, and no peer has told of any yet"
 
     @cached_property
     def elsewhere(self) -> Mapping[str, PeerModel]:
