@@ -33,6 +33,7 @@ from draftd.telemetry.output import Sink
 from draftd.telemetry.rank_records import Ranks
 from draftd.telemetry.record_parser import parse_record
 from draftd.telemetry.records import Record
+from draftd.tls import Certificate, served
 from draftd.web.beginnings import Beginnings
 from draftd.web.benches import Benches
 from draftd.web.body_reader import BodyReader
@@ -72,8 +73,10 @@ class Daemon:
         demo: bool,
     ) -> None:
         self.settings = settings
+        self._tls = served(settings.tls_cert, settings.tls_key) if settings.tls_cert else None
         self._stop = asyncio.Event()
         self._stop_now = asyncio.Event()
+        self._stopped_by = ""  # in words; "" if that was not said
         self._changed = asyncio.Event()
         self._news = asyncio.Event()  # for the live feed
         self.metrics = Metrics(__version__, _version_of("mlx-lm"))
@@ -144,6 +147,7 @@ class Daemon:
             feed=self.feed,
             reload=self.reload,
             changed=self._news.set,
+            tls=self._tls,
         )
         self.metrics.bind(
             self.report.samples, self.report.spare_memory, self.report.pressure, self.report.stored_prompts
@@ -182,7 +186,13 @@ class Daemon:
     @property
     def url(self) -> str:
         """Where clients on this machine find the daemon."""
-        return self.settings.url
+        host = self.settings.own_host
+        return self.settings.url_at(self.certificate.host_for_clients(host) if self.certificate else host)
+
+    @property
+    def certificate(self) -> Certificate | None:
+        """What https is served with; None if plain http is."""
+        return self._tls[1] if self._tls else None
 
     @property
     def default_model(self) -> str:
@@ -210,11 +220,12 @@ class Daemon:
         """Return when `stop` was called."""
         await self._stop.wait()
 
-    def stop(self) -> None:
-        """Stop in good order; a second call stops at once."""
+    def stop(self, reason: str = "") -> None:
+        """Stop in good order; a second call stops at once. `reason` is for the log."""
         if self._stop.is_set():
             self._stop_now.set()
         self._stop.set()
+        self._stopped_by = self._stopped_by or reason
 
     def start(self) -> None:
         """Start the workers of the profiles that the daemon was made with."""
@@ -237,7 +248,12 @@ class Daemon:
     async def shut_down(self) -> None:
         """Take nothing new, let open requests finish as long as they may, and end the workers."""
         limit = self.settings.drain_timeout
-        log.info("draftd stops", open_requests=self.proxy.open_requests, drain_timeout=limit)
+        log.info(
+            "draftd stops",
+            open_requests=self.proxy.open_requests,
+            drain_timeout=limit,
+            because=self._stopped_by,
+        )
         self.listener.stop_listening()
         self.proxy.refuse_new()
         ended = asyncio.create_task(self._stop_now.wait())

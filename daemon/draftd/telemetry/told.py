@@ -71,11 +71,13 @@ def _applied(event: Mapping[str, Any]) -> str:
 
 def _stops(event: Mapping[str, Any]) -> str:
     count = event["open_requests"]
+    why = f" ({event['because']})" if event.get("because") else ""
     if not count:
-        return "stopping"
+        return f"stopping{why}"
     whose = "1 request" if count == 1 else f"{count} requests"
     limit = f"{event['drain_timeout']:g}"
-    return f"stopping: {whose} may finish within {limit} s; Ctrl-C again ends {'it' if count == 1 else 'them'} now"
+    them = "it" if count == 1 else "them"
+    return f"stopping{why}: {whose} may finish within {limit} s; Ctrl-C again ends {them} now"
 
 
 _SENTENCES: Mapping[str, Callable[[Mapping[str, Any]], str]] = {

@@ -81,18 +81,20 @@ class RoutingTable:
         """
         if model is None:
             if self.default is None:
-                raise RequestError(
-                    400, "the request does not name a model, and there is no default one", param="model"
-                )
+                text = f"the request does not name a model, and there is no default one; {self._there_are()}"
+                raise RequestError(400, text, param="model")
             return self.default
         if not isinstance(model, str):
             raise RequestError(400, "model must be a string", param="model")
         found = self._table.get(model) or self._table.get(model.removeprefix(PREFIX))
         if found is None:
-            known = ", ".join((*self.profiles.profiles, *self.elsewhere))
-            text = f"there is no model '{model[:100]}'; there are: {known}"
+            text = f"there is no model '{model[:100]}'; {self._there_are()}"
             raise RequestError(404, text, code="model_not_found", param="model")
         return found
+
+    def _there_are(self) -> str:
+        known = ", ".join((*self.profiles.profiles, *self.elsewhere))
+        return f"there are: {known}" if known else "there are none here, and no peer has told of any yet"
 
     @cached_property
     def elsewhere(self) -> Mapping[str, PeerModel]:
@@ -167,17 +169,22 @@ def route(raw: bytes, dialect: Dialect, table: RoutingTable) -> Routed | Passed 
         if dialect in profile.native:
             return Given(NATIVE[dialect], "", JSON, raw).passed_to(profile)
         body, endpoint = _as_chat(asked, dialect)
-        if body is not asked and not profile.command:
-            refuse_pictures(asked)
+        translated = body is not asked
+        if translated and not profile.command:
+            refuse_pictures(asked, body["messages"])
         prompt = table.profiles.prompt_of(profile)
         client_model = asked.get("model") or name
-        forward = prepare(body, endpoint, profile, prompt, profile.upstream_model, client_model)
+        upstream = profile.upstream_model
+        forward = prepare(body, endpoint, profile, prompt, upstream, client_model, translated=translated)
     except RequestError as error:
         return Refused(name, error)
     away = None
     if table.peers and name in table.peers:
         with suppress(RequestError):  # it stays here, where everything is honoured
-            _, away = prepare_for_peers(body, endpoint, table.peers[name], client_model, profile, prompt)
+            peer = table.peers[name]
+            _, away = prepare_for_peers(
+                body, endpoint, peer, client_model, profile, prompt, translated=translated
+            )
     return Routed(name, forward, _repeated(asked, dialect, client_model), away)
 
 
@@ -186,7 +193,7 @@ def _route_away(asked: Mapping[str, Any], dialect: Dialect, model: PeerModel) ->
     client_model = asked["model"]
     try:
         body, endpoint = _as_chat(asked, dialect)
-        forward, away = prepare_for_peers(body, endpoint, model, client_model)
+        forward, away = prepare_for_peers(body, endpoint, model, client_model, translated=body is not asked)
     except RequestError as error:
         return Refused(model.name, error)
     return Routed(model.name, forward, _repeated(asked, dialect, client_model), away)

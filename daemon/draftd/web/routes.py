@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Callable
 
 from draftd.settings import Settings
 from draftd.telemetry.history import History
 from draftd.telemetry.journal import Journal
 from draftd.telemetry.output import Sink
+from draftd.tls import Certificate
 from draftd.web import dashboard
 from draftd.web.api import Api
 from draftd.web.benches import Benches
@@ -32,9 +34,10 @@ def make_routed_listener(
     feed: LiveFeed,
     reload: Callable[[], list[str]],
     changed: Callable[[], None],
+    tls: tuple[ssl.SSLContext, Certificate] | None,
 ) -> Listener:
     """A listener that is not open yet. `reload` reads the profiles again; `changed` is called when readers of the
-    live feed should hear of something.
+    live feed should hear of something; with `tls` it speaks https.
     """
     router, supervisor = report.router, report.supervisor
     api = Api(
@@ -51,4 +54,4 @@ def make_routed_listener(
     captured = Captured(journal.contents, changed)
     parts = (api, load, logs, readable, captured, benches, feed, dashboard)
     routes = [route for part in parts for route in part.routes()]
-    return make_listener(settings, report.proxy, report.metrics, journal, routes)
+    return make_listener(settings, report.proxy, report.metrics, journal, routes, tls)
