@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from draftd.peers.bodies import Body
 from draftd.peers.prefixes import Away
 from draftd.telemetry.request_record import RequestRecord
 from draftd.web.client import JSON
@@ -38,7 +39,7 @@ class Call:
     name: str
     headers: dict[str, str]
     path: str
-    payload: bytes
+    payload: Body
     kind: str = JSON
     own: Mapping[str, str] = field(default_factory=dict)
     record: RequestRecord | None = None

@@ -31,6 +31,8 @@ def make_listener(
     """The listener that the settings ask for. Raises ConfigError for an open address without a key."""
     limits = Limits(
         max_body=settings.max_body_bytes,
+        max_upload=settings.max_upload_bytes,
+        folder=settings.state_dir,
         body=settings.body_timeout,
         write=settings.write_timeout,
         idle=settings.connection_timeout,
