@@ -190,6 +190,10 @@ FAULTS = {
         "one after the other, whole, where a dialect requires that",
     ),
     173: ("files and folders that may not be looked at", "reported, or taken as missing; nothing ends"),
+    180: (
+        "a large recording for a `command`",
+        "passed on whole by way of a file; memory flat, nothing is left of it",
+    ),
     186: (
         "eight servers of others load at once, on a machine with thousands of connections",
         "nobody else waits",
