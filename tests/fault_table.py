@@ -219,6 +219,7 @@ FAULTS = {
         "a fault of ours in one of the daemon's own tasks",
         "logged; the task goes on, and so does the daemon",
     ),
+    187: ("requests for models that are not in memory yet", "counted as waiting, and each sees its place"),
 }
 
 

@@ -213,7 +213,9 @@ class Proxy:
 
     async def _in_turn(self, worker: Worker, call: Call, take: Take) -> bytes:
         admission = self.admission(call.name)
-        call.headers["x-draftd-queue-position"] = str(admission.ahead)
+        call.headers["x-draftd-queue-position"] = str(
+            admission.ahead + self._supervisor.waiting_before(call.name)
+        )
         async with admission.slot() as waited:
             self._metrics.queue_wait(call.name, waited)
             call.record.waited = waited
