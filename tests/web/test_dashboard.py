@@ -408,7 +408,7 @@ async def test_beyond_four_profiles_there_is_a_table_the_failed_and_the_busy_fir
         await served.until(lambda: all(served.state(name) == "ready" for name in "abcdfg"))
         asking = [asyncio.create_task(served.ask("c", "[[wait 2]]")) for _ in range(2)]
         await expect(rows.nth(0)).to_contain_text("the weights are made of cheese")
-        await expect(rows.nth(1).locator("[data-field=now]")).to_have_text("1 + 1 waiting")
+        await expect(rows.nth(1).locator("[data-field=now]")).to_have_text("1 at work, 1 waiting")
         names = await rows.locator("[data-field=name]").all_text_contents()
         assert names == ["e", "c", "a", "b", "d", "f\ng"]
         for size in (DESKTOP, PHONE, (1920, 1080)):
