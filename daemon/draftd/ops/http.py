@@ -131,7 +131,9 @@ class DaemonClient:
             if error.status == 401:
                 given = "another one is" if self._has_key else "none is"
                 where = "DRAFTD_API_KEY, or as api_key in draftd.toml"
-                reason = f"the daemon at {self.daemon.url} asks for its API key, and {given} set here as {where}"
+                reason = (
+                    f"the daemon at {self.daemon.url} asks for its API key, and {given} set here as {where}"
+                )
             raise RefusedError(self.daemon.url, error.status, reason, short=True) from error
         except NoAnswerError as error:
             text = f"the daemon (pid {self.daemon.pid}) does not answer at {self.daemon.url}: {error.reason}"
