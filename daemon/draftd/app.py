@@ -10,7 +10,7 @@ import asyncio
 import gc
 import os
 import shutil
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
@@ -21,8 +21,8 @@ from draftd import __version__
 from draftd.daemon import Daemon
 from draftd.instance import Instance
 from draftd.machine_memory import memory_budget
+from draftd.peers.watch import Sessions, sessions
 from draftd.peers.watch import run as watch_peers
-from draftd.peers.watch import sessions
 from draftd.profile_files import fingerprint
 from draftd.reload import Load, watch
 from draftd.settings import Settings
@@ -34,6 +34,19 @@ from draftd.workers.wakefulness import keep_awake
 log = structlog.get_logger("daemon")
 
 Beside = Callable[[Daemon], Coroutine[Any, Any, None]]
+
+
+def _discovery(
+    settings: Settings, daemon: Daemon, reached: dict[str, Sessions], tasks: asyncio.TaskGroup
+) -> Iterator[asyncio.Task[None]]:
+    if settings.discovery_announce or settings.discovery_find:
+        from draftd.peers import discovery
+
+        if settings.discovery_announce and daemon.certificate is not None:
+            names = daemon.certificate.names
+            yield tasks.create_task(discovery.announce(daemon.fleet.id, names, settings.host, settings.port))
+        if settings.discovery_find:
+            yield tasks.create_task(discovery.find(daemon.fleet, reached, discovery.trust(settings)))
 
 
 async def run(
@@ -78,6 +91,7 @@ async def run(
             tasks.create_task(daemon.history.run()),
             tasks.create_task(instance.keep()),
             tasks.create_task(watch_peers(daemon.fleet, reached)),
+            *_discovery(settings, daemon, reached, tasks),
             tasks.create_task(pressure_watch.watch(daemon.pressure, daemon.room, daemon.kernel_kills)),
         ]
         if settings.warm_spare:

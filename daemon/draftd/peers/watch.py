@@ -113,10 +113,11 @@ async def run(fleet: Fleet, made: dict[str, Sessions]) -> None:
                 log.warning(
                     "anybody on the way can read what a peer is sent, including its key", peer=peer.name
                 )
-            tasks.create_task(_watch(peer, made[peer.name].asking, fleet.id))
+            tasks.create_task(watch(peer, made[peer.name].asking, fleet.id))
 
 
-async def _watch(peer: Peer, session: aiohttp.ClientSession, own_id: str) -> None:
+async def watch(peer: Peer, session: aiohttp.ClientSession, own_id: str) -> None:
+    """Ask one peer again and again, until cancelled."""
     while True:
         await ask(peer, session, own_id)
         while (left := _due(peer)) > 0:
