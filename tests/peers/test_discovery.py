@@ -23,21 +23,18 @@ KEY = "a common key"
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
-    return self_signed(tmp_path_factory.mktemp("tls"), "DNS:localhost")
+    return self_signed(tmp_path_factory.mktemp("tls"), "DNS:mini.local")
 
 
 @pytest.fixture(autouse=True)
 def on_loopback(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(discovery, "INTERFACES", ["127.0.0.1"])
-    monkeypatch.setattr("socket.gethostname", lambda: "localhost")
     monkeypatch.setattr(discovery, "LOOK_AGAIN", 0.02)
-    # Its name would be localhost.local, which no resolver on Linux knows.
-    monkeypatch.setattr(discovery, "_server", lambda names, machine: "localhost")
 
 
 @asynccontextmanager
 async def announced(own_id: str, port: int) -> AsyncIterator[None]:
-    task = asyncio.create_task(discovery.announce(own_id, (), "127.0.0.1", port))
+    task = asyncio.create_task(discovery.announce(own_id, ("mini.local",), "127.0.0.1", port))
     try:
         yield
     finally:
@@ -71,7 +68,7 @@ async def test_a_machine_is_used_from_its_announcement_until_it_takes_that_back(
         async with announced("other", port), announced(front.daemon.fleet.id, free_ports()):
             await until(front, lambda served: "a" in served.daemon.fleet.models())
             [peer] = (await front.get("/api/status")).json["peers"]
-            assert (peer["name"], peer["found"]) == (f"localhost:{port}", True)
+            assert (peer["name"], peer["found"]) == (f"mini.local:{port}", True)
             assert (await front.ask("a", stream=True)).events[-1] == "[DONE]"
             waiting = asyncio.create_task(front.ask("a", "[[wait 0.5]]"))
             await other.until_queue("a")
@@ -86,7 +83,7 @@ async def test_a_stranger_who_announces_himself_gets_neither_key_nor_request(
 ) -> None:
     for name in ("strange", "front"):
         (tmp_path / name).mkdir()
-    other = self_signed(tmp_path / "strange", "DNS:localhost")
+    other = self_signed(tmp_path / "strange", "DNS:mini.local")
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.load_cert_chain(other.cert, other.key)
     got = bytearray()

@@ -16,6 +16,7 @@ from contextlib import suppress
 
 import psutil
 import structlog
+from aiohttp.abc import AbstractResolver, ResolveResult
 from zeroconf import InterfaceChoice, ServiceStateChange, Zeroconf
 from zeroconf.asyncio import AsyncServiceBrowser, AsyncServiceInfo, AsyncZeroconf
 
@@ -46,7 +47,7 @@ def trust(settings: Settings) -> Trust:
 async def announce(own_id: str, names: Sequence[str], host: str, port: int) -> None:
     """Say where this daemon is, until cancelled. `names` are those of its certificate; it listens on `host`."""
     machine = socket.gethostname().partition(".")[0]
-    server = _server(names, machine)
+    server = next((name for name in names if name.endswith(".local")), f"{machine}.local")
     info = AsyncServiceInfo(
         KIND,
         f"{machine}-{port}.{KIND}",
@@ -62,11 +63,6 @@ async def announce(own_id: str, names: Sequence[str], host: str, port: int) -> N
         await asyncio.Event().wait()
     finally:
         await zeroconf.async_close()  # takes the announcement back
-
-
-def _server(names: Sequence[str], machine: str) -> str:
-    """The name by which others reach this machine: one that the certificate is for, if it can be."""
-    return next((name for name in names if name.endswith(".local")), f"{machine}.local")
 
 
 def _addresses(host: str) -> Iterator[str]:
@@ -137,27 +133,25 @@ class _Finder:
 
     async def _follow(self, name: str, gone: asyncio.Event) -> None:
         try:
-            if (table := await self._table(name)) is not None:
-                await self._use(table, gone)
+            info = AsyncServiceInfo(KIND, name)
+            if await info.async_request(self._zeroconf.zeroconf, WITHIN_MS) and (table := self._table(info)):
+                await self._use(table, _Announced(info.parsed_scoped_addresses()), gone)
         except ConfigError as error:
             log.warning("a machine that was found cannot be used", reason=str(error))
         finally:
             self._gone.pop(name, None)
 
-    async def _table(self, name: str) -> PeerTable | None:
-        info = AsyncServiceInfo(KIND, name)
-        if not await info.async_request(self._zeroconf.zeroconf, WITHIN_MS) or not info.server:
-            return None
-        if info.properties.get(ID) == self._fleet.id.encode():
-            return None  # this daemon itself
+    def _table(self, info: AsyncServiceInfo) -> PeerTable | None:
+        if info.properties.get(ID) == self._fleet.id.encode() or not info.server:
+            return None  # this daemon itself, or nobody
         try:
             return self._trusted(f"https://{info.server.rstrip('.')}:{info.port}")
         except ValueError:  # that is no address
             return None
 
-    async def _use(self, table: PeerTable, gone: asyncio.Event) -> None:
+    async def _use(self, table: PeerTable, announced: _Announced, gone: asyncio.Event) -> None:
         """Have it as a peer until it is gone, and has answered what it was asked before."""
-        async with sessions([table]) as made:
+        async with sessions([table], announced) as made:
             if (peer := self._fleet.add(table)) is None:
                 return
             log.info("a machine is found", peer=peer.name)
@@ -171,6 +165,32 @@ class _Finder:
                 self._fleet.remove(peer)
                 del self._reached[peer.name]
         log.info("a machine that was found is gone", peer=peer.name)
+
+
+class _Announced(AbstractResolver):
+    """Knows a name by the addresses of its announcement: a system need not know names in `.local` (Linux)."""
+
+    def __init__(self, addresses: Sequence[str]) -> None:
+        self._addresses = addresses
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
+    ) -> list[ResolveResult]:
+        """Those addresses."""
+        return [
+            ResolveResult(
+                hostname=host,
+                host=address,
+                port=port,
+                family=socket.AF_INET6 if ":" in address else socket.AF_INET,
+                proto=0,
+                flags=socket.AI_NUMERICHOST,
+            )
+            for address in self._addresses
+        ]
+
+    async def close(self) -> None:
+        """Nothing is open."""
 
 
 async def _until_idle(peer: Peer) -> None:

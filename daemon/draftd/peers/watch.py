@@ -17,6 +17,7 @@ from contextlib import AsyncExitStack, asynccontextmanager, suppress
 
 import aiohttp
 import structlog
+from aiohttp.abc import AbstractResolver
 
 from draftd import __version__, clock
 from draftd.errors import ConfigError
@@ -49,15 +50,20 @@ class Sessions:
 
 
 @asynccontextmanager
-async def sessions(peers: Sequence[PeerTable]) -> AsyncIterator[dict[str, Sessions]]:
-    """The connections to each peer, by its name. Raises ConfigError for certificates that cannot be read."""
+async def sessions(
+    peers: Sequence[PeerTable], resolver: AbstractResolver | None = None
+) -> AsyncIterator[dict[str, Sessions]]:
+    """The connections to each peer, by its name; `resolver` knows their addresses, else the system does.
+
+    Raises ConfigError for certificates that cannot be read.
+    """
     async with AsyncExitStack() as stack:
         made: dict[str, Sessions] = {}
         for peer in peers:
             trusted = certificates(peer)
-            asking = await stack.enter_async_context(_session(peer, trusted, keep=True))
+            asking, sending = (_session(peer, trusted, resolver, keep=keep) for keep in (True, False))
             made[peer.name] = Sessions(
-                asking, await stack.enter_async_context(_session(peer, trusted, keep=False))
+                await stack.enter_async_context(asking), await stack.enter_async_context(sending)
             )
         yield made
 
@@ -73,12 +79,14 @@ def certificates(peer: PeerTable) -> ssl.SSLContext | bool:
         raise ConfigError(text) from error
 
 
-def _session(peer: PeerTable, trusted: ssl.SSLContext | bool, *, keep: bool) -> aiohttp.ClientSession:
+def _session(
+    peer: PeerTable, trusted: ssl.SSLContext | bool, resolver: AbstractResolver | None, *, keep: bool
+) -> aiohttp.ClientSession:
     headers = {HOPS_HEADER: "1", "User-Agent": f"draftd/{__version__}", "Accept-Encoding": "identity"}
     if peer.api_key is not None:
         headers["Authorization"] = f"Bearer {peer.api_key.get_secret_value()}"
     connector = aiohttp.TCPConnector(
-        limit=0, force_close=not keep, ssl=trusted, socket_factory=_probed_socket
+        limit=0, force_close=not keep, ssl=trusted, socket_factory=_probed_socket, resolver=resolver
     )
     return aiohttp.ClientSession(
         peer.url,
