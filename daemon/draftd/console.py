@@ -88,6 +88,10 @@ class Terminal(Console):
         with self.status(Text(text), spinner=self.spinner):
             yield
 
+    def on_broken_pipe(self) -> None:
+        """Called by rich for a BrokenPipeError, which goes on: rich's own ends the process, even a daemon."""
+        raise  # noqa: PLE0704 - rich handles it
+
     @property
     def coloured(self) -> bool:
         """Whether a reader can tell by colours."""

@@ -33,6 +33,7 @@ from draftd.files import (
     read_text,
     write_private,
 )
+from draftd.sudden_end import WORDS
 from draftd.tls import Certificate
 
 LOCK = "daemon.lock"
@@ -78,6 +79,10 @@ class Instance:
     def __enter__(self) -> Self:
         self._lock = self._taken()
         return self
+
+    def earlier(self) -> Running | None:
+        """The daemon that held the folder before and could not stop in order; None if none is known."""
+        return _read(self._dir) if self._note is None else None
 
     def announce(
         self, url: str, version: str, client_url: str = "", certificate: Certificate | None = None
@@ -196,7 +201,8 @@ class Instance:
         if self._lock is None:
             return
         with suppress(OSError):
-            if self._has_lock():  # else the folder is another daemon's, and so is the note
+            # Else the folder is another daemon's, and so is the note; or it is that of one which could not stop.
+            if self._note and self._has_lock():
                 (self._dir / NOTE).unlink()
         self._lock.close()
 
@@ -206,7 +212,9 @@ def find_daemon(state_dir: Path) -> Running:
     with suppress(OSError):
         check_private_folder(state_dir)
     if not _is_held(state_dir):
-        raise NotRunningError(f"no daemon is running (state folder {state_dir}); 'draftd up' starts one")
+        last = _read(state_dir)  # one that stops in order takes its note away
+        how = f"; the last one, pid {last.pid}, could not stop in order: {WORDS}" if last else ""
+        raise NotRunningError(f"no daemon is running (state folder {state_dir}){how}; 'draftd up' starts one")
     note = _read(state_dir)
     if note is None or not _is_same_process(note):
         raise NotRunningError(f"a daemon holds {state_dir}, but does not answer yet; try again in a moment")

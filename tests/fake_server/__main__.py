@@ -57,6 +57,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--chatter", type=int, default=0, help="bytes of output without a newline, at once")
     parser.add_argument("--accepted", type=float, default=0.5, help="share of draft tokens")
     parser.add_argument("--says", help="a line that it writes before each answer")
+    parser.add_argument("--word", default=WORDS[0], help="what it says in the place of 'one'")
     parser.add_argument("--log-requests", help="append each request's body to this file")
     return parser.parse_known_args()[0]  # the engine's other flags
 
@@ -235,6 +236,7 @@ def flood() -> None:
 
 def main() -> None:
     args = Handler.args = arguments()
+    WORDS[0] = args.word
     os.getcwd()  # as many libraries do: it fails where the folder is gone
     print(f"fake server of {args.model} on port {args.port}", flush=True)
     if args.exit_at_start is not None or (args.exit_file and os.path.exists(args.exit_file)):

@@ -6,7 +6,7 @@ import asyncio
 import shutil
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -105,17 +105,23 @@ def up(
 
     async def beside(daemon: Daemon) -> None:
         handle_signals(daemon)
-        daemon.on_ended += [*takers, *([view.take] if view else [])]
+        daemon.chronicle.on_ended += [*takers, *([view.take] if view else [])]
         if view:
             view.follow(daemon, asyncio.get_running_loop())
         if not as_json:
-            await _show_start(daemon, waits, savings, view.say if view else err.say)
+            await _show_start(daemon, waits, savings, view.say if view else _say)
 
     try:
         with view.running(settings.log_level) if view else nullcontext():
             uvloop.run(run(settings, load, beside, watched=watched, demo=demo))
     except BaseExceptionGroup as group:
         raise _cause(group) from None
+
+
+def _say(text: str) -> None:
+    """Say it, if anybody takes it: a daemon does not end with the one who read its stderr, nor with a full disk."""
+    with suppress(OSError):
+        err.say(text)
 
 
 def _format(settings: Settings, *, as_json: bool) -> Format:

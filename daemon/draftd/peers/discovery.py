@@ -24,8 +24,9 @@ from draftd.errors import ConfigError
 from draftd.peer_tables import MAX_PEERS, PeerTable
 from draftd.peers.fleet import Fleet
 from draftd.peers.machines import Peer
-from draftd.peers.watch import Sessions, certificates, sessions, watch
+from draftd.peers.watch import Sessions, sessions, watch
 from draftd.settings import Settings
+from draftd.tls import verifying
 
 KIND = "_draftd._tcp.local."
 ID = b"id"  # of what an announcement says beside the address: identifies one start of a daemon
@@ -39,8 +40,13 @@ log = structlog.get_logger("peers")
 
 
 def trust(settings: Settings) -> Trust:
-    """What makes a peer of an address, with the key and the certificates that found machines have in common."""
+    """What makes a peer of an address, with the key and the certificates that found machines have in common.
+
+    Raises ConfigError for certificates that cannot be read.
+    """
     key, file = settings.discovery_api_key, settings.discovery_ca_file
+    if file is not None:
+        verifying(file)
     return lambda url: PeerTable(url=url, api_key=key, ca_file=file)
 
 
@@ -76,11 +82,7 @@ def _addresses(host: str) -> Iterator[str]:
 
 
 async def find(fleet: Fleet, reached: dict[str, Sessions], trusted: Trust) -> None:
-    """Make peers of the machines that are announced, until cancelled. `reached` gets the connections to each.
-
-    Raises ConfigError for certificates that cannot be read.
-    """
-    certificates(trusted("https://localhost"))
+    """Make peers of the machines that are announced, until cancelled. `reached` gets the connections to each."""
     zeroconf = await _opened()
     async with asyncio.TaskGroup() as tasks:
         finder = _Finder(zeroconf, tasks, fleet, reached, trusted)

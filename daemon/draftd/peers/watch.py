@@ -20,13 +20,13 @@ import structlog
 from aiohttp.abc import AbstractResolver
 
 from draftd import __version__, clock
-from draftd.errors import ConfigError
 from draftd.peer_tables import PeerTable
 from draftd.peers import HOPS_HEADER, LOAD_PATH
 from draftd.peers.condition import Out
 from draftd.peers.fleet import Fleet
 from draftd.peers.load_report import Known, WrongReportError, of_draftd, of_others, refusal_of
 from draftd.peers.machines import Peer
+from draftd.tls import verifying
 
 log = structlog.get_logger("peers")
 
@@ -60,23 +60,12 @@ async def sessions(
     async with AsyncExitStack() as stack:
         made: dict[str, Sessions] = {}
         for peer in peers:
-            trusted = certificates(peer)
+            trusted = verifying(peer.ca_file) if peer.ca_file else True
             asking, sending = (_session(peer, trusted, resolver, keep=keep) for keep in (True, False))
             made[peer.name] = Sessions(
                 await stack.enter_async_context(asking), await stack.enter_async_context(sending)
             )
         yield made
-
-
-def certificates(peer: PeerTable) -> ssl.SSLContext | bool:
-    """What an https peer is verified with. Raises ConfigError."""
-    if peer.ca_file is None:
-        return True
-    try:
-        return ssl.create_default_context(cafile=str(peer.ca_file))
-    except OSError as error:  # ssl's own errors are of this kind
-        text = f"the certificates of the peer {peer.name} cannot be read: {peer.ca_file}: {error.strerror or error}"
-        raise ConfigError(text) from error
 
 
 def _session(
