@@ -208,6 +208,10 @@ FAULTS = {
         "a daemon with peers and no profile",
         "their models are served; `up`, status and clients say whose they are",
     ),
+    199: (
+        "a machine in the network announces itself",
+        "used if its certificate is one of ours, until it is gone; a stranger is sent nothing",
+    ),
     202: (
         "the number of a child that has ended is a stranger's",
         "neither a stranger nor the daemon is signalled",

@@ -194,6 +194,7 @@ def peer(one: Peer) -> dict[str, Any]:
         "name": one.name,
         "url": one.table.url,
         "weight": one.weight,
+        "found": one.found,
         "state": state.label,
         "reason": out.reason if out else "",
         "since": None if isinstance(state, New) else iso(epoch + state.since),
