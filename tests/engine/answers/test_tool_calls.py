@@ -83,4 +83,18 @@ def test_an_argument_that_is_not_whole_is_not_left_out() -> None:
     assert not is_whole(glm)
     assert not is_whole(minicpm)
     assert is_whole(f"{glm}</arg_value>")
+    assert is_whole("[" * 100_000)  # no call, but no error either
     assert is_whole('{"name": "write", "arguments": {"page": "<p>"}}')
+
+
+@pytest.mark.fault(207)
+def test_no_call_is_lost_where_a_parser_takes_one_of_several() -> None:
+    two = "<function=f>\n<parameter=a>\n1\n</parameter>\n</function>\n<function=g>\n</function>"
+    made = parse(qwen3_coder.parse_tool_call, two, None) or []
+    assert [call["function"] for call in made] == [
+        {"name": "f", "arguments": '{"a": "1"}'},
+        {"name": "g", "arguments": "{}"},
+    ]
+    listed = '[{"name": "f", "arguments": {}}, {"name": "g", "arguments": {"a": 1}}]'
+    names = [call["function"]["name"] for call in parse(glm47.parse_tool_call, listed, None) or []]
+    assert names == ["f", "g"]

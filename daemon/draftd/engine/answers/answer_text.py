@@ -47,8 +47,8 @@ class _OpenCall:
 
 class AnswerText:
     """`parse` returns the calls in a tool call's text, None if it is malformed; `parse_open` those of one without
-    its end mark, and is told whether the answer was cut off there. `spans` keeps track of tokens, and `drafted` of who
-    drafted them. With `one_call` the first call is the end.
+    its end mark, and is told whether the answer was cut off there. `spans` keeps track of tokens, and `drafted` of
+    who drafted them. With `one_call` the first call is the end.
     """
 
     def __init__(

@@ -9,7 +9,8 @@ from typing import Any
 
 Parser = Callable[[str, Any], Any]  # mlx_lm's parser for a model: the text and the tools that were offered
 
-_NAME = re.compile(r"[\w.:/-]+")
+_NAME = re.compile(r"[^\W\d][\w.:/-]*")
+_FUNCTION = re.compile(r"<function=.*?</function>", re.DOTALL)
 _TAG = re.compile(r"<(/?)([A-Za-z_][\w:.-]*)")
 
 
@@ -21,6 +22,8 @@ def parse(parser: Parser, text: str, tools: Any) -> list[dict[str, Any]] | None:
     """
     try:
         made = parser(text, tools)
+        if isinstance(made, dict) and (several := _several(text)):
+            made = [parser(each, tools) for each in several]
         offered = {(tool.get("function") or {}).get("name") for tool in tools or ()}
         calls = [_call(each, offered) for each in (made if isinstance(made, list) else [made])]
     except Exception:
@@ -35,10 +38,24 @@ def is_whole(text: str) -> bool:
     """
     try:
         json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         tags = Counter((name, not closes) for closes, name in _TAG.findall(text))
         return not any(opens and count > tags[name, False] for (name, opens), count in tags.items())
     return True
+
+
+def _several(text: str) -> list[str]:
+    """Return the texts of the calls where there are more than one. Some of mlx_lm's parsers take the first of a
+    list, or make a single call of two functions, with the arguments of both.
+    """
+    functions = _FUNCTION.findall(text)
+    if len(functions) > 1 and not _FUNCTION.sub("", text).strip():
+        return functions
+    try:
+        listed = json.loads(text)
+    except (ValueError, RecursionError):
+        return []
+    return [json.dumps(each) for each in listed] if isinstance(listed, list) and len(listed) > 1 else []
 
 
 def _call(made: Any, offered: set[Any]) -> dict[str, Any]:
