@@ -37,11 +37,11 @@ class Call(msgspec.Struct, eq=False):
 
     name: str
     headers: dict[str, str]
+    record: RequestRecord
     path: str
     payload: bytes
     kind: str = JSON
     own: Mapping[str, str] = msgspec.field(default_factory=dict)
-    record: RequestRecord | None = None
     away: Away | None = None
 
 
