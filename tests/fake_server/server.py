@@ -55,6 +55,7 @@ class Arguments:
     chatter = 0  # bytes of output without a newline, at once
     accepted = 0.5  # share of draft tokens
     says = ""  # a line that it writes before each answer
+    word = WORDS[0]  # what it says in the place of "one"
     log_requests = ""  # append each request's body to this file
 
     def __init__(self, words: list[str]) -> None:
@@ -244,6 +245,7 @@ def flood() -> None:
 
 def main() -> None:
     args = Handler.args = Arguments(sys.argv[1:])
+    WORDS[0] = args.word
     os.getcwd()  # as many libraries do: it fails where the folder is gone
     print(f"fake server of {args.model} on port {args.port}", flush=True)
     if args.exit_at_start is not None or (args.exit_file and os.path.exists(args.exit_file)):

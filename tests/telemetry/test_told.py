@@ -26,6 +26,12 @@ from draftd.telemetry.told import of_event, of_request, short_names
         ({"event": "profiles applied", "changed": []}, "", "profiles read; nothing changed", "plain"),
         ({"event": "profiles applied", "changed": ["a", "b"]}, "", "profiles read; changed: a, b", "plain"),
         (
+            {"event": "profiles applied", "changed": [*"abcdefghijk"]},
+            "",
+            "profiles read; changed: a, b, c, d, e, f, g, h and 3 more",
+            "plain",
+        ),
+        (
             {"event": "draftd stops", "open_requests": 1, "drain_timeout": 30.0},
             "",
             "stopping: 1 request may finish within 30 s; Ctrl-C again ends it now",

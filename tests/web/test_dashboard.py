@@ -70,6 +70,7 @@ async def test_one_glance_tells_whether_drafting_pays(tmp_path: Path, browser: B
         await expect(field(page, "max", "requests")).to_have_text("5")
         await expect(field(page, "max", "port")).to_have_text(str(served.row("max")["port"]))
         await expect(page.locator("#hint")).to_be_hidden()
+        await expect(page.locator("#peers")).to_be_hidden()
         await expect(page.locator("#connection")).to_have_text("live")
 
         for size in (DESKTOP, PHONE):

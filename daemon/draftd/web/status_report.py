@@ -180,7 +180,9 @@ def worker(status: WorkerStatus, queue: int, metrics: Metrics) -> dict[str, Any]
 
 
 def peer(one: Peer) -> dict[str, Any]:
-    """A peer in /api/status. Times are ISO 8601 in UTC; `requests` are ours there, by what became of them."""
+    """A peer in /api/status. Times are ISO 8601 in UTC; `requests` are ours there, by what became of them.
+    The `open` in `load` counts those of everybody, and is as old as the last answer of the peer.
+    """
     state, epoch = one.condition, time.time() - time.monotonic()
     out = state if isinstance(state, Out) else None
     speeds = {name: one.served(name).measures.writes for name in one.known.models}
@@ -193,7 +195,12 @@ def peer(one: Peer) -> dict[str, Any]:
         "since": None if isinstance(state, New) else iso(epoch + state.since),
         "due": iso(epoch + out.due) if out else None,
         "is_draftd": one.known.own,
+        "last_failure": one.last_failure and {"at": iso(one.last_failure[0]), "reason": one.last_failure[1]},
         "models": list(one.known.models),
+        "load": {
+            name: {"state": model.state, "open": one.open_for(name), "slots": model.slots}
+            for name, model in one.known.models.items()
+        },
         "active": one.open,
         "requests": dict(one.outcomes),
         "tokens_per_second": {name: round(speed, 1) for name, speed in speeds.items() if speed},
