@@ -99,6 +99,7 @@ def test_launchd_is_not_made_to_try_for_ever(tmp_path: Path) -> None:
     assert "'draftd launchd install' does" in done.stderr
 
 
+@pytest.mark.thorough
 @pytest.mark.fault(112)
 def test_an_agent_beside_another_daemon_waits_and_then_serves(tmp_path: Path) -> None:
     """It does not end, as launchd would start it again every 10 s."""
