@@ -157,11 +157,13 @@ class Asked:
 
     def live(self) -> dict[str, Any]:
         self.looks += 1
-        return {"workers": [row("a", requests=self.looks)]}
+        peer = {"name": "mini:8080", "state": "out", "reason": "fell silent", "due": None}
+        return {"workers": [row("a", requests=self.looks)], "peers": [peer]}
 
 
 def test_the_table_lives_on_while_lines_come_without_a_pause() -> None:
     terminal = a_terminal(is_terminal=True)
+    terminal.is_interactive = True
     view = LiveView(terminal)
     asked = Asked()
     view.follow(cast(Any, asked), cast(Any, asked))
@@ -171,3 +173,4 @@ def test_the_table_lives_on_while_lines_come_without_a_pause() -> None:
             view.tell(Told(0.0, "a", "one more"))
             time.sleep(TICK / 5)  # never a pause long enough to look in
             assert time.monotonic() < deadline
+    assert "peer mini:8080 is left out: fell silent" in as_if_by(terminal, is_terminal=True)

@@ -142,4 +142,4 @@ async def test_certificates_that_cannot_be_read_are_refused_at_the_start(tmp_pat
                 pass
         (error,) = caught.value.exceptions
         assert isinstance(error, ConfigError)
-        assert str(error).startswith(f"the certificates of the peer localhost:443 cannot be read: {file}")
+        assert str(error).startswith(f"the certificates in {file} cannot be read: ")

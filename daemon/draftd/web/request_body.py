@@ -8,9 +8,10 @@ so that what was routed is what is forwarded.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from itertools import takewhile
 from typing import Any, Literal
+
+import msgspec
 
 from draftd.errors import RequestError
 from draftd.profiles import MAX_AUTO_DRAFT, Profile
@@ -37,8 +38,7 @@ _MAX_BEGINNING = 2**20  # characters
 _OF_A_BEGINNING = ("model", "stream", "stream_options", "tools", "chat_template_kwargs", "num_draft_tokens")
 
 
-@dataclass(frozen=True, slots=True)
-class Forward:
+class Forward(msgspec.Struct, frozen=True):
     """What to send to the worker, and what the client wants back.
 
     `stream` is how the client wants the answer. The worker always streams, so that we can see it make progress.
@@ -53,7 +53,7 @@ class Forward:
     wants_usage: bool
     headers: Mapping[str, str]
     counts_only: bool = False
-    beginning: Mapping[str, Any] | None = field(default=None, compare=False)
+    beginning: Mapping[str, Any] | None = None
 
 
 def prepare(
