@@ -22,10 +22,9 @@ import pytest
 
 from draftd.app import run
 from draftd.daemon import Daemon
-from draftd.profile_files import load_dir
+from draftd.profile_files import load_for
 from draftd.settings import Settings
 from draftd.workers import command, loading
-from draftd.workers.loading import owns_port
 
 FAKE_SERVER = (sys.executable, "-I", "-S", str(Path(__file__).with_name("fake_server")))
 ACCEPTANCE = (
@@ -68,7 +67,6 @@ def is_free(port: int) -> bool:
 def cheap_looks() -> Iterator[None]:
     """Make checks of a child cost next to nothing, and come more often while it loads."""
     with ExitStack() as patches:
-        patches.enter_context(patch.object(loading, "owns_port", _listens))
         patches.enter_context(patch.object(loading, "POLL", 0.02))
         if Path(f"/proc/self/task/{os.getpid()}/children").exists():
             patches.enter_context(patch.object(psutil.Process, "children", _children))
@@ -82,17 +80,6 @@ def _children(process: psutil.Process, recursive: bool = False) -> list[psutil.P
         with suppress(OSError, psutil.NoSuchProcess):
             found += [psutil.Process(int(pid)) for pid in told.read_text().split()]
     return [*found, *(each for child in found for each in _children(child, True))] if recursive else found
-
-
-def _listens(pid: int, port: int, *, family: bool) -> bool:
-    """`owns_port`, which walks through all processes and sockets of the machine, once anybody listens there."""
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as servers do, so it is in nobody's way
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            return owns_port(pid, port, family=family)
-    return False
 
 
 def chat(text: str = "hi", **fields: Any) -> dict[str, Any]:
@@ -227,7 +214,7 @@ async def serving(
 
     with cheap_looks():
         async with aiohttp.ClientSession() as http, asyncio.TaskGroup() as tasks:
-            running = tasks.create_task(run(made, lambda: load_dir(folder, made.prompt_dirs()), beside))
+            running = tasks.create_task(run(made, lambda: load_for(made), beside))
             served = Served(await started, http, folder)
             try:
                 if ready:

@@ -18,6 +18,7 @@ from typer.core import TyperArgument, TyperGroup, TyperOption
 
 from draftd import __version__
 from draftd.errors import ConfigError, DraftdError, NotRunningError
+from draftd.files import hold_streams
 from draftd.instance import is_agent
 from draftd.terminal_text import take_every_text
 
@@ -106,6 +107,7 @@ app = typer.Typer(
 
 def main() -> None:
     """Entry point: errors that a person can act on are shown without a traceback."""
+    hold_streams()
     take_every_text()
     try:
         app(prog_name="draftd")

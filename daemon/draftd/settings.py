@@ -10,7 +10,16 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import platformdirs
-from pydantic import AfterValidator, BeforeValidator, ByteSize, Field, SecretStr, ValidationError
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    ByteSize,
+    Field,
+    SecretStr,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
 from draftd.errors import ConfigError, Problem
@@ -165,6 +174,14 @@ class Settings(BaseSettings):
     body_timeout: Seconds = Field(30.0, description="time for the body of a request to arrive")
     write_timeout: Seconds = Field(60.0, description="time for a client to take what it is sent")
     api_key: SecretStr | None = Field(None, description="bearer token that clients must send, if set")
+    tls_cert: UserPath | None = Field(
+        None,
+        description="certificate (PEM), with those between it and its authority; with it [https is served]"
+        "(peers.md#https), and no plain http",
+    )
+    tls_key: UserPath | None = Field(
+        None, description="its private key (PEM), without a password; else it is in the file of `tls_cert`"
+    )
     peers: Peers = Field(
         (), description="other machines to send requests to, [each a `[[peers]]` table](peers.md)"
     )
@@ -180,6 +197,13 @@ class Settings(BaseSettings):
         None, description="where the daemon's own log goes instead of stderr; 3 old files of 10 MiB are kept"
     )
 
+    @field_validator("tls_key")
+    @classmethod
+    def _has_a_certificate(cls, key: Path | None, others: ValidationInfo) -> Path | None:
+        if key is not None and others.data.get("tls_cert") is None:
+            raise ValueError("it is the key of a certificate: tls_cert names that")
+        return key
+
     @classmethod
     def settings_customise_sources(
         cls,
@@ -194,8 +218,17 @@ class Settings(BaseSettings):
     @property
     def url(self) -> str:
         """Where clients on this machine reach the daemon: on loopback if it listens on all addresses."""
-        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)
-        return f"http://{f'[{host}]' if ':' in host else host}:{self.port}"
+        return self.url_at(self.own_host)
+
+    @property
+    def own_host(self) -> str:
+        """The address by which this machine reaches the daemon."""
+        return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)
+
+    def url_at(self, host: str) -> str:
+        """The address of the daemon for those who call this machine `host`."""
+        scheme = "http" if self.tls_cert is None else "https"
+        return f"{scheme}://{f'[{host}]' if ':' in host else host}:{self.port}"
 
     def prompt_store(self) -> PromptStore | None:
         """Where the workers' engines keep prompt caches; None if they should not."""

@@ -178,13 +178,14 @@ def test_what_came_before_a_break_is_still_sent(odd: bytes) -> None:
     assert not relay.answer.complete
 
 
-@pytest.mark.parametrize("text", [b"\x00", b"\x01", b"\n", b"\\x", b"\\u12g4", b'"', b"\\"])
-def test_what_is_no_json_string_does_not_slip_through_in_a_frame(text: bytes) -> None:
+@pytest.mark.parametrize("behind", [0, 2])
+@pytest.mark.parametrize("text", [b"\x00", b"\x01", b"\n", b"\\x", b"\\u12g4", b'"', b"\\", b'a"\n"b'])
+def test_what_is_no_json_string_does_not_slip_through_in_a_frame(text: bytes, behind: int) -> None:
     relay = Relay(Answer("chat.completions", "mine"), streams=True, wants_usage=False)
     mark = b"MARK"
-    events = [b"data: " + json.dumps(chunk({"content": "MARK"})).encode() + b"\n\n"] * 3
-    assert relay.feed(events[0] + events[1]).count(mark) == 2
-    assert relay.feed(events[2].replace(mark, text)) == b""
+    event = b"data: " + json.dumps(chunk({"content": "MARK"})).encode() + b"\n\n"
+    assert relay.feed(event * 2).count(mark) == 2
+    assert relay.feed(event + event.replace(mark, text) + event * behind).count(b"data:") == 1
     assert relay.broken is not None
 
 

@@ -20,7 +20,8 @@ ON_THE_WAY = (
     "web/answer.py", "web/answer_stream.py", "web/admission.py", "web/worker_http.py", "web/answer_models.py",
 )  # fmt: skip
 ASKED = (
-    "profiles.py", "workers/supervisor.py", "workers/worker.py", "workers/usage.py", "workers/room.py",
+    "profiles.py", "workers/supervisor.py", "workers/worker.py", "workers/leasing.py",
+    "workers/usage.py", "workers/room.py",
 )  # fmt: skip
 
 

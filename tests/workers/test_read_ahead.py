@@ -16,7 +16,7 @@ from draftd.workers.read_ahead import read_ahead
 from draftd.workers.usage import Usage
 from draftd.workers.watched import Watched
 from tests.workers.pretended import settle
-from tests.workers.watching import LIMIT, PROFILE
+from tests.workers.watching import LIMIT, PROFILE, serving
 
 
 class Engine:
@@ -60,7 +60,7 @@ async def test_each_is_read_while_nobody_asks_and_given_up_the_moment_that_someb
     child = Watched(port, lambda: PROFILE, usage, drain=7.0)
     child.beginnings = lambda: [Beginning("one", b"1"), Beginning("two", b"2")]
     async with worker_session() as session, asyncio.timeout(LIMIT):
-        with usage.serves():
+        with serving(usage):
             reading = asyncio.create_task(read_ahead(child, session))
             await settle()
             assert server.asked.empty(), "a request is open"

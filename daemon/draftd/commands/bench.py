@@ -32,7 +32,7 @@ from draftd.ops.bench.report import (
 )
 from draftd.ops.bench.run import how_busy, make_report, measure
 from draftd.ops.generation import OpenAIServer
-from draftd.profile_files import load_dir
+from draftd.profile_files import load_for
 from draftd.profiles import Profile, find_profile
 from draftd.settings import Settings
 
@@ -115,7 +115,7 @@ def _profiles(settings: Settings, names: Sequence[str], *, demo: bool) -> list[P
         from draftd.demo import DRAFT, TARGET
 
         return [Profile(name="demo", model=str(TARGET), draft_model=str(DRAFT), num_draft_tokens=5)]
-    found = load_dir(settings.profiles_dir(), settings.prompt_dirs())
+    found = load_for(settings)
     first = settings.default_profile
     wanted = names or [first if first in found.profiles else next(iter(found.profiles))]
     return list(

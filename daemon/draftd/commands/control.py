@@ -41,7 +41,7 @@ def status(
         _watch(client)
     else:
         body = client.status()
-        out.say(f"draftd {body['version']} at {client.daemon.url}, pid {body['pid']}")
+        out.say(f"draftd {body['version']} at {client.daemon.address}, pid {body['pid']}")
         out.show(status_view(body, out.room))
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Literal
+
+import msgspec
 
 from draftd.telemetry.lines import escape
 from draftd.telemetry.request_record import RequestRecord
@@ -19,8 +20,7 @@ MAX_NAMES = 8  # of profiles in one sentence
 MAX_SHOWN = 160  # characters of an error in the line of a request
 
 
-@dataclass(frozen=True, slots=True)
-class Told:
+class Told(msgspec.Struct, frozen=True):
     """One event in a line, some in more. `time` is in epoch seconds, `who` a worker or "" for the daemon."""
 
     time: float
@@ -72,11 +72,13 @@ def _applied(event: Mapping[str, Any]) -> str:
 
 def _stops(event: Mapping[str, Any]) -> str:
     count = event["open_requests"]
+    why = f" ({event['because']})" if event.get("because") else ""
     if not count:
-        return "stopping"
+        return f"stopping{why}"
     whose = "1 request" if count == 1 else f"{count} requests"
     limit = f"{event['drain_timeout']:g}"
-    return f"stopping: {whose} may finish within {limit} s; Ctrl-C again ends {'it' if count == 1 else 'them'} now"
+    them = "it" if count == 1 else "them"
+    return f"stopping{why}: {whose} may finish within {limit} s; Ctrl-C again ends {them} now"
 
 
 _SENTENCES: Mapping[str, Callable[[Mapping[str, Any]], str]] = {

@@ -9,6 +9,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
+
 from draftd.errors import DraftdError
 from draftd.telemetry.request_record import RequestRecord
 
@@ -35,8 +37,7 @@ class Limits:
     idle: float
 
 
-@dataclass(slots=True)
-class RequestHead:
+class RequestHead(msgspec.Struct, eq=False):
     """A request without its body. `target` is what stood in the request line, `path` the same without its query,
     percent-decoded. `headers` are looked up by names in title case. `length` is the size of the body in bytes as
     the client announced it, 0 if it did not.

@@ -7,11 +7,11 @@ so that what was routed is what is forwarded.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from itertools import takewhile
 from typing import Any, Literal
+
+import msgspec
 
 from draftd.errors import RequestError
 from draftd.profiles import MAX_AUTO_DRAFT, Profile
@@ -38,8 +38,7 @@ _MAX_BEGINNING = 2**20  # characters
 _OF_A_BEGINNING = ("model", "stream", "stream_options", "tools", "chat_template_kwargs", "num_draft_tokens")
 
 
-@dataclass(frozen=True, slots=True)
-class Forward:
+class Forward(msgspec.Struct, frozen=True):
     """What to send to the worker, and what the client wants back.
 
     `stream` is how the client wants the answer. The worker always streams, so that we can see it make progress.
@@ -54,7 +53,7 @@ class Forward:
     wants_usage: bool
     headers: Mapping[str, str]
     counts_only: bool = False
-    beginning: Mapping[str, Any] | None = field(default=None, compare=False)
+    beginning: Mapping[str, Any] | None = None
 
 
 def prepare(
@@ -64,8 +63,13 @@ def prepare(
     prompt: str,
     upstream_model: str,
     client_model: str,
+    *,
+    translated: bool = False,
 ) -> Forward:
-    """The request for the worker. Raises RequestError (400) with the field at fault."""
+    """The request for the worker. One that was `translated` came in another dialect: see checked_messages.
+
+    Raises RequestError (400) with the field at fault.
+    """
     foreign = bool(profile.command)
     fields = TABLES[endpoint].checked(body, foreign=foreign)
     options = tables.STREAM_OPTIONS.checked(fields.get("stream_options", {}), "stream_options.")
@@ -89,9 +93,8 @@ def prepare(
     if not foreign:
         _suit_mlx(fields)
     if endpoint == "chat.completions":
-        fields["messages"] = with_system_prompt(
-            checked_messages(fields, foreign=foreign), prompt, profile.system_prompt_mode
-        )
+        messages = checked_messages(fields, foreign=foreign, translated=translated)
+        fields["messages"] = with_system_prompt(messages, prompt, profile.system_prompt_mode)
     else:
         fields["prompt"] = text_prompt(fields, foreign)
     fields |= {"model": upstream_model, "stream": True, "stream_options": {"include_usage": True}}
@@ -211,14 +214,19 @@ def _suit_mlx(fields: dict[str, Any]) -> None:
         fields |= {"logprobs": True, "top_logprobs": top}
 
 
-def checked_messages(fields: dict[str, Any], *, foreign: bool) -> list[dict[str, Any]]:
+def checked_messages(
+    fields: dict[str, Any], *, foreign: bool, translated: bool = False
+) -> list[dict[str, Any]]:
     """The messages, checked. Another server, a `foreign` one, gets content that holds more than text as it is.
 
+    Those that were `translated` are as they should be already: whoever writes them has checked each piece of them.
     Raises RequestError (400).
     """
     messages = fields.get("messages")
     if not isinstance(messages, list) or not messages:
         raise RequestError(400, "messages must be a list with at least one message", param="messages")
+    if translated:
+        return messages
     return [_message(message, f"messages[{index}]", foreign) for index, message in enumerate(messages)]
 
 
@@ -275,19 +283,9 @@ def _past_calls(calls: Any, place: str) -> list[dict[str, Any]]:
         function = call.get("function") if isinstance(call, dict) else None
         if not isinstance(function, dict) or not isinstance(function.get("name"), str):
             raise RequestError(400, f"{place}: each call needs a function with a name", param=place)
-        arguments = _json_text(function.get("arguments") or "{}")
+        arguments = json_codec.as_json(function.get("arguments") or "{}")
         made.append({**call, "function": {**function, "arguments": arguments}})
     return made
-
-
-def _json_text(arguments: Any) -> str:
-    if not isinstance(arguments, str):
-        return json.dumps(arguments)
-    try:
-        json.loads(arguments)
-    except (ValueError, RecursionError):
-        return json.dumps(arguments)
-    return arguments
 
 
 def with_system_prompt(messages: list[dict[str, Any]], prompt: str, mode: str) -> list[dict[str, Any]]:

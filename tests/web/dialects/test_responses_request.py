@@ -12,7 +12,7 @@ from draftd.errors import RequestError
 from draftd.protocol import GRAMMARS_FIELD
 from draftd.web.dialects.responses_answer import ResponseAnswer
 from draftd.web.dialects.responses_request import chat_request, repeated
-from draftd.web.request_body import prepare
+from draftd.web.request_body import checked_messages, prepare
 from tests.web.given import junk, profile
 
 HI = {"role": "user", "content": "Hi"}
@@ -22,6 +22,7 @@ OUTPUT = {"type": "function_call_output", "call_id": "t1", "output": "done"}
 TOLD = {"role": "tool", "tool_call_id": "t1", "content": "done"}
 FUNCTION = {"name": "f", "description": "d", "parameters": {"type": "object"}, "strict": True}
 GRAMMAR = {"type": "grammar", "syntax": "lark", "definition": "start: /.+/"}
+PICTURE = {"role": "user", "content": [{"type": "input_image", "image_url": "data:x"}]}
 PATCH = {"type": "custom", "name": "patch", "description": "d", "format": GRAMMAR}
 
 
@@ -143,7 +144,7 @@ def test_a_custom_tool_is_a_function_of_one_text_that_is_told_its_grammar() -> N
             [HI],
         ),
         (
-            [{"role": "user", "content": [{"type": "input_image", "image_url": "data:x"}]}],
+            [PICTURE],
             [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "data:x"}}]}],
         ),
     ],
@@ -236,7 +237,7 @@ items = st.lists(
     st.dictionaries(
         st.sampled_from(["type", "role", "content", "summary", "output", "input", "name", "call_id"]), junk
     )
-    | st.sampled_from([HI, CALL, OUTPUT, PATCH, said("a")]),
+    | st.sampled_from([HI, CALL, {**CALL, "arguments": "{"}, OUTPUT, PATCH, PICTURE, said("a")]),
     max_size=3,
 )
 
@@ -246,8 +247,9 @@ def test_any_body_is_translated_or_refused(body: dict[str, Any], given_items: li
     asked = {"input": given_items, **body}
     try:
         chat = chat_request(asked)
-        made = prepare(chat, "chat.completions", profile(), "", "default_model", "m")
+        made = prepare(chat, "chat.completions", profile(), "", "default_model", "m", translated=True)
     except RequestError:
         return
     assert made.endpoint == "chat.completions"
+    assert checked_messages(chat, foreign=True) == chat["messages"]  # it would not have changed them
     assert repeated(asked)["tool_choice"]

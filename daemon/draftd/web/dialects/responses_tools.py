@@ -12,7 +12,7 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from draftd.errors import RequestError
+from draftd.web.dialects.places import Place, refusal, string_in
 
 CUSTOM = "custom"
 _INPUT = "input"
@@ -36,10 +36,8 @@ def chat_tools(tools: Iterable[Fields]) -> list[Fields]:
     """The functions of a chat. Raises RequestError (400)."""
     made = []
     for number, tool in enumerate(tools):
-        place, kind = f"tools[{number}]", tool.get("type")
-        if not isinstance(kind, str) or not kind:
-            raise RequestError(400, f"{place}.type must be a text", param=f"{place}.type")
-        if kind in _KINDS:
+        place: Place = ("tools", number)
+        if string_in(tool, "type", place) in _KINDS:
             made.append({"type": "function", "function": _function(tool, place)})
     return made
 
@@ -48,37 +46,34 @@ def grammars(tools: Iterable[Fields]) -> Fields:
     """The grammars of custom tools, by their names. Raises RequestError (400)."""
     return {
         tool["name"]: {key: form[key] for key in ("syntax", "definition")}
-        for place, tool in enumerate(tools)
-        if tool.get("type") == CUSTOM and (form := _form(tool, f"tools[{place}].format"))
+        for number, tool in enumerate(tools)
+        if tool.get("type") == CUSTOM and (form := _form(tool, (("tools", number), "format")))
     }
 
 
-def _form(tool: Fields, place: str) -> Fields | None:
+def _form(tool: Fields, place: Place) -> Fields | None:
     form = tool.get("format") or {"type": "text"}
     kind = form.get("type") if isinstance(form, dict) else None
     if kind == "text":
         return None
     if kind != "grammar" or form.get("syntax") not in ("lark", "regex"):
-        raise RequestError(
-            400, f"{place} must be text, or a grammar with the syntax lark or regex", param=place
-        )
-    if not isinstance(form.get("definition"), str):
-        raise RequestError(400, f"{place}.definition must be a string", param=f"{place}.definition")
+        raise refusal(place, "must be text, or a grammar with the syntax lark or regex")
+    string_in(form, "definition", place, empty=True)
     return dict(form)
 
 
-def _function(tool: Fields, place: str) -> Fields:
-    name = _name(tool, place)
+def _function(tool: Fields, place: Place) -> Fields:
+    name = string_in(tool, "name", place)
     if tool["type"] == CUSTOM:
         return {"name": name, "description": _described(tool, place), "parameters": _PARAMETERS}
     more = {key: tool[key] for key in _OF_FUNCTIONS if tool.get(key) is not None}
     return {"name": name, **more}
 
 
-def _described(tool: Fields, place: str) -> str:
+def _described(tool: Fields, place: Place) -> str:
     given, form = tool.get("description"), tool.get("format")
     if not isinstance(given, str | None):
-        raise RequestError(400, f"{place}.description must be a text", param=f"{place}.description")
+        raise refusal((place, "description"), "must be a string")
     grammar = form.get("definition") if isinstance(form, dict) else None
     told = f"The input follows this grammar:\n{grammar}" if isinstance(grammar, str) else None
     return "\n\n".join(text for text in (given, told) if text is not None)
@@ -92,25 +87,18 @@ def chat_choice(choice: str | Fields) -> str | Fields:
         return _chosen(choice, "tool_choice")
     tools = choice.get("tools")
     if choice.get("type") != "allowed_tools" or not isinstance(tools, list):
-        text = "tool_choice must be auto, none, required, a function, a custom tool, or allowed_tools"
-        raise RequestError(400, text, code="unsupported_value", param="tool_choice")
+        says = "must be auto, none, required, a function, a custom tool, or allowed_tools"
+        raise refusal("tool_choice", says, "unsupported_value")
     known = [
-        _chosen(tool, f"tool_choice.tools[{place}]")
-        for place, tool in enumerate(tools)
+        _chosen(tool, (("tool_choice", "tools"), number))
+        for number, tool in enumerate(tools)
         if isinstance(tool, dict) and tool.get("type") in _KINDS
     ]
     return {"type": "allowed_tools", "allowed_tools": {"mode": choice.get("mode"), "tools": known}}
 
 
-def _chosen(tool: Fields, place: str) -> Fields:
-    return {"type": "function", "function": {"name": _name(tool, place)}}
-
-
-def _name(tool: Fields, place: str) -> str:
-    name = tool.get("name")
-    if not isinstance(name, str) or not name:
-        raise RequestError(400, f"{place}.name must be a string", param=f"{place}.name")
-    return name
+def _chosen(tool: Fields, place: Place) -> Fields:
+    return {"type": "function", "function": {"name": string_in(tool, "name", place)}}
 
 
 def custom_arguments(text: str) -> str:
