@@ -190,6 +190,10 @@ FAULTS = {
         "one after the other, whole, where a dialect requires that",
     ),
     173: ("files and folders that may not be looked at", "reported, or taken as missing; nothing ends"),
+    180: (
+        "a large recording for a `command`",
+        "passed on whole by way of a file; memory flat, nothing is left of it",
+    ),
     186: (
         "eight servers of others load at once, on a machine with thousands of connections",
         "nobody else waits",
@@ -215,10 +219,15 @@ FAULTS = {
     203: ("nobody reads the daemon's stderr, its disk is full, or it is closed", "it serves on"),
     204: ("the daemon crashes, or is killed", "the next one tells, and where it crashed; status too"),
     205: ("a signal that ends programs without a word", "the daemon stops in order, and names it"),
+    207: (
+        "a tool call that is cut off, or names no tool",
+        "text, as the model wrote it: no call with half of its arguments",
+    ),
     206: (
         "a fault of ours in one of the daemon's own tasks",
         "logged; the task goes on, and so does the daemon",
     ),
+    187: ("requests for models that are not in memory yet", "counted as waiting, and each sees its place"),
 }
 
 

@@ -105,7 +105,7 @@ def fingerprint(folders: Iterable[Path]) -> tuple[object, ...]:
 def _looks(path: Path) -> Iterator[object]:
     with suppress(OSError):  # it has just gone, or is a link to nowhere
         status = path.stat()
-        yield path, status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
+        yield str(path), status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
 
 
 def parse(path: Path, text: str) -> Profile:

@@ -166,6 +166,11 @@ class Settings(BaseSettings):
     stop_grace: Seconds = Field(10.0, description="time from SIGTERM to SIGKILL when a worker stops")
     drain_timeout: Seconds = Field(30.0, description="time that open requests have to finish at a stop")
     max_body_bytes: int = Field(32 * 2**20, ge=1024, description="largest request body")
+    max_upload_bytes: int = Field(
+        2**30,
+        ge=1024,
+        description="largest form or file that is passed on to a `command`; it waits in a file, not in memory",
+    )
     keepalive_interval: Seconds = Field(
         10.0, description="silence after which a waiting stream gets a comment"
     )
