@@ -198,6 +198,7 @@ FAULTS = {
         "eight servers of others load at once, on a machine with thousands of connections",
         "nobody else waits",
     ),
+    187: ("requests for models that are not in memory yet", "counted as waiting, and each sees its place"),
     192: ("a terminal becomes narrower while a table lives in it", "no remains; no line above it is lost"),
     196: ("a certificate that cannot serve https", "one sentence names the file and the fault; exit 2"),
     197: (
@@ -219,15 +220,14 @@ FAULTS = {
     203: ("nobody reads the daemon's stderr, its disk is full, or it is closed", "it serves on"),
     204: ("the daemon crashes, or is killed", "the next one tells, and where it crashed; status too"),
     205: ("a signal that ends programs without a word", "the daemon stops in order, and names it"),
-    207: (
-        "a tool call that is cut off, or names no tool",
-        "text, as the model wrote it: no call with half of its arguments",
-    ),
     206: (
         "a fault of ours in one of the daemon's own tasks",
         "logged; the task goes on, and so does the daemon",
     ),
-    187: ("requests for models that are not in memory yet", "counted as waiting, and each sees its place"),
+    207: (
+        "a tool call that is cut off, or names no tool",
+        "text, as the model wrote it: no call with half of its arguments",
+    ),
 }
 
 
