@@ -211,6 +211,10 @@ FAULTS = {
     203: ("nobody reads the daemon's stderr, its disk is full, or it is closed", "it serves on"),
     204: ("the daemon crashes, or is killed", "the next one tells, and where it crashed; status too"),
     205: ("a signal that ends programs without a word", "the daemon stops in order, and names it"),
+    208: (
+        "caffeinate hangs, or cannot be started for a while",
+        "the stop waits for nobody; it is tried again",
+    ),
     207: (
         "a tool call that is cut off, or names no tool",
         "text, as the model wrote it: no call with half of its arguments",
