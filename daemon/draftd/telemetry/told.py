@@ -15,6 +15,7 @@ Tone = Literal["good", "plain", "low", "bad"]
 QUIET = {"event", "level", "logger", "timestamp", "exception", "stack", "exc_info", "stack_info"}
 STATE = "worker "  # what the event of a worker's new state begins with
 CLIENT_LEFT = 499
+MAX_COLUMN = 24  # characters that the names of workers may take in front of lines
 MAX_NAMES = 8  # of profiles in one sentence
 MAX_SHOWN = 160  # characters of an error in the line of a request
 
@@ -141,6 +142,11 @@ def named(names: Sequence[str]) -> str:
     """Some names in a sentence; of many, the first and how many more there are."""
     told = ", ".join(names[:MAX_NAMES])
     return told if len(names) <= MAX_NAMES else f"{told} and {len(names) - MAX_NAMES} more"
+
+
+def in_column(name: str, names: Iterable[str]) -> str:
+    """A worker's name in front of its line, as wide as the longest of `names`; nothing for the daemon's lines."""
+    return f"{name:<{min(max(map(len, names), default=0), MAX_COLUMN)}}  " if name else ""
 
 
 def short_names(names: Iterable[str]) -> dict[str, str]:

@@ -15,7 +15,9 @@ export function showModels(status) {
   if (names.join("\n") === [...select.options].map((option) => option.value).join("\n")) return;
   const had = select.value;
   select.replaceChildren(...names.map((name) => new Option(name, name)));
-  select.value = names.includes(had) ? had : (status.default_model ?? names[0] ?? "");
+  const ready = status.workers.filter((row) => row.state === "ready").map((row) => row.name);
+  const first = ready.length && !ready.includes(status.default_model) ? ready[0] : status.default_model;
+  select.value = names.includes(had) ? had : (first ?? names[0] ?? "");
   showCurl();
 }
 
