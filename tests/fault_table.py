@@ -232,10 +232,6 @@ FAULTS = {
         "caffeinate hangs, or cannot be started for a while",
         "the stop waits for nobody; it is tried again",
     ),
-    207: (
-        "a tool call that is cut off, or names no tool",
-        "text, as the model wrote it: no call with half of its arguments",
-    ),
 }
 
 
