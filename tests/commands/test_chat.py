@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -82,7 +83,7 @@ def test_who_is_not_there_is_an_input_fault_for_every_verb_and_hints_find_the_da
 
 
 def test_a_ctrl_c_that_comes_after_the_answer_does_not_end_the_chat(monkeypatch: pytest.MonkeyPatch) -> None:
-    typed_in = iter([KeyboardInterrupt(), "more", EOFError()])
+    typed_in: Iterator[str | BaseException] = iter([KeyboardInterrupt(), "more", EOFError()])
 
     def ask(question: str) -> str:
         said = next(typed_in)
