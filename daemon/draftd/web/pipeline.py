@@ -157,7 +157,8 @@ def identity() -> dict[str, str]:
 
 def largest(head: RequestHead, limits: Limits) -> int:
     """How many bytes the body of a request may have."""
-    return limits.max_upload if is_upload(head) else limits.max_body
+    upload = head.path not in COMPLETIONS and is_upload(head)
+    return limits.max_upload if upload else limits.max_body
 
 
 def too_large(head: RequestHead, limits: Limits) -> RequestError:
