@@ -14,7 +14,7 @@ from importlib import import_module
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperArgument, TyperGroup, TyperOption
 
 from draftd import __version__
 from draftd.errors import ConfigError, DraftdError, NotRunningError
@@ -86,6 +86,15 @@ class Verbs(TyperGroup):
         super().__init__(**attributes)
         self.commands: Any = Commands()
 
+
+def _say_types_plainly(option: Any, argument: Any) -> None:
+    """Let typer's help say no '<bool>' behind a flag, and no '<str>' behind an argument that has a name already."""
+    own = option.display_type_rich
+    option.display_type_rich = lambda self, ctx: "" if self.is_flag else own(self, ctx)
+    argument.display_type_rich = lambda self, ctx: ""
+
+
+_say_types_plainly(TyperOption, TyperArgument)
 
 app = typer.Typer(
     cls=Verbs,

@@ -38,7 +38,7 @@ PATH_KEYS = ("model", "draft_model", "adapter_path")  # where a value may be a p
 
 def load_for(settings: Settings) -> ProfileSet:
     """The profiles that these settings name. There may be none if there are peers. Raises ConfigError."""
-    return load_dir(settings.profiles_dir(), settings.prompt_dirs(), may_be_empty=bool(settings.peers))
+    return load_dir(settings.profiles_dir(), settings.prompt_dirs(), may_be_empty=settings.may_have_peers)
 
 
 def load_dir(folder: Path, prompt_dirs: Sequence[Path], *, may_be_empty: bool = False) -> ProfileSet:

@@ -17,6 +17,7 @@ from typing import Any
 import aiohttp
 import psutil
 import pytest
+import pytest_asyncio
 
 from draftd.profile_tables import HealthPolicy
 from draftd.profiles import Profile
@@ -38,6 +39,13 @@ async def group(
 ) -> AsyncIterator[Served]:
     text = fake_rank.profile(tmp_path, quirks, **profile)
     async with serving(tmp_path, {"pair": text}, ready=ready, warm_spare=False) as served:
+        yield served
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def shared(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Served]:
+    """A group for tests that leave one behind which serves."""
+    async with group(tmp_path_factory.mktemp("group")) as served:
         yield served
 
 
@@ -89,33 +97,33 @@ async def test_a_group_is_one_worker_to_everybody_else(tmp_path: Path) -> None:
 
 
 @pytest.mark.fault(134)
+@pytest.mark.asyncio(loop_scope="module")
 @pytest.mark.parametrize("which", [0, 2], ids=["launcher", "rank"])
 async def test_whatever_of_a_group_is_killed_all_of_it_is_replaced(
-    tmp_path: Path, which: int, measured: Measured
+    shared: Served, which: int, measured: Measured
 ) -> None:
-    async with group(tmp_path) as served:
-        before = await pids(served)
-        os.kill(before[which], signal.SIGKILL)
-        measured(await replaced(served, before))
-        assert served.row("pair")["last_exit"]["code"] == -signal.SIGKILL
+    before = await pids(shared)
+    os.kill(before[which], signal.SIGKILL)
+    measured(await replaced(shared, before))
+    assert shared.row("pair")["last_exit"]["code"] == -signal.SIGKILL
 
 
 @pytest.mark.fault(135)
-async def test_a_rank_that_is_killed_in_mid_stream_ends_the_stream_with_an_error(tmp_path: Path) -> None:
-    async with group(tmp_path) as served:
-        before = await pids(served)
-        body = chat("hang", model="pair", stream=True)
-        async with (
-            asyncio.timeout(LIMIT),
-            served.http.post(f"{served.url}/v1/chat/completions", json=body) as response,
-        ):
-            said = await response.content.readuntil(b'"ok"')
-            os.kill(before[2], signal.SIGKILL)
-            with suppress(aiohttp.ClientPayloadError):  # it is cut after the error
-                async for chunk in response.content.iter_any():
-                    said += chunk
-        assert b'"error"' in said
-        await replaced(served, before)
+@pytest.mark.asyncio(loop_scope="module")
+async def test_a_rank_that_is_killed_in_mid_stream_ends_the_stream_with_an_error(shared: Served) -> None:
+    before = await pids(shared)
+    body = chat("hang", model="pair", stream=True)
+    async with (
+        asyncio.timeout(LIMIT),
+        shared.http.post(f"{shared.url}/v1/chat/completions", json=body) as response,
+    ):
+        said = await response.content.readuntil(b'"ok"')
+        os.kill(before[2], signal.SIGKILL)
+        with suppress(aiohttp.ClientPayloadError):  # it is cut after the error
+            async for chunk in response.content.iter_any():
+                said += chunk
+    assert b'"error"' in said
+    await replaced(shared, before)
 
 
 @pytest.mark.fault(136)

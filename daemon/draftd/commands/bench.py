@@ -53,7 +53,12 @@ def run_bench(
     lengths: Annotated[
         list[int] | None,
         typer.Option(
-            "--draft", "-d", min=1, max=64, help="Draft tokens per round; repeatable. (default: 3, 5, 7)"
+            "--draft",
+            "-d",
+            metavar="TOKENS",
+            min=1,
+            max=64,
+            help="Draft tokens per round; repeatable. (default: 3, 5, 7)",
         ),
     ] = None,
     runs: Annotated[int | None, typer.Option(min=1, help=f"Runs of each cell. (default: {RUNS})")] = None,

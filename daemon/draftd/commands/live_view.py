@@ -26,7 +26,7 @@ from draftd.live_table import make_live
 from draftd.status_table import peer_lines, workers_table
 from draftd.telemetry.logging_setup import Format, telling
 from draftd.telemetry.request_record import RequestRecord, as_json
-from draftd.telemetry.told import Told, clock, of_request, short_names
+from draftd.telemetry.told import Told, clock, in_column, of_request, short_names
 
 if TYPE_CHECKING:
     import asyncio
@@ -160,6 +160,6 @@ class LiveView:
         who = self._names.get(told.who, told.who)
         return Text.assemble(
             (f"{clock(told.time)} ", "dim"),
-            (f"{who}  " if who else "", colour_of(told.who)),
+            (in_column(who, self._names.values()), colour_of(told.who)),
             (told.text, TONES[told.tone]),
         )

@@ -88,6 +88,7 @@ class DaemonClient:
 
     def __init__(self, state_dir: Path, api_key: str = "") -> None:
         self.daemon = find_daemon(state_dir)
+        self._has_key = bool(api_key)
         self._http = HttpClient(self.daemon.url, api_key, self.daemon.certificate)
 
     def status(self) -> dict[str, Any]:
@@ -138,6 +139,12 @@ class DaemonClient:
             return self._http.open(path, method=method, timeout=timeout)
         except RefusedError as error:
             reason = error.reason or f"the daemon answered with status {error.status}"
+            if error.status == 401:
+                given = "another one is" if self._has_key else "none is"
+                where = "DRAFTD_API_KEY, or as api_key in draftd.toml"
+                reason = (
+                    f"the daemon at {self.daemon.url} asks for its API key, and {given} set here as {where}"
+                )
             raise RefusedError(self.daemon.url, error.status, reason, short=True) from error
         except NoAnswerError as error:
             text = f"the daemon (pid {self.daemon.pid}) does not answer at {self.daemon.url}: {error.reason}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal
@@ -15,6 +16,7 @@ Tone = Literal["good", "plain", "low", "bad"]
 QUIET = {"event", "level", "logger", "timestamp", "exception", "stack", "exc_info", "stack_info"}
 STATE = "worker "  # what the event of a worker's new state begins with
 CLIENT_LEFT = 499
+MAX_COLUMN = 24  # characters that the names of workers may take in front of lines
 MAX_NAMES = 8  # of profiles in one sentence
 MAX_SHOWN = 160  # characters of an error in the line of a request
 
@@ -91,6 +93,9 @@ _SENTENCES: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
 }
 
 
+@functools.lru_cache(
+    maxsize=256
+)  # all that have just ended are asked for twice: for the logs and for `draftd up`
 def of_request(record: RequestRecord) -> Told:
     """The line of a request that has ended."""
     tone: Tone = "plain"
@@ -141,6 +146,11 @@ def named(names: Sequence[str]) -> str:
     """Some names in a sentence; of many, the first and how many more there are."""
     told = ", ".join(names[:MAX_NAMES])
     return told if len(names) <= MAX_NAMES else f"{told} and {len(names) - MAX_NAMES} more"
+
+
+def in_column(name: str, names: Iterable[str]) -> str:
+    """A worker's name in front of its line, as wide as the longest of `names`; nothing for the daemon's lines."""
+    return f"{name:<{min(max(map(len, names), default=0), MAX_COLUMN)}}  " if name else ""
 
 
 def short_names(names: Iterable[str]) -> dict[str, str]:

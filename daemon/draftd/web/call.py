@@ -7,6 +7,7 @@ from typing import Protocol
 
 import msgspec
 
+from draftd.peers.bodies import Body
 from draftd.peers.prefixes import Away
 from draftd.telemetry.request_record import RequestRecord
 from draftd.web.client import JSON
@@ -39,7 +40,7 @@ class Call(msgspec.Struct, eq=False):
     headers: dict[str, str]
     record: RequestRecord
     path: str
-    payload: bytes
+    payload: Body
     kind: str = JSON
     own: Mapping[str, str] = msgspec.field(default_factory=dict)
     away: Away | None = None

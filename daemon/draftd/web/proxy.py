@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 
 import structlog
 
 from draftd.errors import WorkerError
 from draftd.peers import HOPS_HEADER
+from draftd.peers.bodies import Body
 from draftd.protocol import PROFILE_HEADER
 from draftd.telemetry.journal import Journal
 from draftd.telemetry.metrics import Metrics
@@ -26,7 +28,7 @@ from draftd.web.passed_answer import PassedAnswer
 from draftd.web.passed_on import Given, Passed
 from draftd.web.peer_relay import PeerRelay
 from draftd.web.request_body import Endpoint
-from draftd.web.router import Dialect, Refused, Routed, Router, read
+from draftd.web.router import Dialect, Refused, Routed, Router, RoutingTable, pass_on, read
 from draftd.web.translation import TRANSLATED
 from draftd.web.worker_errors import stopping
 from draftd.web.worker_http import BrokenOffError
@@ -134,7 +136,10 @@ class Proxy:
         if isinstance(routed, Refused):
             raise routed.error
         if isinstance(routed, Passed):
-            await self._pass(exchange, routed)
+            try:
+                await self._pass(exchange, routed)
+            finally:
+                _close(routed.payload)
             return
         if translated := TRANSLATED.get(dialect):
             exchange = translated(exchange)
@@ -182,13 +187,17 @@ class Proxy:
         return self.relay if call.away is None or self.peers is None else self.peers.relay
 
     async def _route(self, exchange: ClientExchange, dialect: Dialect | None) -> Routed | Passed | Refused:
-        table, raw = self._router.table, await exchange.body()
-        self._journal.take_body(_record_of(exchange), raw)
-        head = exchange.head
+        table, head = self._router.table, exchange.head
+        raw = await (exchange.body() if dialect else exchange.any_body())
         if table.peers and HOPS_HEADER in head.headers:
             table = self._router.alone
-        query, kind = head.target.partition("?")[2], head.headers.get("Content-Type", "")
-        asked = dialect or Given(head.path, query, kind)
+        asked = dialect or Given(
+            head.path, head.target.partition("?")[2], head.headers.get("Content-Type", "")
+        )
+        if not isinstance(raw, bytes):
+            assert isinstance(asked, Given), "only what is passed on may be kept in a file"
+            return _passed_on(replace(asked, body=raw), table)
+        self._journal.take_body(_record_of(exchange), raw)
         return read(raw, asked, table) if len(raw) <= LARGE else await self._bodies.read(raw, asked, table)
 
     async def relay(self, call: Call, take: Take) -> bytes:
@@ -204,7 +213,9 @@ class Proxy:
 
     async def _in_turn(self, worker: Worker, call: Call, take: Take) -> bytes:
         admission = self.admission(call.name)
-        call.headers["x-draftd-queue-position"] = str(admission.ahead)
+        call.headers["x-draftd-queue-position"] = str(
+            admission.ahead + self._supervisor.waiting_before(call.name)
+        )
         async with admission.slot() as waited:
             self._metrics.queue_wait(call.name, waited)
             call.record.waited = waited
@@ -243,6 +254,19 @@ class Proxy:
 def _record_of(exchange: ClientExchange) -> RequestRecord:
     assert exchange.record is not None, "the pipeline begins one for each request to a model"
     return exchange.record
+
+
+def _passed_on(given: Given, table: RoutingTable) -> Passed | Refused:
+    """The request for the server that a body in a file is for."""
+    routed = pass_on(given, table)
+    if isinstance(routed, Refused):
+        _close(given.body)
+    return routed
+
+
+def _close(body: Body) -> None:
+    if not isinstance(body, bytes):
+        body.close()
 
 
 async def _outlives(worker: Worker, lease: Lease, limit: float) -> bool:

@@ -50,8 +50,23 @@ function span(exactly) {
 const DUE = { backoff: "starts again", stopping: "at the latest" };
 
 // How the time by which a state ends is told.
-export const dueIn = (row) =>
-  row.due && DUE[row.state] ? `, ${DUE[row.state]} in ${span((Date.parse(row.due) - Date.now()) / 1000)}` : "";
+export const dueIn = (row) => (row.due && DUE[row.state] ? `, ${DUE[row.state]} ${until(row.due)}` : "");
+
+function until(due) {
+  const left = (Date.parse(due) - Date.now()) / 1000;
+  return left < 0.5 ? "now" : `in ${span(left)}`;
+}
+
+// What a worker has to do: a request that has its place waits, too, until the worker is ready.
+export function toDo({ state, active, queue }) {
+  const works = ["ready", "stopping"].includes(state);
+  return { atWork: works ? active : 0, waiting: works ? queue : active + queue };
+}
+
+export function now(row) {
+  const { atWork, waiting } = toDo(row);
+  return [atWork && `${atWork} at work`, waiting && `${waiting} waiting`].filter(Boolean).join(", ") || "–";
+}
 
 export const count = (value) => (value === null ? "–" : value.toLocaleString("en"));
 export const seconds = (value) => (value === null ? "–" : `${value.toFixed(value < 100 ? 2 : 0)} s`);
@@ -153,6 +168,7 @@ export const plural = (count, word) => `${count} ${word}${count === 1 ? "" : "s"
 
 // What a first glance should say: { tone, headline, aside } for all workers together.
 export function verdict(workers) {
+  if (!workers.length) return { tone: "off", headline: "No profile of its own", aside: "All requests go to peers." };
   const failed = workers.filter((row) => row.state === "failed").map((row) => row.name);
   const { tone, headline, aside } = drafting(workers);
   if (!failed.length) return { tone, headline, aside };
@@ -266,8 +282,7 @@ const PEER_STATES = { well: ["well", "good"], new: ["new", "wait"], out: ["left 
 
 export function peerState({ state, reason, due }) {
   const [label, tone] = PEER_STATES[state];
-  const left = due ? (Date.parse(due) - Date.now()) / 1000 : 0;
-  const again = due ? `asked again ${left < 0.5 ? "now" : `in ${span(left)}`}` : "";
+  const again = due ? `asked again ${until(due)}` : "";
   const why = state === "new" ? "has not answered yet" : [reason, again].filter(Boolean).join("; ");
   return { label, tone, why };
 }
