@@ -83,6 +83,7 @@ def _unheard(tmp_path: Path, streams: str) -> Iterator[tuple[subprocess.Popen[by
             assert process.wait(LIMIT) == 0
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.fault(203)
 @pytest.mark.parametrize("streams", ["", "2> /dev/full", "<&- >&- 2>&-"], ids=["unread", "full", "closed"])
 def test_a_daemon_that_nobody_listens_to_serves_on(tmp_path: Path, streams: str) -> None:

@@ -63,7 +63,7 @@ async def test_misses_that_come_quickly_are_no_quicker_a_reason_to_restart(bench
     async with bench.watching(profile):
         assert [await bench.next() for _ in range(3)] == [BecameReady(), HealthMissed(), HealthMissed()]
     one, two, *_ = bench.server.checks
-    assert two - one > 0.25
+    assert two - one > 0.15  # as they arrive: the first one may come late
 
 
 @pytest.mark.fault(26)
@@ -108,7 +108,7 @@ async def test_after_an_answer_the_next_check_waits_for_the_interval(bench: Benc
     async with bench.watching(slow):
         assert [await bench.next() for _ in range(3)] == [BecameReady(), HealthOk(), HealthOk()]
     one, two = bench.server.checks
-    assert two - one > 0.25
+    assert two - one > 0.15  # as they arrive: the first one may come late
 
 
 async def test_a_child_that_is_too_busy_to_answer_is_well_while_it_generates(bench: Bench) -> None:

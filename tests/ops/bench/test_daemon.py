@@ -69,6 +69,7 @@ def _workers(url: str) -> list[psutil.Process]:
     return [psutil.Process(row["pid"]) for row in rows if row is not None]
 
 
+@pytest.mark.thorough
 def test_a_worker_that_cannot_be_loaded_is_named_with_its_last_words() -> None:
     broken = {"baseline": scripted("baseline", "--exit-at-start", "3")}
     words = (

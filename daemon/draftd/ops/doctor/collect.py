@@ -261,8 +261,9 @@ def fix(facts: Facts) -> Iterator[str]:
     """Fix what is safe to fix: nothing that a person wrote or that runs. A sentence for each thing done."""
     folder = facts.state_dir
     if facts.stale_note:
-        # Holding the folder as a daemon does, so that no daemon can be starting; letting go removes the note.
+        # Holding the folder as a daemon does, so that no daemon can be starting.
         with suppress(AlreadyRunningError), Instance(folder):
+            (folder / NOTE).unlink(missing_ok=True)
             yield f"removed {folder / NOTE}, which an earlier daemon had left behind"
     if not facts.hub_cache_exists:
         facts.hub_cache.mkdir(parents=True, exist_ok=True)
