@@ -190,10 +190,15 @@ FAULTS = {
         "one after the other, whole, where a dialect requires that",
     ),
     173: ("files and folders that may not be looked at", "reported, or taken as missing; nothing ends"),
+    180: (
+        "a large recording for a `command`",
+        "passed on whole by way of a file; memory flat, nothing is left of it",
+    ),
     186: (
         "eight servers of others load at once, on a machine with thousands of connections",
         "nobody else waits",
     ),
+    187: ("requests for models that are not in memory yet", "counted as waiting, and each sees its place"),
     192: ("a terminal becomes narrower while a table lives in it", "no remains; no line above it is lost"),
     196: ("a certificate that cannot serve https", "one sentence names the file and the fault; exit 2"),
     197: (
@@ -203,6 +208,10 @@ FAULTS = {
     198: (
         "a daemon with peers and no profile",
         "their models are served; `up`, status and clients say whose they are",
+    ),
+    199: (
+        "a machine in the network announces itself",
+        "used if its certificate is one of ours, until it is gone; a stranger is sent nothing",
     ),
     202: (
         "the number of a child that has ended is a stranger's",
@@ -214,6 +223,10 @@ FAULTS = {
     206: (
         "a fault of ours in one of the daemon's own tasks",
         "logged; the task goes on, and so does the daemon",
+    ),
+    207: (
+        "a tool call that is cut off, or names no tool",
+        "text, as the model wrote it: no call with half of its arguments",
     ),
 }
 

@@ -10,7 +10,7 @@ import asyncio
 import gc
 import os
 import shutil
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import AsyncExitStack
 from functools import partial
 from pathlib import Path
@@ -22,8 +22,8 @@ from draftd import __version__
 from draftd.daemon import Daemon
 from draftd.instance import Instance
 from draftd.machine_memory import memory_budget
+from draftd.peers.watch import Sessions, sessions
 from draftd.peers.watch import run as watch_peers
-from draftd.peers.watch import sessions
 from draftd.profile_files import fingerprint
 from draftd.reload import Load, watch
 from draftd.settings import Settings
@@ -84,6 +84,7 @@ async def run(
             daemon.history.run,
             instance.keep,
             partial(watch_peers, daemon.fleet, reached),
+            *_discovery(settings, daemon, reached),
             partial(pressure_watch.watch, daemon.pressure, daemon.room, daemon.kernel_kills),
         ]
         if settings.warm_spare:
@@ -96,6 +97,18 @@ async def run(
             task.cancel()
         await daemon.shut_down()
     log.info("draftd has stopped")
+
+
+def _discovery(settings: Settings, daemon: Daemon, reached: dict[str, Sessions]) -> Iterator[Work]:
+    """What finds other machines, and lets them find this one. Raises ConfigError."""
+    if settings.discovery_announce or settings.discovery_find:
+        from draftd.peers import discovery
+
+        if settings.discovery_announce and daemon.certificate is not None:
+            names = daemon.certificate.names
+            yield partial(discovery.announce, daemon.fleet.id, names, settings.host, settings.port)
+        if settings.discovery_find:
+            yield partial(discovery.find, daemon.fleet, reached, discovery.trust(settings))
 
 
 async def _going_on(work: Work) -> None:

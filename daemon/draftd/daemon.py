@@ -110,7 +110,7 @@ class Daemon:
             id=self.fleet.id,
             keepalive=settings.keepalive_interval,
         )
-        if settings.peers:
+        if settings.may_have_peers:
             self.proxy.peers = PeerRelay(
                 self.fleet, reached, self.load.of, self.proxy.relay, self.journal.note
             )

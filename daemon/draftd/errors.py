@@ -26,9 +26,7 @@ class Problem:
 
 
 class ConfigError(DraftdError):
-    """The user's settings, profiles or prompts are at fault. `problems` names each one, in the order of the lines
-    of their files; those of a file as a whole come first.
-    """
+    """The user's settings, profiles or prompts are at fault. `problems` names each one, in the order of lines."""
 
     def __init__(self, message: str, problems: tuple[Problem, ...] = ()) -> None:
         super().__init__(message)

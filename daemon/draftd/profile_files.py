@@ -38,7 +38,7 @@ PATH_KEYS = ("model", "draft_model", "adapter_path")  # where a value may be a p
 
 def load_for(settings: Settings) -> ProfileSet:
     """The profiles that these settings name. There may be none if there are peers. Raises ConfigError."""
-    return load_dir(settings.profiles_dir(), settings.prompt_dirs(), may_be_empty=bool(settings.peers))
+    return load_dir(settings.profiles_dir(), settings.prompt_dirs(), may_be_empty=settings.may_have_peers)
 
 
 def load_dir(folder: Path, prompt_dirs: Sequence[Path], *, may_be_empty: bool = False) -> ProfileSet:
@@ -105,7 +105,7 @@ def fingerprint(folders: Iterable[Path]) -> tuple[object, ...]:
 def _looks(path: Path) -> Iterator[object]:
     with suppress(OSError):  # it has just gone, or is a link to nowhere
         status = path.stat()
-        yield path, status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
+        yield str(path), status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
 
 
 def parse(path: Path, text: str) -> Profile:

@@ -80,6 +80,17 @@ def served(cert: Path, key: Path | None) -> tuple[ssl.SSLContext, Certificate]:
         raise ConfigError(f"tls_cert: {cert}: it cannot be used: {error.reason or 'broken'}") from error
 
 
+def verifying(file: Path) -> ssl.SSLContext:
+    """A client's context that trusts the certificates in a file, and who is signed by them. Raises ConfigError."""
+    try:
+        return ssl.create_default_context(cafile=str(file))
+    except OSError as error:  # ssl's own errors are of this kind, and have the number of another error
+        reason = "there is no certificate in it (in the form PEM)"
+        if not isinstance(error, ssl.SSLError):
+            reason = error.strerror or str(error)
+        raise ConfigError(f"the certificates in {file} cannot be read: {reason}") from error
+
+
 def trusting(pem: str, *, at_any_time: bool = True) -> ssl.SSLContext:
     """A client's context that trusts this one certificate, under any name, and after it has expired too."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)

@@ -18,6 +18,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
 @pytest.mark.fault(198)
+@pytest.mark.thorough
 async def test_a_daemon_without_a_profile_serves_what_its_peers_have(pair: Pair, tmp_path: Path) -> None:
     there, own = pair.one.daemon.settings.port, free_ports()
     (tmp_path / "empty").mkdir()

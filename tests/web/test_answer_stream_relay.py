@@ -7,7 +7,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from draftd.web import answer_stream
@@ -72,6 +72,7 @@ def slowly(stream: bytes, *, wants_usage: bool) -> tuple[bytes, Answer]:
     return b"".join(to_event(c) for c in sent), answer
 
 
+@example([by_drafter("é"), by_drafter("é")], False, False, [])  # the only text in ASCII is not the answer's
 @given(
     st.lists(CHUNKS, max_size=12), st.booleans(), st.booleans(), st.lists(st.integers(0, 3000), max_size=4)
 )

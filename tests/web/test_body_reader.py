@@ -69,6 +69,7 @@ async def test_a_body_that_is_passed_on_is_read_there_too(reader: BodyReader) ->
     found = await reader.read(raw, given, table)
     assert isinstance(found, Passed)
     assert found == read(raw, given, table)
+    assert isinstance(found.payload, bytes)
     assert (found.path, found.payload[:20]) == ("/v1/embeddings?a=b", b'{"model":"org/model"')
     assert child_of(reader) != os.getpid()
 

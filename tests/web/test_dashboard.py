@@ -193,7 +193,9 @@ async def test_changes_appear_without_a_reload_and_are_spoken(tmp_path: Path, br
         await expect(page.locator("#spoken")).to_have_text("a is failed")
         await expect(page.locator("#headline")).to_have_text("a failed")
         await expect(field(page, "b", "state")).to_have_text("ready")
-        await expect(button(page, "Start a")).to_be_hidden()  # to restart it is the same, and one button is enough
+        await expect(
+            button(page, "Start a")
+        ).to_be_hidden()  # to restart it is the same, and one button is enough
         flag.unlink()
         await button(page, "Restart a").click()
         await expect(field(page, "a", "state")).to_have_text("ready")

@@ -225,7 +225,7 @@ async def _show_start(
         show(line)
     await _until_settled(daemon)
     if not daemon.states():
-        names = ", ".join(peer.name for peer in daemon.settings.peers)
+        names = ", ".join(peer.name for peer in daemon.settings.peers) or "machines that it finds"
         show(f"draftd serves at {daemon.url}/v1. It has no profile of its own: all requests go to {names}\n")
     if "ready" in daemon.states():
         to_trust = daemon.certificate.to_trust if daemon.certificate else ""

@@ -15,7 +15,7 @@ from draftd.ops.splitting import refusals
 from draftd.profile_files import PATH_KEYS
 from draftd.profiles import Profile, ProfileSet
 from draftd.settings import Settings, source_of
-from draftd.tls import served
+from draftd.tls import served, verifying
 from draftd.toml_lines import line_of
 
 
@@ -62,6 +62,13 @@ def setting_faults(settings: Settings, found: ProfileSet) -> Iterator[Problem]:
             served(settings.tls_cert, settings.tls_key)
         except ConfigError as error:
             yield source_of(str(error).partition(":")[0], str(error))
+    named = [("peers", peer.ca_file) for peer in settings.peers]
+    for setting, file in (*named, ("discovery_ca_file", settings.discovery_ca_file)):
+        try:
+            if file is not None:
+                verifying(file)
+        except ConfigError as error:
+            yield source_of(setting, f"{setting}: {error}")
     source = settings.memory_pressure
     if isinstance(source, Path) and pressure(source) is None:
         reason = (

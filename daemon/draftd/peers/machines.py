@@ -89,11 +89,12 @@ class Machine:
 
 class Peer(Machine):
     """Another server. `on_change` is called when its condition or its models have changed; `failed` with each
-    failure after which it is left out.
+    failure after which it is left out. It was `found`, or else stands in the settings.
     """
 
-    def __init__(self, table: PeerTable, on_change: Callable[[], None]) -> None:
+    def __init__(self, table: PeerTable, on_change: Callable[[], None], *, found: bool = False) -> None:
         super().__init__(table.name, table.weight)
+        self.found = found
         self.table = table
         self._on_change = on_change
         self.condition: Condition = New()

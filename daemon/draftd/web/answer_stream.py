@@ -144,15 +144,21 @@ def frame_of(event: bytes, chunk: dict[str, Any], sent: bytes) -> Frame | None:
     delta = choices[0].get("delta")
     if delta and set(delta) not in _ONE_TEXT:
         return None
-    theirs = _around_the_text(event)
-    ours = theirs if sent is event else _around_the_text(sent)
     kind = next(iter(delta)) if delta else "text"
+    text = (delta or choices[0]).get(kind)
+    theirs = _around(text, event)
+    ours = theirs if sent is event else _around(text, sent)
     return Frame(theirs, ours, kind) if theirs and ours else None
 
 
-def _around_the_text(event: bytes) -> tuple[bytes, bytes] | None:
+def _around(text: Any, event: bytes) -> tuple[bytes, bytes] | None:
+    """What stands around the text of an event, if it is the only one in there: one of a further field may be the
+    only one that is found, where the text itself is not in ASCII.
+    """
     found = list(_TEXT.finditer(event))
-    return (event[: found[0].start(1)], event[found[0].end(1) : -len(EVENT_END)]) if len(found) == 1 else None
+    if len(found) != 1 or json_codec.loads(found[0][1]) != text:
+        return None
+    return event[: found[0].start(1)], event[found[0].end(1) : -len(EVENT_END)]
 
 
 class Relay:

@@ -7,6 +7,7 @@ from typing import Protocol
 
 import msgspec
 
+from draftd.peers.bodies import Body
 from draftd.peers.prefixes import Away
 from draftd.telemetry.request_record import RequestRecord
 from draftd.web.client import JSON
@@ -37,11 +38,11 @@ class Call(msgspec.Struct, eq=False):
 
     name: str
     headers: dict[str, str]
+    record: RequestRecord
     path: str
-    payload: bytes
+    payload: Body
     kind: str = JSON
     own: Mapping[str, str] = msgspec.field(default_factory=dict)
-    record: RequestRecord | None = None
     away: Away | None = None
 
 

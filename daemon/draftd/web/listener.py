@@ -41,6 +41,8 @@ def make_listener(
     """
     limits = Limits(
         max_body=settings.max_body_bytes,
+        max_upload=settings.max_upload_bytes,
+        folder=settings.state_dir,
         body=settings.body_timeout,
         write=settings.write_timeout,
         idle=settings.connection_timeout,

@@ -86,13 +86,17 @@ class StatusReport:
         status = self.status()
         for row in status["workers"]:
             name = row["name"]
-            row.update(live(self.proxy.admission(name).active, self.metrics.recent(name)))
+            row.update(live(self._at_work_on(name), self.metrics.recent(name)))
         return status
+
+    def _at_work_on(self, name: str) -> int:
+        """Requests that a profile's worker works on: some that have a place may wait until it is ready."""
+        return self.proxy.admission(name).active - self.supervisor.worker(name).waiting
 
     def workers(self) -> list[dict[str, Any]]:
         """Every profile's worker as /api/status has it."""
         return [
-            worker(one, self.proxy.admission(one.name).depth, self.metrics)
+            worker(one, self.proxy.admission(one.name).depth + one.waiting, self.metrics)
             for one in self.supervisor.snapshot()
         ]
 
@@ -103,7 +107,7 @@ class StatusReport:
                 one.name,
                 one.state,
                 one.memory_bytes,
-                self.proxy.admission(one.name).depth if one.name == one.worker else None,
+                self.proxy.admission(one.name).depth + one.waiting if one.name == one.worker else None,
                 one.start_seconds,
                 one.accounting,
                 one.draft_refusal is not None,
@@ -190,6 +194,7 @@ def peer(one: Peer) -> dict[str, Any]:
         "name": one.name,
         "url": one.table.url,
         "weight": one.weight,
+        "found": one.found,
         "state": state.label,
         "reason": out.reason if out else "",
         "since": None if isinstance(state, New) else iso(epoch + state.since),

@@ -73,6 +73,21 @@ def is_wanted(state: State) -> bool:
     return not isinstance(state, Stopped) and getattr(state, "then", None) is not Then.STOP
 
 
+def loads_before(state: State, other: State) -> bool:
+    """Whether a worker in this state is about to load, before one in the `other` state."""
+    return isinstance(state, Starting | Queued) and _turn(state) < _turn(other)
+
+
+def _turn(state: State) -> tuple[int, float]:
+    match state:
+        case Starting():
+            return 0, 0.0
+        case Queued():
+            return 1, state.since
+        case _:
+            return 2, 0.0
+
+
 def step(state: State, event: Event, now: float, policy: Policy, jitter: float = 0.0) -> Step:
     """The next state and the effects to perform. Raises IllegalTransitionError (rule 7)."""
     if isinstance(event, Stop) and event.reason in SLEEP and not _may_sleep(state, event.reason):

@@ -57,6 +57,7 @@ class Outlook:
             num_draft_tokens=worker.profile.draft_length,
             auto_draft=worker.profile.auto_draft,
             since=self._since,
+            waiting=self._usage.waiting,
             reason=self._reason(),
             due=None if due is None else time.time() + due - time.monotonic(),
             restarts=self._restarts,

@@ -113,6 +113,11 @@ class Worker:
         """Whether the child with this number lives, and has not been told to end."""
         return self._children.number == child and isinstance(self.state, Ready | Draining)
 
+    @property
+    def waiting(self) -> int:
+        """Requests that wait until the worker is ready."""
+        return self._usage.waiting
+
     def status(self) -> WorkerStatus:
         """The worker now."""
         return self._outlook.status()
