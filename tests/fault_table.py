@@ -228,6 +228,10 @@ FAULTS = {
         "a tool call that is cut off, or names no tool",
         "text, as the model wrote it: no call with half of its arguments",
     ),
+    208: (
+        "caffeinate hangs, or cannot be started for a while",
+        "the stop waits for nobody; it is tried again",
+    ),
 }
 
 

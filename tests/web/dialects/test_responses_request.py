@@ -217,6 +217,8 @@ def test_the_answer_repeats_what_the_model_was_told() -> None:
         ({"tools": [{**PATCH, "format": {**GRAMMAR, "syntax": "bnf"}}]}, "tools[0].format"),
         ({"tools": [{**PATCH, "format": {**GRAMMAR, "definition": 5}}]}, "tools[0].format.definition"),
         ({"tool_choice": {"type": "mcp"}}, "tool_choice"),
+        ({"tools": [{"type": "mcp", "server_label": "a", "server_url": "https://a"}]}, "tools[0].type"),
+        ({"tools": [{"type": "web_search"}, {"type": "file_search"}]}, "tools[1].type"),
         ({"text": {"format": {"type": "grammar"}}}, "text.format.type"),
         ({"text": {"verbosity": "low"}}, "text.verbosity"),
         ({"previous_response_id": "resp_1"}, "previous_response_id"),

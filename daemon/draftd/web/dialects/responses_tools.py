@@ -3,7 +3,7 @@
 A custom tool takes one text, which usually has to follow a grammar. Chat completions know only functions, so it is
 offered as a function whose one argument is the text; its description holds the grammar, and our engine enforces it.
 Tools of other kinds, which OpenAI's servers run or which come in groups, are left out: Codex sends them with every
-request.
+request. Those that no agent sends unasked are refused: whoever names one counts on it.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ _PARAMETERS = {
 }
 _OF_FUNCTIONS = ("description", "parameters", "strict")
 _KINDS = ("function", CUSTOM)
+_REFUSED = ("mcp", "file_search", "code_interpreter", "computer", "computer_use_preview")
 Fields = dict[str, Any]
 
 
@@ -37,7 +38,12 @@ def chat_tools(tools: Iterable[Fields]) -> list[Fields]:
     made = []
     for number, tool in enumerate(tools):
         place: Place = ("tools", number)
-        if string_in(tool, "type", place) in _KINDS:
+        kind = string_in(tool, "type", place)
+        if kind in _REFUSED:
+            raise refusal(
+                (place, "type"), f"must not be {kind}: only OpenAI's servers have that", "unsupported_value"
+            )
+        if kind in _KINDS:
             made.append({"type": "function", "function": _function(tool, place)})
     return made
 
