@@ -58,11 +58,11 @@ def free_ports(count: int = 1) -> int:
     """
     while True:
         first = random.SystemRandom().randrange(10_000, 32_000)
-        if all(_is_free(first + n) for n in range(count)):
+        if all(is_free(first + n) for n in range(count)):
             return first
 
 
-def _is_free(port: int) -> bool:
+def is_free(port: int) -> bool:
     with socket.socket() as probe:
         return probe.connect_ex(("127.0.0.1", port)) != 0
 
