@@ -13,10 +13,11 @@ from mlx_lm import server
 from draftd.engine import records
 from draftd.engine.answers.presence import LEFT_ATTRIBUTE, LeftError
 from draftd.engine.generation import loop, together, turns
-from draftd.engine.generation.batch_policy import BatchPolicy, Row
+from draftd.engine.generation.batch_policy import BatchPolicy
 from draftd.engine.generation.caches.ragged import RaggedRow
 from draftd.engine.generation.choices import ALONE, REVIEW, Choice
 from draftd.engine.generation.models import LoadedModels
+from draftd.engine.generation.policy import Row
 from draftd.engine.generation.sampling import Greedy
 from draftd.engine.serving import NOT_EXACT
 from draftd.protocol import LOOKUP_DRAFTER, MODEL_DRAFTER
