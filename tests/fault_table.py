@@ -228,11 +228,11 @@ FAULTS = {
         "a tool call that is cut off, or names no tool",
         "text, as the model wrote it: no call with half of its arguments",
     ),
-    209: ("an answer whose tokens came in one round", "no speed is told of it, and none is counted"),
     208: (
         "caffeinate hangs, or cannot be started for a while",
         "the stop waits for nobody; it is tried again",
     ),
+    209: ("an answer whose tokens came in one round", "no speed is told of it, and none is counted"),
 }
 
 
