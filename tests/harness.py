@@ -27,7 +27,6 @@ from draftd.profiles import Profile
 from draftd.protocol import GUARDIAN_MODULE
 from draftd.settings import Settings
 from draftd.workers import command, loading
-from draftd.workers.loading import owns_port
 
 FAKE_SERVER = (sys.executable, "-I", "-S", str(Path(__file__).parent / "fake_server" / "__main__.py"))
 GUARDED = [sys.executable, "-m", GUARDIAN_MODULE, *FAKE_SERVER]
@@ -73,7 +72,8 @@ def cheap_children() -> Iterator[None]:
     """Make a scripted child start faster, and checks of it come more often and cost next to nothing."""
     with ExitStack() as patches:
         patches.enter_context(patch.object(command, "argv", _argv(command.argv)))
-        patches.enter_context(patch.object(loading, "owns_port", _listens))
+        if TCP.exists():
+            patches.enter_context(patch.object(loading, "owns_port", _owns_port))
         patches.enter_context(patch.object(loading, "POLL", 0.02))
         if Path(f"/proc/self/task/{os.getpid()}/children").exists():
             patches.enter_context(patch.object(psutil.Process, "children", _children))
@@ -99,12 +99,10 @@ def _children(process: psutil.Process, recursive: bool = False) -> list[psutil.P
     return [*found, *(each for child in found for each in _children(child, True))] if recursive else found
 
 
-def _listens(pid: int, port: int, *, family: bool) -> bool:
-    """`owns_port`, which reads of all connections on the machine: of thousands that have ended, while tests run."""
-    if not TCP.exists():
-        return owns_port(pid, port, family=family)
+def _owns_port(pid: int, port: int, *, family: bool) -> bool:
+    """psutil's own look reads of all connections on the machine: of thousands that have ended, while tests run."""
     sockets = _listening(port)
-    with suppress(psutil.NoSuchProcess):
+    with suppress(psutil.NoSuchProcess, OSError):
         process = psutil.Process(pid)
         candidates = [process, *(_children(process, True) if family else [])]
         return any(sockets & _sockets(each) for each in candidates)

@@ -451,6 +451,7 @@ def test_a_verb_costs_no_more_than_its_own_imports() -> None:
     assert {"aiohttp", "structlog", "packaging"}.isdisjoint(status)
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize(
     "command", [[sys.executable, "-m", "draftd"], [str(Path(sys.executable).parent / "draftd")]]
 )

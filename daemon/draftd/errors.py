@@ -26,7 +26,9 @@ class Problem:
 
 
 class ConfigError(DraftdError):
-    """The user's settings, profiles or prompts are at fault. `problems` names each one, in the order of lines."""
+    """The user's settings, profiles or prompts are at fault. `problems` names each one, in the order of the lines
+    of their files; those of a file as a whole come first.
+    """
 
     def __init__(self, message: str, problems: tuple[Problem, ...] = ()) -> None:
         super().__init__(message)

@@ -26,7 +26,7 @@ from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource
 from draftd.errors import ConfigError, Problem
 from draftd.files import absolute, read_text
 from draftd.groups import Groups, Names, checked, lists_of
-from draftd.peer_tables import PeerTable, distinct, is_loopback
+from draftd.peer_tables import PeerTable, distinct, is_loopback, usable_key
 from draftd.protocol import PROMPT_CACHE_FOLDER, PromptStore
 from draftd.toml_lines import fault_of, joined, line_of, reason_of
 
@@ -191,7 +191,7 @@ class Settings(BaseSettings):
     peers: Peers = Field(
         (), description="other machines to send requests to, [each a `[[peers]]` table](peers.md)"
     )
-    discovery_api_key: SecretStr | None = Field(
+    discovery_api_key: Annotated[SecretStr, AfterValidator(usable_key)] | None = Field(
         None,
         description="what machines that are found have as their `api_key`. In the file also `api_key` under "
         "`[discovery]`, and so on",
@@ -354,7 +354,7 @@ def load_settings(**overrides: Any) -> Settings:
 def _problem(detail: dict[str, Any], given: dict[str, Any]) -> Problem:
     """Name the source that a refused value came from."""
     name = str(detail["loc"][0]) if detail["loc"] else ""
-    if name == "peers" or "api_key" in detail["loc"]:
+    if name == "peers" or any(str(key).endswith("api_key") for key in detail["loc"]):
         detail.pop("input", None)  # a secret is never repeated, and an address or JSON may hold one
     in_table = len(detail["loc"]) > 2
     key, known = (str(detail["loc"][2]), PeerTable) if in_table else (name, Settings)

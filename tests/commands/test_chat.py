@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
+
+from draftd.commands import chat
+from draftd.console import out
 from tests.forked import LIMIT
 from tests.harness import fake
 from tests.test_cli import DRAFTD, Up, up
@@ -75,3 +80,16 @@ def test_who_is_not_there_is_an_input_fault_for_every_verb_and_hints_find_the_da
         empty = daemon.run("logs", "--state-dir", str(tmp_path / "none"))
         assert f"'draftd up --state-dir {tmp_path}/none' starts one" in empty.stderr
         assert empty.returncode == 3
+
+
+def test_a_ctrl_c_that_comes_after_the_answer_does_not_end_the_chat(monkeypatch: pytest.MonkeyPatch) -> None:
+    typed_in: Iterator[str | BaseException] = iter([KeyboardInterrupt(), "more", EOFError()])
+
+    def ask(question: str) -> str:
+        said = next(typed_in)
+        if isinstance(said, str):
+            return said
+        raise said
+
+    monkeypatch.setattr(out, "ask", ask)
+    assert [chat._asked() for _ in range(3)] == ["", "more", None]

@@ -18,6 +18,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
+import pytest
+
 from draftd.commands.live_view import MAX_LINES, TICK, LiveView
 from draftd.telemetry.told import Told
 from tests.forked import LIMIT
@@ -108,6 +110,7 @@ def test_json_is_a_line_an_event_and_nothing_else(tmp_path: Path) -> None:
             json.loads(rest)
 
 
+@pytest.mark.thorough
 def test_in_a_terminal_a_request_and_a_shutdown_are_told_above_the_table(tmp_path: Path) -> None:
     (tmp_path / "profiles").mkdir()
     (tmp_path / "profiles" / "a.toml").write_text(fake())

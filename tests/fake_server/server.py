@@ -187,7 +187,11 @@ class Handler(StreamRequestHandler):
             self._event(
                 {**self._chunk(chat, "", None), "object": "chat.completion", "choices": [], "usage": usage}
             )
+        if count:
+            self._report(count)  # before the end, as the engine does
         self.wfile.write(b"data: [DONE]\n\n")
+
+    def _report(self, count: int) -> None:
         proposed = round(count / self.args.accepted)
         name = self.headers.get("X-Draftd-Profile")
         record("generation", rounds=count, proposed=proposed, accepted=count, profile=name)

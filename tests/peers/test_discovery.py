@@ -115,6 +115,11 @@ async def test_a_stranger_who_announces_himself_gets_neither_key_nor_request(
         ("[discovery]\nfind = true\n", "2: discovery_find: whoever is in the network can say"),
         ('[discovery]\nfind = true\napi_key = "x"\n', "2: discovery_find: whoever is in the network can say"),
         (
+            '[discovery]\napi_key = ""\n',
+            "2: discovery_api_key: a key is a string of printable ASCII",
+        ),
+        ("[discovery]\napi_key = 65535\n", "2: discovery_api_key: "),
+        (
             "[discovery]\nannounce = true\n",
             "2: discovery_announce: other machines can use it only over https",
         ),
@@ -133,6 +138,7 @@ def test_what_nobody_could_trust_is_refused(
     with pytest.raises(ConfigError) as caught:
         load_settings()
     assert f"{file}:{words}" in str(caught.value)
+    assert "65535" not in str(caught.value)  # a key is never repeated
 
 
 def test_without_the_package_it_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -82,6 +82,7 @@ async def test_only_large_bodies_need_the_child(tmp_path: Path) -> None:
         assert served.daemon.bodies._process is not None
 
 
+@pytest.mark.one_in(4)
 @pytest.mark.parametrize(
     ("raw", "name", "status", "code", "param"),
     [
@@ -233,6 +234,7 @@ def test_a_text_that_does_not_end_is_no_json(raw: bytes) -> None:
         check_size(raw)
 
 
+@pytest.mark.thorough
 @pytest.mark.fault(74)
 @pytest.mark.skipif(
     sys.platform != "linux", reason="other systems' allocators return large blocks by themselves"

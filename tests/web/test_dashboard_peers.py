@@ -54,3 +54,13 @@ async def test_peers_are_shown_with_their_models_and_why_one_is_left_out(
             await expect(well.locator(".failure")).to_have_text(re.compile(r"^\d+ s ago: fell silent$"))
             for size in (DESKTOP, PHONE):
                 await looks_well(page, size, "dark" if size is PHONE else "light", "peers")
+        (tmp_path / "front").mkdir()
+        async with (
+            serving(tmp_path / "front", {}, peers=peers[:1]) as front,
+            opened(browser, front) as page,
+        ):
+            await expect(page.locator("#headline")).to_have_text("No profile of its own")
+            await expect(page.locator("#chat-model option")).to_have_text(["far", "far-asleep"])
+            await page.locator("#chat-text").fill("hello")
+            await page.locator("#chat-send").click()
+            await expect(page.locator("#chat-talk .assistant .text")).to_contain_text("one two three")

@@ -189,7 +189,7 @@ async def test_an_open_request_without_progress_is_a_stall(bench: Bench) -> None
 async def test_an_idle_child_is_stopped_if_its_profile_says_so(bench: Bench, idle_timeout: float) -> None:
     profile = PROFILE.model_copy(update={"idle_timeout": idle_timeout})
     async with bench.watching(profile):
-        bench.usage._last = time.monotonic() - 59.0
+        bench.usage._last = time.monotonic() - 40.0
         await bench.until(HealthOk())
         assert await bench.next() == HealthOk()
         bench.usage._last = time.monotonic() - 61.0

@@ -159,6 +159,7 @@ async def test_nothing_is_left_behind_by_a_daemon_that_is_killed(held: Held, tmp
     await until_gone(int(pid))
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.fault(105)
 @pytest.mark.parametrize(
     ("mac", "keeps", "loading"), [(True, True, True), (True, False, False), (False, True, False)]

@@ -88,8 +88,8 @@ def up(
     watched = () if demo else (settings.profiles_dir(), *settings.prompt_dirs())
     stream = _log_stream(settings.log_file) if settings.log_file else None
     found = load()
-    waits = [] if demo or names else _beginning(settings).lines
-    savings = [f"{found.sharing}\n"] if found.sharing else _savings(found, settings)
+    told = _decided(found, () if demo or names else _beginning(settings).lines)
+    savings = [] if found.sharing else _savings(found, settings)
     fmt = _format(settings, as_json=as_json)
     view = LiveView(err) if err.is_terminal and not plain and not as_json else None
     if view:
@@ -109,7 +109,7 @@ def up(
         if view:
             view.follow(daemon, asyncio.get_running_loop())
         if not as_json:
-            await _show_start(daemon, waits, savings, view.say if view else _say)
+            await _show_start(daemon, told, savings, view.say if view else _say)
 
     try:
         with view.running(settings.log_level) if view else nullcontext():
@@ -211,17 +211,22 @@ def what_sharing_saves(profiles: Iterable[Profile], *, share: bool) -> Iterator[
         )
 
 
+def _decided(found: ProfileSet, waits: Iterable[str]) -> list[str]:
+    """What was decided about the workers: which profiles share one, and which wait for a first request."""
+    return [*([found.sharing] if found.sharing else []), *waits]
+
+
 def _savings(found: ProfileSet, settings: Settings) -> list[str]:
     return [*what_sharing_saves(found.profiles.values(), share=settings.share_engine is True)]
 
 
 async def _show_start(
-    daemon: Daemon, waits: Iterable[str], savings: list[str], show: Callable[[str], None]
+    daemon: Daemon, decided: Iterable[str], savings: list[str], show: Callable[[str], None]
 ) -> None:
-    """Say at once which workers wait for a first request, and why; once every worker has settled, what could be
-    saved, and what to try next.
+    """Say at once what was decided about the workers, and why; once every worker has settled, what could be saved,
+    and what to try next.
     """
-    for line in waits:
+    for line in decided:
         show(line)
     await _until_settled(daemon)
     if not daemon.states():

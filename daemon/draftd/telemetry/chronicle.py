@@ -15,12 +15,13 @@ OnEnded = Callable[[Sequence[RequestRecord]], None]  # called with requests that
 
 
 class Chronicle:
-    """Keeps the `journal`, and writes to the logs of the `sink`. `changed` is called when the journal has news, and
+    """Keeps the `journal`, and writes to the logs of the `sink`. `changed` is called when either has news, and
     those in `on_ended` with requests that have ended. For the thread of the event loop, but for `take_event`.
     """
 
     def __init__(self, sink: Sink, changed: Callable[[], None]) -> None:
         self._sink = sink
+        self._changed = changed
         self._loop, self._thread = asyncio.get_running_loop(), threading.get_ident()
         self.journal = Journal(changed, self._ended)
         self.on_ended: list[OnEnded] = []
@@ -30,6 +31,7 @@ class Chronicle:
         if threading.get_ident() == self._thread:
             self.journal.tell()  # what has ended before the event stands before it
             self._sink.note_event(told.who, told.text, told.line)
+            self._changed()
         else:
             self._loop.call_soon_threadsafe(self.take_event, told)
 
@@ -42,3 +44,4 @@ class Chronicle:
             self._sink.note(who, "\n".join(texts))
         for listener in self.on_ended:
             listener(records)
+        self._changed()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal
@@ -92,6 +93,9 @@ _SENTENCES: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
 }
 
 
+@functools.lru_cache(
+    maxsize=256
+)  # all that have just ended are asked for twice: for the logs and for `draftd up`
 def of_request(record: RequestRecord) -> Told:
     """The line of a request that has ended."""
     tone: Tone = "plain"

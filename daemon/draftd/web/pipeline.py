@@ -68,7 +68,7 @@ class Pipeline:
             self.check(head)
         except RequestError:
             return False
-        return head.path in COMPLETIONS or (passed_kind(head.path) is not None and not is_upload(head))
+        return head.path in COMPLETIONS or (passed_kind(head.path) is not None and not _is_upload(head))
 
     def is_preflight(self, head: RequestHead) -> bool:
         """Whether a browser asks what a page may send: the headers that every answer has are all that it wants."""
@@ -157,12 +157,16 @@ def identity() -> dict[str, str]:
 
 def largest(head: RequestHead, limits: Limits) -> int:
     """How many bytes the body of a request may have."""
-    return limits.max_upload if is_upload(head) else limits.max_body
+    return limits.max_upload if _is_upload(head) else limits.max_body
+
+
+def _is_upload(head: RequestHead) -> bool:
+    return head.path not in COMPLETIONS and is_upload(head)
 
 
 def too_large(head: RequestHead, limits: Limits) -> RequestError:
     """The error for a body beyond the limit, whether announced or not."""
-    setting = "max_upload_bytes" if is_upload(head) else "max_body_bytes"
+    setting = "max_upload_bytes" if _is_upload(head) else "max_body_bytes"
     return RequestError(413, f"the body is larger than {largest(head, limits)} bytes (see {setting})")
 
 

@@ -2,8 +2,8 @@
 
 A stop text ends an answer where it stands in the content, the text that the client shows and stores. It has no
 effect in reasoning, where models weigh the very words that are to end the answer: `"stop": ["Question:"]` would end
-most of them before they begin. Nor has it any in a tool call, of which a half is of use to nobody. OpenAI's own
-reasoning models take no `stop` at all. /v1/completions continues a text: there all is content, marks too.
+most of them before they begin. Nor has it any in a tool call: half a call is of no use to anybody. OpenAI's own
+reasoning models take no `stop` at all. /v1/completions continues a text: there everything is content, marks too.
 
 A tool call that cannot be parsed is content: the client gets what the model wrote, with the marks around it. So is
 one that was cut off before its end mark: many of mlx_lm's parsers would leave out the arguments that are not whole,
@@ -93,8 +93,8 @@ class AnswerText:
             self._take(piece)
 
     def finish(self, *, cut: bool = False) -> None:
-        """Take the end of the text: what was held back is no beginning of anything. `cut`: the model would have
-        gone on, so that a call which is still open is not whole.
+        """Take the end of the text: what was held back turns out to begin nothing. `cut`: the model would have gone
+        on, so a call that is still open is not whole.
         """
         for piece in self._channels.finish():
             self._take(piece)
@@ -153,7 +153,7 @@ class AnswerText:
             self._spans.show(len(text))
 
     def _place(self, text: str, *, content: bool) -> list[Drafted]:
-        """Say what the next of the model's text is; return who drafted it where it is no content."""
+        """Note what the next piece of the model's text is; return who drafted it if it is not content."""
         if self._spans is not None:
             self._spans.text(len(text), content=content)
         if self._drafted is None:

@@ -2,8 +2,8 @@
 
 1. The request goes into the queue of the generating thread. If its client leaves while it waits, it is marked, and
    skipped when its turn comes.
-2. Each token is put to the answer's text. A stream gets what is certain of it; between, comments show that
-   something goes on. A client that has gone ends the generation, at the next token or the next piece of its prompt.
+2. Each token is added to the answer's text. A stream gets what is certain of it; in between, comments show that
+   work goes on. A client that has gone ends the generation, at the next token or the next piece of its prompt.
 3. The generation ends by itself or at a stop text. mlx_lm knows nothing of those: it would look for their tokens.
 
 What goes wrong is told in OpenAI's form: 400 if the request is at fault, else 500, and in a stream that has begun
@@ -177,7 +177,7 @@ class _Answer:
         )
 
     def _follow(self, responses: Iterable[Any]) -> str:
-        """Put the tokens together to the answer's text, and send it as it comes; return why it ends."""
+        """Put the tokens together into the answer's text, and send it as it comes; return why it ends."""
         reason, round_ended = None, False
         for response in responses:
             self._client.expect()
@@ -192,9 +192,7 @@ class _Answer:
             reason = response.finish_reason
             if self._text.stopped:
                 break
-            if (
-                self._handler.stream and not reason
-            ):  # after the last token only the report of the generation comes
+            if self._handler.stream and not reason:  # what the last token brings goes out with the reason
                 self._send_part()
         if not reason and not self._text.stopped:
             raise RuntimeError("the generation ended without a reason")
@@ -211,7 +209,7 @@ class _Answer:
         return None if has_end_mark and (cut or not is_whole(text)) else self._calls(text)
 
     def _chosen(self, response: Any) -> Chosen | None:
-        """Return what there is to say of a token; None for the end of sequence, which is no part of the answer."""
+        """Return what there is to say about a token; None for the end of sequence, which is not in the answer."""
         if self._names is None or response.finish_reason == "stop":
             return None
         tops = ((top["id"], top["logprob"]) for top in response.top_tokens)

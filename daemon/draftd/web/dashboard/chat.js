@@ -10,7 +10,8 @@ let leaving = null; // while an answer comes
 
 export function showModels(status) {
   const select = $("chat-model");
-  const names = status.workers.map((row) => row.name);
+  const elsewhere = (status.peers ?? []).flatMap((peer) => peer.models);
+  const names = [...new Set([...status.workers.map((row) => row.name), ...elsewhere])];
   drafting = new Set(status.workers.filter((row) => row.drafters.length).map((row) => row.name));
   if (names.join("\n") === [...select.options].map((option) => option.value).join("\n")) return;
   const had = select.value;

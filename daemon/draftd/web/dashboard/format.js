@@ -168,6 +168,7 @@ export const plural = (count, word) => `${count} ${word}${count === 1 ? "" : "s"
 
 // What a first glance should say: { tone, headline, aside } for all workers together.
 export function verdict(workers) {
+  if (!workers.length) return { tone: "off", headline: "No profile of its own", aside: "All requests go to peers." };
   const failed = workers.filter((row) => row.state === "failed").map((row) => row.name);
   const { tone, headline, aside } = drafting(workers);
   if (!failed.length) return { tone, headline, aside };
