@@ -1,5 +1,5 @@
-"""A worker that answers with what it was sent, or does what the query orders: `made`, `stream`, `refuse`, `old`,
-`half`, `slow`, or `die`.
+"""A worker that answers with what it was sent, or does what the query orders: `made`, `stream`, `refuse`, `hash`,
+`early`, `old`, `half`, `slow`, or `die`.
 
 Takes --port, and --single for a server that has one thread only.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import base64
+import hashlib
 import json
 import os
 import threading
@@ -35,6 +36,13 @@ class Handler(BaseHTTPRequestHandler):
         self._answer(200, b"{}")
 
     def do_POST(self) -> None:
+        if "order=early" in self.path:  # it answers before it has read anything
+            self._answer(413, b'{"error": {"message": "too long for me"}}')
+            self.close_connection = True
+            return
+        if "order=hash" in self.path:
+            self._answer(200, self._hashed(int(self.headers["Content-Length"])))
+            return
         body = self.rfile.read(int(self.headers["Content-Length"]))
         if self.path == "/v1/chat/completions":
             self._answer(200, READY)
@@ -60,6 +68,14 @@ class Handler(BaseHTTPRequestHandler):
                 "body": base64.b64encode(body).decode(),
             }
             self._answer(201 if order == "made" else 200, json.dumps(told).encode())
+
+    def _hashed(self, left: int) -> bytes:
+        """The length and the hash of a body that may be large."""
+        digest, length = hashlib.sha256(), 0
+        while piece := self.rfile.read(min(left - length, 2**20)):
+            digest.update(piece)
+            length += len(piece)
+        return json.dumps({"length": length, "hash": digest.hexdigest()}).encode()
 
     def _answer(self, status: int, body: bytes) -> None:
         self.send_response(status)

@@ -17,7 +17,7 @@ from tests.harness import QUICK
 
 VERSIONS = {"draftd": "1", "mlx": "1", "mlx-lm": "1"}
 PROGRAM = """
-import http.server, json, os, select, socketserver, sys, threading, time
+import json, os, select, sys, threading, time
 
 setup = json.loads(sys.stdin.buffer.readline())
 rank = setup["rank"]
@@ -32,39 +32,44 @@ def beat():
         say(alive=quirks.get("memory", 1000))
         time.sleep(0.1)
 
-class Handler(http.server.BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    def log_message(self, *words): pass
-    def answer(self, body, kind="application/json"):
-        self.send_response(200)
-        self.send_header("Content-Type", kind)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-    def do_GET(self): self.answer(b"{}")
-    def do_POST(self):
-        asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        if not asked.get("stream"):
-            text = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": "ok"}}
-            self.answer(json.dumps({"object": "chat.completion", "choices": [text]}).encode())
-            return
-        self.send_response(200)
-        self.send_header("Content-Type", "text/event-stream")
-        self.send_header("Connection", "close")
-        self.end_headers()
-        for reason in (None, "stop"):
-            delta = {"role": "assistant", "content": "" if reason else "ok"}
-            choice = {"index": 0, "delta": delta, "finish_reason": reason}
-            event = json.dumps({"object": "chat.completion.chunk", "choices": [choice]})
-            self.wfile.write(f"data: {event}\\n\\n".encode())
-            self.wfile.flush()
-            if asked["messages"][-1]["content"] == "hang":
-                threading.Event().wait()
-        self.wfile.write(b"data: [DONE]\\n\\n")
-        self.close_connection = True
+def serve(port):
+    import http.server, socketserver  # here, as it takes longer than all else, and one rank does it
 
-class Server(socketserver.ThreadingMixIn, http.server.HTTPServer):
-    daemon_threads = True
+    class Handler(http.server.BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+        def log_message(self, *words): pass
+        def answer(self, body, kind="application/json"):
+            self.send_response(200)
+            self.send_header("Content-Type", kind)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+        def do_GET(self): self.answer(b"{}")
+        def do_POST(self):
+            asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            if not asked.get("stream"):
+                text = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": "ok"}}
+                self.answer(json.dumps({"object": "chat.completion", "choices": [text]}).encode())
+                return
+            self.send_response(200)
+            self.send_header("Content-Type", "text/event-stream")
+            self.send_header("Connection", "close")
+            self.end_headers()
+            for reason in (None, "stop"):
+                delta = {"role": "assistant", "content": "" if reason else "ok"}
+                choice = {"index": 0, "delta": delta, "finish_reason": reason}
+                event = json.dumps({"object": "chat.completion.chunk", "choices": [choice]})
+                self.wfile.write(f"data: {event}\\n\\n".encode())
+                self.wfile.flush()
+                if asked["messages"][-1]["content"] == "hang":
+                    threading.Event().wait()
+            self.wfile.write(b"data: [DONE]\\n\\n")
+            self.close_connection = True
+
+    class Server(socketserver.ThreadingMixIn, http.server.HTTPServer):
+        daemon_threads = True
+
+    Server(("127.0.0.1", port), Handler).serve_forever()
 
 threading.Thread(target=beat, daemon=True).start()
 print(f"rank {rank} is up", file=sys.stderr, flush=True)
@@ -83,7 +88,7 @@ while line := sys.stdin.buffer.readline():
             os._exit(quirks["exits"])
         if rank == 0:
             port = int(setup["flags"][setup["flags"].index("--port") + 1])
-            threading.Thread(target=Server(("127.0.0.1", port), Handler).serve_forever, daemon=True).start()
+            threading.Thread(target=serve, args=(port,), daemon=True).start()
 """
 # As ssh does it: a session of its own for the command, and the end of its stdin when this process ends.
 SSH = """

@@ -190,6 +190,49 @@ FAULTS = {
         "one after the other, whole, where a dialect requires that",
     ),
     173: ("files and folders that may not be looked at", "reported, or taken as missing; nothing ends"),
+    180: (
+        "a large recording for a `command`",
+        "passed on whole by way of a file; memory flat, nothing is left of it",
+    ),
+    186: (
+        "eight servers of others load at once, on a machine with thousands of connections",
+        "nobody else waits",
+    ),
+    187: ("requests for models that are not in memory yet", "counted as waiting, and each sees its place"),
+    192: ("a terminal becomes narrower while a table lives in it", "no remains; no line above it is lost"),
+    196: ("a certificate that cannot serve https", "one sentence names the file and the fault; exit 2"),
+    197: (
+        "plain http, silence or garbage at a port of https",
+        "400 that says so, or closed within its limit",
+    ),
+    198: (
+        "a daemon with peers and no profile",
+        "their models are served; `up`, status and clients say whose they are",
+    ),
+    199: (
+        "a machine in the network announces itself",
+        "used if its certificate is one of ours, until it is gone; a stranger is sent nothing",
+    ),
+    202: (
+        "the number of a child that has ended is a stranger's",
+        "neither a stranger nor the daemon is signalled",
+    ),
+    203: ("nobody reads the daemon's stderr, its disk is full, or it is closed", "it serves on"),
+    204: ("the daemon crashes, or is killed", "the next one tells, and where it crashed; status too"),
+    205: ("a signal that ends programs without a word", "the daemon stops in order, and names it"),
+    206: (
+        "a fault of ours in one of the daemon's own tasks",
+        "logged; the task goes on, and so does the daemon",
+    ),
+    207: (
+        "a tool call that is cut off, or names no tool",
+        "text, as the model wrote it: no call with half of its arguments",
+    ),
+    208: (
+        "caffeinate hangs, or cannot be started for a while",
+        "the stop waits for nobody; it is tried again",
+    ),
+    209: ("an answer whose tokens came in one round", "no speed is told of it, and none is counted"),
 }
 
 

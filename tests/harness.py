@@ -22,17 +22,20 @@ import pytest
 
 from draftd.app import run
 from draftd.daemon import Daemon
-from draftd.profile_files import load_dir
+from draftd.profile_files import load_for
+from draftd.profiles import Profile
+from draftd.protocol import GUARDIAN_MODULE
 from draftd.settings import Settings
 from draftd.workers import command, loading
-from draftd.workers.loading import owns_port
 
-FAKE_SERVER = (sys.executable, "-I", "-S", str(Path(__file__).with_name("fake_server")))
+FAKE_SERVER = (sys.executable, "-I", "-S", str(Path(__file__).parent / "fake_server" / "__main__.py"))
+GUARDED = [sys.executable, "-m", GUARDIAN_MODULE, *FAKE_SERVER]
 ACCEPTANCE = (
     r"(\[(?P<profile>[A-Za-z0-9._-]+)\] )?Draft tokens accepted: "
     r"(?P<accepted>[0-9]+)/(?P<proposed>[0-9]+) \([0-9]+%\)"
 )  # as the scripted server reports it, and only whole lines
 QUICK = "[restart]\ninitial_delay = 0.05\nmax_delay = 0.2\n"
+TCP = Path("/proc/net/tcp")
 LIMIT = 15.0  # seconds; a deadline for things that take a fraction of it
 
 
@@ -55,24 +58,36 @@ def free_ports(count: int = 1) -> int:
     """
     while True:
         first = random.SystemRandom().randrange(10_000, 32_000)
-        if all(_is_free(first + n) for n in range(count)):
+        if all(is_free(first + n) for n in range(count)):
             return first
 
 
-def _is_free(port: int) -> bool:
+def is_free(port: int) -> bool:
     with socket.socket() as probe:
         return probe.connect_ex(("127.0.0.1", port)) != 0
 
 
 @contextmanager
-def cheap_looks() -> Iterator[None]:
-    """Make checks of a child cost next to nothing, and come more often while it loads."""
+def cheap_children() -> Iterator[None]:
+    """Make a scripted child start faster, and checks of it come more often and cost next to nothing."""
     with ExitStack() as patches:
-        patches.enter_context(patch.object(loading, "owns_port", _listens))
+        patches.enter_context(patch.object(command, "argv", _argv(command.argv)))
+        if TCP.exists():
+            patches.enter_context(patch.object(loading, "owns_port", _owns_port))
         patches.enter_context(patch.object(loading, "POLL", 0.02))
         if Path(f"/proc/self/task/{os.getpid()}/children").exists():
             patches.enter_context(patch.object(psutil.Process, "children", _children))
         yield
+
+
+def _argv(real: Callable[[Profile, int], list[str]]) -> Callable[[Profile, int], list[str]]:
+    def light(profile: Profile, port: int) -> list[str]:
+        words = real(profile, port)
+        return (
+            [*FAKE_SERVER, "--guarded", *words[len(GUARDED) :]] if words[: len(GUARDED)] == GUARDED else words
+        )
+
+    return light
 
 
 def _children(process: psutil.Process, recursive: bool = False) -> list[psutil.Process]:
@@ -84,15 +99,36 @@ def _children(process: psutil.Process, recursive: bool = False) -> list[psutil.P
     return [*found, *(each for child in found for each in _children(child, True))] if recursive else found
 
 
-def _listens(pid: int, port: int, *, family: bool) -> bool:
-    """`owns_port`, which walks through all processes and sockets of the machine, once anybody listens there."""
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as servers do, so it is in nobody's way
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            return owns_port(pid, port, family=family)
+def _owns_port(pid: int, port: int, *, family: bool) -> bool:
+    """psutil's own look reads of all connections on the machine: of thousands that have ended, while tests run."""
+    sockets = _listening(port)
+    with suppress(psutil.NoSuchProcess, OSError):
+        process = psutil.Process(pid)
+        candidates = [process, *(_children(process, True) if family else [])]
+        return any(sockets & _sockets(each) for each in candidates)
     return False
+
+
+def _listening(port: int) -> set[str]:
+    """The sockets that listen on `port`, as links to them read. Linux tells of those that listen first."""
+    found = set()
+    with TCP.open("rb", buffering=4096) as lines:
+        next(lines)
+        for line in lines:
+            _, local, _, state, *_, inode = line.split()[:10]
+            if state != b"0A":
+                break
+            if int(local.rpartition(b":")[2], 16) == port:
+                found.add(f"socket:[{inode.decode()}]")
+    return found
+
+
+def _sockets(process: psutil.Process) -> set[str]:
+    found = set()
+    for link in Path(f"/proc/{process.pid}/fd").iterdir():
+        with suppress(OSError):
+            found.add(os.readlink(link))
+    return found
 
 
 def chat(text: str = "hi", **fields: Any) -> dict[str, Any]:
@@ -225,9 +261,12 @@ async def serving(
     def is_settled(name: str) -> bool:
         return served.state(name) in {"ready", "stopped", "asleep"}
 
-    with cheap_looks():
-        async with aiohttp.ClientSession() as http, asyncio.TaskGroup() as tasks:
-            running = tasks.create_task(run(made, lambda: load_dir(folder, made.prompt_dirs()), beside))
+    with cheap_children():
+        # A fixture's loop stands still between two tests. Then both ends find in the same turn that time is up, and
+        # a client that goes by aiohttp's own 15 s sends a request on a connection that is just being closed.
+        connector = aiohttp.TCPConnector(keepalive_timeout=made.connection_timeout / 2)
+        async with aiohttp.ClientSession(connector=connector) as http, asyncio.TaskGroup() as tasks:
+            running = tasks.create_task(run(made, lambda: load_for(made), beside))
             served = Served(await started, http, folder)
             try:
                 if ready:

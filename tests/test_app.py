@@ -458,8 +458,8 @@ async def test_a_log_is_for_people_unless_all_is_asked_for(tmp_path: Path) -> No
         assert told == ["a", "b"]
         assert "a: 200 " in (await served.get("/api/logs")).text
         await served.ask("a")
-        served.daemon.take_event(Told(0.0, "", "an event", "plain"))
-        served.daemon.take_event(Told(0.0, "a", "ready", "good"))
+        served.daemon.chronicle.take_event(Told(0.0, "", "an event", "plain"))
+        served.daemon.chronicle.take_event(Told(0.0, "a", "ready", "good"))
         own = (await served.get("/api/logs/daemon")).text
         assert [line[9:] for line in own.splitlines()[-2:]] == ["an event", "a: ready"]
         last = (await served.get("/api/logs/a?lines=2")).text.splitlines()

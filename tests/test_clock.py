@@ -22,6 +22,7 @@ from draftd.workers.usage import Usage
 from draftd.workers.watched import Watched
 from tests.workers.pretended import World, settle
 from tests.workers.test_worker import ready, running
+from tests.workers.watching import serving
 
 NIGHT = 8 * 3600.0
 SHORT = 0.05
@@ -167,7 +168,7 @@ def test_health_is_not_judged_by_the_night() -> None:
         assert await asked == "well"
 
         usage = Usage()
-        with usage.serves():
+        with serving(usage):
             await sleep_a_night()
             assert usage.silent_seconds() < 60
         assert usage.idle_seconds() < 60

@@ -16,7 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from draftd.console import Terminal
-from draftd.status_table import status_view, workers_table
+from draftd.status_table import most_urgent, peer_lines, status_view, workers_table
 from draftd.terminal_text import harmless, harmless_body, take_every_text
 
 # Every C0 but tab and line break, DEL, C1, and the bidirectional controls.
@@ -244,3 +244,50 @@ def test_why_a_worker_is_not_ready_stands_below_the_table() -> None:
     assert text.count("    z") == 1  # of one that sleeps the last end is past
     assert "c asleep: starts with a request" in text
     assert "d ready:" not in text
+
+
+def test_a_reason_that_several_have_is_said_once() -> None:
+    asleep = {"state": "asleep", "reason": "starts with a request"}
+    text = shown(
+        *(row(f"w-{number}", **asleep) for number in range(10)), row("w-x", state="failed", reason="exit")
+    )
+    assert text.count("asleep: starts with a request") == 1
+    assert "0, 1, 2, 3, 4, 5, 6, 7 and 2 more asleep: starts with a request" in text.replace("w-", "")
+    assert "failed: exit" in text
+
+
+def test_peers_in_trouble_come_first_and_the_others_are_counted() -> None:
+    out = {"state": "out", "reason": "no connection", "due": None}
+    rows = [
+        {"name": f"p{number}", "state": "new", **(out if number == 3 else {"reason": "", "due": None})}
+        for number in range(5)
+    ]
+    well = {
+        "state": "well",
+        "models": ["m"],
+        "requests": {},
+        "active": 0,
+        "tokens_per_second": {},
+        "load": {},
+        "last_failure": None,
+    }
+    lines = [str(line) for line in peer_lines([{"name": "w", **well}, *rows[3:], {"name": "v", **well}], 3)]
+    assert lines == [
+        "peer p3 is left out: no connection",
+        "peer p4 has not answered yet",
+        "peer w: 1 model, 0 open, 0 answered",
+        "and 1 more peer",
+    ]
+
+
+def test_where_there_is_no_room_for_all_those_in_trouble_and_at_work_are_shown() -> None:
+    states = ["asleep", "ready", "ready", "starting", "failed", "asleep"]
+    rows = [row(f"w-{number}", state=state) for number, state in enumerate(states)]
+    rows[2]["queue"] = 1
+    assert [one["name"] for one in most_urgent(rows, 4)] == ["w-1", "w-2", "w-3", "w-4"]
+    assert [one["name"] for one in most_urgent(rows, 1)] == ["w-4"]
+    assert most_urgent(rows, 9) == rows
+    console = Console(file=io.StringIO(), width=100)
+    console.print(workers_table(rows, 100, 4))
+    assert isinstance(console.file, io.StringIO)
+    assert "and 2 more: 2 asleep; 'draftd status' shows all" in console.file.getvalue()

@@ -283,6 +283,7 @@ def test_the_layers_whose_cache_grows_with_the_context(config: dict[str, Any], f
     assert parse_config({}).full_layers is None
 
 
+@pytest.mark.real
 def test_the_types_with_which_nothing_is_drafted_are_those_of_the_engine() -> None:
     from draftd.engine.generation.caches.sequence import INEXACT
 

@@ -11,7 +11,7 @@ from draftd.demo import DRAFT, TARGET
 from draftd.hub import weight_bytes
 from draftd.protocol import HEADROOM
 from draftd.workers import pressure_watch
-from tests.harness import Served, chat, fake, serving
+from tests.harness import Answer, Served, chat, fake, serving
 
 NAMES = "abcde"
 BUDGET = int(2.5 * HEADROOM)  # nearly all that is reckoned for a demo worker is its headroom
@@ -80,3 +80,24 @@ async def test_a_model_that_cannot_fit_is_refused_with_the_sizes(tmp_path: Path)
             "and all workers together may take 1 MB"
         )
         assert served.state("a") in {"stopped", "asleep"}
+
+
+@pytest.mark.fault(187)
+async def test_requests_for_models_that_are_not_in_memory_see_their_place(tmp_path: Path) -> None:
+    profiles = {"a": fake(), **dict.fromkeys("bc", fake(top="autostart = false"))}
+    async with serving(tmp_path, profiles, max_loads=1) as served:
+        await served.until_state("a", "ready")
+        served.daemon._loads.acquire(gate := object(), lambda: None)  # nobody loads for a while
+        asking: list[asyncio.Task[Answer]] = []
+        for name in "bbccb":
+            asking.append(asyncio.create_task(served.ask(name)))
+            while sum(served.row(one)["queue"] for one in "bc") < len(asking):  # noqa: ASYNC110 - no change of state
+                await asyncio.sleep(0.01)
+        assert [served.row(name)["queue"] for name in "abc"] == [0, 3, 2]
+        assert (await served.metrics())['draftd_queue_depth{profile="b"}'] == 3
+        live = served.daemon.report.live()["workers"]
+        assert [row["active"] for row in live] == [0, 0, 0], "they wait, and nobody works on them"
+        assert (await served.ask("a")).headers["x-draftd-queue-position"] == "0"
+        served.daemon._loads.release(gate)
+        answers = await asyncio.gather(*asking)
+    assert [one.headers["x-draftd-queue-position"] for one in answers] == ["0", "1", "2", "3", "2"]

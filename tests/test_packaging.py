@@ -16,6 +16,7 @@ from draftd.settings import shipped_dir
 ROOT = Path(__file__).parent.parent
 
 
+@pytest.mark.thorough
 def test_the_wheel_carries_the_demo_pair_and_what_users_edit(tmp_path: Path) -> None:
     (wheel,) = WheelBuilder(str(ROOT)).build(directory=str(tmp_path), versions=["standard"])
     assert Path(wheel).name.startswith(f"draftd-{__version__}-")

@@ -186,6 +186,17 @@ def test_all_faults_of_all_files_are_told_at_once(folder: Folder) -> None:
     ]
 
 
+def test_the_faults_of_a_file_are_in_the_order_of_its_lines(folder: Folder) -> None:
+    folder.write(
+        b='odd = 1\nport = 0\nmodel = 5\nsystem_prompt = "none"\n[limits]\nstrange = 1\nconcurrency = "x"\n',
+        a='draft_modle = "x"\nmodel = "~nobody-here/x"\naliases = 3\n',
+    )
+    assert [(name, line) for name, line, _ in folder.problems()] == [
+        ("a.toml", 1), ("a.toml", 2), ("a.toml", 3),
+        ("b.toml", 1), ("b.toml", 2), ("b.toml", 3), ("b.toml", 6), ("b.toml", 7),
+    ]  # fmt: skip
+
+
 def test_a_home_of_nobody_hides_no_other_fault(folder: Folder) -> None:
     folder.write(a='model = "~no-such-user-here/x"\nport = 0\n')
     assert [(name, line) for name, line, _ in folder.problems()] == [("a.toml", 1), ("a.toml", 2)]

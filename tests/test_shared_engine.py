@@ -213,7 +213,7 @@ async def test_a_request_that_waits_when_its_profile_moves_is_answered_by_the_ne
 ) -> None:
     profiles = {"a": sharing(tables=ONE_AT_A_TIME), "b": fake(tables=ONE_AT_A_TIME)}
     async with serving(tmp_path, profiles) as served:
-        first = asyncio.create_task(served.ask("b", "[[slow 0.05]]", stream=True))
+        first = asyncio.create_task(served.ask("b", "[[slow 0.2]]", stream=True))
         await served.until_queue("b")
         second = asyncio.create_task(served.ask("b"))
         await served.until_queue("b", waiting=1)

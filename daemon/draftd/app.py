@@ -10,8 +10,9 @@ import asyncio
 import gc
 import os
 import shutil
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import AsyncExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,19 +22,23 @@ from draftd import __version__
 from draftd.daemon import Daemon
 from draftd.instance import Instance
 from draftd.machine_memory import memory_budget
+from draftd.peers.watch import Sessions, sessions
 from draftd.peers.watch import run as watch_peers
-from draftd.peers.watch import sessions
 from draftd.profile_files import fingerprint
 from draftd.reload import Load, watch
 from draftd.settings import Settings
+from draftd.sudden_end import WORDS, stacks, stacks_kept
 from draftd.telemetry.logging_setup import telling
 from draftd.workers import pressure_watch
 from draftd.workers.health import worker_session
+from draftd.workers.process import contained
 from draftd.workers.wakefulness import keep_awake
 
 log = structlog.get_logger("daemon")
 
+Work = Callable[[], Coroutine[Any, Any, None]]
 Beside = Callable[[Daemon], Coroutine[Any, Any, None]]
+AGAIN = 1.0  # seconds after which work that failed is taken up again
 
 
 async def run(
@@ -60,32 +65,64 @@ async def run(
         daemon = Daemon(settings, load, session, tasks, budget, reached, demo=demo)
         stack.callback(daemon.sink.close)
         stack.callback(daemon.journal.tell)
-        stack.enter_context(telling(daemon.take_event))
+        stack.enter_context(telling(daemon.chronicle.take_event))
         stack.push_async_callback(daemon.bodies.close)
         await stack.enter_async_context(tasks)
         stack.push_async_callback(daemon.benches.close)
         stack.push_async_callback(daemon.listener.close)
         await daemon.listener.open(settings.host, settings.port)
-        instance.announce(settings.url, __version__)
+        _tell_of_earlier(instance, settings.state_dir)
+        instance.announce(settings.url, __version__, daemon.url, daemon.certificate)
+        stack.enter_context(stacks_kept(settings.state_dir))
         daemon.start()
         gc.collect()
         gc.freeze()  # what is here now stays: looking for garbage in it takes a tenth of the time under load
-        log.info("draftd serves", url=settings.url, pid=os.getpid(), version=__version__)
-        until_stopped = [
-            tasks.create_task(beside(daemon)),
-            tasks.create_task(watch(watched, known, daemon.try_reload)),
-            tasks.create_task(daemon.feed.run()),
-            tasks.create_task(daemon.history.run()),
-            tasks.create_task(instance.keep()),
-            tasks.create_task(watch_peers(daemon.fleet, reached)),
-            tasks.create_task(pressure_watch.watch(daemon.pressure, daemon.room, daemon.kernel_kills)),
+        log.info("draftd serves", url=daemon.url, pid=os.getpid(), version=__version__)
+        works: list[Work] = [
+            partial(watch, watched, known, daemon.try_reload),
+            daemon.feed.run,
+            daemon.history.run,
+            instance.keep,
+            partial(watch_peers, daemon.fleet, reached),
+            *_discovery(settings, daemon, reached),
+            partial(pressure_watch.watch, daemon.pressure, daemon.room, daemon.kernel_kills),
         ]
         if settings.warm_spare:
-            until_stopped.append(tasks.create_task(daemon.starter.run()))
+            works.append(daemon.starter.run)
         if settings.keep_awake and shutil.which("caffeinate"):  # a Mac has it
-            until_stopped.append(tasks.create_task(keep_awake(daemon.is_busy)))
+            works.append(partial(keep_awake, daemon.is_busy))
+        until_stopped = [tasks.create_task(work) for work in (beside(daemon), *map(_going_on, works))]
         await daemon.until_stopped()
         for task in until_stopped:
             task.cancel()
         await daemon.shut_down()
     log.info("draftd has stopped")
+
+
+def _discovery(settings: Settings, daemon: Daemon, reached: dict[str, Sessions]) -> Iterator[Work]:
+    """What finds other machines, and lets them find this one. Raises ConfigError."""
+    if settings.discovery_announce or settings.discovery_find:
+        from draftd.peers import discovery
+
+        if settings.discovery_announce and daemon.certificate is not None:
+            names = daemon.certificate.names
+            yield partial(discovery.announce, daemon.fleet.id, names, settings.host, settings.port)
+        if settings.discovery_find:
+            yield partial(discovery.find, daemon.fleet, reached, discovery.trust(settings))
+
+
+async def _going_on(work: Work) -> None:
+    """Do it, and again after an exception that nobody foresaw: neither clients nor workers are to lose by that."""
+    while True:
+        with contained("the daemon"):
+            await work()
+            return
+        await asyncio.sleep(AGAIN)
+
+
+def _tell_of_earlier(instance: Instance, state_dir: Path) -> None:
+    if earlier := instance.earlier():
+        crash = {"exception": found} if (found := stacks(state_dir)) else {}
+        log.warning(
+            "the daemon before this one could not stop in order", pid=earlier.pid, reason=WORDS, **crash
+        )

@@ -14,10 +14,11 @@ from importlib import import_module
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperArgument, TyperGroup, TyperOption
 
 from draftd import __version__
 from draftd.errors import ConfigError, DraftdError, NotRunningError
+from draftd.files import hold_streams
 from draftd.instance import is_agent
 from draftd.terminal_text import take_every_text
 
@@ -86,6 +87,15 @@ class Verbs(TyperGroup):
         self.commands: Any = Commands()
 
 
+def _say_types_plainly(option: Any, argument: Any) -> None:
+    """Let typer's help say no '<bool>' behind a flag, and no '<str>' behind an argument that has a name already."""
+    own = option.display_type_rich
+    option.display_type_rich = lambda self, ctx: "" if self.is_flag else own(self, ctx)
+    argument.display_type_rich = lambda self, ctx: ""
+
+
+_say_types_plainly(TyperOption, TyperArgument)
+
 app = typer.Typer(
     cls=Verbs,
     help="Speculative decoding on your machine: mlx_lm.server workers behind one OpenAI-compatible address.",
@@ -97,6 +107,7 @@ app = typer.Typer(
 
 def main() -> None:
     """Entry point: errors that a person can act on are shown without a traceback."""
+    hold_streams()
     take_every_text()
     try:
         app(prog_name="draftd")

@@ -88,6 +88,10 @@ class Terminal(Console):
         with self.status(Text(text), spinner=self.spinner):
             yield
 
+    def on_broken_pipe(self) -> None:
+        """Called by rich for a BrokenPipeError, which goes on: rich's own ends the process, even a daemon."""
+        raise  # noqa: PLE0704 - rich handles it
+
     @property
     def coloured(self) -> bool:
         """Whether a reader can tell by colours."""
@@ -125,16 +129,19 @@ def _state_dir(arguments: list[str]) -> str | None:
     return None
 
 
-def what_next(url: str, model: str, command: str) -> str:
-    """What a new user can try once the daemon serves; `command` is what starts draftd in their shell."""
+def what_next(url: str, model: str, command: str, to_trust: str = "") -> str:
+    """What a new user can try once the daemon serves; `command` is what starts draftd in their shell, `to_trust`
+    the file of a certificate that signs itself.
+    """
+    trusted = f" --cacert {shlex.quote(to_trust)}" if to_trust else ""
     question = '[{"role": "user", "content": "What is a draft model?"}]'
     option = "" if (given := _state_dir(sys.argv[1:])) is None else f" --state-dir {shlex.quote(given)}"
     body = f'{{"model": "{model}", "stream": true, "messages": {question}}}'
     return (
         f"draftd serves at {url}/v1   (Ctrl-C stops it). Its dashboard: {url}/\nIn another terminal:\n\n"
-        f"  curl -N {url}/v1/chat/completions -H 'Content-Type: application/json' \\\n    -d '{body}'\n"
+        f"  curl -N{trusted} {url}/v1/chat/completions -H 'Content-Type: application/json' \\\n    -d '{body}'\n"
         f"  {command} test{option}\n  {command} chat{option}\n"
-        f"  curl -s {url}/metrics | grep draftd_draft\n"
+        f"  curl -s{trusted} {url}/metrics | grep draftd_draft\n"
     )
 
 

@@ -7,9 +7,8 @@ import functools
 import os
 import re
 import sys
-import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -27,31 +26,23 @@ from draftd.peers.watch import Sessions
 from draftd.reload import CurrentProfiles, Load, refusals_logged
 from draftd.reports import take_report
 from draftd.settings import Settings
+from draftd.telemetry.chronicle import Chronicle
 from draftd.telemetry.history import History
-from draftd.telemetry.journal import Journal
 from draftd.telemetry.metrics import Metrics
-from draftd.telemetry.output import DAEMON, Sink
+from draftd.telemetry.output import Sink
 from draftd.telemetry.rank_records import Ranks
-from draftd.telemetry.records import (
-    Record,
-    parse_record,
-)
-from draftd.telemetry.request_record import RequestRecord
-from draftd.telemetry.told import Told, of_request
-from draftd.web import dashboard
-from draftd.web.api import Api
+from draftd.telemetry.record_parser import parse_record
+from draftd.telemetry.records import Record
+from draftd.tls import Certificate, served
 from draftd.web.beginnings import Beginnings
 from draftd.web.benches import Benches
 from draftd.web.body_reader import BodyReader
-from draftd.web.captured import Captured
-from draftd.web.listener import Listener, make_listener
 from draftd.web.live_feed import LiveFeed
-from draftd.web.logs import Logs
 from draftd.web.own_load import OwnLoad
 from draftd.web.peer_relay import PeerRelay
 from draftd.web.proxy import Proxy
-from draftd.web.readable import Readable
 from draftd.web.router import Router
+from draftd.web.routes import make_routed_listener
 from draftd.web.status_report import StatusReport
 from draftd.workers.kernel_kills import KernelKills
 from draftd.workers.memory_book import MemoryBook
@@ -62,8 +53,6 @@ from draftd.workers.supervisor import Supervisor
 from draftd.workers.warm_spare import Starter
 
 log = structlog.get_logger("daemon")
-
-OnEnded = Callable[[Sequence[RequestRecord]], None]  # called with requests that have ended
 
 
 class Daemon:
@@ -84,17 +73,17 @@ class Daemon:
         demo: bool,
     ) -> None:
         self.settings = settings
+        self._tls = served(settings.tls_cert, settings.tls_key) if settings.tls_cert else None
         self._stop = asyncio.Event()
         self._stop_now = asyncio.Event()
+        self._stopped_by = ""  # in words; "" if that was not said
         self._changed = asyncio.Event()
         self._news = asyncio.Event()  # for the live feed
-        self._loop, self._thread = asyncio.get_running_loop(), threading.get_ident()
-        self.on_ended: list[OnEnded] = []
-        self.journal = Journal(self._news.set, self._on_ended)
         self.metrics = Metrics(__version__, _version_of("mlx-lm"))
         self.sink = Sink(settings.state_dir / LOGS, self._on_report, self._acceptance_pattern, self.metrics)
-        loads = LoadGate(settings.max_loads)
-        self._loads = loads
+        self.chronicle = Chronicle(self.sink, self._news.set)
+        self.journal = self.chronicle.journal
+        self._loads = loads = LoadGate(settings.max_loads)
         self.starter = Starter(loads, self._on_change)
         self.room = Room(budget, groups=settings.groups())
         self.kernel_kills = KernelKills()
@@ -121,7 +110,7 @@ class Daemon:
             id=self.fleet.id,
             keepalive=settings.keepalive_interval,
         )
-        if settings.peers:
+        if settings.may_have_peers:
             self.proxy.peers = PeerRelay(
                 self.fleet, reached, self.load.of, self.proxy.relay, self.journal.note
             )
@@ -146,7 +135,20 @@ class Daemon:
         )
         self.feed = LiveFeed(self.report.live, self.sink.log, self.journal, self._news)
         self.history = History(self.report.levels, time.time)
-        self.listener = self._listener()
+        self.chronicle.on_ended.append(self.history.add_all)
+        self.listener = make_routed_listener(
+            settings,
+            report=self.report,
+            journal=self.journal,
+            history=self.history,
+            sink=self.sink,
+            load=self.load,
+            benches=self.benches,
+            feed=self.feed,
+            reload=self.reload,
+            changed=self._news.set,
+            tls=self._tls,
+        )
         self.metrics.bind(
             self.report.samples, self.report.spare_memory, self.report.pressure, self.report.stored_prompts
         )
@@ -181,29 +183,16 @@ class Daemon:
         command = [sys.executable, "-m", "draftd", "bench", "--json-lines", *models, *folders]
         return Benches(command, self.router, tasks, self._news.set, self._free_memory, has_models=demo)
 
-    def _listener(self) -> Listener:
-        api = Api(
-            report=self.report,
-            router=self.router,
-            supervisor=self.supervisor,
-            metrics=self.metrics,
-            journal=self.journal,
-            history=self.history,
-            reload=self.reload,
-        )
-        logs = Logs(
-            router=self.router, supervisor=self.supervisor, sink=self.sink, before=self.journal.tell
-        )
-        readable = Readable(self.router, self.settings.prompt_dirs(), lambda: self.profiles.problem)
-        captured = Captured(self.journal.contents, self._news.set)
-        parts = (api, self.load, logs, readable, captured, self.benches, self.feed, dashboard)
-        routes = [route for part in parts for route in part.routes()]
-        return make_listener(self.settings, self.proxy, self.metrics, self.journal, routes)
-
     @property
     def url(self) -> str:
         """Where clients on this machine find the daemon."""
-        return self.settings.url
+        host = self.settings.own_host
+        return self.settings.url_at(self.certificate.host_for_clients(host) if self.certificate else host)
+
+    @property
+    def certificate(self) -> Certificate | None:
+        """What https is served with; None if plain http is."""
+        return self._tls[1] if self._tls else None
 
     @property
     def default_model(self) -> str:
@@ -231,11 +220,12 @@ class Daemon:
         """Return when `stop` was called."""
         await self._stop.wait()
 
-    def stop(self) -> None:
-        """Stop in good order; a second call stops at once."""
+    def stop(self, reason: str = "") -> None:
+        """Stop in good order; a second call stops at once. `reason` is for the log."""
         if self._stop.is_set():
             self._stop_now.set()
         self._stop.set()
+        self._stopped_by = self._stopped_by or reason
 
     def start(self) -> None:
         """Start the workers of the profiles that the daemon was made with."""
@@ -258,7 +248,12 @@ class Daemon:
     async def shut_down(self) -> None:
         """Take nothing new, let open requests finish as long as they may, and end the workers."""
         limit = self.settings.drain_timeout
-        log.info("draftd stops", open_requests=self.proxy.open_requests, drain_timeout=limit)
+        log.info(
+            "draftd stops",
+            open_requests=self.proxy.open_requests,
+            drain_timeout=limit,
+            because=self._stopped_by,
+        )
         self.listener.stop_listening()
         self.proxy.refuse_new()
         ended = asyncio.create_task(self._stop_now.wait())
@@ -270,25 +265,6 @@ class Daemon:
         await self.supervisor.close(drain=0.0)
 
     # --- called by the parts ----------------------------------------------------------------------------------
-
-    def take_event(self, told: Told) -> None:
-        """Keep an event of the daemon's log with the logs, whatever thread it comes from."""
-        if threading.get_ident() == self._thread:
-            self.journal.tell()  # what has ended before the event stands before it
-            self.sink.note_event(told.who, told.text, told.line)
-        else:
-            self._loop.call_soon_threadsafe(self.take_event, told)
-
-    def _on_ended(self, records: Sequence[RequestRecord]) -> None:
-        lines: dict[str, list[str]] = {}
-        for record in records:
-            self.history.add(record)
-            told = of_request(record)
-            lines.setdefault(told.who or DAEMON, []).append(told.text)
-        for who, texts in lines.items():
-            self.sink.note(who, "\n".join(texts))
-        for listener in self.on_ended:
-            listener(records)
 
     def _on_change(self) -> None:
         self._changed.set()

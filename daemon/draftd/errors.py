@@ -26,11 +26,13 @@ class Problem:
 
 
 class ConfigError(DraftdError):
-    """The user's settings, profiles or prompts are at fault. `problems` names each one."""
+    """The user's settings, profiles or prompts are at fault. `problems` names each one, in the order of the lines
+    of their files; those of a file as a whole come first.
+    """
 
     def __init__(self, message: str, problems: tuple[Problem, ...] = ()) -> None:
         super().__init__(message)
-        self.problems = problems
+        self.problems = tuple(sorted(problems, key=lambda one: (str(one.file), one.line or 0)))
 
     def __str__(self) -> str:
         return "\n".join([str(self.args[0]), *(f"  {problem}" for problem in self.problems)])

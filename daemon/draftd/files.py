@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import sys
 from contextlib import suppress
 from pathlib import Path
 
@@ -100,6 +101,18 @@ def check_private_folder(folder: Path) -> None:
         raise ConfigError(
             f"others can write in the state folder {folder}; look at what is in it, then: chmod 700 {folder}"
         )
+
+
+def hold_streams() -> None:
+    """Open /dev/null in the place of stdin, stdout or stderr where they are closed: else the next files and sockets
+    that are opened get their numbers, and whatever is written there, by us or by our children.
+    """
+    for number, (name, mode) in enumerate((("stdin", "r"), ("stdout", "w"), ("stderr", "w"))):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # it gets the lowest number that is free
+            setattr(sys, name, os.fdopen(number, mode, encoding="utf-8", closefd=False))
 
 
 def absolute(path: Path) -> Path:

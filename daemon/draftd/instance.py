@@ -33,6 +33,8 @@ from draftd.files import (
     read_text,
     write_private,
 )
+from draftd.sudden_end import WORDS
+from draftd.tls import Certificate
 
 LOCK = "daemon.lock"
 NOTE = "daemon.json"
@@ -46,7 +48,9 @@ LOOK_AGAIN = 1.0  # seconds between looks at the folder
 @dataclass(frozen=True, slots=True)
 class Running:
     """A running daemon. `created` (see `_created`) distinguishes its process from a later one with the same pid;
-    `agent` is the label of the launchd agent that it runs as, if it does.
+    `agent` is the label of the launchd agent that it runs as, if it does. Draftd's own commands reach it at `url`,
+    where they trust `certificate` (PEM); other clients at `address`, and they have to trust what is in the file
+    `to_trust`. Both are empty if it serves plain http.
     """
 
     pid: int
@@ -54,6 +58,14 @@ class Running:
     url: str
     version: str
     agent: str = ""
+    client_url: str = ""
+    certificate: str = ""
+    to_trust: str = ""
+
+    @property
+    def address(self) -> str:
+        """Where clients reach it: under a name that its certificate is for."""
+        return self.client_url or self.url
 
 
 class Instance:
@@ -68,10 +80,23 @@ class Instance:
         self._lock = self._taken()
         return self
 
-    def announce(self, url: str, version: str) -> None:
-        """Write where this daemon answers."""
+    def earlier(self) -> Running | None:
+        """The daemon that held the folder before and could not stop in order; None if none is known."""
+        return _read(self._dir) if self._note is None else None
+
+    def announce(
+        self, url: str, version: str, client_url: str = "", certificate: Certificate | None = None
+    ) -> None:
+        """Write where this daemon answers, and with which certificate."""
         self._note = Running(
-            os.getpid(), _created(os.getpid()), url, version, agent_label() if is_agent() else ""
+            pid=os.getpid(),
+            created=_created(os.getpid()),
+            url=url,
+            version=version,
+            agent=agent_label() if is_agent() else "",
+            client_url=client_url,
+            certificate=certificate.pem if certificate else "",
+            to_trust=certificate.to_trust if certificate else "",
         )
         self._write(self._note)
 
@@ -176,7 +201,8 @@ class Instance:
         if self._lock is None:
             return
         with suppress(OSError):
-            if self._has_lock():  # else the folder is another daemon's, and so is the note
+            # Else the folder is another daemon's, and so is the note; or it is that of one which could not stop.
+            if self._note and self._has_lock():
                 (self._dir / NOTE).unlink()
         self._lock.close()
 
@@ -186,7 +212,9 @@ def find_daemon(state_dir: Path) -> Running:
     with suppress(OSError):
         check_private_folder(state_dir)
     if not _is_held(state_dir):
-        raise NotRunningError(f"no daemon is running (state folder {state_dir}); 'draftd up' starts one")
+        last = _read(state_dir)  # one that stops in order takes its note away
+        how = f"; the last one, pid {last.pid}, could not stop in order: {WORDS}" if last else ""
+        raise NotRunningError(f"no daemon is running (state folder {state_dir}){how}; 'draftd up' starts one")
     note = _read(state_dir)
     if note is None or not _is_same_process(note):
         raise NotRunningError(f"a daemon holds {state_dir}, but does not answer yet; try again in a moment")

@@ -40,7 +40,8 @@ def _bracketed(host: str) -> str:
     return f"[{host}]" if ":" in host else host
 
 
-def _key(key: SecretStr) -> SecretStr:
+def usable_key(key: SecretStr) -> SecretStr:
+    """The same key, without space around it. Raises ValueError if it could not stand in a header."""
     text = key.get_secret_value().strip()
     if not text or not text.isascii() or not text.isprintable():
         raise ValueError("a key is a string of printable ASCII characters, and not empty")
@@ -63,7 +64,7 @@ class PeerTable(BaseModel):
     url: Annotated[str, AfterValidator(_origin)] = Field(
         description="another draftd, or any server that speaks OpenAI's protocol: `http://mini.local:8080`"
     )
-    api_key: Annotated[SecretStr, AfterValidator(_key)] | None = Field(
+    api_key: Annotated[SecretStr, AfterValidator(usable_key)] | None = Field(
         None, description="bearer token that it asks for; required for a peer on another machine"
     )
     weight: float = Field(

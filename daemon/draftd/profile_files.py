@@ -19,6 +19,7 @@ from draftd.errors import ConfigError, Problem
 from draftd.files import read_text
 from draftd.profile_tables import Distributed, Table
 from draftd.profiles import Profile, ProfileSet
+from draftd.settings import Settings
 from draftd.toml_lines import fault_of, joined, line_of, reason_of
 
 PROFILES, PROMPTS = "[!.]*.toml", "[!.]*.txt"  # what editors leave beside a file begins with a dot
@@ -35,7 +36,12 @@ MIN_LIKENESS = 0.75  # of a misspelt key, where 1 is the same
 PATH_KEYS = ("model", "draft_model", "adapter_path")  # where a value may be a path
 
 
-def load_dir(folder: Path, prompt_dirs: Sequence[Path]) -> ProfileSet:
+def load_for(settings: Settings) -> ProfileSet:
+    """The profiles that these settings name. There may be none if there are peers. Raises ConfigError."""
+    return load_dir(settings.profiles_dir(), settings.prompt_dirs(), may_be_empty=settings.may_have_peers)
+
+
+def load_dir(folder: Path, prompt_dirs: Sequence[Path], *, may_be_empty: bool = False) -> ProfileSet:
     """Read every *.toml of `folder`. Raises ConfigError with every problem found, and then takes none."""
     _check_folder(folder)
     problems: list[Problem] = []
@@ -55,7 +61,7 @@ def load_dir(folder: Path, prompt_dirs: Sequence[Path]) -> ProfileSet:
     prompts = _read_prompts(loaded, prompt_dirs, problems)
     if problems:
         raise ConfigError(f"the profiles in {folder} are not valid", tuple(problems))
-    if not loaded:
+    if not loaded and not may_be_empty:
         raise ConfigError(f"there is no profile (*.toml) in {folder}")
     return ProfileSet({p.name: p for p in sorted((p for *_, p in loaded), key=lambda p: p.name)}, prompts)
 
@@ -99,7 +105,7 @@ def fingerprint(folders: Iterable[Path]) -> tuple[object, ...]:
 def _looks(path: Path) -> Iterator[object]:
     with suppress(OSError):  # it has just gone, or is a link to nowhere
         status = path.stat()
-        yield path, status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
+        yield str(path), status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
 
 
 def parse(path: Path, text: str) -> Profile:

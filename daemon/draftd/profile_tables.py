@@ -5,7 +5,16 @@ from __future__ import annotations
 import re
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ByteSize, ConfigDict, Field, JsonValue, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ByteSize,
+    ConfigDict,
+    Field,
+    JsonValue,
+    model_validator,
+)
 
 from draftd.protocol import MAX_STOP_LENGTH, MAX_STOP_TEXTS
 
@@ -150,6 +159,15 @@ class Machine(Table):
     local: bool = False
 
 
+def _not_mpi(backend: object) -> object:
+    if backend == "mpi":
+        raise ValueError(
+            "draftd has no backend mpi: mpirun starts processes by itself, and nobody could promise their end;"
+            " 'ring' works wherever mpi would"
+        )
+    return backend
+
+
 class Distributed(Table):
     """`[distributed]`: the model is split over several ranks, on this machine or on those of a hostfile."""
 
@@ -159,7 +177,7 @@ class Distributed(Table):
         strict=False,
         description="in place of `ranks`: a hostfile as for mlx.launch, a rank for each entry, this machine first",
     )
-    backend: Literal["ring", "jaccl"] = Field(
+    backend: Annotated[Literal["ring", "jaccl"], BeforeValidator(_not_mpi)] = Field(
         "ring",
         description="how ranks talk: `ring` (TCP), `jaccl` (RDMA over Thunderbolt 5); the hostfile may say it",
     )

@@ -258,7 +258,7 @@ def find_profile(profiles: ProfileSet, word: str) -> Profile:
     candidates = [profile for profile in everything if word in profile.name]
     if len(candidates) == 1:
         return candidates[0]
-    names = ", ".join(profile.name for profile in candidates or everything)
+    names = ", ".join(profile.name for profile in candidates or everything) or "none"
     raise ConfigError(
         f"'{word}' fits {'several profiles' if candidates else 'no profile'}; there are: {names}"
     )

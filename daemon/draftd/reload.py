@@ -20,7 +20,8 @@ from draftd.workers.supervisor import Supervisor
 
 log = structlog.get_logger("daemon")
 
-LOOK_AGAIN = 0.25  # seconds between looks at the profiles
+LOOK_AGAIN = 1.0  # seconds between looks at the profiles
+SETTLE = 0.25  # seconds until the next look once something has changed
 
 Load = Callable[[], ProfileSet]
 
@@ -77,7 +78,7 @@ async def watch(folders: tuple[Path, ...], known: tuple[object, ...], reload: Ca
     """Call `reload` when a profile or prompt has changed. `known` is how the folders looked when they were read."""
     seen = known
     while folders:
-        await asyncio.sleep(LOOK_AGAIN)
+        await asyncio.sleep(LOOK_AGAIN if seen == known else SETTLE)
         before, seen = seen, await asyncio.to_thread(fingerprint, folders)
         if seen == before != known:  # two looks agree: nobody is in the middle of a change
             known = seen

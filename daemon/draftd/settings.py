@@ -6,17 +6,27 @@ import difflib
 import json
 import os
 import tomllib
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import platformdirs
-from pydantic import AfterValidator, BeforeValidator, ByteSize, Field, SecretStr, ValidationError
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    ByteSize,
+    Field,
+    SecretStr,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
 from draftd.errors import ConfigError, Problem
 from draftd.files import absolute, read_text
 from draftd.groups import Groups, Names, checked, lists_of
-from draftd.peer_tables import PeerTable, distinct
+from draftd.peer_tables import PeerTable, distinct, is_loopback, usable_key
 from draftd.protocol import PROMPT_CACHE_FOLDER, PromptStore
 from draftd.toml_lines import fault_of, joined, line_of, reason_of
 
@@ -28,7 +38,7 @@ def _json(text: str) -> Any:
         raise ValueError('in a variable they stand as JSON: [{"url": "http://mini.local:8080"}]') from None
 
 
-TABLES = frozenset({"cache", "groups"})  # of the settings file
+TABLES = frozenset({"cache", "discovery", "groups"})  # of the settings file
 SAVING_SHARE = (
     0.3  # of a worker's time to end may go into saving prompt caches; then it frees the GPU's memory
 )
@@ -156,6 +166,11 @@ class Settings(BaseSettings):
     stop_grace: Seconds = Field(10.0, description="time from SIGTERM to SIGKILL when a worker stops")
     drain_timeout: Seconds = Field(30.0, description="time that open requests have to finish at a stop")
     max_body_bytes: int = Field(32 * 2**20, ge=1024, description="largest request body")
+    max_upload_bytes: int = Field(
+        2**30,
+        ge=1024,
+        description="largest form or file that is passed on to a `command`; it waits in a file, not in memory",
+    )
     keepalive_interval: Seconds = Field(
         10.0, description="silence after which a waiting stream gets a comment"
     )
@@ -165,9 +180,30 @@ class Settings(BaseSettings):
     body_timeout: Seconds = Field(30.0, description="time for the body of a request to arrive")
     write_timeout: Seconds = Field(60.0, description="time for a client to take what it is sent")
     api_key: SecretStr | None = Field(None, description="bearer token that clients must send, if set")
+    tls_cert: UserPath | None = Field(
+        None,
+        description="certificate (PEM), with those between it and its authority; with it [https is served]"
+        "(peers.md#https), and no plain http",
+    )
+    tls_key: UserPath | None = Field(
+        None, description="its private key (PEM), without a password; else it is in the file of `tls_cert`"
+    )
     peers: Peers = Field(
         (), description="other machines to send requests to, [each a `[[peers]]` table](peers.md)"
     )
+    discovery_api_key: Annotated[SecretStr, AfterValidator(usable_key)] | None = Field(
+        None,
+        description="what machines that are found have as their `api_key`. In the file also `api_key` under "
+        "`[discovery]`, and so on",
+    )
+    discovery_ca_file: UserPath | None = Field(
+        None, description="certificates (PEM) that those of machines that are found must be signed by, or be"
+    )
+    discovery_find: bool = Field(
+        False,
+        description="[find other machines by Bonjour](peers.md#found-by-bonjour), and use them as peers",
+    )
+    discovery_announce: bool = Field(False, description="let other machines find this one by Bonjour")
     allowed_hosts: Words = Field((), description="further names in the Host header to accept")
     allowed_origins: Words = Field((), description="web origins that may call the proxy")
     log_level: Literal["debug", "info", "warning", "error"] = Field(
@@ -179,6 +215,37 @@ class Settings(BaseSettings):
     log_file: UserPath | None = Field(
         None, description="where the daemon's own log goes instead of stderr; 3 old files of 10 MiB are kept"
     )
+
+    @field_validator("discovery_find")
+    @classmethod
+    def _trusts_nobody_who_only_says_so(cls, find: bool, others: ValidationInfo) -> bool:
+        if find and None in (others.data.get("discovery_api_key"), others.data.get("discovery_ca_file")):
+            raise ValueError(
+                "whoever is in the network can say that he is a draftd: discovery_api_key is needed, and"
+                " discovery_ca_file, by which machines show that they are yours before they are sent anything"
+            )
+        return find
+
+    @field_validator("discovery_announce")
+    @classmethod
+    def _can_be_used(cls, announce: bool, others: ValidationInfo) -> bool:
+        if announce and (is_loopback(others.data.get("host", "")) or others.data.get("tls_cert") is None):
+            raise ValueError("other machines can use it only over https: host and tls_cert have to be set")
+        return announce
+
+    @field_validator("discovery_find", "discovery_announce")
+    @classmethod
+    def _has_the_package(cls, wanted: bool) -> bool:
+        if wanted and find_spec("zeroconf") is None:
+            raise ValueError("it needs the package zeroconf: install draftd with the extra 'discovery'")
+        return wanted
+
+    @field_validator("tls_key")
+    @classmethod
+    def _has_a_certificate(cls, key: Path | None, others: ValidationInfo) -> Path | None:
+        if key is not None and others.data.get("tls_cert") is None:
+            raise ValueError("it is the key of a certificate: tls_cert names that")
+        return key
 
     @classmethod
     def settings_customise_sources(
@@ -194,8 +261,22 @@ class Settings(BaseSettings):
     @property
     def url(self) -> str:
         """Where clients on this machine reach the daemon: on loopback if it listens on all addresses."""
-        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)
-        return f"http://{f'[{host}]' if ':' in host else host}:{self.port}"
+        return self.url_at(self.own_host)
+
+    @property
+    def own_host(self) -> str:
+        """The address by which this machine reaches the daemon."""
+        return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)
+
+    def url_at(self, host: str) -> str:
+        """The address of the daemon for those who call this machine `host`."""
+        scheme = "http" if self.tls_cert is None else "https"
+        return f"{scheme}://{f'[{host}]' if ':' in host else host}:{self.port}"
+
+    @property
+    def may_have_peers(self) -> bool:
+        """Whether requests may go to other machines."""
+        return bool(self.peers) or self.discovery_find
 
     def prompt_store(self) -> PromptStore | None:
         """Where the workers' engines keep prompt caches; None if they should not."""
@@ -273,7 +354,7 @@ def load_settings(**overrides: Any) -> Settings:
 def _problem(detail: dict[str, Any], given: dict[str, Any]) -> Problem:
     """Name the source that a refused value came from."""
     name = str(detail["loc"][0]) if detail["loc"] else ""
-    if name == "peers" or "api_key" in detail["loc"]:
+    if name == "peers" or any(str(key).endswith("api_key") for key in detail["loc"]):
         detail.pop("input", None)  # a secret is never repeated, and an address or JSON may hold one
     in_table = len(detail["loc"]) > 2
     key, known = (str(detail["loc"][2]), PeerTable) if in_table else (name, Settings)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -14,7 +15,7 @@ from rich.text import Text
 
 from draftd.console import hinted, out
 from draftd.table_columns import fitting
-from draftd.telemetry.told import short_names
+from draftd.telemetry.told import named, short_names
 from draftd.terminal_text import harmless_body
 
 Row = Mapping[str, Any]
@@ -44,10 +45,10 @@ LEFT = {"model", "state"}
 PEER_STATES = {"new": "has not answered yet", "out": "is left out"}
 
 
-def status_view(body: Mapping[str, Any], width: int) -> RenderableType:
+def status_view(body: Mapping[str, Any], width: int, most: int | None = None) -> RenderableType:
     """The body of /api/status: the table of workers, the peers, and the warm spare if there is one."""
-    parts = [workers_table(body["workers"], width)]
-    parts += [_peer(harmless_body(row)) for row in body.get("peers", ())]
+    parts = [workers_table(body["workers"], width, most)] if body["workers"] else []
+    parts += peer_lines(body.get("peers", ()), most)
     if problem := body.get("reload_problem"):
         parts.append(Text(f"the files on disk are not in force: {problem}", style="red"))
     if spare := body.get("warm_spare"):
@@ -66,9 +67,12 @@ def _stored(known: Mapping[str, int]) -> str:
     return f"{number} stored on the disk: {memory(known['bytes'])} of {memory(known['limit_bytes'])}"
 
 
-def workers_table(rows: Iterable[Row], width: int) -> RenderableType:
-    """One line per worker, and below the table why one is not ready. `width` is the terminal's, in columns."""
-    rows = [harmless_body(row) for row in rows]
+def workers_table(rows: Iterable[Row], width: int, most: int | None = None) -> RenderableType:
+    """One line per worker, and below the table why one is not ready. `width` is the terminal's, in columns. With
+    `most`, only so many are shown: those in trouble, then those at work; the others are counted.
+    """
+    every = [harmless_body(row) for row in rows]
+    rows = most_urgent(every, most or len(every))
     names, titles = _fitting(rows, width)
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     for title in titles:
@@ -81,10 +85,38 @@ def workers_table(rows: Iterable[Row], width: int) -> RenderableType:
     workers = list({row["worker"]: row for row in rows[::-1]}.values())[
         ::-1
     ]  # once, though profiles share it
+    left_out = [Text(_counted(every, rows), style="dim")] if len(rows) < len(every) else []
     shared = [Text(_sharing(row), style="dim") for row in workers if row["shares_with"]]
     notes = [Text(f"{row['name']}: {note}", style="yellow") for row in workers for note in row["notes"]]
-    reasons = [text for row in workers if (text := _reason(row, names))]
-    return Group(table, *shared, *notes, *reasons)
+    return Group(table, *left_out, *shared, *notes, *_reasons(workers, names))
+
+
+def most_urgent(rows: Sequence[Row], most: int) -> list[Row]:
+    """At most so many rows, in their order: those in trouble first, then those at work, on the way and ready."""
+
+    def urgency(row: Row) -> int:
+        if row["state"] in {"failed", "backoff"}:
+            return 0
+        if row.get("active") or row["queue"]:
+            return 1
+        return 4 if row["state"] in {"asleep", "stopped"} else 3 if row["state"] == "ready" else 2
+
+    kept = sorted(range(len(rows)), key=lambda at: urgency(rows[at]))[:most]
+    return [rows[at] for at in sorted(kept)]
+
+
+def _counted(every: Sequence[Row], shown: Sequence[Row]) -> str:
+    states = Counter(row["state"] for row in every) - Counter(row["state"] for row in shown)
+    told = ", ".join(f"{number} {state}" for state, number in states.most_common())
+    return hinted(f"and {len(every) - len(shown)} more: {told}; 'draftd status' shows all")
+
+
+def peer_lines(rows: Iterable[Row], most: int | None = None) -> list[Text]:
+    """A line per peer, those that are left out first; with `most` only so many, and how many more there are."""
+    every = sorted(map(harmless_body, rows), key=lambda row: row["state"] == "well")
+    lines = [_peer(row) for row in every[:most]]
+    more = len(every) - len(lines)
+    return [*lines, Text(f"and {more} more peer{'' if more == 1 else 's'}", style="dim")] if more else lines
 
 
 def _peer(row: Row) -> Text:
@@ -97,9 +129,14 @@ def _peer(row: Row) -> Text:
     models = f"{count} model{'' if count == 1 else 's'}"
     speeds = row["tokens_per_second"].values()
     speed = f", {max(speeds):.1f} tok/s" if speeds else ""
-    return Text(
-        f"peer {row['name']}: {models}, {row['active']} open, {answered} answered{speed}", style="green"
+    busy = sum(load["open"] for load in row["load"].values())
+    of_others = f" (of {busy})" if busy > row["active"] else ""
+    failure = row["last_failure"]
+    failed = f"; {duration(failure['at'])} ago: {failure['reason']}" if failure else ""
+    text = (
+        f"peer {row['name']}: {models}, {row['active']} open{of_others}, {answered} answered{speed}{failed}"
     )
+    return Text(text, style="green")
 
 
 def _fitting(rows: Sequence[Row], width: int) -> tuple[Mapping[str, str], list[str]]:
@@ -165,16 +202,21 @@ def _drafts(row: Row) -> str:
     return ", ".join(row.get("drafters", ())) or "–"
 
 
-def _reason(row: Row, names: Mapping[str, str]) -> Text | None:
-    """Why a worker is not ready; after a failure, with its last words."""
-    state, reason = row["state"], row.get("reason")
-    if state == "ready" or not reason:
-        return None
+def _reasons(rows: Iterable[Row], names: Mapping[str, str]) -> Iterator[Text]:
+    """Why workers are not ready, once for all that have the same reason; after a failure, with the last words."""
+    told: dict[tuple[str, str], list[str]] = {}
+    for row in rows:
+        if row["state"] != "ready" and row.get("reason"):
+            told.setdefault((row["state"], _reason(row)), []).append(names[row["name"]])
+    for (state, reason), whose in told.items():
+        yield Text(hinted(f"{named(whose)} {state}: {reason}"), style=STYLES.get(state, ""))
+
+
+def _reason(row: Row) -> str:
+    state, last = row["state"], row["last_exit"]
     due = f"; {DUE[state]} {remaining(row['due'])}" if row.get("due") and state in DUE else ""
-    last = row["last_exit"]
     lines = last["lines"][-3:] if last and state in {"backoff", "failed"} else []
-    told = f"{names[row['name']]} {state}: {reason}{due}" + "".join(f"\n    {line}" for line in lines)
-    return Text(hinted(told), style=STYLES.get(state, ""))
+    return f"{row['reason']}{due}" + "".join(f"\n    {line}" for line in lines)
 
 
 def memory(size: int | None) -> str:

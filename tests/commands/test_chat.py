@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import subprocess
 from pathlib import Path
+from unittest.mock import Mock
 
+import pytest
+
+from draftd import console
+from draftd.commands import chat
 from tests.forked import LIMIT
 from tests.harness import fake
 from tests.test_cli import DRAFTD, Up, up
@@ -75,3 +80,8 @@ def test_who_is_not_there_is_an_input_fault_for_every_verb_and_hints_find_the_da
         empty = daemon.run("logs", "--state-dir", str(tmp_path / "none"))
         assert f"'draftd up --state-dir {tmp_path}/none' starts one" in empty.stderr
         assert empty.returncode == 3
+
+
+def test_a_ctrl_c_that_comes_after_the_answer_does_not_end_the_chat(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(console.out, "ask", Mock(side_effect=[KeyboardInterrupt, "more", EOFError]))
+    assert [chat._asked() for _ in range(3)] == ["", "more", None]

@@ -18,6 +18,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
+import pytest
+
 from draftd.commands.live_view import MAX_LINES, TICK, LiveView
 from draftd.telemetry.told import Told
 from tests.forked import LIMIT
@@ -108,6 +110,7 @@ def test_json_is_a_line_an_event_and_nothing_else(tmp_path: Path) -> None:
             json.loads(rest)
 
 
+@pytest.mark.thorough
 def test_in_a_terminal_a_request_and_a_shutdown_are_told_above_the_table(tmp_path: Path) -> None:
     (tmp_path / "profiles").mkdir()
     (tmp_path / "profiles" / "a.toml").write_text(fake())
@@ -157,11 +160,13 @@ class Asked:
 
     def live(self) -> dict[str, Any]:
         self.looks += 1
-        return {"workers": [row("a", requests=self.looks)]}
+        peer = {"name": "mini:8080", "state": "out", "reason": "fell silent", "due": None}
+        return {"workers": [row("a", requests=self.looks)], "peers": [peer]}
 
 
 def test_the_table_lives_on_while_lines_come_without_a_pause() -> None:
     terminal = a_terminal(is_terminal=True)
+    terminal.is_interactive = True
     view = LiveView(terminal)
     asked = Asked()
     view.follow(cast(Any, asked), cast(Any, asked))
@@ -171,3 +176,4 @@ def test_the_table_lives_on_while_lines_come_without_a_pause() -> None:
             view.tell(Told(0.0, "a", "one more"))
             time.sleep(TICK / 5)  # never a pause long enough to look in
             assert time.monotonic() < deadline
+    assert "peer mini:8080 is left out: fell silent" in as_if_by(terminal, is_terminal=True)

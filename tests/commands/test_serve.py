@@ -19,7 +19,7 @@ from draftd.commands.serve import _demo_loader, _loader, what_sharing_saves
 from draftd.demo import DRAFT, TARGET
 from draftd.errors import ConfigError
 from draftd.instance import AGENT, Instance
-from draftd.profiles import Profile
+from draftd.profiles import Profile, ProfileSet
 from draftd.settings import Settings
 from tests.forked import LIMIT, run
 from tests.harness import fake, free_ports
@@ -99,6 +99,7 @@ def test_launchd_is_not_made_to_try_for_ever(tmp_path: Path) -> None:
     assert "'draftd launchd install' does" in done.stderr
 
 
+@pytest.mark.thorough
 @pytest.mark.fault(112)
 def test_an_agent_beside_another_daemon_waits_and_then_serves(tmp_path: Path) -> None:
     """It does not end, as launchd would start it again every 10 s."""
@@ -199,3 +200,9 @@ async def test_who_waits_for_a_request_is_told_before_anything_has_loaded() -> N
     await asyncio.sleep(0)
     assert said == ["b waits"]
     showing.cancel()
+
+
+def test_what_was_decided_about_sharing_is_told_even_if_no_worker_starts() -> None:
+    decided = ProfileSet({}, sharing="a, b share one worker")
+    assert serve._decided(decided, ["c waits"]) == ["a, b share one worker", "c waits"]
+    assert serve._decided(ProfileSet({}), []) == []

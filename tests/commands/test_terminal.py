@@ -14,6 +14,7 @@ import pytest
 
 from draftd.commands import doctor
 from draftd.ops.doctor.facts import Finding, Severity
+from tests.commands.test_chat import typed
 from tests.forked import LIMIT, run
 from tests.harness import fake
 from tests.test_cli import DRAFTD, up
@@ -57,13 +58,19 @@ def harmless(done: subprocess.CompletedProcess[str]) -> str:
 
 @pytest.mark.fault(71)
 def test_no_verb_lets_a_model_steer_the_terminal(tmp_path: Path) -> None:
-    profile = fake().replace('model = "fake"', f"model = {json.dumps(MODEL)}")
+    profile = fake("--word", MODEL).replace('model = "fake"', f"model = {json.dumps(MODEL)}")
     with up(tmp_path, "a", profile=profile) as daemon:
-        for words in ([], ["status"], ["logs"], ["restart", "a"], ["stop", "a"], ["start", "a"]):
+        for words in ([], ["logs"], ["stop", "a"], ["start", "a"], ["clients"]):
             assert harmless(daemon.run(*words)), words
-        assert "[bold]x[/bold]" in harmless(daemon.run("test", "--prompt", ARGUMENT))
-        assert "[bold]x[/bold]" in harmless(daemon.run("check"))
-        assert "there is no model" in harmless(daemon.run("logs", ARGUMENT))
+        for words in (["test", "--prompt", ARGUMENT], ["check"], ["run", "hi"]):
+            assert "[bold]x[/bold]" in harmless(daemon.run(*words)), words
+        assert "[bold]x[/bold]" in harmless(typed(daemon, ["chat"], f"{ARGUMENT}\n/bye\n"))
+        for verb in ("start", "bench", "launch", "pull"):
+            refused = daemon.run(verb, ARGUMENT)
+            assert (refused.returncode, "there are" in harmless(refused) or "no model" in refused.stderr) == (
+                2,
+                True,
+            )
         assert json.loads(daemon.run("status", "--json").stdout)["workers"][0]["model"] == MODEL
         (tmp_path / "prompts").mkdir()
         (tmp_path / "prompts" / "x\x1b[2J[red].txt").write_text(f"{EVIL}\u202e")

@@ -44,16 +44,16 @@ class Demo:
 
 
 @contextmanager
-def demo_daemon(folder: Path) -> Iterator[Demo]:
-    """Run `draftd up --demo` on free ports, with a home in `folder`, until the block ends."""
+def demo_daemon(folder: Path, **variables: str) -> Iterator[Demo]:
+    """Run `draftd up --demo` on free ports, with a home in `folder` and these variables, until the block ends."""
     port, base_port = free_ports(), free_ports(5)
     environment = {
         "HOME": str(folder), "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "COLUMNS": "120",
         "LANG": "C.UTF-8", "DRAFTD_STATE_DIR": str(folder / "state"), "DRAFTD_PORT": str(port),
         "DRAFTD_BASE_PORT": str(base_port), "DRAFTD_LOG_FILE": str(folder / "draftd.log"),
         "DRAFTD_PEERS": f'[{{"url": "http://127.0.0.1:{free_ports()}"}}]',  # nobody is there; its series are
-    }  # fmt: skip
-    demo = Demo(f"http://127.0.0.1:{port}", folder, environment)
+    } | variables  # fmt: skip
+    demo = Demo(f"http://127.0.0.1:{environment['DRAFTD_PORT']}", folder, environment)
     command = [sys.executable, "-m", "draftd", "up", "--demo", "--plain"]
     with subprocess.Popen(command, env=environment, cwd=folder, stderr=subprocess.PIPE, text=True) as daemon:
         try:

@@ -21,7 +21,7 @@ from tests.docs.pages import PAGES, ROOT, Block, blocks, commands, files_written
 
 SHELL = blocks("sh")
 OTHERS = {  # programs of others that the pages use
-    "cat", "curl", "git", "grep", "nice", "pipx", "uv",
+    "cat", "curl", "git", "grep", "nice", "openssl", "pipx", "uv",
 }  # fmt: skip
 PREAMBLE = """
 set -euo pipefail

@@ -2,7 +2,8 @@
 
 The demo pair answers so many times (1,000 unless said), by the schemas of `grammars/examples` and the tools of
 OpenCode in turn, at three temperatures; each answer is held against its schema by the package jsonschema. With
-`--speed` it is timed instead: for each schema one answer in each way after the other, 9 times, medians.
+`--speed` it is timed instead: for each schema one answer in each way after the other, 9 times, medians. With
+`--passes` passes are counted, which a busy machine does not change.
 """
 
 import json
@@ -121,6 +122,19 @@ def speed(pair: Engine, target: Engine) -> None:
         )
 
 
+def passes(target: Engine) -> None:
+    """Print how many tokens come out of a pass without a draft model: the rest of them are forced."""
+    question = {"messages": [{"role": "user", "content": QUESTIONS[2]}], "temperature": 0}
+    found = {}
+    for name, schema in {"long keys": LONG_KEYS, **SCHEMAS}.items():
+        answer = ask(target, NO_LOOKUP, **question, **by_schema(schema))
+        tokens = answer["usage"]["completion_tokens"]
+        count = tokens - answer["timings"].get("draft_n_accepted", 0)
+        found[name] = tokens / count
+        print(f"{name:28} {tokens:3} tokens in {count:2} passes: {found[name]:.2f}", flush=True)
+    print(f"median {median(found.values()):.2f}, lowest {min(found.values()):.2f}")
+
+
 def main() -> None:
     numbers = [int(word) for word in sys.argv[1:] if word.isdigit()]
     pair = Engine("--model", TARGET, "--draft-model", DRAFT)
@@ -130,6 +144,8 @@ def main() -> None:
         target.listening()
         if "--speed" in sys.argv:
             speed(pair, target)
+        elif "--passes" in sys.argv:
+            passes(target)
         else:
             validity(pair, *(numbers or [1000]))
     finally:

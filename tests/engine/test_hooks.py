@@ -63,6 +63,7 @@ def test_a_hook_that_does_not_fit_leaves_the_others_in_place(monkeypatch: pytest
     assert hooks.place_all() == reasons
 
 
+@pytest.mark.real
 @pytest.mark.parametrize(("missing", "accounting"), [("serving", False), ("guard", True)])
 def test_what_a_worker_lacks_is_said_and_counting_is_a_part_of_serving(
     missing: str, accounting: bool, capfd: pytest.CaptureFixture[str]

@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
+import psutil
 import pytest
 
 from draftd.engine import lifeline
@@ -111,6 +112,26 @@ def test_a_child_that_handles_sigterm_ends_too(pipe: tuple[int, int]) -> None:
         assert child.wait(GONE_S) == EXIT_ORPHANED
 
 
+@pytest.mark.fault(202)
+def test_the_number_of_the_group_is_kept_until_the_helper_has_used_it(pipe: tuple[int, int]) -> None:
+    """A number that is a session's is given to nobody else."""
+    reader, writer = pipe
+    with started(PATIENT, reader) as child:
+        os.close(writer)
+        helper = None
+        while helper is None:
+            assert child.poll() is None, "it ended before its helper was seen"
+            helper = next((each.pid for each in psutil.process_iter() if _is_helper(each, child.pid)), None)
+        assert os.getsid(helper) == child.pid
+        assert os.getpgid(helper) != child.pid
+
+
+def _is_helper(process: psutil.Process, group: int) -> bool:
+    with suppress(psutil.Error):
+        return f"kill -9 -{group}" in " ".join(process.cmdline())
+    return False
+
+
 def test_a_child_that_leads_no_group_ends_alone(pipe: tuple[int, int]) -> None:
     reader, writer = pipe
     with started(PARENT, reader) as parent:
@@ -145,3 +166,11 @@ def test_a_descriptor_that_is_not_open_is_refused(number: str) -> None:
     ) as caught:
         lifeline.hold({LIFELINE_VARIABLE: number})
     assert caught.value.code == EXIT_REFUSED
+
+
+@pytest.mark.parametrize("how", ["PIPE", "INT", "TERM", "KILL"])
+def test_a_guardian_ends_as_its_command_did(how: str) -> None:
+    """Python ignores SIGPIPE, and turns SIGINT into an exception."""
+    guardian = [sys.executable, "-m", "draftd.engine.guardian", "sh", "-c", f"kill -{how} $$"]
+    ended = subprocess.run(guardian, check=False, capture_output=True)
+    assert (ended.returncode, ended.stderr) == (-signal.Signals[f"SIG{how}"], b"")

@@ -95,6 +95,21 @@ def test_models_that_cannot_be_split_are_refused(
     assert not list(refusals(profile("org/none"), read_model("org/none")))
 
 
+@pytest.mark.parametrize(
+    ("version", "words"),
+    [("", "needs macOS 26.2 or later and Thunderbolt 5"), ("15.7.1", "Darwin 15.7.1"), ("26.2", "")],
+)
+def test_rdma_is_refused_where_the_system_has_none(
+    monkeypatch: pytest.MonkeyPatch, version: str, words: str
+) -> None:
+    monkeypatch.setattr("platform.system", lambda: "Darwin" if version else "Linux")
+    monkeypatch.setattr("platform.mac_ver", lambda: (version, ("", "", ""), ""))
+    here = HERE.model_copy(update={"rdma": (None, "rdma_en2")})
+    group = Distributed(hosts=(here, Machine(ssh="mini", rdma=("rdma_en3", None))), backend="jaccl")
+    found = list(refusals(Profile(name="big", model="org/none", distributed=group), read_model("org/none")))
+    assert [words in reason for reason in found] == ([True] if words else [])
+
+
 @pytest.mark.fault(143)
 def test_check_refuses_heads_that_do_not_divide(tmp_path: Path) -> None:
     (tmp_path / "big.toml").write_text(f'model = "{TARGET}"\n\n[distributed]\nranks = 2\n')

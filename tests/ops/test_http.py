@@ -21,6 +21,7 @@ REFUSALS = {
     "/silent": (500, {}, ""),
     "/v1/models/nope": (404, {"error": {"message": "no profile 'nope'"}}, "no profile 'nope'"),
     "/api/reload": (502, [], ""),
+    "/v1/models/secret": (401, {"error": {"message": "a bearer token, please"}}, ""),
 }
 
 
@@ -95,6 +96,16 @@ def test_what_the_daemon_refuses_is_said_in_its_own_words(url: str, tmp_path: Pa
         assert str(refused.value) == "no profile 'nope'"
         with pytest.raises(DraftdError, match=r"^the daemon answered with status 502$"):
             client.reload()
+
+
+@pytest.mark.parametrize(("key", "given"), [("", "none is"), ("old", "another one is")])
+def test_who_lacks_the_key_is_told_where_it_belongs(url: str, tmp_path: Path, key: str, given: str) -> None:
+    with Instance(tmp_path) as running:
+        running.announce(url, "1.2")
+        with pytest.raises(RefusedError) as refused:
+            DaemonClient(tmp_path, key).model("secret")
+    where = "DRAFTD_API_KEY, or as api_key in draftd.toml"
+    assert str(refused.value) == f"the daemon at {url} asks for its API key, and {given} set here as {where}"
 
 
 def test_a_daemon_that_does_not_answer_counts_as_not_running(tmp_path: Path) -> None:

@@ -96,3 +96,22 @@ def test_the_findings_as_json(folder: Path) -> None:
     body = json.loads(said)
     assert (code, body["valid"], body["profiles"]) == (2, False, [])
     assert {(one["file"], one["line"]) for one in body["problems"]} >= {(str(folder / "b.toml"), 1)}
+
+
+def test_certificates_that_cannot_be_read_are_found_with_file_and_line(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (empty := tmp_path / "ca.pem").touch()
+    settings = tmp_path / "draftd.toml"
+    settings.write_text(
+        f'[discovery]\nca_file = "{tmp_path}/none.pem"\n[[peers]]\nurl = "https://localhost"\nca_file = "{empty}"\n'
+    )
+    monkeypatch.setenv("DRAFTD_CONFIG", str(settings))
+    code, said = check(folder)
+    assert code != 0
+    none = f"the certificates in {tmp_path}/none.pem cannot be read: No such file or directory"
+    assert f"{settings}:2: discovery_ca_file: {none}" in said
+    assert (
+        f"{settings}:3: peers: the certificates in {empty} cannot be read: there is no certificate in it"
+        in said
+    )

@@ -116,6 +116,7 @@ def test_each_model_of_the_hub_is_wanted_once(tmp_path: Path) -> None:
     assert pull.names_at_hub(profiles) == ["org/target", "org/draft"]
 
 
+@pytest.mark.real
 def test_the_files_are_those_that_mlx_lm_fetches() -> None:
     import mlx_lm.utils
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import shutil
 import ssl
 import subprocess
@@ -11,6 +12,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
 from aiohttp import web
 
@@ -51,12 +53,19 @@ async def other_server(asked: list[dict[str, Any]]) -> AsyncIterator[str]:
         asked.append(await request.json())
         return web.json_response({"data": [[0.5]]})
 
-    app = web.Application()
+    async def heard(request: web.Request) -> web.Response:
+        form = await request.post()
+        sound = form["file"]
+        assert isinstance(sound, web.FileField)
+        return web.json_response({"length": request.content_length, "sound": len(sound.file.read())})
+
+    app = web.Application(client_max_size=2**22)
     app.add_routes(
         [
             web.get("/v1/models", models),
             web.post("/v1/chat/completions", chat),
             web.post("/v1/embeddings", embeddings),
+            web.post("/v1/audio/transcriptions", heard),
         ]
     )
     runner = web.AppRunner(app)
@@ -85,6 +94,11 @@ async def test_any_server_of_openais_protocol_can_be_a_peer(tmp_path: Path) -> N
         embedded = await served.post("/v1/embeddings", {"model": "org/Model-4bit", "input": "x"})
         assert (embedded.status, embedded.json) == (200, {"data": [[0.5]]})
         assert asked[-1] == {"model": "org/Model-4bit", "input": "x"}
+        form = aiohttp.FormData({"model": "org/Model-4bit"})
+        form.add_field("file", io.BytesIO(bytes(2**21)), filename="long.wav")
+        heard = await served.request("POST", "/v1/audio/transcriptions", data=form)
+        assert (heard.status, heard.json["sound"]) == (200, 2**21)
+        assert heard.json["length"] > 2**21
         assert (await served.get("/api/status")).json["peers"][0]["is_draftd"] is False
 
 
@@ -128,4 +142,4 @@ async def test_certificates_that_cannot_be_read_are_refused_at_the_start(tmp_pat
                 pass
         (error,) = caught.value.exceptions
         assert isinstance(error, ConfigError)
-        assert str(error).startswith(f"the certificates of the peer localhost:443 cannot be read: {file}")
+        assert str(error).startswith(f"the certificates in {file} cannot be read: ")

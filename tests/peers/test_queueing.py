@@ -7,6 +7,7 @@ import pytest
 from tests.peers.queueing import simulate
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize("speeds", [(1.0,), (1.0, 0.5)])
 def test_choosing_by_prefixes_keeps_the_caches_and_makes_nobody_wait_longer(
     speeds: tuple[float, ...],

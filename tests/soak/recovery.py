@@ -99,14 +99,15 @@ async def _bare(http: aiohttp.ClientSession) -> float:
     server = await asyncio.create_subprocess_exec(*command, stdout=quiet, stderr=quiet)
     try:
         async with asyncio.timeout(LIMIT):
-            await _first_token(http, f"http://127.0.0.1:{port}", "default_model")
+            await first_token(http, f"http://127.0.0.1:{port}", "default_model")
         return time.monotonic() - began
     finally:
         server.terminate()
         await server.wait()
 
 
-async def _first_token(http: aiohttp.ClientSession, url: str, model: str) -> None:
+async def first_token(http: aiohttp.ClientSession, url: str, model: str) -> None:
+    """Ask until a first token comes."""
     body = {"model": model, "messages": [{"role": "user", "content": "hi"}], "max_tokens": 1, "stream": True}
     while True:
         try:
@@ -124,11 +125,11 @@ async def _killed(daemon: Running) -> Recovery:
     began = time.monotonic()
     os.killpg(row["pid"], signal.SIGKILL)
     async with asyncio.timeout(LIMIT):
-        await _first_token(daemon.http, daemon.url, NAME)
-    first_token = time.monotonic()
+        await first_token(daemon.http, daemon.url, NAME)
+    token = time.monotonic()
     noticed = await daemon.until("worker backoff", since=began)
     ready = await daemon.until("worker ready", since=began)
-    return Recovery(noticed.at - began, ready.at - began, first_token - began)
+    return Recovery(noticed.at - began, ready.at - began, token - began)
 
 
 async def _hung(daemon: Running) -> float:

@@ -30,8 +30,10 @@ async def test_a_request_is_known_from_its_beginning_to_its_end() -> None:
     kept = Kept()
     record = kept.journal.begin("1", "messages", "curl/8")
     assert (kept.journal.since(0), kept.changes) == ([record], 1)
-    kept.journal.note(record, profile="a", phase="answering")
-    kept.journal.note(record, tokens=7, proposed=8, accepted=6)
+    record.profile, record.phase = "a", "answering"
+    kept.journal.note(record)
+    record.tokens, record.proposed, record.accepted = 7, 8, 6
+    kept.journal.note(record)
     kept.journal.end(record, 200, 1.5)
     await kept.told.wait()
     assert kept.ended == [[record]]

@@ -131,6 +131,7 @@ def test_100_mb_without_a_break_is_fast_and_small() -> None:
         tracemalloc.stop()
 
 
+@pytest.mark.one_in(4)
 @pytest.mark.parametrize(
     "chunk",
     [b"\n" * 65536, b"x\ny\r" * 16384, (b"\xff" * 8191 + b"\n") * 8, (b"\x00" * 8191 + b"\n") * 8],

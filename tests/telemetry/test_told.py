@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from draftd.telemetry.request_record import RequestRecord, client_name
-from draftd.telemetry.told import of_event, of_request, short_names
+from draftd.telemetry.told import in_column, of_event, of_request, short_names
 
 
 @pytest.mark.parametrize(
@@ -25,6 +25,12 @@ from draftd.telemetry.told import of_event, of_request, short_names
         ),
         ({"event": "profiles applied", "changed": []}, "", "profiles read; nothing changed", "plain"),
         ({"event": "profiles applied", "changed": ["a", "b"]}, "", "profiles read; changed: a, b", "plain"),
+        (
+            {"event": "profiles applied", "changed": [*"abcdefghijk"]},
+            "",
+            "profiles read; changed: a, b, c, d, e, f, g, h and 3 more",
+            "plain",
+        ),
         (
             {"event": "draftd stops", "open_requests": 1, "drain_timeout": 30.0},
             "",
@@ -97,3 +103,11 @@ def test_names_lose_the_beginning_that_all_share() -> None:
     assert short_names(["a-fast", "b-fast"]) == {"a-fast": "a-fast", "b-fast": "b-fast"}
     assert short_names(["a-b", "a-b-c"]) == {"a-b": "b", "a-b-c": "b-c"}
     assert short_names([]) == {}
+
+
+def test_names_in_front_of_lines_are_a_column() -> None:
+    names = ["fast", "balanced"]
+    assert [in_column(name, names) for name in names] == ["fast      ", "balanced  "]
+    assert in_column("", names) == ""
+    assert in_column("a", ["x" * 90]) == "a" + " " * 25
+    assert in_column("gone", []) == "gone  "

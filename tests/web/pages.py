@@ -39,6 +39,9 @@ async def looks_well(page: Page, size: tuple[int, int], scheme: Any, name: str =
     await page.emulate_media(color_scheme=scheme)
     room = await page.evaluate("[document.documentElement.scrollWidth, document.documentElement.clientWidth]")
     assert room[0] <= room[1]
+    tables = page.locator("#worker-table, #peers .scrolls")
+    over = await tables.evaluate_all("tables => tables.map(one => one.scrollWidth - one.clientWidth)")
+    assert set(over) <= {0}  # no button is out of sight
     ground = await page.evaluate("getComputedStyle(document.body).backgroundColor")
     assert (ground == "rgb(18, 20, 24)") == (scheme == "dark")
     OUTPUT.mkdir(exist_ok=True)

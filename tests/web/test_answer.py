@@ -242,6 +242,7 @@ def calls(*written: tuple[str, str], streamed: bool) -> list[dict[str, Any]]:
 texts = st.lists(st.text(max_size=4), max_size=4)
 
 
+@pytest.mark.real
 @given(texts, texts, st.lists(st.tuples(st.just("find"), st.just('{"a": 1}')), max_size=3))
 def test_a_chat_put_together_equals_one_that_was_not_streamed(
     contents: list[str], reasonings: list[str], written: list[tuple[str, str]]
@@ -287,6 +288,7 @@ def test_log_probabilities_are_joined_in_both_forms() -> None:
             told("chat.completions", each)
 
 
+@pytest.mark.real
 @given(texts)
 def test_a_text_put_together_equals_one_that_was_not_streamed(contents: list[str]) -> None:
     from tests.web.mlx_handler import mlx_answers

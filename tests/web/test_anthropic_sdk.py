@@ -15,7 +15,7 @@ if TYPE_CHECKING:  # the package takes seconds, in each process that collects
     import anthropic
     from anthropic.types import Message, MessageParam, ToolParam
 
-pytestmark = [pytest.mark.asyncio(loop_scope="module")]
+pytestmark = [pytest.mark.real, pytest.mark.asyncio(loop_scope="module")]
 
 DEMO = f'model = "{TARGET}"\ndraft_model = "{DRAFT}"\nnum_draft_tokens = 5\naliases = ["claude-demo"]\n'
 HI: list[MessageParam] = [{"role": "user", "content": "What is speculative decoding?"}]

@@ -69,6 +69,7 @@ async def test_a_body_that_is_passed_on_is_read_there_too(reader: BodyReader) ->
     found = await reader.read(raw, given, table)
     assert isinstance(found, Passed)
     assert found == read(raw, given, table)
+    assert isinstance(found.payload, bytes)
     assert (found.path, found.payload[:20]) == ("/v1/embeddings?a=b", b'{"model":"org/model"')
     assert child_of(reader) != os.getpid()
 
@@ -81,6 +82,7 @@ async def test_only_large_bodies_need_the_child(tmp_path: Path) -> None:
         assert served.daemon.bodies._process is not None
 
 
+@pytest.mark.one_in(4)
 @pytest.mark.parametrize(
     ("raw", "name", "status", "code", "param"),
     [
@@ -232,6 +234,7 @@ def test_a_text_that_does_not_end_is_no_json(raw: bytes) -> None:
         check_size(raw)
 
 
+@pytest.mark.thorough
 @pytest.mark.fault(74)
 @pytest.mark.skipif(
     sys.platform != "linux", reason="other systems' allocators return large blocks by themselves"

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from draftd.telemetry.journal import Journal
+from draftd.telemetry.told import Told
 from draftd.telemetry.worker_log import WorkerLog
 from draftd.web import live_feed
 from draftd.web.live_feed import MAX_BACKLOG, MAX_LINES, LiveFeed
@@ -82,6 +83,11 @@ def only_what_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(live_feed, "LOOK_EVERY", 10 * LIMIT)
 
 
+def said(reader: Reader) -> list[str]:
+    """What the log of `a` says of requests; the daemon writes the one line, the worker the other."""
+    return [line for line in reader.lines["a"] if line.startswith(("200 ", "Draft tokens accepted"))]
+
+
 async def test_a_reader_has_everything_at_once_and_then_each_change(tmp_path: Path) -> None:
     async with serving(tmp_path, {"a": fake(), "b": fake()}) as served, reading(served) as reader:
         assert [row["state"] for row in reader.status["workers"]] == ["ready", "ready"]
@@ -92,10 +98,10 @@ async def test_a_reader_has_everything_at_once_and_then_each_change(tmp_path: Pa
         await reader.until(
             lambda r: r.row("a")["requests"] == 1 and r.row("a")["acceptance"]["accepted"] == 5
         )
+        await reader.until(lambda r: len(said(r)) >= 2)
         assert reader.row("a")["recent"]["acceptance"] == [0.5]
         assert len(reader.row("a")["recent"]["tokens_per_second"]) == 1
-        said = [line for line in reader.lines["a"] if not line.startswith("draftd-engine")][-2:]
-        request, acceptance = sorted(said)
+        request, acceptance = sorted(said(reader))
         assert acceptance == "Draft tokens accepted: 5/10 (50%)"
         assert request.startswith("200      5 tokens ")
 
@@ -106,6 +112,20 @@ async def test_a_reader_has_everything_at_once_and_then_each_change(tmp_path: Pa
         written = (await served.get("/api/logs/b?raw=1")).text.splitlines()
         assert reader.lines["b"] == [line.partition(" ")[2] for line in written]
         assert reader.snapshots == 1
+
+
+async def test_what_the_daemon_writes_into_a_log_is_told_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        live_feed, "SETTLE", 0.0
+    )  # the look at an answer's end comes before its line is written
+    monkeypatch.setattr(live_feed, "MIN_REST", 0.0)
+    async with serving(tmp_path, {"a": fake()}) as served, reading(served) as reader:
+        await served.ask("a")
+        await reader.until(lambda r: any(line.startswith("200 ") for line in r.lines["a"]))
+        served.daemon.chronicle.take_event(Told(0.0, "a", "an event", "plain"))
+        await reader.until(lambda r: "an event" in r.lines["a"])
 
 
 async def test_the_queue_and_the_request_at_work_are_told(tmp_path: Path) -> None:

@@ -157,6 +157,7 @@ async def test_so_is_one_with_a_large_body(wire: Wire, served: Served) -> None:
     assert len(told(answer)[2]) > 300_000
 
 
+@pytest.mark.one_in(2)
 async def test_pages_of_other_sites_cannot_send_a_form(wire: Wire, served: Served) -> None:
     for header, status in (
         ("Sec-Fetch-Site: cross-site", 403),

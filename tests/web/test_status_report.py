@@ -1,10 +1,17 @@
 """The body of /api/status."""
 
+import io
 import json
+import re
 from dataclasses import replace
 
 import pytest
+from rich.console import Console
 
+from draftd.peer_tables import PeerTable
+from draftd.peers.load_report import Known, LoadedModel
+from draftd.peers.machines import Peer
+from draftd.status_table import status_view
 from draftd.telemetry.metrics import Metrics
 from draftd.telemetry.records import DraftAcceptance
 from draftd.web import status_report
@@ -121,3 +128,19 @@ def test_the_last_exit_is_told_in_words_that_json_can_carry(
     told = json.loads(json.dumps(status_report.worker(status, 0, metrics)))["last_exit"]
     assert meaning in told.pop("meaning")
     assert told == {"code": code, "reason": "exit", "at": "2023-11-14T22:13:20+00:00", "lines": ["a", "b"]}
+
+
+def test_a_peer_is_told_with_its_queue_and_how_it_failed_last() -> None:
+    one = Peer(PeerTable(url="http://127.0.0.1:9"), lambda: None)
+    assert status_report.peer(one)["last_failure"] is None
+    one.failed("fell silent")
+    one.reported(Known(True, {"m": LoadedModel(name="m", slots=2, open=3, state="asleep")}, "1", 10.0))
+    with one.serves("m"):
+        row = json.loads(json.dumps(status_report.peer(one)))
+    assert (row["state"], row["reason"], row["last_failure"]["reason"]) == ("well", "", "fell silent")
+    assert row["load"] == {"m": {"state": "asleep", "open": 4, "slots": 2}}
+    terminal = Console(width=120, record=True, file=io.StringIO())
+    terminal.print(status_view({"workers": [], "peers": [row]}, 120))
+    shown = terminal.export_text()
+    told = r"peer 127.0.0.1:9: 1 model, 1 open \(of 4\), 0 answered; [0-9]+ s ago: fell silent\s*"
+    assert re.fullmatch(told, shown)  # and no table of workers, as there are none

@@ -124,6 +124,7 @@ async def test_a_response_that_breaks_has_an_end_that_says_so(served: Served, wi
     assert (whole.status, whole.error["type"]) == (502, "server_error")
 
 
+@pytest.mark.one_in(2)
 async def test_a_large_request_for_a_response_is_read_elsewhere_with_what_it_repeats(
     served: Served, wire: Wire
 ) -> None:

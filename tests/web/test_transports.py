@@ -171,6 +171,7 @@ async def test_a_client_that_leaves_frees_its_place(wire: Wire, tmp_path: Path, 
         assert time.monotonic() - began < 1.0
 
 
+@pytest.mark.one_in(2)
 async def test_requests_sent_ahead_wait_with_their_sender_and_are_all_answered(
     wire: Wire, served: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -273,6 +274,7 @@ async def test_an_answer_that_is_still_being_sent_at_a_stop_is_given_time_to_end
         assert b'"code": "stopping"' in (await slow.rest())[-1000:]
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.fault(78)
 @pytest.mark.parametrize("stream", [False, True])
 async def test_who_waits_at_a_shutdown_is_told_of_it(wire: Wire, tmp_path: Path, stream: bool) -> None:
@@ -323,6 +325,7 @@ async def test_what_is_not_http_behind_a_request_does_not_cost_that_its_answer(
                 assert await connection.rest() == b""
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.fault(90)
 @pytest.mark.parametrize("stream", [False, True])
 async def test_a_client_that_leaves_behind_what_it_sent_ahead_frees_its_place(
@@ -343,6 +346,7 @@ async def test_a_client_that_leaves_behind_what_it_sent_ahead_frees_its_place(
         assert time.monotonic() - began < 5.0
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.fault(77)
 @pytest.mark.parametrize("count", [40, 300])
 async def test_all_that_came_before_what_is_not_http_are_answered(

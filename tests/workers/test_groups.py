@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from typing import Any
 import aiohttp
 import psutil
 import pytest
+import pytest_asyncio
 
 from draftd.profile_tables import HealthPolicy
 from draftd.profiles import Profile
@@ -37,6 +39,13 @@ async def group(
 ) -> AsyncIterator[Served]:
     text = fake_rank.profile(tmp_path, quirks, **profile)
     async with serving(tmp_path, {"pair": text}, ready=ready, warm_spare=False) as served:
+        yield served
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def shared(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Served]:
+    """A group for tests that leave one behind which serves."""
+    async with group(tmp_path_factory.mktemp("group")) as served:
         yield served
 
 
@@ -88,33 +97,33 @@ async def test_a_group_is_one_worker_to_everybody_else(tmp_path: Path) -> None:
 
 
 @pytest.mark.fault(134)
+@pytest.mark.asyncio(loop_scope="module")
 @pytest.mark.parametrize("which", [0, 2], ids=["launcher", "rank"])
 async def test_whatever_of_a_group_is_killed_all_of_it_is_replaced(
-    tmp_path: Path, which: int, measured: Measured
+    shared: Served, which: int, measured: Measured
 ) -> None:
-    async with group(tmp_path) as served:
-        before = await pids(served)
-        os.kill(before[which], signal.SIGKILL)
-        measured(await replaced(served, before))
-        assert served.row("pair")["last_exit"]["code"] == -signal.SIGKILL
+    before = await pids(shared)
+    os.kill(before[which], signal.SIGKILL)
+    measured(await replaced(shared, before))
+    assert shared.row("pair")["last_exit"]["code"] == -signal.SIGKILL
 
 
 @pytest.mark.fault(135)
-async def test_a_rank_that_is_killed_in_mid_stream_ends_the_stream_with_an_error(tmp_path: Path) -> None:
-    async with group(tmp_path) as served:
-        before = await pids(served)
-        body = chat("hang", model="pair", stream=True)
-        async with (
-            asyncio.timeout(LIMIT),
-            served.http.post(f"{served.url}/v1/chat/completions", json=body) as response,
-        ):
-            said = await response.content.readuntil(b'"ok"')
-            os.kill(before[2], signal.SIGKILL)
-            with suppress(aiohttp.ClientPayloadError):  # it is cut after the error
-                async for chunk in response.content.iter_any():
-                    said += chunk
-        assert b'"error"' in said
-        await replaced(served, before)
+@pytest.mark.asyncio(loop_scope="module")
+async def test_a_rank_that_is_killed_in_mid_stream_ends_the_stream_with_an_error(shared: Served) -> None:
+    before = await pids(shared)
+    body = chat("hang", model="pair", stream=True)
+    async with (
+        asyncio.timeout(LIMIT),
+        shared.http.post(f"{shared.url}/v1/chat/completions", json=body) as response,
+    ):
+        said = await response.content.readuntil(b'"ok"')
+        os.kill(before[2], signal.SIGKILL)
+        with suppress(aiohttp.ClientPayloadError):  # it is cut after the error
+            async for chunk in response.content.iter_any():
+                said += chunk
+    assert b'"error"' in said
+    await replaced(shared, before)
 
 
 @pytest.mark.fault(136)
@@ -132,8 +141,8 @@ async def test_a_rank_that_hangs_is_named_and_the_group_replaced(tmp_path: Path,
 @pytest.mark.parametrize(
     ("silent", "told", "words"),
     [
-        (9.0, 0.0, "rank 1 on mini has been silent for 9 s"),
-        (0.0, 9.0, "the launcher of the ranks has been silent for 9 s"),
+        (9.0, 0.0, "rank 1 on mini has been silent for"),
+        (0.0, 9.0, "the launcher of the ranks has been silent for"),
     ],
     ids=["rank", "launcher"],
 )
@@ -144,7 +153,7 @@ async def test_a_rank_that_hangs_while_it_loads_ends_the_load(silent: float, tol
     child.ranks_told = time.monotonic() - told
     async with asyncio.timeout(LIMIT):
         await loading._until_stuck(child, lambda event: None)
-    assert child.answer == words
+    assert re.fullmatch(f"{words} (9|[1-9][0-9]) s", child.answer)
     assert child.silent_rank(30.0) == ""
 
 
@@ -220,6 +229,7 @@ async def test_ranks_on_other_machines_are_started_by_ssh_and_have_what_they_nee
         assert served.state("pair") == "ready"  # a terabyte there takes no room here
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.fault(140)
 @pytest.mark.parametrize(
     ("quirk", "told"),
@@ -257,6 +267,7 @@ async def test_a_rank_that_ends_by_itself_ends_the_group_with_its_exit_code(tmp_
         assert any("rank 1 ended with exit code 70, so the group ends" in line for line in last["lines"])
 
 
+@pytest.mark.thorough
 async def test_another_hostfile_is_another_worker_and_the_same_one_is_not(
     tmp_path: Path, over_ssh: str
 ) -> None:

@@ -18,7 +18,7 @@ from draftd.workers.health import is_healthy
 from draftd.workers.states import IDLE, BecameReady, HealthMissed, HealthOk, Stop, Unfit
 from draftd.workers.usage import Usage
 from draftd.workers.watched import Watched
-from tests.workers.watching import FOREIGN, LIMIT, OFTEN, PROFILE, Bench
+from tests.workers.watching import FOREIGN, LIMIT, OFTEN, PROFILE, Bench, serving
 
 
 @pytest.mark.parametrize(
@@ -63,7 +63,7 @@ async def test_misses_that_come_quickly_are_no_quicker_a_reason_to_restart(bench
     async with bench.watching(profile):
         assert [await bench.next() for _ in range(3)] == [BecameReady(), HealthMissed(), HealthMissed()]
     one, two, *_ = bench.server.checks
-    assert two - one > 0.25
+    assert two - one > 0.15  # as they arrive: the first one may come late
 
 
 @pytest.mark.fault(26)
@@ -99,7 +99,7 @@ async def test_a_refused_connection_is_a_miss(bench: Bench) -> None:
     usage = Usage()
     nowhere = Watched(1, lambda: FOREIGN, usage, drain=7.0)
     assert await is_healthy(nowhere, bench.session, bench.events.put_nowait) is False
-    with usage.serves():
+    with serving(usage):
         assert await is_healthy(nowhere, bench.session, bench.events.put_nowait) is False
 
 
@@ -108,14 +108,14 @@ async def test_after_an_answer_the_next_check_waits_for_the_interval(bench: Benc
     async with bench.watching(slow):
         assert [await bench.next() for _ in range(3)] == [BecameReady(), HealthOk(), HealthOk()]
     one, two = bench.server.checks
-    assert two - one > 0.25
+    assert two - one > 0.15  # as they arrive: the first one may come late
 
 
 async def test_a_child_that_is_too_busy_to_answer_is_well_while_it_generates(bench: Bench) -> None:
     bench.server.hangs.clear()
     async with bench.watching():
         assert [await bench.next(), await bench.next()] == [BecameReady(), HealthMissed()]
-        with bench.usage.serves():
+        with serving(bench.usage):
             generating = asyncio.create_task(_generate(bench.usage))
             await bench.until(HealthOk())
             generating.cancel()
@@ -130,7 +130,7 @@ async def test_a_child_that_is_too_busy_to_answer_is_well_while_it_generates(ben
 async def test_another_server_need_not_answer_while_it_works_on_a_request(bench: Bench) -> None:
     bench.server.hangs.clear()
     async with bench.watching(FOREIGN):
-        with bench.usage.serves():
+        with serving(bench.usage):
             bench.usage._progress = time.monotonic() - LIMIT  # nothing comes of an answer until it is whole
             assert await bench.next() == BecameReady()
             await asyncio.sleep(OFTEN.timeout * 5)
@@ -145,7 +145,7 @@ async def test_another_server_need_not_answer_while_it_works_on_a_request(bench:
 async def test_another_server_that_works_for_too_long_is_a_stall_though_it_is_mute(bench: Bench) -> None:
     bench.server.hangs.clear()
     async with bench.watching(FOREIGN):
-        with bench.usage.serves():
+        with serving(bench.usage):
             assert await bench.next() == BecameReady()
             bench.usage._progress = time.monotonic() - FOREIGN.stall_timeout - 1
             assert await bench.next() == Unfit("stalled")
@@ -177,7 +177,7 @@ async def test_a_child_over_its_memory_is_unfit_but_may_finish(
 async def test_an_open_request_without_progress_is_a_stall(bench: Bench) -> None:
     assert PROFILE.stall_timeout == 120.0
     async with bench.watching():
-        with bench.usage.serves():
+        with serving(bench.usage):
             bench.usage._progress = time.monotonic() - 110.0
             await bench.until(HealthOk())
             assert await bench.next() == HealthOk()
@@ -189,7 +189,7 @@ async def test_an_open_request_without_progress_is_a_stall(bench: Bench) -> None
 async def test_an_idle_child_is_stopped_if_its_profile_says_so(bench: Bench, idle_timeout: float) -> None:
     profile = PROFILE.model_copy(update={"idle_timeout": idle_timeout})
     async with bench.watching(profile):
-        bench.usage._last = time.monotonic() - 59.0
+        bench.usage._last = time.monotonic() - 40.0
         await bench.until(HealthOk())
         assert await bench.next() == HealthOk()
         bench.usage._last = time.monotonic() - 61.0

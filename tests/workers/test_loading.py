@@ -5,13 +5,16 @@ from __future__ import annotations
 import asyncio
 import itertools
 import os
+import socket
 import subprocess
 import sys
+import threading
 import time
+from contextlib import AsyncExitStack
 from dataclasses import replace
 from itertools import pairwise
 from typing import Any
-from unittest.mock import Mock
+from unittest.mock import Mock, patch
 
 import psutil
 import pytest
@@ -19,7 +22,7 @@ from aiohttp import web
 from structlog.testing import capture_logs
 
 from draftd.profile_tables import HealthPolicy
-from draftd.workers import loading
+from draftd.workers import families, loading
 from draftd.workers.command import one_token_request
 from draftd.workers.loading import Signs, _generates, _is_loopback, _signs, _talks, owns_port
 from draftd.workers.states import BecameReady, HealthOk, LoadStuck, Unfit
@@ -131,7 +134,7 @@ async def test_a_fault_of_ours_is_logged_and_the_child_replaced(
 
 # --- does it get on -------------------------------------------------------------------------------------------
 
-QUIET = Signs(memory=100 * 2**20, work=10.0, output=50, status=None, talks=False)
+QUIET = Signs(memory=100 * 2**20, work=10.0, output=50, status=None)
 
 
 @pytest.mark.parametrize(
@@ -146,7 +149,6 @@ QUIET = Signs(memory=100 * 2**20, work=10.0, output=50, status=None, talks=False
         ({"work": 9.0}, True),  # one of its processes has ended
         ({"output": 51}, True),
         ({"output": 51, "status": 503}, True),  # its first answer
-        ({"talks": True}, True),
     ],
 )
 def test_a_load_gets_on_if_it_works_grows_speaks_or_fetches(change: dict[str, Any], progress: bool) -> None:
@@ -159,7 +161,9 @@ def test_the_output_of_a_server_that_answers_is_its_log_of_our_requests() -> Non
     assert replace(answering, status=500).show_progress(answering, 10.0)
 
 
-async def test_the_signs_of_a_process_are_its_own_and_those_of_its_family() -> None:
+async def test_the_signs_of_a_process_are_its_own_and_those_of_its_family(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     code = "x = b'x' * 30_000_000; [i for i in range(3_000_000)]; print(1, flush=True); input()"
     with _python(code) as process:
         assert process.stdout is not None
@@ -169,7 +173,8 @@ async def test_the_signs_of_a_process_are_its_own_and_those_of_its_family() -> N
         assert signs is not None
         assert signs.memory > 30_000_000
         assert 0.05 < signs.work < 10
-        assert (signs.output, signs.status, signs.talks) == (7, 503, False)
+        assert (signs.output, signs.status) == (7, 503)
+        monkeypatch.setattr(families, "_families", families.Families())  # what was seen before is of no use
         ours = _signs(Watched(1, lambda: FOREIGN, Usage(), drain=0.0, pid=os.getpid()))
         assert ours is not None
         assert ours.memory > signs.memory + 30_000_000
@@ -189,7 +194,13 @@ def test_a_child_that_has_a_connection_to_another_machine_talks(
     status: str, address: str, talks: bool
 ) -> None:
     process = Mock(net_connections=lambda kind: [Mock(status=status, raddr=Mock(ip=address))])
-    assert _talks(process) is talks
+    with patch.object(loading, "members", return_value=[process]):
+        assert _talks(1, family=False) is talks
+
+
+def test_a_child_whose_connections_cannot_be_seen_is_given_the_benefit_of_the_doubt() -> None:
+    with patch.object(loading, "members", side_effect=psutil.AccessDenied()):
+        assert _talks(1, family=False)
 
 
 @pytest.mark.parametrize(
@@ -226,6 +237,21 @@ async def test_a_load_without_progress_is_told_gives_way_and_is_ended(
 
 
 @pytest.mark.fault(57)
+async def test_a_load_that_only_talks_to_another_machine_is_left_alone(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench.server.answers = [web.json_response({"error": "loading"}, status=503)]
+    looks = itertools.count(1)
+    monkeypatch.setattr(loading, "_signs", lambda child: replace(QUIET, status=child.status))
+    monkeypatch.setattr(loading, "_talks", lambda pid, family: next(looks) < 4)
+    profile = PROFILE.model_copy(update={"health": HealthPolicy(load_stall_timeout=0.2)})
+    async with bench.watching(profile, ends=True):
+        assert await bench.next() == LoadStuck()
+        assert next(looks) > 4
+        assert await bench.next() == Unfit("no_progress")
+
+
+@pytest.mark.fault(57)
 async def test_a_load_is_not_judged_by_the_time_in_which_the_daemon_was_held_up(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -254,7 +280,12 @@ async def test_a_load_that_cannot_be_seen_or_gets_on_is_left_alone(
     assert bench.events.empty()
 
 
-async def test_a_child_that_does_not_get_ready_is_asked_less_and_less_often(bench: Bench) -> None:
+async def test_a_child_that_does_not_get_ready_is_asked_less_and_less_often(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        loading, "owns_port", lambda *_, **__: True
+    )  # a look takes long where connections are many
     bench.server.answers = [*[{}] * 7, TOKEN]
     async with bench.watching():
         assert await bench.next() == BecameReady()
@@ -282,6 +313,44 @@ async def test_looks_that_take_long_come_seldom_and_leave_the_loop_to_others(
         while len(began) < 3:  # noqa: ASYNC110 - a look at a time
             await asyncio.sleep(0.05)
     assert all(later - earlier > 0.39 for earlier, later in pairwise(began))
+
+
+@pytest.mark.fault(186)
+async def test_loads_of_others_servers_hold_up_nobody(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where nobody listens yet, no connection is looked at, and one look at all processes serves all families."""
+    monkeypatch.setattr(families, "_families", families.Families())
+    monkeypatch.setattr(families, "MIN_AGE", LIMIT)
+    monkeypatch.setattr(psutil.Process, "children", walk := Mock(return_value=[]))
+    monkeypatch.setattr(psutil.Process, "net_connections", lambda process, kind: pytest.fail("looked at"))
+    profile = FOREIGN.model_copy(update={"health": HealthPolicy(load_stall_timeout=LIMIT)})
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        bench.port = closed.getsockname()[1]
+    reached = Mock(side_effect=loading._is_listening)
+    monkeypatch.setattr(loading, "_is_listening", reached)
+    async with AsyncExitStack() as loads:
+        for _ in range(8):
+            await loads.enter_async_context(bench.watching(profile))
+        while reached.call_count < 24:  # noqa: ASYNC110 - three attempts each
+            await asyncio.sleep(0.02)
+    walk.assert_called_once()
+    assert bench.events.empty()
+
+
+@pytest.mark.fault(186)
+async def test_who_listens_is_looked_at_beside_the_loop(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads: list[int] = []
+
+    def look(*_: object, **__: object) -> bool:
+        threads.append(threading.get_ident())
+        return True
+
+    monkeypatch.setattr(loading, "owns_port", look)
+    async with bench.watching(FOREIGN):
+        assert await bench.next() == BecameReady()
+    assert threads
+    assert threading.get_ident() not in threads
 
 
 async def test_a_stranger_on_the_port_is_asked_nothing(bench: Bench) -> None:

@@ -14,7 +14,6 @@ from draftd.workers import machine
 from draftd.workers.backoff import JITTER
 from draftd.workers.machine import (
     IllegalTransitionError,
-    Policy,
     deadline,
     has_child,
     step,
@@ -52,6 +51,7 @@ from draftd.workers.states import (
     TimerDue,
     Unfit,
 )
+from draftd.workers.transitions import Policy
 
 NOW = 1000.0
 BEGAN = 990.0  # since when the states of the table last

@@ -12,18 +12,19 @@ from unittest.mock import patch
 import psutil
 import pytest
 
-from draftd.workers import memory
+from draftd.workers import families, memory
 
 MEGABYTE = 2**20
 
 
-def test_the_memory_of_a_family_is_that_of_all_its_members() -> None:
+def test_the_memory_of_a_family_is_that_of_all_its_members(monkeypatch: pytest.MonkeyPatch) -> None:
     code = f"x = b'x' * {50 * MEGABYTE}; print(flush=True); input()"
     with subprocess.Popen(
         [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as child:
         assert child.stdout is not None
         child.stdout.readline()
+        monkeypatch.setattr(families, "_families", families.Families())  # what was seen before is of no use
         alone, family = (memory.footprint(os.getpid(), family=asked) for asked in (False, True))
         assert alone
         assert family
@@ -63,7 +64,10 @@ class LibProc:
 
 
 @pytest.mark.fault(100)
-def test_on_a_mac_what_the_gpu_has_counts_for_every_process_of_a_family() -> None:
+def test_on_a_mac_what_the_gpu_has_counts_for_every_process_of_a_family(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(families, "_families", families.Families())
     with subprocess.Popen(["cat"], stdin=subprocess.PIPE) as child:
         with patch.object(memory, "_system", return_value=LibProc()):
             assert memory.footprint(child.pid, family=False) == 7000 + child.pid

@@ -60,6 +60,7 @@ async def test_a_worker_that_never_gets_ready_lets_others_start_and_says_what_it
         assert (await served.ask("b")).status == 200
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.fault(57)
 @pytest.mark.parametrize("sign", ["--work", "--speak"])
 async def test_a_load_that_takes_long_and_gets_on_is_left_alone(tmp_path: Path, sign: str) -> None:
@@ -176,6 +177,7 @@ async def test_a_slow_load_is_waited_for(tmp_path: Path) -> None:
         assert row["start_seconds"] >= 1
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.fault(14)
 @pytest.mark.parametrize(("order", "limit"), [("eat 120", "90MB"), ("metal 9000", "8GB")])
 async def test_a_worker_over_its_memory_limit_is_drained_and_replaced(

@@ -126,6 +126,32 @@ async def test_a_group_of_which_nothing_lives_is_no_trouble(
     child.close()
 
 
+@pytest.mark.fault(202)
+@pytest.mark.parametrize("stranger", [False, True], ids=["nobody has its number", "a stranger has"])
+async def test_a_group_whose_number_was_given_to_a_stranger_is_left_alone(
+    stranger: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    signalled: list[tuple[int, int]] = []
+    heard = Heard()
+    child = await heard.start("import os; os.read(0, 1)")
+    await heard.ended.wait()
+    monkeypatch.setattr(os, "killpg", lambda *given: signalled.append(given))
+    monkeypatch.setattr(psutil, "pid_exists", lambda _pid: stranger)
+    child.kill_group()
+    child.close()
+    assert signalled == ([] if stranger else [(child.pid, signal.SIGKILL)])
+
+
+@pytest.mark.fault(202)
+def test_a_child_that_was_never_started_does_not_end_us(monkeypatch: pytest.MonkeyPatch) -> None:
+    signalled: list[tuple[int, int]] = []
+    monkeypatch.setattr(os, "killpg", lambda *given: signalled.append(given))
+    child = Child(lambda _: None, lambda: None)
+    child.terminate()
+    child.kill_group()
+    assert signalled == []
+
+
 @pytest.mark.alone
 async def test_the_exit_is_told_within_a_tenth_of_a_second() -> None:
     heard = Heard()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from unittest.mock import Mock, patch
 
@@ -22,6 +22,7 @@ from draftd.workers.states import (
 )
 from draftd.workers.status import LastExit
 from draftd.workers.usage import MAX_BACKOFF_WAIT, Usage, refusal
+from tests.workers.watching import serving
 
 NOW = 100.0
 LAST = LastExit(-9, "exit", 1.0, ("loading", "Killed"))
@@ -107,7 +108,7 @@ def clock() -> Iterator[Mock]:
 def test_a_worker_is_idle_since_the_last_request_came_or_went(clock: Mock) -> None:
     clock.return_value = 10.0
     usage = Usage(_last=10.0)
-    for uses in (usage.waits, usage.serves):
+    for uses in (usage.waits, lambda: serving(usage)):
         clock.return_value += 15.0
         assert usage.idle_seconds() == 15.0
         with uses():
@@ -121,11 +122,11 @@ def test_a_worker_is_idle_since_the_last_request_came_or_went(clock: Mock) -> No
 def test_requests_are_counted_while_they_wait_and_while_they_are_served_however_that_ends() -> None:
     usage = Usage()
 
-    def fail(uses: Callable[[], AbstractContextManager[None]]) -> None:
-        with uses():
+    def fail(uses: AbstractContextManager[None]) -> None:
+        with uses:
             raise ZeroDivisionError(usage.waiting, usage.open)
 
-    for uses, counts in ((usage.waits, "1, 0"), (usage.serves, "0, 1")):
+    for uses, counts in ((usage.waits(), "1, 0"), (serving(usage), "0, 1")):
         with pytest.raises(ZeroDivisionError, match=counts):
             fail(uses)
         assert (usage.waiting, usage.open) == (0, 0)
@@ -134,7 +135,7 @@ def test_requests_are_counted_while_they_wait_and_while_they_are_served_however_
 def test_an_open_request_is_silent_since_it_began_or_got_on(clock: Mock) -> None:
     usage = Usage()
     clock.return_value = 15.0
-    with usage.serves():
+    with serving(usage):
         clock.return_value = 25.0
         assert usage.silent_seconds() == 10.0
         usage.progress()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import signal
 import sys
@@ -14,6 +15,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from draftd import app
+from draftd.workers import wakefulness
 from draftd.workers.wakefulness import keep_awake
 from tests.harness import LIMIT, alive, fake, serving, until_gone
 
@@ -105,6 +107,38 @@ async def test_a_machine_without_caffeinate_is_told_of_once(
     assert [entry["reason"] for entry in logs] == ["caffeinate: No such file or directory"]
 
 
+@pytest.mark.fault(208)
+async def test_a_caffeinate_that_does_not_listen_holds_up_nobody(
+    held: Held, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(wakefulness, "MAX_END", 0.01)
+    async with asyncio.timeout(LIMIT):
+        async with keeping(lambda: True):
+            await until(lambda: len(held()) == 1)
+            os.kill(held()[0], signal.SIGSTOP)  # then SIGTERM waits until somebody lets it go on
+        assert held() == []
+
+
+@pytest.mark.fault(208)
+async def test_where_descriptors_were_short_the_machine_is_kept_awake_later(
+    held: Held, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hold = wakefulness._hold
+    tries: list[int] = []
+
+    async def refused_at_first() -> asyncio.subprocess.Process:
+        tries.append(len(tries))
+        if len(tries) < 3:
+            raise OSError(errno.EMFILE, "Too many open files")
+        return await hold()
+
+    monkeypatch.setattr(wakefulness, "_hold", refused_at_first)
+    with capture_logs() as logs:
+        async with keeping(lambda: True):
+            await until(lambda: len(held()) == 1)
+    assert [entry["reason"] for entry in logs] == ["caffeinate: Too many open files"]
+
+
 @pytest.mark.fault(105)
 async def test_nothing_is_left_behind_by_a_daemon_that_is_killed(held: Held, tmp_path: Path) -> None:
     code = "import asyncio; from draftd.workers.wakefulness import keep_awake; "
@@ -125,6 +159,7 @@ async def test_nothing_is_left_behind_by_a_daemon_that_is_killed(held: Held, tmp
     await until_gone(int(pid))
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.fault(105)
 @pytest.mark.parametrize(
     ("mac", "keeps", "loading"), [(True, True, True), (True, False, False), (False, True, False)]

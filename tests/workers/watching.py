@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Any
 
 import aiohttp
@@ -25,6 +25,16 @@ TOKEN = {"choices": [{"message": {"content": "hi"}}]}
 OFTEN = HealthPolicy(interval=0.01, timeout=0.2)
 PROFILE = Profile(name="a", model="m", health=OFTEN)
 FOREIGN = Profile(name="a", model="m", command=("server", "{port}"), health=OFTEN)
+
+
+@contextmanager
+def serving(usage: Usage) -> Iterator[None]:
+    """While a request is open."""
+    usage.begin()
+    try:
+        yield
+    finally:
+        usage.end()
 
 
 class Server:

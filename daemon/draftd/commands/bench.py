@@ -32,7 +32,7 @@ from draftd.ops.bench.report import (
 )
 from draftd.ops.bench.run import how_busy, make_report, measure
 from draftd.ops.generation import OpenAIServer
-from draftd.profile_files import load_dir
+from draftd.profile_files import load_for
 from draftd.profiles import Profile, find_profile
 from draftd.settings import Settings
 
@@ -53,7 +53,12 @@ def run_bench(
     lengths: Annotated[
         list[int] | None,
         typer.Option(
-            "--draft", "-d", min=1, max=64, help="Draft tokens per round; repeatable. (default: 3, 5, 7)"
+            "--draft",
+            "-d",
+            metavar="TOKENS",
+            min=1,
+            max=64,
+            help="Draft tokens per round; repeatable. (default: 3, 5, 7)",
         ),
     ] = None,
     runs: Annotated[int | None, typer.Option(min=1, help=f"Runs of each cell. (default: {RUNS})")] = None,
@@ -110,7 +115,7 @@ def _profiles(settings: Settings, names: Sequence[str], *, demo: bool) -> list[P
         from draftd.demo import DRAFT, TARGET
 
         return [Profile(name="demo", model=str(TARGET), draft_model=str(DRAFT), num_draft_tokens=5)]
-    found = load_dir(settings.profiles_dir(), settings.prompt_dirs())
+    found = load_for(settings)
     first = settings.default_profile
     wanted = names or [first if first in found.profiles else next(iter(found.profiles))]
     return list(

@@ -118,12 +118,15 @@ def _beginning(system: str | None) -> list[Message]:
 
 
 def _asked() -> str | None:
-    """What the user types; None at the end."""
+    """What the user types; None at the end. Ctrl-C leaves only the line: it may have come too late."""
     try:
         said = out.ask("> ").strip()
-    except (EOFError, KeyboardInterrupt):
+    except EOFError:
         out.piece("\n")
         return None
+    except KeyboardInterrupt:
+        out.say(f"\n{LEAVE} or Ctrl-D quits", style="dim")
+        return ""
     return None if said == LEAVE else said
 
 

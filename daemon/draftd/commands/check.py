@@ -16,7 +16,7 @@ from draftd.errors import ConfigError
 from draftd.hub import NEVER_DRAFTED, ModelOnDisk, read_model
 from draftd.ops.drafting_words import describe_drafting
 from draftd.ops.profile_checks import missing_folders, setting_faults, unsplit
-from draftd.profile_files import load_dir
+from draftd.profile_files import load_for
 from draftd.profiles import Profile
 from draftd.protocol import MODEL_DRAFTER
 from draftd.settings import load_settings
@@ -45,7 +45,7 @@ def check(
     settings = load_settings(profiles=profiles)
     folder = settings.profiles_dir()
     try:
-        loaded = load_dir(folder, settings.prompt_dirs())
+        loaded = load_for(settings)
         problems = (
             *missing_folders(folder, loaded),
             *setting_faults(settings, loaded),

@@ -11,15 +11,18 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.live import Live
+from rich.console import RenderableType
 
 from draftd.commands.shared import ProfileArgument, StateDir, make_client, resolve, where_it_runs
 from draftd.console import err, out
 from draftd.errors import DraftdError, NotRunningError
 from draftd.instance import find_daemon
+from draftd.live_table import make_live
 from draftd.ops.http import DaemonClient
 from draftd.settings import load_settings
 from draftd.status_table import status_view, workers_table
+
+MIN_ROWS, AROUND = 4, 12  # rows of the table that refreshes, at least; lines around them
 
 
 def status(
@@ -35,14 +38,24 @@ def status(
     if as_json:
         out.data(json.dumps(client.status(), indent=2))
     elif watch:
-        with suppress(KeyboardInterrupt), Live(console=out, auto_refresh=False) as live:
-            while True:
-                live.update(status_view(client.status(), out.room), refresh=True)
-                time.sleep(1)
+        _watch(client)
     else:
         body = client.status()
-        out.say(f"draftd {body['version']} at {client.daemon.url}, pid {body['pid']}")
+        out.say(f"draftd {body['version']} at {client.daemon.address}, pid {body['pid']}")
         out.show(status_view(body, out.room))
+
+
+def _watch(client: DaemonClient) -> None:
+    def view() -> RenderableType:
+        most = max(MIN_ROWS, out.height - AROUND) if out.is_terminal else None
+        return status_view(body, out.room, most)
+
+    body = client.status()
+    with suppress(KeyboardInterrupt), make_live(out, view) as live:
+        while True:
+            live.refresh()
+            time.sleep(1)
+            body = client.status()
 
 
 def ps(

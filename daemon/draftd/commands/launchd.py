@@ -19,7 +19,7 @@ from draftd.hub import cache_dir
 from draftd.instance import agent_label, find_daemon
 from draftd.ops import background, launchctl, launchd
 from draftd.ops.mac_folders import guarded
-from draftd.profile_files import load_dir
+from draftd.profile_files import load_for
 from draftd.profiles import select
 from draftd.settings import Settings, load_settings, shipped_dir
 
@@ -55,9 +55,7 @@ def install(names: ProfileArguments = None, dry_run: DryRun = False) -> None:
     Example: draftd launchd install balanced
     """
     settings = load_settings()
-    select(
-        load_dir(settings.profiles_dir(), settings.prompt_dirs()), names or []
-    )  # or it would fail at each start
+    select(load_for(settings), names or [])  # or it would fail at each start
     agent = _agent(settings, names, os.environ)
     if not dry_run:
         _only_on_a_mac()
@@ -125,7 +123,7 @@ def logs(
 def _paths(settings: Settings, agent: launchd.Agent) -> Iterator[Path]:
     """What the agent reads."""
     yield from (Path(agent.program[0]), settings.profiles_dir(), settings.state_dir, cache_dir())
-    for profile in load_dir(settings.profiles_dir(), settings.prompt_dirs()).profiles.values():
+    for profile in load_for(settings).profiles.values():
         yield from (Path(name) for name in profile.files if os.path.isabs(name))
 
 

@@ -17,15 +17,16 @@ from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from rich.console import RenderableType
+from rich.console import Group, RenderableType
 from rich.live import Live
 from rich.text import Text
 
 from draftd.console import TONES, Terminal, colour_of
-from draftd.status_table import workers_table
+from draftd.live_table import make_live
+from draftd.status_table import peer_lines, workers_table
 from draftd.telemetry.logging_setup import Format, telling
 from draftd.telemetry.request_record import RequestRecord, as_json
-from draftd.telemetry.told import Told, clock, of_request, short_names
+from draftd.telemetry.told import Told, clock, in_column, of_request, short_names
 
 if TYPE_CHECKING:
     import asyncio
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 
 MAX_LINES = 1000  # lines that may wait to be written
 TICK, REST = 0.25, 1.0  # seconds between two looks at the workers: while one changes its state, and otherwise
+MIN_ROWS, AROUND = 4, 7  # rows of the table at least; lines around them
 MOVING = {"waiting", "starting", "stopping", "backoff"}
 
 
@@ -65,7 +67,8 @@ class LiveView:
         self._missed = 0
         self._daemon: Daemon | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._rows: list[dict[str, Any]] = []
+        self._rows: list[dict[str, Any]] = []  # of the workers
+        self._peers: list[dict[str, Any]] = []
         self._names: dict[str, str] = {}
         self._asked = 0.0  # when the loop was last asked for the workers, in monotonic seconds
 
@@ -115,7 +118,7 @@ class LiveView:
 
     def _write(self) -> None:
         terminal = self._terminal
-        live = Live(console=terminal, auto_refresh=False, transient=True, get_renderable=self._table)
+        live = make_live(terminal, self._table, transient=True)
         with suppress(OSError), live:  # OSError: the terminal has gone
             while (line := self._next(live)) is not None:
                 terminal.say(line if isinstance(line, str) else self._text(line))
@@ -144,16 +147,20 @@ class LiveView:
 
     def _look(self) -> None:
         if self._daemon is not None:
-            self._rows = self._daemon.report.live()["workers"]
+            body = self._daemon.report.live()
+            self._rows, self._peers = body["workers"], body["peers"]
             self.name(row["name"] for row in self._rows)
 
     def _table(self) -> RenderableType:
-        return workers_table(self._rows, self._terminal.width) if self._rows else Text("")
+        # Half of the screen: the lines above have room too, and in a terminal half as wide all is still on it.
+        most = max(MIN_ROWS, self._terminal.height // 2 - AROUND)
+        table = [workers_table(self._rows, self._terminal.width, most)] if self._rows else []
+        return Group(*table, *peer_lines(self._peers, MIN_ROWS))
 
     def _text(self, told: Told) -> Text:
         who = self._names.get(told.who, told.who)
         return Text.assemble(
             (f"{clock(told.time)} ", "dim"),
-            (f"{who}  " if who else "", colour_of(told.who)),
+            (in_column(who, self._names.values()), colour_of(told.who)),
             (told.text, TONES[told.tone]),
         )

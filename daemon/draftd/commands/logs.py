@@ -13,7 +13,7 @@ from rich.text import Text
 from draftd.commands.shared import Follow, NewestLines, StateDir, complete_log, make_client, resolve
 from draftd.console import colour_of, out
 from draftd.errors import ConfigError
-from draftd.telemetry.told import clock, short_names
+from draftd.telemetry.told import clock, in_column, short_names
 
 OWN = "daemon"
 _UNITS = {"s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400}
@@ -57,7 +57,7 @@ def _shown(line: dict[str, Any], names: dict[str, str]) -> Text:
     worker = names.get(line["worker"], line["worker"]) if names else ""
     return Text.assemble(
         (f"{clock(line['time'])} ", "dim"),
-        (f"{worker}  " if worker else "", colour_of(line["worker"])),
+        (in_column(worker, names.values()), colour_of(line["worker"])),
         line["text"],
     )
 

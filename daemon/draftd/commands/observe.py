@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from draftd.commands.shared import StateDir, settings_where_it_runs
+from draftd.commands.shared import StateDir, promised_address, settings_where_it_runs
 from draftd.console import out
 from draftd.errors import NotRunningError
 from draftd.instance import find_daemon
@@ -37,12 +37,16 @@ def prometheus(
         out.data(RULES, end="")
         return
     settings = settings_where_it_runs(state_dir=state_dir)
-    out.data(config(_address(settings), with_key=settings.api_key is not None), end="")
+    url, to_trust = _address(settings)
+    out.data(config(url, with_key=settings.api_key is not None, to_trust=to_trust), end="")
 
 
-def _address(settings: Settings) -> str:
-    """The daemon's address: its own word if it runs, else where the settings would put it."""
+def _address(settings: Settings) -> tuple[str, str]:
+    """The daemon's address, and the certificate to trust there: its own word if it runs, else what the settings
+    promise.
+    """
     try:
-        return find_daemon(settings.state_dir).url
+        running = find_daemon(settings.state_dir)
+        return running.address, running.to_trust
     except NotRunningError:
-        return settings.url
+        return promised_address(settings)

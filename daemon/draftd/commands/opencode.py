@@ -10,16 +10,16 @@ from typing import Annotated
 import typer
 from rich.text import Text
 
-from draftd.commands.shared import ProfilesDir, StateDir, make_client
+from draftd.commands.shared import ProfilesDir, StateDir, make_client, promised_address
 from draftd.console import out
-from draftd.errors import ConfigError, NotRunningError
+from draftd.errors import ConfigError, DraftdError, NotRunningError
 from draftd.hub import read_model
 from draftd.ops.connect.clients import CLIENTS, client_settings
 from draftd.ops.connect.offer import KEY_VARIABLE, Offer, OfferedModel
 from draftd.ops.connect.opencode import change, config_file, opencode_config, write
 from draftd.ops.drafting_words import drafters_of
 from draftd.ops.http import DaemonClient
-from draftd.profile_files import load_dir
+from draftd.profile_files import load_for
 from draftd.protocol import LOOKUP_DRAFTER
 from draftd.settings import Settings, load_settings
 
@@ -107,7 +107,7 @@ def _offer(profiles: Path | None, state_dir: Path | None) -> Offer:
 
 
 def offer_of(client: DaemonClient, *, needs_key: bool) -> Offer:
-    """What the running daemon offers. Raises NotRunningError."""
+    """What the running daemon offers, with the models of its peers. Raises NotRunningError, DraftdError."""
     body = client.status()
     rows = [
         OfferedModel(
@@ -119,7 +119,21 @@ def offer_of(client: DaemonClient, *, needs_key: bool) -> Offer:
         )
         for row in body["workers"]
     ]
-    return Offer(rows, body["default_model"] or rows[0].name, f"{client.daemon.url}/v1", needs_key)
+    own = {row.name for row in rows}
+    rows += [
+        OfferedModel(model["id"], 0, model.get("context_length") or DEFAULT_CONTEXT)
+        for model in client.models()
+        if model["id"] not in own
+    ]
+    if not rows:
+        raise DraftdError("the daemon has no profile of its own, and no peer has told of any model yet")
+    return Offer(
+        rows,
+        body["default_model"] or rows[0].name,
+        f"{client.daemon.address}/v1",
+        needs_key,
+        client.daemon.to_trust,
+    )
 
 
 def _context(model: str) -> int:
@@ -127,7 +141,7 @@ def _context(model: str) -> int:
 
 
 def _promised(settings: Settings, needs_key: bool) -> Offer:
-    found = load_dir(settings.profiles_dir(), settings.prompt_dirs()).profiles
+    found = load_for(settings).profiles
     rows = [
         OfferedModel(
             profile.name,
@@ -138,5 +152,11 @@ def _promised(settings: Settings, needs_key: bool) -> Offer:
         )
         for profile in found.values()
     ]
+    if not rows:
+        folder = settings.profiles_dir()
+        raise DraftdError(
+            f"there is no profile in {folder}; what the peers have, only a running daemon knows"
+        )
     default = settings.default_profile if settings.default_profile in found else rows[0].name
-    return Offer(rows, default, f"{settings.url}/v1", needs_key)
+    url, to_trust = promised_address(settings)
+    return Offer(rows, default, f"{url}/v1", needs_key, to_trust)

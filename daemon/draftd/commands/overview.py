@@ -57,7 +57,9 @@ def overview(state_dir: Path | None = None) -> None:
         _next(STOPPED)
         return
     running = client.daemon
-    out.say(f"draftd {body['version']} serves at {running.url}/v1, pid {body['pid']}; {how_to_stop(running)}")
+    out.say(
+        f"draftd {body['version']} serves at {running.address}/v1, pid {body['pid']}; {how_to_stop(running)}"
+    )
     out.show(status_view(body, out.room))
     _next(RUNNING)
 

@@ -6,7 +6,7 @@ import asyncio
 import shutil
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -24,7 +24,7 @@ from draftd.instance import is_agent, wait_until_free
 from draftd.machine_memory import memory_budget
 from draftd.ops.mac_folders import wait_for_volumes
 from draftd.ops.profile_checks import setting_faults
-from draftd.profile_files import load_dir
+from draftd.profile_files import load_dir, load_for
 from draftd.profiles import Profile, ProfileSet, select
 from draftd.settings import Settings, load_settings, shipped_dir
 from draftd.sharing import could_share
@@ -88,8 +88,8 @@ def up(
     watched = () if demo else (settings.profiles_dir(), *settings.prompt_dirs())
     stream = _log_stream(settings.log_file) if settings.log_file else None
     found = load()
-    waits = [] if demo or names else _beginning(settings).lines
-    savings = [f"{found.sharing}\n"] if found.sharing else _savings(found, settings)
+    told = _decided(found, () if demo or names else _beginning(settings).lines)
+    savings = [] if found.sharing else _savings(found, settings)
     fmt = _format(settings, as_json=as_json)
     view = LiveView(err) if err.is_terminal and not plain and not as_json else None
     if view:
@@ -105,17 +105,23 @@ def up(
 
     async def beside(daemon: Daemon) -> None:
         handle_signals(daemon)
-        daemon.on_ended += [*takers, *([view.take] if view else [])]
+        daemon.chronicle.on_ended += [*takers, *([view.take] if view else [])]
         if view:
             view.follow(daemon, asyncio.get_running_loop())
         if not as_json:
-            await _show_start(daemon, waits, savings, view.say if view else err.say)
+            await _show_start(daemon, told, savings, view.say if view else _say)
 
     try:
         with view.running(settings.log_level) if view else nullcontext():
             uvloop.run(run(settings, load, beside, watched=watched, demo=demo))
     except BaseExceptionGroup as group:
         raise _cause(group) from None
+
+
+def _say(text: str) -> None:
+    """Say it, if anybody takes it: a daemon does not end with the one who read its stderr, nor with a full disk."""
+    with suppress(OSError):
+        err.say(text)
 
 
 def _format(settings: Settings, *, as_json: bool) -> Format:
@@ -150,14 +156,12 @@ def _loader(settings: Settings, names: list[str]) -> Callable[[], ProfileSet]:
     """All profiles that were named start, however much memory they take."""
     if not names:
         return lambda: _beginning(settings).profiles
-    return lambda: _sharing(
-        settings, select(load_dir(settings.profiles_dir(), settings.prompt_dirs()), names)
-    )
+    return lambda: _sharing(settings, select(load_for(settings), names))
 
 
 def _beginning(settings: Settings) -> FirstStart:
     return beginning(
-        load_dir(settings.profiles_dir(), settings.prompt_dirs()),
+        load_for(settings),
         start=settings.start,
         default=settings.default_profile,
         share_engine=settings.share_engine,
@@ -170,7 +174,7 @@ def _sharing(settings: Settings, given: ProfileSet) -> ProfileSet:
 
 
 def _refuse_setting_faults(settings: Settings) -> None:
-    found = load_dir(settings.profiles_dir(), settings.prompt_dirs())
+    found = load_for(settings)
     if problems := tuple(setting_faults(settings, found)):
         raise ConfigError("the settings are not valid", problems)
 
@@ -207,21 +211,30 @@ def what_sharing_saves(profiles: Iterable[Profile], *, share: bool) -> Iterator[
         )
 
 
+def _decided(found: ProfileSet, waits: Iterable[str]) -> list[str]:
+    """What was decided about the workers: which profiles share one, and which wait for a first request."""
+    return [*([found.sharing] if found.sharing else []), *waits]
+
+
 def _savings(found: ProfileSet, settings: Settings) -> list[str]:
     return [*what_sharing_saves(found.profiles.values(), share=settings.share_engine is True)]
 
 
 async def _show_start(
-    daemon: Daemon, waits: Iterable[str], savings: list[str], show: Callable[[str], None]
+    daemon: Daemon, decided: Iterable[str], savings: list[str], show: Callable[[str], None]
 ) -> None:
-    """Say at once which workers wait for a first request, and why; once every worker has settled, what could be
-    saved, and what to try next.
+    """Say at once what was decided about the workers, and why; once every worker has settled, what could be saved,
+    and what to try next.
     """
-    for line in waits:
+    for line in decided:
         show(line)
     await _until_settled(daemon)
+    if not daemon.states():
+        names = ", ".join(peer.name for peer in daemon.settings.peers) or "machines that it finds"
+        show(f"draftd serves at {daemon.url}/v1. It has no profile of its own: all requests go to {names}\n")
     if "ready" in daemon.states():
-        show("\n".join([*savings, what_next(daemon.url, daemon.default_model, _command())]))
+        to_trust = daemon.certificate.to_trust if daemon.certificate else ""
+        show("\n".join([*savings, what_next(daemon.url, daemon.default_model, _command(), to_trust)]))
 
 
 async def _until_settled(daemon: Daemon) -> None:

@@ -20,7 +20,7 @@ from draftd.console import out
 from draftd.errors import DraftdError, NotRunningError
 from draftd.instance import find_daemon
 from draftd.ops import background, systemd
-from draftd.profile_files import load_dir
+from draftd.profile_files import load_for
 from draftd.profiles import select
 from draftd.settings import Settings, load_settings
 
@@ -49,9 +49,7 @@ def install(names: ProfileArguments = None, dry_run: DryRun = False) -> None:
     Example: draftd service install balanced
     """
     settings = load_settings()
-    select(
-        load_dir(settings.profiles_dir(), settings.prompt_dirs()), names or []
-    )  # or it would fail at each start
+    select(load_for(settings), names or [])  # or it would fail at each start
     unit, file = _unit(settings, names, os.environ), systemd.unit_file()
     text = unit.text()
     if dry_run:

@@ -17,7 +17,7 @@ from draftd.hub import is_local
 from draftd.ops.hosts import pull as pull_on_hosts
 from draftd.ops.init import KINDS, carry_out, plan_copies, settings_text, write_settings
 from draftd.ops.pull import download, names_at_hub
-from draftd.profile_files import load_dir
+from draftd.profile_files import load_for
 from draftd.profiles import Profile, select
 from draftd.prompt_files import Prompt, find_prompts
 from draftd.settings import Settings, config_dir, load_settings, settings_file, shipped_dir
@@ -37,7 +37,7 @@ def prompts(
     Example: draftd prompts expert
     """
     settings = load_settings(profiles=profiles)
-    loaded = load_dir(settings.profiles_dir(), settings.prompt_dirs()).profiles.values()
+    loaded = load_for(settings).profiles.values()
     found = find_prompts(settings.prompt_dirs(), loaded)
     if name is None:
         out.show(_prompt_table(found))
@@ -97,7 +97,7 @@ def pull(
     Example: draftd pull balanced
     """
     settings = load_settings(profiles=profiles)
-    chosen = select(load_dir(settings.profiles_dir(), settings.prompt_dirs()), names or []).profiles.values()
+    chosen = select(load_for(settings), names or []).profiles.values()
     wanted = names_at_hub(profile for profile in chosen if names or profile.autostart)
     for name in wanted:
         out.say(f"{name} …")

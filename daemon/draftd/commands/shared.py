@@ -12,15 +12,16 @@ from draftd.instance import find_daemon
 from draftd.ops.generation import OpenAIServer
 from draftd.ops.http import DaemonClient, RefusedError
 from draftd.settings import Settings, load_settings
+from draftd.tls import served
 
 
 def complete_profile(incomplete: str) -> list[str]:
     """For the shell: names that begin like this, else their last words, as in `draftd up fast`."""
-    from draftd.profile_files import load_dir
+    from draftd.profile_files import load_for
 
     try:
         settings = load_settings()
-        names = load_dir(settings.profiles_dir(), settings.prompt_dirs()).profiles
+        names = load_for(settings).profiles
     except DraftdError:  # the command itself reports a broken file
         return []
     last_words = [name.rpartition("-")[2] for name in names]
@@ -104,16 +105,32 @@ def make_server(state_dir: Path | None) -> OpenAIServer:
     """The running daemon as any OpenAI client sees it. Raises NotRunningError."""
     settings = load_settings(state_dir=state_dir)
     key = settings.api_key.get_secret_value() if settings.api_key else ""
-    return OpenAIServer(make_client(state_dir).daemon.url, key)
+    running = make_client(state_dir).daemon
+    return OpenAIServer(running.url, key, running.certificate)
+
+
+def promised_address(settings: Settings) -> tuple[str, str]:
+    """Where clients would reach a daemon with these settings, and the file with a certificate that they would need
+    to trust, "" if none. Raises ConfigError for a certificate that cannot be used.
+    """
+    host = settings.own_host
+    if settings.tls_cert is None:
+        return settings.url_at(host), ""
+    _, certificate = served(settings.tls_cert, settings.tls_key)
+    return settings.url_at(certificate.host_for_clients(host)), certificate.to_trust
 
 
 def resolve(client: DaemonClient, word: str | None) -> str:
-    """A profile's name, from its name, an alias or any unambiguous part of it; for None, the default model's.
+    """The name of a profile or of a peer's model, from its name, an alias or any unambiguous part of it; for None,
+    the default model's.
 
     Raises ConfigError that names the candidates, or what the daemon says if there are none.
     """
     body = client.status()
     names = [row["name"] for row in body["workers"]]
+    names += sorted({name for peer in body["peers"] for name in peer["models"]} - set(names))
+    if not names:
+        raise ConfigError("the daemon has no profile of its own, and no peer has told of any model yet")
     if word is None:
         return str(body["default_model"] or names[0])
     candidates = [name for name in names if word in name]

@@ -7,6 +7,7 @@ gone.
 
 import contextlib
 import os
+import signal
 import sys
 from typing import NoReturn
 
@@ -33,3 +34,15 @@ def leave(code: int, reason: str) -> NoReturn:
     records.say(reason)
     release.give_back()
     os._exit(code)
+
+
+def end_alike(code: int) -> int:
+    """End this process by the signal that ended another, if one did; else return that one's exit code.
+
+    `code` is negative for a signal. Python ignores some of them (SIGPIPE, for one), and others it handles.
+    """
+    if code < 0:
+        if -code not in {signal.SIGKILL, signal.SIGSTOP}:
+            signal.signal(-code, signal.SIG_DFL)
+        os.kill(os.getpid(), -code)
+    return code

@@ -11,6 +11,7 @@ import subprocess
 import sys
 
 from draftd.engine import lifeline
+from draftd.engine.exits import end_alike
 from draftd.protocol import EXIT_REFUSED
 
 
@@ -23,11 +24,7 @@ def main(argv: list[str]) -> int:
     except OSError as error:
         print(f"the command cannot be started: {error}", file=sys.stderr, flush=True)
         return EXIT_REFUSED
-    code = command.wait()
-    if code < 0:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        os.kill(os.getpid(), -code)
-    return code
+    return end_alike(command.wait())
 
 
 if __name__ == "__main__":

@@ -8,7 +8,8 @@ now. Only the daemon may hold the write end, so it must not be inheritable.
 Then, in this order:
 
 1. A helper outside our process group is started, which sends SIGKILL to the group after KILL_AFTER_S.
-   It has to be another process: this one does not survive step 2.
+   It has to be another process: this one does not survive step 2. It stays in our session, so that the system
+   gives the group's number to nobody else before the helper has ended.
 2. SIGTERM to the group, which asks everything that we started to end, and ends this process when it has given its
    memory back: see `release`.
 3. A process that goes on after SIGTERM, as the guardian does, exits by EXIT_ORPHANED after GRACE_S.
@@ -84,5 +85,5 @@ def _kill_group_later(group: int) -> None:
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
-        start_new_session=True,
+        process_group=0,
     )

@@ -82,12 +82,14 @@ class Generation:
 
 
 class OpenAIServer:
-    """A server at `url`, with or without /v1 at its end. Raises DraftdError for whatever goes wrong there."""
+    """A server at `url`, with or without /v1 at its end; `certificate` is what HttpClient takes. Raises DraftdError
+    for whatever goes wrong there.
+    """
 
-    def __init__(self, url: str, api_key: str = "") -> None:
+    def __init__(self, url: str, api_key: str = "", certificate: str = "") -> None:
         root = url.rstrip("/").removesuffix("/v1")
         self.root = root if "://" in root else f"http://{root}"
-        self._http = HttpClient(self.root, api_key)
+        self._http = HttpClient(self.root, api_key, certificate)
 
     def models(self) -> list[str] | None:
         """The names it serves; None if it answers, but has no such list."""

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import json
 import os
+import ssl
 from collections.abc import Iterator, Mapping
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError
 from urllib.parse import quote
-from urllib.request import ProxyHandler, Request, build_opener
+from urllib.request import HTTPSHandler, ProxyHandler, Request, build_opener
 
 from draftd import __version__
 from draftd.errors import DraftdError, NotRunningError
 from draftd.instance import find_daemon
+from draftd.tls import trusting
 
 ANSWER_TIMEOUT = 10.0  # seconds for what needs no model
 
@@ -41,14 +43,17 @@ class NoAnswerError(DraftdError):
 
 
 class HttpClient:
-    """The server at `url`. Never goes through a proxy of the environment. Raises RefusedError, NoAnswerError."""
+    """The server at `url`, which is trusted by its `certificate` (PEM) alone if one is given. Never goes through a
+    proxy of the environment. Raises RefusedError, NoAnswerError.
+    """
 
-    def __init__(self, url: str, api_key: str = "") -> None:
+    def __init__(self, url: str, api_key: str = "", certificate: str = "") -> None:
         self.url = url
         self._headers = {"User-Agent": f"draftd/{__version__}"}
         if api_key:
             self._headers["Authorization"] = f"Bearer {api_key}"
-        self._opener = build_opener(ProxyHandler({}))
+        trusted = (HTTPSHandler(context=trusting(certificate)),) if certificate else ()
+        self._opener = build_opener(ProxyHandler({}), *trusted)
 
     def json(self, path: str, *, method: str = "GET") -> Any:
         """The JSON at `path`. Raises ValueError for an answer that is not JSON, OSError for one that breaks off."""
@@ -83,13 +88,20 @@ class DaemonClient:
 
     def __init__(self, state_dir: Path, api_key: str = "") -> None:
         self.daemon = find_daemon(state_dir)
-        self._http = HttpClient(self.daemon.url, api_key)
+        self._has_key = bool(api_key)
+        self._http = HttpClient(self.daemon.url, api_key, self.daemon.certificate)
 
     def status(self) -> dict[str, Any]:
         """The body of /api/status."""
         with self._open("/api/status") as answer:
             body: dict[str, Any] = json.load(answer)
         return body
+
+    def models(self) -> list[dict[str, Any]]:
+        """The models that clients can ask for, those of peers too, as /v1/models lists them."""
+        with self._open("/v1/models") as answer:
+            found: list[dict[str, Any]] = json.load(answer)["data"]
+        return found
 
     def model(self, word: str) -> str:
         """The name of the profile that has `word` for its name or an alias."""
@@ -127,6 +139,12 @@ class DaemonClient:
             return self._http.open(path, method=method, timeout=timeout)
         except RefusedError as error:
             reason = error.reason or f"the daemon answered with status {error.status}"
+            if error.status == 401:
+                given = "another one is" if self._has_key else "none is"
+                where = "DRAFTD_API_KEY, or as api_key in draftd.toml"
+                reason = (
+                    f"the daemon at {self.daemon.url} asks for its API key, and {given} set here as {where}"
+                )
             raise RefusedError(self.daemon.url, error.status, reason, short=True) from error
         except NoAnswerError as error:
             text = f"the daemon (pid {self.daemon.pid}) does not answer at {self.daemon.url}: {error.reason}"
@@ -148,6 +166,10 @@ def error_message(error: Any) -> str:
 
 def in_words(reason: object) -> str:
     """Why there is no answer, for people."""
+    if isinstance(reason, ssl.SSLCertVerificationError):
+        return f"its certificate is not trusted: {reason.verify_message}"
+    if isinstance(reason, ssl.SSLError):  # its numbers are not the system's
+        return f"TLS failed there: {reason.reason}"
     if isinstance(reason, OSError) and reason.errno is not None:
         return os.strerror(reason.errno)
     return str(reason)

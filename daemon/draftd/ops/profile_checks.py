@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from draftd.errors import Problem
+from draftd.errors import ConfigError, Problem
 from draftd.files import read_text
 from draftd.groups import contradiction
 from draftd.hub import read_model
@@ -15,6 +15,7 @@ from draftd.ops.splitting import refusals
 from draftd.profile_files import PATH_KEYS
 from draftd.profiles import Profile, ProfileSet
 from draftd.settings import Settings, source_of
+from draftd.tls import served, verifying
 from draftd.toml_lines import line_of
 
 
@@ -56,6 +57,18 @@ def setting_faults(settings: Settings, found: ProfileSet) -> Iterator[Problem]:
         except (OSError, UnicodeDecodeError) as error:
             reason = getattr(error, "strerror", None) or "it is no UTF-8 text"
             yield source_of("cache_preload", f"cache_preload: {path} cannot be read: {reason}")
+    if settings.tls_cert is not None:
+        try:
+            served(settings.tls_cert, settings.tls_key)
+        except ConfigError as error:
+            yield source_of(str(error).partition(":")[0], str(error))
+    named = [("peers", peer.ca_file) for peer in settings.peers]
+    for setting, file in (*named, ("discovery_ca_file", settings.discovery_ca_file)):
+        try:
+            if file is not None:
+                verifying(file)
+        except ConfigError as error:
+            yield source_of(setting, f"{setting}: {error}")
     source = settings.memory_pressure
     if isinstance(source, Path) and pressure(source) is None:
         reason = (

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import importlib.util
+import platform
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
+
+from packaging.version import Version
 
 from draftd.files import read_text
 from draftd.hub import ModelOnDisk, read_config
@@ -14,6 +17,7 @@ from draftd.ops.doctor.versions import OTHER_NAMES
 from draftd.profiles import Profile
 from draftd.sharded_models import INDEX, PIPELINE, misfits
 
+MIN_RDMA_MACOS = "26.2"
 _SHARDS = re.compile(r"^    def shard\(", re.MULTILINE)
 _PIPELINES = re.compile(r"\(.*PipelineMixin.*\):|^    def pipeline\(", re.MULTILINE)
 _PARENTS = re.compile(r"^from \.(\w+) import .*Model", re.MULTILINE)
@@ -28,9 +32,16 @@ def unsplittable(
 
 
 def refusals(profile: Profile, model: ModelOnDisk) -> Iterator[str]:
-    """Why a profile's target model cannot be split over its ranks; nothing for a model that is not here."""
+    """Why a profile's target model cannot be split over its ranks; of a model that is not here, little is known."""
     group = profile.distributed
-    if group is None or model.folder is None:
+    if group is None:
+        return
+    if group.backend == "jaccl" and not _has_rdma():
+        yield (
+            f"backend jaccl needs macOS {MIN_RDMA_MACOS} or later and Thunderbolt 5, and this machine has"
+            f" {platform.system()} {platform.mac_ver()[0] or platform.release()}; backend = 'ring' needs neither"
+        )
+    if model.folder is None:
         return
     kind = model.config.model_type or ""
     if not can_split(kind, group.mode):
@@ -41,6 +52,12 @@ def refusals(profile: Profile, model: ModelOnDisk) -> Iterator[str]:
     yield from misfits(read_config(model), group.size, group.mode)
     if group.mode == PIPELINE and not (model.folder / INDEX).is_file():
         yield f"a pipeline needs {INDEX}, and the model has none: mlx_lm.convert writes it for large models"
+
+
+def _has_rdma() -> bool:
+    """Whether this system is new enough for RDMA over Thunderbolt; what is plugged in nobody knows from here."""
+    version = platform.mac_ver()[0]
+    return bool(version) and Version(version) >= Version(MIN_RDMA_MACOS)
 
 
 @cache

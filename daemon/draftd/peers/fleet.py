@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 
 from draftd import clock
-from draftd.peer_tables import PeerTable
+from draftd.peer_tables import MAX_PEERS, PeerTable
 from draftd.peers.condition import Out
 from draftd.peers.load_report import LoadedModel
 from draftd.peers.machines import Machine, Peer
@@ -40,6 +40,18 @@ class Fleet:
         self._changed.set()
         self._changed = asyncio.Event()
         self._on_change()
+
+    def add(self, table: PeerTable) -> Peer | None:
+        """A peer that was found; None if there is one of that name already, or there are too many."""
+        if len(self.peers) >= MAX_PEERS or any(peer.name == table.name for peer in self.peers):
+            return None
+        self.peers.append(Peer(table, self._has_changed, found=True))
+        return self.peers[-1]
+
+    def remove(self, peer: Peer) -> None:
+        """It is gone, with what was known of it."""
+        self.peers.remove(peer)
+        self._has_changed()
 
     def models(self) -> dict[str, PeerModel]:
         """The models that peers have, by name. Those of one that is left out stay: it may be back in a moment."""

@@ -89,11 +89,12 @@ class Machine:
 
 class Peer(Machine):
     """Another server. `on_change` is called when its condition or its models have changed; `failed` with each
-    failure after which it is left out.
+    failure after which it is left out. It was `found`, or else stands in the settings.
     """
 
-    def __init__(self, table: PeerTable, on_change: Callable[[], None]) -> None:
+    def __init__(self, table: PeerTable, on_change: Callable[[], None], *, found: bool = False) -> None:
         super().__init__(table.name, table.weight)
+        self.found = found
         self.table = table
         self._on_change = on_change
         self.condition: Condition = New()
@@ -101,6 +102,7 @@ class Peer(Machine):
         self.outcomes: Counter[str] = Counter()
         self.used = -math.inf  # when it was last sent a request; `asked`: a question (monotonic seconds)
         self.asked = -math.inf
+        self.last_failure: tuple[float, str] | None = None  # when (epoch seconds), and why
         self.news = asyncio.Event()  # for whoever asks it: its condition has changed
         self._open: Counter[str] = Counter()  # our requests there, by model
         self._others: Counter[str] = Counter()  # those of others, when it was asked last
@@ -110,6 +112,10 @@ class Peer(Machine):
     def open(self) -> int:
         """Our requests there."""
         return self._open.total()
+
+    def open_for(self, model: str) -> int:
+        """The requests for a model that it has: ours, and those of others when it was asked last."""
+        return self._others[model] + self._open[model]
 
     def load(self, model: str, now: float) -> LoadedModel | None:
         """What a model has to do there now, with what we have sent since it was asked; None if it takes nothing."""
@@ -122,7 +128,7 @@ class Peer(Machine):
             name=model,
             state=told.state,
             slots=told.slots,
-            open=self._others[model] + self._open[model],
+            open=self.open_for(model),
             takes=told.takes,
             start=told.start,
         )
@@ -147,6 +153,7 @@ class Peer(Machine):
 
     def failed(self, reason: str, *, lasting: bool = False) -> None:
         """A question or a request has failed: it is left out."""
+        self.last_failure = (time.time(), reason)
         self._step(Failed(reason, lasting))
 
     def leave_out(self, model: str, seconds: float | None) -> None:

@@ -13,6 +13,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 
+from draftd.peers.bodies import Body
+
 BLOCK = 512  # bytes, about a hundred tokens
 MAX_BLOCKS = 8192  # of a prompt; what follows counts as new
 MAX_REMEMBERED = 65_536  # blocks of each machine: 32 MB of text
@@ -32,7 +34,7 @@ class Prompt:
 class Away:
     """What a peer would be sent, and what is known of its prompt. `only`: this machine does not have the model."""
 
-    payload: bytes
+    payload: Body
     prompt: Prompt
     only: bool
 

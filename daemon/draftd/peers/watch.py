@@ -17,15 +17,16 @@ from contextlib import AsyncExitStack, asynccontextmanager, suppress
 
 import aiohttp
 import structlog
+from aiohttp.abc import AbstractResolver
 
 from draftd import __version__, clock
-from draftd.errors import ConfigError
 from draftd.peer_tables import PeerTable
 from draftd.peers import HOPS_HEADER, LOAD_PATH
 from draftd.peers.condition import Out
 from draftd.peers.fleet import Fleet
 from draftd.peers.load_report import Known, WrongReportError, of_draftd, of_others, refusal_of
 from draftd.peers.machines import Peer
+from draftd.tls import verifying
 
 log = structlog.get_logger("peers")
 
@@ -49,36 +50,32 @@ class Sessions:
 
 
 @asynccontextmanager
-async def sessions(peers: Sequence[PeerTable]) -> AsyncIterator[dict[str, Sessions]]:
-    """The connections to each peer, by its name. Raises ConfigError for certificates that cannot be read."""
+async def sessions(
+    peers: Sequence[PeerTable], resolver: AbstractResolver | None = None
+) -> AsyncIterator[dict[str, Sessions]]:
+    """The connections to each peer, by its name; `resolver` knows their addresses, else the system does.
+
+    Raises ConfigError for certificates that cannot be read.
+    """
     async with AsyncExitStack() as stack:
         made: dict[str, Sessions] = {}
         for peer in peers:
-            trusted = certificates(peer)
-            asking = await stack.enter_async_context(_session(peer, trusted, keep=True))
+            trusted = verifying(peer.ca_file) if peer.ca_file else True
+            asking, sending = (_session(peer, trusted, resolver, keep=keep) for keep in (True, False))
             made[peer.name] = Sessions(
-                asking, await stack.enter_async_context(_session(peer, trusted, keep=False))
+                await stack.enter_async_context(asking), await stack.enter_async_context(sending)
             )
         yield made
 
 
-def certificates(peer: PeerTable) -> ssl.SSLContext | bool:
-    """What an https peer is verified with. Raises ConfigError."""
-    if peer.ca_file is None:
-        return True
-    try:
-        return ssl.create_default_context(cafile=str(peer.ca_file))
-    except OSError as error:  # ssl's own errors are of this kind
-        text = f"the certificates of the peer {peer.name} cannot be read: {peer.ca_file}: {error.strerror or error}"
-        raise ConfigError(text) from error
-
-
-def _session(peer: PeerTable, trusted: ssl.SSLContext | bool, *, keep: bool) -> aiohttp.ClientSession:
+def _session(
+    peer: PeerTable, trusted: ssl.SSLContext | bool, resolver: AbstractResolver | None, *, keep: bool
+) -> aiohttp.ClientSession:
     headers = {HOPS_HEADER: "1", "User-Agent": f"draftd/{__version__}", "Accept-Encoding": "identity"}
     if peer.api_key is not None:
         headers["Authorization"] = f"Bearer {peer.api_key.get_secret_value()}"
     connector = aiohttp.TCPConnector(
-        limit=0, force_close=not keep, ssl=trusted, socket_factory=_probed_socket
+        limit=0, force_close=not keep, ssl=trusted, socket_factory=_probed_socket, resolver=resolver
     )
     return aiohttp.ClientSession(
         peer.url,
@@ -113,10 +110,11 @@ async def run(fleet: Fleet, made: dict[str, Sessions]) -> None:
                 log.warning(
                     "anybody on the way can read what a peer is sent, including its key", peer=peer.name
                 )
-            tasks.create_task(_watch(peer, made[peer.name].asking, fleet.id))
+            tasks.create_task(watch(peer, made[peer.name].asking, fleet.id))
 
 
-async def _watch(peer: Peer, session: aiohttp.ClientSession, own_id: str) -> None:
+async def watch(peer: Peer, session: aiohttp.ClientSession, own_id: str) -> None:
+    """Ask one peer again and again, until cancelled."""
     while True:
         await ask(peer, session, own_id)
         while (left := _due(peer)) > 0:

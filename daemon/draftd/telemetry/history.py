@@ -56,6 +56,11 @@ class History:
         self.ended_at = 0.0  # when the last step ended, in epoch seconds
         self.steps = 0
 
+    def add_all(self, records: Iterable[RequestRecord]) -> None:
+        """These requests have ended."""
+        for record in records:
+            self.add(record)
+
     def add(self, record: RequestRecord) -> None:
         """A request has ended."""
         if record.profile is None:

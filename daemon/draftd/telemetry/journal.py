@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
 
 from draftd.telemetry.contents import Contents
 from draftd.telemetry.request_record import RequestRecord
@@ -41,26 +40,24 @@ class Journal:
         self.note(record)
         return record
 
-    def note(self, record: RequestRecord, **known: Any) -> None:
-        """More is known of a request."""
-        for name, value in known.items():
-            setattr(record, name, value)
-        self.version += 1
-        record.version = self.version
+    def note(self, record: RequestRecord) -> None:
+        """More is known of a request: something in its record has been set."""
+        self.version = record.version = self.version + 1
         self._on_change()
 
     def take_body(self, record: RequestRecord, body: bytes) -> None:
         """The body of a request has come; it is kept if the user wants that."""
         if self.contents.on:
             self.contents.take_request(record.id, body)
-            self.note(record, captured=True)
+            record.captured = True
+            self.note(record)
 
     def end(self, record: RequestRecord, status: int, seconds: float) -> None:
         """The request has been answered, refused or left by its client."""
         self._open.pop(record.id, None)
-        record.task = None
+        record.task, record.phase, record.status, record.seconds = None, "ended", status, seconds
         self._ended.append(record)
-        self.note(record, phase="ended", status=status, seconds=seconds)
+        self.note(record)
         if not self._untold:
             asyncio.get_running_loop().call_later(SETTLE, self.tell)
         self._untold.append(record)

@@ -11,7 +11,8 @@ import structlog
 from draftd.telemetry.chatter import is_chatter
 from draftd.telemetry.lines import LineSplitter
 from draftd.telemetry.metrics import Metrics
-from draftd.telemetry.records import DraftAcceptance, PromptProgress, parse_line
+from draftd.telemetry.record_parser import parse_line
+from draftd.telemetry.records import DraftAcceptance, PromptProgress
 from draftd.telemetry.worker_log import WorkerLog
 
 log = structlog.get_logger("telemetry")

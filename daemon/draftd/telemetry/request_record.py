@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
 from typing import Any, Literal
+
+import msgspec
 
 from draftd.telemetry.lines import escape
 
 MAX_CLIENT = 40  # characters of a client's name
 
 
-@dataclass(slots=True, eq=False)
-class RequestRecord:
+class RequestRecord(msgspec.Struct, eq=False):
     """One request. `began` is in epoch seconds, all other times are seconds since then; what is not known is None.
 
     `worker` or `peer` is who answers. `phase` is "waiting" (for its turn, or for the worker), "answering" or
@@ -23,7 +23,7 @@ class RequestRecord:
     id: str
     dialect: str
     agent: str = ""
-    began: float = field(default_factory=time.time)
+    began: float = msgspec.field(default_factory=time.time)
     profile: str | None = None
     worker: str | None = None
     peer: str | None = None
@@ -57,7 +57,7 @@ class RequestRecord:
 
 
 _INNER = {"task", "version", "worker", "agent"}
-SHOWN = ("client", *(name for name in RequestRecord.__dataclass_fields__ if name not in _INNER))
+SHOWN = ("client", *(name for name in RequestRecord.__struct_fields__ if name not in _INNER))
 
 
 def as_json(record: RequestRecord) -> dict[str, Any]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import time
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal
+
+import msgspec
 
 from draftd.telemetry.lines import escape
 from draftd.telemetry.request_record import RequestRecord
@@ -14,11 +16,12 @@ Tone = Literal["good", "plain", "low", "bad"]
 QUIET = {"event", "level", "logger", "timestamp", "exception", "stack", "exc_info", "stack_info"}
 STATE = "worker "  # what the event of a worker's new state begins with
 CLIENT_LEFT = 499
+MAX_COLUMN = 24  # characters that the names of workers may take in front of lines
+MAX_NAMES = 8  # of profiles in one sentence
 MAX_SHOWN = 160  # characters of an error in the line of a request
 
 
-@dataclass(frozen=True, slots=True)
-class Told:
+class Told(msgspec.Struct, frozen=True):
     """One event in a line, some in more. `time` is in epoch seconds, `who` a worker or "" for the daemon."""
 
     time: float
@@ -65,16 +68,18 @@ def _pairs(what: str, event: Mapping[str, Any]) -> str:
 
 def _applied(event: Mapping[str, Any]) -> str:
     changed = event["changed"]
-    return f"profiles read; changed: {', '.join(changed)}" if changed else "profiles read; nothing changed"
+    return f"profiles read; changed: {named(changed)}" if changed else "profiles read; nothing changed"
 
 
 def _stops(event: Mapping[str, Any]) -> str:
     count = event["open_requests"]
+    why = f" ({event['because']})" if event.get("because") else ""
     if not count:
-        return "stopping"
+        return f"stopping{why}"
     whose = "1 request" if count == 1 else f"{count} requests"
     limit = f"{event['drain_timeout']:g}"
-    return f"stopping: {whose} may finish within {limit} s; Ctrl-C again ends {'it' if count == 1 else 'them'} now"
+    them = "it" if count == 1 else "them"
+    return f"stopping{why}: {whose} may finish within {limit} s; Ctrl-C again ends {them} now"
 
 
 _SENTENCES: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
@@ -88,6 +93,9 @@ _SENTENCES: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
 }
 
 
+@functools.lru_cache(
+    maxsize=256
+)  # all that have just ended are asked for twice: for the logs and for `draftd up`
 def of_request(record: RequestRecord) -> Told:
     """The line of a request that has ended."""
     tone: Tone = "plain"
@@ -132,6 +140,17 @@ def _seconds(value: float | None) -> str:
     if value is None:
         return "–"
     return f"{value:.2f} s" if value < 100 else f"{value:.0f} s"
+
+
+def named(names: Sequence[str]) -> str:
+    """Some names in a sentence; of many, the first and how many more there are."""
+    told = ", ".join(names[:MAX_NAMES])
+    return told if len(names) <= MAX_NAMES else f"{told} and {len(names) - MAX_NAMES} more"
+
+
+def in_column(name: str, names: Iterable[str]) -> str:
+    """A worker's name in front of its line, as wide as the longest of `names`; nothing for the daemon's lines."""
+    return f"{name:<{min(max(map(len, names), default=0), MAX_COLUMN)}}  " if name else ""
 
 
 def short_names(names: Iterable[str]) -> dict[str, str]:

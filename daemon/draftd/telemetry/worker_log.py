@@ -9,10 +9,11 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Iterable
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
+
+import msgspec
 
 from draftd.telemetry.chatter import is_chatter
 from draftd.telemetry.lines import escape
@@ -21,8 +22,7 @@ from draftd.telemetry.rotating_file import RotatedFile
 RETRY_SECONDS = 5.0  # a full disk is not tried again with every line
 
 
-@dataclass(frozen=True, slots=True)
-class LogLine:
+class LogLine(msgspec.Struct, frozen=True):
     """One line. `seq` counts from 0 for each WorkerLog; `time` is in seconds since the epoch, for people.
 
     `worker` says whose it is, in a log of several; `chatter` that it is for machines.

@@ -19,6 +19,8 @@ from contextlib import suppress
 import psutil
 import structlog
 
+from draftd.web.tls_start import Tls, begin
+
 MAX_KEPT = 64  # descriptors held in reserve, or a quarter of the process's limit if that is less
 MAX_LIMIT = 4_096  # descriptors: enough for all who have a reason to come, and a bound on what strangers cost
 AT_ONCE = 64  # connections that are accepted in one turn of the loop
@@ -30,10 +32,11 @@ log = structlog.get_logger("web")
 
 
 class Acceptor:
-    """Listens on every address of a host; `make` makes the protocol of each connection."""
+    """Listens on every address of a host, over `tls` if there is one; `make` makes the protocol of a connection."""
 
-    def __init__(self, make: Callable[[], asyncio.Protocol]) -> None:
+    def __init__(self, make: Callable[[], asyncio.Protocol], tls: Tls | None = None) -> None:
         self._make = make
+        self._tls = tls
         self._loop = asyncio.get_running_loop()
         self._sockets: list[socket.socket] = []
         self._starting: set[asyncio.Task[object]] = set()
@@ -88,9 +91,15 @@ class Acceptor:
                 self._wait_for_room()
                 return
             connection.setblocking(False)
-            starting = self._loop.create_task(self._loop.connect_accepted_socket(self._make, connection))
+            starting = self._loop.create_task(self._begun(connection))
             self._starting.add(starting)
             starting.add_done_callback(functools.partial(self._started, connection))
+
+    async def _begun(self, connection: socket.socket) -> None:
+        if self._tls is None:
+            await self._loop.connect_accepted_socket(self._make, connection)
+        else:
+            await begin(connection, self._make, self._tls)
 
     def _started(self, connection: socket.socket, starting: asyncio.Task[object]) -> None:
         self._starting.discard(starting)

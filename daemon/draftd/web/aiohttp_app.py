@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from typing import cast
 
 from aiohttp import HttpVersion10, HttpVersion11, hdrs, web
@@ -12,11 +13,13 @@ from aiohttp.typedefs import Middleware
 
 from draftd import __version__, clock
 from draftd.errors import RequestError
+from draftd.peers.bodies import Body
 from draftd.web import openapi
 from draftd.web.addresses import meant, nearest
 from draftd.web.aiohttp_connection import AiohttpConnection, unknown_version
 from draftd.web.client import JSON, STREAM_HEADERS, ClientExchange, Limits, RequestHead
-from draftd.web.pipeline import Pipeline, too_large
+from draftd.web.pipeline import Pipeline, largest, too_large
+from draftd.web.uploads import is_upload, kept_in_a_file
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 VERSIONS = (HttpVersion10, HttpVersion11)
@@ -58,23 +61,42 @@ class AiohttpExchange(ClientExchange):
         assert self._response is not None, "a handler that returns has answered"
         return self._response
 
+    async def any_body(self) -> Body:
+        if not is_upload(self.head):
+            return await self.body()
+        told = self.head.headers.get(hdrs.CONTENT_TYPE, "")
+        return await kept_in_a_file(self._pieces(slowly=True), told, self._limits.folder)
+
     async def body(self) -> bytes:
-        if hdrs.EXPECT in self.head.headers and self._request.transport is not None:
-            self._request.transport.write(CONTINUE)  # only now: nobody who is refused should send a body
         # Not by request.read(): aiohttp keeps what that returns, and a request is part of a cycle, so large bodies
         # would stay until the garbage collector comes by.
         body = bytearray()
+        async for piece in self._pieces():
+            body += piece
+        return bytes(body)
+
+    async def _pieces(self, *, slowly: bool = False) -> AsyncIterator[bytes]:
+        """The body as it comes. There is a limit to the time that it takes, or if it may come `slowly`, to the time
+        without any of it.
+        """
+        if hdrs.EXPECT in self.head.headers and self._request.transport is not None:
+            self._request.transport.write(CONTINUE)  # only now: nobody who is refused should send a body
+        size, left = 0, self._limits.body
         try:
-            async with clock.limit(self._limits.body):
-                async for piece in self._request.content.iter_any():
-                    body += piece
-                    if len(body) > self._limits.max_body:
-                        raise too_large(self._limits)
+            while not self._request.content.at_eof():
+                began = time.monotonic()
+                async with clock.limit(left):
+                    piece = await self._request.content.readany()
+                if not slowly:
+                    left = max(0.0, left - (time.monotonic() - began))
+                size += len(piece)
+                if size > largest(self.head, self._limits):
+                    raise too_large(self.head, self._limits)
+                yield piece
         except web.RequestPayloadError as error:
             raise RequestError(400, "the chunks of the body are not valid HTTP") from error
         except TimeoutError as error:
             raise RequestError(408, f"the body did not come within {self._limits.body:g} s") from error
-        return bytes(body)
 
     async def answer(self, status: int, body: bytes, content_type: str = JSON) -> None:
         await self.send(web.Response(status=status, body=body, headers={hdrs.CONTENT_TYPE: content_type}))

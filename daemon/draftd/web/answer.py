@@ -7,7 +7,7 @@ Most servers send a `[DONE]` after it as well.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from draftd.protocol import DRAFTERS_OF_TEXT
@@ -27,6 +27,8 @@ from draftd.web.request_body import Endpoint
 from draftd.web.tool_calls import ToolCalls
 from draftd.web.worker_errors import error_in
 
+_SAID = frozenset({"delta", "message", "text"})  # what a choice says, by its names
+
 
 class Answer:
     """One answer as it comes in. `model` is the name that the client used.
@@ -43,6 +45,7 @@ class Answer:
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._endpoint = endpoint
+        self._object = "chat.completion.chunk" if endpoint == "chat.completions" else "text_completion"
         self._model = model
         self._request_id = request_id
         self._clock = clock
@@ -116,11 +119,9 @@ class Answer:
             raise error_in(chunk)
         choices = checked(chunk)
         chunk.pop("error", None)
-        chunk |= self._head_of(chunk)
-        chunk["model"] = self._model
-        chunk["object"] = (
-            "chat.completion.chunk" if self._endpoint == "chat.completions" else "text_completion"
-        )
+        head = self._head = self._head or self._head_of(chunk)
+        chunk["id"], chunk["created"] = head["id"], head["created"]
+        chunk["model"], chunk["object"] = self._model, self._object
         if "usage" in chunk:
             chunk["usage"] = usage_in(chunk["usage"])
             self.usage = chunk["usage"] or self.usage
@@ -131,19 +132,19 @@ class Answer:
 
     def _head_of(self, chunk: dict[str, Any]) -> dict[str, Any]:
         """The id and the time of the answer, which are those of its first chunk."""
-        if not self._head:
-            kind = "chatcmpl" if self._endpoint == "chat.completions" else "cmpl"
-            name: Any = chunk.get("id")
-            created: Any = chunk.get("created")
-            self._head = {
-                "id": name if name and isinstance(name, str) else f"{kind}-{self._request_id}",
-                "created": int(self._clock() if type(created) not in {int, float} else created),
-                "system_fingerprint": chunk.get("system_fingerprint"),
-            }
-        return {"id": self._head["id"], "created": self._head["created"]}
+        kind = "chatcmpl" if self._endpoint == "chat.completions" else "cmpl"
+        name: Any = chunk.get("id")
+        created: Any = chunk.get("created")
+        return {
+            "id": name if name and isinstance(name, str) else f"{kind}-{self._request_id}",
+            "created": int(self._clock() if type(created) not in {int, float} else created),
+            "system_fingerprint": chunk.get("system_fingerprint"),
+        }
 
     def _take_choice(self, raw: dict[str, Any], choice: Choice) -> dict[str, Any]:
-        sent = {key: raw[key] for key in raw if key not in {"delta", "message", "text"}}
+        sent = raw.copy()
+        for name in _SAID & sent.keys():
+            del sent[name]
         if isinstance(stop_text := raw.get("stop_reason"), str):
             self._stop_text = stop_text
         if self._endpoint == "chat.completions":
@@ -152,13 +153,14 @@ class Answer:
             came = choice.delta or choice.message or Message()
             sent["text"] = choice.text or came.text
             self._texts.append(sent["text"])
-        for name, values in (choice.logprobs or {}).items():
-            self._logprobs.setdefault(name, []).extend(values or [])
-        for name, pieces in _drafters_in(raw).items():
-            self._drafters.setdefault(name, []).extend(pieces)
+        if choice.logprobs:
+            _extend(self._logprobs, choice.logprobs)
+        if DRAFTERS_OF_TEXT in raw:
+            _extend(self._drafters, _drafters_in(raw))
         reason = reason_of(choice, calls=bool(self._tool_calls))
         self.finish_reason = reason or self.finish_reason
-        return sent | {"index": 0, "finish_reason": reason}
+        sent["index"], sent["finish_reason"] = 0, reason
+        return sent
 
     def _take_delta(self, raw: dict[str, Any], choice: Choice) -> dict[str, Any]:
         came = choice.message if choice.delta is None else choice.delta
@@ -212,9 +214,12 @@ class Answer:
 
     def usage_chunk(self) -> dict[str, Any]:
         """The usage in a chunk of its own, with the timings, for a client that asked for it."""
-        chat = self._endpoint == "chat.completions"
-        body = self._body("chat.completion.chunk" if chat else "text_completion", {})
-        return body | {"choices": []}
+        return self._body(self._object, {}) | {"choices": []}
+
+
+def _extend(lists: dict[str, list[Any]], more: Mapping[str, list[Any] | None]) -> None:
+    for name, values in more.items():
+        lists.setdefault(name, []).extend(values or [])
 
 
 def _drafters_in(choice: dict[str, Any]) -> dict[str, list[Any]]:

@@ -18,8 +18,9 @@ import json
 import re
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Any
+
+import msgspec
 
 from draftd.errors import DraftdError
 from draftd.web import json_codec
@@ -33,6 +34,8 @@ _any_event_end = re.compile(rb"(?:\r?\n){2}")
 _PLAIN = rb"[ !#-\[\]-~]*+"
 _STRING = rb'"' + _PLAIN + rb'(?:\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4})' + _PLAIN + rb')*+"'
 _is_string = re.compile(_STRING).fullmatch
+_begins_with_string = re.compile(_STRING).match
+_are_strings = re.compile(_STRING + rb"(?:\n" + _STRING + rb")*+").fullmatch  # no string holds a newline
 _TEXT = re.compile(rb'"(?:content|reasoning|reasoning_content|text)": ?(' + _STRING + rb")")
 _ONE_TEXT = ({"content"}, {"reasoning"}, {"reasoning_content"})
 _BOM = b"\xef\xbb\xbf"
@@ -91,8 +94,7 @@ def to_event(chunk: dict[str, Any]) -> bytes:
     return b"data: " + data + EVENT_END
 
 
-@dataclass(frozen=True, slots=True)
-class Frame:
+class Frame(msgspec.Struct, frozen=True):
     """The bytes before and after the text of an event, without the event's end: `theirs` as they come, `ours` as
     they are sent.
     """
@@ -107,6 +109,21 @@ class Frame:
         text = event[len(before) : -len(after)]
         fits = event.startswith(before) and event.endswith(after) and _is_string(text)
         return text if fits else None
+
+    def take(self, data: bytes, at: int) -> tuple[list[bytes], int]:
+        """The JSON strings of events of this frame that stand at this place, and the place behind the last."""
+        before, after = self.theirs[0], self.theirs[1] + EVENT_END
+        if not data.startswith(before, at):
+            return [], at
+        *texts, last = data[at + len(before) :].split(after + before)
+        behind = len(data) - len(last) - len(before)
+        text = _begins_with_string(last)
+        if text and last.startswith(after, text.end()):
+            texts.append(text[0])
+            behind = len(data) - len(last) + text.end() + len(after)
+        lines = b"\n".join(texts)
+        are_texts = _are_strings(lines) and lines.count(b"\n") == len(texts) - 1
+        return (texts, behind) if are_texts else ([], at)
 
     def for_the_client(self, texts: list[bytes]) -> bytes:
         """The events with these texts as they are sent."""
@@ -125,15 +142,19 @@ def frame_of(event: bytes, chunk: dict[str, Any], sent: bytes) -> Frame | None:
     delta = choices[0].get("delta")
     if delta and set(delta) not in _ONE_TEXT:
         return None
-    theirs = _around_the_text(event)
-    ours = theirs if sent is event else _around_the_text(sent)
     kind = next(iter(delta)) if delta else "text"
+    text = (delta or choices[0]).get(kind)
+    theirs = _around(text, event)
+    ours = theirs if sent is event else _around(text, sent)
     return Frame(theirs, ours, kind) if theirs and ours else None
 
 
-def _around_the_text(event: bytes) -> tuple[bytes, bytes] | None:
+def _around(text: Any, event: bytes) -> tuple[bytes, bytes] | None:
+    """What stands around the text of an event. What looks like one may be another field."""
     found = list(_TEXT.finditer(event))
-    return (event[: found[0].start(1)], event[found[0].end(1) : -len(EVENT_END)]) if len(found) == 1 else None
+    if len(found) != 1 or json.loads(found[0][1]) != text:
+        return None
+    return event[: found[0].start(1)], event[found[0].end(1) : -len(EVENT_END)]
 
 
 class Relay:
@@ -208,21 +229,20 @@ class Relay:
         yield self._release()
 
     def _events(self, data: bytes) -> Iterator[bytes]:
-        *events, rest = data.split(EVENT_END)
-        texts: list[bytes] = []
-        for event in events:
-            text = self._frame.text_of(event) if self._frame and not self.answer.done else None
-            if text is not None:
-                texts.append(text)
-                continue
-            yield self._pass(texts)
-            texts = []
+        at = 0
+        while True:
+            if self._frame and not self.answer.done:
+                texts, at = self._frame.take(data, at)
+                yield self._pass(self._frame, texts)
+            end = data.find(EVENT_END, at)
+            if end < 0:
+                break
+            event, at = data[at:end], end + len(EVENT_END)
             if event.startswith(b"data: ") and b"\n" not in event and b"\r" not in event:
                 yield self._parse(event[6:])
             else:
                 yield from self._split(event + EVENT_END)
-        yield self._pass(texts)
-        yield from self._split(rest)
+        yield from self._split(data[at:])
 
     def _split(self, data: bytes) -> Iterator[bytes]:
         for event in self._splitter.feed(data):
@@ -233,13 +253,13 @@ class Relay:
                     raise
                 yield from map(self._parse, event.split(b"\n"))  # events with one newline between them
 
-    def _pass(self, texts: list[bytes]) -> bytes:
-        if not self._frame or not texts:
+    def _pass(self, frame: Frame, texts: list[bytes]) -> bytes:
+        if not texts:
             return b""
         self.tokens = True
         if self._collects:
-            self.answer.add_texts(self._frame.kind, json_codec.loads(b"[" + b",".join(texts) + b"]"))
-        return self._release() + self._frame.for_the_client(texts) if self._streams else b""
+            self.answer.add_texts(frame.kind, json_codec.loads(b"[" + b",".join(texts) + b"]"))
+        return self._release() + frame.for_the_client(texts) if self._streams else b""
 
     def _parse(self, data: bytes) -> bytes:
         chunk = None if self.answer.done else self.answer.take(data)

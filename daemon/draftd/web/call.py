@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
 from typing import Protocol
 
+import msgspec
+
+from draftd.peers.bodies import Body
 from draftd.peers.prefixes import Away
 from draftd.telemetry.request_record import RequestRecord
 from draftd.web.client import JSON
@@ -29,19 +31,18 @@ class Connection(Protocol):
         """What has come since the last call, or comes next; b"" at the end. Raises BrokenOffError."""
 
 
-@dataclass(slots=True)
-class Call:
+class Call(msgspec.Struct, eq=False):
     """One request on its way: its profile, and what the worker is sent. `headers` are those of the client's answer,
     `own` are for our engine. `record` is its entry in the journal. `away` is what a peer would be sent.
     """
 
     name: str
     headers: dict[str, str]
+    record: RequestRecord
     path: str
-    payload: bytes
+    payload: Body
     kind: str = JSON
-    own: Mapping[str, str] = field(default_factory=dict)
-    record: RequestRecord | None = None
+    own: Mapping[str, str] = msgspec.field(default_factory=dict)
     away: Away | None = None
 
 

@@ -7,9 +7,13 @@ from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from draftd.errors import DraftdError
+from draftd.peers.bodies import Body
 from draftd.telemetry.request_record import RequestRecord
 
 JSON = "application/json"
@@ -25,18 +29,19 @@ KEEPALIVE = b": keepalive\n\n"
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What a client is allowed: bytes of a body; seconds for the body to arrive, for the client to read what is
-    sent, and for a connection without a request.
+    """What a client is allowed: bytes of a body, and of one that waits in a file in the `folder`; seconds for the
+    body to arrive, for the client to read what is sent, and for a connection without a request.
     """
 
     max_body: int
+    max_upload: int
+    folder: Path
     body: float
     write: float
     idle: float
 
 
-@dataclass(slots=True)
-class RequestHead:
+class RequestHead(msgspec.Struct, eq=False):
     """A request without its body. `target` is what stood in the request line, `path` the same without its query,
     percent-decoded. `headers` are looked up by names in title case. `length` is the size of the body in bytes as
     the client announced it, 0 if it did not.
@@ -77,6 +82,13 @@ class ClientExchange(ABC):
     @abstractmethod
     async def body(self) -> bytes:
         """The body of the request. Raises RequestError (408, 413)."""
+
+    async def any_body(self) -> Body:
+        """The body of a request that is passed on, which may be too large for memory.
+
+        Raises RequestError (408, 413), and WorkerError (507) if it finds no room.
+        """
+        return await self.body()
 
     @abstractmethod
     async def answer(self, status: int, body: bytes, content_type: str = JSON) -> None:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 
 from draftd.telemetry.metrics import Metrics
+from draftd.telemetry.request_record import RequestRecord
 from draftd.web import json_codec
 from draftd.web.answer import Answer
 from draftd.web.answer_models import BrokenAnswerError
@@ -19,8 +20,8 @@ from draftd.workers.usage import Lease
 
 
 class CompletionAnswer:
-    """Takes the answer of one call. `reply` is None for a client that wants it in one piece; `note` adds to its
-    entry in the journal. Its content is known only if it is kept, or goes out in one piece.
+    """Takes the answer of one call. `reply` is None for a client that wants it in one piece; `note` tells
+    the journal that more is known of it. Its content is known only if it is kept, or goes out in one piece.
     """
 
     def __init__(
@@ -29,11 +30,11 @@ class CompletionAnswer:
         forward: Forward,
         reply: StreamReply | None,
         metrics: Metrics,
-        note: Callable[..., None],
+        note: Callable[[RequestRecord], None],
         *,
         is_kept: bool = False,
     ) -> None:
-        self._name = call.name
+        self._name, self._record = call.name, call.record
         self._forward = forward
         self._reply = reply
         self._metrics = metrics
@@ -101,15 +102,18 @@ class CompletionAnswer:
     def _count(self) -> None:
         answer, seconds = self._answer, self._generation_seconds()
         prompt_tokens, tokens = answer.tokens("prompt_tokens"), answer.tokens("completion_tokens")
+        if (answer.timings or {}).get("predicted_per_second") == 0:
+            seconds = None  # the worker cannot say: its tokens came at once, whenever they came to us
         measured = (tokens - 1) / seconds if tokens > 1 and seconds else None
-        self._note(
-            prompt_tokens=prompt_tokens,
-            cached_tokens=answer.cached_tokens,
-            tokens=tokens,
-            tokens_per_second=answer.told_speed or measured,
-            proposed=answer.timing("draft_n"),
-            accepted=answer.timing("draft_n_accepted"),
+        record = self._record
+        record.prompt_tokens, record.cached_tokens, record.tokens = (
+            prompt_tokens,
+            answer.cached_tokens,
+            tokens,
         )
+        record.tokens_per_second = answer.told_speed or measured
+        record.proposed, record.accepted = answer.timing("draft_n"), answer.timing("draft_n_accepted")
+        self._note(record)
         if not self._forward.counts_only:
             self._metrics.generation(
                 self._name,
@@ -125,9 +129,9 @@ class CompletionAnswer:
         self._last_token = time.monotonic()
         if self._first_token is None:
             self._first_token = self._last_token
-            waited = self._first_token - self._began
-            self._metrics.first_token(self._name, waited)
-            self._note(first_token=waited)
+            self._record.first_token = self._first_token - self._began
+            self._metrics.first_token(self._name, self._record.first_token)
+            self._note(self._record)
 
     def _generation_seconds(self) -> float | None:
         """From the first to the last token; None if none came."""

@@ -43,7 +43,9 @@ _LENGTH = re.compile(r"[0-9]{1,12}")
 _OF_STREAMS = "".join(
     f"{name}: {value}\r\n" for name, value in (*STREAM_HEADERS.items(), ("Transfer-Encoding", "chunked"))
 )
-_ODD = frozenset({"Transfer-Encoding", "Content-Encoding", "Expect", "Upgrade", "Trailer", "Origin"})
+_ODD = frozenset(
+    {"Transfer-Encoding", "Content-Encoding", "Expect", "Upgrade", "Trailer", "Origin", "Proxy-Connection"}
+)
 
 
 def read_head(data: bytes | bytearray) -> tuple[RequestHead, int] | None:

@@ -11,12 +11,12 @@ import msgspec
 FAULTS = (msgspec.DecodeError, UnicodeDecodeError)
 
 # Raises FAULTS or RecursionError, also for half of a surrogate pair, and for NaN and the like.
-strictly: Callable[[bytes], Any] = msgspec.json.Decoder().decode
+strictly: Callable[[bytes | str], Any] = msgspec.json.Decoder().decode
 # Raises UnicodeEncodeError for half of a surrogate pair, RecursionError for what is nested too deeply.
 in_utf8: Callable[[Any], bytes] = msgspec.json.Encoder().encode
 
 
-def loads(data: bytes) -> Any:
+def loads(data: bytes | str) -> Any:
     """Raises ValueError or RecursionError."""
     try:
         return strictly(data)
@@ -35,3 +35,14 @@ def dumps(value: Any) -> bytes:
 def spaced(value: Any) -> str:
     """On one line with spaces after commas and colons, as models mostly see it. Raises as `in_utf8` does."""
     return msgspec.json.format(in_utf8(value), indent=0).decode()
+
+
+def as_json(value: Any) -> str:
+    """A text that is JSON as it is, anything else as JSON: a text that is none becomes a JSON string."""
+    if not isinstance(value, str):
+        return json.dumps(value)
+    try:
+        loads(value)
+    except (ValueError, RecursionError):
+        return json.dumps(value)
+    return value

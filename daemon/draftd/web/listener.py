@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import Iterable
 
 from aiohttp import web
@@ -13,6 +14,7 @@ from draftd.settings import Settings
 from draftd.sockets import is_answered, why_not_listening
 from draftd.telemetry.journal import Journal
 from draftd.telemetry.metrics import Metrics
+from draftd.tls import Certificate
 from draftd.web.acceptor import Acceptor
 from draftd.web.aiohttp_app import make_runner
 from draftd.web.aiohttp_connection import AiohttpConnection
@@ -21,33 +23,47 @@ from draftd.web.fast_http import FastConnection, FastServer
 from draftd.web.guard import make_guard
 from draftd.web.pipeline import Pipeline
 from draftd.web.proxy import Proxy
+from draftd.web.tls_start import Tls
 
 CUT_AFTER = 1.0  # seconds that open answers have to end once `close` is called
 
 
 def make_listener(
-    settings: Settings, proxy: Proxy, metrics: Metrics, journal: Journal, routes: Iterable[web.RouteDef]
+    settings: Settings,
+    proxy: Proxy,
+    metrics: Metrics,
+    journal: Journal,
+    routes: Iterable[web.RouteDef],
+    tls: tuple[ssl.SSLContext, Certificate] | None,
 ) -> Listener:
-    """The listener that the settings ask for. Raises ConfigError for an open address without a key."""
+    """The listener that the settings ask for, over `tls` if there is some. Raises ConfigError for an open address
+    without a key.
+    """
     limits = Limits(
         max_body=settings.max_body_bytes,
+        max_upload=settings.max_upload_bytes,
+        folder=settings.state_dir,
         body=settings.body_timeout,
         write=settings.write_timeout,
         idle=settings.connection_timeout,
     )
     key = settings.api_key.get_secret_value() if settings.api_key else ""
-    guard = make_guard(settings.host, settings.allowed_hosts, settings.allowed_origins, key)
-    return Listener(Pipeline(proxy, guard, metrics, limits, journal), routes, limits)
+    names = (*settings.allowed_hosts, *(tls[1].names if tls else ()))
+    guard = make_guard(settings.host, names, settings.allowed_origins, key)
+    over = Tls(tls[0], settings.connection_timeout) if tls else None
+    return Listener(Pipeline(proxy, guard, metrics, limits, journal), routes, limits, over)
 
 
 class Listener:
     """`routes` are served beside the completions."""
 
-    def __init__(self, pipeline: Pipeline, routes: Iterable[web.RouteDef], limits: Limits) -> None:
+    def __init__(
+        self, pipeline: Pipeline, routes: Iterable[web.RouteDef], limits: Limits, tls: Tls | None
+    ) -> None:
         self._limits = limits
         self._runner = make_runner(pipeline, routes, limits)
         self._fast = FastServer(pipeline, limits, self._fallback)
-        self._acceptor = Acceptor(lambda: FastConnection(self._fast))
+        self._acceptor = Acceptor(lambda: FastConnection(self._fast), tls)
 
     async def open(self, host: str, port: int) -> None:
         """Listen. Raises ConfigError, which says who holds the port, or what else is in the way."""

@@ -87,9 +87,10 @@ class LiveFeed:
                 if self._readers:
                     self._look()
                 await asyncio.sleep(MIN_REST)
-        finally:
+        except asyncio.CancelledError:
             self._closed = True
             self._wake()
+            raise
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
         """GET /api/events. Raises WorkerError (503) when the daemon stops."""

@@ -6,7 +6,6 @@ stands: in a JSON object, in a form, or in the query. Nothing else is read, so b
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -15,27 +14,17 @@ from urllib.parse import parse_qsl, quote, quote_plus, unquote_plus
 import msgspec
 
 from draftd.errors import RequestError
+from draftd.peers.bodies import Body
 from draftd.peers.prefixes import Away, Prompt
+from draftd.web.form_model import FormModel
 
-JSON, BYTES = "application/json", "application/octet-stream"
-MAX_PARTS = 1000  # of a form
+JSON, BYTES, FORM = "application/json", "application/octet-stream", "multipart/form-data"
 # The address of each dialect at a server that speaks it itself.
 NATIVE: Mapping[str, str] = {
     "messages": "/v1/messages",
     "count_tokens": "/v1/messages/count_tokens",
     "responses": "/v1/responses",
 }
-_FORM = "multipart/form-data"
-_BOUNDARY = re.compile(r'boundary=(?:"([^"]{1,200})"|([^\s;"]{1,200}))', re.IGNORECASE)
-# What stands in quotes, as the name of a file does, is skipped. Nothing is tried twice (`*+`): heads may be long.
-_NAMED_MODEL = re.compile(
-    rb"""
-    ^content-disposition: [^;"\r\n]*+
-    (?: ; (?! [ \t]* name=) (?: [^;"\r\n] | "(?: [^"\\\r\n] | \\[^\r\n] )*+" )*+ )*+  # the other parameters
-    ; [ \t]* name= (?: "model" | model (?= [;\s] | \Z) )
-    """,
-    re.IGNORECASE | re.MULTILINE | re.VERBOSE,
-)
 
 
 class Served(Protocol):
@@ -48,6 +37,11 @@ class Served(Protocol):
     def upstream_model(self) -> str: ...
 
 
+def kind_of(content_type: str) -> str:
+    """A content type without its parameters."""
+    return content_type.partition(";")[0].strip().lower()
+
+
 @dataclass(frozen=True, slots=True)
 class Given:
     """A request as it came; `path` is without the query and its percent signs."""
@@ -55,18 +49,19 @@ class Given:
     path: str
     query: str
     content_type: str
-    body: bytes = b""
+    body: Body = b""
 
     @property
     def _kind(self) -> str:
-        return self.content_type.partition(";")[0].strip().lower()
+        return kind_of(self.content_type)
 
     def model(self) -> Any:
         """What is given as the model's name; None if nothing is. Raises RequestError (400)."""
         if self._kind == JSON:
             return msgspec.json.decode(self._fields().get("model", msgspec.Raw(b"null")))
         if place := self._place_in_form():
-            return self.body[place].decode("utf-8", "replace").strip()
+            name = self.body[place] if isinstance(self.body, bytes) else self.body.name(place)
+            return name.decode("utf-8", "replace").strip()
         return dict(parse_qsl(self.query)).get("model")
 
     def passed_to(self, served: Served, *, away: bool = False) -> Passed:
@@ -76,7 +71,7 @@ class Given:
             named = msgspec.Raw(msgspec.json.encode(served.upstream_model))
             body = msgspec.json.encode(self._fields() | {"model": named})
         elif place := self._place_in_form():
-            body = body[: place.start] + served.upstream_model.encode() + body[place.stop :]
+            body = _renamed_in(body, place, served.upstream_model.encode())
         query = "&".join(_renamed(pair, served.upstream_model) for pair in self.query.split("&"))
         path = quote(self.path) + (f"?{query}" if query else "")
         elsewhere = Away(body, Prompt(len(body), ()), only=True) if away else None
@@ -84,6 +79,7 @@ class Given:
 
     def _fields(self) -> dict[str, msgspec.Raw]:
         """A JSON object whose values have been checked, but not built."""
+        assert isinstance(self.body, bytes), "JSON is read as a whole"
         try:
             return msgspec.json.decode(self.body, type=dict[str, msgspec.Raw])
         except (msgspec.DecodeError, RecursionError) as error:
@@ -91,22 +87,13 @@ class Given:
 
     def _place_in_form(self) -> slice | None:
         """Where the model's name stands in a form; None if it does not, or if the body is not a form."""
-        if self._kind != _FORM:
+        if not isinstance(self.body, bytes):
+            return self.body.place
+        if self._kind != FORM:
             return None
-        found = _BOUNDARY.search(self.content_type)
-        if found is None:
-            raise RequestError(400, "the Content-Type of a form must have a boundary")
-        mark = b"--" + (found[1] or found[2]).encode("latin-1", "replace")
-        begin = self.body.find(mark)
-        for _ in range(MAX_PARTS):
-            end = self.body.find(b"\r\n" + mark, begin + len(mark))
-            if begin < 0 or end < 0:
-                return None
-            head = self.body.find(b"\r\n\r\n", begin, end)
-            if head >= 0 and _NAMED_MODEL.search(self.body, begin, head):
-                return slice(head + 4, end)
-            begin = end + 2
-        raise RequestError(400, f"the form has more than {MAX_PARTS} parts")
+        form = FormModel(self.content_type)
+        form.take(self.body)
+        return form.place
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,9 +102,15 @@ class Passed:
 
     profile: str
     path: str
-    payload: bytes
+    payload: Body
     content_type: str
     away: Away | None = None
+
+
+def _renamed_in(form: Body, place: slice, model: bytes) -> Body:
+    if isinstance(form, bytes):
+        return form[: place.start] + model + form[place.stop :]
+    return form.renamed(model)
 
 
 def _renamed(pair: str, model: str) -> str:

@@ -23,12 +23,12 @@ from draftd.web.request_body import (
     Endpoint,
     Forward,
     checked_messages,
-    checked_tool,
     encoded,
     fill_in_defaults,
     text_prompt,
     with_system_prompt,
 )
+from draftd.web.tools import checked_tool
 
 # The fields of a prompt, in the order in which models read them: the prefix that two requests share begins here.
 _READ = ("tools", "messages", "prompt")
@@ -41,6 +41,8 @@ def prepare_for_peers(
     client_model: str,
     profile: Profile | None = None,
     prompt: str = "",
+    *,
+    translated: bool = False,
 ) -> tuple[Forward, Away]:
     """The request for any machine that has the model. `profile` is this machine's, and `prompt` its system prompt.
     Raises RequestError (400) with the field at fault.
@@ -55,7 +57,7 @@ def prepare_for_peers(
     if not model.own:
         _suit_others(fields, model)
     if endpoint == "chat.completions":
-        made = checked_messages(fields, foreign=True)
+        made = checked_messages(fields, foreign=True, translated=translated)
         mode = profile.system_prompt_mode if profile else "off"
         fields["messages"] = with_system_prompt(made, prompt, mode)
     else:

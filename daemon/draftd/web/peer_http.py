@@ -17,6 +17,7 @@ import aiohttp
 
 from draftd import clock
 from draftd.errors import DraftdError, WorkerError
+from draftd.peers.bodies import Body
 from draftd.peers.load_report import refusal_of
 from draftd.peers.machines import Peer
 from draftd.peers.watch import CONNECT_TIMEOUT, KEY_REFUSED, Sessions, why
@@ -73,7 +74,7 @@ WITH_COMMENTS = frozenset({"/v1/chat/completions", "/v1/completions"})
 
 
 async def post(
-    peer: Peer, sessions: Sessions, model: str, path: str, payload: bytes, kind: str = JSON
+    peer: Peer, sessions: Sessions, model: str, path: str, payload: Body, kind: str = JSON
 ) -> PeerConnection:
     """Send a request for a model; returns once the peer has answered with status 2xx. `peer` notes what this shows
     of it.
@@ -85,7 +86,11 @@ async def post(
     timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT, sock_read=silence)
     try:
         response = await sessions.sending.post(
-            path, data=payload, headers={"Content-Type": kind}, timeout=timeout, allow_redirects=False
+            path,
+            data=payload if isinstance(payload, bytes) else payload.pieces(),
+            headers={"Content-Type": kind, "Content-Length": str(len(payload))},
+            timeout=timeout,
+            allow_redirects=False,
         )
     except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
         peer.failed(why(error))

@@ -19,6 +19,7 @@ from draftd.peers.machines import Machine, Peer
 from draftd.peers.measures import Figures
 from draftd.peers.routing import HERE
 from draftd.peers.watch import Sessions
+from draftd.telemetry.request_record import RequestRecord
 from draftd.web import worker_http
 from draftd.web.answer_models import BrokenAnswerError
 from draftd.web.call import Call, Connection, Take
@@ -32,7 +33,7 @@ _POSITION = "x-draftd-queue-position"
 
 class PeerRelay:
     """`here` says how busy this machine is with a model, None if it does not serve it now; `relay_here` takes a
-    request to its worker. `note` writes to the journal.
+    request to its worker. `note` tells the journal that more is known of one.
     """
 
     def __init__(
@@ -41,7 +42,7 @@ class PeerRelay:
         sessions: Mapping[str, Sessions],
         here: Callable[[str], LoadedModel | None],
         relay_here: Callable[[Call, Take], Awaitable[bytes]],
-        note: Callable[..., None],
+        note: Callable[[RequestRecord], None],
     ) -> None:
         self._fleet = fleet
         self._sessions = sessions
@@ -119,8 +120,8 @@ class PeerRelay:
     async def _attempt(self, peer: Peer, call: Call, began: _Begun) -> bytes:
         assert call.away is not None, "only such requests are taken here"
         call.headers["x-draftd-worker"] = peer.name
-        if call.record is not None:
-            self._note(call.record, peer=peer.name, phase="answering")
+        call.record.peer, call.record.phase = peer.name, "answering"
+        self._note(call.record)
         timeout = asyncio.timeout(None)
         try:
             async with timeout:
@@ -155,7 +156,7 @@ class PeerRelay:
         sent = time.monotonic()
         yield
         record = call.record
-        if record is None or load is None or record.tokens is None:
+        if load is None or record.tokens is None:
             return
         first = record.first_token  # seconds since the request came
         figures = Figures(

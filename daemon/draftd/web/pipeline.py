@@ -27,6 +27,7 @@ from draftd.web.error_bodies import error_body, error_event, error_headers, stat
 from draftd.web.guard import Guard
 from draftd.web.proxy import Proxy
 from draftd.web.router import Dialect, PassedKind
+from draftd.web.uploads import is_upload
 
 log = structlog.get_logger("web")
 MESSAGES = "/v1/messages"  # what is below it answers in Anthropic's form, errors too
@@ -54,20 +55,20 @@ class Pipeline:
         if not head.target.startswith("/"):
             raise RequestError(403, "draftd is not a forward proxy: ask for a path, not for a URL")
         self._guard.check(head.method, head.path, head.headers)
-        if head.length > self._limits.max_body:
-            raise too_large(self._limits)
+        if head.length > largest(head, self._limits):
+            raise too_large(head, self._limits)
         if head.headers.get("Content-Encoding", "identity").lower() != "identity":
             raise RequestError(415, "compressed bodies are not accepted")
         if head.headers.get("Expect", "100-continue").lower() != "100-continue":
             raise RequestError(417, "the only expectation that draftd can meet is 100-continue")
 
     def takes_completion(self, head: RequestHead) -> bool:
-        """Whether this is a request for a completion whose body may be read."""
+        """Whether this is a request for a model whose body may be read, and into memory."""
         try:
             self.check(head)
         except RequestError:
             return False
-        return head.path in COMPLETIONS or passed_kind(head.path) is not None
+        return head.path in COMPLETIONS or (passed_kind(head.path) is not None and not _is_upload(head))
 
     def is_preflight(self, head: RequestHead) -> bool:
         """Whether a browser asks what a page may send: the headers that every answer has are all that it wants."""
@@ -154,9 +155,19 @@ def identity() -> dict[str, str]:
     return {"Server": SERVER, REQUEST_ID: secrets.token_hex(16)}
 
 
-def too_large(limits: Limits) -> RequestError:
+def largest(head: RequestHead, limits: Limits) -> int:
+    """How many bytes the body of a request may have."""
+    return limits.max_upload if _is_upload(head) else limits.max_body
+
+
+def _is_upload(head: RequestHead) -> bool:
+    return head.path not in COMPLETIONS and is_upload(head)
+
+
+def too_large(head: RequestHead, limits: Limits) -> RequestError:
     """The error for a body beyond the limit, whether announced or not."""
-    return RequestError(413, f"the body is larger than {limits.max_body} bytes (see max_body_bytes)")
+    setting = "max_upload_bytes" if _is_upload(head) else "max_body_bytes"
+    return RequestError(413, f"the body is larger than {largest(head, limits)} bytes (see {setting})")
 
 
 async def _fail(exchange: ClientExchange, error: DraftdError) -> int:

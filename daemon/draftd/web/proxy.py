@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import functools
 import time
 from collections.abc import Awaitable, Callable
-from typing import Any
+from dataclasses import replace
 
 import structlog
 
 from draftd.errors import WorkerError
 from draftd.peers import HOPS_HEADER
+from draftd.peers.bodies import Body
 from draftd.protocol import PROFILE_HEADER
 from draftd.telemetry.journal import Journal
 from draftd.telemetry.metrics import Metrics
+from draftd.telemetry.request_record import RequestRecord
 from draftd.web import worker_http
 from draftd.web.admission import Admission
 from draftd.web.answer_models import BrokenAnswerError
@@ -27,7 +28,7 @@ from draftd.web.passed_answer import PassedAnswer
 from draftd.web.passed_on import Given, Passed
 from draftd.web.peer_relay import PeerRelay
 from draftd.web.request_body import Endpoint
-from draftd.web.router import Dialect, Refused, Routed, Router, read
+from draftd.web.router import Dialect, Refused, Routed, Router, RoutingTable, pass_on, read
 from draftd.web.translation import TRANSLATED
 from draftd.web.worker_errors import stopping
 from draftd.web.worker_http import BrokenOffError
@@ -135,7 +136,10 @@ class Proxy:
         if isinstance(routed, Refused):
             raise routed.error
         if isinstance(routed, Passed):
-            await self._pass(exchange, routed)
+            try:
+                await self._pass(exchange, routed)
+            finally:
+                _close(routed.payload)
             return
         if translated := TRANSLATED.get(dialect):
             exchange = translated(exchange)
@@ -143,17 +147,19 @@ class Proxy:
         await self._complete(exchange, routed)
 
     async def _complete(self, exchange: ClientExchange, routed: Routed) -> None:
-        name, forward = routed.profile, routed.forward
-        call = Call(name, exchange.headers, PATHS[forward.endpoint], forward.payload, away=routed.away)
-        call.own, call.record = forward.headers, exchange.record
+        name, forward, record = routed.profile, routed.forward, _record_of(exchange)
+        path = PATHS[forward.endpoint]
+        call = Call(
+            name, exchange.headers, record, path, forward.payload, own=forward.headers, away=routed.away
+        )
         relay = self._way(call)
-        note = functools.partial(self._note, call)
-        note(profile=name, streamed=forward.stream)
+        record.profile, record.streamed = name, forward.stream
+        self._journal.note(record)
         if forward.beginning is not None:
             self._beginnings.note(name, forward.beginning, forward.headers)
         reply = StreamReply(exchange, self._keepalive) if forward.stream else None
-        kept = exchange.record is not None and self._journal.contents.holds(exchange.record.id)
-        answer = CompletionAnswer(call, forward, reply, self._metrics, note, is_kept=kept)
+        kept = self._journal.contents.holds(record.id)
+        answer = CompletionAnswer(call, forward, reply, self._metrics, self._journal.note, is_kept=kept)
         try:
             if reply is None:
                 await exchange.answer(200, await relay(call, answer.take))
@@ -162,14 +168,17 @@ class Proxy:
                 rest = await relay(call, answer.take)
             await reply.finish(rest)
         finally:
-            if kept and exchange.record is not None and answer.content:
-                self._journal.contents.take_answer(exchange.record.id, answer.content)
+            if kept and answer.content:
+                self._journal.contents.take_answer(record.id, answer.content)
 
     async def _pass(self, exchange: ClientExchange, passed: Passed) -> None:
-        call = Call(passed.profile, exchange.headers, passed.path, passed.payload, passed.content_type)
+        record = _record_of(exchange)
+        call = Call(
+            passed.profile, exchange.headers, record, passed.path, passed.payload, passed.content_type
+        )
         call.away = passed.away
-        call.record = exchange.record
-        self._note(call, profile=call.name)
+        record.profile = call.name
+        self._journal.note(record)
         answer = PassedAnswer(exchange)
         await answer.finish(await self._way(call)(call, answer.take))
 
@@ -178,14 +187,17 @@ class Proxy:
         return self.relay if call.away is None or self.peers is None else self.peers.relay
 
     async def _route(self, exchange: ClientExchange, dialect: Dialect | None) -> Routed | Passed | Refused:
-        table, raw = self._router.table, await exchange.body()
-        if exchange.record is not None:
-            self._journal.take_body(exchange.record, raw)
-        head = exchange.head
+        table, head = self._router.table, exchange.head
+        raw = await (exchange.body() if dialect else exchange.any_body())
         if table.peers and HOPS_HEADER in head.headers:
             table = self._router.alone
-        query, kind = head.target.partition("?")[2], head.headers.get("Content-Type", "")
-        asked = dialect or Given(head.path, query, kind)
+        asked = dialect or Given(
+            head.path, head.target.partition("?")[2], head.headers.get("Content-Type", "")
+        )
+        if not isinstance(raw, bytes):
+            assert isinstance(asked, Given), "only what is passed on may be kept in a file"
+            return _passed_on(replace(asked, body=raw), table)
+        self._journal.take_body(_record_of(exchange), raw)
         return read(raw, asked, table) if len(raw) <= LARGE else await self._bodies.read(raw, asked, table)
 
     async def relay(self, call: Call, take: Take) -> bytes:
@@ -201,10 +213,13 @@ class Proxy:
 
     async def _in_turn(self, worker: Worker, call: Call, take: Take) -> bytes:
         admission = self.admission(call.name)
-        call.headers["x-draftd-queue-position"] = str(admission.ahead)
+        call.headers["x-draftd-queue-position"] = str(
+            admission.ahead + self._supervisor.waiting_before(call.name)
+        )
         async with admission.slot() as waited:
             self._metrics.queue_wait(call.name, waited)
-            self._note(call, waited=waited)
+            call.record.waited = waited
+            self._journal.note(call.record)
             try:
                 return await self._attempt(worker, call, take)
             except worker_http.NotSentError:
@@ -215,7 +230,8 @@ class Proxy:
     async def _attempt(self, worker: Worker, call: Call, take: Take) -> bytes:
         async with worker.lease(call.name) as lease:
             call.headers["x-draftd-worker"] = f"{HOST}:{lease.port}"
-            self._note(call, worker=worker.name, phase="answering")
+            call.record.worker, call.record.phase = worker.name, "answering"
+            self._journal.note(call.record)
             headers = {**self._headers(call), **lease.headers}
             try:
                 connection = await worker_http.post(lease.port, call.path, call.payload, headers, call.kind)
@@ -234,9 +250,23 @@ class Proxy:
         shared = {PROFILE_HEADER: call.name} if self._supervisor.is_shared(call.name) else {}
         return {**shared, **call.own}
 
-    def _note(self, call: Call, **known: Any) -> None:
-        if call.record is not None:
-            self._journal.note(call.record, **known)
+
+def _record_of(exchange: ClientExchange) -> RequestRecord:
+    assert exchange.record is not None, "the pipeline begins one for each request to a model"
+    return exchange.record
+
+
+def _passed_on(given: Given, table: RoutingTable) -> Passed | Refused:
+    """The request for the server that a body in a file is for."""
+    routed = pass_on(given, table)
+    if isinstance(routed, Refused):
+        _close(given.body)
+    return routed
+
+
+def _close(body: Body) -> None:
+    if not isinstance(body, bytes):
+        body.close()
 
 
 async def _outlives(worker: Worker, lease: Lease, limit: float) -> bool:

@@ -7,11 +7,11 @@ so that what was routed is what is forwarded.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from itertools import takewhile
 from typing import Any, Literal
+
+import msgspec
 
 from draftd.errors import RequestError
 from draftd.profiles import MAX_AUTO_DRAFT, Profile
@@ -28,6 +28,7 @@ from draftd.protocol import (
 from draftd.web import json_codec
 from draftd.web.dialects import fields as tables
 from draftd.web.dialects.field_table import Table
+from draftd.web.tools import checked_tool, offered, past_calls
 
 Endpoint = Literal["chat.completions", "completions"]
 
@@ -38,8 +39,7 @@ _MAX_BEGINNING = 2**20  # characters
 _OF_A_BEGINNING = ("model", "stream", "stream_options", "tools", "chat_template_kwargs", "num_draft_tokens")
 
 
-@dataclass(frozen=True, slots=True)
-class Forward:
+class Forward(msgspec.Struct, frozen=True):
     """What to send to the worker, and what the client wants back.
 
     `stream` is how the client wants the answer. The worker always streams, so that we can see it make progress.
@@ -54,7 +54,7 @@ class Forward:
     wants_usage: bool
     headers: Mapping[str, str]
     counts_only: bool = False
-    beginning: Mapping[str, Any] | None = field(default=None, compare=False)
+    beginning: Mapping[str, Any] | None = None
 
 
 def prepare(
@@ -64,8 +64,13 @@ def prepare(
     prompt: str,
     upstream_model: str,
     client_model: str,
+    *,
+    translated: bool = False,
 ) -> Forward:
-    """The request for the worker. Raises RequestError (400) with the field at fault."""
+    """The request for the worker. One that was `translated` came in another dialect: see checked_messages.
+
+    Raises RequestError (400) with the field at fault.
+    """
     foreign = bool(profile.command)
     fields = TABLES[endpoint].checked(body, foreign=foreign)
     options = tables.STREAM_OPTIONS.checked(fields.get("stream_options", {}), "stream_options.")
@@ -89,9 +94,8 @@ def prepare(
     if not foreign:
         _suit_mlx(fields)
     if endpoint == "chat.completions":
-        fields["messages"] = with_system_prompt(
-            checked_messages(fields, foreign=foreign), prompt, profile.system_prompt_mode
-        )
+        messages = checked_messages(fields, foreign=foreign, translated=translated)
+        fields["messages"] = with_system_prompt(messages, prompt, profile.system_prompt_mode)
     else:
         fields["prompt"] = text_prompt(fields, foreign)
     fields |= {"model": upstream_model, "stream": True, "stream_options": {"include_usage": True}}
@@ -112,19 +116,10 @@ def _beginning(fields: Mapping[str, Any]) -> dict[str, Any] | None:
     return kept | {"messages": [*leading, {"role": "user", "content": ""}], "max_tokens": 1, "temperature": 0}
 
 
-def checked_tool(tool: dict[str, Any], place: str, foreign: bool) -> dict[str, Any]:
-    """A tool, checked; another server, a `foreign` one, may know more kinds. Raises RequestError (400)."""
-    made = tables.TOOL.checked(tool, f"{place}.", foreign=foreign)
-    if "function" in made:
-        made["function"] = tables.FUNCTION.checked(made["function"], f"{place}.function.", foreign=foreign)
-    if not foreign and "name" not in made.get("function", {}):
-        raise RequestError(400, f"{place} must have a function with a name", param=place)
-    return made
-
-
 def _with_an_effect(fields: dict[str, Any], table: Table) -> dict[str, Any]:
     """What is left for a worker of our own, which gets nothing that it does not use."""
-    if tools := _allowed(fields.pop("tools", []), fields.get("tool_choice")):
+    tools = fields.pop("tools", None)
+    if tools and (tools := offered(tools, fields.get("tool_choice"))):
         fields["tools"] = tools
     if "response_format" in fields:
         fields["response_format"] = _response_format(fields["response_format"])
@@ -133,18 +128,6 @@ def _with_an_effect(fields: dict[str, Any], table: Table) -> dict[str, Any]:
     if {"max_tokens", "max_completion_tokens"} <= fields.keys():
         fields["max_completion_tokens"] = min(fields.pop("max_tokens"), fields["max_completion_tokens"])
     return table.effective(fields)
-
-
-def _allowed(tools: list[dict[str, Any]], choice: Any) -> list[dict[str, Any]]:
-    """The tools that the model is told about: which of them it calls is up to it, unless it has to call one."""
-    if choice == "none":
-        return []
-    allowed = choice.get("allowed_tools") if isinstance(choice, dict) else None
-    if not isinstance(allowed, dict) or allowed.get("mode") != "auto":
-        return tools
-    named = [one.get("function") for one in allowed.get("tools") or [] if isinstance(one, dict)]
-    names = [function.get("name") for function in named if isinstance(function, dict)]
-    return [tool for tool in tools if tool["function"]["name"] in names]
 
 
 def _response_format(wanted: dict[str, Any]) -> dict[str, Any]:
@@ -211,14 +194,19 @@ def _suit_mlx(fields: dict[str, Any]) -> None:
         fields |= {"logprobs": True, "top_logprobs": top}
 
 
-def checked_messages(fields: dict[str, Any], *, foreign: bool) -> list[dict[str, Any]]:
+def checked_messages(
+    fields: dict[str, Any], *, foreign: bool, translated: bool = False
+) -> list[dict[str, Any]]:
     """The messages, checked. Another server, a `foreign` one, gets content that holds more than text as it is.
 
+    Those that were `translated` are as they should be already: whoever writes them has checked each piece of them.
     Raises RequestError (400).
     """
     messages = fields.get("messages")
     if not isinstance(messages, list) or not messages:
         raise RequestError(400, "messages must be a list with at least one message", param="messages")
+    if translated:
+        return messages
     return [_message(message, f"messages[{index}]", foreign) for index, message in enumerate(messages)]
 
 
@@ -236,7 +224,7 @@ def _message(message: Any, place: str, foreign: bool) -> dict[str, Any]:
     if not foreign or made["role"] == "system" or not _holds_more_than_text(content):
         made["content"] = _content(content, f"{place}.content") + made.pop("refusal", "")
     if "tool_calls" in made:
-        made["tool_calls"] = _past_calls(made["tool_calls"], f"{place}.tool_calls")
+        made["tool_calls"] = past_calls(made["tool_calls"], f"{place}.tool_calls")
     return made
 
 
@@ -264,30 +252,6 @@ def _part_text(part: Any, place: str) -> str:
     if not isinstance(text, str):
         raise RequestError(400, f"{place}: only text parts are supported, no images or audio", param=place)
     return text
-
-
-def _past_calls(calls: Any, place: str) -> list[dict[str, Any]]:
-    """mlx_lm.server parses the arguments of past calls; where they are not JSON, they become one JSON string."""
-    if not isinstance(calls, list):
-        raise RequestError(400, f"{place} must be a list", param=place)
-    made = []
-    for call in calls:
-        function = call.get("function") if isinstance(call, dict) else None
-        if not isinstance(function, dict) or not isinstance(function.get("name"), str):
-            raise RequestError(400, f"{place}: each call needs a function with a name", param=place)
-        arguments = _json_text(function.get("arguments") or "{}")
-        made.append({**call, "function": {**function, "arguments": arguments}})
-    return made
-
-
-def _json_text(arguments: Any) -> str:
-    if not isinstance(arguments, str):
-        return json.dumps(arguments)
-    try:
-        json.loads(arguments)
-    except (ValueError, RecursionError):
-        return json.dumps(arguments)
-    return arguments
 
 
 def with_system_prompt(messages: list[dict[str, Any]], prompt: str, mode: str) -> list[dict[str, Any]]:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Literal, NoReturn
+
+import msgspec
 
 from draftd.errors import RequestError
 from draftd.peers.peer_models import PeerModel
@@ -79,18 +81,20 @@ class RoutingTable:
         """
         if model is None:
             if self.default is None:
-                raise RequestError(
-                    400, "the request does not name a model, and there is no default one", param="model"
-                )
+                text = f"the request does not name a model, and there is no default one; {self._there_are()}"
+                raise RequestError(400, text, param="model")
             return self.default
         if not isinstance(model, str):
             raise RequestError(400, "model must be a string", param="model")
         found = self._table.get(model) or self._table.get(model.removeprefix(PREFIX))
         if found is None:
-            known = ", ".join((*self.profiles.profiles, *self.elsewhere))
-            text = f"there is no model '{model[:100]}'; there are: {known}"
+            text = f"there is no model '{model[:100]}'; {self._there_are()}"
             raise RequestError(404, text, code="model_not_found", param="model")
         return found
+
+    def _there_are(self) -> str:
+        known = ", ".join((*self.profiles.profiles, *self.elsewhere))
+        return f"there are: {known}" if known else "there are none here, and no peer has told of any yet"
 
     @cached_property
     def elsewhere(self) -> Mapping[str, PeerModel]:
@@ -107,8 +111,7 @@ class RoutingTable:
         return next((found for name in names if (found := self._elsewhere.get(name))), None)
 
 
-@dataclass(frozen=True, slots=True)
-class Routed:
+class Routed(msgspec.Struct, frozen=True):
     """The name of the profile that a request is for, and what its worker is sent.
 
     `repeated` is what the answer repeats of the request, in a dialect where it does. `away` is what a peer would be
@@ -117,7 +120,7 @@ class Routed:
 
     profile: str
     forward: Forward
-    repeated: Mapping[str, Any] = field(default_factory=dict)
+    repeated: Mapping[str, Any] = msgspec.field(default_factory=dict)
     away: Away | None = None
 
 
@@ -166,17 +169,22 @@ def route(raw: bytes, dialect: Dialect, table: RoutingTable) -> Routed | Passed 
         if dialect in profile.native:
             return Given(NATIVE[dialect], "", JSON, raw).passed_to(profile)
         body, endpoint = _as_chat(asked, dialect)
-        if body is not asked and not profile.command:
-            refuse_pictures(asked)
+        translated = body is not asked
+        if translated and not profile.command:
+            refuse_pictures(asked, body["messages"])
         prompt = table.profiles.prompt_of(profile)
         client_model = asked.get("model") or name
-        forward = prepare(body, endpoint, profile, prompt, profile.upstream_model, client_model)
+        upstream = profile.upstream_model
+        forward = prepare(body, endpoint, profile, prompt, upstream, client_model, translated=translated)
     except RequestError as error:
         return Refused(name, error)
     away = None
     if table.peers and name in table.peers:
         with suppress(RequestError):  # it stays here, where everything is honoured
-            _, away = prepare_for_peers(body, endpoint, table.peers[name], client_model, profile, prompt)
+            peer = table.peers[name]
+            _, away = prepare_for_peers(
+                body, endpoint, peer, client_model, profile, prompt, translated=translated
+            )
     return Routed(name, forward, _repeated(asked, dialect, client_model), away)
 
 
@@ -185,7 +193,7 @@ def _route_away(asked: Mapping[str, Any], dialect: Dialect, model: PeerModel) ->
     client_model = asked["model"]
     try:
         body, endpoint = _as_chat(asked, dialect)
-        forward, away = prepare_for_peers(body, endpoint, model, client_model)
+        forward, away = prepare_for_peers(body, endpoint, model, client_model, translated=body is not asked)
     except RequestError as error:
         return Refused(model.name, error)
     return Routed(model.name, forward, _repeated(asked, dialect, client_model), away)

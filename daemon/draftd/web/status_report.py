@@ -86,13 +86,17 @@ class StatusReport:
         status = self.status()
         for row in status["workers"]:
             name = row["name"]
-            row.update(live(self.proxy.admission(name).active, self.metrics.recent(name)))
+            row.update(live(self._at_work_on(name), self.metrics.recent(name)))
         return status
+
+    def _at_work_on(self, name: str) -> int:
+        """Requests that a profile's worker works on: some that have a place may wait until it is ready."""
+        return self.proxy.admission(name).active - self.supervisor.worker(name).waiting
 
     def workers(self) -> list[dict[str, Any]]:
         """Every profile's worker as /api/status has it."""
         return [
-            worker(one, self.proxy.admission(one.name).depth, self.metrics)
+            worker(one, self.proxy.admission(one.name).depth + one.waiting, self.metrics)
             for one in self.supervisor.snapshot()
         ]
 
@@ -103,7 +107,7 @@ class StatusReport:
                 one.name,
                 one.state,
                 one.memory_bytes,
-                self.proxy.admission(one.name).depth if one.name == one.worker else None,
+                self.proxy.admission(one.name).depth + one.waiting if one.name == one.worker else None,
                 one.start_seconds,
                 one.accounting,
                 one.draft_refusal is not None,
@@ -180,7 +184,9 @@ def worker(status: WorkerStatus, queue: int, metrics: Metrics) -> dict[str, Any]
 
 
 def peer(one: Peer) -> dict[str, Any]:
-    """A peer in /api/status. Times are ISO 8601 in UTC; `requests` are ours there, by what became of them."""
+    """A peer in /api/status. Times are ISO 8601 in UTC; `requests` are ours there, by what became of them.
+    The `open` in `load` counts those of everybody, and is as old as the last answer of the peer.
+    """
     state, epoch = one.condition, time.time() - time.monotonic()
     out = state if isinstance(state, Out) else None
     speeds = {name: one.served(name).measures.writes for name in one.known.models}
@@ -188,12 +194,18 @@ def peer(one: Peer) -> dict[str, Any]:
         "name": one.name,
         "url": one.table.url,
         "weight": one.weight,
+        "found": one.found,
         "state": state.label,
         "reason": out.reason if out else "",
         "since": None if isinstance(state, New) else iso(epoch + state.since),
         "due": iso(epoch + out.due) if out else None,
         "is_draftd": one.known.own,
+        "last_failure": one.last_failure and {"at": iso(one.last_failure[0]), "reason": one.last_failure[1]},
         "models": list(one.known.models),
+        "load": {
+            name: {"state": model.state, "open": one.open_for(name), "slots": model.slots}
+            for name, model in one.known.models.items()
+        },
         "active": one.open,
         "requests": dict(one.outcomes),
         "tokens_per_second": {name: round(speed, 1) for name, speed in speeds.items() if speed},

@@ -19,6 +19,7 @@ import httptools
 
 from draftd import clock
 from draftd.errors import WorkerError
+from draftd.peers.bodies import Body, Stored
 from draftd.web.answer_models import BrokenAnswerError
 from draftd.web.client import JSON
 from draftd.web.worker_errors import refusal
@@ -65,7 +66,7 @@ class BrokenOffError(WorkerError):
 
 
 async def post(
-    port: int, path: str, payload: bytes, headers: Mapping[str, str], kind: str = JSON
+    port: int, path: str, payload: Body, headers: Mapping[str, str], kind: str = JSON
 ) -> WorkerConnection:
     """Send a request; returns its connection once the worker has answered with status 2xx. Close it in the end.
 
@@ -140,23 +141,33 @@ class WorkerConnection:
             self._loop.remove_writer(self._socket.fileno())
 
     async def send(
-        self, port: int, path: str, payload: bytes, headers: Mapping[str, str], kind: str = JSON
+        self, port: int, path: str, payload: Body, headers: Mapping[str, str], kind: str = JSON
     ) -> None:
         """Send the request and wait for the headers of the answer. Raises BrokenOffError if they do not come."""
         more = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
         head = _HEAD.format(path=path, host=HOST, port=port, length=len(payload), kind=kind, more=more)
-        data = head.encode() + payload
+        data = head.encode() + (payload if isinstance(payload, bytes) else b"")
         try:
             sent = self._socket.send(data)
             self._read_on()
             if sent < len(data):
                 await self._loop.sock_sendall(self._socket, memoryview(data)[sent:])
+            if not isinstance(payload, bytes):
+                await self._send_pieces(payload)
             while not self.status and not self._ended:
                 await self._until_news()
             if not self.status:
                 raise self._error or ConnectionResetError("no answer")
         except OSError as error:
             raise BrokenOffError(BEFORE, _not_http(error)) from error
+
+    async def _send_pieces(self, payload: Stored) -> None:
+        """Send a body that is not in memory, up to where the worker has heard enough: it may refuse a large one."""
+        with suppress(BrokenPipeError, ConnectionResetError):
+            async for piece in payload.pieces():
+                if self.status or self._ended:
+                    return
+                await self._loop.sock_sendall(self._socket, piece)
 
     async def read(self) -> bytes:
         """What has come since the last call, or comes next; b"" at the end. Raises BrokenOffError."""

@@ -6,22 +6,21 @@ grew was one of them. macOS does not count them: there the memory pressure at th
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 COUNTERS = Path("/proc/vmstat")
+_OOM_KILL = re.compile(r"^oom_kill (\d+)$", re.MULTILINE)
 WORDS = "the system killed it because memory was short: a smaller model, context or `memory_budget` helps"
 
 
 def count_kills() -> int | None:
     """How many processes the kernel has killed for lack of memory; None where it does not say."""
     try:
-        for line in COUNTERS.read_text("ascii").splitlines():
-            name, _, number = line.partition(" ")
-            if name == "oom_kill":
-                return int(number)
+        found = _OOM_KILL.search(COUNTERS.read_text("ascii"))
     except (OSError, ValueError):
-        pass
-    return None
+        return None
+    return int(found[1]) if found else None
 
 
 class KernelKills:

@@ -7,12 +7,17 @@ anybody's server.
 Signs of progress: the child uses the processor, its memory changes, it writes output, or it talks to another
 machine, as it does when it fetches its model. Once it answers the readiness check its output is no longer a sign:
 most servers log every request.
+
+Whose a connection or a listener is can only be told by going through all connections of the machine, and there may
+be thousands. So that is done in a thread, and seldom: who listens is looked at when somebody does, and whether a
+child talks to another machine when no other sign has been seen for a while.
 """
 
 from __future__ import annotations
 
 import asyncio
 import ipaddress
+import socket
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,17 +28,17 @@ import msgspec
 import psutil
 import structlog
 
+from draftd import clock
 from draftd.workers import memory
 from draftd.workers.command import HOST, one_token_request
-from draftd.workers.process import members
+from draftd.workers.families import members
 from draftd.workers.states import BecameReady, Event, LoadStuck, Unfit
 from draftd.workers.watched import Watched
 
 log = structlog.get_logger("worker")
 
-# Seconds between looks at the sockets of a child that loads. Our engine is looked at often at first, as a look
-# takes 0.05 ms; so the wait for the next one adds about 1 % to a start. A family is looked at only every POLL: see
-# members.
+# Seconds between attempts to reach a child that loads. Our engine is tried often at first, so that the wait for the
+# next attempt adds about 1 % to a start. Other servers take longer, and are tried only every POLL.
 FIRST_POLL = 0.01
 GROWTH = 1.02
 POLL = 0.1
@@ -41,9 +46,8 @@ MAX_POLL = 2.0
 MAX_ANSWER = 1024 * 1024  # bytes of an answer to the readiness check that are read
 MAX_SHOWN = 200  # bytes of it that people see
 LOOK = 1.0  # seconds between two looks at whether a load makes progress
-# A pause between two looks, in the processor's time that one takes: the more processes and connections the machine
-# has, whoever's they are, the longer a look takes, and nobody else is served meanwhile.
-MIN_PAUSE = 20
+MIN_PAUSE = 20  # times the processor's time that a look at who listens takes, until the next one
+MAX_CONNECT = 0.5  # seconds; a connection within the machine is made at once, or its queue is full
 MIN_GROWTH = 2**20  # bytes of memory
 MIN_WORK = 0.05  # of one processor; a server that only answers our checks needs a tenth of that
 GIVE_WAY = 0.25  # the share of the time allowed without progress after which other workers may load
@@ -65,14 +69,16 @@ async def loads(child: Watched, session: aiohttp.ClientSession, post: Callable[[
 async def _until_stuck(child: Watched, post: Callable[[Event], None]) -> None:
     """Time is counted in checks: while the daemon itself is held up, a sign of progress may lie there unseen."""
     last, since = None, time.monotonic()
-    silent, gave_way = 0.0, False
+    silent, looked, gave_way = 0.0, 0.0, False
     while True:
         allowed = child.profile().health.load_stall_timeout
-        began = time.thread_time()
         now, signs = time.monotonic(), _signs(child)
-        took = time.thread_time() - began
-        if signs is None or last is None or signs.show_progress(last, now - since):
-            last, since, silent = signs, now, 0.0
+        gets_on = signs is None or last is None or signs.show_progress(last, now - since)
+        if not gets_on and silent - looked >= allowed * GIVE_WAY / 2:
+            looked = silent
+            gets_on = await asyncio.to_thread(_talks, child.pid, family=child.family)
+        if gets_on:
+            last, since, silent, looked = signs, now, 0.0, 0.0
         if why := child.silent_rank(allowed):
             child.answer = why
             return
@@ -83,25 +89,23 @@ async def _until_stuck(child: Watched, post: Callable[[Event], None]) -> None:
         if silent >= allowed:
             return
         pause = min(LOOK, allowed * GIVE_WAY / 2)
-        await asyncio.sleep(max(pause, MIN_PAUSE * took))
+        await asyncio.sleep(pause)
         silent += pause
 
 
 @dataclass(frozen=True, slots=True)
 class Signs:
-    """What can be seen of a load: bytes of memory, seconds of work, bytes of output, and the rest."""
+    """What can be seen of a load at once: bytes of memory, seconds of work, bytes of output, and an answer."""
 
     memory: int
     work: float
     output: int
     status: int | None  # of the latest answer to the readiness check
-    talks: bool  # to another machine
 
     def show_progress(self, last: Signs, seconds: float) -> bool:
         """Whether something has happened since `last`, that many seconds ago."""
         return (
-            self.talks
-            or abs(self.memory - last.memory) >= MIN_GROWTH
+            abs(self.memory - last.memory) >= MIN_GROWTH
             or not 0 <= self.work - last.work < MIN_WORK * seconds  # less: one of its processes has ended
             or self.status != last.status
             or (self.output > last.output and self.status is None)
@@ -114,18 +118,21 @@ def _signs(child: Watched) -> Signs | None:
         family = members(child.pid, family=child.family)
         times = [member.cpu_times() for member in family]
         used = sum(memory.used_by(member) for member in family)
-        talks = any(_talks(member) for member in family)
     except (psutil.Error, OSError):
         return None
     work = sum(one.user + one.system for one in times)
-    return Signs(used, work, child.output, child.status, talks)
+    return Signs(used, work, child.output, child.status)
 
 
-def _talks(process: psutil.Process) -> bool:
-    return any(
-        found.status == psutil.CONN_ESTABLISHED and not _is_loopback(found.raddr.ip)
-        for found in process.net_connections(kind="tcp")
-    )
+def _talks(pid: int, *, family: bool) -> bool:
+    """Whether the process, or with `family` a descendant, has a connection to another machine; also if that cannot
+    be seen. Blocking.
+    """
+    try:
+        found = [one for member in members(pid, family=family) for one in member.net_connections(kind="tcp")]
+    except (psutil.Error, OSError):
+        return True
+    return any(one.status == psutil.CONN_ESTABLISHED and not _is_loopback(one.raddr.ip) for one in found)
 
 
 def _is_loopback(address: str) -> bool:
@@ -139,22 +146,42 @@ async def until_ready(child: Watched, session: aiohttp.ClientSession) -> None:
     request = one_token_request(child.profile())
     wait = POLL if child.family else FIRST_POLL
     while True:
-        growth, longest = GROWTH, POLL
-        began = time.thread_time()
-        owns = owns_port(child.pid, child.port, family=child.family)
-        took = time.thread_time() - began
-        if owns:
-            if await _generates(child, session, request):
-                return
-            growth, longest = 2.0, MAX_POLL  # it answers, but not yet well: ask less and less often
+        growth, longest, took = GROWTH, POLL, 0.0
+        if await _is_listening(child.port):
+            owns, took = await asyncio.to_thread(_timed_look, child)
+            if owns:
+                if await _generates(child, session, request):
+                    return
+                growth, longest = 2.0, MAX_POLL  # it answers, but not yet well: ask less and less often
         await asyncio.sleep(max(wait, MIN_PAUSE * took))
         wait = min(wait * growth, longest)
 
 
-def owns_port(pid: int, port: int, *, family: bool) -> bool:
-    """Whether the process `pid`, or with `family` a descendant, listens on `port`."""
+async def _is_listening(port: int) -> bool:
+    """Whether anybody takes connections at the port, or would if there were not so many."""
     try:
-        return any(_listens(member, port) for member in members(pid, family=family))
+        with socket.socket() as caller:
+            caller.setblocking(False)
+            async with clock.limit(MAX_CONNECT):
+                await asyncio.get_running_loop().sock_connect(caller, (HOST, port))
+    except TimeoutError:
+        return True
+    except OSError:
+        return False
+    return True
+
+
+def _timed_look(child: Watched) -> tuple[bool, float]:
+    """Whether the child owns its port, and the processor's time in seconds that it took to see that. Blocking."""
+    began = time.thread_time()
+    owns = owns_port(child.pid, child.port, family=child.family)
+    return owns, time.thread_time() - began
+
+
+def owns_port(pid: int, port: int, *, family: bool) -> bool:
+    """Whether the process `pid`, or with `family` a descendant, listens on `port`. Blocking."""
+    try:
+        return any(_listens(member, port) for member in members(pid, family=family, fresh=True))
     except (psutil.Error, OSError):
         return False
 

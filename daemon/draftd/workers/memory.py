@@ -13,7 +13,7 @@ from typing import Any
 
 import psutil
 
-from draftd.workers.process import members
+from draftd.workers.families import members
 
 RUSAGE_INFO_V0 = 0
 

@@ -164,10 +164,19 @@ class Child:
             self._channel.close()
 
     def _signal_group(self, number: signal.Signals) -> None:
-        # The group's id is the child's pid. It cannot have been given to a stranger while a member of the
-        # group lives, and with no member left the call fails.
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(self.pid, number)
+        # The group's number is the child's pid, which is given to nobody else while a member of the group lives.
+        # 0 would be our own group.
+        if self.pid > 0 and not self._is_anothers():
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(self.pid, number)
+
+    def _is_anothers(self) -> bool:
+        """Whether the number has been given to a stranger. Once our child has been waited for, a process of that
+        number is one, and then nothing of our group is left.
+        """
+        if self._transport is None or self._transport.get_returncode() is None:
+            return False
+        return psutil.pid_exists(self.pid)
 
 
 class _Protocol(asyncio.SubprocessProtocol):
@@ -253,13 +262,3 @@ class _Protocol(asyncio.SubprocessProtocol):
             if self._child._channel is not None:
                 self._child._channel.read_all()
             self._child._on_exit()
-
-
-def members(pid: int, *, family: bool) -> list[psutil.Process]:
-    """The process, and with `family` its descendants. Raises psutil.Error.
-
-    Finding descendants means going through all processes of the machine, a few milliseconds each time. Our engine
-    is a single process and needs none of that.
-    """
-    process = psutil.Process(pid)
-    return [process, *process.children(recursive=True)] if family else [process]

@@ -14,7 +14,8 @@ from draftd.profiles import Profile
 IDLE, ROOM, PRESSURE = "idle", "room", "pressure"
 SLEEP = frozenset({IDLE, ROOM, PRESSURE})
 # Reasons of an exit.
-GPU_MEMORY, GPU_TIMEOUT, GPU_VICTIM, OOM = "gpu_memory", "gpu_timeout", "gpu_victim", "oom"
+GPU_MEMORY, GPU_TIMEOUT, GPU_VICTIM, GPU_FAULT = "gpu_memory", "gpu_timeout", "gpu_victim", "gpu_fault"
+OOM = "oom"
 
 
 class Then(StrEnum):

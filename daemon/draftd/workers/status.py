@@ -49,6 +49,7 @@ class WorkerStatus:
     """One profile's worker at one moment. `since` is when it entered its state (epoch seconds).
 
     `reason` says why it is not ready, "" if it is; `due` when that ends, if a time is set for it (epoch seconds).
+    `waiting`: requests that wait until it is ready.
 
     `worker` is the name of the first of the profiles that share the worker. Only that one has its memory and its
     prompt cache, so that a sum over profiles is right.
@@ -78,6 +79,7 @@ class WorkerStatus:
     notes: tuple[str, ...]
     ranks: tuple[RankStatus, ...] = ()
     prompt_cache: CacheSize | None = None
+    waiting: int = 0
 
 
 @dataclass(frozen=True, slots=True)

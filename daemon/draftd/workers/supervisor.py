@@ -13,9 +13,10 @@ from draftd.errors import RequestError
 from draftd.profiles import Profile
 from draftd.protocol import CacheSize
 from draftd.sharing import Group, groups
+from draftd.workers.machine import loads_before
 from draftd.workers.plan import Action, Add, Remove, Replace, Update, plan
 from draftd.workers.services import Services
-from draftd.workers.states import Close, Reconfigure, Start
+from draftd.workers.states import Close, Ready, Reconfigure, Start
 from draftd.workers.status import RankStatus, WorkerStatus, of_members
 from draftd.workers.watched import Watched
 from draftd.workers.worker import Worker
@@ -109,6 +110,16 @@ class Supervisor:
     def is_shared(self, name: str) -> bool:
         """Whether a profile's worker serves others too. Raises RequestError (404)."""
         return len(self._groups[self.worker(name).name].members) > 1
+
+    def waiting_before(self, name: str) -> int:
+        """How many requests come before a new one until a profile's worker is ready: those that wait for it, and
+        for workers that load before it. 0 if it is ready. Raises RequestError (404).
+        """
+        worker = self.worker(name)
+        if isinstance(worker.state, Ready):
+            return 0
+        first = (other for other in self._workers.values() if loads_before(other.state, worker.state))
+        return worker.waiting + sum(other.waiting for other in first)
 
     def whose(self, worker: str, named: str | None) -> str:
         """Which profile a record of `worker` is about: `named`, if the worker has ever served it, else its host."""

@@ -8,6 +8,8 @@ from collections.abc import Callable, Coroutine, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+import msgspec
+
 from draftd.errors import WorkerError
 from draftd.workers.states import Backoff, Failed, Queued, State, Stopped
 from draftd.workers.status import LastExit
@@ -16,8 +18,7 @@ MAX_QUEUED_WAIT = 600.0  # seconds that a request waits for others to load, or t
 MAX_BACKOFF_WAIT = 10.0  # seconds of backoff that a new request waits out; beyond it, 503 with Retry-After
 
 
-@dataclass(frozen=True, slots=True)
-class Lease:
+class Lease(msgspec.Struct, frozen=True, eq=False):
     """A ready child for one request, which must carry the `headers`. Call `progress` whenever a part of the answer
     arrives. `child` is the child's number.
     """
@@ -34,7 +35,7 @@ class Usage:
 
     waiting: int = 0
     open: int = 0
-    _asked: asyncio.Event = field(default_factory=asyncio.Event)
+    _asked: asyncio.Event | None = None  # there is one while somebody waits for it
     _last: float = field(default_factory=time.monotonic)
     _progress: float = field(default_factory=time.monotonic)
 
@@ -43,28 +44,32 @@ class Usage:
         """Whether somebody uses the worker, or waits for it."""
         return self.waiting > 0 or self.open > 0
 
+    def ask(self) -> None:
+        """A request has come."""
+        if self._asked is not None:
+            self._asked.set()
+            self._asked = None
+
     @contextmanager
     def waits(self) -> Iterator[None]:
-        """While a request waits for the child."""
+        """While a request that has come waits for the child."""
+        self.ask()
         self.waiting += 1
-        self._asked.set()
-        self._asked = asyncio.Event()
         try:
             yield
         finally:
             self.waiting -= 1
             self._last = time.monotonic()
 
-    @contextmanager
-    def serves(self) -> Iterator[None]:
-        """While the child serves a request."""
+    def begin(self) -> None:
+        """The child serves one more request, until `end`."""
         self.open += 1
         self.progress()
-        try:
-            yield
-        finally:
-            self.open -= 1
-            self._last = time.monotonic()
+
+    def end(self) -> None:
+        """It serves one request less."""
+        self.open -= 1
+        self._last = time.monotonic()
 
     def progress(self) -> None:
         """The child made progress with a request: bytes of an answer came, or the engine said so."""
@@ -80,6 +85,7 @@ class Usage:
 
     def until_asked(self) -> Coroutine[None, None, bool]:
         """What ends when the next request after this call comes."""
+        self._asked = self._asked or asyncio.Event()
         return self._asked.wait()
 
     async def until_idle(self, seconds: float) -> None:

@@ -5,9 +5,13 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
+
 from draftd.engine.answers.answer_forms import AnswerForm, error_body, usage_of
 from draftd.engine.answers.answer_text import Part
 from draftd.engine.answers.logprobs import Chosen, TokenNames
+
+pytestmark = pytest.mark.real
 
 HEAD = {"id": "x", "system_fingerprint": "f", "model": "m", "created": 1}
 NAMES = TokenNames(SimpleNamespace(detokenizer=SimpleNamespace(tokenmap=["a", "b"]), decode=None))

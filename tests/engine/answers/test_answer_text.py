@@ -37,6 +37,7 @@ def text_of(
         Channels(marks and TextStateMachine(marks), initial),
         stops,
         lambda text: parse(json_tools.parse_tool_call, text, None),
+        lambda text, cut: None if cut else parse(json_tools.parse_tool_call, text, None),
         TokenSpans(),
         drafted,
         one_call=one_call,
@@ -91,7 +92,9 @@ def test_the_only_call_ends_the_answer() -> None:
     part = whole(answer, "a ST", f"{CALL}b", CALL, "c")
     assert (part.content, names(part), answer.stopped) == ("a ST", ["f"], True)
     both = [{"function": {"name": name}} for name in "fg"]
-    several = AnswerText(Channels(TextStateMachine(MARKS)), [], lambda _: both, one_call=True)
+    several = AnswerText(
+        Channels(TextStateMachine(MARKS)), [], lambda _: both, lambda *_: both, one_call=True
+    )
     assert names(whole(several, CALL)) == ["f"]
     bad = text_of(one_call=True)
     part = whole(bad, "<tool_call>{</tool_call>", CALL)
@@ -133,6 +136,17 @@ def test_the_tokens_of_content_are_told_with_their_places() -> None:
     malformed = whole(text_of(), "a", "<tool_call>", "5", "</tool_call>")
     assert [token for _, token in malformed.tokens] == ["a", "<tool_call>", "5", "</tool_call>"]
     assert whole(text_of(), "a", CALL).tokens == [(0, "a")]
+
+
+@pytest.mark.fault(207)
+@pytest.mark.parametrize("cut", [False, True])
+def test_a_call_that_was_cut_off_is_content_and_one_that_the_model_ended_is_none(cut: bool) -> None:
+    answer = text_of()
+    opened = CALL.removesuffix("</tool_call>")
+    answer.feed(f"a{opened}", "token")
+    answer.finish(cut=cut)
+    part = answer.take()
+    assert (part.content, names(part)) == ((f"a{opened}", []) if cut else ("a", ["f"]))
 
 
 def test_tokens_come_no_sooner_than_their_text() -> None:

@@ -106,7 +106,7 @@ def speed(machine: Rows, count: int, share: float, *, fixed: int | None = None, 
     return Simulation(machine, count, share, fixed=fixed).speed(rounds)
 
 
-@pytest.mark.one_in(9)
+@pytest.mark.one_in(36)
 @pytest.mark.parametrize(
     "machine", [stairs, slope(0.03), slope(0.3), slope(1.0)], ids=["stairs", "3 %", "30 %", "1"]
 )
@@ -128,8 +128,8 @@ def dear_stairs(rows: int) -> float:
     return low + (high - low) * (rows - fewer) / (more - fewer)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(("machine", "times"), [(stairs, 1.7), (dear_stairs, 1.3)])
-@pytest.mark.one_in(2)
 def test_on_a_staircase_eight_clients_get_much_more_by_drafts(machine: Rows, times: float) -> None:
     ours, none = speed(machine, 8, 0.65), speed(machine, 8, 0.65, fixed=0)
     one_by_one = max(speed(machine, 1, 0.65, fixed=length) for length in range(9))
@@ -155,6 +155,7 @@ def test_where_long_drafts_do_not_pay_a_sequence_that_copies_makes_nobody_slower
     assert Simulation(machine, 8, 0.3, one_copies).speed() >= 0.97 * speed(machine, 8, 0.3, fixed=0)
 
 
+@pytest.mark.thorough
 def test_where_rows_cost_the_same_each_drafts_of_different_lengths_have_turns() -> None:
     simulation = Simulation(slope(0.15), 4, 0.0, lambda number, _: 20 if number % 2 else 0)
     simulation.speed()

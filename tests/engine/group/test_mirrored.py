@@ -97,7 +97,7 @@ def test_whatever_is_done_with_caches_the_other_rank_has_the_same(
     stored = TruePromptCache(4)
     text: list[int] = []
     cache = two.caches.make()
-    for _ in range(30):
+    for number in range(30):
         match chance.randrange(5):
             case 0:  # a prompt
                 tokens = some(chance, chance.randrange(1, 6))
@@ -120,7 +120,8 @@ def test_whatever_is_done_with_caches_the_other_rank_has_the_same(
                 cache, text = (two.caches.make(), []) if chance.random() < 0.2 else (cache, text)
         two.settle(cache)
         text.append(1)
-        two.assert_same(cache)
+        if number % 3 == 2:  # what has come apart stays so, and to look takes longer than all the steps
+            two.assert_same(cache)
 
 
 def test_what_the_first_rank_forgets_the_others_forget(pair: Callable[..., Pair]) -> None:

@@ -64,7 +64,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Group, En
 
 def assert_same_texts(group: Engine, alone: Engine, prompts: tuple[str, ...]) -> None:
     for prompt in prompts:
-        body: dict[str, Any] = {"prompt": prompt, "max_tokens": 16}
+        body: dict[str, Any] = {"prompt": prompt, "max_tokens": 10}
         expected = alone.ask("/v1/completions", {DRAFTERS_HEADER: ""}, **body)["choices"][0]["text"]
         for drafters, times in (("model", 2), ("lookup", 1), ("", 1)):
             for _ in range(times):  # the second time from the prompt cache
@@ -80,7 +80,7 @@ def test_the_text_is_that_of_one_process_and_of_no_drafting(served: tuple[Group,
     group, alone = served
     assert_same_texts(group, alone, PROMPTS[:2])
     for fields in ({"temperature": 1.0, "seed": 7}, {"presence_penalty": 1.0}):
-        body: dict[str, Any] = {"prompt": PROMPTS[0], "max_tokens": 30, **fields}
+        body: dict[str, Any] = {"prompt": PROMPTS[0], "max_tokens": 12, **fields}
         assert group.complete(**body) == alone.complete(**body)
 
 
@@ -105,7 +105,7 @@ def test_clients_that_come_at_once_or_leave_end_no_rank(served: tuple[Group, Eng
     texts: dict[str, str] = {}
 
     def ask(prompt: str) -> None:
-        texts[prompt] = group.complete(prompt, max_tokens=30)
+        texts[prompt] = group.complete(prompt, max_tokens=12)
 
     asking = [threading.Thread(target=ask, args=(prompt,)) for prompt in PROMPTS]
     left = group.endless()
@@ -114,10 +114,11 @@ def test_clients_that_come_at_once_or_leave_end_no_rank(served: tuple[Group, Eng
     left.close()
     for thread in asking:
         thread.join(DEADLINE_S)
-    assert texts == {prompt: alone.complete(prompt, max_tokens=30) for prompt in PROMPTS}
+    assert texts == {prompt: alone.complete(prompt, max_tokens=12) for prompt in PROMPTS}
     assert len(group.ranks()) == 2
 
 
+@pytest.mark.fault(134)
 def test_a_rank_that_is_killed_takes_the_others_with_it(served: tuple[Group, Engine]) -> None:
     """The last one in this module: it ends the group."""
     group, _ = served

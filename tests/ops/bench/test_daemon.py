@@ -43,6 +43,7 @@ def test_a_generated_profile_is_read_as_what_it_was_made_of(fields: dict[str, ob
     assert parse(Path("made.toml"), to_toml(profile)) == profile
 
 
+@pytest.mark.thorough
 def test_it_serves_its_profiles_whatever_the_settings_of_the_user_say(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -68,6 +69,7 @@ def _workers(url: str) -> list[psutil.Process]:
     return [psutil.Process(row["pid"]) for row in rows if row is not None]
 
 
+@pytest.mark.thorough
 def test_a_worker_that_cannot_be_loaded_is_named_with_its_last_words() -> None:
     broken = {"baseline": scripted("baseline", "--exit-at-start", "3")}
     words = (
@@ -84,6 +86,7 @@ def test_a_worker_that_dies_at_work_is_named_with_how_it_ended() -> None:
         OpenAIServer(url).generate(chat("[[die-before-headers]]", model="one"))
 
 
+@pytest.mark.thorough
 def test_a_daemon_that_does_not_come_up_says_why() -> None:
     twice = {name: scripted(name).model_copy(update={"port": 9}) for name in ("one", "two")}
     words = r"the bench's own daemon ended: .*port: 9 is taken"
@@ -104,7 +107,7 @@ with private_daemon(profiles, len) as url:
 """
 
 
-@pytest.mark.one_in(2)
+@pytest.mark.thorough
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_nothing_is_left_of_it_however_the_bench_ends(number: int, tmp_path: Path) -> None:
     env = {**os.environ, "TMPDIR": str(tmp_path), "PYTHONPATH": str(Path(__file__).parents[3])}

@@ -91,3 +91,11 @@ def test_a_key_is_taken_from_its_variable() -> None:
     shown = client_settings(replace(OFFER, needs_key=True))
     assert all("DRAFTD_API_KEY" in text for text in shown.values())
     assert not any("local" in text for name, text in shown.items())
+
+
+def test_a_certificate_that_signs_itself_is_told_to_each_client() -> None:
+    trusting = client_settings(replace(OFFER, to_trust="/my folder/cert.pem"))
+    assert shlex.split(trusting["curl"])[2:4] == ["--cacert", "/my folder/cert.pem"]
+    for name, text in trusting.items():
+        assert "'/my folder/cert.pem'" in text
+        assert name == "curl" or text.partition("\n")[0].startswith(("# in its env", "// in its env"))

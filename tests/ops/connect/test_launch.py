@@ -66,3 +66,17 @@ def test_an_unknown_agent_is_wrong_input() -> None:
 
 def test_what_is_not_installed_comes_with_the_command_that_installs_it() -> None:
     assert "'npm install -g opencode-ai' installs it" in str(not_installed(agent("opencode")))
+
+
+@pytest.mark.parametrize(
+    ("name", "variable"),
+    [
+        ("opencode", "NODE_EXTRA_CA_CERTS"),
+        ("claude", "NODE_EXTRA_CA_CERTS"),
+        ("codex", "CODEX_CA_CERTIFICATE"),
+    ],
+)
+def test_an_agent_trusts_the_daemons_certificate_unless_its_user_has_chosen(name: str, variable: str) -> None:
+    offer = Offer(MODELS, "one", "https://127.0.0.1:1/v1", to_trust="/c.pem")
+    assert environment(agent(name), offer, "one", "", {})[variable] == "/c.pem"
+    assert environment(agent(name), offer, "one", "", {variable: "/mine"})[variable] == "/mine"

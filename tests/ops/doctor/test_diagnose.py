@@ -545,3 +545,20 @@ def test_what_is_in_order_is_no_finding(facts: dict[str, Any]) -> None:
 )
 def test_the_exit_code_is_that_of_the_worst(severities: list[Severity], code: int) -> None:
     assert exit_code(Finding(severity, "t", "w") for severity in severities) == code
+
+
+@pytest.mark.parametrize(
+    ("facts", "severity", "words"),
+    [
+        (Facts("1", MAC, certificate_days=90.0), FINE, "expires in 90 days"),
+        (Facts("1", MAC, certificate_days=3.2), WARNING, "expires in 3 days"),
+        (Facts("1", MAC, certificate_error="tls_cert: /c: is broken"), ERROR, "tls_cert: /c: is broken"),
+    ],
+)
+def test_a_certificate_is_judged_by_how_long_it_can_be_used(
+    facts: Facts, severity: Severity, words: str
+) -> None:
+    [found] = [one for one in diagnose(facts) if one.topic == "https"]
+    assert found.severity == severity
+    assert words in found.what
+    assert bool(found.do) == (severity > FINE)

@@ -5,18 +5,19 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from draftd.errors import RequestError
 from draftd.web.dialects.messages_request import chat_request, count_request
-from draftd.web.request_body import prepare
+from draftd.web.request_body import checked_messages, prepare
 from tests.web.given import junk, profile
 
 HI = {"role": "user", "content": "Hi"}
 CALL = {"type": "tool_use", "id": "t1", "name": "f", "input": {"a": 1}}
 CALLED = {"id": "t1", "type": "function", "function": {"name": "f", "arguments": '{"a": 1}'}}
 RESULT = {"type": "tool_result", "tool_use_id": "t1", "content": "done"}
+IMAGE = {"type": "image", "source": {"type": "url", "url": "http://x/a.png"}}
 TOOL = {
     "name": "f",
     "description": "d",
@@ -160,7 +161,7 @@ def test_the_system_text_comes_first_without_the_billing_header(system: Any, fir
                             "type": "image",
                             "source": {"type": "base64", "media_type": "image/png", "data": "AA"},
                         },
-                        {"type": "image", "source": {"type": "url", "url": "http://x/a.png"}},
+                        IMAGE,
                     ],
                 }
             ],
@@ -242,6 +243,7 @@ def test_a_tool_that_was_looked_up_is_named_in_the_result() -> None:
         ),
         ({"messages": [{"role": "user", "content": [{"type": "image"}]}]}, "messages[0].content[0].source"),
         ({"system": [{"type": "image"}]}, "system[0]"),
+        ({"messages": [HI, {"role": "system", "content": [text("a"), IMAGE]}]}, "messages[1].content"),
         ({"tools": [{"type": "web_search_20250305", "name": "web_search"}]}, "tools[0].type"),
         ({"tools": [{"input_schema": {}}]}, "tools[0].name"),
         ({"tool_choice": {"type": "some"}}, "tool_choice.type"),
@@ -289,7 +291,7 @@ names = (
 )
 blocks = st.lists(
     st.dictionaries(st.sampled_from(["type", "text", "content", "tool", "source", "input", "name"]), junk)
-    | st.sampled_from([text("a"), CALL, RESULT]),
+    | st.sampled_from([text("a"), CALL, RESULT, IMAGE, {**RESULT, "content": [text("b"), IMAGE]}]),
     max_size=3,
 )
 turns = st.lists(
@@ -301,10 +303,14 @@ turns = st.lists(
 
 
 @given(st.dictionaries(st.sampled_from(names), junk | blocks), turns)
+@example(
+    {}, [{"role": "assistant", "content": [text("a"), CALL]}, {"role": "user", "content": [RESULT, IMAGE]}]
+)
 def test_any_body_is_translated_or_refused(body: dict[str, Any], said: list[dict[str, Any]]) -> None:
     try:
         chat = chat_request({"messages": said, **body})
-        made = prepare(chat, "chat.completions", profile(), "", "default_model", "m")
+        made = prepare(chat, "chat.completions", profile(), "", "default_model", "m", translated=True)
     except RequestError:
         return
     assert made.endpoint == "chat.completions"
+    assert checked_messages(chat, foreign=True) == chat["messages"]  # it would not have changed them

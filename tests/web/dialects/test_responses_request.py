@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from draftd.errors import RequestError
 from draftd.protocol import GRAMMARS_FIELD
 from draftd.web.dialects.responses_answer import ResponseAnswer
 from draftd.web.dialects.responses_request import chat_request, repeated
-from draftd.web.request_body import prepare
+from draftd.web.request_body import checked_messages, prepare
 from tests.web.given import junk, profile
 
 HI = {"role": "user", "content": "Hi"}
@@ -22,6 +22,7 @@ OUTPUT = {"type": "function_call_output", "call_id": "t1", "output": "done"}
 TOLD = {"role": "tool", "tool_call_id": "t1", "content": "done"}
 FUNCTION = {"name": "f", "description": "d", "parameters": {"type": "object"}, "strict": True}
 GRAMMAR = {"type": "grammar", "syntax": "lark", "definition": "start: /.+/"}
+PICTURE = {"role": "user", "content": [{"type": "input_image", "image_url": "data:x"}]}
 PATCH = {"type": "custom", "name": "patch", "description": "d", "format": GRAMMAR}
 
 
@@ -143,7 +144,7 @@ def test_a_custom_tool_is_a_function_of_one_text_that_is_told_its_grammar() -> N
             [HI],
         ),
         (
-            [{"role": "user", "content": [{"type": "input_image", "image_url": "data:x"}]}],
+            [PICTURE],
             [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "data:x"}}]}],
         ),
     ],
@@ -216,6 +217,8 @@ def test_the_answer_repeats_what_the_model_was_told() -> None:
         ({"tools": [{**PATCH, "format": {**GRAMMAR, "syntax": "bnf"}}]}, "tools[0].format"),
         ({"tools": [{**PATCH, "format": {**GRAMMAR, "definition": 5}}]}, "tools[0].format.definition"),
         ({"tool_choice": {"type": "mcp"}}, "tool_choice"),
+        ({"tools": [{"type": "mcp", "server_label": "a", "server_url": "https://a"}]}, "tools[0].type"),
+        ({"tools": [{"type": "web_search"}, {"type": "file_search"}]}, "tools[1].type"),
         ({"text": {"format": {"type": "grammar"}}}, "text.format.type"),
         ({"text": {"verbosity": "low"}}, "text.verbosity"),
         ({"previous_response_id": "resp_1"}, "previous_response_id"),
@@ -236,18 +239,21 @@ items = st.lists(
     st.dictionaries(
         st.sampled_from(["type", "role", "content", "summary", "output", "input", "name", "call_id"]), junk
     )
-    | st.sampled_from([HI, CALL, OUTPUT, PATCH, said("a")]),
+    | st.sampled_from([HI, CALL, {**CALL, "arguments": "{"}, OUTPUT, PATCH, PICTURE, said("a")]),
     max_size=3,
 )
 
 
 @given(st.dictionaries(st.sampled_from(names), junk | items), items)
+@example({}, [HI, {**CALL, "arguments": "{"}, {**CALL, "arguments": ""}])
+@example({}, [PICTURE])
 def test_any_body_is_translated_or_refused(body: dict[str, Any], given_items: list[dict[str, Any]]) -> None:
     asked = {"input": given_items, **body}
     try:
         chat = chat_request(asked)
-        made = prepare(chat, "chat.completions", profile(), "", "default_model", "m")
+        made = prepare(chat, "chat.completions", profile(), "", "default_model", "m", translated=True)
     except RequestError:
         return
     assert made.endpoint == "chat.completions"
+    assert checked_messages(chat, foreign=True) == chat["messages"]  # it would not have changed them
     assert repeated(asked)["tool_choice"]

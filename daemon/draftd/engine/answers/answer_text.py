@@ -2,11 +2,13 @@
 
 A stop text ends an answer where it stands in the content, the text that the client shows and stores. It has no
 effect in reasoning, where models weigh the very words that are to end the answer: `"stop": ["Question:"]` would end
-most of them before they begin. Nor has it any in a tool call, of which a half is of use to nobody. OpenAI's own
-reasoning models take no `stop` at all. /v1/completions continues a text: there all is content, marks too.
+most of them before they begin. Nor has it any in a tool call: half a call is of no use to anybody. OpenAI's own
+reasoning models take no `stop` at all. /v1/completions continues a text: there everything is content, marks too.
 
-A tool call that cannot be parsed is content: the client gets what the model wrote, with the marks around it. A
-client that takes one call at most (`parallel_tool_calls: false`) has its answer ended after the first.
+A tool call that cannot be parsed is content: the client gets what the model wrote, with the marks around it. So is
+one that was cut off before its end mark: many of mlx_lm's parsers would leave out the arguments that are not whole,
+and a client would call the tool without them. A client that takes one call at most (`parallel_tool_calls: false`)
+has its answer ended after the first.
 """
 
 from collections.abc import Callable, Sequence
@@ -44,8 +46,9 @@ class _OpenCall:
 
 
 class AnswerText:
-    """`parse` returns the calls in a tool call's text, None if it is malformed. `spans` keeps track of tokens, and
-    `drafted` of who drafted them. With `one_call` the first call is the end.
+    """`parse` returns the calls in a tool call's text, None if it is malformed; `parse_open` those of one without
+    its end mark, and is told whether the answer was cut off there. `spans` keeps track of tokens, and `drafted` of
+    who drafted them. With `one_call` the first call is the end.
     """
 
     def __init__(
@@ -53,6 +56,7 @@ class AnswerText:
         channels: Channels,
         stop_texts: Sequence[str],
         parse: Callable[[str], list[dict[str, Any]] | None],
+        parse_open: Callable[[str, bool], list[dict[str, Any]] | None],
         spans: TokenSpans[Any] | None = None,
         drafted: DraftedText | None = None,
         *,
@@ -61,6 +65,7 @@ class AnswerText:
         self._channels = channels
         self._stops = StopTexts(stop_texts)
         self._parse = parse
+        self._parse_open = parse_open
         self._spans = spans
         self._drafted = drafted
         self._one_call = one_call
@@ -87,11 +92,13 @@ class AnswerText:
         for piece in self._channels.feed(text):
             self._take(piece)
 
-    def finish(self) -> None:
-        """Take the end of the text: what was held back is no beginning of anything."""
+    def finish(self, *, cut: bool = False) -> None:
+        """Take the end of the text: what was held back turns out to begin nothing. `cut`: the model would have gone
+        on, so a call that is still open is not whole.
+        """
         for piece in self._channels.finish():
             self._take(piece)
-        self._end_call()
+        self._end_call(closed=False, cut=cut)
         self._show(self._stops.finish())
 
     def take(self) -> Part:
@@ -122,11 +129,11 @@ class AnswerText:
                 self._part.reasoning += piece.text
                 self._part.drafted_reasoning += drafted
 
-    def _end_call(self) -> None:
+    def _end_call(self, *, closed: bool = True, cut: bool = False) -> None:
         call, self._call = self._call, None
         if call is None:
             return
-        calls = self._parse(call.text)
+        calls = self._parse(call.text) if closed else self._parse_open(call.text, cut)
         if calls is None:
             self._show_content(call.raw)
         else:
@@ -146,7 +153,7 @@ class AnswerText:
             self._spans.show(len(text))
 
     def _place(self, text: str, *, content: bool) -> list[Drafted]:
-        """Say what the next of the model's text is; return who drafted it where it is no content."""
+        """Note what the next piece of the model's text is; return who drafted it if it is not content."""
         if self._spans is not None:
             self._spans.text(len(text), content=content)
         if self._drafted is None:

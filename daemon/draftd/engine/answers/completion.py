@@ -2,8 +2,8 @@
 
 1. The request goes into the queue of the generating thread. If its client leaves while it waits, it is marked, and
    skipped when its turn comes.
-2. Each token is put to the answer's text. A stream gets what is certain of it; between, comments show that
-   something goes on. A client that has gone ends the generation, at the next token or the next piece of its prompt.
+2. Each token is added to the answer's text. A stream gets what is certain of it; in between, comments show that
+   work goes on. A client that has gone ends the generation, at the next token or the next piece of its prompt.
 3. The generation ends by itself or at a stop text. mlx_lm knows nothing of those: it would look for their tokens.
 
 What goes wrong is told in OpenAI's form: 400 if the request is at fault, else 500, and in a stream that has begun
@@ -34,7 +34,7 @@ from draftd.engine.answers.reasoning_effort import template_arguments
 from draftd.engine.answers.roles import check_roles
 from draftd.engine.answers.timings import COUNT_ATTRIBUTE, Timings
 from draftd.engine.answers.token_spans import TokenSpans
-from draftd.engine.answers.tool_calls import parse
+from draftd.engine.answers.tool_calls import is_whole, parse
 from draftd.engine.context_limit import count_prompt
 from draftd.engine.grammars.enforcing import take_form
 from draftd.engine.records import describe
@@ -132,15 +132,15 @@ class _Answer:
         self._handler = handler
         self._client = client
         self._context = context
-        self._names = (
-            TokenNames(handler.response_generator.model_provider.tokenizer) if handler.logprobs else None
-        )
+        self._tools = request.tools
+        self._tokenizer = handler.response_generator.model_provider.tokenizer
+        self._names = TokenNames(self._tokenizer) if handler.logprobs else None
         self._form = AnswerForm(_head(handler), chat, self._names)
         self._text = AnswerText(
             Channels(context.text_sm, context.initial_state) if chat else Channels(),
             stops,
-            # Without tools there is nothing to call: it is text, however much it looks like a call.
-            lambda text: parse(context.tool_parser, text, request.tools) if request.tools else None,
+            self._calls,
+            self._open_calls,
             None if self._names is None else TokenSpans(),
             DraftedText() if handler.body.get(RETURN_DRAFTERS_FIELD) else None,
             one_call=handler.body.get("parallel_tool_calls") is False,
@@ -177,30 +177,39 @@ class _Answer:
         )
 
     def _follow(self, responses: Iterable[Any]) -> str:
-        """Put the tokens together to the answer's text, and send it as it comes; return why it ends."""
-        reason = None
+        """Put the tokens together into the answer's text, and send it as it comes; return why it ends."""
+        reason, round_ended = None, False
         for response in responses:
             self._client.expect()
             self._count += 1
             if self._count == 1:
                 self._timings.first = time.perf_counter()
             drafter = getattr(response, DRAFTER_ATTRIBUTE, None)
+            # A round's drafted tokens come with the one after them.
+            self._timings.one_round = not round_ended
+            round_ended = round_ended or drafter is None
             self._text.feed(response.text, self._chosen(response), drafter)
             reason = response.finish_reason
             if self._text.stopped:
                 break
-            if (
-                self._handler.stream and not reason
-            ):  # after the last token only the report of the generation comes
+            if self._handler.stream and not reason:  # what the last token brings goes out with the reason
                 self._send_part()
         if not reason and not self._text.stopped:
             raise RuntimeError("the generation ended without a reason")
-        self._text.finish()
+        self._text.finish(cut=reason == "length")
         reason = "stop" if self._text.stopped else reason
         return "tool_calls" if reason == "stop" and self._text.made_calls else str(reason)
 
+    def _calls(self, text: str) -> list[dict[str, Any]] | None:
+        # Without tools there is nothing to call: it is text, however much it looks like a call.
+        return parse(self._context.tool_parser, text, self._tools) if self._tools else None
+
+    def _open_calls(self, text: str, cut: bool) -> list[dict[str, Any]] | None:
+        has_end_mark = bool(self._tokenizer.tool_call_end)  # some models' calls end with the answer
+        return None if has_end_mark and (cut or not is_whole(text)) else self._calls(text)
+
     def _chosen(self, response: Any) -> Chosen | None:
-        """Return what there is to say of a token; None for the end of sequence, which is no part of the answer."""
+        """Return what there is to say about a token; None for the end of sequence, which is not in the answer."""
         if self._names is None or response.finish_reason == "stop":
             return None
         tops = ((top["id"], top["logprob"]) for top in response.top_tokens)

@@ -66,6 +66,8 @@ def _judged(parts: Sequence[Verify]) -> mx.array:
 
 def _alike(asked: Mapping[Key, Asked]) -> Iterable[tuple[list[Key], list[Asked]]]:
     """Put those together that are done in one go."""
+    if len(asked) == 1:
+        return [(list(asked), list(asked.values()))]
     groups: dict[Hashable, tuple[list[Key], list[Asked]]] = {}
     for number, (key, part) in enumerate(asked.items()):
         weighed = isinstance(part, Verify) and part.rule.weighs_drafts and len(part.drafts) > 0

@@ -58,12 +58,13 @@ class Reader:
 
         `logits` says whether they are wanted.
         """
+        count = len(tokens)
         if isinstance(self.cache, RaggedRow):
             rows = self.cache.batch.read({self.cache: tokens})[self.cache]
         else:
-            line = lines_of([tokens], len(tokens))
-            rows = Rows(self.cache.read(self._model, line, logits=logits), line, 0, 0, len(tokens))
-        self.advance(len(tokens))
+            line = lines_of([tokens], count)
+            rows = Rows(self.cache.read(self._model, line, logits=logits), line, 0, 0, count)
+        self.advance(count)
         return rows
 
     def advance(self, tokens: int) -> None:

@@ -45,6 +45,13 @@ class Drawn:
         return number
 
     @property
+    def alone(self) -> mx.array:
+        """The token in an array of its own, (1,)."""
+        tokens = self.tokens.array
+        one = tokens if tokens.size == 1 else tokens[self.place : self.place + 1]
+        return one.astype(mx.uint32)
+
+    @property
     def row(self) -> mx.array:
         """The logits that it was drawn from, (1, vocabulary)."""
         return self.shaped[self.place : self.place + 1]
@@ -117,15 +124,22 @@ def side_by_side(views: Sequence[Rows], count: int) -> tuple[mx.array, mx.array]
     From the first place of each; what a shorter one has beyond its end means nothing.
     """
     one = views[0]
-    sequences, firsts = [view.sequence for view in views], [view.first for view in views]
-    if len(set(firsts)) == 1 and sequences == list(range(sequences[0], sequences[-1] + 1)):
-        part: Any = slice(sequences[0], sequences[-1] + 1), slice(firsts[0], firsts[0] + count)
-    else:
-        last = one.logits.shape[1] - 1
-        columns = [[min(first + n, last) for n in range(count)] for first in firsts]
-        part = mx.array(sequences)[:, None], mx.array(columns)
+    part: Any = slice(one.sequence, one.sequence + 1), slice(one.first, one.first + count)
+    if len(views) > 1:
+        part = _places(views, count)
     logits = one.logits[part]
     return fitted(logits, one.vocabulary) if one.vocabulary else logits, one.lines[part]
+
+
+def _places(views: Sequence[Rows], count: int) -> tuple[Any, Any]:
+    """Return where the first places of each stand in a pass: as slices, if they are a block of it."""
+    sequences, firsts = [view.sequence for view in views], [view.first for view in views]
+    first, last = sequences[0], sequences[-1]
+    if len(set(firsts)) == 1 and sequences == list(range(first, last + 1)):
+        return slice(first, last + 1), slice(firsts[0], firsts[0] + count)
+    end = views[0].logits.shape[1] - 1
+    columns = [[min(place + n, end) for n in range(count)] for place in firsts]
+    return mx.array(sequences)[:, None], mx.array(columns)
 
 
 def row_of_each(rows: Sequence[Drawn | mx.array]) -> mx.array:
@@ -139,8 +153,22 @@ def row_of_each(rows: Sequence[Drawn | mx.array]) -> mx.array:
     )
 
 
+def _line_of(text: Tokens) -> mx.array | None:
+    """Return a single text, (1, tokens); None if a token of it is known and stands behind one that is not."""
+    drawn = [token for token in text if isinstance(token, Drawn)]
+    known = [token for token in text if not isinstance(token, Drawn)]
+    if drawn and known != list(text[: len(known)]):
+        return None
+    pieces = [one.alone for one in drawn]
+    if known:
+        pieces.insert(0, mx.array(known, mx.uint32))
+    return (mx.concatenate(pieces) if len(pieces) > 1 else pieces[0])[None]
+
+
 def lines_of(texts: Sequence[Tokens], width: int) -> mx.array:
     """Return tokens of several sequences as one array, (sequences, width), padded with 0. Nothing is waited for."""
+    if len(texts) == 1 and len(texts[0]) == width and (single := _line_of(texts[0])) is not None:
+        return single
     starts: dict[Fetched, int] = {}  # of each source in all of them, one behind the other
     total, known, places = 0, [0], []
     for text in texts:

@@ -127,10 +127,13 @@ def _done(waiting: Mapping[type, dict[Sequence_, Any]]) -> Mapping[Sequence_, An
 
 def answer(part: Part, *, crowded: bool) -> Any:
     """Answer a generation that is on its own; nothing is computed ahead where others wait for their turns."""
-    if isinstance(part, Deciding):
-        return Decision(part.policy.choose(part.now), goes_on=not crowded)
     if isinstance(part, Pass):
         return part.reader.read(part.tokens)
+    if isinstance(part, Deciding):
+        return Decision(part.policy.choose(part.now), goes_on=not crowded)
+    if isinstance(part, Ready):
+        mx.eval(part.drawn.tokens.array)
+        return None
     return (draw({None: part}) if isinstance(part, Draw) else computed({None: part}))[None]
 
 

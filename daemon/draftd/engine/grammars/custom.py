@@ -157,7 +157,7 @@ def _text(literal: str) -> str:
     try:
         return str(json.loads(literal))
     except ValueError as error:
-        raise GrammarError(f"{literal[:60]} is no string") from error
+        raise GrammarError(f"{literal[:60]} is not a string") from error
 
 
 def _pattern_in_json(pattern: str) -> str:

@@ -6,8 +6,8 @@ import sys
 import traceback
 
 from draftd.engine import channel, lifeline, records
-from draftd.engine.exits import EngineError, leave
-from draftd.engine.group.launcher import Launcher, exit_code_of
+from draftd.engine.exits import EngineError, end_alike, leave
+from draftd.engine.group.launcher import Launcher
 from draftd.protocol import EXIT_FAILED, EXIT_REFUSED, GROUP_VARIABLE, GroupPlan, MemoryShare
 
 
@@ -24,7 +24,7 @@ def main() -> None:
     except BaseException as error:
         traceback.print_exc()
         leave(EXIT_FAILED, f"ended by {records.describe(error)}")
-    os._exit(exit_code_of(outcome))  # the thread that follows the shares waits for one
+    os._exit(end_alike(outcome))  # the thread that follows the shares waits for one
 
 
 def _plan() -> GroupPlan:

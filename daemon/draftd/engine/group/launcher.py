@@ -243,12 +243,3 @@ def _write(fd: int, data: bytes) -> None:
     with suppress(OSError):
         while data:
             data = data[os.write(fd, data) :]
-
-
-def exit_code_of(outcome: int) -> int:
-    """End this process by the signal that ended the group, if one did; else return the code to exit with."""
-    if outcome < 0:
-        if -outcome not in {signal.SIGKILL, signal.SIGSTOP}:
-            signal.signal(-outcome, signal.SIG_DFL)
-        os.kill(os.getpid(), -outcome)
-    return outcome

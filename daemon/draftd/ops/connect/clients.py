@@ -6,6 +6,7 @@ The forms are those of each project's documentation in November 2026.
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Callable, Mapping
 
 from draftd.ops.connect.offer import KEY_VARIABLE, Offer
@@ -17,14 +18,23 @@ Render = Callable[[Offer, str], str]
 def client_settings(offer: Offer) -> dict[str, str]:
     """For each client: what to type, or what to put into its config."""
     key = f"${KEY_VARIABLE}" if offer.needs_key else "local"
-    return {name: show(offer, key) for name, show in CLIENTS.items()}
+    return {name: _told_whom_to_trust(name, offer) + show(offer, key) for name, show in CLIENTS.items()}
+
+
+def _told_whom_to_trust(name: str, offer: Offer) -> str:
+    """A comment on what a client's environment needs besides, where the daemon's certificate signs itself."""
+    if not offer.to_trust or name not in TRUST:
+        return ""
+    mark = "//" if name in {"opencode", "zed"} else "#"
+    return f"{mark} in its environment: {TRUST[name]}={shlex.quote(offer.to_trust)}\n"
 
 
 def _curl(offer: Offer, key: str) -> str:
     body = {"model": offer.default, "stream": True, "messages": [{"role": "user", "content": "Hello!"}]}
     bearer = f'-H "Authorization: Bearer {key}" ' if key.startswith("$") else ""
+    trusted = f"--cacert {shlex.quote(offer.to_trust)} " if offer.to_trust else ""
     return (
-        f"curl -N {offer.base_url}/chat/completions -H 'Content-Type: application/json' {bearer}\\\n"
+        f"curl -N {trusted}{offer.base_url}/chat/completions -H 'Content-Type: application/json' {bearer}\\\n"
         f"  -d '{json.dumps(body)}'"
     )
 
@@ -155,6 +165,19 @@ def _codex(offer: Offer, key: str) -> str:
     return "\n".join(["# ~/.codex/config.toml", *top, "", f"[{_CODEX_PROVIDER}]", *inner])
 
 
+_NODE, _OPENSSL = "NODE_EXTRA_CA_CERTS", "SSL_CERT_FILE"  # Bun and Python's HTTP clients read them too
+# Where each client looks for a file of certificates to trust.
+TRUST: Mapping[str, str] = {
+    "openai": _OPENSSL,
+    "anthropic": _OPENSSL,
+    "openai-agents": _OPENSSL,
+    "continue": _NODE,
+    "aider": _OPENSSL,
+    "zed": _OPENSSL,
+    "opencode": _NODE,
+    "claude": _NODE,
+    "codex": "CODEX_CA_CERTIFICATE",
+}
 CLIENTS: Mapping[str, Render] = {
     "curl": _curl,
     "openai": _openai,

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 from draftd.errors import ConfigError, DraftdError
-from draftd.ops.connect.clients import claude_variables, codex_settings
+from draftd.ops.connect.clients import TRUST, claude_variables, codex_settings
 from draftd.ops.connect.offer import KEY_VARIABLE, Offer
 from draftd.ops.connect.opencode import opencode_config
 
@@ -75,4 +75,6 @@ def flags(chosen: Agent, offer: Offer, model: str) -> tuple[str, ...]:
 def environment(chosen: Agent, offer: Offer, model: str, key: str, base: Mapping[str, str]) -> dict[str, str]:
     """The agent's environment. `model` is one of the offer's, `key` the daemon's, empty if it asks for none."""
     kept = {name: value for name, value in base.items() if name not in chosen.replaces}
+    if offer.to_trust:  # what the user has said there holds more than our one certificate
+        kept.setdefault(TRUST[chosen.program], offer.to_trust)
     return {**kept, **chosen.variables(replace(offer, default=model), key or "local")}

@@ -23,9 +23,12 @@ class OfferedModel:
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """What there is to ask for, and where. `default` names one of `models`; `base_url` ends with /v1."""
+    """What there is to ask for, and where. `default` names one of `models`; `base_url` ends with /v1. `to_trust` is
+    a file with a certificate that clients trust only if they are told, "" if none is needed.
+    """
 
     models: Sequence[OfferedModel]
     default: str
     base_url: str
     needs_key: bool = False
+    to_trust: str = ""

@@ -40,12 +40,14 @@ from draftd.ops.http import DaemonClient
 from draftd.ops.mac_folders import guarded
 from draftd.ops.pull import size_at_hub
 from draftd.ops.splitting import unsplittable
-from draftd.profile_files import load_dir
+from draftd.profile_files import load_for
 from draftd.profiles import Profile, ProfileSet
 from draftd.settings import Settings
 from draftd.sharing import groups
 from draftd.sockets import holders_of, is_answered, is_free_port
+from draftd.tls import served
 
+DAY = 86_400.0  # seconds
 WATCHED = 0.3  # seconds over which processor use is measured
 
 
@@ -59,6 +61,7 @@ def collect(settings: Settings) -> Facts:
     models = _read_models(profiles)
     memory = psutil.virtual_memory()
     hub_cache = cache_dir()
+    certificate_days, certificate_error = _certificate(settings)
     return Facts(
         version=__version__,
         versions=versions(),
@@ -86,13 +89,15 @@ def collect(settings: Settings) -> Facts:
         bench=_bench(settings.state_dir),
         unsplittable=unsplittable(profiles, models),
         hosts=tuple(look(profiles)),
+        certificate_days=certificate_days,
+        certificate_error=certificate_error,
     )
 
 
 def _profiles(settings: Settings) -> tuple[ProfileSet, str]:
     """The profiles, with `autostart` only where `draftd up` would start them; or why there are none."""
     try:
-        found = load_dir(settings.profiles_dir(), settings.prompt_dirs())
+        found = load_for(settings)
     except ConfigError as error:
         return ProfileSet({}), str(error)
     started = beginning(
@@ -103,6 +108,17 @@ def _profiles(settings: Settings) -> tuple[ProfileSet, str]:
         memory_share=lambda: memory_budget(settings.memory_budget),
     )
     return started.profiles, ""
+
+
+def _certificate(settings: Settings) -> tuple[float | None, str]:
+    """The days until the certificate for https expires, None if there is none to use; and why it cannot be used."""
+    if settings.tls_cert is None:
+        return None, ""
+    try:
+        _, found = served(settings.tls_cert, settings.tls_key)
+    except ConfigError as error:
+        return None, str(error)
+    return (found.expires - time.time()) / DAY, ""
 
 
 def _state_error(folder: Path) -> str:
@@ -245,8 +261,9 @@ def fix(facts: Facts) -> Iterator[str]:
     """Fix what is safe to fix: nothing that a person wrote or that runs. A sentence for each thing done."""
     folder = facts.state_dir
     if facts.stale_note:
-        # Holding the folder as a daemon does, so that no daemon can be starting; letting go removes the note.
+        # Holding the folder as a daemon does, so that no daemon can be starting.
         with suppress(AlreadyRunningError), Instance(folder):
+            (folder / NOTE).unlink(missing_ok=True)
             yield f"removed {folder / NOTE}, which an earlier daemon had left behind"
     if not facts.hub_cache_exists:
         facts.hub_cache.mkdir(parents=True, exist_ok=True)

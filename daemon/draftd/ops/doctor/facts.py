@@ -122,7 +122,9 @@ class Facts:
     draftd has decided about that, "" if nothing. `bench` is the report of the last `draftd bench`, None if there is
     none. `memory_share` is what all workers together may take of the memory, on a Mac as its GPU says. `guarded`
     are the folders in use that macOS does not let a launchd agent read. `unsplittable` says for each profile why
-    its model cannot be split over ranks, and `hosts` is what was found on the machines of such profiles.
+    its model cannot be split over ranks, and `hosts` is what was found on the machines of such profiles. The
+    certificate for https expires in `certificate_days`, None if plain http is served, and `certificate_error` says
+    why it cannot be used.
     """
 
     version: str
@@ -151,6 +153,8 @@ class Facts:
     bench: Mapping[str, Any] | None = None
     unsplittable: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     hosts: tuple[HostReport, ...] = ()
+    certificate_days: float | None = None
+    certificate_error: str = ""
 
 
 class Severity(IntEnum):

@@ -22,6 +22,7 @@ MIN_PYTHON = SpecifierSet(">=3.11")
 MIN_MACOS = SpecifierSet(">=14.0")  # what mlx is built for
 MIN_CPU = 80.0  # percent of one processor
 MIN_MEMORY_SHARE = 0.1  # of the machine's memory
+SOON_EXPIRED = 14.0  # days
 MAX_NAMED = 5  # programs that a report names
 
 
@@ -160,6 +161,20 @@ def _other_models(facts: Facts) -> Iterator[Finding]:
         )
 
 
+def certificate(facts: Facts) -> Iterator[Finding]:
+    """The certificate for https can be used, and for a while yet."""
+    if facts.certificate_error:
+        what, why = facts.certificate_error, "'draftd up' refuses to start"
+        yield Finding(Severity.ERROR, "https", what, why, "correct tls_cert and tls_key in the settings")
+    elif facts.certificate_days is not None:
+        told = f"the certificate expires in {facts.certificate_days:.0f} days"
+        if facts.certificate_days >= SOON_EXPIRED:
+            yield Finding(Severity.FINE, "https", told)
+        else:
+            why = "from then on no client trusts the daemon, and it does not start again"
+            yield Finding(Severity.WARNING, "https", told, why, "renew it; then draftd down; draftd up")
+
+
 def folders(facts: Facts) -> Iterator[Finding]:
     """What a launchd agent has to read is not in a folder that macOS does not let it read."""
     for path in facts.guarded:
@@ -213,4 +228,4 @@ def _heavy(program: OtherProgram) -> Finding:
     return Finding(Severity.NOTE, "machine", what, why, "end it, if it is not needed")
 
 
-CHECKS: tuple[Check, ...] = (versions, configuration, daemon, folders, ports, other_programs)
+CHECKS: tuple[Check, ...] = (versions, configuration, daemon, certificate, folders, ports, other_programs)

@@ -20,7 +20,7 @@ rule_files:
 
 scrape_configs:
   - job_name: draftd
-{authorization}    static_configs:
+{scheme}{authorization}    static_configs:
       - targets: [{target}]
 """
 
@@ -28,6 +28,15 @@ _AUTHORIZATION = """\
     # The API key, in a file beside this one:  (umask 077; printf %s "$DRAFTD_API_KEY" > {key_file})
     authorization:
       credentials_file: {key_file}
+"""
+
+_HTTPS = """\
+    scheme: https
+"""
+
+_TRUSTED = """\
+    tls_config:
+      ca_file: {file}
 """
 
 RULES = """\
@@ -59,9 +68,17 @@ groups:
 """
 
 
-def config(url: str, *, with_key: bool) -> str:
-    """prometheus.yml for the daemon at `url`. The key itself is never in it, only the name of a file."""
+def config(url: str, *, with_key: bool, to_trust: str = "") -> str:
+    """prometheus.yml for the daemon at `url`, whose certificate is trusted if it is in the file `to_trust`. The key
+    itself is never in it, only the name of a file.
+    """
+    scheme = _HTTPS if url.startswith("https:") else ""
+    if to_trust:
+        scheme += _TRUSTED.format(file=json.dumps(to_trust))
     authorization = _AUTHORIZATION.format(key_file=KEY_FILE) if with_key else ""
     return _CONFIG.format(
-        rules_file=RULES_FILE, authorization=authorization, target=json.dumps(urlsplit(url).netloc)
+        rules_file=RULES_FILE,
+        scheme=scheme,
+        authorization=authorization,
+        target=json.dumps(urlsplit(url).netloc),
     )

@@ -16,6 +16,7 @@ FILES = {
     "/dashboard/dom.js": ("dom.js", "text/javascript"),
     "/dashboard/hour.js": ("hour.js", "text/javascript"),
     "/dashboard/log.js": ("log.js", "text/javascript"),
+    "/dashboard/peers.js": ("peers.js", "text/javascript"),
     "/dashboard/profiles.js": ("profiles.js", "text/javascript"),
     "/dashboard/requests.js": ("requests.js", "text/javascript"),
     "/dashboard/workers.js": ("workers.js", "text/javascript"),

@@ -10,12 +10,15 @@ let leaving = null; // while an answer comes
 
 export function showModels(status) {
   const select = $("chat-model");
-  const names = status.workers.map((row) => row.name);
+  const elsewhere = (status.peers ?? []).flatMap((peer) => peer.models);
+  const names = [...new Set([...status.workers.map((row) => row.name), ...elsewhere])];
   drafting = new Set(status.workers.filter((row) => row.drafters.length).map((row) => row.name));
   if (names.join("\n") === [...select.options].map((option) => option.value).join("\n")) return;
   const had = select.value;
   select.replaceChildren(...names.map((name) => new Option(name, name)));
-  select.value = names.includes(had) ? had : (status.default_model ?? names[0] ?? "");
+  const ready = status.workers.filter((row) => row.state === "ready").map((row) => row.name);
+  const first = ready.length && !ready.includes(status.default_model) ? ready[0] : status.default_model;
+  select.value = names.includes(had) ? had : (first ?? names[0] ?? "");
   showCurl();
 }
 

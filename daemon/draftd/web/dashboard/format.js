@@ -50,8 +50,23 @@ function span(exactly) {
 const DUE = { backoff: "starts again", stopping: "at the latest" };
 
 // How the time by which a state ends is told.
-export const dueIn = (row) =>
-  row.due && DUE[row.state] ? `, ${DUE[row.state]} in ${span((Date.parse(row.due) - Date.now()) / 1000)}` : "";
+export const dueIn = (row) => (row.due && DUE[row.state] ? `, ${DUE[row.state]} ${until(row.due)}` : "");
+
+function until(due) {
+  const left = (Date.parse(due) - Date.now()) / 1000;
+  return left < 0.5 ? "now" : `in ${span(left)}`;
+}
+
+// What a worker has to do: a request that has its place waits, too, until the worker is ready.
+export function toDo({ state, active, queue }) {
+  const works = ["ready", "stopping"].includes(state);
+  return { atWork: works ? active : 0, waiting: works ? queue : active + queue };
+}
+
+export function now(row) {
+  const { atWork, waiting } = toDo(row);
+  return [atWork && `${atWork} at work`, waiting && `${waiting} waiting`].filter(Boolean).join(", ") || "–";
+}
 
 export const count = (value) => (value === null ? "–" : value.toLocaleString("en"));
 export const seconds = (value) => (value === null ? "–" : `${value.toFixed(value < 100 ? 2 : 0)} s`);
@@ -63,7 +78,7 @@ export function requestTone({ phase, status, cancelled }) {
 }
 
 const PARTS = {
-  id: "request id", dialect: "dialect", waited: "waited for its turn", first_token: "first token", seconds: "took",
+  id: "request id", dialect: "dialect", peer: "answered by the peer", waited: "waited for its turn", first_token: "first token", seconds: "took",
 };
 
 // All that is known of a request, in lines.
@@ -153,6 +168,7 @@ export const plural = (count, word) => `${count} ${word}${count === 1 ? "" : "s"
 
 // What a first glance should say: { tone, headline, aside } for all workers together.
 export function verdict(workers) {
+  if (!workers.length) return { tone: "off", headline: "No profile of its own", aside: "All requests go to peers." };
   const failed = workers.filter((row) => row.state === "failed").map((row) => row.name);
   const { tone, headline, aside } = drafting(workers);
   if (!failed.length) return { tone, headline, aside };
@@ -254,6 +270,57 @@ export function byUrgency(workers) {
     return ["waiting", "starting", "stopping"].includes(row.state) ? 2 : row.state === "ready" ? 3 : 4;
   };
   return [...shared.values()].sort((one, other) => urgency(one) - urgency(other));
+}
+
+// Peers that are left out first, then those that have not answered yet, then those that work for us.
+export function peersByUrgency(peers) {
+  const urgency = ({ state, active }) => (state === "out" ? 0 : state === "new" ? 1 : active ? 2 : 3);
+  return [...peers].sort((one, other) => urgency(one) - urgency(other));
+}
+
+const PEER_STATES = { well: ["well", "good"], new: ["new", "wait"], out: ["left out", "bad"] };
+
+export function peerState({ state, reason, due }) {
+  const [label, tone] = PEER_STATES[state];
+  const again = due ? `asked again ${until(due)}` : "";
+  const why = state === "new" ? "has not answered yet" : [reason, again].filter(Boolean).join("; ");
+  return { label, tone, why };
+}
+
+export function peerKind({ url, is_draftd: own, state, weight }) {
+  const kind = state === "well" ? (own ? "draftd over " : "another server over ") : "";
+  return `${kind}${url.split(":")[0]}${weight === 1 ? "" : `, weight ${weight}`}`;
+}
+
+const MOST_MODELS = 5; // of a peer, each in a line of its own
+
+// A line for each model of a peer, and one for those that there is no room for.
+function modelLines({ models }, text) {
+  const lines = models.slice(0, MOST_MODELS).map(text);
+  return [...lines, ...(models.length > MOST_MODELS ? [text(null)] : [])].join("\n");
+}
+
+export const peerModels = (peer) =>
+  modelLines(peer, (name) => {
+    if (name === null) return `and ${peer.models.length - MOST_MODELS} more`;
+    const state = peer.load[name]?.state ?? "ready";
+    return state === "ready" ? name : `${name} (${state})`;
+  });
+
+// How many requests a peer's model has, ours and those of others, and how many it works on at once.
+export const peerOpen = (peer) =>
+  modelLines(peer, (name) => (name === null ? "" : `${peer.load[name].open} of ${peer.load[name].slots}`));
+
+export const peerSpeeds = (peer) =>
+  modelLines(peer, (name) => (name === null ? "" : speed(peer.tokens_per_second[name] ?? null)));
+
+export const peerOutcomes = ({ requests }) =>
+  `our requests there: ${Object.entries(requests).map(([outcome, number]) => `${number} ${outcome}`).join(", ") || "none yet"}`;
+
+// While a peer is left out, the reason stands beside its state.
+export function peerFailure({ state, last_failure: failure }) {
+  if (!failure) return "–";
+  return state === "out" ? `${ago(failure.at)} ago` : `${ago(failure.at)} ago: ${failure.reason}`;
 }
 
 export function curl(origin, model, withKey, content) {

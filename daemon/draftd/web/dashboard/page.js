@@ -6,6 +6,7 @@ import { $, copy, put } from "./dom.js";
 import * as show from "./format.js";
 import { showHour } from "./hour.js";
 import { addLines, redraw, replaceLogs, showLogNames } from "./log.js";
+import { showPeers, showPeerTimes } from "./peers.js";
 import { showProfiles } from "./profiles.js";
 import { nameModels, showCapture, takeRequests } from "./requests.js";
 import { follow, hasKey, keepKey, keptKey } from "./stream.js";
@@ -16,7 +17,10 @@ let lost = null; // { since, why, next } while there is no connection
 
 function showTimes() {
   if (lost) showLost();
-  else showWorkerTimes();
+  else {
+    showWorkerTimes();
+    showPeerTimes();
+  }
   if (status.started && !lost) put($("about"), about());
 }
 
@@ -69,6 +73,7 @@ function showLost() {
 function take(body) {
   status = body;
   showWorkers(status);
+  showPeers(status);
   showVerdict();
   showTimes();
   showLogNames(status);

@@ -120,8 +120,9 @@ function showCard(made, row) {
   put(fields["acceptance-note"], show.acceptanceNote(row));
   put(fields.speed, show.speed(row.tokens_per_second), row.tokens_per_second === null ? "off" : "");
   put(fields["speed-note"], show.speedNote(row));
-  put(fields.requests, row.active ? `${row.requests} + ${row.active} now` : `${row.requests}`);
-  put(fields.queue, `${row.queue}`, row.queue ? "low" : "");
+  const { atWork, waiting } = show.toDo(row);
+  put(fields.requests, atWork ? `${row.requests} + ${atWork} now` : `${row.requests}`);
+  put(fields.queue, `${waiting}`, waiting ? "low" : "");
   put(fields.memory, show.memoryOf(row));
   put(fields.cached, show.cached(row.prompt_cache));
   fields.cached.title = show.storedOf(row.prompt_cache);
@@ -150,7 +151,7 @@ function showRow(made, presets) {
   const isCalm = fields.trouble.dataset.tone === "off"; // then it is short, and fits beside the state
   put(fields.reason, isCalm ? fields.trouble.textContent : "");
   made.trouble.hidden = fields.trouble.hidden || isCalm;
-  put(fields.now, row.active || row.queue ? `${row.active} + ${row.queue} waiting` : "–", row.queue ? "low" : "");
+  put(fields.now, show.now(row), show.toDo(row).waiting ? "low" : "");
   put(fields.requests, lines((one) => `${one.requests}`));
   put(fields.speed, lines((one) => show.speed(one.tokens_per_second)));
   put(fields.acceptance, lines((one) => show.percent(one.acceptance.ratio)), show.ratioTone(row.acceptance.ratio));
@@ -172,8 +173,8 @@ function showDrafts({ fields, charts, drafts }, known) {
 }
 
 function showOrders(orders, state) {
-  const running = !["stopped", "asleep", "failed"].includes(state);
-  const offered = { restart: state !== "stopped" && state !== "asleep", stop: running, start: !running };
+  const still = state === "stopped" || state === "asleep";
+  const offered = { restart: !still, stop: !still && state !== "failed", start: still };
   const had = orders.find((button) => button === document.activeElement);
   for (const button of orders) button.hidden = !offered[button.dataset.order];
   // The keyboard's focus stays where it was, on a button in the place of the one that is gone.

@@ -6,7 +6,7 @@ place among the translated ones would send the client to the wrong one.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from draftd.errors import RequestError
@@ -17,11 +17,13 @@ _DEPTH = (
 )
 
 
-def refuse_pictures(body: Mapping[str, Any]) -> None:
-    """Raises RequestError (400) if the request holds an image."""
-    for name in ("messages", "input"):
-        if place := _first(body.get(name), name, _DEPTH):
-            raise RequestError(400, f"{place}: only text is supported, no images or audio", param=place)
+def refuse_pictures(body: Mapping[str, Any], messages: Iterable[Mapping[str, Any]]) -> None:
+    """Raises RequestError (400) if one of the messages that a request was translated to is not a text."""
+    if all(isinstance(message["content"], str) for message in messages):
+        return
+    places = (_first(body.get(name), name, _DEPTH) for name in ("messages", "input"))
+    place = next(filter(None, places), "messages")
+    raise RequestError(400, f"{place}: only text is supported, no images or audio", param=place)
 
 
 def _first(value: Any, place: str, depth: int) -> str | None:

@@ -10,8 +10,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from draftd.errors import RequestError
 from draftd.protocol import GRAMMARS_FIELD
+from draftd.web import json_codec
+from draftd.web.dialects.places import Place, refusal, string_in
 from draftd.web.dialects.responses_fields import REASONING, RESPONSES, TEXT_OUTPUT
 from draftd.web.dialects.responses_tools import chat_choice, chat_tools, custom_arguments, grammars, offered
 
@@ -63,19 +64,17 @@ def _format(wanted: Fields) -> Fields | None:
         return {"type": kind, "json_schema": {name: wanted[name] for name in wanted if name != "type"}}
     if kind in ("text", "json_object"):  # a tuple: it may be of any type
         return {"type": kind} if kind == "json_object" else None
-    place = "text.format.type"
-    raise RequestError(
-        400, f"{place} must be text, json_object or json_schema", code="unsupported_value", param=place
-    )
+    place: Place = (("text", "format"), "type")
+    raise refusal(place, "must be text, json_object or json_schema", "unsupported_value")
 
 
 def _messages(instructions: str | None, given: Any) -> list[Fields]:
     items = [{"role": "user", "content": given}] if isinstance(given, str) else given
     if not isinstance(items, list) or not items:
-        raise RequestError(400, "input must be a string or a list with at least one item", param="input")
+        raise refusal("input", "must be a string or a list with at least one item")
     conversation = _Conversation()
     for number, item in enumerate(items):
-        conversation.take(item, f"input[{number}]")
+        conversation.take(item, ("input", number))
     system = [text for text in (instructions, *conversation.system) if text]
     first = [{"role": "system", "content": "\n\n".join(system)}] if system else []
     return [*first, *conversation.messages]
@@ -90,10 +89,10 @@ class _Conversation:
         self._turn: Fields | None = None  # the message of the model's turn, as long as that is not over
         self._said = False  # whether the newest item of that turn was text
 
-    def take(self, item: Any, place: str) -> None:
+    def take(self, item: Any, place: Place) -> None:
         """Raises RequestError (400)."""
         if not isinstance(item, dict):
-            raise RequestError(400, f"{place} must be an object", param=place)
+            raise refusal(place, "must be an object")
         kind = item.get("type") or ("message" if "role" in item else None)
         if kind == "message":
             self._message(item, place)
@@ -101,48 +100,45 @@ class _Conversation:
             self._call(item, kind, place)
         elif kind in _OUTPUTS:
             self._turn = None
-            content = _content(item.get("output"), f"{place}.output")
-            self.messages.append(
-                {"role": "tool", "tool_call_id": _word(item, "call_id", place), "content": content}
-            )
+            content = _content(item.get("output"), (place, "output"))
+            call_id = string_in(item, "call_id", place)
+            self.messages.append({"role": "tool", "tool_call_id": call_id, "content": content})
         elif kind == "reasoning":
             self._reasoning(item, place)
         elif kind not in _WITHOUT_TEXT:
-            raise RequestError(400, f"{place} is an item of a kind that is not supported", param=place)
+            raise refusal(place, "is an item of a kind that is not supported")
 
-    def _message(self, item: Fields, place: str) -> None:
-        role, content = item.get("role"), _content(item.get("content"), f"{place}.content")
+    def _message(self, item: Fields, place: Place) -> None:
+        role, content = item.get("role"), _content(item.get("content"), (place, "content"))
         if role in _SYSTEM_ROLES:
-            self.system.append(_only_text(content, f"{place}.content"))
+            self.system.append(_only_text(content, (place, "content")))
         elif role == "user":
             self._turn = None
             self.messages.append({"role": role, "content": content})
         elif role == "assistant":
             if self._said:
                 self._turn = None
-            self._of_the_turn()["content"] += _only_text(content, f"{place}.content")
+            self._of_the_turn()["content"] += _only_text(content, (place, "content"))
             self._said = True
         else:
-            raise RequestError(
-                400, f"{place} must have the role user, assistant, system or developer", param=place
-            )
+            raise refusal(place, "must have the role user, assistant, system or developer")
 
-    def _reasoning(self, item: Fields, place: str) -> None:
+    def _reasoning(self, item: Fields, place: Place) -> None:
         """The reasoning itself, or its summary; only whoever encrypted it can read encrypted reasoning."""
         parts = item.get("content") or item.get("summary") or []
         if not isinstance(parts, list) or not all(isinstance(part, dict) for part in parts):
-            raise RequestError(400, f"{place} must have a content or a summary of texts", param=place)
-        if thoughts := "".join(_word(part, "text", place, empty=True) for part in parts):
+            raise refusal(place, "must have a content or a summary of texts")
+        if thoughts := "".join(string_in(part, "text", place, empty=True) for part in parts):
             turn = self._of_the_turn()
             turn["reasoning_content"] = turn.get("reasoning_content", "") + thoughts
 
-    def _call(self, item: Fields, kind: str, place: str) -> None:
+    def _call(self, item: Fields, kind: str, place: Place) -> None:
         if kind == "custom_tool_call":
-            arguments = custom_arguments(_word(item, "input", place, empty=True))
+            arguments = custom_arguments(string_in(item, "input", place, empty=True))
         else:
-            arguments = _word(item, "arguments", place, empty=True)
-        function = {"name": _word(item, "name", place), "arguments": arguments}
-        call = {"id": _word(item, "call_id", place), "type": "function", "function": function}
+            arguments = json_codec.as_json(string_in(item, "arguments", place, empty=True) or "{}")
+        function = {"name": string_in(item, "name", place), "arguments": arguments}
+        call = {"id": string_in(item, "call_id", place), "type": "function", "function": function}
         self._of_the_turn().setdefault("tool_calls", []).append(call)
 
     def _of_the_turn(self) -> Fields:
@@ -153,38 +149,31 @@ class _Conversation:
         return self._turn
 
 
-def _content(content: Any, place: str) -> str | list[Fields]:
+def _content(content: Any, place: Place) -> str | list[Fields]:
     if isinstance(content, str):
         return content
     if not isinstance(content, list):
-        raise RequestError(400, f"{place} must be a string or a list of parts", param=place)
-    parts = [_part(part, f"{place}[{number}]") for number, part in enumerate(content)]
+        raise refusal(place, "must be a string or a list of parts")
+    parts = [_part(part, (place, number)) for number, part in enumerate(content)]
     return _joined(parts) if all(part["type"] == "text" for part in parts) else parts
 
 
-def _part(part: Any, place: str) -> Fields:
+def _part(part: Any, place: Place) -> Fields:
     kind = part.get("type") if isinstance(part, dict) else None
     if kind in _TEXTS:
-        return {"type": "text", "text": _word(part, "text", place, empty=True)}
+        return {"type": "text", "text": string_in(part, "text", place, empty=True)}
     if kind == "refusal":
-        return {"type": "text", "text": _word(part, "refusal", place, empty=True)}
+        return {"type": "text", "text": string_in(part, "refusal", place, empty=True)}
     if kind == "input_image":
-        return {"type": "image_url", "image_url": {"url": _word(part, "image_url", place)}}
-    raise RequestError(400, f"{place} is a part of a kind that is not supported", param=place)
+        return {"type": "image_url", "image_url": {"url": string_in(part, "image_url", place)}}
+    raise refusal(place, "is a part of a kind that is not supported")
 
 
 def _joined(parts: Iterable[Fields]) -> str:
     return "\n".join(part["text"] for part in parts)
 
 
-def _only_text(content: str | list[Fields], place: str) -> str:
+def _only_text(content: str | list[Fields], place: Place) -> str:
     if not isinstance(content, str):
-        raise RequestError(400, f"{place} must hold only text", param=place)
+        raise refusal(place, "must hold only text")
     return content
-
-
-def _word(fields: Fields, name: str, place: str, *, empty: bool = False) -> str:
-    value = fields.get(name)
-    if not isinstance(value, str) or not (value or empty):
-        raise RequestError(400, f"{place}.{name} must be a string", param=f"{place}.{name}")
-    return value

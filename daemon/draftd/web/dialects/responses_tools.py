@@ -3,7 +3,7 @@
 A custom tool takes one text, which usually has to follow a grammar. Chat completions know only functions, so it is
 offered as a function whose one argument is the text; its description holds the grammar, and our engine enforces it.
 Tools of other kinds, which OpenAI's servers run or which come in groups, are left out: Codex sends them with every
-request.
+request. Those that no agent sends unasked are refused: whoever names one counts on it.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from draftd.errors import RequestError
+from draftd.web.dialects.places import Place, refusal, string_in
 
 CUSTOM = "custom"
 _INPUT = "input"
@@ -24,6 +24,7 @@ _PARAMETERS = {
 }
 _OF_FUNCTIONS = ("description", "parameters", "strict")
 _KINDS = ("function", CUSTOM)
+_REFUSED = ("mcp", "file_search", "code_interpreter", "computer", "computer_use_preview")
 Fields = dict[str, Any]
 
 
@@ -36,9 +37,12 @@ def chat_tools(tools: Iterable[Fields]) -> list[Fields]:
     """The functions of a chat. Raises RequestError (400)."""
     made = []
     for number, tool in enumerate(tools):
-        place, kind = f"tools[{number}]", tool.get("type")
-        if not isinstance(kind, str) or not kind:
-            raise RequestError(400, f"{place}.type must be a text", param=f"{place}.type")
+        place: Place = ("tools", number)
+        kind = string_in(tool, "type", place)
+        if kind in _REFUSED:
+            raise refusal(
+                (place, "type"), f"must not be {kind}: only OpenAI's servers have that", "unsupported_value"
+            )
         if kind in _KINDS:
             made.append({"type": "function", "function": _function(tool, place)})
     return made
@@ -48,37 +52,34 @@ def grammars(tools: Iterable[Fields]) -> Fields:
     """The grammars of custom tools, by their names. Raises RequestError (400)."""
     return {
         tool["name"]: {key: form[key] for key in ("syntax", "definition")}
-        for place, tool in enumerate(tools)
-        if tool.get("type") == CUSTOM and (form := _form(tool, f"tools[{place}].format"))
+        for number, tool in enumerate(tools)
+        if tool.get("type") == CUSTOM and (form := _form(tool, (("tools", number), "format")))
     }
 
 
-def _form(tool: Fields, place: str) -> Fields | None:
+def _form(tool: Fields, place: Place) -> Fields | None:
     form = tool.get("format") or {"type": "text"}
     kind = form.get("type") if isinstance(form, dict) else None
     if kind == "text":
         return None
     if kind != "grammar" or form.get("syntax") not in ("lark", "regex"):
-        raise RequestError(
-            400, f"{place} must be text, or a grammar with the syntax lark or regex", param=place
-        )
-    if not isinstance(form.get("definition"), str):
-        raise RequestError(400, f"{place}.definition must be a string", param=f"{place}.definition")
+        raise refusal(place, "must be text, or a grammar with the syntax lark or regex")
+    string_in(form, "definition", place, empty=True)
     return dict(form)
 
 
-def _function(tool: Fields, place: str) -> Fields:
-    name = _name(tool, place)
+def _function(tool: Fields, place: Place) -> Fields:
+    name = string_in(tool, "name", place)
     if tool["type"] == CUSTOM:
         return {"name": name, "description": _described(tool, place), "parameters": _PARAMETERS}
     more = {key: tool[key] for key in _OF_FUNCTIONS if tool.get(key) is not None}
     return {"name": name, **more}
 
 
-def _described(tool: Fields, place: str) -> str:
+def _described(tool: Fields, place: Place) -> str:
     given, form = tool.get("description"), tool.get("format")
     if not isinstance(given, str | None):
-        raise RequestError(400, f"{place}.description must be a text", param=f"{place}.description")
+        raise refusal((place, "description"), "must be a string")
     grammar = form.get("definition") if isinstance(form, dict) else None
     told = f"The input follows this grammar:\n{grammar}" if isinstance(grammar, str) else None
     return "\n\n".join(text for text in (given, told) if text is not None)
@@ -92,25 +93,18 @@ def chat_choice(choice: str | Fields) -> str | Fields:
         return _chosen(choice, "tool_choice")
     tools = choice.get("tools")
     if choice.get("type") != "allowed_tools" or not isinstance(tools, list):
-        text = "tool_choice must be auto, none, required, a function, a custom tool, or allowed_tools"
-        raise RequestError(400, text, code="unsupported_value", param="tool_choice")
+        says = "must be auto, none, required, a function, a custom tool, or allowed_tools"
+        raise refusal("tool_choice", says, "unsupported_value")
     known = [
-        _chosen(tool, f"tool_choice.tools[{place}]")
-        for place, tool in enumerate(tools)
+        _chosen(tool, (("tool_choice", "tools"), number))
+        for number, tool in enumerate(tools)
         if isinstance(tool, dict) and tool.get("type") in _KINDS
     ]
     return {"type": "allowed_tools", "allowed_tools": {"mode": choice.get("mode"), "tools": known}}
 
 
-def _chosen(tool: Fields, place: str) -> Fields:
-    return {"type": "function", "function": {"name": _name(tool, place)}}
-
-
-def _name(tool: Fields, place: str) -> str:
-    name = tool.get("name")
-    if not isinstance(name, str) or not name:
-        raise RequestError(400, f"{place}.name must be a string", param=f"{place}.name")
-    return name
+def _chosen(tool: Fields, place: Place) -> Fields:
+    return {"type": "function", "function": {"name": string_in(tool, "name", place)}}
 
 
 def custom_arguments(text: str) -> str:

@@ -12,10 +12,14 @@ from draftd.protocol import PAPER_RULE, PLAIN_RULE, CacheSize, Costs
 from draftd.telemetry.figures import MAX_COUNT
 from draftd.telemetry.prompt_caches import StoredPrompt
 from draftd.telemetry.rank_records import Rank, Ranks
-from draftd.telemetry.records import (
+from draftd.telemetry.record_parser import (
     MAX_ACCEPTANCE_LINE,
     MAX_LINE_COUNT,
     MAX_TEXT,
+    parse_line,
+    parse_record,
+)
+from draftd.telemetry.records import (
     DraftAcceptance,
     EngineStarted,
     GenerationReport,
@@ -24,8 +28,6 @@ from draftd.telemetry.records import (
     ModelsLoaded,
     PromptProgress,
     Record,
-    parse_line,
-    parse_record,
 )
 
 ISSUED = (

@@ -1,0 +1,200 @@
+"""Finds other draftds in the network by Bonjour (DNS-SD), and lets them find this one. Off unless it is asked for.
+
+Theory of operation. Whoever is in the network can announce anything, so an announcement gives nothing but an
+address. It is asked over https alone, and its certificate has to be one that the user has named, or be signed by
+one: only then is it sent the key that found machines share, and no request before it has answered that. From there
+on it is a peer like any other, until it takes its announcement back and what it was asked before is answered.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import socket
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+
+import psutil
+import structlog
+from aiohttp.abc import AbstractResolver, ResolveResult
+from zeroconf import InterfaceChoice, ServiceStateChange, Zeroconf
+from zeroconf.asyncio import AsyncServiceBrowser, AsyncServiceInfo, AsyncZeroconf
+
+from draftd.errors import ConfigError
+from draftd.peer_tables import MAX_PEERS, PeerTable
+from draftd.peers.fleet import Fleet
+from draftd.peers.machines import Peer
+from draftd.peers.watch import Sessions, sessions, watch
+from draftd.settings import Settings
+from draftd.tls import verifying
+
+KIND = "_draftd._tcp.local."
+ID = b"id"  # of what an announcement says beside the address: identifies one start of a daemon
+INTERFACES: InterfaceChoice | list[str] = InterfaceChoice.All
+WITHIN_MS = 3_000  # that the details of an announcement may take
+RETRY = 30.0  # seconds
+LOOK_AGAIN = 1.0  # seconds between looks whether one that is gone has answered the last request
+
+Trust = Callable[[str], PeerTable]
+log = structlog.get_logger("peers")
+
+
+def trust(settings: Settings) -> Trust:
+    """What makes a peer of an address, with the key and the certificates that found machines have in common.
+
+    Raises ConfigError for certificates that cannot be read.
+    """
+    key, file = settings.discovery_api_key, settings.discovery_ca_file
+    if file is not None:
+        verifying(file)
+    return lambda url: PeerTable(url=url, api_key=key, ca_file=file)
+
+
+async def announce(own_id: str, names: Sequence[str], host: str, port: int) -> None:
+    """Say where this daemon is, until cancelled. `names` are those of its certificate; it listens on `host`."""
+    machine = socket.gethostname().partition(".")[0]
+    server = next((name for name in names if name.endswith(".local")), f"{machine}.local")
+    info = AsyncServiceInfo(
+        KIND,
+        f"{machine}-{port}.{KIND}",
+        port,
+        server=f"{server}.",
+        properties={ID: own_id.encode()},
+        parsed_addresses=list(_addresses(host)),
+    )
+    zeroconf = await _opened()
+    try:
+        await (await zeroconf.async_register_service(info, allow_name_change=True))
+        log.info("other machines can find this one", name=server, port=port)
+        await asyncio.Event().wait()
+    finally:
+        await zeroconf.async_close()  # takes the announcement back
+
+
+def _addresses(host: str) -> Iterator[str]:
+    """Those at which others reach what listens on `host`."""
+    everywhere = host in {"0.0.0.0", "::"}
+    for address in (each.address for found in psutil.net_if_addrs().values() for each in found):
+        with suppress(ValueError):
+            known = ipaddress.ip_address(address.partition("%")[0])
+            if (everywhere and not known.is_loopback) or str(known) == host:
+                yield str(known)
+
+
+async def find(fleet: Fleet, reached: dict[str, Sessions], trusted: Trust) -> None:
+    """Make peers of the machines that are announced, until cancelled. `reached` gets the connections to each."""
+    zeroconf = await _opened()
+    async with asyncio.TaskGroup() as tasks:
+        finder = _Finder(zeroconf, tasks, fleet, reached, trusted)
+        browser = AsyncServiceBrowser(zeroconf.zeroconf, KIND, handlers=[finder.heard])
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await browser.async_cancel()
+            await zeroconf.async_close()
+
+
+async def _opened() -> AsyncZeroconf:
+    """Once there is a network to speak in."""
+    while True:
+        try:
+            return AsyncZeroconf(interfaces=INTERFACES)
+        except OSError as error:
+            log.warning("Bonjour does not work now", reason=str(error), tries_again_in=RETRY)
+            await asyncio.sleep(RETRY)
+
+
+class _Finder:
+    """Has a task for each announcement; `_gone` holds what is set when that is taken back."""
+
+    def __init__(
+        self,
+        zeroconf: AsyncZeroconf,
+        tasks: asyncio.TaskGroup,
+        fleet: Fleet,
+        reached: dict[str, Sessions],
+        trusted: Trust,
+    ) -> None:
+        self._zeroconf = zeroconf
+        self._tasks = tasks
+        self._fleet = fleet
+        self._reached = reached
+        self._trusted = trusted
+        self._gone: dict[str, asyncio.Event] = {}
+
+    def heard(
+        self, zeroconf: Zeroconf, service_type: str, name: str, state_change: ServiceStateChange
+    ) -> None:
+        """Something was announced, or that was taken back. The names of the arguments are zeroconf's."""
+        if state_change is ServiceStateChange.Removed:
+            if gone := self._gone.get(name):
+                gone.set()
+        elif name not in self._gone and len(self._gone) < MAX_PEERS:
+            self._gone[name] = asyncio.Event()
+            self._tasks.create_task(self._follow(name, self._gone[name]))
+
+    async def _follow(self, name: str, gone: asyncio.Event) -> None:
+        try:
+            info = AsyncServiceInfo(KIND, name)
+            if await info.async_request(self._zeroconf.zeroconf, WITHIN_MS) and (table := self._table(info)):
+                await self._use(table, _Announced(info.parsed_scoped_addresses()), gone)
+        except ConfigError as error:
+            log.warning("a machine that was found cannot be used", reason=str(error))
+        finally:
+            self._gone.pop(name, None)
+
+    def _table(self, info: AsyncServiceInfo) -> PeerTable | None:
+        if info.properties.get(ID) == self._fleet.id.encode() or not info.server:
+            return None  # this daemon itself, or nobody
+        try:
+            return self._trusted(f"https://{info.server.rstrip('.')}:{info.port}")
+        except ValueError:  # that is no address
+            return None
+
+    async def _use(self, table: PeerTable, announced: _Announced, gone: asyncio.Event) -> None:
+        """Have it as a peer until it is gone, and has answered what it was asked before."""
+        async with sessions([table], announced) as made:
+            if (peer := self._fleet.add(table)) is None:
+                return
+            log.info("a machine is found", peer=peer.name)
+            self._reached |= made
+            asking = asyncio.create_task(watch(peer, made[peer.name].asking, self._fleet.id))
+            try:
+                await gone.wait()
+                await _until_idle(peer)
+            finally:
+                asking.cancel()
+                self._fleet.remove(peer)
+                del self._reached[peer.name]
+        log.info("a machine that was found is gone", peer=peer.name)
+
+
+class _Announced(AbstractResolver):
+    """Knows a name by the addresses of its announcement: a system need not know names in `.local` (Linux)."""
+
+    def __init__(self, addresses: Sequence[str]) -> None:
+        self._addresses = addresses
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
+    ) -> list[ResolveResult]:
+        """Those addresses."""
+        return [
+            ResolveResult(
+                hostname=host,
+                host=address,
+                port=port,
+                family=socket.AF_INET6 if ":" in address else socket.AF_INET,
+                proto=0,
+                flags=socket.AI_NUMERICHOST,
+            )
+            for address in self._addresses
+        ]
+
+    async def close(self) -> None:
+        """Nothing is open."""
+
+
+async def _until_idle(peer: Peer) -> None:
+    while peer.open:  # noqa: ASYNC110 - nobody tells of the end of a request
+        await asyncio.sleep(LOOK_AGAIN)
