@@ -1,4 +1,4 @@
-"""A daemon that is held up, as by a machine that swaps: what has come by then is read before anybody is too late."""
+"""A daemon that is held up, as by a machine that swaps: what has come is read before anybody is too late."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_a_request_that_came_while_nobody_looked_is_answered(
                 for _ in range(10):
                     await asyncio.sleep(0)  # turns of the loop, in which the daemon reads that
                 client.send(request.removeprefix(first))
-                time.sleep(IDLE + 2 * clock.LATE)
+                time.sleep(IDLE + 2 * clock.LATE)  # noqa: ASYNC251 - this is what holds it up
                 return before, await loop.sock_recv(client, 2**16)
 
     before, after = uvloop.run(ask())
