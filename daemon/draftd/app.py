@@ -10,7 +10,7 @@ import asyncio
 import gc
 import os
 import shutil
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine
 from contextlib import AsyncExitStack
 from functools import partial
 from pathlib import Path
@@ -84,39 +84,54 @@ async def run(
             daemon.history.run,
             instance.keep,
             partial(watch_peers, daemon.fleet, reached),
-            *_discovery(settings, daemon, reached),
             partial(pressure_watch.watch, daemon.pressure, daemon.room, daemon.kernel_kills),
         ]
         if settings.warm_spare:
             works.append(daemon.starter.run)
         if settings.keep_awake and shutil.which("caffeinate"):  # a Mac has it
             works.append(partial(keep_awake, daemon.is_busy))
+        announcing, finding = _discovery(settings, daemon, reached)
+        works += announcing
         until_stopped = [tasks.create_task(work) for work in (beside(daemon), *map(_going_on, works))]
+        until_drained = [tasks.create_task(_going_on(work)) for work in finding]
         await daemon.until_stopped()
         for task in until_stopped:
             task.cancel()
         await daemon.shut_down()
+        for task in until_drained:
+            task.cancel()
     log.info("draftd has stopped")
 
 
-def _discovery(settings: Settings, daemon: Daemon, reached: dict[str, Sessions]) -> Iterator[Work]:
-    """What finds other machines, and lets them find this one. Raises ConfigError."""
+def _discovery(
+    settings: Settings, daemon: Daemon, reached: dict[str, Sessions]
+) -> tuple[list[Work], list[Work]]:
+    """What lets other machines find this one, and what finds them: that holds the connections to them, so it has to
+    go on until their last answers have ended. Raises ConfigError.
+    """
+    announcing: list[Work] = []
+    finding: list[Work] = []
     if settings.discovery_announce or settings.discovery_find:
         from draftd.peers import discovery
 
         if settings.discovery_announce and daemon.certificate is not None:
             names = daemon.certificate.names
-            yield partial(discovery.announce, daemon.fleet.id, names, settings.host, settings.port)
+            announcing.append(
+                partial(discovery.announce, daemon.fleet.id, names, settings.host, settings.port)
+            )
         if settings.discovery_find:
-            yield partial(discovery.find, daemon.fleet, reached, discovery.trust(settings))
+            finding.append(partial(discovery.find, daemon.fleet, reached, discovery.trust(settings)))
+    return announcing, finding
 
 
 async def _going_on(work: Work) -> None:
     """Do it, and again after an exception that nobody foresaw: neither clients nor workers are to lose by that."""
     while True:
-        with contained("the daemon"):
+        with contained(""):
             await work()
             return
+        if (task := asyncio.current_task()) and task.cancelling():
+            return  # it failed as it was cancelled, which nobody does a second time
         await asyncio.sleep(AGAIN)
 
 

@@ -26,6 +26,8 @@ def stacks_kept(state_dir: Path) -> Iterator[None]:
     Where faulthandler is on already (PYTHONFAULTHANDLER=1), it stays as it is.
     """
     if faulthandler.is_enabled():
+        with suppress(OSError):
+            (state_dir / CRASH).unlink()  # else the next end would be told with the stacks of an earlier one
         yield
         return
     path = state_dir / CRASH

@@ -7,6 +7,7 @@ says it has, whoever signed it and whatever name it is for.
 
 from __future__ import annotations
 
+import ipaddress
 import re
 import ssl
 from contextlib import suppress
@@ -23,6 +24,9 @@ _CERTIFICATE = re.compile(
 _KEY = re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----")
 _LOCKED = re.compile(r"BEGIN ENCRYPTED PRIVATE KEY|Proc-Type: 4,ENCRYPTED")
 _AT_ANY_TIME = 0x200000  # OpenSSL's X509_V_FLAG_NO_CHECK_TIME, for which Python has no name
+_HOSTS = frozenset(
+    {"DNS", "IP Address"}
+)  # the kinds of names that are a host's; others are a person's or a user's
 _FLIGHTS = 4  # messages from each end in a handshake, at most
 
 
@@ -83,7 +87,11 @@ def served(cert: Path, key: Path | None) -> tuple[ssl.SSLContext, Certificate]:
 def verifying(file: Path) -> ssl.SSLContext:
     """A client's context that trusts the certificates in a file, and who is signed by them. Raises ConfigError."""
     try:
-        return ssl.create_default_context(cafile=str(file))
+        context = ssl.create_default_context(cafile=str(file))
+        context.verify_flags |= (
+            ssl.VERIFY_X509_PARTIAL_CHAIN
+        )  # a certificate in the file needs no signer's there
+        return context
     except OSError as error:  # ssl's own errors are of this kind, and have the number of another error
         reason = "there is no certificate in it (in the form PEM)"
         if not isinstance(error, ssl.SSLError):
@@ -120,11 +128,16 @@ def _tried_out(context: ssl.SSLContext, pem: str) -> dict[str, Any]:
     return client.getpeercert() or {}
 
 
+def _host(kind: str, name: str) -> str:
+    """A name of a certificate as clients write it: OpenSSL writes addresses of IPv6 in full."""
+    return name.lower() if kind == "DNS" else str(ipaddress.ip_address(name))
+
+
 def _certificate(file: Path, pem: str, told: dict[str, Any]) -> Certificate:
     return Certificate(
         file=file,
         pem=pem,
-        names=tuple(name.lower() for _, name in told.get("subjectAltName", ())),
+        names=tuple(_host(kind, name) for kind, name in told.get("subjectAltName", ()) if kind in _HOSTS),
         expires=ssl.cert_time_to_seconds(told["notAfter"]),
         self_signed=told["issuer"] == told["subject"],
     )

@@ -7,12 +7,18 @@ import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+from unittest.mock import AsyncMock
 
 import pytest
+from zeroconf import ServiceStateChange
+from zeroconf.asyncio import AsyncServiceInfo
 
 from draftd.errors import ConfigError
 from draftd.peers import discovery
 from draftd.peers.condition import Out
+from draftd.peers.fleet import Fleet
 from draftd.settings import load_settings
 from tests.certificates import Made, self_signed
 from tests.harness import LIMIT, Served, fake, free_ports, serving
@@ -107,6 +113,74 @@ async def test_a_stranger_who_announces_himself_gets_neither_key_nor_request(
         assert isinstance(peer.condition, Out)
         assert peer.condition.reason.startswith("its certificate is not trusted")
     assert not got
+
+
+class Announcements:
+    """A finder of machines whose details are asked of nobody, and whose use is noted."""
+
+    def __init__(self, tasks: asyncio.TaskGroup, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.used: list[asyncio.Event] = []
+        self.answered = asyncio.Event()
+        self._heard = discovery._Finder(
+            cast(Any, SimpleNamespace(zeroconf=None)), tasks, Fleet((), lambda: None), {}, cast(Any, None)
+        )
+        monkeypatch.setattr(AsyncServiceInfo, "async_request", AsyncMock(return_value=True))
+        monkeypatch.setattr(self._heard, "_table", lambda info: True)
+        monkeypatch.setattr(self._heard, "_use", self._use)
+
+    async def _use(self, table: object, announced: object, gone: asyncio.Event) -> None:
+        self.used.append(gone)
+        await gone.wait()
+        await self.answered.wait()
+
+    async def hear(self, change: ServiceStateChange, name: str = "mini") -> None:
+        self._heard.heard(cast(Any, None), discovery.KIND, f"{name}.{discovery.KIND}", change)
+        for _ in range(5):
+            await asyncio.sleep(0)  # turns of the loop
+
+
+async def test_a_machine_that_is_back_before_its_last_answer_has_ended_is_used_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with asyncio.TaskGroup() as tasks:
+        made = Announcements(tasks, monkeypatch)
+        for change in (ServiceStateChange.Added, ServiceStateChange.Removed, ServiceStateChange.Added):
+            await made.hear(change)
+        assert len(made.used) == 1
+        made.answered.set()
+        await made.hear(ServiceStateChange.Added)
+        assert len(made.used) == 2
+        await made.hear(ServiceStateChange.Removed)
+
+
+async def test_what_cannot_be_announced_ends_no_other_announcement(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with asyncio.TaskGroup() as tasks:
+        made = Announcements(tasks, monkeypatch)
+        await made.hear(ServiceStateChange.Added)
+        await made.hear(
+            ServiceStateChange.Added, "a\x07b"
+        )  # zeroconf itself hands this over, and refuses it then
+        await made.hear(ServiceStateChange.Added, "studio")
+        assert len(made.used) == 2
+        made.answered.set()
+        for name in ("mini", "studio"):
+            await made.hear(ServiceStateChange.Removed, name)
+
+
+async def test_an_answer_of_a_found_machine_may_end_when_the_daemon_stops(tmp_path: Path, made: Made) -> None:
+    for name in ("there", "front"):
+        (tmp_path / name).mkdir()
+    there = serving(tmp_path / "there", {"a": fake()}, api_key=KEY, tls_cert=made.cert, tls_key=made.key)
+    async with (
+        there as other,
+        announced("other", other.daemon.settings.port),
+        finding(tmp_path / "front", made) as front,
+    ):
+        await until(front, lambda served: "a" in served.daemon.fleet.models())
+        waiting = asyncio.create_task(front.ask("a", "[[wait 0.5]]"))
+        await other.until_queue("a")
+        front.daemon.stop()
+        assert (await waiting).status == 200
 
 
 @pytest.mark.parametrize(

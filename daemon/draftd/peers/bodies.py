@@ -22,7 +22,7 @@ class Stored(Protocol):
         """The same with another name at the place."""
 
     def pieces(self) -> AsyncIterator[bytes]:
-        """All of it, piece by piece. Raises OSError."""
+        """All of it, piece by piece. Raises WorkerError."""
 
     def close(self) -> None:
         """Nobody needs it any more."""

@@ -17,7 +17,7 @@ from contextlib import suppress
 import psutil
 import structlog
 from aiohttp.abc import AbstractResolver, ResolveResult
-from zeroconf import InterfaceChoice, ServiceStateChange, Zeroconf
+from zeroconf import Error, InterfaceChoice, ServiceStateChange, Zeroconf
 from zeroconf.asyncio import AsyncServiceBrowser, AsyncServiceInfo, AsyncZeroconf
 
 from draftd.errors import ConfigError
@@ -27,6 +27,7 @@ from draftd.peers.machines import Peer
 from draftd.peers.watch import Sessions, sessions, watch
 from draftd.settings import Settings
 from draftd.tls import verifying
+from draftd.workers.process import contained
 
 KIND = "_draftd._tcp.local."
 ID = b"id"  # of what an announcement says beside the address: identifies one start of a daemon
@@ -53,17 +54,18 @@ def trust(settings: Settings) -> Trust:
 async def announce(own_id: str, names: Sequence[str], host: str, port: int) -> None:
     """Say where this daemon is, until cancelled. `names` are those of its certificate; it listens on `host`."""
     machine = socket.gethostname().partition(".")[0]
-    server = next((name for name in names if name.endswith(".local")), f"{machine}.local")
-    info = AsyncServiceInfo(
-        KIND,
-        f"{machine}-{port}.{KIND}",
-        port,
-        server=f"{server}.",
-        properties={ID: own_id.encode()},
-        parsed_addresses=list(_addresses(host)),
-    )
+    usable = (name for name in names if name.endswith(".local") and not name.startswith("*"))
+    server = next(usable, f"{machine}.local")
     zeroconf = await _opened()
     try:
+        info = AsyncServiceInfo(
+            KIND,
+            f"{machine}-{port}.{KIND}",
+            port,
+            server=f"{server}.",
+            properties={ID: own_id.encode()},
+            parsed_addresses=list(_addresses(host)),  # which there are with the network, and not before
+        )
         await (await zeroconf.async_register_service(info, allow_name_change=True))
         log.info("other machines can find this one", name=server, port=port)
         await asyncio.Event().wait()
@@ -121,27 +123,40 @@ class _Finder:
         self._reached = reached
         self._trusted = trusted
         self._gone: dict[str, asyncio.Event] = {}
+        self._again: set[str] = set()  # announced again before the last answers of the first time have ended
 
     def heard(
         self, zeroconf: Zeroconf, service_type: str, name: str, state_change: ServiceStateChange
     ) -> None:
         """Something was announced, or that was taken back. The names of the arguments are zeroconf's."""
         if state_change is ServiceStateChange.Removed:
+            self._again.discard(name)
             if gone := self._gone.get(name):
                 gone.set()
-        elif name not in self._gone and len(self._gone) < MAX_PEERS:
+        elif name not in self._gone:
+            self._start(name)
+        elif self._gone[name].is_set():
+            self._again.add(name)
+
+    def _start(self, name: str) -> None:
+        if len(self._gone) < MAX_PEERS:
             self._gone[name] = asyncio.Event()
             self._tasks.create_task(self._follow(name, self._gone[name]))
 
     async def _follow(self, name: str, gone: asyncio.Event) -> None:
-        try:
-            info = AsyncServiceInfo(KIND, name)
-            if await info.async_request(self._zeroconf.zeroconf, WITHIN_MS) and (table := self._table(info)):
-                await self._use(table, _Announced(info.parsed_scoped_addresses()), gone)
-        except ConfigError as error:
-            log.warning("a machine that was found cannot be used", reason=str(error))
-        finally:
-            self._gone.pop(name, None)
+        with contained(""):  # whatever is announced, the others are not to lose by it
+            try:
+                info = AsyncServiceInfo(KIND, name)
+                found = await info.async_request(self._zeroconf.zeroconf, WITHIN_MS)
+                if found and (table := self._table(info)):
+                    await self._use(table, _Announced(info.parsed_scoped_addresses()), gone)
+            except (ConfigError, Error) as error:
+                log.warning("a machine that was found cannot be used", reason=str(error))
+            finally:
+                del self._gone[name]
+        if name in self._again:
+            self._again.remove(name)
+            self._start(name)
 
     def _table(self, info: AsyncServiceInfo) -> PeerTable | None:
         if info.properties.get(ID) == self._fleet.id.encode() or not info.server:

@@ -96,7 +96,13 @@ class AiohttpExchange(ClientExchange):
         except web.RequestPayloadError as error:
             raise RequestError(400, "the chunks of the body are not valid HTTP") from error
         except TimeoutError as error:
-            raise RequestError(408, f"the body did not come within {self._limits.body:g} s") from error
+            seconds = f"{self._limits.body:g} s"
+            late = (
+                f"nothing of the body came for {seconds}"
+                if slowly
+                else f"the body did not come within {seconds}"
+            )
+            raise RequestError(408, late) from error
 
     async def answer(self, status: int, body: bytes, content_type: str = JSON) -> None:
         await self.send(web.Response(status=status, body=body, headers={hdrs.CONTENT_TYPE: content_type}))

@@ -66,7 +66,7 @@ class Upload:
         return Upload(self._file, self._size, self.place, model)
 
     async def pieces(self) -> AsyncIterator[bytes]:
-        """All of it from its beginning. Raises OSError."""
+        """All of it from its beginning. Raises WorkerError."""
         async for piece in self._read(0, self._cut.start):
             yield piece
         if self._instead:
@@ -76,9 +76,12 @@ class Upload:
 
     async def _read(self, start: int, end: int) -> AsyncIterator[bytes]:
         while start < end:
-            piece = await _in_a_thread(os.pread, self._file.fileno(), min(PIECE, end - start), start)
+            try:
+                piece = await _in_a_thread(os.pread, self._file.fileno(), min(PIECE, end - start), start)
+            except OSError as error:
+                raise _not_read(error.strerror or str(error)) from error
             if not piece:
-                raise OSError("the file of a body has lost its end")
+                raise _not_read("it has lost its end")
             start += len(piece)
             yield piece
 
@@ -134,6 +137,12 @@ async def _in_a_thread(work: Callable[..., Result], *arguments: Any) -> Result:
     except asyncio.CancelledError:
         await asyncio.wait([working])
         raise
+
+
+def _not_read(reason: str) -> WorkerError:
+    """It is no OSError: those are the worker's, when it breaks off."""
+    text = f"the file in which the body waited for its turn cannot be read: {reason}"
+    return WorkerError(text, status=507, code="no_space")
 
 
 def _not_kept(folder: Path, error: OSError) -> WorkerError:

@@ -257,7 +257,7 @@ class Starter:
             await self._wanted.wait()
             await self._until_quiet()
             self._wanted.clear()
-            with contained("the warm spare"):
+            with contained(""):
                 await self._keep_one()
 
     async def _keep_one(self) -> None:
