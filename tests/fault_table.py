@@ -232,6 +232,11 @@ FAULTS = {
         "caffeinate hangs, or cannot be started for a while",
         "the stop waits for nobody; it is tried again",
     ),
+    209: ("an answer whose tokens came in one round", "no speed is told of it, and none is counted"),
+    210: (
+        "the daemon is held up for longer than its limits",
+        "what has come by then is read before any limit ends it",
+    ),
 }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import socket
 import time
 from collections.abc import Coroutine
 from contextlib import suppress
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import uvloop
 
 import draftd
 from draftd import clock
@@ -182,3 +184,38 @@ def test_nothing_but_the_clock_sets_limits_by_the_loops_own_time() -> None:
             continue  # a group's launcher has asyncio's own loop, whose clock is time.monotonic
         with suppress(UnicodeDecodeError):
             assert not OURS_ALONE.search(path.read_text("utf-8")), path
+
+
+def test_what_came_in_time_is_read_before_a_limit_that_fires_late() -> None:
+    """On uvloop, whose timers come before what can be read."""
+
+    async def ask() -> bytes:
+        ours, theirs = socket.socketpair()
+        with ours, theirs:
+            reader, writer = await asyncio.open_connection(sock=ours)
+            theirs.send(b"in time")
+            asyncio.get_running_loop().call_soon(time.sleep, 2 * clock.LATE + SHORT)  # the loop is held up
+            try:
+                async with clock.limit(SHORT):
+                    return await reader.read(7)
+            finally:
+                writer.close()
+
+    assert uvloop.run(ask()) == b"in time"
+
+
+def test_a_limit_that_fires_late_again_and_again_is_over_the_second_time() -> None:
+    async def wait() -> float:
+        loop, began = asyncio.get_running_loop(), time.monotonic()
+
+        def hold_up() -> None:
+            time.sleep(1.5 * clock.LATE)
+            loop.call_soon(hold_up)
+
+        loop.call_soon(hold_up)
+        with pytest.raises(TimeoutError):
+            async with clock.limit(SHORT):
+                await asyncio.Event().wait()
+        return time.monotonic() - began
+
+    assert uvloop.run(wait()) < 20 * clock.LATE

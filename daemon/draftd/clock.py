@@ -4,6 +4,9 @@ On a Mac uvloop's timers go on while the machine sleeps, and `time.monotonic` st
 loop's clock is hours ahead, and a limit of 15 minutes is over at once, though not one of them was spent awake. So
 whatever limits somebody's time is set by this module: when a timer fires, the monotonic clock has the last word. A
 pause between two looks may be an `asyncio.sleep`, since one look too early does no harm.
+
+Nor do they run out while this process is held up, by a debugger or a machine that swaps. uvloop calls timers before
+it reads, so that what has come in time would be taken for late. A timer that fires late gives it a turn first.
 """
 
 from __future__ import annotations
@@ -15,16 +18,19 @@ from types import TracebackType
 from typing import Any, Self
 
 EARLY = 0.001  # seconds that a timer may fire too early: a loop counts in whole milliseconds
+LATE = 0.1  # seconds after its time at which a timer shows that the loop was held up
+TURN = 0.05  # seconds in which the loop then takes in what has come
 
 
 class Timer:
     """Calls once, when `seconds` have passed by the monotonic clock. For the event loop's thread."""
 
-    __slots__ = ("_call", "_due", "_handle", "_loop")
+    __slots__ = ("_call", "_due", "_handle", "_late", "_loop")
 
     def __init__(self, seconds: float, call: Callable[[], object]) -> None:
         self._loop = asyncio.get_running_loop()
         self._due = time.monotonic() + seconds
+        self._late = False  # whether it has fired late once: a second time it calls
         self._call = call
         self._handle = self._loop.call_later(seconds, self._fire)
 
@@ -34,6 +40,8 @@ class Timer:
 
     def _fire(self) -> None:
         left = self._due - time.monotonic()
+        if left < -LATE and not self._late:
+            self._late, left = True, TURN
         if left > EARLY:
             self._handle = self._loop.call_later(left, self._fire)
         else:

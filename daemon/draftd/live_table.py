@@ -2,7 +2,8 @@
 
 rich goes up as many lines as it wrote. But most terminals wrap long lines anew when they become narrower, so that
 what was written takes more lines by then, and the upper ones stayed. So this one keeps how wide each line was, and
-goes up by what they take now. It writes no blanks at the ends of lines: they would be wrapped too.
+goes up by what they take now. It writes no blanks at the ends of lines: they would be wrapped too. What has left
+the screen by then cannot be taken back.
 """
 
 from __future__ import annotations

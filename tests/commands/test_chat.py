@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
+from draftd import console
 from draftd.commands import chat
-from draftd.console import out
 from tests.forked import LIMIT
 from tests.harness import fake
 from tests.test_cli import DRAFTD, Up, up
@@ -83,13 +83,5 @@ def test_who_is_not_there_is_an_input_fault_for_every_verb_and_hints_find_the_da
 
 
 def test_a_ctrl_c_that_comes_after_the_answer_does_not_end_the_chat(monkeypatch: pytest.MonkeyPatch) -> None:
-    typed_in: Iterator[str | BaseException] = iter([KeyboardInterrupt(), "more", EOFError()])
-
-    def ask(question: str) -> str:
-        said = next(typed_in)
-        if isinstance(said, str):
-            return said
-        raise said
-
-    monkeypatch.setattr(out, "ask", ask)
+    monkeypatch.setattr(console.out, "ask", Mock(side_effect=[KeyboardInterrupt, "more", EOFError]))
     assert [chat._asked() for _ in range(3)] == ["", "more", None]

@@ -7,8 +7,9 @@ import mlx.core as mx
 import pytest
 
 from draftd.engine import records
-from draftd.engine.generation.batch_policy import BatchPolicy, Row
+from draftd.engine.generation.batch_policy import BatchPolicy
 from draftd.engine.generation.choices import Choice
+from draftd.engine.generation.policy import Row
 from draftd.protocol import MODEL_DRAFTER
 from tests.engine.architectures.models import make, noisy
 from tests.engine.chance import chi_square, most_by_chance

@@ -12,11 +12,12 @@ from mlx_lm import server
 
 from draftd.engine import records
 from draftd.engine.answers.presence import LEFT_ATTRIBUTE, LeftError
-from draftd.engine.generation import loop, together, turns
-from draftd.engine.generation.batch_policy import BatchPolicy, Row
+from draftd.engine.generation import loop, round_times, together
+from draftd.engine.generation.batch_policy import BatchPolicy
 from draftd.engine.generation.caches.ragged import RaggedRow
 from draftd.engine.generation.choices import ALONE, REVIEW, Choice
 from draftd.engine.generation.models import LoadedModels
+from draftd.engine.generation.policy import Row
 from draftd.engine.generation.sampling import Greedy
 from draftd.engine.serving import NOT_EXACT
 from draftd.protocol import LOOKUP_DRAFTER, MODEL_DRAFTER
@@ -459,7 +460,7 @@ def test_the_last_one_goes_on_as_if_it_had_always_been_alone(monkeypatch: pytest
 
 def test_a_batch_that_all_have_left_takes_no_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     """Three of four end while the last one writes; before, their texts grow out of their group, one by one."""
-    monkeypatch.setattr(turns, "SMALLEST_DEPTH", 32)
+    monkeypatch.setattr(round_times, "SMALLEST_DEPTH", 32)
     generator = Generator(*pair("qwen2"), ends=False)
     serving = generator.serving
     cycle, step = serving._cycle, serving._step

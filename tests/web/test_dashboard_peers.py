@@ -60,6 +60,7 @@ async def test_peers_are_shown_with_their_models_and_why_one_is_left_out(
             opened(browser, front) as page,
         ):
             await expect(page.locator("#headline")).to_have_text("No profile of its own")
+            await expect(page.locator("#log")).to_be_hidden()
             await expect(page.locator("#chat-model option")).to_have_text(["far", "far-asleep"])
             await page.locator("#chat-text").fill("hello")
             await page.locator("#chat-send").click()

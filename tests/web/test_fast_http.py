@@ -52,6 +52,7 @@ def test_headers_that_change_nothing_are_plain(field: bytes) -> None:
         b"Expect: 100-continue",
         b"Upgrade: websocket",
         b"Trailer: x",
+        b"Proxy-Connection: close",
         b"Origin: http://a",
         b"Connection: close",
         b"Connection: keep-alive, Authorization",

@@ -155,6 +155,22 @@ TIMINGS = {
 }
 
 
+@pytest.mark.fault(209)
+@pytest.mark.parametrize(("told", "counted"), [({"predicted_per_second": 0.0}, False), ({}, True)])
+async def test_a_speed_of_zero_cannot_be_said_and_is_not_counted(
+    foreign: Served, told: dict[str, float], counted: bool
+) -> None:
+    series = 'draftd_tokens_per_second_count{profile="a"}'
+    before = (await foreign.metrics()).get(series, 0.0)
+    first, *others = hello("chat.completions")
+    timed = {"choices": [], "usage": USAGE, "timings": TIMINGS | told}
+    wire = HEAD + events(first) + b"\0" + events(*others, timed) + DONE
+    await asked(foreign, wire, "chat.completions", stream=True)
+    last = (await foreign.get("/api/requests")).json["requests"][-1]
+    assert (last["tokens_per_second"] is not None) == counted
+    assert (await foreign.metrics()).get(series, 0.0) == before + counted
+
+
 @pytest.mark.parametrize("endpoint", ENDPOINTS)
 @pytest.mark.parametrize(
     "timed",

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 from aiohttp import web
+from structlog.testing import capture_logs
 
 from draftd.protocol import AHEAD_HEADER
 from draftd.workers import read_ahead as module
@@ -26,6 +27,7 @@ class Engine:
         self.asked: asyncio.Queue[tuple[bytes, str | None]] = asyncio.Queue()
         self.lets = asyncio.Event()
         self.left = asyncio.Event()
+        self.answer = 200, "data: [DONE]"
 
     async def post(self, request: web.Request) -> web.StreamResponse:
         self.asked.put_nowait((await request.read(), request.headers.get(AHEAD_HEADER)))
@@ -34,7 +36,8 @@ class Engine:
         except asyncio.CancelledError:
             self.left.set()
             raise
-        return web.Response(text="data: [DONE]")
+        status, text = self.answer
+        return web.Response(status=status, text=text)
 
 
 @pytest.fixture
@@ -79,6 +82,24 @@ async def test_an_engine_that_takes_nothing_is_not_asked_for_ever(monkeypatch: p
     child.beginnings = lambda: [Beginning("one", b"1")]
     async with worker_session() as session, asyncio.timeout(LIMIT):
         await read_ahead(child, session)
+
+
+@pytest.mark.parametrize(("status", "told"), [(200, "read ahead"), (400, "a text cannot be read ahead")])
+async def test_a_text_that_the_engine_refuses_is_told_with_its_reason(
+    engine: tuple[Engine, int], monkeypatch: pytest.MonkeyPatch, status: int, told: str
+) -> None:
+    monkeypatch.setattr(module, "QUIET", 0.01)
+    server, port = engine
+    server.lets.set()
+    server.answer = status, '{"error": "the prompt is too long"}'
+    child = Watched(port, lambda: PROFILE, Usage(), drain=7.0)
+    child.beginnings = lambda: [Beginning("agent.txt", b"1")]
+    with capture_logs() as logs:
+        async with worker_session() as session, asyncio.timeout(LIMIT):
+            await read_ahead(child, session)
+    [entry] = logs
+    assert (entry["event"], entry["worker"], entry["what"]) == (told, PROFILE.name, "agent.txt")
+    assert entry.get("reason") in {None, 'HTTP 400: {"error": "the prompt is too long"}'}
 
 
 async def test_a_request_in_the_moment_in_which_reading_begins_is_noticed() -> None:

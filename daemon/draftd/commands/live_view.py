@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 MAX_LINES = 1000  # lines that may wait to be written
 TICK, REST = 0.25, 1.0  # seconds between two looks at the workers: while one changes its state, and otherwise
-MIN_ROWS, AROUND = 4, 4  # rows of the table at least; lines around them
+MIN_ROWS, AROUND = 4, 7  # rows of the table at least; lines around them
 MOVING = {"waiting", "starting", "stopping", "backoff"}
 
 
@@ -152,7 +152,8 @@ class LiveView:
             self.name(row["name"] for row in self._rows)
 
     def _table(self) -> RenderableType:
-        most = max(MIN_ROWS, self._terminal.height // 2 - AROUND)  # the lines above the table have room, too
+        # Half of the screen: the lines above have room too, and in a terminal half as wide all is still on it.
+        most = max(MIN_ROWS, self._terminal.height // 2 - AROUND)
         table = [workers_table(self._rows, self._terminal.width, most)] if self._rows else []
         return Group(*table, *peer_lines(self._peers, MIN_ROWS))
 

@@ -34,8 +34,9 @@ from draftd.engine.generation.loop import Generation
 from draftd.engine.generation.models import LoadedModels
 from draftd.engine.generation.parts import Part
 from draftd.engine.generation.reader import Reader
+from draftd.engine.generation.round_times import table_of
 from draftd.engine.generation.together import Together, attempt
-from draftd.engine.generation.turns import Company, Pace, Pause, Turns, groups, size_of
+from draftd.engine.generation.turns import Company, Pace, Pause, Turns, groups
 from draftd.engine.model_facts import loaded_record
 from draftd.engine.prompt_cache import TruePromptCache
 from draftd.engine.request import Prompt, prompt_of
@@ -171,7 +172,7 @@ class Serving:
         }
         together = []
         for works in groups(lengths):
-            size = size_of(lengths[works[0]])
+            size = table_of(lengths[works[0]])
             if len(works) > 1 or works[0].answering.generation.target.is_joined:
                 together.append(works)
                 for work in works:

@@ -17,6 +17,7 @@ from aiohttp.http import RawRequestMessage
 from aiohttp.http_exceptions import LineTooLong
 from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
 
+from draftd import clock
 from draftd.errors import RequestError
 from draftd.web.client import JSON, MAX_HEADERS, MAX_READ_AHEAD, Limits
 from draftd.web.error_bodies import error_body
@@ -62,6 +63,10 @@ class AiohttpConnection(web.RequestHandler):
             super().data_received(data)
         self._unparsed += data
         self._parse()
+
+    def _process_keepalive(self) -> None:
+        """aiohttp's timer. What came while the loop was held up is read before the connection counts as idle."""
+        self._keepalive_handle = self._loop.call_later(clock.TURN, super()._process_keepalive)
 
     def answered(self) -> None:
         """The request in work has been answered: go on with those behind it."""

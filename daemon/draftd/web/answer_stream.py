@@ -111,9 +111,7 @@ class Frame(msgspec.Struct, frozen=True):
         return text if fits else None
 
     def take(self, data: bytes, at: int) -> tuple[list[bytes], int]:
-        """The JSON strings of the events of this frame that stand at this place in a stream, and the place behind
-        them. There may be more of them behind that.
-        """
+        """The JSON strings of events of this frame that stand at this place, and the place behind the last."""
         before, after = self.theirs[0], self.theirs[1] + EVENT_END
         if not data.startswith(before, at):
             return [], at
@@ -152,11 +150,9 @@ def frame_of(event: bytes, chunk: dict[str, Any], sent: bytes) -> Frame | None:
 
 
 def _around(text: Any, event: bytes) -> tuple[bytes, bytes] | None:
-    """What stands around the text of an event, if it is the only one in there: one of a further field may be the
-    only one that is found, where the text itself is not in ASCII.
-    """
+    """What stands around the text of an event. What looks like one may be another field."""
     found = list(_TEXT.finditer(event))
-    if len(found) != 1 or json_codec.loads(found[0][1]) != text:
+    if len(found) != 1 or json.loads(found[0][1]) != text:
         return None
     return event[: found[0].start(1)], event[found[0].end(1) : -len(EVENT_END)]
 

@@ -102,6 +102,8 @@ class CompletionAnswer:
     def _count(self) -> None:
         answer, seconds = self._answer, self._generation_seconds()
         prompt_tokens, tokens = answer.tokens("prompt_tokens"), answer.tokens("completion_tokens")
+        if (answer.timings or {}).get("predicted_per_second") == 0:
+            seconds = None  # the worker cannot say: its tokens came at once, whenever they came to us
         measured = (tokens - 1) / seconds if tokens > 1 and seconds else None
         record = self._record
         record.prompt_tokens, record.cached_tokens, record.tokens = (

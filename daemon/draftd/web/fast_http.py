@@ -43,7 +43,9 @@ _LENGTH = re.compile(r"[0-9]{1,12}")
 _OF_STREAMS = "".join(
     f"{name}: {value}\r\n" for name, value in (*STREAM_HEADERS.items(), ("Transfer-Encoding", "chunked"))
 )
-_ODD = frozenset({"Transfer-Encoding", "Content-Encoding", "Expect", "Upgrade", "Trailer", "Origin"})
+_ODD = frozenset(
+    {"Transfer-Encoding", "Content-Encoding", "Expect", "Upgrade", "Trailer", "Origin", "Proxy-Connection"}
+)
 
 
 def read_head(data: bytes | bytearray) -> tuple[RequestHead, int] | None:
@@ -94,7 +96,7 @@ class FastConnection(asyncio.Protocol):
         """Wait for the first request."""
         self._transport = cast(asyncio.Transport, transport)  # uvloop's has the methods, but not the type
         self._server.connections.add(self)
-        self._idle_timer = self._loop.call_later(self._server.limits.idle, self._close_if_idle)
+        self._idle_timer = clock.Timer(self._server.limits.idle, self._close_if_idle)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The client has left."""
@@ -116,7 +118,7 @@ class FastConnection(asyncio.Protocol):
         if left <= 0 and not busy:
             self._transport.close()
         else:
-            self._idle_timer = self._loop.call_later(limit if busy else left, self._close_if_idle)
+            self._idle_timer = clock.Timer(limit if busy else left, self._close_if_idle)
 
     # --- reading ---------------------------------------------------------------------------------------------
 

@@ -23,12 +23,12 @@ from draftd.web.request_body import (
     Endpoint,
     Forward,
     checked_messages,
-    checked_tool,
     encoded,
     fill_in_defaults,
     text_prompt,
     with_system_prompt,
 )
+from draftd.web.tools import checked_tool
 
 # The fields of a prompt, in the order in which models read them: the prefix that two requests share begins here.
 _READ = ("tools", "messages", "prompt")

@@ -28,6 +28,7 @@ from draftd.protocol import (
 from draftd.web import json_codec
 from draftd.web.dialects import fields as tables
 from draftd.web.dialects.field_table import Table
+from draftd.web.tools import checked_tool, offered, past_calls
 
 Endpoint = Literal["chat.completions", "completions"]
 
@@ -115,19 +116,10 @@ def _beginning(fields: Mapping[str, Any]) -> dict[str, Any] | None:
     return kept | {"messages": [*leading, {"role": "user", "content": ""}], "max_tokens": 1, "temperature": 0}
 
 
-def checked_tool(tool: dict[str, Any], place: str, foreign: bool) -> dict[str, Any]:
-    """A tool, checked; another server, a `foreign` one, may know more kinds. Raises RequestError (400)."""
-    made = tables.TOOL.checked(tool, f"{place}.", foreign=foreign)
-    if "function" in made:
-        made["function"] = tables.FUNCTION.checked(made["function"], f"{place}.function.", foreign=foreign)
-    if not foreign and "name" not in made.get("function", {}):
-        raise RequestError(400, f"{place} must have a function with a name", param=place)
-    return made
-
-
 def _with_an_effect(fields: dict[str, Any], table: Table) -> dict[str, Any]:
     """What is left for a worker of our own, which gets nothing that it does not use."""
-    if tools := _allowed(fields.pop("tools", []), fields.get("tool_choice")):
+    tools = fields.pop("tools", None)
+    if tools and (tools := offered(tools, fields.get("tool_choice"))):
         fields["tools"] = tools
     if "response_format" in fields:
         fields["response_format"] = _response_format(fields["response_format"])
@@ -136,18 +128,6 @@ def _with_an_effect(fields: dict[str, Any], table: Table) -> dict[str, Any]:
     if {"max_tokens", "max_completion_tokens"} <= fields.keys():
         fields["max_completion_tokens"] = min(fields.pop("max_tokens"), fields["max_completion_tokens"])
     return table.effective(fields)
-
-
-def _allowed(tools: list[dict[str, Any]], choice: Any) -> list[dict[str, Any]]:
-    """The tools that the model is told about: which of them it calls is up to it, unless it has to call one."""
-    if choice == "none":
-        return []
-    allowed = choice.get("allowed_tools") if isinstance(choice, dict) else None
-    if not isinstance(allowed, dict) or allowed.get("mode") != "auto":
-        return tools
-    named = [one.get("function") for one in allowed.get("tools") or [] if isinstance(one, dict)]
-    names = [function.get("name") for function in named if isinstance(function, dict)]
-    return [tool for tool in tools if tool["function"]["name"] in names]
 
 
 def _response_format(wanted: dict[str, Any]) -> dict[str, Any]:
@@ -244,7 +224,7 @@ def _message(message: Any, place: str, foreign: bool) -> dict[str, Any]:
     if not foreign or made["role"] == "system" or not _holds_more_than_text(content):
         made["content"] = _content(content, f"{place}.content") + made.pop("refusal", "")
     if "tool_calls" in made:
-        made["tool_calls"] = _past_calls(made["tool_calls"], f"{place}.tool_calls")
+        made["tool_calls"] = past_calls(made["tool_calls"], f"{place}.tool_calls")
     return made
 
 
@@ -272,20 +252,6 @@ def _part_text(part: Any, place: str) -> str:
     if not isinstance(text, str):
         raise RequestError(400, f"{place}: only text parts are supported, no images or audio", param=place)
     return text
-
-
-def _past_calls(calls: Any, place: str) -> list[dict[str, Any]]:
-    """mlx_lm.server parses the arguments of past calls; where they are not JSON, they become one JSON string."""
-    if not isinstance(calls, list):
-        raise RequestError(400, f"{place} must be a list", param=place)
-    made = []
-    for call in calls:
-        function = call.get("function") if isinstance(call, dict) else None
-        if not isinstance(function, dict) or not isinstance(function.get("name"), str):
-            raise RequestError(400, f"{place}: each call needs a function with a name", param=place)
-        arguments = json_codec.as_json(function.get("arguments") or "{}")
-        made.append({**call, "function": {**function, "arguments": arguments}})
-    return made
 
 
 def with_system_prompt(messages: list[dict[str, Any]], prompt: str, mode: str) -> list[dict[str, Any]]:

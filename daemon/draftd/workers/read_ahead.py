@@ -24,6 +24,7 @@ log = structlog.get_logger("worker")
 
 QUIET = 1.0  # seconds without a request after which a worker is idle
 PATH = "/v1/chat/completions"
+MAX_SHOWN = 300  # bytes of an answer that refuses a text
 
 
 async def read_ahead(child: Watched, session: aiohttp.ClientSession) -> None:
@@ -56,7 +57,12 @@ async def _read(child: Watched, session: aiohttp.ClientSession, beginning: Begin
         async with session.post(
             url, data=beginning.payload, headers=headers, allow_redirects=False
         ) as answer:
-            async for _ in answer.content.iter_any():
-                pass
+            said = b""
+            async for piece in answer.content.iter_any():
+                said = (said + piece)[:MAX_SHOWN]
             took = f"{time.monotonic() - began:.1f} s"
-            log.info("read ahead", worker=name, what=beginning.name, status=answer.status, took=took)
+            if answer.status == 200:
+                log.info("read ahead", worker=name, what=beginning.name, took=took)
+            else:
+                reason = f"HTTP {answer.status}: {said.decode(errors='replace')}"
+                log.warning("a text cannot be read ahead", worker=name, what=beginning.name, reason=reason)

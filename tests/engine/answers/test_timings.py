@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from draftd.engine.answers.timings import Timings
 from draftd.engine.generation.acceptance import AcceptanceCount
 
@@ -28,6 +30,14 @@ def test_the_rates_are_those_of_what_was_read_and_of_what_was_generated() -> Non
         "draft_n": 4,
         "draft_n_accepted": 3,
     }
+
+
+@pytest.mark.fault(209)
+def test_nothing_is_said_of_the_speed_of_tokens_that_came_at_once() -> None:
+    """Five tokens of one round were 24,000 tokens a second."""
+    told = Timings(began=0.0, first=1.0, one_round=True).told(3, 0, 5, 1.0002, count(True, True, True, True))
+    assert (told["predicted_n"], told["predicted_per_second"]) == (5, 0.0)
+    assert told["predicted_ms"] == 0.2
 
 
 def test_what_was_not_drafted_and_a_cache_that_is_not_known_are_left_out() -> None:

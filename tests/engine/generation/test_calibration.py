@@ -13,8 +13,8 @@ from draftd.engine.generation.acceptance import Tally
 from draftd.engine.generation.calibration import TIMED, costs_of, measure
 from draftd.engine.generation.choices import ALONE, Choice
 from draftd.engine.generation.drafters.model import ModelDrafter
-from draftd.engine.generation.estimates import RoundTimes
 from draftd.engine.generation.loop import Generation
+from draftd.engine.generation.round_times import RoundTimes
 from draftd.engine.generation.sampling import Greedy, Logits
 from draftd.protocol import MODEL_DRAFTER, Costs
 from tests.engine.architectures.models import make, noisy

@@ -15,7 +15,7 @@ MAX_LOOKUP = 64
 SEEDS = (1, 2, 3)
 SINGLE = 0.010  # seconds of a token of the target model alone
 NOISE = 0.1  # of every time
-STAIRS = ((1, 1.0), (4, 1.47), (6, 2.07), (8, 2.69), (10, 2.7), (32, 2.75), (64, 4.0), (128, 8.0))
+STAIRS = ((1, 1.0), (4, 1.47), (6, 2.07), (8, 2.69), (10, 2.7), (32, 2.75), (64, 4.0), (640, 40.0))
 """Rows and their cost on an M4 Pro (facts of issue 15); between them it grows evenly."""
 
 
@@ -103,19 +103,19 @@ class World:
         self.choices.append(choice)
         if choice.source == MODEL_DRAFTER and self.unread > MAX_LATE:
             self._take(policy, Choice(REVIEW, self.unread), now, rng)
-        self._take(policy, choice, now, rng)
         made = self.made
-        if choice.source == REVIEW:
-            policy.would_have_kept([self.kept(self.made)] * min(alone, 32))
-        elif choice.source == ALONE:
+        if choice.source == ALONE:
             self.made += 1
             if found:
                 policy.judged(LOOKUP_DRAFTER, found[0], 1, int(rng.random() < found[1]))
-        else:
+        elif choice.source != REVIEW:
             share = found[1] if found and choice.source == LOOKUP_DRAFTER else self.kept(self.made)
             kept = next((n for n in range(choice.length) if rng.random() >= share), choice.length)
             policy.judged(choice.source, now.match, choice.length, kept)
             self.made += min(kept + 1, now.left)
+        self._take(policy, choice, now, rng)
+        if choice.source == REVIEW:
+            policy.would_have_kept([self.kept(self.made)] * min(alone, 32))
         self.unread = 1 if choice.source in {MODEL_DRAFTER, REVIEW} else self.unread + self.made - made
         return alone + 1 if choice.source == ALONE else 0
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from draftd.errors import RequestError
@@ -303,6 +303,9 @@ turns = st.lists(
 
 
 @given(st.dictionaries(st.sampled_from(names), junk | blocks), turns)
+@example(
+    {}, [{"role": "assistant", "content": [text("a"), CALL]}, {"role": "user", "content": [RESULT, IMAGE]}]
+)
 def test_any_body_is_translated_or_refused(body: dict[str, Any], said: list[dict[str, Any]]) -> None:
     try:
         chat = chat_request({"messages": said, **body})

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from draftd.errors import RequestError
@@ -245,6 +245,8 @@ items = st.lists(
 
 
 @given(st.dictionaries(st.sampled_from(names), junk | items), items)
+@example({}, [HI, {**CALL, "arguments": "{"}, {**CALL, "arguments": ""}])
+@example({}, [PICTURE])
 def test_any_body_is_translated_or_refused(body: dict[str, Any], given_items: list[dict[str, Any]]) -> None:
     asked = {"input": given_items, **body}
     try:

@@ -178,13 +178,16 @@ class _Answer:
 
     def _follow(self, responses: Iterable[Any]) -> str:
         """Put the tokens together into the answer's text, and send it as it comes; return why it ends."""
-        reason = None
+        reason, round_ended = None, False
         for response in responses:
             self._client.expect()
             self._count += 1
             if self._count == 1:
                 self._timings.first = time.perf_counter()
             drafter = getattr(response, DRAFTER_ATTRIBUTE, None)
+            # A round's drafted tokens come with the one after them.
+            self._timings.one_round = not round_ended
+            round_ended = round_ended or drafter is None
             self._text.feed(response.text, self._chosen(response), drafter)
             reason = response.finish_reason
             if self._text.stopped:

@@ -15,7 +15,7 @@ def checked(stop: Any) -> tuple[str, ...]:
     """Return the texts of a request's `stop`: a text, a list of them, or None. Raise ValueError for all else."""
     texts = [] if stop is None else [stop] if isinstance(stop, str) else stop
     if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
-        raise ValueError("stop must be a text or a list of texts")
+        raise ValueError("stop must be a string or a list of strings")
     if len(texts) > MAX_STOP_TEXTS:
         raise ValueError(f"stop must have at most {MAX_STOP_TEXTS} texts")
     if not all(0 < len(text) <= MAX_STOP_LENGTH for text in texts):

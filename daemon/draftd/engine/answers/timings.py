@@ -31,6 +31,7 @@ class Timings:
 
     began: float
     first: float | None = None
+    one_round: bool = False  # all tokens came at once: the time between them says nothing of a speed
 
     def told(
         self, prompt: int, cached: int, predicted: int, now: float, drafts: DraftCount | None
@@ -40,10 +41,12 @@ class Timings:
         """
         first = now if self.first is None else self.first
         cached = max(0, cached)
-        told = {"cache_n": cached}
+        told: dict[str, Any] = {"cache_n": cached}
         told |= _rate("prompt", prompt - cached, first - self.began) | _rate(
             "predicted", predicted, now - first
         )
+        if self.one_round:
+            told["predicted_per_second"] = 0.0
         if drafts is not None and drafts.proposed:
             told |= {"draft_n": drafts.proposed, "draft_n_accepted": drafts.accepted}
         return told

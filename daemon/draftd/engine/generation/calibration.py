@@ -8,10 +8,10 @@ import mlx.core as mx
 from draftd.engine.generation.acceptance import Tally
 from draftd.engine.generation.choices import ALONE
 from draftd.engine.generation.drafters.model import ModelDrafter
-from draftd.engine.generation.estimates import RoundTimes
 from draftd.engine.generation.loop import Generation
 from draftd.engine.generation.parts import Draw
 from draftd.engine.generation.reader import Reader
+from draftd.engine.generation.round_times import RoundTimes
 from draftd.engine.generation.rows import Tokens, lines_of
 from draftd.engine.generation.sampling import Greedy
 from draftd.engine.generation.together import answer

@@ -10,8 +10,8 @@ from draftd.engine.generation.caches.ragged_trial import is_exact
 from draftd.engine.generation.caches.sequence import ModelCaches, SequenceCache
 from draftd.engine.generation.caches.sizes import CacheSize
 from draftd.engine.generation.drafters.lookup import AnswerStore
-from draftd.engine.generation.estimates import CostModel
 from draftd.engine.generation.policy import DraftPolicy
+from draftd.engine.generation.round_times import CostModel
 from draftd.engine.group.lead import caches_of
 
 # Ways of sampling, and profiles, that are remembered: a client may ask for another temperature each time.

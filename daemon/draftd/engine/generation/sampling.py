@@ -66,16 +66,12 @@ class Rule(Protocol):
         """Return how likely drafts from the rows `q` were to be kept in the places of `tokens`, drawn from `p`."""
 
 
-@dataclass(frozen=True, slots=True)
-class Greedy:
-    """No chance."""
+class Likeliest:
+    """The likeliest token of what was shaped is taken, and a draft token kept if it is that one."""
 
+    __slots__ = ()
     name: ClassVar = PLAIN_RULE
     weighs_drafts: ClassVar = False
-    is_shared: ClassVar = True
-
-    def shape(self, logits: mx.array, position: int) -> mx.array:
-        return logits
 
     def draw(self, rows: mx.array, position: int) -> mx.array:
         return mx.argmax(rows, axis=-1)
@@ -83,10 +79,22 @@ class Greedy:
     def verify(
         self, p: mx.array, q: mx.array | None, drafted: mx.array, counts: mx.array
     ) -> tuple[mx.array, mx.array]:
-        return _equal_to(mx.argmax(p, axis=-1), drafted, counts)
+        chosen = mx.argmax(p, axis=-1)
+        kept = _agreeing(chosen[:, :-1] == drafted, counts)
+        return kept, _at(chosen, kept)
 
     def agreement(self, p: mx.array, q: mx.array, tokens: mx.array, position: int) -> mx.array:
         return mx.argmax(q, axis=-1) == tokens
+
+
+@dataclass(frozen=True, slots=True)
+class Greedy(Likeliest):
+    """No chance."""
+
+    is_shared: ClassVar = True
+
+    def shape(self, logits: mx.array, position: int) -> mx.array:
+        return logits
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,11 +177,9 @@ class Speculative:
 
 
 @dataclass(frozen=True, slots=True)
-class Seeded:
+class Seeded(Likeliest):
     """The same noise for the same seed and position."""
 
-    name: ClassVar = PLAIN_RULE
-    weighs_drafts: ClassVar = False
     is_shared: ClassVar = False
     shaping: Shape
     seed: int
@@ -182,22 +188,6 @@ class Seeded:
         places = range(position, position + logits.shape[-2])
         noise = [mx.random.gumbel(logits.shape[-1:], key=_key(self.seed, place)) for place in places]
         return self.shaping(logits, position) + mx.stack(noise)
-
-    def draw(self, rows: mx.array, position: int) -> mx.array:
-        return mx.argmax(rows, axis=-1)
-
-    def verify(
-        self, p: mx.array, q: mx.array | None, drafted: mx.array, counts: mx.array
-    ) -> tuple[mx.array, mx.array]:
-        return _equal_to(mx.argmax(p, axis=-1), drafted, counts)
-
-    def agreement(self, p: mx.array, q: mx.array, tokens: mx.array, position: int) -> mx.array:
-        return mx.argmax(q, axis=-1) == tokens
-
-
-def _equal_to(chosen: mx.array, drafted: mx.array, counts: mx.array) -> tuple[mx.array, mx.array]:
-    kept = _agreeing(chosen[:, :-1] == drafted, counts)
-    return kept, _at(chosen, kept)
 
 
 def _agreeing(keep: mx.array, counts: mx.array) -> mx.array:

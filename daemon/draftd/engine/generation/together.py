@@ -15,11 +15,12 @@ from typing import Any, Generic, TypeVar
 
 import mlx.core as mx
 
-from draftd.engine.generation.batch_policy import BatchPolicy, Row
+from draftd.engine.generation.batch_policy import BatchPolicy
 from draftd.engine.generation.caches.ragged import RaggedBatch, RaggedRow
 from draftd.engine.generation.choices import ALONE, Choice
 from draftd.engine.generation.choosing import Verification, draw
 from draftd.engine.generation.parts import Deciding, Decision, Draw, Part, Pass, Ready, Verified, Verify
+from draftd.engine.generation.policy import Row
 from draftd.engine.generation.reader import Reader
 from draftd.engine.generation.rows import Rows, Tokens
 from draftd.engine.generation.turns import Pause

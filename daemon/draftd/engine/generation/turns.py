@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Generic, TypeVar
 
-from draftd.engine.generation.estimates import SMALLEST_DEPTH
+from draftd.engine.generation.round_times import table_of
 
 MAX_HELD_UP = 0.1  # seconds that reading a piece of somebody's prompt may hold the others up for
 FIRST_PIECE = 16  # tokens, where nothing is known yet of how long they take
@@ -115,16 +115,11 @@ class Turns(Generic[Request]):
 
 
 def groups(lengths: Mapping[Request, int]) -> list[list[Request]]:
-    """Put those together whose texts are about as long, in tokens: the shorter ones are padded to the longest."""
+    """Put those together whose texts are about as long, in tokens: the shorter ones are padded to the longest.
+
+    Who reads together is timed in one table.
+    """
     by_size: dict[int, list[Request]] = {}
     for request, length in lengths.items():
-        by_size.setdefault(size_of(length), []).append(request)
+        by_size.setdefault(table_of(length), []).append(request)
     return list(by_size.values())
-
-
-def size_of(length: int) -> int:
-    """Return which group a length is in: there is one up to SMALLEST_DEPTH tokens, and one for each doubling.
-
-    They are those that estimates.py and pass_times.py keep tables for: who reads together is timed in one table.
-    """
-    return (length // SMALLEST_DEPTH).bit_length()

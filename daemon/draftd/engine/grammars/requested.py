@@ -100,7 +100,7 @@ def _tool(tool: Any, place: int, grammars: Mapping[str, TextGrammar]) -> Tool:
     function = _object(_object(tool, where).get("function"), f"{where}.function")
     name = function.get("name")
     if not isinstance(name, str) or not name:
-        raise RefusedRequestError(f"{where}.function.name must be a text", param=f"{where}.function.name")
+        raise RefusedRequestError(f"{where}.function.name must be a string", param=f"{where}.function.name")
     parameters = function.get("parameters")
     if parameters is None:
         parameters = ANY_OBJECT

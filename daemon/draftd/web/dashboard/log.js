@@ -49,6 +49,7 @@ export function showLogNames(status) {
   const workers = new Set(status.workers.map((row) => row.worker));
   for (const name of logs.keys()) if (!workers.has(name)) logs.delete(name);
   const names = status.workers.map((row) => row.name);
+  $("log").hidden = !names.length; // a daemon of peers alone has no workers
   const select = $("log-of");
   if (names.join("\n") === [...select.options].map((option) => option.value).join("\n")) return;
   select.replaceChildren(...names.map((name) => new Option(name, name)));

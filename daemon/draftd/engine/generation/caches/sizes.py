@@ -9,7 +9,7 @@ import mlx.core as mx
 from draftd.engine.generation.caches.layers import leaves
 from draftd.engine.generation.caches.ragged_layers import SLACK, STEP
 from draftd.engine.generation.caches.sequence import SequenceCache
-from draftd.engine.generation.turns import size_of
+from draftd.engine.generation.round_times import table_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,5 +51,5 @@ class CacheSize:
         """Return how many bytes sequences take, the shorter ones of a batch padded to the longest one."""
         by_size: dict[int, list[int]] = {}
         for length in lengths:
-            by_size.setdefault(size_of(length), []).append(length)
+            by_size.setdefault(table_of(length), []).append(length)
         return sum(len(batch) * self.bytes(max(batch)) for batch in by_size.values())

@@ -16,10 +16,12 @@ import mlx.core as mx
 from mlx_lm.models.base import create_causal_mask
 from mlx_lm.models.cache import RotatingKVCache
 
+from draftd.engine.generation.caches.rewindable import Rewindable
+
 MARGIN = 64  # tokens that a stored cache can be cut by, beyond what a round needs
 
 
-class SlidingKVCache(RotatingKVCache):  # type: ignore[misc]  # mlx_lm has no types
+class SlidingKVCache(Rewindable, RotatingKVCache):  # type: ignore[misc]  # mlx_lm has no types
     """Keys and values of a window of `max_size` tokens, of which the text's first `keep` never leave."""
 
     keys: Any
@@ -32,7 +34,6 @@ class SlidingKVCache(RotatingKVCache):  # type: ignore[misc]  # mlx_lm has no ty
             None  # the first `keep` rows, once they have left the buffer
         )
         self._width = 0  # of the last pass
-        self._mark: int | None = None
 
     @classmethod
     def of(cls, cache: RotatingKVCache) -> Self:
@@ -63,38 +64,17 @@ class SlidingKVCache(RotatingKVCache):  # type: ignore[misc]  # mlx_lm has no ty
         """The position in the text of the first row."""
         return self._start
 
+    @property
+    def kind(self) -> str:
+        return f"a window of {self.max_size}"
+
     def rows(self) -> tuple[mx.array, mx.array]:
         """Return the keys and values from there on."""
         return self._temporal_order(self.keys), self._temporal_order(self.values)
 
-    def mark(self) -> None:
-        """From here on keep what is needed to come back to this position."""
-        self._mark = self.offset
-
-    def unmark(self) -> None:
-        """Keep only what is needed to read on, and `MARGIN` tokens more."""
-        self._mark = None
-
     def can_rewind(self, position: int) -> bool:
         """Whether all that the token at `position` may see is here."""
         return position <= self.offset and (not self._start or position - self._before >= self._start)
-
-    def rewind(self, position: int) -> None:
-        """Forget what was read from `position` on."""
-        self.offset = position
-
-    def is_trimmable(self) -> bool:
-        """Whether any number of tokens can be taken back, which is what mlx_lm takes it for."""
-        return not self._start
-
-    def trim(self, n: int) -> int:
-        """Take back `n` tokens; raise ValueError if what they stood on has been dropped."""
-        position = self.offset - min(n, self.offset)
-        if not self.can_rewind(position):
-            raise ValueError(f"a window of {self.max_size} cannot go back from {self.offset} to {position}")
-        taken = self.offset - position
-        self.rewind(position)
-        return taken
 
     def update_and_fetch(self, keys: mx.array, values: mx.array) -> tuple[mx.array, mx.array]:
         """Append the rows of a pass; return those that its tokens may see."""

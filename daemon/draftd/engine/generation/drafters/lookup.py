@@ -5,6 +5,9 @@ looked up in it; of the places found, the one whose words before it agree the fu
 latest of those that agree as far; what follows there is the draft. How far the words agree, the *match*, tells how
 much the draft is worth: the policy keeps an account for each class of matches.
 
+Where a text is copied, the copy goes on where it was. That place is looked at first: a text that repeats itself has
+more places alike than are compared.
+
 A suffix automaton finds the same places (it knows the longest match of all, the index the longest of the last few).
 It takes some four times as long to build, and a dictionary for each token; see docs/speculation.md.
 """
@@ -92,12 +95,17 @@ class Index:
         del self.text[:count], self._earlier[:count]
         self._forgotten += count
 
-    def find(self, text: Sequence[int]) -> Match | None:
-        """Return the best place for what ends `text`; None if its last ORDER tokens never stood here before."""
-        best = None
-        end = self._latest.get(tuple(text[-ORDER:]), -1)
+    def find(self, text: Sequence[int], expected: int | None = None) -> Match | None:
+        """Return the best place for what ends `text`; None if its last ORDER tokens never stood here before.
+
+        `expected` is a place in the index's own text that is looked at first, and taken if no other agrees further.
+        """
+        best, run = None, tuple(text[-ORDER:])
+        if expected is not None and tuple(self.text[expected - ORDER : expected]) == run:
+            best = Match(self.text, expected, _agreement(self.text, expected, text))
+        end = self._latest.get(run, -1)
         for _ in range(MAX_PLACES):
-            if (start := end - self._forgotten) < 0:
+            if (start := end - self._forgotten) < 0 or (best and best.length == MAX_MATCH):
                 break
             length = _agreement(self.text, start, text)
             if best is None or length > best.length:
@@ -154,15 +162,21 @@ class LookupDrafter:
         self._index.extend(prompt)
         self._prompt_length = len(prompt)
         self._store = store
+        self._goes_on: int | None = None  # where the place that was found last has got to since
 
     def extend(self, tokens: Sequence[int]) -> None:
         """Append what was generated."""
         self._index.extend(tokens)
+        if self._goes_on is not None:
+            self._goes_on += len(tokens)
 
     def find(self) -> Match | None:
         """Return where the end of the text stood before: in itself, unless a past answer agrees further."""
-        found = [match for index in (self._index, self._store) if (match := index.find(self._index.text))]
-        return max(found, key=lambda match: match.length, default=None)
+        text = self._index.text
+        own, other = self._index.find(text, self._goes_on), self._store.find(text)
+        if own:
+            self._goes_on = own.start
+        return max((match for match in (own, other) if match), key=lambda match: match.length, default=None)
 
     def close(self) -> None:
         """Keep the answer for later requests."""
