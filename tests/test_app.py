@@ -470,7 +470,7 @@ async def test_a_log_is_for_people_unless_all_is_asked_for(tmp_path: Path) -> No
 
 async def test_a_request_is_told_of_while_it_runs_and_can_be_cancelled(tmp_path: Path) -> None:
     async with serving(tmp_path, {"a": fake()}) as served:
-        asking = asyncio.create_task(served.ask("a", "[[slow 5]]", stream=True))
+        asking = asyncio.create_task(served.ask("a", "[[slow 1]]", stream=True))
         await served.until_queue("a")
         async with asyncio.timeout(LIMIT):
             while not (known := (await served.get("/api/requests")).json["requests"])[0]["first_token"]:

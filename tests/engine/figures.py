@@ -31,11 +31,11 @@ from draftd.engine.generation.reader import Reader
 from draftd.engine.generation.sampling import Greedy, Logits
 from draftd.engine.model_facts import vocabulary_size
 from tests.engine import chance
+from tests.engine.texts import FILE
 
 ROUNDS = 7  # after a first one, which is for learning
 TOKENS = 250  # of an answer at most
 QUESTION = "Write Python code for speculative decoding."
-FILE = "\n".join(f"def step_{n}(state, value={n}):\n    return state + value * {n % 7}" for n in range(30))
 SOURCE = "\n".join(
     inspect.getsource(chance).splitlines()[:24]
 )  # small models copy what does not repeat itself

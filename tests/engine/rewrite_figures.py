@@ -16,8 +16,8 @@ from draftd.engine.generation.drafters.lookup import AnswerStore, LookupDrafter
 from draftd.engine.generation.policy import LENGTHS, DraftPolicy
 from draftd.protocol import LOOKUP_DRAFTER
 from tests.engine import served
-from tests.engine.figures import FILE
 from tests.engine.generation.worlds import SINGLE, slope, stairs
+from tests.engine.texts import FILE
 
 SIXTY_LINES = "\n".join(inspect.getsource(served).splitlines()[:60])
 FILES = {
