@@ -11,7 +11,7 @@ from draftd.demo import DRAFT, TARGET
 from draftd.hub import weight_bytes
 from draftd.protocol import HEADROOM
 from draftd.workers import pressure_watch
-from tests.harness import Answer, Served, chat, fake, serving
+from tests.harness import QUICK, Answer, Served, chat, fake, serving
 
 NAMES = "abcde"
 BUDGET = int(2.5 * HEADROOM)  # nearly all that is reckoned for a demo worker is its headroom
@@ -83,6 +83,19 @@ async def test_a_model_that_cannot_fit_is_refused_with_the_sizes(tmp_path: Path)
 
 
 @pytest.mark.fault(187)
+async def test_a_request_that_holds_a_slot_while_its_model_loads_counts_once(tmp_path: Path) -> None:
+    one_slot = fake(top="autostart = false", tables=QUICK + "[limits]\nconcurrency = 1\n")
+    async with serving(tmp_path, {"b": one_slot}, max_loads=1) as served:
+        served.daemon._loads.acquire(gate := object(), lambda: None)  # nobody loads for a while
+        asking: list[asyncio.Task[Answer]] = []
+        for _ in range(3):
+            asking.append(asyncio.create_task(served.ask("b")))
+            await served.until_queue("b", waiting=len(asking) - 1)
+        served.daemon._loads.release(gate)
+        answers = await asyncio.gather(*asking)
+    assert [one.headers["x-draftd-queue-position"] for one in answers] == ["0", "1", "2"]
+
+
 async def test_requests_for_models_that_are_not_in_memory_see_their_place(tmp_path: Path) -> None:
     profiles = {"a": fake(), **dict.fromkeys("bc", fake(top="autostart = false"))}
     async with serving(tmp_path, profiles, max_loads=1) as served:

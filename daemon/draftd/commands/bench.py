@@ -116,6 +116,8 @@ def _profiles(settings: Settings, names: Sequence[str], *, demo: bool) -> list[P
 
         return [Profile(name="demo", model=str(TARGET), draft_model=str(DRAFT), num_draft_tokens=5)]
     found = load_for(settings)
+    if not found.profiles:
+        raise ConfigError(f"there is no profile (*.toml) in {settings.profiles_dir()} to measure")
     first = settings.default_profile
     wanted = names or [first if first in found.profiles else next(iter(found.profiles))]
     return list(

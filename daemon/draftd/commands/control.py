@@ -95,7 +95,7 @@ def stop(name: ProfileArgument, state_dir: StateDir = None) -> None:
 
 def _order(state_dir: Path | None, word: str, order: str, wanted: str) -> None:
     client = make_client(state_dir)
-    name = resolve(client, word)
+    name = resolve(client, word, own=True)
     before = _row(client, name)
     shares_with = client.order(name, order)["shares_with"]
     with err.busy(f"{order} {name}"):

@@ -45,7 +45,7 @@ def logs(
     begin = 0.0 if since is None else _epoch(since, time.time())
     client = make_client(state_dir)
     rows = client.status()["workers"]
-    whose = name if name in {None, OWN} else resolve(client, name)
+    whose = name if name in {None, OWN} else resolve(client, name, own=True)
     names = short_names(row["name"] for row in rows) if name is None else {}
     with suppress(KeyboardInterrupt):
         for line in client.log(whose, lines, since=begin, raw=raw, follow=follow):

@@ -109,6 +109,8 @@ def pull(
         out.say(
             f"left out, as they start only when asked: {', '.join(left_out)}; 'draftd pull PROFILE' gets one"
         )
+    elif not chosen:
+        out.say("nothing to download: there is no profile")
     elif not wanted:
         out.say("nothing to download: every model is a folder on this machine")
 

@@ -120,25 +120,29 @@ def promised_address(settings: Settings) -> tuple[str, str]:
     return settings.url_at(certificate.host_for_clients(host)), certificate.to_trust
 
 
-def resolve(client: DaemonClient, word: str | None) -> str:
-    """The name of a profile or of a peer's model, from its name, an alias or any unambiguous part of it; for None,
-    the default model's.
+def resolve(client: DaemonClient, word: str | None, *, own: bool = False) -> str:
+    """The name of a profile or, unless only its `own` are wanted, of a peer's model: from its name, an alias or any
+    unambiguous part of it, those of profiles first; for None, the default model's.
 
     Raises ConfigError that names the candidates, or what the daemon says if there are none.
     """
     body = client.status()
-    names = [row["name"] for row in body["workers"]]
-    names += sorted({name for peer in body["peers"] for name in peer["models"]} - set(names))
-    if not names:
-        raise ConfigError("the daemon has no profile of its own, and no peer has told of any model yet")
+    here = [str(row["name"]) for row in body["workers"]]
+    models = {str(name) for peer in body["peers"] for name in peer["models"]}
+    elsewhere = [] if own else sorted(models - set(here))
+    if not (names := here + elsewhere):
+        peers = "" if own else ", and no peer has told of any model yet"
+        raise ConfigError(f"the daemon has no profile of its own{peers}")
     if word is None:
         return str(body["default_model"] or names[0])
-    candidates = [name for name in names if word in name]
-    if word in names or len(candidates) == 1:
-        return word if word in names else str(candidates[0])
+    if word in names:
+        return word
     try:
         return client.model(word)  # only the daemon knows the aliases
     except RefusedError as error:
-        if not candidates:
+        fitting = [name for name in here if word in name] or [name for name in elsewhere if word in name]
+        if not fitting:
             raise ConfigError(error.reason) from None
-        raise ConfigError(f"'{word}' fits several profiles; there are: {', '.join(candidates)}") from None
+        if len(fitting) > 1:
+            raise ConfigError(f"'{word}' fits several profiles; there are: {', '.join(fitting)}") from None
+        return fitting[0]

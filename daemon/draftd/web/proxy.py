@@ -213,9 +213,11 @@ class Proxy:
 
     async def _in_turn(self, worker: Worker, call: Call, take: Take) -> bytes:
         admission = self.admission(call.name)
-        call.headers["x-draftd-queue-position"] = str(
-            admission.ahead + self._supervisor.waiting_before(call.name)
-        )
+        before = self._supervisor.waiting_before(
+            call.name
+        )  # of those that wait for the worker, who hold slots
+        ahead = admission.depth + before if before else admission.ahead
+        call.headers["x-draftd-queue-position"] = str(ahead)
         async with admission.slot() as waited:
             self._metrics.queue_wait(call.name, waited)
             call.record.waited = waited

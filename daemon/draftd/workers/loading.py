@@ -74,7 +74,8 @@ async def _until_stuck(child: Watched, post: Callable[[Event], None]) -> None:
         allowed = child.profile().health.load_stall_timeout
         now, signs = time.monotonic(), _signs(child)
         gets_on = signs is None or last is None or signs.show_progress(last, now - since)
-        if not gets_on and silent - looked >= allowed * GIVE_WAY / 2:
+        decides = silent >= allowed or (silent >= allowed * GIVE_WAY and not gave_way)
+        if not gets_on and (decides or silent - looked >= allowed * GIVE_WAY / 2):
             looked = silent
             gets_on = await asyncio.to_thread(_talks, child.pid, family=child.family)
         if gets_on:
@@ -162,6 +163,8 @@ async def _is_listening(port: int) -> bool:
     try:
         with socket.socket() as caller:
             caller.setblocking(False)
+            # The system may give it this very port, so that it meets itself: the child has to be able to take it.
+            caller.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             async with clock.limit(MAX_CONNECT):
                 await asyncio.get_running_loop().sock_connect(caller, (HOST, port))
     except TimeoutError:

@@ -82,7 +82,8 @@ def test_an_argument_that_is_not_whole_is_not_left_out() -> None:
     assert minicpm5.parse_tool_call(minicpm, None) == {"name": "look", "arguments": {}}
     assert not is_whole(glm)
     assert not is_whole(minicpm)
-    assert is_whole(f"{glm}</arg_value>")
+    assert not is_whole(f"{glm}</arg_value>")  # another argument could have come
+    assert is_whole(f"{minicpm}</param>")
     assert is_whole("[" * 100_000)  # no call, but no error either
     assert is_whole('{"name": "write", "arguments": {"page": "<p>"}}')
 

@@ -32,13 +32,15 @@ def parse(parser: Parser, text: str, tools: Any) -> list[dict[str, Any]] | None:
 
 
 def is_whole(text: str) -> bool:
-    """Return whether no argument is open in a call that the model ended without the mark for that.
+    """Return whether no argument is open, or may be missing, in a call that the model ended without its mark.
 
     Some of mlx_lm's parsers would leave it out.
     """
     try:
         json.loads(text)
     except (ValueError, RecursionError):
+        if "<arg_key>" in text:  # nothing encloses the arguments, so that more could have come
+            return False
         tags = Counter((name, not closes) for closes, name in _TAG.findall(text))
         return not any(opens and count > tags[name, False] for (name, opens), count in tags.items())
     return True
