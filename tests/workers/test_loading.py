@@ -327,7 +327,7 @@ async def test_loads_of_others_servers_hold_up_nobody(bench: Bench, monkeypatch:
         bench.port = closed.getsockname()[1]
     reached = Mock(side_effect=loading._is_listening)
     monkeypatch.setattr(loading, "_is_listening", reached)
-    async with AsyncExitStack() as loads:
+    async with asyncio.timeout(LIMIT), AsyncExitStack() as loads:
         for _ in range(8):
             await loads.enter_async_context(bench.watching(profile))
         while reached.call_count < 24:  # noqa: ASYNC110 - three attempts each
