@@ -39,6 +39,6 @@ def test_an_order_ends_with_the_reason_when_there_is_no_room(
 ) -> None:
     daemon = Daemon(before, before, row("waiting", 2.0), row("asleep", 3.0))
     monkeypatch.setattr(control, "make_client", lambda state_dir: daemon)
-    monkeypatch.setattr(control, "resolve", lambda client, word: word)
+    monkeypatch.setattr(control, "resolve", lambda client, word, own: word)
     with pytest.raises(DraftdError, match=f"^a is asleep, and not ready: {REASON}$"):
         verb("a")

@@ -193,7 +193,7 @@ def test_each_row_drafts_from_what_promises_more_for_it_and_no_more_than_it_may(
         Row(DraftPolicy(), Situation(100, 50, match=20, lookup=64, model=8)),
         Row(DraftPolicy(), Situation(100, 50, model=8)),
         Row(DraftPolicy(fixed=2), Situation(100, 50, model=8)),
-        Row(DraftPolicy(), Situation(100, 1, model=8)),
+        Row(DraftPolicy(), Situation(100, 2, model=8)),
         Row(DraftPolicy(), Situation(100, 50)),
     ]
     costs = {(ALONE, 0): 0.1} | {(MODEL_DRAFTER, n): 0.1 if n <= 4 else 9.0 for n in range(1, 9)}

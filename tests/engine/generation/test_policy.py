@@ -355,7 +355,9 @@ def test_a_fixed_length_is_drafted_whatever_comes_of_it(length: int) -> None:
 
 
 def test_no_more_is_drafted_than_may_still_come() -> None:
-    assert fixed(5).choose(Situation(depth=9, left=2, model=5)) == Choice(MODEL_DRAFTER, 2)
+    """The last token comes with the pass that verifies, or without a draft."""
+    assert fixed(5).choose(Situation(depth=9, left=3, model=5)) == Choice(MODEL_DRAFTER, 2)
+    assert fixed(5).choose(Situation(depth=9, left=1, model=5)) == Choice(ALONE)
 
 
 def test_beside_a_fixed_length_lookups_are_taken_where_they_promise_more() -> None:

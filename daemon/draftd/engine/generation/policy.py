@@ -125,14 +125,14 @@ class Row:
     @property
     def drafts_always(self) -> bool:
         """Whether the draft model drafts whatever comes of it, as far as only this sequence is asked."""
-        return self.policy.fixed is not None and self.now.model > 0
+        return self.policy.fixed is not None and self.longest(MODEL_DRAFTER) > 0
 
     def longest(self, source: str) -> int:
-        """Return how many tokens a source may draft at most."""
+        """Return how many tokens a source may draft at most: the last of an answer comes without a draft anyway."""
         if source == LOOKUP_DRAFTER:
-            return min(self.now.left, self.now.lookup)
+            return min(self.now.left - 1, self.now.lookup)
         fixed = self.now.model if self.policy.fixed is None else self.policy.fixed
-        return min(self.now.left, self.now.model, fixed)
+        return min(self.now.left - 1, self.now.model, fixed)
 
     def expected(self, source: str) -> list[float]:
         """Return how many tokens a round is expected to yield with drafts of 0 to LENGTHS[-1] tokens."""
