@@ -1,4 +1,4 @@
-"""Drafting figures that need a quiet machine: `python -m tests.engine.quiet_figures`. Takes some six minutes.
+"""Drafting figures that need a quiet machine: `python -m tests.engine.quiet_figures`. Takes about a minute.
 
 What can be counted comes first; then speeds by the demo pair, fewer rounds than `figures` has by itself; then a
 worker without a draft model: our loop with lookups against mlx_lm's batching, in tokens per second of all clients.
