@@ -167,7 +167,7 @@ def test_with_fewer_bits_the_text_is_that_of_fewer_bits_without_a_draft(pair: tu
     expected = [int(token) for token, _ in steps]
     given = [part for name, value in flags.items() for part in (f"--{name.replace('_', '-')}", str(value))]
     with engine("--model", pair[0], "--draft-model", pair[1], *given) as served:
-        answer = served.complete(QUESTION, max_tokens=60, num_draft_tokens=5)
+        answer, _ = served.generation(lambda: served.complete(QUESTION, max_tokens=60, num_draft_tokens=5))
         assert answer == tokenizer.decode(expected)
         record = served.records("generation")[-1]
         assert record["accepted"] > 0
