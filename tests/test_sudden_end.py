@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import faulthandler
 import signal
 import subprocess
 import sys
@@ -14,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from draftd import app
-from draftd.sudden_end import CRASH, WORDS, stacks
+from draftd.sudden_end import CRASH, WORDS, stacks, stacks_kept
 from draftd.telemetry.history import History
 from tests.forked import LIMIT
 from tests.harness import fake, free_ports, serving
@@ -110,6 +112,38 @@ async def test_a_task_of_the_daemon_that_fails_is_taken_up_again(
     async with serving(tmp_path, {"a": fake()}) as served:
         while len(tries) < 3:
             assert (await served.ask("a")).status == 200
+
+
+@pytest.mark.fault(206)
+async def test_a_task_that_fails_as_it_is_cancelled_is_not_taken_up_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(app, "AGAIN", 0.01)
+    tries: list[None] = []
+
+    async def work() -> None:
+        tries.append(None)
+        try:
+            await asyncio.Event().wait()
+        finally:
+            raise RuntimeError("while it is cleared up")
+
+    task = asyncio.create_task(app._going_on(work))
+    await asyncio.sleep(0)
+    task.cancel()
+    async with asyncio.timeout(LIMIT):
+        await asyncio.wait([task])
+    assert len(tries) == 1
+
+
+@pytest.mark.fault(204)
+def test_where_stacks_are_kept_by_somebody_else_those_of_an_earlier_crash_are_not_told_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(faulthandler, "is_enabled", lambda: True)
+    (tmp_path / CRASH).write_text("Fatal Python error")
+    with stacks_kept(tmp_path):
+        assert stacks(tmp_path) == ""
 
 
 def test_the_stacks_of_a_crash_hold_no_values_and_a_link_is_not_followed(tmp_path: Path) -> None:

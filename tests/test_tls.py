@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
+import ssl
 import subprocess
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from draftd.errors import ConfigError
 from draftd.settings import load_settings
-from draftd.tls import served
+from draftd.tls import served, verifying
 from tests.certificates import Made, dated, self_signed, signed
 from tests.forked import run
 
@@ -42,6 +44,37 @@ def test_what_a_certificate_is_for_and_whom_clients_must_trust(made: Made, tmp_p
     _, other = served(by_another.cert, by_another.key)
     assert (other.to_trust, other.host_for_clients("127.0.0.1")) == ("", "localhost")
     assert other.host_for_clients("::1") == "localhost"
+
+
+def test_names_are_those_of_hosts_as_clients_write_them(tmp_path: Path) -> None:
+    mixed = self_signed(
+        tmp_path, "URI:spiffe://mine/draftd", "email:me@mini.local", "DNS:Mini.local", "IP:fd00::5"
+    )
+    _, certificate = served(mixed.cert, mixed.key)
+    assert certificate.names == ("mini.local", "fd00::5")
+
+
+def test_a_certificate_is_trusted_by_itself_or_by_its_signer_and_by_no_other(tmp_path: Path) -> None:
+    leaf = signed(tmp_path, "DNS:localhost")
+    (tmp_path / "other").mkdir()
+    other = self_signed(tmp_path / "other", "DNS:localhost")
+    assert _is_trusted(leaf, leaf.cert)
+    assert _is_trusted(leaf, leaf.signer)
+    assert not _is_trusted(leaf, other.cert)
+
+
+def _is_trusted(shown: Made, trusted: Path) -> bool:
+    """Whether a client that trusts the certificates in a file takes a server's."""
+    to_client, to_server = ssl.MemoryBIO(), ssl.MemoryBIO()
+    client = verifying(trusted).wrap_bio(to_client, to_server, server_hostname="localhost")
+    server = served(shown.cert, shown.key)[0].wrap_bio(to_server, to_client, server_side=True)
+    try:
+        for end in (client, server) * 4:
+            with suppress(ssl.SSLWantReadError):
+                end.do_handshake()
+    except ssl.SSLCertVerificationError:
+        return False
+    return client.getpeercert() is not None
 
 
 @pytest.mark.fault(196)

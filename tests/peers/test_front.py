@@ -55,6 +55,9 @@ def _sees_what_peers_have(said: TextIO | None, env: dict[str, str], there: int, 
     assert not awaited
     checked = run("check", env=env)
     assert (checked.returncode, "0 profiles are valid" in checked.stdout) == (0, True)
+    bench = run("bench", env=env)
+    assert (bench.returncode, "there is no profile (*.toml)" in bench.stderr) == (2, True)
+    assert run("pull", env=env).stdout == "nothing to download: there is no profile\n"
     status = run("status", env=env)
     assert f"peer {peer}: 2 models" in status.stdout
     assert "queue" not in status.stdout  # no table of workers

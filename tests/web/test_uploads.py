@@ -8,13 +8,15 @@ import json
 import sys
 import tempfile
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import psutil
 import pytest
 import pytest_asyncio
 
-from tests.harness import QUICK, Served, serving
+from tests.harness import QUICK, Served, fake, serving
 from tests.web.raw_http import RawAnswer, Wire
 from tests.web.test_passed_answer import FORM, MARK, SERVER
 
@@ -134,6 +136,22 @@ async def test_a_client_that_leaves_leaves_no_file(
         assert not file.closed
     await served.daemon.proxy.until_idle()
     assert file.closed
+
+
+async def test_a_file_that_comes_no_further_is_told_as_silence_and_not_as_slowness(tmp_path: Path) -> None:
+    wire = Wire("aiohttp")
+    async with serving(tmp_path, {"a": fake()}, ready=False, body_timeout=0.2) as served:
+        answer = await upload(wire, served, b"wave", kind="audio/wav", path=f"{PATH}&model=a", length=LIMIT)
+    assert (answer.status, answer.error["message"]) == (408, "nothing of the body came for 0.2 s")
+
+
+async def test_a_disk_that_fails_is_not_the_servers_fault(
+    wire: Wire, served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("draftd.web.uploads.os.pread", Mock(side_effect=OSError(5, "Input/output error")))
+    answer = await upload(wire, served, PIECE, kind="audio/wav", path=f"{PATH}&model=own")
+    assert (answer.status, answer.error["code"]) == (507, "no_space")
+    assert answer.error["message"].endswith("cannot be read: Input/output error")
 
 
 async def test_a_folder_without_room_is_an_answer(

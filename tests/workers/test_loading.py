@@ -13,6 +13,7 @@ import time
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from itertools import pairwise
+from types import SimpleNamespace
 from typing import Any
 from unittest.mock import Mock, patch
 
@@ -252,6 +253,30 @@ async def test_a_load_that_only_talks_to_another_machine_is_left_alone(
 
 
 @pytest.mark.fault(57)
+async def test_each_verdict_comes_right_after_a_look(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where looks and verdicts are not due in the same step."""
+    bench.server.answers = [web.json_response({"error": "loading"}, status=503)]
+    did: list[str] = []
+
+    def signs(child: Watched) -> Signs:
+        did.append("step")
+        return replace(QUIET, status=child.status)
+
+    def talks(pid: int, *, family: bool) -> bool:
+        did.append("look")
+        return False
+
+    monkeypatch.setattr(loading, "_signs", signs)
+    monkeypatch.setattr(loading, "_talks", talks)
+    monkeypatch.setattr(loading, "LOOK", 0.03)
+    profile = PROFILE.model_copy(update={"health": HealthPolicy(load_stall_timeout=0.5)})
+    async with bench.watching(profile, ends=True):
+        for verdict in (LoadStuck(), Unfit("no_progress")):
+            assert await bench.next() == verdict
+            assert did[-1] == "look"
+
+
+@pytest.mark.fault(57)
 async def test_a_load_is_not_judged_by_the_time_in_which_the_daemon_was_held_up(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -351,6 +376,22 @@ async def test_who_listens_is_looked_at_beside_the_loop(
         assert await bench.next() == BecameReady()
     assert threads
     assert threading.get_ident() not in threads
+
+
+async def test_a_look_that_meets_itself_leaves_the_port_to_the_child(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a connection does for which the system takes the very port that it goes to."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+
+    def bound() -> socket.socket:
+        made = make()
+        made.bind(("127.0.0.1", port))
+        return made
+
+    make = socket.socket
+    monkeypatch.setattr(loading, "socket", SimpleNamespace(**vars(socket) | {"socket": bound}))
+    assert await loading._is_listening(port)
+    socket.create_server(("127.0.0.1", port)).close()
 
 
 async def test_a_stranger_on_the_port_is_asked_nothing(bench: Bench) -> None:
