@@ -123,6 +123,8 @@ async def test_a_task_that_fails_as_it_is_cancelled_is_not_taken_up_again(
 
     async def work() -> None:
         tries.append(None)
+        if len(tries) > 1:
+            return
         try:
             await asyncio.Event().wait()
         finally:

@@ -88,9 +88,8 @@ def verifying(file: Path) -> ssl.SSLContext:
     """A client's context that trusts the certificates in a file, and who is signed by them. Raises ConfigError."""
     try:
         context = ssl.create_default_context(cafile=str(file))
-        context.verify_flags |= (
-            ssl.VERIFY_X509_PARTIAL_CHAIN
-        )  # a certificate in the file needs no signer's there
+        # A certificate in the file needs none of its signer there; Python does so by itself from 3.13 on.
+        context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
         return context
     except OSError as error:  # ssl's own errors are of this kind, and have the number of another error
         reason = "there is no certificate in it (in the form PEM)"
