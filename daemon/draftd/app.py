@@ -90,10 +90,9 @@ async def run(
             works.append(daemon.starter.run)
         if settings.keep_awake and shutil.which("caffeinate"):  # a Mac has it
             works.append(partial(keep_awake, daemon.is_busy))
-        announcing, finding = _discovery(settings, daemon, reached)
-        works += announcing
+        works += _announcing(settings, daemon)
         until_stopped = [tasks.create_task(work) for work in (beside(daemon), *map(_going_on, works))]
-        until_drained = [tasks.create_task(_going_on(work)) for work in finding]
+        until_drained = [tasks.create_task(_going_on(work)) for work in _finding(settings, daemon, reached)]
         await daemon.until_stopped()
         for task in until_stopped:
             task.cancel()
@@ -103,25 +102,26 @@ async def run(
     log.info("draftd has stopped")
 
 
-def _discovery(
-    settings: Settings, daemon: Daemon, reached: dict[str, Sessions]
-) -> tuple[list[Work], list[Work]]:
-    """What lets other machines find this one, and what finds them: that holds the connections to them, so it has to
-    go on until their last answers have ended. Raises ConfigError.
-    """
-    announcing: list[Work] = []
-    finding: list[Work] = []
-    if settings.discovery_announce or settings.discovery_find:
-        from draftd.peers import discovery
+def _announcing(settings: Settings, daemon: Daemon) -> list[Work]:
+    """What lets other machines find this one."""
+    if not settings.discovery_announce or daemon.certificate is None:
+        return []
+    from draftd.peers.discovery import announce
 
-        if settings.discovery_announce and daemon.certificate is not None:
-            names = daemon.certificate.names
-            announcing.append(
-                partial(discovery.announce, daemon.fleet.id, names, settings.host, settings.port)
-            )
-        if settings.discovery_find:
-            finding.append(partial(discovery.find, daemon.fleet, reached, discovery.trust(settings)))
-    return announcing, finding
+    names = daemon.certificate.names
+    return [partial(announce, daemon.fleet.id, names, settings.host, settings.port)]
+
+
+def _finding(settings: Settings, daemon: Daemon, reached: dict[str, Sessions]) -> list[Work]:
+    """What finds other machines. It holds the connections to them, and so goes on until their last answers have come.
+
+    Raises ConfigError.
+    """
+    if not settings.discovery_find:
+        return []
+    from draftd.peers.discovery import find, trust
+
+    return [partial(find, daemon.fleet, reached, trust(settings))]
 
 
 async def _going_on(work: Work) -> None:
