@@ -113,7 +113,7 @@ def _announcing(settings: Settings, daemon: Daemon) -> list[Work]:
 
 
 def _finding(settings: Settings, daemon: Daemon, reached: dict[str, Sessions]) -> list[Work]:
-    """What finds other machines. It holds the connections to them, and so goes on until their last answers have come.
+    """What finds other machines. It has the connections to them, and so goes on until their last answers have come.
 
     Raises ConfigError.
     """
