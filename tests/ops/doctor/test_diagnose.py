@@ -552,6 +552,7 @@ def test_the_exit_code_is_that_of_the_worst(severities: list[Severity], code: in
     [
         (Facts("1", MAC, certificate_days=90.0), FINE, "expires in 90 days"),
         (Facts("1", MAC, certificate_days=3.2), WARNING, "expires in 3 days"),
+        (Facts("1", MAC, exposed_key="every user can read it"), WARNING, "every user can read it"),
         (Facts("1", MAC, certificate_error="tls_cert: /c: is broken"), ERROR, "tls_cert: /c: is broken"),
     ],
 )
