@@ -196,7 +196,8 @@ async def test_a_renewed_certificate_is_served_as_soon_as_its_files_fit_and_no_c
             assert "the certificate from before stays in use" in refused
             meanwhile = await connect(served, trusting(first))
             replace(used.key, second.key)
-            assert await asyncio.to_thread(_reloaded, state_dir) == "['the certificate']"
+            # The daemon may have looked by itself a moment ago.
+            assert await asyncio.to_thread(_reloaded, state_dir) in {"['the certificate']", "[]"}
             assert tls.problem is None
             client = await connect(served, trusting(second), "localhost")
             for connection, name in (
