@@ -8,7 +8,7 @@ import shutil
 import ssl
 import subprocess
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
@@ -101,6 +101,33 @@ async def test_any_server_of_openais_protocol_can_be_a_peer(tmp_path: Path) -> N
         assert (heard.status, heard.json["sound"]) == (200, 2**21)
         assert heard.json["length"] > 2**21
         assert (await served.get("/api/status")).json["peers"][0]["is_draftd"] is False
+
+
+@pytest.mark.fault(185)
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"\x1b[2J SSH-2.0\r\n\r\n",
+        b"HTTP/1.1 200 \x1b[31mred\nx\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nX: " + b"a" * 100_000 + b"\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\n" + b"X: a\r\n" * 50_000 + b"\r\n",
+    ],
+    ids=["other", "colours", "long", "many"],
+)
+async def test_what_answers_with_no_http_is_told_so_in_our_own_words(tmp_path: Path, answer: bytes) -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(answer)
+        with suppress(OSError):
+            await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    async with server, serving(tmp_path, NOTHING, peers=[{"url": url}]) as served:
+        await until_asked(served)
+        [told] = (await served.get("/api/status")).json["peers"]
+        assert (told["state"], told["reason"]) == ("out", "answers with what is no HTTP")
 
 
 @pytest.mark.fault(182)
