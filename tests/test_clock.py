@@ -23,7 +23,7 @@ from draftd.workers.states import BecameReady, Ready, Restart, Starting, Stop, S
 from draftd.workers.usage import Usage
 from draftd.workers.watched import Watched
 from tests.workers.pretended import World, settle
-from tests.workers.test_worker import ready, running
+from tests.workers.running import ready, running
 from tests.workers.watching import serving
 
 NIGHT = 8 * 3600.0

@@ -35,7 +35,7 @@ from draftd.workers.states import (
 )
 from draftd.workers.worker import Worker
 from tests.workers.pretended import AT_ONCE, World, settle
-from tests.workers.test_worker import AGAIN_AT_ONCE, running
+from tests.workers.running import AGAIN_AT_ONCE, running
 
 GB = 10**9
 SIZES = {"a": 4 * GB, "b": 4 * GB, "c": 4 * GB, "large": 11 * GB, "small": 2 * GB}
