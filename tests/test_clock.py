@@ -19,7 +19,8 @@ from draftd import clock
 from draftd.profile_tables import HealthPolicy
 from draftd.profiles import Profile
 from draftd.workers import health
-from draftd.workers.states import BecameReady, Ready, Restart, Starting, Stop, Stopped, Stopping
+from draftd.workers.events import BecameReady, Restart, Stop
+from draftd.workers.states import Ready, Starting, Stopped, Stopping
 from draftd.workers.usage import Usage
 from draftd.workers.watched import Watched
 from tests.workers.pretended import World, settle

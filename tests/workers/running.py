@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from draftd.errors import WorkerError
 from draftd.profile_tables import RestartPolicy
 from draftd.profiles import Profile
-from draftd.workers.states import BecameReady, Close, Start
+from draftd.workers.events import BecameReady, Close, Start
 from draftd.workers.worker import Worker
 from tests.workers.pretended import AT_ONCE, World, settle
 

@@ -10,7 +10,8 @@ from draftd import first_start
 from draftd.profile_tables import HealthPolicy
 from draftd.workers import children as module
 from draftd.workers import memory
-from draftd.workers.states import BecameReady, HealthMissed, Reconfigure, Start, Starting, Stop
+from draftd.workers.events import BecameReady, HealthMissed, Reconfigure, Start, Stop
+from draftd.workers.states import Starting
 from draftd.workers.worker import Worker
 from tests.workers.pretended import NEVER, World, settle
 from tests.workers.running import PROFILE, ready, running

@@ -11,7 +11,8 @@ from draftd.errors import WorkerError
 from draftd.pressure import Pressure
 from draftd.profile_tables import HealthPolicy, RestartPolicy
 from draftd.workers import kernel_kills
-from draftd.workers.states import Backoff, BecameReady, Failed, Stop, Unfit
+from draftd.workers.events import BecameReady, Stop, Unfit
+from draftd.workers.states import Backoff, Failed
 from tests.workers.pretended import NEVER, World, settle
 from tests.workers.running import PROFILE, ready, running
 

@@ -11,38 +11,40 @@ from hypothesis import strategies as st
 
 from draftd.profile_tables import HealthPolicy, RestartPolicy
 from draftd.workers import machine
-from draftd.workers.machine import IllegalTransitionError, deadline, step
-from draftd.workers.states import (
+from draftd.workers.events import (
     IDLE,
     ROOM,
-    Backoff,
     BecameReady,
-    CountRestart,
     Demand,
     Drained,
-    Draining,
-    Effect,
-    Effects,
     Event,
     Exited,
-    Failed,
     HealthMissed,
     HealthOk,
     LoadGranted,
     LoadStuck,
-    Queued,
-    Ready,
     Restart,
     SpawnFailed,
     Start,
+    Stop,
+    TimerDue,
+    Unfit,
+)
+from draftd.workers.machine import IllegalTransitionError, deadline, step
+from draftd.workers.states import (
+    Backoff,
+    CountRestart,
+    Draining,
+    Effect,
+    Effects,
+    Failed,
+    Queued,
+    Ready,
     Starting,
     State,
-    Stop,
     Stopped,
     Stopping,
     Then,
-    TimerDue,
-    Unfit,
 )
 from draftd.workers.transitions import Policy
 

@@ -7,38 +7,40 @@ from hypothesis import strategies as st
 
 from draftd.profile_tables import HealthPolicy, RestartPolicy
 from draftd.workers.backoff import JITTER
-from draftd.workers.machine import deadline, has_child, step
-from draftd.workers.states import (
+from draftd.workers.events import (
     IDLE,
     ROOM,
     SLEEP,
-    Backoff,
     BecameReady,
-    CountRestart,
     Demand,
     Drained,
-    Draining,
-    Effect,
     Event,
     Exited,
-    Failed,
     HealthMissed,
     HealthOk,
     LoadGranted,
     LoadStuck,
-    Queued,
-    Ready,
     Restart,
     SpawnFailed,
     Start,
+    Stop,
+    TimerDue,
+    Unfit,
+)
+from draftd.workers.machine import deadline, has_child, step
+from draftd.workers.states import (
+    Backoff,
+    CountRestart,
+    Draining,
+    Effect,
+    Failed,
+    Queued,
+    Ready,
     Starting,
     State,
-    Stop,
     Stopped,
     Stopping,
     Then,
-    TimerDue,
-    Unfit,
 )
 from draftd.workers.transitions import Policy
 

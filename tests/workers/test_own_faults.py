@@ -12,7 +12,7 @@ import pytest
 
 from draftd.profile_tables import RestartPolicy
 from draftd.profiles import Profile
-from draftd.workers.states import BecameReady, Close, Start
+from draftd.workers.events import BecameReady, Close, Start
 from draftd.workers.worker import Worker
 from tests.workers.pretended import World, settle
 from tests.workers.running import PROFILE, lease, states

@@ -9,17 +9,8 @@ import pytest
 from structlog.testing import capture_logs
 
 from draftd.profile_tables import RestartPolicy
-from draftd.workers.states import (
-    IDLE,
-    BecameReady,
-    HealthMissed,
-    LoadStuck,
-    Restart,
-    Start,
-    Starting,
-    Stop,
-    Stopped,
-)
+from draftd.workers.events import IDLE, BecameReady, HealthMissed, LoadStuck, Restart, Start, Stop
+from draftd.workers.states import Starting, Stopped
 from draftd.workers.worker import Worker
 from tests.workers.pretended import AT_ONCE, NEVER, World, settle
 from tests.workers.running import PROFILE, lease, ready, running, states
