@@ -16,7 +16,7 @@ import psutil
 from pydantic import ValidationError
 
 from draftd.errors import ConfigError, Problem
-from draftd.files import read_text
+from draftd.files import looks, read_text
 from draftd.profile_tables import Distributed, Table
 from draftd.profiles import Profile, ProfileSet
 from draftd.settings import Settings
@@ -98,14 +98,8 @@ def fingerprint(folders: Iterable[Path]) -> tuple[object, ...]:
     for folder in folders:
         with suppress(OSError):  # a disk that does not answer: who reads the profiles then is told
             for path in (*_files(folder, PROFILES), *_files(folder, PROMPTS)):
-                found.extend(_looks(path))
+                found.extend(looks(path))
     return tuple(found)
-
-
-def _looks(path: Path) -> Iterator[object]:
-    with suppress(OSError):  # it has just gone, or is a link to nowhere
-        status = path.stat()
-        yield str(path), status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
 
 
 def parse(path: Path, text: str) -> Profile:
