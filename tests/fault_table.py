@@ -237,6 +237,10 @@ FAULTS = {
         "the daemon is held up for longer than its limits",
         "what has come by then is read before any limit ends it",
     ),
+    211: (
+        "a penalty that looks back at 0 tokens, a temperature of 1e-39",
+        "no penalty, the likeliest token: drafted, batched or alone",
+    ),
 }
 
 
