@@ -241,6 +241,10 @@ FAULTS = {
         "a penalty that looks back at 0 tokens, a temperature of 1e-39",
         "no penalty, the likeliest token: drafted, batched or alone",
     ),
+    212: (
+        "an error between the turns of requests at work",
+        "those that it is about end with it; the engine serves whoever comes later",
+    ),
 }
 
 
