@@ -245,6 +245,10 @@ FAULTS = {
         "an error between the turns of requests at work",
         "those that it is about end with it; the engine serves whoever comes later",
     ),
+    213: (
+        "a schema's fixed text where the cache is quantized (kv_bits)",
+        "no pass goes beyond that place: each token sees what it sees without drafts",
+    ),
 }
 
 
