@@ -48,7 +48,7 @@ class Reader:
         return len(text) - self.position
 
     def most_at_once(self, limit: int) -> int:
-        """Return how many tokens, up to `limit`, a pass may have that shows each of them what it would see alone."""
+        """Return how many tokens, up to `limit`, a pass may have that shows each what it would see alone."""
         width = self.cache.batch.max_width if isinstance(self.cache, RaggedRow) else None
         until = self.quantization.until(self.position) if self.quantization else None
         return min(most for most in (limit, width, until) if most is not None)
