@@ -237,6 +237,10 @@ FAULTS = {
         "the daemon is held up for longer than its limits",
         "what has come by then is read before any limit ends it",
     ),
+    221: (
+        "a profile of 5 TB, with a key of 20,000 parts, or a NUL in its command",
+        "refused with file, line and reason; nothing waits for it",
+    ),
 }
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import difflib
 import json
 import os
-import tomllib
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -24,11 +23,11 @@ from pydantic import (
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
 from draftd.errors import ConfigError, Problem
-from draftd.files import absolute, read_text
+from draftd.files import MAX_CONFIG, absolute, read_text
 from draftd.groups import Groups, Names, checked, lists_of
 from draftd.peer_tables import PeerTable, distinct, is_loopback, usable_key
 from draftd.protocol import PROMPT_CACHE_FOLDER, PromptStore
-from draftd.toml_lines import fault_of, joined, line_of, reason_of
+from draftd.toml_lines import fault_of, joined, line_of, nul_in, read_toml, reason_of
 
 
 def _json(text: str) -> Any:
@@ -310,7 +309,7 @@ class _FileSource(PydanticBaseSettingsSource):
     def __call__(self) -> dict[str, Any]:
         path = settings_file()
         try:
-            text = read_text(path)
+            text = read_text(path, most=MAX_CONFIG)
         except FileNotFoundError:
             if os.environ.get("DRAFTD_CONFIG"):
                 raise ConfigError(f"the settings file {path} (from DRAFTD_CONFIG) does not exist") from None
@@ -320,9 +319,13 @@ class _FileSource(PydanticBaseSettingsSource):
         except UnicodeDecodeError as error:
             raise _unreadable(path, None, "the file is not UTF-8 text") from error
         try:
-            return _flat(tomllib.loads(text))
+            found = read_toml(text)
         except (ValueError, RecursionError) as error:
             raise _unreadable(path, *fault_of(text, error)) from error
+        if (nul := nul_in(found)) is not None:
+            loc, reason = nul
+            raise _unreadable(path, line_of(text, loc), f"{'.'.join(map(str, loc[:1]))}: {reason}")
+        return _flat(found)
 
 
 def _flat(found: dict[str, Any]) -> dict[str, Any]:
