@@ -261,6 +261,10 @@ FAULTS = {
         "a schema's fixed text where the cache is quantized (kv_bits)",
         "no pass goes beyond that place: each token sees what it sees without drafts",
     ),
+    221: (
+        "a profile of 5 TB, with a key of 20,000 parts, or a NUL in its command",
+        "refused with file, line and reason; nothing waits for it",
+    ),
 }
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +10,8 @@ import platformdirs
 from pydantic_settings import PydanticBaseSettingsSource
 
 from draftd.errors import ConfigError, Problem
-from draftd.files import read_text
-from draftd.toml_lines import fault_of, line_of
+from draftd.files import MAX_CONFIG, read_text
+from draftd.toml_lines import fault_of, line_of, nul_in, read_toml
 
 TABLES = frozenset({"cache", "discovery", "groups"})  # of the settings file
 
@@ -37,7 +36,7 @@ class FileSource(PydanticBaseSettingsSource):
     def __call__(self) -> dict[str, Any]:
         path = settings_file()
         try:
-            text = read_text(path)
+            text = read_text(path, most=MAX_CONFIG)
         except FileNotFoundError:
             if os.environ.get("DRAFTD_CONFIG"):
                 raise ConfigError(f"the settings file {path} (from DRAFTD_CONFIG) does not exist") from None
@@ -47,9 +46,13 @@ class FileSource(PydanticBaseSettingsSource):
         except UnicodeDecodeError as error:
             raise _unreadable(path, None, "the file is not UTF-8 text") from error
         try:
-            return _flat(tomllib.loads(text))
+            found = read_toml(text)
         except (ValueError, RecursionError) as error:
             raise _unreadable(path, *fault_of(text, error)) from error
+        if (nul := nul_in(found)) is not None:
+            loc, reason = nul
+            raise _unreadable(path, line_of(text, loc), f"{'.'.join(map(str, loc[:1]))}: {reason}")
+        return _flat(found)
 
 
 def _flat(found: dict[str, Any]) -> dict[str, Any]:
