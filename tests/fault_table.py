@@ -249,6 +249,10 @@ FAULTS = {
         "a schema's fixed text where the cache is quantized (kv_bits)",
         "no pass goes beyond that place: each token sees what it sees without drafts",
     ),
+    214: (
+        "a schema that takes seconds to compile",
+        "its own thread compiles it, once; the answers at work go on meanwhile",
+    ),
 }
 
 
