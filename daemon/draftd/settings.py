@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 import os
+import re
 import tomllib
 from importlib.util import find_spec
 from pathlib import Path
@@ -27,6 +28,7 @@ from draftd.errors import ConfigError, Problem
 from draftd.files import absolute, read_text
 from draftd.groups import Groups, Names, checked, lists_of
 from draftd.peer_tables import PeerTable, distinct, is_loopback, usable_key
+from draftd.profile_tables import Duration
 from draftd.protocol import PROMPT_CACHE_FOLDER, PromptStore
 from draftd.toml_lines import fault_of, joined, line_of, reason_of
 
@@ -35,7 +37,22 @@ def _json(text: str) -> Any:
     try:
         return json.loads(text)
     except ValueError:
-        raise ValueError('in a variable they stand as JSON: [{"url": "http://mini.local:8080"}]') from None
+        each = '{"url": "http://mini.local:8080"}'
+        raise ValueError(
+            f"in the file each is a [[peers]] table, in a variable they are JSON: [{each}]"
+        ) from None
+
+
+def _no_bool(value: object) -> object:
+    if isinstance(value, bool):
+        raise ValueError("a number is expected")
+    return value
+
+
+def _not_empty(value: object) -> object:
+    if value == "":  # a path would be the folder that one happens to be in, a key one that everybody has
+        raise ValueError("it must not be empty; leave the key out for none")
+    return value
 
 
 TABLES = frozenset({"cache", "discovery", "groups"})  # of the settings file
@@ -43,8 +60,9 @@ SAVING_SHARE = (
     0.3  # of a worker's time to end may go into saving prompt caches; then it frees the GPU's memory
 )
 
-Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-UserPath = Annotated[Path, AfterValidator(absolute)]
+Seconds = Annotated[Duration, Field(allow_inf_nan=False)]
+Size = Annotated[ByteSize, BeforeValidator(_no_bool)]
+UserPath = Annotated[Path, BeforeValidator(_not_empty), AfterValidator(absolute)]
 Words = Annotated[
     tuple[str, ...],
     NoDecode,  # "a,b" in a variable, a list in the file
@@ -114,14 +132,16 @@ class Settings(BaseSettings):
         description="folder for the lock, the address of the running daemon, logs and prompt caches",
     )
     default_profile: str = Field(
-        "qwen2.5-3b-speculative-balanced", description="profile that answers a request without a model"
+        "qwen2.5-3b-speculative-balanced",
+        min_length=1,
+        description="profile that answers a request without a model",
     )
     start: Literal["auto", "all", "default"] = Field(
         "auto",
         description="workers that start with the daemon, of those that may: `auto`: all if they fit comfortably, "
         "else the default profile's",
     )
-    memory_budget: Literal["auto"] | Annotated[ByteSize, Field(gt=0)] = Field(
+    memory_budget: Literal["auto"] | Annotated[Size, Field(gt=0)] = Field(
         "auto",
         description='what all workers together may take: "12GB", or `auto`: what a Mac lets its GPU have, three '
         "quarters of the memory elsewhere",
@@ -147,7 +167,7 @@ class Settings(BaseSettings):
         description="files of system prompts that each worker reads while it is idle after its start; a relative "
         "path is looked for beside the settings file. In the file also `preload` under `[cache]`",
     )
-    cache_disk: Annotated[ByteSize, Field(ge=0)] = Field(
+    cache_disk: Annotated[Size, Field(ge=0)] = Field(
         ByteSize(5 * 10**9),
         description="what prompt caches that outlive their workers may take on the disk, all together: "
         '"5GB"; 0 is off. In the file also `disk` under `[cache]`',
@@ -179,7 +199,9 @@ class Settings(BaseSettings):
     )
     body_timeout: Seconds = Field(30.0, description="time for the body of a request to arrive")
     write_timeout: Seconds = Field(60.0, description="time for a client to take what it is sent")
-    api_key: SecretStr | None = Field(None, description="bearer token that clients must send, if set")
+    api_key: Annotated[SecretStr, BeforeValidator(_not_empty)] | None = Field(
+        None, description="bearer token that clients must send, if set"
+    )
     tls_cert: UserPath | None = Field(
         None,
         description="certificate (PEM), with those between it and its authority; with it [https is served]"
@@ -215,6 +237,13 @@ class Settings(BaseSettings):
     log_file: UserPath | None = Field(
         None, description="where the daemon's own log goes instead of stderr; 3 old files of 10 MiB are kept"
     )
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _true_is_no_number(cls, value: object, field: ValidationInfo) -> object:
+        # Variables have only strings, so that numbers are read from them; true would be read as 1.
+        wanted = cls.model_fields[field.field_name or ""].annotation
+        return _no_bool(value) if wanted in (int, float) else value
 
     @field_validator("discovery_find")
     @classmethod
@@ -368,6 +397,14 @@ def _problem(detail: dict[str, Any], given: dict[str, Any]) -> Problem:
     return source_of(name, reason, detail["loc"])
 
 
+def _as_in(table: str, reason: str) -> str:
+    """The reason with the keys of a table as they stand in the file: `cache.disk` for `cache_disk`."""
+    keys = "|".join(
+        key.removeprefix(f"{table}_") for key in Settings.model_fields if key.startswith(f"{table}_")
+    )
+    return re.sub(rf"^{table}_|\b{table}_(?=(?:{keys})\b)", f"{table}.", reason)
+
+
 def source_of(name: str, reason: str, loc: tuple[Any, ...] = ()) -> Problem:
     """A fault of a setting that came from a variable or the file; `loc` is its place in the file, if not `name`."""
     variable = f"DRAFTD_{name.upper()}"
@@ -376,6 +413,10 @@ def source_of(name: str, reason: str, loc: tuple[Any, ...] = ()) -> Problem:
     path = settings_file()
     try:
         text = read_text(path)
-        return Problem(path, line_of(text, loc or (name,)) or line_of(text, name.split("_", 1)), reason)
+        line = line_of(text, loc or (name,))
+        table, _, key = name.partition("_")
+        if line is None and table in TABLES:
+            return Problem(path, line_of(text, (table, key)), _as_in(table, reason))
+        return Problem(path, line, reason)
     except (OSError, UnicodeDecodeError):  # it has just gone
         return Problem(path, None, reason)
