@@ -3,25 +3,22 @@
 from __future__ import annotations
 
 import difflib
-import json
 import os
-import socket
-import tomllib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import psutil
 from pydantic import ValidationError
 
 from draftd.errors import ConfigError, Problem
-from draftd.files import read_text
+from draftd.files import MAX_CONFIG, looks, read_text
+from draftd.hostfiles import with_hostfile
 from draftd.profile_tables import Distributed, Table
 from draftd.profiles import Profile, ProfileSet
 from draftd.settings import Settings
-from draftd.toml_lines import fault_of, joined, line_of, reason_of
+from draftd.toml_lines import fault_of, joined, line_of, nul_in, read_toml, reason_of
 
 PROFILES, PROMPTS = "[!.]*.toml", "[!.]*.txt"  # what editors leave beside a file begins with a dot
 _TABLES = (
@@ -33,6 +30,7 @@ _TABLES = (
     }
     | {"distributed": tuple(Distributed.model_fields)}
 )
+MAX_FAULTS = 50  # that are told of one file: each is looked for in its text
 MIN_LIKENESS = 0.75  # of a misspelt key, where 1 is the same
 PATH_KEYS = ("model", "draft_model", "adapter_path")  # where a value may be a path
 
@@ -81,7 +79,7 @@ def read_dir(folder: Path, prompt_dirs: Sequence[Path]) -> Read:
     for path in _files(folder, PROFILES):
         try:
             broken[path.stem] = {}
-            text = read_text(path)
+            text = read_text(path, most=MAX_CONFIG)
             broken[path.stem] = _data(text)
             loaded.append((path, text, parse(path, text)))
             del broken[path.stem]
@@ -101,7 +99,7 @@ def read_dir(folder: Path, prompt_dirs: Sequence[Path]) -> Read:
 def _data(text: str) -> Mapping[str, Any]:
     """What a file says, nothing if it is no TOML."""
     try:
-        return tomllib.loads(text)
+        return read_toml(text)
     except (ValueError, RecursionError):
         return {}
 
@@ -138,22 +136,17 @@ def fingerprint(folders: Iterable[Path]) -> tuple[object, ...]:
     for folder in folders:
         with suppress(OSError):  # a disk that does not answer: who reads the profiles then is told
             for path in (*_files(folder, PROFILES), *_files(folder, PROMPTS)):
-                found.extend(_looks(path))
+                found.extend(looks(path))
     return tuple(found)
-
-
-def _looks(path: Path) -> Iterator[object]:
-    with suppress(OSError):  # it has just gone, or is a link to nowhere
-        status = path.stat()
-        yield str(path), status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
 
 
 def parse(path: Path, text: str) -> Profile:
     """One profile from the text of its file. Raises ConfigError with file, line and reason."""
     try:
-        data = tomllib.loads(text)
+        data = read_toml(text)
     except (ValueError, RecursionError) as error:
         raise ConfigError("a profile is not valid", (Problem(path, *fault_of(text, error)),)) from error
+    _refuse_nul(path, text, data)
     problems = []
     if isinstance(command := data.get("command"), list):
         data["command"] = [_at_home(part) for part in command]
@@ -165,7 +158,7 @@ def parse(path: Path, text: str) -> Profile:
             problems.append(Problem(path, line_of(text, (key,)), reason))
     if isinstance(group := data.get("distributed"), dict) and "hosts" in group:
         try:
-            data["distributed"] = {**group, **_hostfile(group, path.parent)}
+            data["distributed"] = {**group, **with_hostfile(group, path.parent)}
         except ValueError as error:
             problems.append(
                 Problem(path, line_of(text, ("distributed", "hosts")), f"distributed.hosts: {error}")
@@ -174,10 +167,23 @@ def parse(path: Path, text: str) -> Profile:
     try:
         profile = Profile.model_validate({"name": path.stem, **data})
     except ValidationError as error:
-        problems += [_problem(path, text, detail) for detail in joined(error.errors())]
+        faults = joined(error.errors())
+        problems += [_problem(path, text, detail) for detail in faults[:MAX_FAULTS]]
+        if len(faults) > MAX_FAULTS:
+            problems.append(Problem(path, None, f"and {len(faults) - MAX_FAULTS:,} faults more"))
     if problems:
         raise ConfigError("a profile is not valid", tuple(problems))
     return profile
+
+
+def _refuse_nul(path: Path, text: str, data: dict[str, Any]) -> None:
+    """What a request says may hold one; all else becomes an argument, a variable or a path. Raises ConfigError."""
+    found = nul_in({key: value for key, value in data.items() if key != "defaults"})
+    if found is not None:
+        loc, reason = found
+        key = ".".join(str(part) for part in loc if isinstance(part, str))
+        said = f"{key}: {reason}" if key else reason
+        raise ConfigError("a profile is not valid", (Problem(path, line_of(text, loc), said),))
 
 
 def absolute_model(value: object, folder: Path) -> object:
@@ -189,42 +195,6 @@ def absolute_model(value: object, folder: Path) -> object:
     if value in (".", "..") or value.startswith(("./", "../")):
         return str((folder / value).resolve())
     return value
-
-
-def _hostfile(group: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """The settings of `[distributed]` together with its hostfile's. Raises ValueError."""
-    named = group["hosts"]
-    if not isinstance(named, str) or not named or "\0" in named:
-        raise ValueError("must be the path of a hostfile, as mlx.distributed_config writes it")
-    file = folder / os.path.expanduser(named)
-    try:
-        said = json.loads(read_text(file))
-    except OSError as error:
-        raise ValueError(f"{file} cannot be read: {error.strerror}") from error
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{file} is not JSON: {error}") from error
-    said = {"hosts": said} if isinstance(said, list) else said
-    hosts = said.get("hosts") if isinstance(said, dict) else None
-    if not isinstance(hosts, list) or not all(isinstance(host, dict) and "ssh" in host for host in hosts):
-        raise ValueError(
-            f"{file} is not a hostfile: it needs hosts, a list of objects with ssh, ips and rdma"
-        )
-    pairs = [str(pair).partition("=") for pair in said.get("envs") or ()]
-    made: dict[str, Any] = {"hosts": [{**host, "local": _is_here(host)} for host in hosts]}
-    if said.get("backend"):
-        made["backend"] = group.get("backend", said["backend"])
-    return made | {"env": {name: value for name, _, value in pairs} | group.get("env", {})}
-
-
-def _is_here(host: dict[str, Any]) -> bool:
-    """Whether an entry of a hostfile is this machine, by its name or by one of its addresses."""
-    name = str(host["ssh"]).rpartition("@")[2].lower()
-    own = socket.gethostname().lower()
-    short = own.partition(".")[0]
-    if name in {"127.0.0.1", "::1", "localhost", own, short, f"{short}.local"}:
-        return True
-    addresses = {address.address for each in psutil.net_if_addrs().values() for address in each}
-    return name in addresses
 
 
 def _at_home(part: object) -> object:

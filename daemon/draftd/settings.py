@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import json
-import os
-import re
-import tomllib
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -22,91 +18,29 @@ from pydantic import (
     ValidationInfo,
     field_validator,
 )
-from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from draftd.errors import ConfigError, Problem
-from draftd.files import absolute, read_text
-from draftd.groups import Groups, Names, checked, lists_of
-from draftd.peer_tables import PeerTable, distinct, is_loopback, usable_key
-from draftd.profile_tables import Duration
+from draftd.groups import Groups, checked
+from draftd.peer_tables import PeerTable, is_loopback, usable_key
 from draftd.protocol import PROMPT_CACHE_FOLDER, PromptStore
-from draftd.toml_lines import fault_of, joined, line_of, reason_of
-
-
-def _json(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except ValueError:
-        each = '{"url": "http://mini.local:8080"}'
-        raise ValueError(
-            f"in the file each is a [[peers]] table, in a variable they are JSON: [{each}]"
-        ) from None
-
-
-def _no_bool(value: object) -> object:
-    if isinstance(value, bool):
-        raise ValueError("a number is expected")
-    return value
-
-
-def _not_empty(value: object) -> object:
-    if value == "":  # a path would be the folder that one happens to be in, a key one that everybody has
-        raise ValueError("it must not be empty; leave the key out for none")
-    return value
-
-
-TABLES = frozenset({"cache", "discovery", "groups"})  # of the settings file
-SAVING_SHARE = (
-    0.3  # of a worker's time to end may go into saving prompt caches; then it frees the GPU's memory
+from draftd.setting_forms import (
+    NameLists,
+    Peers,
+    PortNumber,
+    PromptPaths,
+    Seconds,
+    Size,
+    UserPath,
+    Words,
+    no_bool,
+    not_empty,
 )
+from draftd.settings_file import FileSource, config_dir, source_of
+from draftd.toml_lines import joined, reason_of
 
-Seconds = Annotated[Duration, Field(allow_inf_nan=False)]
-Size = Annotated[ByteSize, BeforeValidator(_no_bool)]
-UserPath = Annotated[Path, BeforeValidator(_not_empty), AfterValidator(absolute)]
-Words = Annotated[
-    tuple[str, ...],
-    NoDecode,  # "a,b" in a variable, a list in the file
-    BeforeValidator(
-        lambda value: tuple(value.replace(",", " ").split()) if isinstance(value, str) else value
-    ),
-]
-Peers = Annotated[
-    tuple[PeerTable, ...],
-    NoDecode,  # tables in the file, JSON in a variable
-    BeforeValidator(lambda value: _json(value) if isinstance(value, str) else value),
-    AfterValidator(distinct),
-]
-NameLists = Annotated[
-    tuple[Names, ...],
-    NoDecode,  # "a, b; c, d" in a variable, lists of lists in the file
-    BeforeValidator(lambda value: lists_of(value) if isinstance(value, str) else value),
-    AfterValidator(lambda lists: checked(lists, 1)),
-]
-PortNumber = Annotated[int, Field(ge=1, le=65535)]
-
-
-def config_dir() -> Path:
-    """The user's config folder: holds draftd.toml, profiles/ and prompts/."""
-    return platformdirs.user_config_path("draftd")
-
-
-def settings_file() -> Path:
-    """The settings file: DRAFTD_CONFIG, or draftd.toml in the config folder."""
-    named = os.environ.get("DRAFTD_CONFIG")
-    return Path(os.path.expanduser(named)) if named else config_dir() / "draftd.toml"
-
-
-def _beside_settings(path: Path) -> Path:
-    return absolute(settings_file().parent / path.expanduser())
-
-
-PromptPaths = Annotated[
-    tuple[Annotated[Path, AfterValidator(_beside_settings)], ...],
-    NoDecode,  # "a.txt, b.txt" in a variable, a list in the file
-    BeforeValidator(
-        lambda value: [part.strip() for part in value.split(",")] if isinstance(value, str) else value
-    ),
-]
+# Of a worker's time to end so much may go into saving prompt caches; then it frees the GPU's memory.
+SAVING_SHARE = 0.3
 
 
 def shipped_dir(kind: str) -> Path:
@@ -199,7 +133,7 @@ class Settings(BaseSettings):
     )
     body_timeout: Seconds = Field(30.0, description="time for the body of a request to arrive")
     write_timeout: Seconds = Field(60.0, description="time for a client to take what it is sent")
-    api_key: Annotated[SecretStr, BeforeValidator(_not_empty)] | None = Field(
+    api_key: Annotated[SecretStr, BeforeValidator(not_empty)] | None = Field(
         None, description="bearer token that clients must send, if set"
     )
     tls_cert: UserPath | None = Field(
@@ -243,7 +177,7 @@ class Settings(BaseSettings):
     def _true_is_no_number(cls, value: object, field: ValidationInfo) -> object:
         # Variables have only strings, so that numbers are read from them; true would be read as 1.
         wanted = cls.model_fields[field.field_name or ""].annotation
-        return _no_bool(value) if wanted in (int, float) else value
+        return no_bool(value) if wanted in (int, float) else value
 
     @field_validator("discovery_find")
     @classmethod
@@ -285,7 +219,7 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        return init_settings, env_settings, _FileSource(settings_cls)
+        return init_settings, env_settings, FileSource(settings_cls)
 
     @property
     def url(self) -> str:
@@ -330,43 +264,6 @@ class Settings(BaseSettings):
         return self.profiles_dir().parent / "prompts", config_dir() / "prompts", shipped_dir("prompts")
 
 
-class _FileSource(PydanticBaseSettingsSource):
-    """The settings file; a missing one sets nothing."""
-
-    def get_field_value(self, field: Any, field_name: str) -> tuple[Any, str, bool]:
-        raise NotImplementedError  # pydantic-settings asks for it, but __call__ reads the file as a whole
-
-    def __call__(self) -> dict[str, Any]:
-        path = settings_file()
-        try:
-            text = read_text(path)
-        except FileNotFoundError:
-            if os.environ.get("DRAFTD_CONFIG"):
-                raise ConfigError(f"the settings file {path} (from DRAFTD_CONFIG) does not exist") from None
-            return {}
-        except OSError as error:
-            raise _unreadable(path, None, error.strerror or str(error)) from error
-        except UnicodeDecodeError as error:
-            raise _unreadable(path, None, "the file is not UTF-8 text") from error
-        try:
-            return _flat(tomllib.loads(text))
-        except (ValueError, RecursionError) as error:
-            raise _unreadable(path, *fault_of(text, error)) from error
-
-
-def _flat(found: dict[str, Any]) -> dict[str, Any]:
-    """The file's settings: `[cache] disk` is `cache_disk`, and so it is with `[groups]`."""
-    flat: dict[str, Any] = {}
-    for name, value in found.items():
-        table = value if name in TABLES and isinstance(value, dict) else {"": value}
-        flat |= {f"{name}_{key}" if key else name: inner for key, inner in table.items()}
-    return flat
-
-
-def _unreadable(path: Path, line: int | None, reason: str) -> ConfigError:
-    return ConfigError("the settings file cannot be read", (Problem(path, line, reason),))
-
-
 def load_settings(**overrides: Any) -> Settings:
     """Settings from all sources; `overrides` come from the command line, None meaning not given.
 
@@ -395,28 +292,3 @@ def _problem(detail: dict[str, Any], given: dict[str, Any]) -> Problem:
     if name in given:
         return Problem(Path(f"--{name.replace('_', '-')}"), None, reason)
     return source_of(name, reason, detail["loc"])
-
-
-def _as_in(table: str, reason: str) -> str:
-    """The reason with the keys of a table as they stand in the file: `cache.disk` for `cache_disk`."""
-    keys = "|".join(
-        key.removeprefix(f"{table}_") for key in Settings.model_fields if key.startswith(f"{table}_")
-    )
-    return re.sub(rf"^{table}_|\b{table}_(?=(?:{keys})\b)", f"{table}.", reason)
-
-
-def source_of(name: str, reason: str, loc: tuple[Any, ...] = ()) -> Problem:
-    """A fault of a setting that came from a variable or the file; `loc` is its place in the file, if not `name`."""
-    variable = f"DRAFTD_{name.upper()}"
-    if any(key.upper() == variable and value for key, value in os.environ.items()):
-        return Problem(Path(variable), None, reason)
-    path = settings_file()
-    try:
-        text = read_text(path)
-        line = line_of(text, loc or (name,))
-        table, _, key = name.partition("_")
-        if line is None and table in TABLES:
-            return Problem(path, line_of(text, (table, key)), _as_in(table, reason))
-        return Problem(path, line, reason)
-    except (OSError, UnicodeDecodeError):  # it has just gone
-        return Problem(path, None, reason)
