@@ -6,12 +6,13 @@ import json
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, ByteSize, Field
 from pydantic_settings import NoDecode
 
 from draftd.files import absolute
 from draftd.groups import Names, checked, lists_of
 from draftd.peer_tables import PeerTable, distinct
+from draftd.profile_tables import Duration
 from draftd.settings_file import settings_file
 
 
@@ -19,15 +20,33 @@ def _json(text: str) -> Any:
     try:
         return json.loads(text)
     except ValueError:
-        raise ValueError('in a variable they stand as JSON: [{"url": "http://mini.local:8080"}]') from None
+        each = '{"url": "http://mini.local:8080"}'
+        raise ValueError(
+            f"in the file each is a [[peers]] table, in a variable they are JSON: [{each}]"
+        ) from None
+
+
+def no_bool(value: object) -> object:
+    """Raises ValueError for true and false, which would be read as 1 and 0."""
+    if isinstance(value, bool):
+        raise ValueError("a number is expected")
+    return value
+
+
+def not_empty(value: object) -> object:
+    """Raises ValueError for "": a path would be the folder that one happens to be in, a key one that all know."""
+    if value == "":
+        raise ValueError("it must not be empty; leave the key out for none")
+    return value
 
 
 def _beside_settings(path: Path) -> Path:
     return absolute(settings_file().parent / path.expanduser())
 
 
-Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-UserPath = Annotated[Path, AfterValidator(absolute)]
+Seconds = Annotated[Duration, Field(allow_inf_nan=False)]
+Size = Annotated[ByteSize, BeforeValidator(no_bool)]
+UserPath = Annotated[Path, BeforeValidator(not_empty), AfterValidator(absolute)]
 Words = Annotated[
     tuple[str, ...],
     NoDecode,  # "a,b" in a variable, a list in the file
