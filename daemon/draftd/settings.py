@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 import os
+import re
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -26,6 +27,7 @@ from draftd.errors import ConfigError, Problem
 from draftd.files import MAX_CONFIG, absolute, read_text
 from draftd.groups import Groups, Names, checked, lists_of
 from draftd.peer_tables import PeerTable, distinct, is_loopback, usable_key
+from draftd.profile_tables import MAX_BYTES, Bytes
 from draftd.protocol import PROMPT_CACHE_FOLDER, PromptStore
 from draftd.toml_lines import fault_of, joined, line_of, nul_in, read_toml, reason_of
 
@@ -33,10 +35,29 @@ from draftd.toml_lines import fault_of, joined, line_of, nul_in, read_toml, reas
 def _json(text: str) -> Any:
     try:
         return json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         raise ValueError('in a variable they stand as JSON: [{"url": "http://mini.local:8080"}]') from None
 
 
+def _host_names(words: tuple[str, ...]) -> tuple[str, ...]:
+    for word in words:
+        if not _HOST_NAME.fullmatch(word):
+            raise ValueError(
+                f"{word} is not the name of a host alone, such as mini.local: no scheme, no port, no '*'"
+            )
+    return tuple(word.strip("[]") for word in words)
+
+
+def _key_of_ours(key: SecretStr) -> SecretStr:
+    """The key that clients must send. An empty one is none, but one of spaces was meant to be one."""
+    text = key.get_secret_value()
+    if text and not (text.strip() and text.strip().isprintable()):
+        raise ValueError("a key is a line of characters that can be printed, and not of spaces alone")
+    return SecretStr(text.strip())
+
+
+# A name, or an address: an IPv6 one may have brackets, as in a URL. `web/guard.py` compares a Host header with it.
+_HOST_NAME = re.compile(r"[\w.~-]+|(?P<open>\[)?[0-9A-Fa-f:.]+(?:%[\w.~-]+)?(?(open)\])", re.ASCII)
 TABLES = frozenset({"cache", "discovery", "groups"})  # of the settings file
 SAVING_SHARE = (
     0.3  # of a worker's time to end may go into saving prompt caches; then it frees the GPU's memory
@@ -120,7 +141,7 @@ class Settings(BaseSettings):
         description="workers that start with the daemon, of those that may: `auto`: all if they fit comfortably, "
         "else the default profile's",
     )
-    memory_budget: Literal["auto"] | Annotated[ByteSize, Field(gt=0)] = Field(
+    memory_budget: Literal["auto"] | Bytes = Field(
         "auto",
         description='what all workers together may take: "12GB", or `auto`: what a Mac lets its GPU have, three '
         "quarters of the memory elsewhere",
@@ -146,7 +167,7 @@ class Settings(BaseSettings):
         description="files of system prompts that each worker reads while it is idle after its start; a relative "
         "path is looked for beside the settings file. In the file also `preload` under `[cache]`",
     )
-    cache_disk: Annotated[ByteSize, Field(ge=0)] = Field(
+    cache_disk: Annotated[ByteSize, Field(ge=0, le=MAX_BYTES)] = Field(
         ByteSize(5 * 10**9),
         description="what prompt caches that outlive their workers may take on the disk, all together: "
         '"5GB"; 0 is off. In the file also `disk` under `[cache]`',
@@ -164,10 +185,11 @@ class Settings(BaseSettings):
     )
     stop_grace: Seconds = Field(10.0, description="time from SIGTERM to SIGKILL when a worker stops")
     drain_timeout: Seconds = Field(30.0, description="time that open requests have to finish at a stop")
-    max_body_bytes: int = Field(32 * 2**20, ge=1024, description="largest request body")
+    max_body_bytes: int = Field(32 * 2**20, ge=1024, le=MAX_BYTES, description="largest request body")
     max_upload_bytes: int = Field(
         2**30,
         ge=1024,
+        le=MAX_BYTES,
         description="largest form or file that is passed on to a `command`; it waits in a file, not in memory",
     )
     keepalive_interval: Seconds = Field(
@@ -178,7 +200,9 @@ class Settings(BaseSettings):
     )
     body_timeout: Seconds = Field(30.0, description="time for the body of a request to arrive")
     write_timeout: Seconds = Field(60.0, description="time for a client to take what it is sent")
-    api_key: SecretStr | None = Field(None, description="bearer token that clients must send, if set")
+    api_key: Annotated[SecretStr, AfterValidator(_key_of_ours)] | None = Field(
+        None, description="bearer token that clients must send, if set"
+    )
     tls_cert: UserPath | None = Field(
         None,
         description="certificate (PEM), with those between it and its authority; with it [https is served]"
@@ -203,7 +227,9 @@ class Settings(BaseSettings):
         description="[find other machines by Bonjour](peers.md#found-by-bonjour), and use them as peers",
     )
     discovery_announce: bool = Field(False, description="let other machines find this one by Bonjour")
-    allowed_hosts: Words = Field((), description="further names in the Host header to accept")
+    allowed_hosts: Annotated[Words, AfterValidator(_host_names)] = Field(
+        (), description="further names in the Host header to accept"
+    )
     allowed_origins: Words = Field((), description="web origins that may call the proxy")
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="the daemon's own log"
