@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from draftd.errors import ConfigError
-from draftd.settings import Settings, config_dir, load_settings, settings_file, shipped_dir
+from draftd.settings import Settings, load_settings, shipped_dir
+from draftd.settings_file import config_dir, settings_file
 
 SECRET = "canary-key-7f3a"
 

@@ -12,7 +12,7 @@ import pytest
 
 from draftd.errors import ConfigError
 from draftd.settings import load_settings
-from draftd.tls import served, verifying
+from draftd.tls import exposed, served, verifying
 from tests.certificates import Made, dated, self_signed, signed
 from tests.forked import run
 
@@ -117,6 +117,24 @@ def test_each_fault_of_the_files_is_told_in_a_sentence(made: Made, tmp_path: Pat
 def test_one_that_is_not_valid_today_is_refused(tmp_path: Path, first: str, last: str, words: str) -> None:
     old = dated(tmp_path, first, last)
     assert refusal(old.cert, old.key) == f"tls_cert: {old.cert}: {words}"
+
+
+def test_a_key_that_others_can_read_is_told(
+    made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = tmp_path / "key.pem"
+    key.write_text(made.key.read_text())
+    for mode, words in (
+        (0o600, ""),
+        (0o640, "its group can read it"),
+        (0o604, "every user of this machine can"),
+    ):
+        key.chmod(mode)
+        assert words in exposed(key)
+        assert bool(exposed(key)) is bool(words)
+    key.chmod(0o640)
+    monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 1)  # another's, for a group that we are in
+    assert exposed(key) == ""
 
 
 def test_a_key_needs_a_certificate(monkeypatch: pytest.MonkeyPatch, made: Made) -> None:

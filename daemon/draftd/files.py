@@ -28,6 +28,15 @@ _KINDS = {
 }
 
 
+def looks(path: Path) -> tuple[object, ...]:
+    """What changes when the file that a path leads to is edited or replaced; nothing if there is none."""
+    try:
+        status = path.stat()
+    except OSError:  # it has just gone, or is a link to nowhere
+        return ()
+    return ((str(path), status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns),)
+
+
 def read_text(path: Path, *, links: bool = True, most: int = MAX_TEXT) -> str:
     """The text of a file, with or without a byte order mark; every line break is a newline.
 

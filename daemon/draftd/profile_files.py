@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from draftd.errors import ConfigError, Problem
-from draftd.files import MAX_CONFIG, read_text
+from draftd.files import MAX_CONFIG, looks, read_text
 from draftd.hostfiles import with_hostfile
 from draftd.profile_tables import Distributed, Table
 from draftd.profiles import Profile, ProfileSet
@@ -96,14 +96,8 @@ def fingerprint(folders: Iterable[Path]) -> tuple[object, ...]:
     for folder in folders:
         with suppress(OSError):  # a disk that does not answer: who reads the profiles then is told
             for path in (*_files(folder, PROFILES), *_files(folder, PROMPTS)):
-                found.extend(_looks(path))
+                found.extend(looks(path))
     return tuple(found)
-
-
-def _looks(path: Path) -> Iterator[object]:
-    with suppress(OSError):  # it has just gone, or is a link to nowhere
-        status = path.stat()
-        yield str(path), status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
 
 
 def parse(path: Path, text: str) -> Profile:

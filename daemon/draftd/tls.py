@@ -11,6 +11,7 @@ import ipaddress
 import os
 import re
 import ssl
+import stat
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -83,6 +84,23 @@ def served(cert: Path, key: Path | None) -> tuple[ssl.SSLContext, Certificate]:
         if error.reason == "KEY_VALUES_MISMATCH":
             raise ConfigError(f"{named}: {holder}: the key is not that of the certificate {cert}") from error
         raise ConfigError(f"tls_cert: {cert}: it cannot be used: {error.reason or 'broken'}") from error
+
+
+def exposed(key: Path) -> str:
+    """Who else on this machine can read the file of a private key, as a sentence; "" if nobody can.
+
+    A group may be meant to read it where the file is not our own: many systems have one for keys.
+    """
+    try:
+        status = key.stat()
+    except OSError:
+        return ""
+    told = f"{key} has the private key, and"
+    if status.st_mode & stat.S_IROTH:
+        return f"{told} every user of this machine can read it"
+    if status.st_mode & stat.S_IRGRP and status.st_uid == os.geteuid():
+        return f"{told} its group can read it"
+    return ""
 
 
 def verifying(file: Path) -> ssl.SSLContext:

@@ -14,7 +14,8 @@ from draftd.machine_memory import pressure
 from draftd.ops.splitting import refusals
 from draftd.profile_files import PATH_KEYS
 from draftd.profiles import Profile, ProfileSet
-from draftd.settings import Settings, source_of
+from draftd.settings import Settings
+from draftd.settings_file import source_of
 from draftd.tls import served, verifying
 from draftd.toml_lines import line_of
 
