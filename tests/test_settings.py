@@ -241,7 +241,7 @@ def test_a_folder_within_one_that_is_gone_is_refused_with_the_reason(
             "stop_grace: a finite number is expected (it is 'nan')",
         ),
         ("DRAFTD_LOG_FORMAT", "xml", "log_format: 'auto', 'json' or 'console' is expected (it is 'xml')"),
-        ("DRAFTD_PEERS", "[" * 100_000, "peers: in the file each is a [[peers]] table, in a variable they are JSON"),
+        ("DRAFTD_PEERS", "[" * 100_000, "peers: in the file each is a [[peers]] table, in a variable"),
         ("DRAFTD_API_KEY", " \t", "api_key: a key is a line of characters that can be printed"),
         ("DRAFTD_MEMORY_BUDGET", "1e9GB", "memory_budget: "),
         ("DRAFTD_PROFILES", "~no-such-user-here/x", "profiles: there is no user ~no-such-user-here"),
