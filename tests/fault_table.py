@@ -257,6 +257,26 @@ FAULTS = {
         "the daemon is held up for longer than its limits",
         "what has come by then is read before any limit ends it",
     ),
+    211: (
+        "a penalty that looks back at 0 tokens, a temperature of 1e-39",
+        "no penalty, the likeliest token: drafted, batched or alone",
+    ),
+    212: (
+        "an error between the turns of requests at work",
+        "those that it is about end with it; the engine serves whoever comes later",
+    ),
+    213: (
+        "a schema's fixed text where the cache is quantized (kv_bits)",
+        "no pass goes beyond that place: each token sees what it sees without drafts",
+    ),
+    214: (
+        "a schema that takes seconds to compile",
+        "its own thread compiles it, once; the answers at work go on meanwhile",
+    ),
+    221: (
+        "a profile of 5 TB, with a key of 20,000 parts, or a NUL in its command",
+        "refused with file, line and reason; nothing waits for it",
+    ),
 }
 
 

@@ -14,9 +14,9 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import aiohttp
-import structlog
 
-from draftd import __version__, clock
+from draftd import __version__
+from draftd.ending import Ending
 from draftd.errors import ConfigError
 from draftd.instance import LOGS
 from draftd.machine_memory import pressure
@@ -53,8 +53,6 @@ from draftd.workers.services import Services
 from draftd.workers.supervisor import Supervisor
 from draftd.workers.warm_spare import Starter
 
-log = structlog.get_logger("daemon")
-
 
 class Daemon:
     """All parts of a daemon, and how they are connected. Made by `run`; `tasks` runs the workers.
@@ -75,9 +73,7 @@ class Daemon:
     ) -> None:
         self.settings = settings
         self.tls = ServedCertificate(settings.tls_cert, settings.tls_key) if settings.tls_cert else None
-        self._stop = asyncio.Event()
-        self._stop_now = asyncio.Event()
-        self._stopped_by = ""  # in words; "" if that was not said
+        self._ending = Ending(settings.drain_timeout)
         self._changed = asyncio.Event()
         self._news = asyncio.Event()  # for the live feed
         self.metrics = Metrics(__version__, _version_of("mlx-lm"))
@@ -219,14 +215,11 @@ class Daemon:
 
     async def until_stopped(self) -> None:
         """Return when `stop` was called."""
-        await self._stop.wait()
+        await self._ending.until_begun()
 
     def stop(self, reason: str = "") -> None:
         """Stop in good order; a second call stops at once. `reason` is for the log."""
-        if self._stop.is_set():
-            self._stop_now.set()
-        self._stop.set()
-        self._stopped_by = self._stopped_by or reason
+        self._ending.begin(reason)
 
     def start(self) -> None:
         """Start the workers of the profiles that the daemon was made with."""
@@ -244,7 +237,7 @@ class Daemon:
         return [*changed, *(["the certificate"] if renewed else [])]
 
     def _reload_profiles(self) -> list[str]:
-        if self._stop.is_set():
+        if self._ending.has_begun:
             raise ConfigError("draftd is stopping")
         try:
             return self.profiles.reload()
@@ -271,22 +264,7 @@ class Daemon:
 
     async def shut_down(self) -> None:
         """Take nothing new, let open requests finish as long as they may, and end the workers."""
-        limit = self.settings.drain_timeout
-        log.info(
-            "draftd stops",
-            open_requests=self.proxy.open_requests,
-            drain_timeout=limit,
-            because=self._stopped_by,
-        )
-        self.listener.stop_listening()
-        self.proxy.refuse_new()
-        ended = asyncio.create_task(self._stop_now.wait())
-        drained = asyncio.create_task(self.proxy.until_idle())
-        await clock.wait({ended, drained}, limit, first=True)
-        for task in (ended, drained):
-            task.cancel()
-        self.proxy.cut_off()
-        await self.supervisor.close(drain=0.0)
+        await self._ending.carry_out(self.listener, self.proxy, self.supervisor)
 
     # --- called by the parts ----------------------------------------------------------------------------------
 
