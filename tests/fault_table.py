@@ -194,6 +194,18 @@ FAULTS = {
         "a large recording for a `command`",
         "passed on whole by way of a file; memory flat, nothing is left of it",
     ),
+    181: (
+        "strangers fill the network with announcements; one daemon is found and named",
+        "none of them takes a name or a place; one is one peer, and this daemon none",
+    ),
+    182: (
+        "our disk fails while an upload is passed to a peer",
+        "507 for that request; the peer stays in use, and is not counted as having failed",
+    ),
+    183: (
+        "a certificate is renewed, well or badly, while https is served",
+        "the new one is used within seconds; with a bad one the old stays, and log, status and doctor say so",
+    ),
     186: (
         "eight servers of others load at once, on a machine with thousands of connections",
         "nobody else waits",
@@ -252,6 +264,10 @@ FAULTS = {
     214: (
         "a schema that takes seconds to compile",
         "its own thread compiles it, once; the answers at work go on meanwhile",
+    ),
+    221: (
+        "a profile of 5 TB, with a key of 20,000 parts, or a NUL in its command",
+        "refused with file, line and reason; nothing waits for it",
     ),
 }
 
