@@ -190,6 +190,25 @@ def test_a_value_that_another_source_overrides_is_not_looked_at(monkeypatch: pyt
         ("max_body_bytes = 10\n", 1, "max_body_bytes: it must be at least 1024"),
         ("host = 'x'\nport = \n", 2, "not valid TOML: there is no value"),
         ("port = " + "9" * 5000, None, "not valid TOML: a number has too many digits"),
+        ("memory_budget = " + "9" * 400, 1, "memory_budget: 'auto' is expected, or it must be at most"),
+        ("cache_disk = " + "9" * 400, 1, "cache_disk: it must be at most"),
+        ("max_body_bytes = " + "9" * 400, 1, "max_body_bytes: it must be at most"),
+        ("max_upload_bytes = " + "9" * 400, 1, "max_upload_bytes: it must be at most"),
+        ('api_key = "  "', 1, "api_key: a key is a line of characters that can be printed"),
+        ('api_key = "one\\ntwo"', 1, "api_key: a key is a line of characters"),
+        (
+            'allowed_hosts = ["http://mini.local"]',
+            1,
+            "allowed_hosts: http://mini.local is not the name of a host",
+        ),
+        (
+            'allowed_hosts = ["a", "mini.local:8080"]',
+            1,
+            "allowed_hosts: mini.local:8080 is not the name of a host",
+        ),
+        ('allowed_hosts = ["*.local"]', 1, "allowed_hosts: *.local is not the name of a host alone"),
+        ('allowed_hosts = ["mini.local/"]', 1, "allowed_hosts: mini.local/ is not the name of a host"),
+        ("x" * 200_000, None, "it has more than 128 KiB"),
         ("x = " + "[" * 5000, None, "not valid TOML: nested too deeply"),
     ],
 )
@@ -222,6 +241,9 @@ def test_a_folder_within_one_that_is_gone_is_refused_with_the_reason(
             "stop_grace: a finite number is expected (it is 'nan')",
         ),
         ("DRAFTD_LOG_FORMAT", "xml", "log_format: 'auto', 'json' or 'console' is expected (it is 'xml')"),
+        ("DRAFTD_PEERS", "[" * 100_000, "peers: in the file each is a [[peers]] table, in a variable"),
+        ("DRAFTD_API_KEY", " \t", "api_key: a key is a line of characters that can be printed"),
+        ("DRAFTD_MEMORY_BUDGET", "1e9GB", "memory_budget: "),
         ("DRAFTD_PROFILES", "~no-such-user-here/x", "profiles: there is no user ~no-such-user-here"),
     ],
 )
@@ -234,6 +256,16 @@ def test_a_value_of_a_variable_is_refused_with_its_name(
     monkeypatch.delenv(variable)
     monkeypatch.setenv(variable.lower(), value)
     assert refusal().startswith(f"{variable}: {reason}")
+
+
+def test_a_key_and_names_of_hosts_are_taken_as_they_are_compared() -> None:
+    write_file(
+        'api_key = " ü key "\nallowed_hosts = ["mini.local", "[fe80::1%en0]", "10.0.0.1", "my_host"]\n'
+    )
+    settings = load_settings()
+    assert settings.api_key is not None
+    assert settings.api_key.get_secret_value() == "ü key"
+    assert settings.allowed_hosts == ("mini.local", "fe80::1%en0", "10.0.0.1", "my_host")
 
 
 def test_a_value_of_the_command_line_is_refused_with_the_option(monkeypatch: pytest.MonkeyPatch) -> None:

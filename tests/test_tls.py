@@ -77,6 +77,13 @@ def _is_trusted(shown: Made, trusted: Path) -> bool:
     return client.getpeercert() is not None
 
 
+@pytest.mark.fault(73)
+def test_a_pipe_in_the_place_of_certificates_to_trust_is_told_and_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(pipe := tmp_path / "pipe")
+    with pytest.raises(ConfigError, match="cannot be read: it is a named pipe, not a file"):
+        verifying(pipe)
+
+
 @pytest.mark.fault(196)
 def test_each_fault_of_the_files_is_told_in_a_sentence(made: Made, tmp_path: Path) -> None:
     cert, key = made.cert, made.key

@@ -10,7 +10,6 @@ from typing import Annotated, Any, Literal
 import platformdirs
 from pydantic import (
     AfterValidator,
-    BeforeValidator,
     ByteSize,
     Field,
     SecretStr,
@@ -23,9 +22,12 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from draftd.errors import ConfigError, Problem
 from draftd.groups import Groups, checked
 from draftd.peer_tables import PeerTable, is_loopback, usable_key
+from draftd.profile_tables import MAX_BYTES
 from draftd.protocol import PROMPT_CACHE_FOLDER, PromptStore
 from draftd.setting_forms import (
+    HostNames,
     NameLists,
+    OwnKey,
     Peers,
     PortNumber,
     PromptPaths,
@@ -34,7 +36,6 @@ from draftd.setting_forms import (
     UserPath,
     Words,
     no_bool,
-    not_empty,
 )
 from draftd.settings_file import FileSource, config_dir, source_of
 from draftd.toml_lines import joined, reason_of
@@ -119,10 +120,11 @@ class Settings(BaseSettings):
     )
     stop_grace: Seconds = Field(10.0, description="time from SIGTERM to SIGKILL when a worker stops")
     drain_timeout: Seconds = Field(30.0, description="time that open requests have to finish at a stop")
-    max_body_bytes: int = Field(32 * 2**20, ge=1024, description="largest request body")
+    max_body_bytes: int = Field(32 * 2**20, ge=1024, le=MAX_BYTES, description="largest request body")
     max_upload_bytes: int = Field(
         2**30,
         ge=1024,
+        le=MAX_BYTES,
         description="largest form or file that is passed on to a `command`; it waits in a file, not in memory",
     )
     keepalive_interval: Seconds = Field(
@@ -133,9 +135,7 @@ class Settings(BaseSettings):
     )
     body_timeout: Seconds = Field(30.0, description="time for the body of a request to arrive")
     write_timeout: Seconds = Field(60.0, description="time for a client to take what it is sent")
-    api_key: Annotated[SecretStr, BeforeValidator(not_empty)] | None = Field(
-        None, description="bearer token that clients must send, if set"
-    )
+    api_key: OwnKey | None = Field(None, description="bearer token that clients must send, if set")
     tls_cert: UserPath | None = Field(
         None,
         description="certificate (PEM), with those between it and its authority; with it [https is served]"
@@ -160,7 +160,7 @@ class Settings(BaseSettings):
         description="[find other machines by Bonjour](peers.md#found-by-bonjour), and use them as peers",
     )
     discovery_announce: bool = Field(False, description="let other machines find this one by Bonjour")
-    allowed_hosts: Words = Field((), description="further names in the Host header to accept")
+    allowed_hosts: HostNames = Field((), description="further names in the Host header to accept")
     allowed_origins: Words = Field((), description="web origins that may call the proxy")
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="the daemon's own log"

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from draftd.errors import ConfigError
-from draftd.files import read_text
+from draftd.files import open_file, read_text
 
 _CERTIFICATE = re.compile(
     r"-----BEGIN CERTIFICATE-----[A-Za-z0-9+/=\s]+-----END CERTIFICATE-----\n?", re.ASCII
@@ -106,6 +106,9 @@ def exposed(key: Path) -> str:
 def verifying(file: Path) -> ssl.SSLContext:
     """A client's context that trusts the certificates in a file, and who is signed by them. Raises ConfigError."""
     try:
+        os.close(
+            open_file(file, os.O_RDONLY, links=True)
+        )  # OpenSSL would wait for whoever writes into a pipe
         context = ssl.create_default_context(cafile=str(file))
         # A certificate in the file needs none of its signer there; Python does so by itself from 3.13 on.
         context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
