@@ -265,6 +265,10 @@ FAULTS = {
         "a profile of 5 TB, with a key of 20,000 parts, or a NUL in its command",
         "refused with file, line and reason; nothing waits for it",
     ),
+    222: (
+        "a schema that refers to itself without an end, or is nested too deeply",
+        "400 with the reason before anything is answered; a tool that is not strict takes any object",
+    ),
 }
 
 
