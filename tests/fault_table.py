@@ -261,6 +261,10 @@ FAULTS = {
         "a schema's fixed text where the cache is quantized (kv_bits)",
         "no pass goes beyond that place: each token sees what it sees without drafts",
     ),
+    214: (
+        "a schema that takes seconds to compile",
+        "its own thread compiles it, once; the answers at work go on meanwhile",
+    ),
     221: (
         "a profile of 5 TB, with a key of 20,000 parts, or a NUL in its command",
         "refused with file, line and reason; nothing waits for it",

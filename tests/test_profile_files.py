@@ -151,7 +151,16 @@ def test_a_shipped_profile_says_what_it_takes(file: Path) -> None:
         (MODEL + 'name = "a%2fb"\n', 2, "name: a name begins with a letter"),
         (MODEL + "num_draft_tokens = 3\n", 2, "num_draft_tokens needs a draft_model"),
         (MODEL + "\n[limits]\nqueue = 1\nmemory = 0\n", 5, "limits.memory: it must be more than 0"),
-        (MODEL + "limits.memory = -1\n", 2, "limits.memory: a size is a number of bytes above 0"),
+        (
+            MODEL + "restart.max_delay = 1e12\n",
+            2,
+            "restart.max_delay: it must be at most 10000000 (it is 1000000000000.0)",
+        ),
+        (
+            MODEL + "limits.memory = -1\n",
+            2,
+            "limits.memory: a size is a whole number of bytes, or a string like '8GB', and not negative",
+        ),
         (MODEL + "[server]\n\nlog-level = 'DEBUG'\n", 4, "server: log_level DEBUG writes every prompt"),
         (MODEL + "\ncommand = ['serve']\n", 3, "command must contain {port}"),
         (MODEL + "[defaults]\ntemperature = 9\n", 3, "defaults.temperature: it must be at most"),

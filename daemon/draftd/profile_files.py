@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -41,13 +42,47 @@ def load_for(settings: Settings) -> ProfileSet:
 
 def load_dir(folder: Path, prompt_dirs: Sequence[Path], *, may_be_empty: bool = False) -> ProfileSet:
     """Read every *.toml of `folder`. Raises ConfigError with every problem found, and then takes none."""
+    read = read_dir(folder, prompt_dirs)
+    if read.problems:
+        raise ConfigError(f"the profiles in {folder} are not valid", read.problems)
+    if not read.valid.profiles and not may_be_empty:
+        raise ConfigError(f"there is no profile (*.toml) in {folder}")
+    return read.valid
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """What is in a folder of profiles: those that are valid by themselves, the data of the other files by their
+    names, as far as they are TOML, and every problem.
+    """
+
+    valid: ProfileSet
+    broken: Mapping[str, Mapping[str, Any]]
+    problems: tuple[Problem, ...]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names and aliases of all, as far as they are known."""
+        known = [name for one in self.valid.profiles.values() for name in (one.name, *one.aliases)]
+        for name, data in self.broken.items():
+            aliases = data.get("aliases")
+            known += [name, *(map(str, aliases) if isinstance(aliases, list) else ())]
+        return tuple(known)
+
+
+def read_dir(folder: Path, prompt_dirs: Sequence[Path]) -> Read:
+    """Read every *.toml of `folder`. Raises ConfigError only if it is no folder that can be read."""
     _check_folder(folder)
     problems: list[Problem] = []
     loaded: list[tuple[Path, str, Profile]] = []
+    broken: dict[str, Mapping[str, Any]] = {}
     for path in _files(folder, PROFILES):
         try:
+            broken[path.stem] = {}
             text = read_text(path, most=MAX_CONFIG)
+            broken[path.stem] = _data(text)
             loaded.append((path, text, parse(path, text)))
+            del broken[path.stem]
         except UnicodeDecodeError as error:
             line = error.object.count(b"\n", 0, error.start) + 1
             problems.append(Problem(path, line, "the file is not UTF-8 text"))
@@ -57,11 +92,16 @@ def load_dir(folder: Path, prompt_dirs: Sequence[Path], *, may_be_empty: bool = 
             problems.extend(error.problems)
     problems += _clashes(loaded)
     prompts = _read_prompts(loaded, prompt_dirs, problems)
-    if problems:
-        raise ConfigError(f"the profiles in {folder} are not valid", tuple(problems))
-    if not loaded and not may_be_empty:
-        raise ConfigError(f"there is no profile (*.toml) in {folder}")
-    return ProfileSet({p.name: p for p in sorted((p for *_, p in loaded), key=lambda p: p.name)}, prompts)
+    valid = ProfileSet({p.name: p for p in sorted((p for *_, p in loaded), key=lambda p: p.name)}, prompts)
+    return Read(valid, broken, tuple(problems))
+
+
+def _data(text: str) -> Mapping[str, Any]:
+    """What a file says, nothing if it is no TOML."""
+    try:
+        return read_toml(text)
+    except (ValueError, RecursionError):
+        return {}
 
 
 def _check_folder(path: Path) -> None:
@@ -112,7 +152,7 @@ def parse(path: Path, text: str) -> Profile:
         data["command"] = [_at_home(part) for part in command]
     for key in (key for key in PATH_KEYS if key in data):
         try:
-            data[key] = _absolute(data[key], path.parent)
+            data[key] = absolute_model(data[key], path.parent)
         except RuntimeError:
             reason = f"{key}: there is no user {Path(data[key]).parts[0]}"
             problems.append(Problem(path, line_of(text, (key,)), reason))
@@ -146,7 +186,7 @@ def _refuse_nul(path: Path, text: str, data: dict[str, Any]) -> None:
         raise ConfigError("a profile is not valid", (Problem(path, line_of(text, loc), said),))
 
 
-def _absolute(value: object, folder: Path) -> object:
+def absolute_model(value: object, folder: Path) -> object:
     """A user's path, with './' and '../' from the profile's folder; any other value, as a hub name, stays."""
     if not isinstance(value, str) or "\0" in value:
         return value

@@ -22,7 +22,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from draftd.errors import ConfigError, Problem
 from draftd.groups import Groups, checked
 from draftd.peer_tables import PeerTable, is_loopback, usable_key
-from draftd.profile_tables import MAX_BYTES, Bytes
+from draftd.profile_tables import MAX_BYTES
 from draftd.protocol import PROMPT_CACHE_FOLDER, PromptStore
 from draftd.setting_forms import (
     HostNames,
@@ -32,8 +32,10 @@ from draftd.setting_forms import (
     PortNumber,
     PromptPaths,
     Seconds,
+    Size,
     UserPath,
     Words,
+    no_bool,
 )
 from draftd.settings_file import FileSource, config_dir, source_of
 from draftd.toml_lines import joined, reason_of
@@ -65,14 +67,16 @@ class Settings(BaseSettings):
         description="folder for the lock, the address of the running daemon, logs and prompt caches",
     )
     default_profile: str = Field(
-        "qwen2.5-3b-speculative-balanced", description="profile that answers a request without a model"
+        "qwen2.5-3b-speculative-balanced",
+        min_length=1,
+        description="profile that answers a request without a model",
     )
     start: Literal["auto", "all", "default"] = Field(
         "auto",
         description="workers that start with the daemon, of those that may: `auto`: all if they fit comfortably, "
         "else the default profile's",
     )
-    memory_budget: Literal["auto"] | Bytes = Field(
+    memory_budget: Literal["auto"] | Annotated[Size, Field(gt=0)] = Field(
         "auto",
         description='what all workers together may take: "12GB", or `auto`: what a Mac lets its GPU have, three '
         "quarters of the memory elsewhere",
@@ -98,7 +102,7 @@ class Settings(BaseSettings):
         description="files of system prompts that each worker reads while it is idle after its start; a relative "
         "path is looked for beside the settings file. In the file also `preload` under `[cache]`",
     )
-    cache_disk: Annotated[ByteSize, Field(ge=0, le=MAX_BYTES)] = Field(
+    cache_disk: Annotated[Size, Field(ge=0)] = Field(
         ByteSize(5 * 10**9),
         description="what prompt caches that outlive their workers may take on the disk, all together: "
         '"5GB"; 0 is off. In the file also `disk` under `[cache]`',
@@ -167,6 +171,13 @@ class Settings(BaseSettings):
     log_file: UserPath | None = Field(
         None, description="where the daemon's own log goes instead of stderr; 3 old files of 10 MiB are kept"
     )
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _true_is_no_number(cls, value: object, field: ValidationInfo) -> object:
+        # Variables have only strings, so that numbers are read from them; true would be read as 1.
+        wanted = cls.model_fields[field.field_name or ""].annotation
+        return no_bool(value) if wanted in (int, float) else value
 
     @field_validator("discovery_find")
     @classmethod

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +69,11 @@ def _unreadable(path: Path, line: int | None, reason: str) -> ConfigError:
     return ConfigError("the settings file cannot be read", (Problem(path, line, reason),))
 
 
+def _as_in(table: str, reason: str) -> str:
+    """The reason with the keys of a table as they stand in the file: `cache.disk` for `cache_disk`."""
+    return re.sub(rf"(?<![\w/]){table}_(?=\w)", f"{table}.", reason)
+
+
 def source_of(name: str, reason: str, loc: tuple[Any, ...] = ()) -> Problem:
     """A fault of a setting that came from a variable or the file; `loc` is its place in the file, if not `name`."""
     variable = f"DRAFTD_{name.upper()}"
@@ -76,6 +82,10 @@ def source_of(name: str, reason: str, loc: tuple[Any, ...] = ()) -> Problem:
     path = settings_file()
     try:
         text = read_text(path)
-        return Problem(path, line_of(text, loc or (name,)) or line_of(text, name.split("_", 1)), reason)
+        line = line_of(text, loc or (name,))
+        table, _, key = name.partition("_")
+        if line is None and table in TABLES:
+            return Problem(path, line_of(text, (table, key)), _as_in(table, reason))
+        return Problem(path, line, reason)
     except (OSError, UnicodeDecodeError):  # it has just gone
         return Problem(path, None, reason)

@@ -34,11 +34,11 @@ _REASONS = {
     **dict.fromkeys(("list_type", "set_type"), "a list is expected"),
     "dict_type": "a table is expected",
     "literal_error": "{expected} is expected",
-    "greater_than": "it must be more than {gt:g}",
-    "greater_than_equal": "it must be at least {ge:g}",
-    "less_than": "it must be less than {lt:g}",
-    "less_than_equal": "it must be at most {le:g}",
-    "string_too_short": "the string is too short: it needs {min_length} characters or more",
+    "greater_than": "it must be more than {gt:.12g}",
+    "greater_than_equal": "it must be at least {ge:.12g}",
+    "less_than": "it must be less than {lt:.12g}",
+    "less_than_equal": "it must be at most {le:.12g}",
+    "string_too_short": "it must not be empty",  # no string of ours needs more than one character
     "string_too_long": "the string is too long: it may have {max_length} characters",
     "too_short": "it needs {min_length} items or more",
     "too_long": "it may have {max_length} items",
@@ -47,7 +47,7 @@ _REASONS = {
     "tuple_type": "a list is expected",
     "model_type": "a table is expected",
     "path_type": "a path is expected",
-    "byte_size": "a size is a number of bytes above 0, or a string like '8GB'",
+    "byte_size": "a size is a whole number of bytes, or a string like '8GB', and not negative",
 }
 _BRANCHES = re.compile(
     r"str|int|float|bool|(?:list|tuple|dict)\[.*\]|literal\[.*\]|constrained-.*|function-.*"
@@ -183,7 +183,11 @@ def reason_of(detail: Mapping[str, Any]) -> str:
     value = detail.get("input")
     plain = isinstance(value, str | int | float | bool) and len(repr(value)) <= 60
     quoted = plain and detail["type"] != "extra_forbidden"  # an unknown key may be a misspelt secret
-    return f"{message} (it is {value!r})" if quoted else message
+    return f"{message} (it is {_as_written(value)})" if quoted else message
+
+
+def _as_written(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else repr(value)
 
 
 def _filled(reason: str | None, context: Mapping[str, Any]) -> str | None:
