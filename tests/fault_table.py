@@ -277,6 +277,14 @@ FAULTS = {
         "a profile of 5 TB, with a key of 20,000 parts, or a NUL in its command",
         "refused with file, line and reason; nothing waits for it",
     ),
+    222: (
+        "a schema that refers to itself without an end, or is nested too deeply",
+        "400 with the reason before anything is answered; a tool that is not strict takes any object",
+    ),
+    223: (
+        "fewer open files are allowed than mlx_lm asks for (`ulimit -n 1024`)",
+        "workers start all the same, with what is allowed",
+    ),
 }
 
 
