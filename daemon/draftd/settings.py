@@ -22,8 +22,21 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from draftd.errors import ConfigError, Problem
 from draftd.groups import Groups, checked
 from draftd.peer_tables import PeerTable, is_loopback, usable_key
+from draftd.profile_tables import MAX_BYTES
 from draftd.protocol import PROMPT_CACHE_FOLDER, PromptStore
-from draftd.setting_forms import NameLists, Peers, PortNumber, PromptPaths, Seconds, UserPath, Words
+from draftd.setting_forms import (
+    HostNames,
+    NameLists,
+    OwnKey,
+    Peers,
+    PortNumber,
+    PromptPaths,
+    Seconds,
+    Size,
+    UserPath,
+    Words,
+    no_bool,
+)
 from draftd.settings_file import FileSource, config_dir, source_of
 from draftd.toml_lines import joined, reason_of
 
@@ -54,14 +67,16 @@ class Settings(BaseSettings):
         description="folder for the lock, the address of the running daemon, logs and prompt caches",
     )
     default_profile: str = Field(
-        "qwen2.5-3b-speculative-balanced", description="profile that answers a request without a model"
+        "qwen2.5-3b-speculative-balanced",
+        min_length=1,
+        description="profile that answers a request without a model",
     )
     start: Literal["auto", "all", "default"] = Field(
         "auto",
         description="workers that start with the daemon, of those that may: `auto`: all if they fit comfortably, "
         "else the default profile's",
     )
-    memory_budget: Literal["auto"] | Annotated[ByteSize, Field(gt=0)] = Field(
+    memory_budget: Literal["auto"] | Annotated[Size, Field(gt=0)] = Field(
         "auto",
         description='what all workers together may take: "12GB", or `auto`: what a Mac lets its GPU have, three '
         "quarters of the memory elsewhere",
@@ -87,7 +102,7 @@ class Settings(BaseSettings):
         description="files of system prompts that each worker reads while it is idle after its start; a relative "
         "path is looked for beside the settings file. In the file also `preload` under `[cache]`",
     )
-    cache_disk: Annotated[ByteSize, Field(ge=0)] = Field(
+    cache_disk: Annotated[Size, Field(ge=0)] = Field(
         ByteSize(5 * 10**9),
         description="what prompt caches that outlive their workers may take on the disk, all together: "
         '"5GB"; 0 is off. In the file also `disk` under `[cache]`',
@@ -105,10 +120,11 @@ class Settings(BaseSettings):
     )
     stop_grace: Seconds = Field(10.0, description="time from SIGTERM to SIGKILL when a worker stops")
     drain_timeout: Seconds = Field(30.0, description="time that open requests have to finish at a stop")
-    max_body_bytes: int = Field(32 * 2**20, ge=1024, description="largest request body")
+    max_body_bytes: int = Field(32 * 2**20, ge=1024, le=MAX_BYTES, description="largest request body")
     max_upload_bytes: int = Field(
         2**30,
         ge=1024,
+        le=MAX_BYTES,
         description="largest form or file that is passed on to a `command`; it waits in a file, not in memory",
     )
     keepalive_interval: Seconds = Field(
@@ -119,7 +135,7 @@ class Settings(BaseSettings):
     )
     body_timeout: Seconds = Field(30.0, description="time for the body of a request to arrive")
     write_timeout: Seconds = Field(60.0, description="time for a client to take what it is sent")
-    api_key: SecretStr | None = Field(None, description="bearer token that clients must send, if set")
+    api_key: OwnKey | None = Field(None, description="bearer token that clients must send, if set")
     tls_cert: UserPath | None = Field(
         None,
         description="certificate (PEM), with those between it and its authority; with it [https is served]"
@@ -144,7 +160,7 @@ class Settings(BaseSettings):
         description="[find other machines by Bonjour](peers.md#found-by-bonjour), and use them as peers",
     )
     discovery_announce: bool = Field(False, description="let other machines find this one by Bonjour")
-    allowed_hosts: Words = Field((), description="further names in the Host header to accept")
+    allowed_hosts: HostNames = Field((), description="further names in the Host header to accept")
     allowed_origins: Words = Field((), description="web origins that may call the proxy")
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="the daemon's own log"
@@ -155,6 +171,13 @@ class Settings(BaseSettings):
     log_file: UserPath | None = Field(
         None, description="where the daemon's own log goes instead of stderr; 3 old files of 10 MiB are kept"
     )
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _true_is_no_number(cls, value: object, field: ValidationInfo) -> object:
+        # Variables have only strings, so that numbers are read from them; true would be read as 1.
+        wanted = cls.model_fields[field.field_name or ""].annotation
+        return no_bool(value) if wanted in (int, float) else value
 
     @field_validator("discovery_find")
     @classmethod

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import tomllib
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +11,8 @@ import platformdirs
 from pydantic_settings import PydanticBaseSettingsSource
 
 from draftd.errors import ConfigError, Problem
-from draftd.files import read_text
-from draftd.toml_lines import fault_of, line_of
+from draftd.files import MAX_CONFIG, read_text
+from draftd.toml_lines import fault_of, line_of, nul_in, read_toml
 
 TABLES = frozenset({"cache", "discovery", "groups"})  # of the settings file
 
@@ -37,7 +37,7 @@ class FileSource(PydanticBaseSettingsSource):
     def __call__(self) -> dict[str, Any]:
         path = settings_file()
         try:
-            text = read_text(path)
+            text = read_text(path, most=MAX_CONFIG)
         except FileNotFoundError:
             if os.environ.get("DRAFTD_CONFIG"):
                 raise ConfigError(f"the settings file {path} (from DRAFTD_CONFIG) does not exist") from None
@@ -47,9 +47,13 @@ class FileSource(PydanticBaseSettingsSource):
         except UnicodeDecodeError as error:
             raise _unreadable(path, None, "the file is not UTF-8 text") from error
         try:
-            return _flat(tomllib.loads(text))
+            found = read_toml(text)
         except (ValueError, RecursionError) as error:
             raise _unreadable(path, *fault_of(text, error)) from error
+        if (nul := nul_in(found)) is not None:
+            loc, reason = nul
+            raise _unreadable(path, line_of(text, loc), f"{'.'.join(map(str, loc[:1]))}: {reason}")
+        return _flat(found)
 
 
 def _flat(found: dict[str, Any]) -> dict[str, Any]:
@@ -65,6 +69,11 @@ def _unreadable(path: Path, line: int | None, reason: str) -> ConfigError:
     return ConfigError("the settings file cannot be read", (Problem(path, line, reason),))
 
 
+def _as_in(table: str, reason: str) -> str:
+    """The reason with the keys of a table as they stand in the file: `cache.disk` for `cache_disk`."""
+    return re.sub(rf"(?<![\w/]){table}_(?=\w)", f"{table}.", reason)
+
+
 def source_of(name: str, reason: str, loc: tuple[Any, ...] = ()) -> Problem:
     """A fault of a setting that came from a variable or the file; `loc` is its place in the file, if not `name`."""
     variable = f"DRAFTD_{name.upper()}"
@@ -73,6 +82,10 @@ def source_of(name: str, reason: str, loc: tuple[Any, ...] = ()) -> Problem:
     path = settings_file()
     try:
         text = read_text(path)
-        return Problem(path, line_of(text, loc or (name,)) or line_of(text, name.split("_", 1)), reason)
+        line = line_of(text, loc or (name,))
+        table, _, key = name.partition("_")
+        if line is None and table in TABLES:
+            return Problem(path, line_of(text, (table, key)), _as_in(table, reason))
+        return Problem(path, line, reason)
     except (OSError, UnicodeDecodeError):  # it has just gone
         return Problem(path, None, reason)

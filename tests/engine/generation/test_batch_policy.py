@@ -1,6 +1,7 @@
 """One draft length for several rows: on simulated machines it is about the best one, and none where none pays."""
 
 import random
+import statistics
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -14,7 +15,7 @@ from draftd.engine.generation.batch_policy import HELD, MAX_APART, MAX_REST, Bat
 from draftd.engine.generation.choices import ALONE, REVIEW, Choice, Situation
 from draftd.engine.generation.policy import FIRST_TIMES, DraftPolicy, Round, Row, rounds
 from draftd.protocol import LOOKUP_DRAFTER, MODEL_DRAFTER
-from tests.engine.generation.worlds import SINGLE, slope, stairs
+from tests.engine.generation.worlds import SEEDS, SINGLE, slope, stairs
 
 DRAFT = 0.1  # passes of the target model that one of the draft model takes
 Rows = Callable[[int], float]
@@ -152,7 +153,9 @@ def test_a_sequence_that_copies_has_turns_and_the_others_are_not_padded_to_its_d
 @pytest.mark.parametrize("machine", [slope(0.3), slope(1.0)])
 @pytest.mark.thorough
 def test_where_long_drafts_do_not_pay_a_sequence_that_copies_makes_nobody_slower(machine: Rows) -> None:
-    assert Simulation(machine, 8, 0.3, one_copies).speed() >= 0.97 * speed(machine, 8, 0.3, fixed=0)
+    runs = [Simulation(machine, 8, 0.3, one_copies, rng=random.Random(seed)) for seed in SEEDS]
+    none = speed(machine, 8, 0.3, fixed=0, rounds=800)
+    assert statistics.median(run.speed() for run in runs) >= 0.97 * none
 
 
 @pytest.mark.thorough

@@ -20,6 +20,7 @@ from draftd.engine.generation.policy import (
 from draftd.protocol import LOOKUP_DRAFTER, MODEL_DRAFTER
 from tests.engine.generation.worlds import (
     MACHINES,
+    SINGLE,
     Found,
     Machine,
     World,
@@ -87,6 +88,18 @@ def test_when_the_text_becomes_something_else_it_follows_within_some_hundred_tok
         speeds.append(2 * made / world.seconds)
     ideal = 2 * made / (made / best(CHEAP, first) + made / best(CHEAP, then))
     assert sorted(speeds)[1] >= 0.93 * ideal
+
+
+@pytest.mark.parametrize("dearer", [1.2, 1.5, 2.5])
+def test_a_token_alone_that_was_timed_at_a_bad_moment_is_timed_again_though_drafts_seem_to_pay(
+    dearer: float,
+) -> None:
+    """As after a longer text, or while the machine was busy. No draft pays in truth: 0.9 of none at best."""
+    world, policy = World(Machine(0.8, slope(0.1)), always(0.7), cold=0), DraftPolicy()
+    for _ in range(FIRST_TIMES):
+        policy.took(Choice(ALONE), world.depth, dearer * SINGLE)
+    world.speed(policy, tokens=1500, requests=1)
+    assert world.speed(policy, tokens=3000, requests=1) >= 0.97 / SINGLE
 
 
 def test_another_request_begins_with_what_the_last_one_taught_and_learns_anew_soon() -> None:

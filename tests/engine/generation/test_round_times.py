@@ -4,6 +4,7 @@ import pytest
 
 from draftd.engine.generation.choices import ALONE, REVIEW
 from draftd.engine.generation.round_times import (
+    ALONE_HOPE,
     FIRST_HOPE,
     HOPE,
     HOPED_SLOPE,
@@ -95,14 +96,24 @@ def test_the_longer_ago_a_time_was_taken_the_shorter_it_is_hoped_to_be() -> None
     times = RoundTimes()
     twice(times, LOOKUP_DRAFTER, 2, 1.0)
     assert times.estimate(LOOKUP_DRAFTER, 2)[1] == 1.0
-    for rounds in (1, 100):
-        for _ in range(rounds):
+    for rounds in (1, 101, 5000):
+        while times._rounds < 2 + rounds:
             times.add(ALONE, 0, 2.0)
-    assert times.estimate(LOOKUP_DRAFTER, 2)[1] == pytest.approx(1 - 101 * HOPE)
-    for _ in range(5000):
-        times.add(ALONE, 0, 2.0)
-    assert times.estimate(LOOKUP_DRAFTER, 2)[1] == pytest.approx(1 - MAX_HOPE)
+        assert times.estimate(LOOKUP_DRAFTER, 2)[1] == pytest.approx(1 - min(MAX_HOPE, rounds * HOPE))
     assert times.seconds(LOOKUP_DRAFTER, 2) == 1.0
+
+
+def test_a_token_alone_is_hoped_to_take_less_too_and_sooner() -> None:
+    times = RoundTimes()
+    twice(times, ALONE, 0, 1.0)
+    twice(times, MODEL_DRAFTER, 4, 2.0)
+    assert times.estimate(ALONE, 0) == (1.0, pytest.approx(1 / (1 + 2 * ALONE_HOPE)))
+    for _ in range(198):
+        times.add(MODEL_DRAFTER, 4, 2.0)
+    times.add(ALONE, 0, 0.5)
+    assert times.seconds(ALONE, 0) == pytest.approx(0.5, abs=0.05), (
+        "what is as old as that is hardly believed"
+    )
 
 
 @pytest.mark.parametrize("odd", [1000.0, 0.5])

@@ -28,7 +28,7 @@ def test_lines_have_known_tokens_and_such_as_are_still_being_computed(padded: in
     assert lines_of(texts, width).tolist() == [line + [0] * (width - len(line)) for line in expected]
     assert lines_of([[4, 5], [6]], width).tolist() == [[4, 5, *[0] * (1 + padded)], [6, *[0] * (2 + padded)]]
     assert lines_of([[one] for one in a], 1).tolist() == [[10], [11], [12]]
-    for text, line in [pair for pair in zip(texts, expected, strict=True) if pair[0]]:
+    for text, line in zip(texts, expected, strict=True):
         width = len(text) + padded
         alone = lines_of([text], width)
         assert (alone.dtype, alone.shape) == (mx.uint32, (1, width))

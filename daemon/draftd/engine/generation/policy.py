@@ -6,8 +6,9 @@ length is fixed. Chances and times are learnt from the rounds (`estimates`, `rou
 model has yet to read of a text counts as well: the time of that is shared by the tokens that may be expected of the
 answer. What is uncertain is tried by two rules:
 
-1. A time is hoped to be shorter, the longer ago it was taken, and what was never timed is hoped to be cheap; but
-   none is tried that is more than twice the longest so far. What is hoped to be best is a trial.
+1. A time is hoped to be shorter, the longer ago it was taken, that of going on alone soonest of all; and what was
+   never timed is hoped to be cheap. But none is tried that is more than twice the longest so far. What is hoped to
+   be best is a trial.
 2. Where no draft pays, the draft model reads now and then what came without it, which tells what it would have
    proposed: that is the review, and a trial too.
 
@@ -199,8 +200,8 @@ def rounds(rows: Sequence[Row], times: RoundTimes, *, bold: bool = False) -> lis
     With `bold` they may be longer than it is prudent to try.
     """
     count, always = len(rows), len(rows) == 1 and rows[0].drafts_always
-    alone = times.seconds(ALONE, 0, count) / MARGIN
-    found = [] if always else [Round(ALONE, 0, count, alone, alone)]
+    alone, hoped = (each / MARGIN for each in times.estimate(ALONE, 0, count))
+    found = [] if always else [Round(ALONE, 0, count, alone, hoped)]
     for source in (MODEL_DRAFTER, LOOKUP_DRAFTER):
         most = max(row.longest(source) for row in rows)
         if always and source == MODEL_DRAFTER:

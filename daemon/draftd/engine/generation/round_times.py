@@ -16,9 +16,11 @@ from draftd.protocol import LOOKUP_DRAFTER, MODEL_DRAFTER
 
 LEARNING = 0.05  # weight of a new time against what was known, at least
 MAX_SURPRISE = 1.5  # times as long as expected that one round counts for at most: the rest was something else
-HOPE = 0.0004  # part by which a time is hoped to be shorter now, for each round since it was taken
+HOPE = 0.0004  # part by which a time is thought to be too long by now, for each round since it was taken
 MAX_HOPE = 0.2  # the most that comes to
-FIRST_HOPE = 0.15  # the same for what was never timed
+ALONE_HOPE = 0.002  # the same for a token alone, which all else is compared with; and there is no most
+FIRST_HOPE = 0.15  # part by which what was never timed is hoped to be shorter
+NOISE = 0.1  # part that rounds of one kind differ by anyway
 HOPED_SLOPE = 0.25  # of what each of the last tokens has cost: what each further one is hoped to cost
 MAX_GUESSED = 2  # rounds that a time of another depth is worth
 UNKNOWN = 1.0  # seconds of a round before any was timed: all are as good
@@ -49,7 +51,9 @@ class RoundTimes:
         self._rounds += 1
         for each in (LOOKUP_DRAFTER, MODEL_DRAFTER) if source == ALONE else (source,):
             timed = self._timed[each, sequences].setdefault(length, _Timed(seconds))
-            weight = max(LEARNING, 1 / max(1, timed.times), self._hope(timed))
+            hope = self._hope(length, timed)
+            newer = hope if length else hope**2 / (hope**2 + NOISE**2)
+            weight = max(LEARNING, 1 / max(1, timed.times), newer)
             timed.seconds += weight * (min(seconds, MAX_SURPRISE * timed.seconds) - timed.seconds)
             timed.last, timed.times = self._rounds, timed.times + 1
             known = self._known[each, sequences]
@@ -103,14 +107,16 @@ class RoundTimes:
         """Return how long a round takes, and how long at best: the longer ago it was timed, the less is known."""
         seconds = self.seconds(source, length, sequences)
         timed = self._timed[_as_timed(source), sequences].get(length)
-        if timed and timed.times > 1:
-            return seconds, (1 - self._hope(timed)) * seconds
+        if timed and (timed.times > 1 or source == ALONE):
+            hope = self._hope(length, timed)
+            return seconds, (1 - hope) * seconds if length else seconds / (1 + hope)
         known = self.longest(source, sequences)
         shorter = self.seconds(source, known, sequences) if known < length else seconds
         return seconds, (1 - FIRST_HOPE) * (shorter + HOPED_SLOPE * max(0.0, seconds - shorter))
 
-    def _hope(self, timed: _Timed) -> float:
-        return min(MAX_HOPE, HOPE * (self._rounds - timed.last))
+    def _hope(self, length: int, timed: _Timed) -> float:
+        age = self._rounds - timed.last
+        return min(MAX_HOPE, HOPE * age) if length else ALONE_HOPE * age
 
 
 def _as_timed(source: str) -> str:

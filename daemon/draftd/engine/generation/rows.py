@@ -154,10 +154,12 @@ def row_of_each(rows: Sequence[Drawn | mx.array]) -> mx.array:
 
 
 def _line_of(text: Tokens) -> mx.array | None:
-    """Return a single text, (1, tokens); None if a token of it is known and stands behind one that is not."""
+    """Return a single text, (1, tokens); None if a token of it is known and stands behind one that is not, or if
+    there is no token.
+    """
     drawn = [token for token in text if isinstance(token, Drawn)]
     known = [token for token in text if not isinstance(token, Drawn)]
-    if drawn and known != list(text[: len(known)]):
+    if not text or (drawn and known != list(text[: len(known)])):
         return None
     pieces = [one.alone for one in drawn]
     if known:
