@@ -81,4 +81,4 @@ def test_on_this_machine_no_key_is_needed_and_a_variable_takes_json(monkeypatch:
     monkeypatch.setenv("DRAFTD_PEERS", '[{"url": "http://127.0.0.1:8081"}]')
     assert [one.name for one in load_settings().peers] == ["127.0.0.1:8081"]
     monkeypatch.setenv("DRAFTD_PEERS", f"http://mini {KEY}")
-    assert "in a variable they stand as JSON" in refusal()
+    assert "in a variable they are JSON" in refusal()
