@@ -110,7 +110,7 @@ def test_certificates_that_cannot_be_read_are_found_with_file_and_line(
     code, said = check(folder)
     assert code != 0
     none = f"the certificates in {tmp_path}/none.pem cannot be read: No such file or directory"
-    assert f"{settings}:2: discovery_ca_file: {none}" in said
+    assert f"{settings}:2: discovery.ca_file: {none}" in said
     assert (
         f"{settings}:3: peers: the certificates in {empty} cannot be read: there is no certificate in it"
         in said
