@@ -16,9 +16,10 @@ def test_a_step_that_is_read_in_pieces_is_quantized_at_its_end_as_if_it_was_read
     model = make("qwen2", **SIZES)
     pace = Pace(Company(2))
     reader = Reader(model, ModelCaches(model).make(), STEP, Quantization(8, 32, FIRST_PIECE // 2), pace)
-    kinds = []
-    for _ in reader.steps_to(2 * STEP, [3] * (2 * STEP + 1)):
-        kinds.append((reader.position, {type(layer) for layer in reader.cache.layers}))
+    kinds = [
+        (reader.position, {type(layer) for layer in reader.cache.layers})
+        for _ in reader.steps_to(2 * STEP, [3] * (2 * STEP + 1))
+    ]
     assert kinds[0] == (FIRST_PIECE, {KVCache}), "it is read in pieces"
     assert {position for position, _ in kinds} >= {STEP, 2 * STEP}
     for position, found in kinds:
