@@ -9,8 +9,8 @@ import pytest
 from draftd.engine import records
 from draftd.engine.generation.batch_policy import BatchPolicy
 from draftd.engine.generation.choices import Choice
-from draftd.engine.generation.choosing import Verification
-from draftd.engine.generation.parts import Verify
+from draftd.engine.generation.choosing import Verification, draw
+from draftd.engine.generation.parts import Draw, Verify
 from draftd.engine.generation.policy import Row
 from draftd.engine.generation.rows import Rows
 from draftd.engine.generation.sampling import Shape, Speculative
@@ -104,3 +104,19 @@ def test_drafts_that_were_drawn_are_weighed_beside_those_that_were_found() -> No
         answers = [Verification({name: parts[name] for name in order}).answers() for _ in range(20)]
         assert [each["drawn"].kept for each in answers] == [[8]] * 20
         assert sum(len(each["found"].kept) for each in answers) < 10
+
+
+def test_each_tosses_its_own_coins_beside_others() -> None:
+    """XTC's coins are of a request and a position: rows of one pass do not share the first one's."""
+    logits = mx.array([[[3.0, 2.9, 0.0]], [[3.0, 2.9, 0.0]]])
+    rows = [Rows(logits, mx.zeros((2, 1), mx.uint32), number, 0, 1) for number in range(2)]
+    left = set()
+    for position in range(16):
+        rules = [Speculative(Shape(1.0, xtc_probability=0.5, coins=coins)) for coins in (1, 2)]
+        asked = {n: Draw(rows[n], rules[n], position + n) for n in range(2)}
+        drawn = draw(asked)
+        for number, part in asked.items():
+            alone = part.rule.shape(part.logits.array, part.position)
+            assert mx.array_equal(drawn[number].row, alone), f"{number} at {position}"
+        left.add(tuple(mx.isfinite(drawn[number].row[0, 0]).item() for number in range(2)))
+    assert len(left) == 4, "in all ways"
