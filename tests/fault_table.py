@@ -206,6 +206,14 @@ FAULTS = {
         "a certificate is renewed, well or badly, while https is served",
         "the new one is used within seconds; with a bad one the old stays, and log, status and doctor say so",
     ),
+    184: (
+        "ranks that meet by MPI: mpirun is killed, fails, or is not there",
+        "the group ends and starts again, nobody is left; refused in its words, or with what to install",
+    ),
+    185: (
+        "a peer lies: no HTTP, endless or huge answers, control characters, other models each time",
+        "left out for a reason in one line of our own words; nothing of it grows here",
+    ),
     186: (
         "eight servers of others load at once, on a machine with thousands of connections",
         "nobody else waits",

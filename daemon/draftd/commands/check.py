@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,12 +12,11 @@ import typer
 from draftd.commands.shared import ProfilesDir
 from draftd.console import out
 from draftd.errors import ConfigError
-from draftd.hub import NEVER_DRAFTED, ModelOnDisk, read_model
-from draftd.ops.drafting_words import describe_drafting
+from draftd.hub import read_model
+from draftd.ops.drafting_words import what_drafts
 from draftd.ops.profile_checks import all_faults
 from draftd.profile_files import load_for, read_dir
 from draftd.profiles import Profile
-from draftd.protocol import MODEL_DRAFTER
 from draftd.settings import load_settings
 
 
@@ -85,21 +83,5 @@ def _checked(profile: Profile) -> Checked:
     models = {name: read_model(name) for name in profile.models}
     here = None if profile.command else all(model.folder for model in models.values())
     ranks = profile.distributed.size if profile.distributed else 1
-    drafting = _drafting(profile, models)
+    drafting = what_drafts(profile, models)
     return Checked(profile.name, profile.model, profile.draft_model, drafting, here, ranks)
-
-
-def _drafting(profile: Profile, models: Mapping[str, ModelOnDisk]) -> str:
-    """What will draft for a profile, as far as the models' configs on this machine tell."""
-    if profile.command:
-        return "drafted by its own server, if at all"
-    drafters = profile.all_drafters
-    never = {name: NEVER_DRAFTED.get(model.config.model_type or "") for name, model in models.items()}
-    if drafters and (why := never[profile.model]):
-        return f"no drafting: {why}"
-    why = never.get(profile.draft_model or "")
-    if why:
-        drafters = tuple(drafter for drafter in drafters if drafter != MODEL_DRAFTER)
-    length = profile.draft_length
-    words = describe_drafting(drafters, profile.draft_model, length, auto=profile.auto_draft)
-    return f"{words}, not by {profile.draft_model}: {why}" if why else words

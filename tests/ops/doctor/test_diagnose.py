@@ -39,6 +39,8 @@ def test_where_all_is_well_the_doctor_says_what_it_looked_at_and_nothing_else() 
         "8000, 8080: free or draftd's own",
         "big is here, 2.0 GB",
         "small is here, 500 MB",
+        "p-fast: drafted by lookup and small (3 tokens)",
+        "p-max: drafted by lookup and small (7 tokens)",
         "small and big have one vocabulary of 1000 tokens",
         "1 worker starts by itself, with 2.5 GB of weights; the memory is 16.0 GB",
         "p-fast: 80% of the draft model's tokens are accepted",

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from draftd.hub import NEVER_DRAFTED, ModelOnDisk
 from draftd.ops.doctor.drafting import UNDRAFTED, without_drafts
 from draftd.ops.doctor.facts import Check, Facts, Finding, Severity, Vocabularies
+from draftd.ops.drafting_words import what_drafts
 from draftd.profiles import Profile
 from draftd.sharing import could_share, groups
 
@@ -68,13 +69,19 @@ def known_types(facts: Facts) -> Iterator[Finding]:
 
 
 def able_to_draft(facts: Facts) -> Iterator[Finding]:
-    """No profile wants to draft with a model that is known beforehand to be unfit for it."""
+    """What will draft for each profile. None wants to draft with a model that is known to be unfit for it."""
     drafting = [profile for profile in facts.profiles if profile.all_drafters]
     for model in facts.models.values():
         users = ", ".join(_users(drafting, model.name))
         if users and (refusal := NEVER_DRAFTED.get(model.config.model_type or "")):
             what = f"{model.name} ({model.config.model_type}) cannot draft: {refusal}"
             yield Finding(Severity.ERROR, "drafting", what, UNDRAFTED, without_drafts(users))
+    told: dict[str, list[str]] = {}
+    for profile in facts.profiles:
+        if not profile.command:
+            told.setdefault(what_drafts(profile, facts.models), []).append(profile.name)
+    for words, names in told.items():
+        yield Finding(Severity.FINE, "drafting", f"{', '.join(names)}: {words}")
 
 
 def _users(profiles: Iterable[Profile], model: str) -> list[str]:
