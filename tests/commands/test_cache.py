@@ -10,6 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from draftd.cli import app
+from draftd.errors import ConfigError
 from draftd.protocol import PROMPT_CACHE_FOLDER, PROMPT_CACHE_MAGIC, PROMPT_CACHE_SUFFIX
 from draftd.settings import load_settings
 
@@ -81,3 +82,13 @@ def test_all_of_them_are_removed_and_nothing_else(folder: Path) -> None:
     assert said("clear") == "removed: 2 stored prompts, 4 MB\n"
     assert [path.name for path in folder.iterdir()] == ["mine"]
     assert said("clear") == "removed: 0 stored prompts, 0 MB\n"
+
+
+@pytest.mark.parametrize("verb", ["list", "clear"])
+def test_a_folder_that_is_not_ours_alone_is_left_alone(folder: Path, verb: str) -> None:
+    kept = store(folder, "a", {"tokens": 1}, 1000.0)
+    folder.parent.chmod(0o777)
+    result = CliRunner().invoke(app, ["cache", verb], prog_name="draftd")
+    assert isinstance(result.exception, ConfigError)
+    assert "others can write in the state folder" in str(result.exception)
+    assert kept.exists()

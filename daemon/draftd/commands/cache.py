@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from rich.table import Table
 
 from draftd.commands.shared import StateDir, where_it_runs
 from draftd.console import out
-from draftd.files import open_file
+from draftd.files import check_private_folder, open_file
 from draftd.protocol import (
     BEGINNINGS_FILE,
     PROMPT_CACHE_FOLDER,
@@ -80,7 +81,10 @@ def clear(state_dir: StateDir = None) -> None:
 
 
 def _folder(settings: Settings) -> Path:
-    return where_it_runs(settings) / PROMPT_CACHE_FOLDER
+    state_dir = where_it_runs(settings)
+    with suppress(FileNotFoundError):  # there is none yet
+        check_private_folder(state_dir)
+    return state_dir / PROMPT_CACHE_FOLDER
 
 
 def _stored(settings: Settings) -> Iterator[StoredPrompt]:

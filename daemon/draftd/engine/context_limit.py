@@ -124,7 +124,9 @@ def tokens_left(prompt_tokens: int, max_tokens: int, context: int | None) -> int
 def too_long(prompt_tokens: str, context: int) -> RefusedRequestError:
     """Return the refusal of a prompt; `prompt_tokens` may say "more than" before the number."""
     return RefusedRequestError(
-        f"the prompt has {prompt_tokens} tokens, and this model's context is {context} tokens, answer included",
+        # LiteLLM and aider know it by these words of OpenAI's, and not by its code.
+        f"the prompt has {prompt_tokens} tokens, and this model's maximum context length is {context} tokens, "
+        "answer included",
         code=CONTEXT_LENGTH_EXCEEDED,
     )
 

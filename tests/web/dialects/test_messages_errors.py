@@ -39,5 +39,8 @@ def test_a_prompt_that_is_too_long_is_told_in_the_words_that_make_claude_code_sh
     with pytest.raises(RefusedRequestError) as caught:
         tokens_left(68_010, 5, 32_768)
     error = RequestError(400, str(caught.value), code=caught.value.code)
+    assert "this model's maximum context length is" in str(
+        error
+    )  # OpenAI's words: LiteLLM and aider look for them
     message = error_body(error, "id")["error"]["message"]
     assert message == "prompt is too long: 68010 tokens > 32768 maximum"
