@@ -45,10 +45,11 @@ _NUMBERS = itertools.count()
 LATE = {"anthropic", "mlx", "openai", "playwright", "schemathesis", "transformers"}  # up to a second each
 LOADED = pytest.StashKey[set[str]]()
 COSTLY = re.compile(
-    r"^(?:from|import) (?:mlx|playwright|tests\.engine\.architectures\.models"
-    r"|draftd\.engine\.(?:request|stored_prompts\.identity)\b)",
+    r"^(?:from|import) (?:mlx|playwright|draftd\.engine\.(?:request|stored_prompts\.identity)\b)",
     re.MULTILINE,
 )
+OF_TESTS = re.compile(r"^from tests\.(\S+) import", re.MULTILINE)
+HERE = Path(__file__).parent
 
 
 @pytest.hookimpl(wrapper=True)
@@ -95,10 +96,17 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 @cache
 def _is_real(path: Path) -> bool:
     """Whether it is a test module that imports, at its top, mlx, a browser, or something that needs mlx."""
-    if not path.name.startswith("test_") or path.suffix != ".py":
+    return path.name.startswith("test_") and path.suffix == ".py" and _is_costly(path)
+
+
+@cache
+def _is_costly(path: Path) -> bool:
+    """Whether a module imports such things, itself or by what it has of other modules of the tests."""
+    if not path.is_file():  # a package: its parts are imported one by one
         return False
     head = re.split("^(?:@|async|class|def) ?", path.read_text("utf-8"), maxsplit=1, flags=re.MULTILINE)[0]
-    return COSTLY.search(head) is not None
+    helpers = (HERE / f"{name.replace('.', '/')}.py" for name in OF_TESTS.findall(head))
+    return COSTLY.search(head) is not None or any(map(_is_costly, helpers))
 
 
 @pytest.fixture(autouse=True)

@@ -194,6 +194,18 @@ FAULTS = {
         "a large recording for a `command`",
         "passed on whole by way of a file; memory flat, nothing is left of it",
     ),
+    181: (
+        "strangers fill the network with announcements; one daemon is found and named",
+        "none of them takes a name or a place; one is one peer, and this daemon none",
+    ),
+    182: (
+        "our disk fails while an upload is passed to a peer",
+        "507 for that request; the peer stays in use, and is not counted as having failed",
+    ),
+    183: (
+        "a certificate is renewed, well or badly, while https is served",
+        "the new one is used within seconds; with a bad one the old stays, and log, status and doctor say so",
+    ),
     186: (
         "eight servers of others load at once, on a machine with thousands of connections",
         "nobody else waits",
@@ -236,6 +248,26 @@ FAULTS = {
     210: (
         "the daemon is held up for longer than its limits",
         "what has come by then is read before any limit ends it",
+    ),
+    211: (
+        "a penalty that looks back at 0 tokens, a temperature of 1e-39",
+        "no penalty, the likeliest token: drafted, batched or alone",
+    ),
+    212: (
+        "an error between the turns of requests at work",
+        "those that it is about end with it; the engine serves whoever comes later",
+    ),
+    213: (
+        "a schema's fixed text where the cache is quantized (kv_bits)",
+        "no pass goes beyond that place: each token sees what it sees without drafts",
+    ),
+    214: (
+        "a schema that takes seconds to compile",
+        "its own thread compiles it, once; the answers at work go on meanwhile",
+    ),
+    221: (
+        "a profile of 5 TB, with a key of 20,000 parts, or a NUL in its command",
+        "refused with file, line and reason; nothing waits for it",
     ),
 }
 

@@ -19,11 +19,12 @@ from draftd import clock
 from draftd.profile_tables import HealthPolicy
 from draftd.profiles import Profile
 from draftd.workers import health
-from draftd.workers.states import BecameReady, Ready, Restart, Starting, Stop, Stopped, Stopping
+from draftd.workers.events import BecameReady, Restart, Stop
+from draftd.workers.states import Ready, Starting, Stopped, Stopping
 from draftd.workers.usage import Usage
 from draftd.workers.watched import Watched
 from tests.workers.pretended import World, settle
-from tests.workers.test_worker import ready, running
+from tests.workers.running import ready, running
 from tests.workers.watching import serving
 
 NIGHT = 8 * 3600.0

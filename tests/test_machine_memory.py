@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -120,3 +121,10 @@ def test_a_kernel_that_does_not_say_leaves_it_unknown(
     if text is not None:
         file.write_text(text)
     assert pressure() is None
+
+
+@pytest.mark.fault(73)
+@pytest.mark.parametrize("path", [Path("/dev/zero"), None])
+def test_a_device_or_a_pipe_is_not_read_for_ever(tmp_path: Path, path: Path | None) -> None:
+    os.mkfifo(pipe := tmp_path / "pipe")
+    assert pressure(path or pipe) is None

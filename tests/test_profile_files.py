@@ -151,7 +151,16 @@ def test_a_shipped_profile_says_what_it_takes(file: Path) -> None:
         (MODEL + 'name = "a%2fb"\n', 2, "name: a name begins with a letter"),
         (MODEL + "num_draft_tokens = 3\n", 2, "num_draft_tokens needs a draft_model"),
         (MODEL + "\n[limits]\nqueue = 1\nmemory = 0\n", 5, "limits.memory: it must be more than 0"),
-        (MODEL + "limits.memory = -1\n", 2, "limits.memory: a size is a number of bytes above 0"),
+        (
+            MODEL + "restart.max_delay = 1e12\n",
+            2,
+            "restart.max_delay: it must be at most 10000000 (it is 1000000000000.0)",
+        ),
+        (
+            MODEL + "limits.memory = -1\n",
+            2,
+            "limits.memory: a size is a whole number of bytes, or a string like '8GB', and not negative",
+        ),
         (MODEL + "[server]\n\nlog-level = 'DEBUG'\n", 4, "server: log_level DEBUG writes every prompt"),
         (MODEL + "\ncommand = ['serve']\n", 3, "command must contain {port}"),
         (MODEL + "[defaults]\ntemperature = 9\n", 3, "defaults.temperature: it must be at most"),
@@ -162,6 +171,19 @@ def test_a_shipped_profile_says_what_it_takes(file: Path) -> None:
         (MODEL + "port = \n", 2, "not valid TOML: there is no value"),
         (MODEL + "a = '''\nnever closed\n", 3, "not valid TOML: a string is not closed"),
         (MODEL + MODEL, 2, "not valid TOML: this key is here for the second time"),
+        (
+            MODEL + 'command = ["serve", "{port}", "a\\u0000b"]\n',
+            2,
+            "command: item 3 has a NUL (\\u0000) at its",
+        ),
+        ('model = "a\\u0000b"', 1, "model: it has a NUL"),
+        (
+            MODEL + "[server]\nchat_template = 'x'\n[distributed.env]\nA = \"\\u0000\"\n",
+            5,
+            "distributed.env.A: it has",
+        ),
+        (MODEL + ".".join(["a"] * 20_000) + " = 1", 2, "not valid TOML: a key has more than 32 parts"),
+        ("#" * (128 << 10) + "\n", None, "cannot be read: it has more than 128 KiB"),
         ("a = " + "[" * 5000, None, "not valid TOML: nested too deeply"),
         ("a = " + "9" * 5000, None, "not valid TOML: a number has too many digits"),
     ],
@@ -195,6 +217,31 @@ def test_the_faults_of_a_file_are_in_the_order_of_its_lines(folder: Folder) -> N
         ("a.toml", 1), ("a.toml", 2), ("a.toml", 3),
         ("b.toml", 1), ("b.toml", 2), ("b.toml", 3), ("b.toml", 6), ("b.toml", 7),
     ]  # fmt: skip
+
+
+@pytest.mark.fault(221)
+def test_of_many_faults_the_first_are_told_and_the_rest_counted(folder: Folder) -> None:
+    folder.write(a=MODEL + "".join(f"key{number} = 1\n" for number in range(2_000)))
+    found = folder.problems()
+    assert [line for _, line, _ in found] == [None, *range(2, 52)]
+    assert found[0][2] == "and 1,950 faults more"
+
+
+def test_a_stop_text_may_hold_a_nul(folder: Folder) -> None:
+    folder.write(a=MODEL + '[defaults]\nstop = "\\u0000"\n')
+    assert folder.load().profiles["a"].defaults.stop == "\0"
+
+
+@pytest.mark.fault(221)
+def test_a_file_without_end_takes_no_memory(folder: Folder) -> None:
+    folder.write(a=MODEL + 'system_prompt = "endless"\n', b=MODEL)
+    for endless in (folder.profiles / "b.toml", folder.own / "endless.txt"):
+        with endless.open("a") as file:
+            file.truncate(1 << 42)  # 4 TiB, of which nothing is on the disk
+    assert [(name, reason.split(": ", 1)[1]) for name, _, reason in folder.problems()] == [
+        ("a.toml", f"{folder.own / 'endless.txt'} cannot be read: it has more than 16 MiB"),
+        ("b.toml", "it has more than 128 KiB"),
+    ]
 
 
 def test_a_home_of_nobody_hides_no_other_fault(folder: Folder) -> None:

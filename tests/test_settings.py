@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from draftd.errors import ConfigError
-from draftd.settings import Settings, config_dir, load_settings, settings_file, shipped_dir
+from draftd.settings import Settings, load_settings, shipped_dir
+from draftd.settings_file import config_dir, settings_file
 
 SECRET = "canary-key-7f3a"
 
@@ -85,11 +86,22 @@ def test_the_bound_of_stored_prompts_may_stand_in_a_table(monkeypatch: pytest.Mo
     assert load_settings().prompt_store() is None
 
 
-@pytest.mark.parametrize(("table", "reason"), [('disk = "much"', "cache_disk"), ("dish = 1", "cache_dish")])
+@pytest.mark.parametrize(
+    ("table", "reason"),
+    [
+        ('disk = "much"', "cache.disk"),
+        (
+            'disk = "-1"',
+            "cache.disk: a size is a whole number of bytes, or a string like '8GB', and not negative",
+        ),
+        ("disk = true", "cache.disk: a number is expected (it is true)"),
+        ("dish = 1", "cache.dish: unknown key; did you mean cache.disk?"),
+    ],
+)
 def test_a_fault_in_a_table_is_told_with_its_line(table: str, reason: str) -> None:
     path = write_file(f"port = 9001\n[cache]\n{table}\n")
     told = refusal()
-    assert told.startswith(f"{path}:3: {reason}: "), told
+    assert told.startswith(f"{path}:3: {reason}"), told
 
 
 def test_texts_to_read_ahead_are_looked_for_beside_the_settings_file(
@@ -160,7 +172,7 @@ def test_a_value_that_another_source_overrides_is_not_looked_at(monkeypatch: pyt
     ("text", "line", "reason"),
     [
         ("port = 99999\n", 1, "port: it must be at most 65535 (it is 99999)"),
-        ('host = ""\n', 1, "host: the string is too short: it needs 1 characters or more (it is '')"),
+        ('host = ""\n', 1, "host: it must not be empty (it is '')"),
         ('# mine\n\nlog_level = "loud"\n', 3, "log_level: 'debug', 'info'"),
         ("host = '127.0.0.1'\nprot = 1\n", 2, "prot: unknown key"),
         ("base-port = 8000\n", 1, "base-port: unknown key"),
@@ -169,10 +181,34 @@ def test_a_value_that_another_source_overrides_is_not_looked_at(monkeypatch: pyt
         ("allowed_hosts = 5\n", 1, "allowed_hosts: a list is expected (it is 5)"),
         ("stop_grace = 0\n", 1, "stop_grace: it must be more than 0 (it is 0)"),
         ("drain_timeout = inf\n", 1, "drain_timeout: a finite number is expected"),
+        ("stop_grace = 1e20\n", 1, "stop_grace: it must be at most 10000000 (it is 1e+20)"),
+        ("port = true\n", 1, "port: a number is expected (it is true)"),
+        ('state_dir = ""\n', 1, "state_dir: it must not be empty; leave the key out for none"),
+        ('api_key = ""\n', 1, "api_key: it must not be empty"),
+        ("peers = 'x'\n", 1, "peers: in the file each is a [[peers]] table"),
         ("max_loads = 0\n", 1, "max_loads: it must be at least 1"),
         ("max_body_bytes = 10\n", 1, "max_body_bytes: it must be at least 1024"),
         ("host = 'x'\nport = \n", 2, "not valid TOML: there is no value"),
         ("port = " + "9" * 5000, None, "not valid TOML: a number has too many digits"),
+        ("memory_budget = " + "9" * 400, 1, "memory_budget: 'auto' is expected, or it must be at most"),
+        ("cache_disk = " + "9" * 400, 1, "cache_disk: it must be at most"),
+        ("max_body_bytes = " + "9" * 400, 1, "max_body_bytes: it must be at most"),
+        ("max_upload_bytes = " + "9" * 400, 1, "max_upload_bytes: it must be at most"),
+        ('api_key = "  "', 1, "api_key: a key is a line of characters that can be printed"),
+        ('api_key = "one\\ntwo"', 1, "api_key: a key is a line of characters"),
+        (
+            'allowed_hosts = ["http://mini.local"]',
+            1,
+            "allowed_hosts: http://mini.local is not the name of a host",
+        ),
+        (
+            'allowed_hosts = ["a", "mini.local:8080"]',
+            1,
+            "allowed_hosts: mini.local:8080 is not the name of a host",
+        ),
+        ('allowed_hosts = ["*.local"]', 1, "allowed_hosts: *.local is not the name of a host alone"),
+        ('allowed_hosts = ["mini.local/"]', 1, "allowed_hosts: mini.local/ is not the name of a host"),
+        ("x" * 200_000, None, "it has more than 128 KiB"),
         ("x = " + "[" * 5000, None, "not valid TOML: nested too deeply"),
     ],
 )
@@ -205,6 +241,9 @@ def test_a_folder_within_one_that_is_gone_is_refused_with_the_reason(
             "stop_grace: a finite number is expected (it is 'nan')",
         ),
         ("DRAFTD_LOG_FORMAT", "xml", "log_format: 'auto', 'json' or 'console' is expected (it is 'xml')"),
+        ("DRAFTD_PEERS", "[" * 100_000, "peers: in the file each is a [[peers]] table, in a variable"),
+        ("DRAFTD_API_KEY", " \t", "api_key: a key is a line of characters that can be printed"),
+        ("DRAFTD_MEMORY_BUDGET", "1e9GB", "memory_budget: "),
         ("DRAFTD_PROFILES", "~no-such-user-here/x", "profiles: there is no user ~no-such-user-here"),
     ],
 )
@@ -217,6 +256,16 @@ def test_a_value_of_a_variable_is_refused_with_its_name(
     monkeypatch.delenv(variable)
     monkeypatch.setenv(variable.lower(), value)
     assert refusal().startswith(f"{variable}: {reason}")
+
+
+def test_a_key_and_names_of_hosts_are_taken_as_they_are_compared() -> None:
+    write_file(
+        'api_key = " ü key "\nallowed_hosts = ["mini.local", "[fe80::1%en0]", "10.0.0.1", "my_host"]\n'
+    )
+    settings = load_settings()
+    assert settings.api_key is not None
+    assert settings.api_key.get_secret_value() == "ü key"
+    assert settings.allowed_hosts == ("mini.local", "fe80::1%en0", "10.0.0.1", "my_host")
 
 
 def test_a_value_of_the_command_line_is_refused_with_the_option(monkeypatch: pytest.MonkeyPatch) -> None:

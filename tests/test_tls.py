@@ -12,7 +12,7 @@ import pytest
 
 from draftd.errors import ConfigError
 from draftd.settings import load_settings
-from draftd.tls import served, verifying
+from draftd.tls import exposed, served, verifying
 from tests.certificates import Made, dated, self_signed, signed
 from tests.forked import run
 
@@ -77,6 +77,13 @@ def _is_trusted(shown: Made, trusted: Path) -> bool:
     return client.getpeercert() is not None
 
 
+@pytest.mark.fault(73)
+def test_a_pipe_in_the_place_of_certificates_to_trust_is_told_and_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(pipe := tmp_path / "pipe")
+    with pytest.raises(ConfigError, match="cannot be read: it is a named pipe, not a file"):
+        verifying(pipe)
+
+
 @pytest.mark.fault(196)
 def test_each_fault_of_the_files_is_told_in_a_sentence(made: Made, tmp_path: Path) -> None:
     cert, key = made.cert, made.key
@@ -110,6 +117,24 @@ def test_each_fault_of_the_files_is_told_in_a_sentence(made: Made, tmp_path: Pat
 def test_one_that_is_not_valid_today_is_refused(tmp_path: Path, first: str, last: str, words: str) -> None:
     old = dated(tmp_path, first, last)
     assert refusal(old.cert, old.key) == f"tls_cert: {old.cert}: {words}"
+
+
+def test_a_key_that_others_can_read_is_told(
+    made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = tmp_path / "key.pem"
+    key.write_text(made.key.read_text())
+    for mode, words in (
+        (0o600, ""),
+        (0o640, "its group can read it"),
+        (0o604, "every user of this machine can"),
+    ):
+        key.chmod(mode)
+        assert words in exposed(key)
+        assert bool(exposed(key)) is bool(words)
+    key.chmod(0o640)
+    monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 1)  # another's, for a group that we are in
+    assert exposed(key) == ""
 
 
 def test_a_key_needs_a_certificate(monkeypatch: pytest.MonkeyPatch, made: Made) -> None:

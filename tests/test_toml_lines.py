@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 import tomllib
 
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
-from draftd.toml_lines import fault_of, joined, line_of, reason_of
+from draftd.toml_lines import fault_of, joined, line_of, nul_in, read_toml, reason_of
 
 TEXT = """\
 # model = "a comment"
@@ -207,3 +208,54 @@ def test_a_value_of_several_types_has_one_reason_at_its_key() -> None:
         (("stop",), "a string is expected, or a list is expected (it is 3)"),
         (("n",), "a whole number is expected (it is 'x')"),
     ]
+
+
+# --- what would take long, or could be given to nobody ---------------------------------------------------
+
+
+@pytest.mark.fault(221)
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("x = 1\n" + ".".join(["a"] * 20_000) + " = 1\n", 2),
+        ("[" + ".".join(["a"] * 20_000) + "]\n", 1),
+        ("[[ " + " . ".join(['"a"'] * 40) + " ]]\n", 1),
+    ],
+)
+def test_a_key_of_many_parts_is_refused_before_it_is_parsed(text: str, line: int) -> None:
+    begun = time.process_time()
+    with pytest.raises(ValueError, match="more than 32 parts") as caught:
+        read_toml(text)
+    assert time.process_time() - begun < 1  # tomllib took 5 s for the first
+    assert fault_of(text, caught.value) == (line, "not valid TOML: a key has more than 32 parts")
+
+
+def test_a_key_of_as_many_parts_as_anybody_writes_is_read() -> None:
+    text = ".".join(f"a{number}" for number in range(32)) + " = 1\nb = '" + "a." * 100 + "'\n"
+    assert read_toml(text) == tomllib.loads(text)
+
+
+@pytest.mark.fault(221)
+def test_places_are_found_in_a_text_of_many_lines_in_little_time() -> None:
+    text = "".join(f"key{number} = {number}\n" for number in range(3_000))
+    begun = time.process_time()
+    assert [line_of(text, (f"key{number}",)) for number in range(0, 3_000, 100)] == list(range(1, 3_001, 100))
+    assert time.process_time() - begun < 5  # it took minutes: each place parsed all that stood before it
+
+
+@pytest.mark.parametrize(
+    ("value", "found"),
+    [
+        ({"command": ["a", "b\0c"]}, (("command", 1), "item 2 has a NUL (\\u0000) at its character 2")),
+        ({"env": {"A": "\0"}}, (("env", "A"), "it has a NUL (\\u0000) at its character 1")),
+        ({"env": {"A\0": "x"}}, (("env",), "there is a key with a NUL (\\u0000) in it")),
+        (
+            {"a": [{"b": ["x", ["y\0"]]}]},
+            (("a", 0, "b", 1, 0), "item 1 has a NUL (\\u0000) at its character 2"),
+        ),
+        ({"a": [1, 2.0, True, None, "b"], "c": {}}, None),
+    ],
+)
+def test_a_nul_is_found_wherever_it_is(value: object, found: tuple[tuple[str, ...], str] | None) -> None:
+    told = nul_in(value)
+    assert (told and (told[0], told[1].split(":")[0])) == found

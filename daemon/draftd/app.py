@@ -20,6 +20,7 @@ import structlog
 
 from draftd import __version__
 from draftd.daemon import Daemon
+from draftd.errors import DraftdError
 from draftd.instance import Instance
 from draftd.machine_memory import memory_budget
 from draftd.peers.watch import Sessions, sessions
@@ -72,14 +73,15 @@ async def run(
         stack.push_async_callback(daemon.listener.close)
         await daemon.listener.open(settings.host, settings.port)
         _tell_of_earlier(instance, settings.state_dir)
-        instance.announce(settings.url, __version__, daemon.url, daemon.certificate)
+        _announce(instance, daemon)
+        if daemon.tls:
+            daemon.tls.on_renewal.append(partial(_announce_again, instance, daemon))
         stack.enter_context(stacks_kept(settings.state_dir))
         daemon.start()
         gc.collect()
         gc.freeze()  # what is here now stays: looking for garbage in it takes a tenth of the time under load
         log.info("draftd serves", url=daemon.url, pid=os.getpid(), version=__version__)
         works: list[Work] = [
-            partial(watch, watched, known, daemon.try_reload),
             daemon.feed.run,
             daemon.history.run,
             instance.keep,
@@ -90,6 +92,10 @@ async def run(
             works.append(daemon.starter.run)
         if settings.keep_awake and shutil.which("caffeinate"):  # a Mac has it
             works.append(partial(keep_awake, daemon.is_busy))
+        if watched:
+            works.append(partial(watch, partial(fingerprint, watched), known, daemon.try_reload))
+        if daemon.tls:
+            works.append(partial(watch, daemon.tls.look, daemon.tls.read, daemon.try_renew))
         works += _announcing(settings, daemon)
         until_stopped = [tasks.create_task(work) for work in (beside(daemon), *map(_going_on, works))]
         until_drained = [tasks.create_task(_going_on(work)) for work in _finding(settings, daemon, reached)]
@@ -102,14 +108,40 @@ async def run(
     log.info("draftd has stopped")
 
 
+def _announce(instance: Instance, daemon: Daemon) -> None:
+    """Write down where the daemon answers, and with which certificate. Raises ConfigError."""
+    instance.announce(daemon.settings.url, __version__, daemon.url, daemon.certificate)
+
+
+def _announce_again(instance: Instance, daemon: Daemon) -> None:
+    try:
+        _announce(instance, daemon)
+    except DraftdError as error:
+        log.warning("draftd's own commands do not know the new certificate", reason=str(error))
+
+
 def _announcing(settings: Settings, daemon: Daemon) -> list[Work]:
     """What lets other machines find this one."""
-    if not settings.discovery_announce or daemon.certificate is None:
+    if not settings.discovery_announce or (tls := daemon.tls) is None:
         return []
     from draftd.peers.discovery import announce
 
-    names = daemon.certificate.names
-    return [partial(announce, daemon.fleet.id, names, settings.host, settings.port)]
+    async def under_its_names() -> None:
+        while True:
+            names = tls.certificate.names
+            work = announce(daemon.fleet.id, names, settings.host, settings.port)
+            announcing = asyncio.create_task(work)
+            renamed = asyncio.create_task(tls.until_other_names(names))
+            try:
+                await asyncio.wait((announcing, renamed), return_when=asyncio.FIRST_COMPLETED)
+                if announcing.done():
+                    announcing.result()
+            finally:
+                for task in (announcing, renamed):
+                    task.cancel()
+                await asyncio.wait((announcing, renamed))
+
+    return [under_its_names]
 
 
 def _finding(settings: Settings, daemon: Daemon, reached: dict[str, Sessions]) -> list[Work]:

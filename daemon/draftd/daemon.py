@@ -14,9 +14,9 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import aiohttp
-import structlog
 
-from draftd import __version__, clock
+from draftd import __version__
+from draftd.ending import Ending
 from draftd.errors import ConfigError
 from draftd.instance import LOGS
 from draftd.machine_memory import pressure
@@ -33,7 +33,8 @@ from draftd.telemetry.output import Sink
 from draftd.telemetry.rank_records import Ranks
 from draftd.telemetry.record_parser import parse_record
 from draftd.telemetry.records import Record
-from draftd.tls import Certificate, served
+from draftd.tls import Certificate
+from draftd.tls_renewal import ServedCertificate
 from draftd.web.beginnings import Beginnings
 from draftd.web.benches import Benches
 from draftd.web.body_reader import BodyReader
@@ -51,8 +52,6 @@ from draftd.workers.room import Room
 from draftd.workers.services import Services
 from draftd.workers.supervisor import Supervisor
 from draftd.workers.warm_spare import Starter
-
-log = structlog.get_logger("daemon")
 
 
 class Daemon:
@@ -73,10 +72,8 @@ class Daemon:
         demo: bool,
     ) -> None:
         self.settings = settings
-        self._tls = served(settings.tls_cert, settings.tls_key) if settings.tls_cert else None
-        self._stop = asyncio.Event()
-        self._stop_now = asyncio.Event()
-        self._stopped_by = ""  # in words; "" if that was not said
+        self.tls = ServedCertificate(settings.tls_cert, settings.tls_key) if settings.tls_cert else None
+        self._ending = Ending(settings.drain_timeout)
         self._changed = asyncio.Event()
         self._news = asyncio.Event()  # for the live feed
         self.metrics = Metrics(__version__, _version_of("mlx-lm"))
@@ -127,7 +124,7 @@ class Daemon:
             budget=budget,
             look_at_pressure=self.pressure,
             store=settings.prompt_store(),
-            reload_problem=lambda: self.profiles.problem,
+            reload_problem=self._reload_problem,
             fleet=self.fleet,
             profiles_read=lambda: self.profiles.read_at,
             bench=self.benches.progress,
@@ -147,7 +144,7 @@ class Daemon:
             feed=self.feed,
             reload=self.reload,
             changed=self._news.set,
-            tls=self._tls,
+            tls=self.tls,
         )
         self.metrics.bind(
             self.report.samples, self.report.spare_memory, self.report.pressure, self.report.stored_prompts
@@ -192,7 +189,7 @@ class Daemon:
     @property
     def certificate(self) -> Certificate | None:
         """What https is served with; None if plain http is."""
-        return self._tls[1] if self._tls else None
+        return self.tls.certificate if self.tls else None
 
     @property
     def default_model(self) -> str:
@@ -218,22 +215,29 @@ class Daemon:
 
     async def until_stopped(self) -> None:
         """Return when `stop` was called."""
-        await self._stop.wait()
+        await self._ending.until_begun()
 
     def stop(self, reason: str = "") -> None:
         """Stop in good order; a second call stops at once. `reason` is for the log."""
-        if self._stop.is_set():
-            self._stop_now.set()
-        self._stop.set()
-        self._stopped_by = self._stopped_by or reason
+        self._ending.begin(reason)
 
     def start(self) -> None:
         """Start the workers of the profiles that the daemon was made with."""
         self.profiles.apply(self.router.table.profiles)
 
     def reload(self) -> list[str]:
-        """Read the profiles again: all are taken or none. Returns what changed. Raises ConfigError."""
-        if self._stop.is_set():
+        """Read the profiles again, all or none, and the certificate. Returns what changed. Raises ConfigError."""
+        changed = self._reload_profiles()
+        try:
+            renewed = self.tls is not None and self.tls.renew()
+        except ConfigError as error:
+            raise ConfigError(f"{error}; the certificate from before stays in use") from error
+        finally:
+            self._news.set()
+        return [*changed, *(["the certificate"] if renewed else [])]
+
+    def _reload_profiles(self) -> list[str]:
+        if self._ending.has_begun:
             raise ConfigError("draftd is stopping")
         try:
             return self.profiles.reload()
@@ -241,28 +245,26 @@ class Daemon:
             self._news.set()
 
     def try_reload(self) -> None:
-        """Reload, and only log it if that is refused."""
+        """Read profiles and certificate again, and only log it if that is refused."""
         with refusals_logged():
-            self.reload()
+            self._reload_profiles()
+        self.try_renew()
+
+    def try_renew(self) -> None:
+        """Read the certificate again; one that cannot be used is only logged."""
+        if self.tls:
+            with suppress(ConfigError):
+                self.tls.renew()
+            self._news.set()
+
+    def _reload_problem(self) -> str | None:
+        """Why the files on disk are not in force; None if they are."""
+        told = [problem for problem in (self.profiles.problem, self.tls and self.tls.problem) if problem]
+        return "\n".join(told) or None
 
     async def shut_down(self) -> None:
         """Take nothing new, let open requests finish as long as they may, and end the workers."""
-        limit = self.settings.drain_timeout
-        log.info(
-            "draftd stops",
-            open_requests=self.proxy.open_requests,
-            drain_timeout=limit,
-            because=self._stopped_by,
-        )
-        self.listener.stop_listening()
-        self.proxy.refuse_new()
-        ended = asyncio.create_task(self._stop_now.wait())
-        drained = asyncio.create_task(self.proxy.until_idle())
-        await clock.wait({ended, drained}, limit, first=True)
-        for task in (ended, drained):
-            task.cancel()
-        self.proxy.cut_off()
-        await self.supervisor.close(drain=0.0)
+        await self._ending.carry_out(self.listener, self.proxy, self.supervisor)
 
     # --- called by the parts ----------------------------------------------------------------------------------
 

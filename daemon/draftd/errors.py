@@ -60,7 +60,7 @@ class RequestError(DraftdError):
         self.param = param
 
     def __reduce__(self) -> tuple[Any, ...]:  # one that is raised in another process is pickled
-        make = functools.partial(RequestError, code=self.code, param=self.param)
+        make = functools.partial(RequestError, kind=self.kind, code=self.code, param=self.param)
         return make, (self.status, str(self))
 
 

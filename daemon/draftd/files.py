@@ -16,6 +16,8 @@ from pathlib import Path
 from draftd.errors import ConfigError
 
 PRIVATE, PRIVATE_FOLDER = 0o600, 0o700
+MAX_CONFIG = 128 << 10  # bytes of a file that a person writes: the daemon reads it between two requests
+MAX_TEXT = 16 << 20  # bytes of any other: one that somebody made enormous would take all memory
 _WRITABLE_BY_OTHERS = stat.S_IWGRP | stat.S_IWOTH
 _KINDS = {
     stat.S_IFIFO: "a named pipe",
@@ -26,14 +28,29 @@ _KINDS = {
 }
 
 
-def read_text(path: Path, *, links: bool = True) -> str:
+def looks(path: Path) -> tuple[object, ...]:
+    """What changes when the file that a path leads to is edited or replaced; nothing if there is none."""
+    try:
+        status = path.stat()
+    except OSError:  # it has just gone, or is a link to nowhere
+        return ()
+    return ((str(path), status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns),)
+
+
+def read_text(path: Path, *, links: bool = True, most: int = MAX_TEXT) -> str:
     """The text of a file, with or without a byte order mark; every line break is a newline.
 
     With `links` a symbolic link to a file is as good. Raises OSError, whose `strerror` says what it is if it is not
-    a file, and UnicodeDecodeError if the text is not UTF-8.
+    a file, or has more than `most` bytes, and UnicodeDecodeError if the text is not UTF-8.
     """
     with os.fdopen(open_file(path, os.O_RDONLY, links=links), "r", encoding="utf-8-sig") as file:
+        if os.fstat(file.fileno()).st_size > most:
+            raise OSError(errno.EFBIG, f"it has more than {_size(most)}", str(path))
         return file.read()
+
+
+def _size(count: int) -> str:
+    return f"{count >> 20} MiB" if count >= 1 << 20 else f"{count >> 10} KiB"
 
 
 def read_bytes(path: Path) -> bytes:

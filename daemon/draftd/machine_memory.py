@@ -17,6 +17,7 @@ from typing import Any, Literal
 
 import psutil
 
+from draftd.files import MAX_CONFIG, read_text
 from draftd.pressure import Pressure
 
 SHARE_OF_MEMORY = 0.75  # for all workers, where no GPU says what it may have
@@ -88,7 +89,7 @@ def _pressure_of_mac(library: Any = None) -> Pressure | None:
 def _pressure_in(file: Path) -> Pressure | None:
     """From Linux's pressure stall information (PSI), of the machine or of a control group."""
     try:
-        lines = file.read_text("ascii").splitlines()
+        lines = read_text(file, most=MAX_CONFIG).splitlines()
         shares = {line.split()[0]: float(line.split()[1].removeprefix("avg10=")) for line in lines}
         some, everything = shares["some"], shares["full"]
     except (OSError, ValueError, LookupError):  # a kernel without it, or a container

@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import difflib
-import json
 import os
-import socket
-import tomllib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import psutil
 from pydantic import ValidationError
 
 from draftd.errors import ConfigError, Problem
-from draftd.files import read_text
+from draftd.files import MAX_CONFIG, looks, read_text
+from draftd.hostfiles import with_hostfile
 from draftd.profile_tables import Distributed, Table
 from draftd.profiles import Profile, ProfileSet
 from draftd.settings import Settings
-from draftd.toml_lines import fault_of, joined, line_of, reason_of
+from draftd.toml_lines import fault_of, joined, line_of, nul_in, read_toml, reason_of
 
 PROFILES, PROMPTS = "[!.]*.toml", "[!.]*.txt"  # what editors leave beside a file begins with a dot
 _TABLES = (
@@ -32,6 +30,7 @@ _TABLES = (
     }
     | {"distributed": tuple(Distributed.model_fields)}
 )
+MAX_FAULTS = 50  # that are told of one file: each is looked for in its text
 MIN_LIKENESS = 0.75  # of a misspelt key, where 1 is the same
 PATH_KEYS = ("model", "draft_model", "adapter_path")  # where a value may be a path
 
@@ -43,13 +42,47 @@ def load_for(settings: Settings) -> ProfileSet:
 
 def load_dir(folder: Path, prompt_dirs: Sequence[Path], *, may_be_empty: bool = False) -> ProfileSet:
     """Read every *.toml of `folder`. Raises ConfigError with every problem found, and then takes none."""
+    read = read_dir(folder, prompt_dirs)
+    if read.problems:
+        raise ConfigError(f"the profiles in {folder} are not valid", read.problems)
+    if not read.valid.profiles and not may_be_empty:
+        raise ConfigError(f"there is no profile (*.toml) in {folder}")
+    return read.valid
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """What is in a folder of profiles: those that are valid by themselves, the data of the other files by their
+    names, as far as they are TOML, and every problem.
+    """
+
+    valid: ProfileSet
+    broken: Mapping[str, Mapping[str, Any]]
+    problems: tuple[Problem, ...]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names and aliases of all, as far as they are known."""
+        known = [name for one in self.valid.profiles.values() for name in (one.name, *one.aliases)]
+        for name, data in self.broken.items():
+            aliases = data.get("aliases")
+            known += [name, *(map(str, aliases) if isinstance(aliases, list) else ())]
+        return tuple(known)
+
+
+def read_dir(folder: Path, prompt_dirs: Sequence[Path]) -> Read:
+    """Read every *.toml of `folder`. Raises ConfigError only if it is no folder that can be read."""
     _check_folder(folder)
     problems: list[Problem] = []
     loaded: list[tuple[Path, str, Profile]] = []
+    broken: dict[str, Mapping[str, Any]] = {}
     for path in _files(folder, PROFILES):
         try:
-            text = read_text(path)
+            broken[path.stem] = {}
+            text = read_text(path, most=MAX_CONFIG)
+            broken[path.stem] = _data(text)
             loaded.append((path, text, parse(path, text)))
+            del broken[path.stem]
         except UnicodeDecodeError as error:
             line = error.object.count(b"\n", 0, error.start) + 1
             problems.append(Problem(path, line, "the file is not UTF-8 text"))
@@ -59,11 +92,16 @@ def load_dir(folder: Path, prompt_dirs: Sequence[Path], *, may_be_empty: bool = 
             problems.extend(error.problems)
     problems += _clashes(loaded)
     prompts = _read_prompts(loaded, prompt_dirs, problems)
-    if problems:
-        raise ConfigError(f"the profiles in {folder} are not valid", tuple(problems))
-    if not loaded and not may_be_empty:
-        raise ConfigError(f"there is no profile (*.toml) in {folder}")
-    return ProfileSet({p.name: p for p in sorted((p for *_, p in loaded), key=lambda p: p.name)}, prompts)
+    valid = ProfileSet({p.name: p for p in sorted((p for *_, p in loaded), key=lambda p: p.name)}, prompts)
+    return Read(valid, broken, tuple(problems))
+
+
+def _data(text: str) -> Mapping[str, Any]:
+    """What a file says, nothing if it is no TOML."""
+    try:
+        return read_toml(text)
+    except (ValueError, RecursionError):
+        return {}
 
 
 def _check_folder(path: Path) -> None:
@@ -98,34 +136,29 @@ def fingerprint(folders: Iterable[Path]) -> tuple[object, ...]:
     for folder in folders:
         with suppress(OSError):  # a disk that does not answer: who reads the profiles then is told
             for path in (*_files(folder, PROFILES), *_files(folder, PROMPTS)):
-                found.extend(_looks(path))
+                found.extend(looks(path))
     return tuple(found)
-
-
-def _looks(path: Path) -> Iterator[object]:
-    with suppress(OSError):  # it has just gone, or is a link to nowhere
-        status = path.stat()
-        yield str(path), status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
 
 
 def parse(path: Path, text: str) -> Profile:
     """One profile from the text of its file. Raises ConfigError with file, line and reason."""
     try:
-        data = tomllib.loads(text)
+        data = read_toml(text)
     except (ValueError, RecursionError) as error:
         raise ConfigError("a profile is not valid", (Problem(path, *fault_of(text, error)),)) from error
+    _refuse_nul(path, text, data)
     problems = []
     if isinstance(command := data.get("command"), list):
         data["command"] = [_at_home(part) for part in command]
     for key in (key for key in PATH_KEYS if key in data):
         try:
-            data[key] = _absolute(data[key], path.parent)
+            data[key] = absolute_model(data[key], path.parent)
         except RuntimeError:
             reason = f"{key}: there is no user {Path(data[key]).parts[0]}"
             problems.append(Problem(path, line_of(text, (key,)), reason))
     if isinstance(group := data.get("distributed"), dict) and "hosts" in group:
         try:
-            data["distributed"] = {**group, **_hostfile(group, path.parent)}
+            data["distributed"] = {**group, **with_hostfile(group, path.parent)}
         except ValueError as error:
             problems.append(
                 Problem(path, line_of(text, ("distributed", "hosts")), f"distributed.hosts: {error}")
@@ -134,13 +167,26 @@ def parse(path: Path, text: str) -> Profile:
     try:
         profile = Profile.model_validate({"name": path.stem, **data})
     except ValidationError as error:
-        problems += [_problem(path, text, detail) for detail in joined(error.errors())]
+        faults = joined(error.errors())
+        problems += [_problem(path, text, detail) for detail in faults[:MAX_FAULTS]]
+        if len(faults) > MAX_FAULTS:
+            problems.append(Problem(path, None, f"and {len(faults) - MAX_FAULTS:,} faults more"))
     if problems:
         raise ConfigError("a profile is not valid", tuple(problems))
     return profile
 
 
-def _absolute(value: object, folder: Path) -> object:
+def _refuse_nul(path: Path, text: str, data: dict[str, Any]) -> None:
+    """What a request says may hold one; all else becomes an argument, a variable or a path. Raises ConfigError."""
+    found = nul_in({key: value for key, value in data.items() if key != "defaults"})
+    if found is not None:
+        loc, reason = found
+        key = ".".join(str(part) for part in loc if isinstance(part, str))
+        said = f"{key}: {reason}" if key else reason
+        raise ConfigError("a profile is not valid", (Problem(path, line_of(text, loc), said),))
+
+
+def absolute_model(value: object, folder: Path) -> object:
     """A user's path, with './' and '../' from the profile's folder; any other value, as a hub name, stays."""
     if not isinstance(value, str) or "\0" in value:
         return value
@@ -149,42 +195,6 @@ def _absolute(value: object, folder: Path) -> object:
     if value in (".", "..") or value.startswith(("./", "../")):
         return str((folder / value).resolve())
     return value
-
-
-def _hostfile(group: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """The settings of `[distributed]` together with its hostfile's. Raises ValueError."""
-    named = group["hosts"]
-    if not isinstance(named, str) or not named or "\0" in named:
-        raise ValueError("must be the path of a hostfile, as mlx.distributed_config writes it")
-    file = folder / os.path.expanduser(named)
-    try:
-        said = json.loads(read_text(file))
-    except OSError as error:
-        raise ValueError(f"{file} cannot be read: {error.strerror}") from error
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{file} is not JSON: {error}") from error
-    said = {"hosts": said} if isinstance(said, list) else said
-    hosts = said.get("hosts") if isinstance(said, dict) else None
-    if not isinstance(hosts, list) or not all(isinstance(host, dict) and "ssh" in host for host in hosts):
-        raise ValueError(
-            f"{file} is not a hostfile: it needs hosts, a list of objects with ssh, ips and rdma"
-        )
-    pairs = [str(pair).partition("=") for pair in said.get("envs") or ()]
-    made: dict[str, Any] = {"hosts": [{**host, "local": _is_here(host)} for host in hosts]}
-    if said.get("backend"):
-        made["backend"] = group.get("backend", said["backend"])
-    return made | {"env": {name: value for name, _, value in pairs} | group.get("env", {})}
-
-
-def _is_here(host: dict[str, Any]) -> bool:
-    """Whether an entry of a hostfile is this machine, by its name or by one of its addresses."""
-    name = str(host["ssh"]).rpartition("@")[2].lower()
-    own = socket.gethostname().lower()
-    short = own.partition(".")[0]
-    if name in {"127.0.0.1", "::1", "localhost", own, short, f"{short}.local"}:
-        return True
-    addresses = {address.address for each in psutil.net_if_addrs().values() for address in each}
-    return name in addresses
 
 
 def _at_home(part: object) -> object:

@@ -18,8 +18,10 @@ from pydantic import (
 
 from draftd.protocol import MAX_STOP_LENGTH, MAX_STOP_TEXTS
 
-Bytes = Annotated[ByteSize, Field(gt=0)]
-Duration = Annotated[float, Field(gt=0)]
+MAX_BYTES = 1 << 60  # beyond any machine, and still a number that can be divided and printed
+Bytes = Annotated[ByteSize, Field(gt=0, le=MAX_BYTES)]
+MAX_SECONDS = 10_000_000  # 115 days; the end of what lasts longer may be no date that can be told
+Duration = Annotated[float, Field(gt=0, le=MAX_SECONDS)]
 
 
 def _bounded(stop: str | list[str]) -> str | list[str]:

@@ -14,6 +14,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from draftd.errors import ConfigError
 from draftd.profile_tables import (
+    MAX_SECONDS,
     Distributed,
     HealthPolicy,
     Limits,
@@ -103,7 +104,10 @@ class Profile(Table):
     port: int | None = Field(None, ge=1, le=65535, description="a fixed port; else the next free one")
     autostart: bool = Field(True, description="start with the daemon, not with the first request")
     idle_timeout: float = Field(
-        0, ge=0, description="seconds without a request after which the worker sleeps; the next one wakes it"
+        0,
+        ge=0,
+        le=MAX_SECONDS,
+        description="seconds without a request after which the worker sleeps; the next one wakes it",
     )
     pin: bool = Field(False, description="the worker never sleeps to make room for another one")
     share_engine: bool | None = Field(

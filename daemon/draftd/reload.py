@@ -6,12 +6,10 @@ import asyncio
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import structlog
 
 from draftd.errors import ConfigError
-from draftd.profile_files import fingerprint
 from draftd.profiles import ProfileSet
 from draftd.telemetry.metrics import Metrics
 from draftd.web.proxy import Proxy
@@ -74,12 +72,15 @@ def refusals_logged() -> Iterator[None]:
         log.error("reload refused; the old profiles stay in force", reason=str(error))  # noqa: TRY400
 
 
-async def watch(folders: tuple[Path, ...], known: tuple[object, ...], reload: Callable[[], None]) -> None:
-    """Call `reload` when a profile or prompt has changed. `known` is how the folders looked when they were read."""
+Look = Callable[[], tuple[object, ...]]
+
+
+async def watch(look: Look, known: tuple[object, ...], reload: Callable[[], None]) -> None:
+    """Call `reload` when files have changed, until cancelled. `known` is how they looked when they were read."""
     seen = known
-    while folders:
+    while True:
         await asyncio.sleep(LOOK_AGAIN if seen == known else SETTLE)
-        before, seen = seen, await asyncio.to_thread(fingerprint, folders)
+        before, seen = seen, await asyncio.to_thread(look)
         if seen == before != known:  # two looks agree: nobody is in the middle of a change
             known = seen
             reload()

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import json
-import os
-import tomllib
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -13,7 +10,6 @@ from typing import Annotated, Any, Literal
 import platformdirs
 from pydantic import (
     AfterValidator,
-    BeforeValidator,
     ByteSize,
     Field,
     SecretStr,
@@ -21,74 +17,31 @@ from pydantic import (
     ValidationInfo,
     field_validator,
 )
-from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from draftd.errors import ConfigError, Problem
-from draftd.files import absolute, read_text
-from draftd.groups import Groups, Names, checked, lists_of
-from draftd.peer_tables import PeerTable, distinct, is_loopback, usable_key
+from draftd.groups import Groups, checked
+from draftd.peer_tables import PeerTable, is_loopback, usable_key
+from draftd.profile_tables import MAX_BYTES
 from draftd.protocol import PROMPT_CACHE_FOLDER, PromptStore
-from draftd.toml_lines import fault_of, joined, line_of, reason_of
-
-
-def _json(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except ValueError:
-        raise ValueError('in a variable they stand as JSON: [{"url": "http://mini.local:8080"}]') from None
-
-
-TABLES = frozenset({"cache", "discovery", "groups"})  # of the settings file
-SAVING_SHARE = (
-    0.3  # of a worker's time to end may go into saving prompt caches; then it frees the GPU's memory
+from draftd.setting_forms import (
+    HostNames,
+    NameLists,
+    OwnKey,
+    Peers,
+    PortNumber,
+    PromptPaths,
+    Seconds,
+    Size,
+    UserPath,
+    Words,
+    no_bool,
 )
+from draftd.settings_file import FileSource, config_dir, source_of
+from draftd.toml_lines import joined, reason_of
 
-Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-UserPath = Annotated[Path, AfterValidator(absolute)]
-Words = Annotated[
-    tuple[str, ...],
-    NoDecode,  # "a,b" in a variable, a list in the file
-    BeforeValidator(
-        lambda value: tuple(value.replace(",", " ").split()) if isinstance(value, str) else value
-    ),
-]
-Peers = Annotated[
-    tuple[PeerTable, ...],
-    NoDecode,  # tables in the file, JSON in a variable
-    BeforeValidator(lambda value: _json(value) if isinstance(value, str) else value),
-    AfterValidator(distinct),
-]
-NameLists = Annotated[
-    tuple[Names, ...],
-    NoDecode,  # "a, b; c, d" in a variable, lists of lists in the file
-    BeforeValidator(lambda value: lists_of(value) if isinstance(value, str) else value),
-    AfterValidator(lambda lists: checked(lists, 1)),
-]
-PortNumber = Annotated[int, Field(ge=1, le=65535)]
-
-
-def config_dir() -> Path:
-    """The user's config folder: holds draftd.toml, profiles/ and prompts/."""
-    return platformdirs.user_config_path("draftd")
-
-
-def settings_file() -> Path:
-    """The settings file: DRAFTD_CONFIG, or draftd.toml in the config folder."""
-    named = os.environ.get("DRAFTD_CONFIG")
-    return Path(os.path.expanduser(named)) if named else config_dir() / "draftd.toml"
-
-
-def _beside_settings(path: Path) -> Path:
-    return absolute(settings_file().parent / path.expanduser())
-
-
-PromptPaths = Annotated[
-    tuple[Annotated[Path, AfterValidator(_beside_settings)], ...],
-    NoDecode,  # "a.txt, b.txt" in a variable, a list in the file
-    BeforeValidator(
-        lambda value: [part.strip() for part in value.split(",")] if isinstance(value, str) else value
-    ),
-]
+# Of a worker's time to end so much may go into saving prompt caches; then it frees the GPU's memory.
+SAVING_SHARE = 0.3
 
 
 def shipped_dir(kind: str) -> Path:
@@ -114,14 +67,16 @@ class Settings(BaseSettings):
         description="folder for the lock, the address of the running daemon, logs and prompt caches",
     )
     default_profile: str = Field(
-        "qwen2.5-3b-speculative-balanced", description="profile that answers a request without a model"
+        "qwen2.5-3b-speculative-balanced",
+        min_length=1,
+        description="profile that answers a request without a model",
     )
     start: Literal["auto", "all", "default"] = Field(
         "auto",
         description="workers that start with the daemon, of those that may: `auto`: all if they fit comfortably, "
         "else the default profile's",
     )
-    memory_budget: Literal["auto"] | Annotated[ByteSize, Field(gt=0)] = Field(
+    memory_budget: Literal["auto"] | Annotated[Size, Field(gt=0)] = Field(
         "auto",
         description='what all workers together may take: "12GB", or `auto`: what a Mac lets its GPU have, three '
         "quarters of the memory elsewhere",
@@ -147,7 +102,7 @@ class Settings(BaseSettings):
         description="files of system prompts that each worker reads while it is idle after its start; a relative "
         "path is looked for beside the settings file. In the file also `preload` under `[cache]`",
     )
-    cache_disk: Annotated[ByteSize, Field(ge=0)] = Field(
+    cache_disk: Annotated[Size, Field(ge=0)] = Field(
         ByteSize(5 * 10**9),
         description="what prompt caches that outlive their workers may take on the disk, all together: "
         '"5GB"; 0 is off. In the file also `disk` under `[cache]`',
@@ -165,10 +120,11 @@ class Settings(BaseSettings):
     )
     stop_grace: Seconds = Field(10.0, description="time from SIGTERM to SIGKILL when a worker stops")
     drain_timeout: Seconds = Field(30.0, description="time that open requests have to finish at a stop")
-    max_body_bytes: int = Field(32 * 2**20, ge=1024, description="largest request body")
+    max_body_bytes: int = Field(32 * 2**20, ge=1024, le=MAX_BYTES, description="largest request body")
     max_upload_bytes: int = Field(
         2**30,
         ge=1024,
+        le=MAX_BYTES,
         description="largest form or file that is passed on to a `command`; it waits in a file, not in memory",
     )
     keepalive_interval: Seconds = Field(
@@ -179,7 +135,7 @@ class Settings(BaseSettings):
     )
     body_timeout: Seconds = Field(30.0, description="time for the body of a request to arrive")
     write_timeout: Seconds = Field(60.0, description="time for a client to take what it is sent")
-    api_key: SecretStr | None = Field(None, description="bearer token that clients must send, if set")
+    api_key: OwnKey | None = Field(None, description="bearer token that clients must send, if set")
     tls_cert: UserPath | None = Field(
         None,
         description="certificate (PEM), with those between it and its authority; with it [https is served]"
@@ -204,7 +160,7 @@ class Settings(BaseSettings):
         description="[find other machines by Bonjour](peers.md#found-by-bonjour), and use them as peers",
     )
     discovery_announce: bool = Field(False, description="let other machines find this one by Bonjour")
-    allowed_hosts: Words = Field((), description="further names in the Host header to accept")
+    allowed_hosts: HostNames = Field((), description="further names in the Host header to accept")
     allowed_origins: Words = Field((), description="web origins that may call the proxy")
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="the daemon's own log"
@@ -215,6 +171,13 @@ class Settings(BaseSettings):
     log_file: UserPath | None = Field(
         None, description="where the daemon's own log goes instead of stderr; 3 old files of 10 MiB are kept"
     )
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _true_is_no_number(cls, value: object, field: ValidationInfo) -> object:
+        # Variables have only strings, so that numbers are read from them; true would be read as 1.
+        wanted = cls.model_fields[field.field_name or ""].annotation
+        return no_bool(value) if wanted in (int, float) else value
 
     @field_validator("discovery_find")
     @classmethod
@@ -256,7 +219,7 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        return init_settings, env_settings, _FileSource(settings_cls)
+        return init_settings, env_settings, FileSource(settings_cls)
 
     @property
     def url(self) -> str:
@@ -301,43 +264,6 @@ class Settings(BaseSettings):
         return self.profiles_dir().parent / "prompts", config_dir() / "prompts", shipped_dir("prompts")
 
 
-class _FileSource(PydanticBaseSettingsSource):
-    """The settings file; a missing one sets nothing."""
-
-    def get_field_value(self, field: Any, field_name: str) -> tuple[Any, str, bool]:
-        raise NotImplementedError  # pydantic-settings asks for it, but __call__ reads the file as a whole
-
-    def __call__(self) -> dict[str, Any]:
-        path = settings_file()
-        try:
-            text = read_text(path)
-        except FileNotFoundError:
-            if os.environ.get("DRAFTD_CONFIG"):
-                raise ConfigError(f"the settings file {path} (from DRAFTD_CONFIG) does not exist") from None
-            return {}
-        except OSError as error:
-            raise _unreadable(path, None, error.strerror or str(error)) from error
-        except UnicodeDecodeError as error:
-            raise _unreadable(path, None, "the file is not UTF-8 text") from error
-        try:
-            return _flat(tomllib.loads(text))
-        except (ValueError, RecursionError) as error:
-            raise _unreadable(path, *fault_of(text, error)) from error
-
-
-def _flat(found: dict[str, Any]) -> dict[str, Any]:
-    """The file's settings: `[cache] disk` is `cache_disk`, and so it is with `[groups]`."""
-    flat: dict[str, Any] = {}
-    for name, value in found.items():
-        table = value if name in TABLES and isinstance(value, dict) else {"": value}
-        flat |= {f"{name}_{key}" if key else name: inner for key, inner in table.items()}
-    return flat
-
-
-def _unreadable(path: Path, line: int | None, reason: str) -> ConfigError:
-    return ConfigError("the settings file cannot be read", (Problem(path, line, reason),))
-
-
 def load_settings(**overrides: Any) -> Settings:
     """Settings from all sources; `overrides` come from the command line, None meaning not given.
 
@@ -366,16 +292,3 @@ def _problem(detail: dict[str, Any], given: dict[str, Any]) -> Problem:
     if name in given:
         return Problem(Path(f"--{name.replace('_', '-')}"), None, reason)
     return source_of(name, reason, detail["loc"])
-
-
-def source_of(name: str, reason: str, loc: tuple[Any, ...] = ()) -> Problem:
-    """A fault of a setting that came from a variable or the file; `loc` is its place in the file, if not `name`."""
-    variable = f"DRAFTD_{name.upper()}"
-    if any(key.upper() == variable and value for key, value in os.environ.items()):
-        return Problem(Path(variable), None, reason)
-    path = settings_file()
-    try:
-        text = read_text(path)
-        return Problem(path, line_of(text, loc or (name,)) or line_of(text, name.split("_", 1)), reason)
-    except (OSError, UnicodeDecodeError):  # it has just gone
-        return Problem(path, None, reason)

@@ -8,15 +8,17 @@ says it has, whoever signed it and whatever name it is for.
 from __future__ import annotations
 
 import ipaddress
+import os
 import re
 import ssl
+import stat
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from draftd.errors import ConfigError
-from draftd.files import read_text
+from draftd.files import open_file, read_text
 
 _CERTIFICATE = re.compile(
     r"-----BEGIN CERTIFICATE-----[A-Za-z0-9+/=\s]+-----END CERTIFICATE-----\n?", re.ASCII
@@ -84,9 +86,29 @@ def served(cert: Path, key: Path | None) -> tuple[ssl.SSLContext, Certificate]:
         raise ConfigError(f"tls_cert: {cert}: it cannot be used: {error.reason or 'broken'}") from error
 
 
+def exposed(key: Path) -> str:
+    """Who else on this machine can read the file of a private key, as a sentence; "" if nobody can.
+
+    A group may be meant to read it where the file is not our own: many systems have one for keys.
+    """
+    try:
+        status = key.stat()
+    except OSError:
+        return ""
+    told = f"{key} has the private key, and"
+    if status.st_mode & stat.S_IROTH:
+        return f"{told} every user of this machine can read it"
+    if status.st_mode & stat.S_IRGRP and status.st_uid == os.geteuid():
+        return f"{told} its group can read it"
+    return ""
+
+
 def verifying(file: Path) -> ssl.SSLContext:
     """A client's context that trusts the certificates in a file, and who is signed by them. Raises ConfigError."""
     try:
+        os.close(
+            open_file(file, os.O_RDONLY, links=True)
+        )  # OpenSSL would wait for whoever writes into a pipe
         context = ssl.create_default_context(cafile=str(file))
         # A certificate in the file needs none of its signer there; Python does so by itself from 3.13 on.
         context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN

@@ -9,13 +9,17 @@ from __future__ import annotations
 import re
 import tomllib
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache
 from typing import Any
+
+MAX_KEY_PARTS = 32  # of `a.b.c`: tomllib takes time by the square of them
 
 _PART = r"""(?:"[^"]*"|'[^']*'|[A-Za-z0-9_-]+)"""
 _PATH = rf"({_PART}(?:\s*\.\s*{_PART})*)"
 _TABLE = re.compile(rf"^\s*\[\[?\s*{_PATH}\s*\]\]?\s*(#.*)?$")
 _KEY = re.compile(rf"^\s*{_PATH}\s*=")
+_DEEP_KEY = re.compile(rf"^\s*\[{{0,2}}\s*{_PART}(?:[ \t]*\.[ \t]*{_PART}){{{MAX_KEY_PARTS}}}", re.MULTILINE)
 _PLACE = re.compile(r" \(at (?:line (\d+), column \d+|end of document)\)$")
 _WHOLE, _NUMBER, _BOOL, _TEXT = (
     f"{what} is expected" for what in ("a whole number", "a number", "true or false", "a string")
@@ -30,11 +34,11 @@ _REASONS = {
     **dict.fromkeys(("list_type", "set_type"), "a list is expected"),
     "dict_type": "a table is expected",
     "literal_error": "{expected} is expected",
-    "greater_than": "it must be more than {gt:g}",
-    "greater_than_equal": "it must be at least {ge:g}",
-    "less_than": "it must be less than {lt:g}",
-    "less_than_equal": "it must be at most {le:g}",
-    "string_too_short": "the string is too short: it needs {min_length} characters or more",
+    "greater_than": "it must be more than {gt:.12g}",
+    "greater_than_equal": "it must be at least {ge:.12g}",
+    "less_than": "it must be less than {lt:.12g}",
+    "less_than_equal": "it must be at most {le:.12g}",
+    "string_too_short": "it must not be empty",  # no string of ours needs more than one character
     "string_too_long": "the string is too long: it may have {max_length} characters",
     "too_short": "it needs {min_length} items or more",
     "too_long": "it may have {max_length} items",
@@ -43,7 +47,7 @@ _REASONS = {
     "tuple_type": "a list is expected",
     "model_type": "a table is expected",
     "path_type": "a path is expected",
-    "byte_size": "a size is a number of bytes above 0, or a string like '8GB'",
+    "byte_size": "a size is a whole number of bytes, or a string like '8GB', and not negative",
 }
 _BRANCHES = re.compile(
     r"str|int|float|bool|(?:list|tuple|dict)\[.*\]|literal\[.*\]|constrained-.*|function-.*"
@@ -77,6 +81,34 @@ _TOML_REASONS = {
 }
 
 
+def read_toml(text: str) -> dict[str, Any]:
+    """What a TOML text holds. Raises ValueError and RecursionError, which `fault_of` puts into words."""
+    if deep := _DEEP_KEY.search(text):
+        line = text.count("\n", 0, deep.end()) + 1
+        raise ValueError(f"a key has more than {MAX_KEY_PARTS} parts (at line {line}, column 1)")
+    return tomllib.loads(text)
+
+
+def nul_in(value: object, loc: tuple[str | int, ...] = ()) -> tuple[tuple[str | int, ...], str] | None:
+    """Place and reason of the first string with a NUL in a TOML value: no program takes one."""
+    if isinstance(value, str) and "\0" in value:
+        item = f"item {number + 1} has" if loc and isinstance(number := loc[-1], int) else "it has"
+        at = value.index("\0") + 1
+        return loc, f"{item} a NUL (\\u0000) at its character {at}: no program and no file can be given one"
+    for key, inner in _parts_of(value):
+        if isinstance(key, str) and "\0" in key:
+            return loc, "there is a key with a NUL (\\u0000) in it"
+        if (found := nul_in(inner, (*loc, key))) is not None:
+            return found
+    return None
+
+
+def _parts_of(value: object) -> Iterable[tuple[str | int, object]]:
+    if isinstance(value, dict):
+        return value.items()
+    return enumerate(value) if isinstance(value, list) else ()
+
+
 def line_of(text: str, loc: Sequence[Any]) -> int | None:
     """The 1-based line of the deepest part of `loc` found in `text`; None if no part is there."""
     wanted = [_normal(str(part)) for part in loc if isinstance(part, str)]
@@ -84,14 +116,10 @@ def line_of(text: str, loc: Sequence[Any]) -> int | None:
     best: tuple[int, int] | None = None  # (how many parts matched, line)
     table: list[str] = []
     lists: Counter[str] = Counter()  # tables of a list so far, by its name
-    lines = text.split("\n")
-    for number, line in enumerate(lines, start=1):
-        header, key = _TABLE.match(line), _KEY.match(line)
-        if not (header or key) or _is_inside_value(lines[: number - 1]):
-            continue
+    for number, header, key in _statements(text):
         if header:
             table = path = _parts(header[1])
-            if line.lstrip().startswith("[["):
+            if header[0].lstrip().startswith("[["):
                 lists[header[1]] += 1
                 if lists[header[1]] <= number_in_list:
                     table = path = []  # an earlier one
@@ -107,6 +135,23 @@ def _shared(one: Sequence[str], other: Sequence[str]) -> int:
     """How many leading parts are the same."""
     pairs = enumerate(zip(one, other, strict=False))
     return next((at for at, (a, b) in pairs if a != b), min(len(one), len(other)))
+
+
+@lru_cache(maxsize=1)  # each fault of a text asks
+def _statements(text: str) -> tuple[tuple[int, re.Match[str] | None, re.Match[str] | None], ...]:
+    return tuple(_find_statements(text.split("\n")))
+
+
+def _find_statements(
+    lines: Sequence[str],
+) -> Iterator[tuple[int, re.Match[str] | None, re.Match[str] | None]]:
+    """The lines that are the header of a table or begin with a key, by their numbers: (number, header, key)."""
+    last = 0  # where the last one begins
+    for number, line in enumerate(lines, start=1):
+        header, key = _TABLE.match(line), _KEY.match(line)
+        if (header or key) and not _is_inside_value(lines[last : number - 1]):
+            last = number - 1
+            yield number, header, key
 
 
 def _is_inside_value(before: Sequence[str]) -> bool:
@@ -138,7 +183,11 @@ def reason_of(detail: Mapping[str, Any]) -> str:
     value = detail.get("input")
     plain = isinstance(value, str | int | float | bool) and len(repr(value)) <= 60
     quoted = plain and detail["type"] != "extra_forbidden"  # an unknown key may be a misspelt secret
-    return f"{message} (it is {value!r})" if quoted else message
+    return f"{message} (it is {_as_written(value)})" if quoted else message
+
+
+def _as_written(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else repr(value)
 
 
 def _filled(reason: str | None, context: Mapping[str, Any]) -> str | None:

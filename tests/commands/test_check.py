@@ -72,6 +72,35 @@ def test_a_target_model_that_cannot_be_drafted_is_told_with_the_reason(
     assert profiles.said('model = "../odd"\n' + more) == [f"p: odd, {drafting}"]
 
 
+def test_all_faults_of_all_files_are_told_in_one_go(profiles: Profiles, monkeypatch: Any) -> None:
+    monkeypatch.setenv("DRAFTD_DEFAULT_PROFILE", "short")  # an alias that stands in a broken file
+    settings = profiles.folder.parent / "draftd.toml"
+    settings.write_text('[groups]\napart = [["valid", "nobody"]]\n')
+    monkeypatch.setenv("DRAFTD_CONFIG", str(settings))
+    for name, text in {
+        "broken": 'model = "../gone"\naliases = ["short"]\nport = "x"\ndraft_modle = "../small"\n',
+        "foreign": 'model = "/nowhere"\ncommand = ["serve"]\n',
+        "torn": "model = \n",
+        "valid": 'model = "../big"\nadapter_path = "./gone"\nsystem_prompt = "none"\n',
+    }.items():
+        (profiles.folder / f"{name}.toml").write_text(text)
+    done = CliRunner().invoke(app, ["check", "--json", "--profiles", str(profiles.folder)])
+    found = [
+        (Path(one["file"]).name, one["line"], one["reason"].split(" ")[0])
+        for one in json.loads(done.stdout)["problems"]
+    ]
+    assert found == [
+        ("draftd.toml", 2, "groups.apart:"),
+        ("broken.toml", 1, "model:"),
+        ("broken.toml", 3, "port:"),
+        ("broken.toml", 4, "draft_modle:"),
+        ("foreign.toml", 2, "command"),
+        ("torn.toml", 1, "not"),
+        ("valid.toml", 2, "adapter_path:"),
+        ("valid.toml", 3, "system_prompt:"),
+    ]
+
+
 def test_of_a_model_that_is_not_here_nothing_is_known_yet(profiles: Profiles, monkeypatch: Any) -> None:
     monkeypatch.setenv("HF_HOME", str(profiles.folder))
     line, note = profiles.said('model = "org/big"\ndrafters = ["lookup"]\n')

@@ -87,6 +87,12 @@ def test_what_a_restart_does_not_mend_is_one_sentence_and_exit_code_2(
 def test_a_log_that_cannot_be_written_is_told_at_the_start(tmp_path: Path) -> None:
     code, line = refused(tmp_path, DRAFTD_LOG_FILE=str(tmp_path))
     assert (code, line) == (2, f"draftd: the log file {tmp_path} cannot be written: Is a directory")
+    os.mkfifo(pipe := tmp_path / "pipe")
+    code, line = refused(tmp_path, DRAFTD_LOG_FILE=str(pipe))
+    assert (code, line) == (
+        2,
+        f"draftd: the log file {pipe} is a named pipe: the daemon would stand still with its reader",
+    )
 
 
 @pytest.mark.fault(70)

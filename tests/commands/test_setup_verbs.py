@@ -17,7 +17,8 @@ from draftd.cli import app
 from draftd.commands import shared
 from draftd.errors import ConfigError, DraftdError, NotRunningError
 from draftd.instance import AGENT, Instance
-from draftd.settings import Settings, config_dir, load_settings
+from draftd.settings import Settings, load_settings
+from draftd.settings_file import config_dir
 from tests.ops.test_launchctl import Launchctl, launchctl
 
 __all__ = ["launchctl"]  # a fixture

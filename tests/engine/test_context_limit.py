@@ -59,6 +59,7 @@ def test_a_prompt_that_is_far_too_long_is_refused_before_the_whole_is_tokenized(
     with pytest.raises(RefusedRequestError, match=r"more than \d+ tokens.* 10 tokens") as caught:
         tokenizing(read)(GENERATOR, words, a_request(kind, "a " * 100_000), SimpleNamespace(max_tokens=1))
     assert caught.value.code == CONTEXT_LENGTH_EXCEEDED
+    assert caught.value.param == {"chat": "messages", "text": "prompt"}[kind]
     assert words.longest <= 40
 
 
@@ -146,8 +147,18 @@ def test_what_goes_wrong_in_a_template_is_the_request_s_fault() -> None:
     def broken(*_: Any) -> None:
         raise KeyError("role")
 
-    with pytest.raises(RefusedRequestError, match="KeyError: 'role'"):
+    with pytest.raises(RefusedRequestError, match="KeyError: 'role'") as caught:
         tokenizing(broken)(GENERATOR, None, TEXT, SimpleNamespace(max_tokens=1))
+    assert caught.value.param == "prompt"
+
+
+@pytest.mark.parametrize(("prompt", "code"), [([], None), ([1] * 10, CONTEXT_LENGTH_EXCEEDED)])
+def test_what_is_refused_of_a_prompt_names_its_field(prompt: list[int], code: str | None) -> None:
+    for request, param in ((TEXT, "prompt"), (a_request("chat", "hi"), "messages")):
+        wrapped = tokenizing(lambda *_: (prompt, [prompt], ["user"], "normal", None))
+        with pytest.raises(RefusedRequestError) as caught:
+            wrapped(GENERATOR, None, request, SimpleNamespace(max_tokens=1))
+        assert (caught.value.code, caught.value.param) == (code, param)
 
 
 def test_who_left_before_the_turn_costs_nothing() -> None:

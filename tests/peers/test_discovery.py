@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,13 +12,16 @@ from typing import Any, cast
 from unittest.mock import AsyncMock
 
 import pytest
+import structlog.testing
 from zeroconf import ServiceStateChange
 from zeroconf.asyncio import AsyncServiceInfo
 
 from draftd.errors import ConfigError
+from draftd.peer_tables import PeerTable
 from draftd.peers import discovery
-from draftd.peers.condition import Out
 from draftd.peers.fleet import Fleet
+from draftd.peers.load_report import Known
+from draftd.peers.machines import Peer
 from draftd.settings import load_settings
 from tests.certificates import Made, self_signed
 from tests.harness import LIMIT, Served, fake, free_ports, serving
@@ -29,7 +32,7 @@ KEY = "a common key"
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
-    return self_signed(tmp_path_factory.mktemp("tls"), "DNS:mini.local")
+    return self_signed(tmp_path_factory.mktemp("tls"), "DNS:mini.local", "IP:127.0.0.1")
 
 
 @pytest.fixture(autouse=True)
@@ -60,6 +63,14 @@ async def until(served: Served, met: Callable[[Served], bool]) -> None:
     async with asyncio.timeout(LIMIT * 2):
         while not met(served):
             await served.daemon.fleet._changed.wait()
+
+
+async def until_told(told: Sequence[Mapping[str, Any]], count: int) -> set[str]:
+    """Wait until the log has so many reasons why a machine is not used, and return them."""
+    async with asyncio.timeout(LIMIT):
+        while len(reasons := {line["reason"] for line in told if line.get("machine")}) < count:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)  # a log tells nobody of a new line
+    return reasons
 
 
 @pytest.mark.fault(199)
@@ -100,26 +111,75 @@ async def test_a_stranger_who_announces_himself_gets_neither_key_nor_request(
 
     server = await asyncio.start_server(hear, "127.0.0.1", 0)
     target = server.sockets[0].getsockname()[1]
-    async with (
-        server,
-        between(target, context) as way,
-        finding(tmp_path / "front", made) as front,
-        announced("stranger", way.port),
-    ):
-        await until(
-            front, lambda served: any(isinstance(p.condition, Out) for p in served.daemon.fleet.peers)
-        )
-        [peer] = front.daemon.fleet.peers
-        assert isinstance(peer.condition, Out)
-        assert peer.condition.reason.startswith("its certificate is not trusted")
+    with structlog.testing.capture_logs() as told:
+        async with (
+            server,
+            between(target, context) as way,
+            finding(tmp_path / "front", made) as front,
+            announced("stranger", way.port),
+        ):
+            reasons = await until_told(told, 1)
+            assert front.daemon.fleet.peers == []  # he takes neither a place nor a name
+            assert (await front.get("/api/status")).json["peers"] == []
+    assert reasons.pop().startswith("its certificate is not trusted")
     assert not got
+
+
+@pytest.mark.fault(181)
+async def test_a_daemon_that_is_a_peer_already_or_this_one_is_no_peer_a_second_time(
+    tmp_path: Path, made: Made
+) -> None:
+    for name in ("there", "front"):
+        (tmp_path / name).mkdir()
+    tls: dict[str, Any] = {"tls_cert": made.cert, "tls_key": made.key}
+    async with serving(tmp_path / "there", {"a": fake()}, api_key=KEY, **tls) as there:
+        port = there.daemon.settings.port
+        named = {"url": f"https://127.0.0.1:{port}", "api_key": KEY, "ca_file": str(made.cert)}
+        front = serving(
+            tmp_path / "front",
+            {},
+            peers=[named],
+            discovery_find=True,
+            discovery_api_key=KEY,
+            discovery_ca_file=made.cert,
+            api_key=KEY,
+            **tls,
+        )
+        with structlog.testing.capture_logs() as told:
+            # Under an id that is not its own, as the announcement of a daemon is that has been started again.
+            async with (
+                front as served,
+                announced("earlier", served.daemon.settings.port),
+                announced("b", port),
+            ):
+                reasons = await until_told(told, 2)
+                assert [peer.name for peer in served.daemon.fleet.peers] == [f"127.0.0.1:{port}"]
+        assert reasons == {
+            "it is this daemon itself",
+            f"it is the same daemon as the peer 127.0.0.1:{port}",
+        }
+
+
+async def test_a_found_machine_makes_way_for_the_same_one_that_the_settings_name() -> None:
+    fleet = Fleet([PeerTable(url="http://127.0.0.1:1")], lambda: None)
+    known = Known(True, {}, "one", 1.0)
+    found = fleet.add(PeerTable(url="http://localhost:1"), known)
+    assert isinstance(found, Peer)
+    assert fleet.known_already(known, found) is None  # the other has not answered yet
+    fleet.peers[0].reported(known)
+    assert fleet.known_already(known, fleet.peers[0]) is None
+    again = fleet.known_already(known, found)
+    assert again is not None
+    assert again.reason == "it is the same daemon as the peer 127.0.0.1:1"
+    fleet.peers[0].failed("gone")
+    assert fleet.known_already(known, found) is None  # it is the only way there
 
 
 class Announcements:
     """A finder of machines whose details are asked of nobody, and whose use is noted."""
 
     def __init__(self, tasks: asyncio.TaskGroup, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.used: list[asyncio.Event] = []
+        self.used: list[discovery._Found] = []
         self.answered = asyncio.Event()
         self._heard = discovery._Finder(
             cast(Any, SimpleNamespace(zeroconf=None)), tasks, Fleet((), lambda: None), {}, cast(Any, None)
@@ -128,9 +188,9 @@ class Announcements:
         monkeypatch.setattr(self._heard, "_table", lambda info: True)
         monkeypatch.setattr(self._heard, "_use", self._use)
 
-    async def _use(self, table: object, announced: object, gone: asyncio.Event) -> None:
-        self.used.append(gone)
-        await gone.wait()
+    async def _use(self, table: object, announced: object, found: discovery._Found) -> None:
+        self.used.append(found)
+        await found.gone.wait()
         await self.answered.wait()
 
     async def hear(self, change: ServiceStateChange, name: str = "mini") -> None:
@@ -164,6 +224,24 @@ async def test_what_cannot_be_announced_ends_no_other_announcement(monkeypatch: 
         assert len(made.used) == 2
         made.answered.set()
         for name in ("mini", "studio"):
+            await made.hear(ServiceStateChange.Removed, name)
+
+
+@pytest.mark.fault(181)
+async def test_of_too_many_that_prove_nothing_the_oldest_is_given_up_and_no_peer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(discovery, "MAX_UNPROVEN", 2)
+    async with asyncio.TaskGroup() as tasks:
+        made = Announcements(tasks, monkeypatch)
+        made.answered.set()
+        await made.hear(ServiceStateChange.Added, "proven")
+        made.used[0].peer = cast(Any, "a peer")
+        names = ["stranger", "another", "one more"]
+        for name in names:
+            await made.hear(ServiceStateChange.Added, name)
+        assert [found.gone.is_set() for found in made.used] == [False, True, False, False]
+        for name in ("proven", *names):
             await made.hear(ServiceStateChange.Removed, name)
 
 

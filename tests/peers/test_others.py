@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import aiohttp
 import pytest
@@ -100,6 +101,23 @@ async def test_any_server_of_openais_protocol_can_be_a_peer(tmp_path: Path) -> N
         assert (heard.status, heard.json["sound"]) == (200, 2**21)
         assert heard.json["length"] > 2**21
         assert (await served.get("/api/status")).json["peers"][0]["is_draftd"] is False
+
+
+@pytest.mark.fault(182)
+async def test_a_disk_of_ours_that_fails_is_not_the_peers_fault(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken = Mock(side_effect=OSError(5, "Input/output error"))
+    async with other_server([]) as url, serving(tmp_path, NOTHING, peers=[{"url": url}]) as served:
+        await until_asked(served)
+        path = "/v1/audio/transcriptions?model=org/Model-4bit"
+        sound: dict[str, Any] = {"data": io.BytesIO(bytes(2**21)), "headers": {"Content-Type": "audio/wav"}}
+        with monkeypatch.context() as failing:
+            failing.setattr("draftd.web.uploads.os.pread", broken)
+            answer = await served.request("POST", path, **sound)
+        assert (answer.status, answer.json["error"]["code"]) == (507, "no_space")
+        [peer] = served.daemon.fleet.peers
+        assert (peer.condition.label, peer.last_failure, peer.outcomes["failed"]) == ("well", None, 0)
 
 
 @pytest.fixture(scope="module")

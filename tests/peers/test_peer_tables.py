@@ -6,7 +6,8 @@ import pytest
 
 from draftd.errors import ConfigError
 from draftd.peer_tables import MAX_PEERS
-from draftd.settings import config_dir, load_settings
+from draftd.settings import load_settings
+from draftd.settings_file import config_dir
 
 KEY = "canary-key-7f3a"
 

@@ -165,7 +165,7 @@ def test_a_fault_in_the_child_is_told_and_the_next_body_read(monkeypatch: pytest
     def faulty(raw: bytes, *_: object) -> Refused:
         if raw == b"bad":
             raise ZeroDivisionError
-        return Refused(None, RequestError(400, "well"))
+        return Refused(None, RequestError(400, "well", kind="k", code="c", param="p"))
 
     monkeypatch.setattr(body_reader, "read", faulty)
     what = pickle.dumps(("chat.completions", TABLE))
@@ -176,6 +176,7 @@ def test_a_fault_in_the_child_is_told_and_the_next_body_read(monkeypatch: pytest
     first, second = (pickle.loads(answers.read(int.from_bytes(answers.read(8)))) for _ in range(2))
     assert "ZeroDivisionError" in first
     assert str(second.error) == "well"
+    assert (second.error.kind, second.error.code, second.error.param) == ("k", "c", "p")
 
 
 async def test_a_fault_in_the_child_is_a_fault_of_ours(

@@ -181,7 +181,7 @@ async def test_changes_appear_without_a_reload_and_are_spoken(tmp_path: Path, br
         await expect(field(page, "a", "state")).to_have_text("ready")
         asking = [asyncio.create_task(served.ask("a", "[[wait 0.4]]")) for _ in range(3)]
         await expect(field(page, "a", "queue")).to_have_text("2")
-        await expect(field(page, "a", "requests")).to_have_text("0 + 1 now")
+        await expect(field(page, "a", "active")).to_have_text("1")
         await asyncio.gather(*asking)
         await expect(field(page, "a", "queue")).to_have_text("0")
         await expect(field(page, "a", "requests")).to_have_text("3")
@@ -228,7 +228,7 @@ async def test_orders_work_by_mouse_and_keyboard_and_ask_before_they_cut_a_reque
         await expect(field(page, "a", "state")).to_have_text("ready")
 
         asking = asyncio.create_task(served.ask("a", "[[slow 0.3]]", stream=True))
-        await expect(field(page, "a", "requests")).to_have_text("0 + 1 now")
+        await expect(field(page, "a", "active")).to_have_text("1")
         asked: asyncio.Future[str] = asyncio.get_running_loop().create_future()
 
         async def refuse(dialog: Any) -> None:
@@ -340,6 +340,11 @@ async def test_a_lost_connection_looks_lost_and_nothing_green_stays(tmp_path: Pa
     said = page.get_by_role("alert")
     await expect(said).to_contain_text(re.compile(r"No connection to the daemon since \d\d:\d\d:\d\d"))
     await expect(said).to_contain_text(re.compile(r"trying again (in \d s|now)"))
+    await button(page, "Restart a").click()
+    notice = page.locator("#notice")
+    await expect(notice).to_contain_text("There is no connection to the daemon: nothing was done.")
+    await page.keyboard.press("Escape")
+    await expect(notice).to_be_hidden()
     async with serving(tmp_path, {"a": fake()}, port=port):
         await expect(page.locator("#connection")).to_have_text("live", timeout=LIMIT * 1000)
         await expect(main).to_have_css("filter", "none")
@@ -433,10 +438,10 @@ async def test_the_last_hour_is_the_daemons_and_has_a_value_at_each_moment(
         served.daemon.history.end_step()
         served.daemon.history.end_step()
         async with opened(browser, served) as page:
-            await expect(page.locator("#hour-moment")).to_contain_text("Requests at work and waiting: 0")
-            await expect(page.locator("#hour-moment")).not_to_contain_text("Speed")
+            await expect(page.locator("#hour-queue-now")).to_have_text("0")
+            await expect(page.locator("#hour-speed-now")).to_have_text("–")
             await page.get_by_label("Moment of the last hour").press("ArrowLeft")
-            await expect(page.locator("#hour-moment")).to_contain_text(re.compile(r"Speed: a \d+"))
+            await expect(page.locator("#hour-speed-now")).to_have_text(re.compile(r"^a \d+.* tokens/s$"))
             await expect(page.locator("#hour-speed .series")).to_have_count(1)
             await expect(page.locator("#hour-memory-top")).to_contain_text("MB")
 

@@ -79,7 +79,7 @@ async def test_drafted_tokens_are_marked_in_a_chat_and_thoughts_are_not_said_aga
         first = page.locator("#chat-talk .assistant .text").first
         await expect(first).to_have_text("hmone two")
         await expect(first.locator("[data-drafter=model]")).to_have_text(" two")
-        await expect(first.locator("[data-drafter=lookup].thought")).to_have_text("hm")
+        await expect(first.locator(".thoughts [data-drafter=lookup]")).to_have_text("hm")
         await expect(page.locator("#chat-legend")).to_contain_text("model")
         await expect(first.locator("[data-drafter]")).to_have_count(2)
 

@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
+from structlog.testing import capture_logs
 
+from draftd.errors import DraftdError
 from draftd.instance import find_daemon
 from draftd.ops.generation import OpenAIServer
 from draftd.ops.http import DaemonClient, HttpClient, NoAnswerError
@@ -154,6 +156,68 @@ async def test_a_certificate_for_another_name_is_told_to_clients_and_no_matter_t
         client.send(b"GET /healthz HTTP/1.1\r\nHost: mini.local\r\n\r\n")
         assert json.loads((await client.answer()).body) == {"status": "ok"}
         client.writer.transport.abort()
+
+
+@pytest.mark.fault(183)
+async def test_a_renewed_certificate_is_served_as_soon_as_its_files_fit_and_no_connection_is_cut(
+    tmp_path: Path,
+) -> None:
+    for name in ("first", "second"):
+        (tmp_path / name).mkdir()
+    first, second = (
+        self_signed(tmp_path / "first", "DNS:mini.local"),
+        self_signed(tmp_path / "second", *NAMES),
+    )
+    used = Made(tmp_path / "cert.pem", tmp_path / "key.pem", tmp_path / "cert.pem")
+
+    def replace(path: Path, by: Path) -> None:
+        (new := path.with_suffix(".new")).write_bytes(by.read_bytes())
+        new.replace(path)
+
+    replace(used.cert, first.cert)
+    replace(used.key, first.key)
+    used.key.chmod(0o644)
+    asleep = {"a": f"autostart = false\n{fake()}"}
+    with capture_logs() as told:
+        async with serving(tmp_path, asleep, tls_cert=used.cert, tls_key=used.key) as served:
+            assert any("every user" in line.get("reason", "") for line in told)
+            tls = served.daemon.tls
+            assert tls is not None
+            open_before = await connect(served, trusting(first))
+            replace(used.cert, second.cert)  # its key comes a moment later
+            async with asyncio.timeout(LIMIT):
+                while tls.problem is None:  # noqa: ASYNC110 - by its own look at the files
+                    await asyncio.sleep(0.01)
+            assert "is not that of the certificate" in tls.problem
+            state_dir = served.daemon.settings.state_dir
+            status = await asyncio.to_thread(DaemonClient(state_dir).status)
+            assert status["reload_problem"] == tls.problem
+            refused = await asyncio.to_thread(_reloaded, state_dir)
+            assert "the certificate from before stays in use" in refused
+            meanwhile = await connect(served, trusting(first))
+            replace(used.key, second.key)
+            # The daemon may have looked by itself a moment ago.
+            assert await asyncio.to_thread(_reloaded, state_dir) in {"['the certificate']", "[]"}
+            assert tls.problem is None
+            client = await connect(served, trusting(second), "localhost")
+            for connection, name in (
+                (open_before, b"mini.local"),
+                (meanwhile, b"mini.local"),
+                (client, b"localhost"),
+            ):
+                connection.send(b"GET /healthz HTTP/1.1\r\nHost: " + name + b"\r\n\r\n")
+                assert (await connection.answer()).status == 200
+                connection.writer.transport.abort()
+            assert find_daemon(state_dir).certificate == second.cert.read_text()
+            assert await asyncio.to_thread(_reloaded, state_dir) == "[]"
+
+
+def _reloaded(state_dir: Path) -> str:
+    """What a reload says that it has changed, or why it is refused."""
+    try:
+        return str(DaemonClient(state_dir).reload())
+    except DraftdError as error:
+        return str(error)
 
 
 async def test_a_peer_may_be_a_draftd_that_serves_https(tmp_path: Path, made: Made) -> None:

@@ -149,9 +149,14 @@ async def test_a_disk_that_fails_is_not_the_servers_fault(
     wire: Wire, served: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("draftd.web.uploads.os.pread", Mock(side_effect=OSError(5, "Input/output error")))
-    answer = await upload(wire, served, PIECE, kind="audio/wav", path=f"{PATH}&model=own")
-    assert (answer.status, answer.error["code"]) == (507, "no_space")
-    assert answer.error["message"].endswith("cannot be read: Input/output error")
+    named = (
+        MARK % (b"file", PIECE),
+        MARK % (b"model", b"own") + b"--xy--\r\n",
+    )  # its name is read before it is sent
+    for body, kind, path in (((PIECE,), "audio/wav", f"{PATH}&model=own"), (named, FORM, PATH)):
+        answer = await upload(wire, served, *body, kind=kind, path=path)
+        assert (answer.status, answer.error["code"]) == (507, "no_space")
+        assert answer.error["message"].endswith("cannot be read: Input/output error")
 
 
 async def test_a_folder_without_room_is_an_answer(

@@ -124,6 +124,18 @@ async def test_a_worker_that_does_not_listen_is_known_at_once_and_was_sent_nothi
     assert (caught.value.status, caught.value.code) == (503, "worker_unavailable")
 
 
+@pytest.mark.parametrize("somebody_listens", [True, False])
+async def test_a_connection_that_is_not_there_at_once_is_waited_for(
+    monkeypatch: pytest.MonkeyPatch, somebody_listens: bool
+) -> None:
+    monkeypatch.setattr(worker_http, "_is_connected", lambda _: False)
+    if somebody_listens:
+        assert (await answer_of(HEAD + b"Content-Length: 6\r\n\r\n", b"onetwo"))[:2] == (200, b"onetwo")
+    else:
+        with pytest.raises(NotSentError):
+            await connect(free_ports())
+
+
 async def test_without_a_free_file_descriptor_nothing_was_sent(monkeypatch: pytest.MonkeyPatch) -> None:
     def none_left(self: WorkerConnection) -> None:
         raise OSError(errno.EMFILE, "Too many open files")

@@ -12,11 +12,11 @@ from unittest.mock import patch
 
 from draftd.protocol import MemoryShare
 from draftd.workers import children, process
+from draftd.workers.events import Event
 from draftd.workers.memory_book import MemoryBook
 from draftd.workers.resources import LoadGate, PortBook
 from draftd.workers.room import Room
 from draftd.workers.services import Services
-from draftd.workers.states import Event
 from draftd.workers.warm_spare import Starter
 from draftd.workers.watched import Watched
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from draftd.profile_tables import RestartPolicy
 from draftd.workers.backoff import JITTER, after_failure, backoff_delay
-from draftd.workers.states import GPU_MEMORY
+from draftd.workers.events import GPU_MEMORY
 
 restarts = st.builds(
     RestartPolicy,

@@ -14,8 +14,8 @@ import pytest
 
 from draftd.profile_tables import HealthPolicy, Limits
 from draftd.profiles import Profile
+from draftd.workers.events import IDLE, BecameReady, HealthMissed, HealthOk, Stop, Unfit
 from draftd.workers.health import is_healthy
-from draftd.workers.states import IDLE, BecameReady, HealthMissed, HealthOk, Stop, Unfit
 from draftd.workers.usage import Usage
 from draftd.workers.watched import Watched
 from tests.workers.watching import FOREIGN, LIMIT, OFTEN, PROFILE, Bench, serving

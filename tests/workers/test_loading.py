@@ -25,8 +25,8 @@ from structlog.testing import capture_logs
 from draftd.profile_tables import HealthPolicy
 from draftd.workers import families, loading
 from draftd.workers.command import one_token_request
+from draftd.workers.events import BecameReady, HealthOk, LoadStuck, Unfit
 from draftd.workers.loading import Signs, _generates, _is_loopback, _signs, _talks, owns_port
-from draftd.workers.states import BecameReady, HealthOk, LoadStuck, Unfit
 from draftd.workers.usage import Usage
 from draftd.workers.watched import Watched
 from tests.workers.watching import FOREIGN, LIMIT, PROFILE, TOKEN, Bench

@@ -17,25 +17,12 @@ from draftd.profile_tables import RestartPolicy
 from draftd.profiles import Profile
 from draftd.workers import budget
 from draftd.workers import room as module
+from draftd.workers.events import IDLE, BecameReady, Event, Reconfigure, Restart, Start, Stop
 from draftd.workers.room import Room
-from draftd.workers.states import (
-    IDLE,
-    BecameReady,
-    Draining,
-    Event,
-    Queued,
-    Ready,
-    Reconfigure,
-    Restart,
-    Start,
-    Starting,
-    State,
-    Stop,
-    Stopped,
-)
+from draftd.workers.states import Draining, Queued, Ready, Starting, State, Stopped
 from draftd.workers.worker import Worker
 from tests.workers.pretended import AT_ONCE, World, settle
-from tests.workers.test_worker import AGAIN_AT_ONCE, running
+from tests.workers.running import AGAIN_AT_ONCE, running
 
 GB = 10**9
 SIZES = {"a": 4 * GB, "b": 4 * GB, "c": 4 * GB, "large": 11 * GB, "small": 2 * GB}

@@ -10,7 +10,8 @@ import pytest
 
 from draftd.errors import RequestError
 from draftd.profiles import Profile
-from draftd.workers.states import BecameReady, Failed, Ready, Starting, Stopped
+from draftd.workers.events import BecameReady
+from draftd.workers.states import Failed, Ready, Starting, Stopped
 from draftd.workers.supervisor import Supervisor
 from tests.workers.pretended import NEVER, World, settle
 

@@ -16,24 +16,18 @@ from hypothesis import strategies as st
 from draftd.errors import WorkerError
 from draftd.profile_tables import RestartPolicy
 from draftd.profiles import Profile
-from draftd.workers.states import (
+from draftd.workers.events import (
     BecameReady,
     Close,
-    Draining,
     Event,
-    Failed,
     HealthMissed,
-    Queued,
-    Ready,
     Reconfigure,
     Restart,
     Start,
-    Starting,
     Stop,
-    Stopped,
-    Stopping,
     Unfit,
 )
+from draftd.workers.states import Draining, Failed, Queued, Ready, Starting, Stopped, Stopping
 from draftd.workers.worker import Worker
 from tests.workers.pretended import AT_ONCE, NEVER, World, settle
 

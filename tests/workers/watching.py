@@ -15,8 +15,8 @@ from aiohttp import web
 
 from draftd.profile_tables import HealthPolicy
 from draftd.profiles import Profile
+from draftd.workers.events import Event
 from draftd.workers.health import watch
-from draftd.workers.states import Event
 from draftd.workers.usage import Usage
 from draftd.workers.watched import Watched
 

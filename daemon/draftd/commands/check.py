@@ -14,8 +14,8 @@ from draftd.console import out
 from draftd.errors import ConfigError
 from draftd.hub import read_model
 from draftd.ops.drafting_words import what_drafts
-from draftd.ops.profile_checks import missing_folders, setting_faults, unsplit
-from draftd.profile_files import load_for
+from draftd.ops.profile_checks import all_faults
+from draftd.profile_files import load_for, read_dir
 from draftd.profiles import Profile
 from draftd.settings import load_settings
 
@@ -43,14 +43,10 @@ def check(
     settings = load_settings(profiles=profiles)
     folder = settings.profiles_dir()
     try:
-        loaded = load_for(settings)
-        problems = (
-            *missing_folders(folder, loaded),
-            *setting_faults(settings, loaded),
-            *unsplit(folder, loaded),
-        )
+        problems = tuple(all_faults(settings, folder, read_dir(folder, settings.prompt_dirs())))
         if problems:
             raise ConfigError(f"the profiles in {folder} are not valid", problems)
+        loaded = load_for(settings)
     except ConfigError as error:
         if not as_json:
             raise

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import shutil
 import sys
 from collections.abc import Callable, Iterable, Iterator
@@ -144,6 +145,12 @@ def _log_stream(file: Path) -> RotatedStream:
     """The daemon's own log. If it cannot be written, that must be said now: later there is nowhere to say it."""
     from draftd.telemetry.rotating_file import RotatedStream
 
+    if file.is_fifo() and not os.path.realpath(file).startswith(
+        ("/dev/", "/proc/")
+    ):  # as /dev/stdout may be one
+        raise ConfigError(
+            f"the log file {file} is a named pipe: the daemon would stand still with its reader"
+        )
     stream = RotatedStream(file)
     try:
         stream.write("")

@@ -20,7 +20,8 @@ from draftd.ops.pull import download, names_at_hub
 from draftd.profile_files import load_for
 from draftd.profiles import Profile, select
 from draftd.prompt_files import Prompt, find_prompts
-from draftd.settings import Settings, config_dir, load_settings, settings_file, shipped_dir
+from draftd.settings import Settings, load_settings, shipped_dir
+from draftd.settings_file import config_dir, settings_file
 
 
 def prompts(

@@ -7,7 +7,8 @@ goes through it in the generating thread, when its turn has come. Of what goes w
 
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from draftd.engine.answers.presence import LEFT_ATTRIBUTE, LeftError
@@ -62,8 +63,9 @@ def tokenizing(tokenize: Callable[..., Any]) -> Callable[..., Any]:
         if getattr(args, LEFT_ATTRIBUTE, False):
             raise LeftError
         context = context_length(getattr(self.model_provider.model, "args", None))
-        tokenized = _read(tokenize, self, _bounded(tokenizer, request, context), request, args)
-        args.max_tokens = tokens_left(len(tokenized[0]), args.max_tokens, context)
+        with _at_fault(request):
+            tokenized = tokenize(self, _bounded(tokenizer, request, context), request, args)
+            args.max_tokens = tokens_left(len(tokenized[0]), args.max_tokens, context)
         return tokenized
 
     return _tokenize
@@ -80,7 +82,8 @@ def count_prompt(generator: Any, request: Any, args: Any) -> int:
         raise RefusedRequestError("the model is not loaded yet")
     context = context_length(getattr(generator.model_provider.model, "args", None))
     bounded = _bounded(tokenizer, request, context, MAX_COUNTED)
-    return len(_read(inspect.unwrap(type(generator)._tokenize), generator, bounded, request, args)[0])
+    with _at_fault(request):
+        return len(inspect.unwrap(type(generator)._tokenize)(generator, bounded, request, args)[0])
 
 
 def _bounded(tokenizer: Any, request: Any, context: int | None, times: int = 1) -> Any:
@@ -90,13 +93,18 @@ def _bounded(tokenizer: Any, request: Any, context: int | None, times: int = 1) 
     return Bounded(tokenizer, times * context, context)
 
 
-def _read(tokenize: Callable[..., Any], *arguments: Any) -> Any:
+@contextmanager
+def _at_fault(request: Any) -> Iterator[None]:
+    """Whatever is raised while a prompt is read is the request's fault, and names the field that it comes from."""
+    field = "messages" if request.request_type == "chat" else "prompt"
     try:
-        return tokenize(*arguments)
-    except RefusedRequestError:
+        yield
+    except RefusedRequestError as error:
+        error.param = error.param or field
         raise
     except Exception as error:
-        raise RefusedRequestError(f"the prompt could not be read: {describe(error)}") from error
+        text = f"the prompt could not be read: {describe(error)}"
+        raise RefusedRequestError(text, param=field) from error
 
 
 def tokens_left(prompt_tokens: int, max_tokens: int, context: int | None) -> int:

@@ -121,15 +121,15 @@ def _place_answers() -> None:
     batch_generator = expect(server, "BatchGenerator", "model")
     if "BatchGenerator" not in generator._generate.__code__.co_names:
         raise UnfitError("mlx_lm.server.ResponseGenerator._generate does not use BatchGenerator")
-    from draftd.engine.answers import completion, presence
+    from draftd.engine.answers import arguments, completion, presence
     from draftd.engine.answers.exact_logits import on_exact_logits
     from draftd.engine.context_limit import tokenizing
     from draftd.engine.message_ends import dividing
 
-    expect(server, "SamplingArguments", *completion.SAMPLING)
-    expect(server, "LogitsProcessorArguments", *completion.LOGITS)
-    expect(server, "GenerationArguments", "stop_words", *completion.OTHERS)
-    expect(server, "ModelDescription", *completion.MODEL)
+    expect(server, "SamplingArguments", *arguments.SAMPLING)
+    expect(server, "LogitsProcessorArguments", *arguments.LOGITS)
+    expect(server, "GenerationArguments", "stop_words", *arguments.OTHERS)
+    expect(server, "ModelDescription", *arguments.MODEL)
     expect(server, "GenerationContext", "text_sm", "initial_state", "tool_parser", "prompt")
     expect(server, "Response", "text", "token", "logprob", "finish_reason", "top_tokens")
     model_provider(server)

@@ -8,7 +8,8 @@ until it returns. It returns when no request is at work any more:
    one or one for other models, is given back; from then on nothing more is taken, so that its turn comes.
 2. Those at work take turns, see `generation/turns`; what one of them does in its turns is in `answering`. Those
    that can be read in one pass have their rounds together, see `generation/together`.
-3. Whatever goes wrong in a turn ends that request, and no other one.
+3. Whatever goes wrong in a turn ends that request, and no other one. What goes wrong between turns ends all that
+   are at work, since nobody knows what it has left undone, and none that comes later.
 
 How many are at work the daemon decides, who keeps the queue; mlx_lm's flag `--decode-concurrency` is a limit for
 whoever asks a worker directly. There is one more limit: the caches of all have to fit in the memory that there is
@@ -20,6 +21,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Generator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,7 +32,6 @@ from draftd.engine import records
 from draftd.engine.answering import Answering, TokenCosts
 from draftd.engine.answers.presence import LEFT_ATTRIBUTE, LeftError
 from draftd.engine.generating import Shared, generation_of
-from draftd.engine.generation.loop import Generation
 from draftd.engine.generation.models import LoadedModels
 from draftd.engine.generation.parts import Part
 from draftd.engine.generation.reader import Reader
@@ -94,9 +95,7 @@ class Serving:
             waiting = generator._next_request()
             if waiting is None:
                 return True
-            _, wanted, arguments = waiting
-            batchable = generator._is_batchable(arguments) and not any(server._image_parts(wanted.messages))
-            if batchable or arguments.model != model:
+            if _is_for_mlx(generator, waiting, model):
                 self._given_back.append(waiting)
                 return False
             self._join(generator, waiting)
@@ -133,12 +132,12 @@ class Serving:
             prompt.put(prompt.context)
             self._company.size = len(self._turns) + 1
             answering = self._begin(self._loaded(generator.model_provider), generator, prompt, arguments)
+            self._make_room(generator, answering)
         except Exception as error:
             prompt.put(error)
             self._company.size = len(self._turns)
             return
         self._turns.join(Work(answering, answering.in_turns()))
-        self._make_room(generator)
 
     def _fits(self, generator: Any, prompt: Prompt, arguments: Any) -> bool:
         """Whether the caches of all fit in memory in the end."""
@@ -151,6 +150,15 @@ class Serving:
 
     def _cycle(self) -> None:
         """Give each request that writes a round, and one that reads a piece."""
+        try:
+            self._take_turns()
+        except Exception as error:
+            self._together = Together()
+            for work in list(self._turns):
+                with suppress(Exception):  # of what it was in nothing is used any more
+                    self._end(work, error)
+
+    def _take_turns(self) -> None:
         together, reading = self._partners(), self._turns.reading
         for works in together:
             for work, pause in self._together.round(works, self._step).items():
@@ -174,17 +182,24 @@ class Serving:
         for works in groups(lengths):
             size = table_of(lengths[works[0]])
             if len(works) > 1 or works[0].answering.generation.target.is_joined:
-                together.append(works)
-                for work in works:
-                    self._put_together(models, work.answering.generation, size)
+                together.append([work for work in works if self._is_put_together(models, work, size)])
         return together
 
-    def _put_together(self, models: LoadedModels, generation: Generation, size: int) -> None:
-        """Let both models read a sequence in a batch, the draft model if it has little to read before."""
-        self._together.put(generation.target, models.target, size)
+    def _is_put_together(self, models: LoadedModels, work: Work, size: int) -> bool:
+        """Let both models read a sequence in a batch, the draft model if it has little to read before.
+
+        Where that fails the request has ended.
+        """
+        generation = work.answering.generation
         draft = generation.draft
-        if draft and not generation.draft_is_late and self._can_join(draft.reader, models, draft=True):
-            self._together.put(draft.reader, models.draft, size)
+        try:
+            self._together.put(generation.target, models.target, size)
+            if draft and not generation.draft_is_late and self._can_join(draft.reader, models, draft=True):
+                self._together.put(draft.reader, models.draft, size)
+        except Exception as error:
+            self._end(work, error)
+            return False
+        return True
 
     def _can_join(self, reader: Reader, models: LoadedModels, *, draft: bool) -> bool:
         """Whether a sequence can be read in one pass with others. That it cannot is said once."""
@@ -220,17 +235,19 @@ class Serving:
         return None
 
     def _end(self, work: Work, error: Exception | None = None) -> None:
+        self._turns.leave(work)
+        self._company.size = len(self._turns)
         if error is not None:
-            work.turns.close()
+            with suppress(Exception):  # its caches may be in any state
+                work.turns.close()
             work.answering.prompt.put(error)
         for reader in work.answering.readers:
             reader.close()
-        self._turns.leave(work)
-        self._company.size = len(self._turns)
 
-    def _make_room(self, generator: Any) -> None:
-        """Keep the prompt cache and what is at work within the memory that there is for both."""
-        generator.prompt_cache.trim_to(n_bytes=max(0, generator.prompt_cache.max_bytes - self._at_work()))
+    def _make_room(self, generator: Any, beginning: Answering) -> None:
+        """Keep the prompt cache and what is at work, and begins, within the memory that there is for both."""
+        at_work = self._at_work() + beginning.cache_bytes
+        generator.prompt_cache.trim_to(n_bytes=max(0, generator.prompt_cache.max_bytes - at_work))
 
     def _at_work(self) -> int:
         """How many bytes the caches of the requests at work take."""
@@ -259,3 +276,10 @@ class Serving:
         answering = Answering(generator, prompt, arguments, generation, draft, self._costs, self._tick)
         generation.check = answering.check
         return answering
+
+
+def _is_for_mlx(generator: Any, request: Queued, model: Any) -> bool:
+    """Whether a request is batched by mlx_lm, or is for other models than the loaded ones."""
+    _, wanted, arguments = request
+    batched = generator._is_batchable(arguments) and not any(server._image_parts(wanted.messages))
+    return batched or arguments.model != model

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from draftd.errors import ConfigError, Problem
@@ -12,23 +13,43 @@ from draftd.groups import contradiction
 from draftd.hub import read_model
 from draftd.machine_memory import pressure
 from draftd.ops.splitting import refusals
-from draftd.profile_files import PATH_KEYS
-from draftd.profiles import Profile, ProfileSet
-from draftd.settings import Settings, source_of
+from draftd.profile_files import PATH_KEYS, Read, absolute_model
+from draftd.profiles import ProfileSet
+from draftd.settings import Settings
+from draftd.settings_file import source_of
 from draftd.tls import served, verifying
 from draftd.toml_lines import line_of
 
 
-def missing_folders(folder: Path, found: ProfileSet) -> Iterator[Problem]:
-    """The models of profiles that are named by a path at which there is no folder."""
-    for profile in found.profiles.values():
-        if profile.command:
-            continue
-        for key in PATH_KEYS:
-            path = getattr(profile, key)
-            if path and path.startswith("/") and not os.path.isdir(path):
+def all_faults(settings: Settings, folder: Path, read: Read) -> Iterator[Problem]:
+    """All that is wrong with the profiles of a folder, and with the settings beside them, in no order."""
+    yield from read.problems
+    yield from missing_folders(folder, read)
+    yield from setting_faults(settings, read.valid, read.names)
+    yield from unsplit(folder, read.valid)
+
+
+def missing_folders(folder: Path, read: Read) -> Iterator[Problem]:
+    """The models of profiles that are named by a path at which there is no folder, those of broken files too."""
+    valid = {
+        one.name: {key: getattr(one, key) for key in ("command", *PATH_KEYS)}
+        for one in read.valid.profiles.values()
+    }
+    for name, data in {**valid, **read.broken}.items():
+        for key in () if data.get("command") else PATH_KEYS:
+            path = _folder_of(data.get(key), folder)
+            if path and not os.path.isdir(path):
                 what = "is a file, not a folder" if os.path.exists(path) else "there is no such folder"
-                yield _in_file(folder, profile, key, f"{key}: {path}: {what}")
+                yield _in_file(folder, name, key, f"{key}: {path}: {what}")
+
+
+def _folder_of(model: object, folder: Path) -> str | None:
+    """The path that a model is named by; None for a name of the hub, and for what is no name."""
+    with suppress(RuntimeError):  # a user whom there is not, which is a fault of its own
+        path = absolute_model(model, folder)
+        if isinstance(path, str) and path.startswith("/") and "\0" not in path:
+            return path
+    return None
 
 
 def unsplit(folder: Path, found: ProfileSet) -> Iterator[Problem]:
@@ -36,21 +57,23 @@ def unsplit(folder: Path, found: ProfileSet) -> Iterator[Problem]:
     for profile in found.profiles.values():
         if profile.distributed:
             for reason in refusals(profile, read_model(profile.model)):
-                yield _in_file(folder, profile, "distributed", f"distributed: {reason}")
+                yield _in_file(folder, profile.name, "distributed", f"distributed: {reason}")
 
 
-def _in_file(folder: Path, profile: Profile, key: str, reason: str) -> Problem:
-    file = folder / f"{profile.name}.toml"
+def _in_file(folder: Path, name: str, key: str, reason: str) -> Problem:
+    file = folder / f"{name}.toml"
     try:
         return Problem(file, line_of(read_text(file), (key,)), reason)
     except (OSError, UnicodeDecodeError):  # the file has another name than the profile
-        return Problem(folder, None, f"{profile.name}: {reason}")
+        return Problem(folder, None, f"{name}: {reason}")
 
 
-def setting_faults(settings: Settings, found: ProfileSet) -> Iterator[Problem]:
-    """Settings that name what is not among these profiles, or not on this machine."""
-    yield from unknown_default(settings, found)
-    yield from _groups(settings, found)
+def setting_faults(settings: Settings, found: ProfileSet, names: Collection[str] = ()) -> Iterator[Problem]:
+    """Settings that name what is not among these profiles, or not on this machine. `names` are further ones that
+    there are, in files that are not valid.
+    """
+    yield from unknown_default(settings, found, names)
+    yield from _groups(settings, found, names)
     for path in settings.cache_preload:
         try:
             read_text(path)
@@ -77,9 +100,9 @@ def setting_faults(settings: Settings, found: ProfileSet) -> Iterator[Problem]:
         yield source_of("memory_pressure", reason)
 
 
-def _groups(settings: Settings, found: ProfileSet) -> Iterator[Problem]:
+def _groups(settings: Settings, found: ProfileSet, names: Collection[str]) -> Iterator[Problem]:
     for key, lists in (("together", settings.groups_together), ("apart", settings.groups_apart)):
-        for name in sorted({name for names in lists for name in names} - found.profiles.keys()):
+        for name in sorted({name for some in lists for name in some} - found.profiles.keys() - {*names}):
             there = ", ".join(found.profiles)
             reason = f"groups_{key}: there is no profile '{name}'; there are: {there}"
             yield source_of(f"groups_{key}", reason)
@@ -88,11 +111,11 @@ def _groups(settings: Settings, found: ProfileSet) -> Iterator[Problem]:
         yield source_of("groups_apart", reason)
 
 
-def unknown_default(settings: Settings, found: ProfileSet) -> Iterator[Problem]:
+def unknown_default(settings: Settings, found: ProfileSet, others: Collection[str] = ()) -> Iterator[Problem]:
     """The setting `default_profile`, if it was set and names none of the profiles."""
     if "default_profile" not in settings.model_fields_set:
         return
-    names = {name for one in found.profiles.values() for name in (one.name, *one.aliases)}
+    names = {name for one in found.profiles.values() for name in (one.name, *one.aliases)} | {*others}
     if settings.default_profile not in names:
         there = ", ".join(found.profiles)
         reason = f"default_profile: there is no profile '{settings.default_profile}'; there are: {there}"

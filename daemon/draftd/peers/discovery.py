@@ -2,8 +2,10 @@
 
 Theory of operation. Whoever is in the network can announce anything, so an announcement gives nothing but an
 address. It is asked over https alone, and its certificate has to be one that the user has named, or be signed by
-one: only then is it sent the key that found machines share, and no request before it has answered that. From there
-on it is a peer like any other, until it takes its announcement back and what it was asked before is answered.
+one: only then is it sent the key that found machines share. Until it has answered that, it takes no place and no
+name among the peers, and when too many such announcements are followed, the oldest of them is given up. From there
+on it is a peer like any other, until it takes its announcement back and what it was asked before is answered. A
+daemon that is a peer already, or this one, is not made one a second time, whatever it is called.
 """
 
 from __future__ import annotations
@@ -11,8 +13,10 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import socket
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from random import random
 
 import psutil
 import structlog
@@ -21,10 +25,12 @@ from zeroconf import Error, InterfaceChoice, ServiceStateChange, Zeroconf
 from zeroconf.asyncio import AsyncServiceBrowser, AsyncServiceInfo, AsyncZeroconf
 
 from draftd.errors import ConfigError
-from draftd.peer_tables import MAX_PEERS, PeerTable
+from draftd.peer_tables import PeerTable
+from draftd.peers.condition import Condition, Failed, New, Out, step
 from draftd.peers.fleet import Fleet
+from draftd.peers.load_report import Known
 from draftd.peers.machines import Peer
-from draftd.peers.watch import Sessions, sessions, watch
+from draftd.peers.watch import Sessions, ask, question, sessions, until_due
 from draftd.settings import Settings
 from draftd.tls import verifying
 from draftd.workers.process import contained
@@ -34,6 +40,7 @@ ID = b"id"  # of what an announcement says beside the address: identifies one st
 INTERFACES: InterfaceChoice | list[str] = InterfaceChoice.All
 WITHIN_MS = 3_000  # that the details of an announcement may take
 RETRY = 30.0  # seconds
+MAX_UNPROVEN = 256  # announcements that are followed at once and have not shown whose they are
 LOOK_AGAIN = 1.0  # seconds between looks whether one that is gone has answered the last request
 
 Trust = Callable[[str], PeerTable]
@@ -106,8 +113,18 @@ async def _opened() -> AsyncZeroconf:
             await asyncio.sleep(RETRY)
 
 
+class _Found:
+    """One announcement: `peer` is what was made of it, None until it has shown that it is the user's own. `gone` is
+    set when it is taken back, or given up.
+    """
+
+    def __init__(self) -> None:
+        self.gone = asyncio.Event()
+        self.peer: Peer | None = None
+
+
 class _Finder:
-    """Has a task for each announcement; `_gone` holds what is set when that is taken back."""
+    """Has a task for each announcement."""
 
     def __init__(
         self,
@@ -122,38 +139,41 @@ class _Finder:
         self._fleet = fleet
         self._reached = reached
         self._trusted = trusted
-        self._gone: dict[str, asyncio.Event] = {}
+        self._found: dict[str, _Found] = {}  # the oldest first
         self._again: set[str] = set()  # announced again before the last answers of the first time have ended
 
     def heard(
         self, zeroconf: Zeroconf, service_type: str, name: str, state_change: ServiceStateChange
     ) -> None:
         """Something was announced, or that was taken back. The names of the arguments are zeroconf's."""
+        known = self._found.get(name)
         if state_change is ServiceStateChange.Removed:
             self._again.discard(name)
-            if gone := self._gone.get(name):
-                gone.set()
-        elif name not in self._gone:
+            if known:
+                known.gone.set()
+        elif known is None:
             self._start(name)
-        elif self._gone[name].is_set():
+        elif known.gone.is_set():
             self._again.add(name)
 
     def _start(self, name: str) -> None:
-        if len(self._gone) < MAX_PEERS:
-            self._gone[name] = asyncio.Event()
-            self._tasks.create_task(self._follow(name, self._gone[name]))
+        unproven = [one for one in self._found.values() if one.peer is None and not one.gone.is_set()]
+        if len(unproven) >= MAX_UNPROVEN:
+            unproven[0].gone.set()
+        self._found[name] = _Found()
+        self._tasks.create_task(self._follow(name, self._found[name]))
 
-    async def _follow(self, name: str, gone: asyncio.Event) -> None:
+    async def _follow(self, name: str, found: _Found) -> None:
         with contained(""):  # whatever is announced, the others are not to lose by it
             try:
                 info = AsyncServiceInfo(KIND, name)
-                found = await info.async_request(self._zeroconf.zeroconf, WITHIN_MS)
-                if found and (table := self._table(info)):
-                    await self._use(table, _Announced(info.parsed_scoped_addresses()), gone)
+                resolved = await info.async_request(self._zeroconf.zeroconf, WITHIN_MS)
+                if resolved and (table := self._table(info)):
+                    await self._use(table, _Announced(info.parsed_scoped_addresses()), found)
             except (ConfigError, Error) as error:
                 log.warning("a machine that was found cannot be used", reason=str(error))
             finally:
-                del self._gone[name]
+                del self._found[name]
         if name in self._again:
             self._again.remove(name)
             self._start(name)
@@ -166,22 +186,56 @@ class _Finder:
         except ValueError:  # that is no address
             return None
 
-    async def _use(self, table: PeerTable, announced: _Announced, gone: asyncio.Event) -> None:
+    async def _use(self, table: PeerTable, announced: _Announced, found: _Found) -> None:
         """Have it as a peer until it is gone, and has answered what it was asked before."""
         async with sessions([table], announced) as made:
-            if (peer := self._fleet.add(table)) is None:
-                return
-            log.info("a machine is found", peer=peer.name)
-            self._reached |= made
-            asking = asyncio.create_task(watch(peer, made[peer.name].asking, self._fleet.id))
+            using = asyncio.create_task(self._try(table, made[table.name], found))
+            gone = asyncio.create_task(found.gone.wait())
             try:
-                await gone.wait()
-                await _until_idle(peer)
+                done, _ = await asyncio.wait((using, gone), return_when=asyncio.FIRST_COMPLETED)
+                if using in done:
+                    using.result()  # it has failed
+                if found.peer:
+                    await _until_idle(found.peer)
             finally:
-                asking.cancel()
+                for task in (using, gone):
+                    task.cancel()
+                await asyncio.wait((using, gone))
+
+    async def _try(self, table: PeerTable, reached: Sessions, found: _Found) -> None:
+        """Make it a peer as often as it answers and is no other one, until cancelled."""
+        while True:
+            peer = await self._proven(table, reached)
+            log.info("a machine is found", peer=peer.name)
+            self._reached[peer.name], found.peer = reached, peer
+            try:
+                while self._fleet.known_already(peer.known, peer) is None:
+                    await until_due(peer)
+                    await ask(peer, reached.asking, self._fleet)
+                await _until_idle(peer)  # it is another peer as well, which has answered only now
+            finally:
+                found.peer = None
                 self._fleet.remove(peer)
                 del self._reached[peer.name]
-        log.info("a machine that was found is gone", peer=peer.name)
+                log.info("a machine that was found is a peer no more", peer=peer.name)
+
+    async def _proven(self, table: PeerTable, reached: Sessions) -> Peer:
+        """The peer that it is, once it has answered as one of the user's own. Nothing is known of it before."""
+        state: Condition = New()
+        while True:
+            known = await question(reached.asking)
+            if isinstance(known, Known):
+                made = self._fleet.add(table, known) if known.own else Failed("it is no draftd", lasting=True)
+                if isinstance(made, Peer):
+                    return made
+            else:
+                made = known
+            if getattr(state, "reason", None) != made.reason:
+                log.warning("a machine that was found is not used", machine=table.name, reason=made.reason)
+            now = time.monotonic()
+            state = step(state, made, now, random())
+            assert isinstance(state, Out), "it has failed"
+            await asyncio.sleep(state.due - now)
 
 
 class _Announced(AbstractResolver):
@@ -211,5 +265,6 @@ class _Announced(AbstractResolver):
 
 
 async def _until_idle(peer: Peer) -> None:
+    peer.leaves = True
     while peer.open:  # noqa: ASYNC110 - nobody tells of the end of a request
         await asyncio.sleep(LOOK_AGAIN)

@@ -14,8 +14,8 @@ from contextlib import suppress
 
 from draftd import clock
 from draftd.peer_tables import MAX_PEERS, PeerTable
-from draftd.peers.condition import Out
-from draftd.peers.load_report import LoadedModel
+from draftd.peers.condition import Failed, Out, Well
+from draftd.peers.load_report import Known, LoadedModel
 from draftd.peers.machines import Machine, Peer
 from draftd.peers.measures import ANSWER_TOKENS
 from draftd.peers.peer_models import PeerModel, models_of
@@ -41,12 +41,32 @@ class Fleet:
         self._changed = asyncio.Event()
         self._on_change()
 
-    def add(self, table: PeerTable) -> Peer | None:
-        """A peer that was found; None if there is one of that name already, or there are too many."""
-        if len(self.peers) >= MAX_PEERS or any(peer.name == table.name for peer in self.peers):
+    def add(self, table: PeerTable, known: Known) -> Peer | Failed:
+        """A peer that was found, and has said what it has; or why it is not made one."""
+        if already := self.known_already(known):
+            return already
+        if any(peer.name == table.name for peer in self.peers):
+            return Failed("there is a peer of that name already", lasting=True)
+        if len(self.peers) >= MAX_PEERS:
+            return Failed(f"there are {MAX_PEERS} peers already", lasting=True)
+        peer = Peer(table, self._has_changed, found=True)
+        self.peers.append(peer)
+        peer.reported(known)
+        return peer
+
+    def known_already(self, known: Known, peer: Peer | None = None) -> Failed | None:
+        """Why a machine that said this is not used: it is this one, or one that answers under another name too.
+        `peer` is what it is here, and comes after those that stand before it in the fleet; None: it is none yet.
+        """
+        if not known.id:
             return None
-        self.peers.append(Peer(table, self._has_changed, found=True))
-        return self.peers[-1]
+        if known.id == self.id:
+            return Failed("it is this daemon itself", lasting=True)
+        before = self.peers[: self.peers.index(peer)] if peer in self.peers else self.peers
+        for other in before:
+            if other.known.id == known.id and isinstance(other.condition, Well):
+                return Failed(f"it is the same daemon as the peer {other.name}", lasting=True)
+        return None
 
     def remove(self, peer: Peer) -> None:
         """It is gone, with what was known of it."""

@@ -103,6 +103,7 @@ class Peer(Machine):
         self.used = -math.inf  # when it was last sent a request; `asked`: a question (monotonic seconds)
         self.asked = -math.inf
         self.last_failure: tuple[float, str] | None = None  # when (epoch seconds), and why
+        self.leaves = False  # it gets no more requests, and is removed when it has answered those that it has
         self.news = asyncio.Event()  # for whoever asks it: its condition has changed
         self._open: Counter[str] = Counter()  # our requests there, by model
         self._others: Counter[str] = Counter()  # those of others, when it was asked last
@@ -122,7 +123,7 @@ class Peer(Machine):
         told = self.known.models.get(model)
         if told is None or not told.serves or self._held.get(model, now) > now:
             return None
-        if not isinstance(self.condition, Well):
+        if self.leaves or not isinstance(self.condition, Well):
             return None
         return LoadedModel(
             name=model,

@@ -22,7 +22,7 @@ from aiohttp.abc import AbstractResolver
 from draftd import __version__, clock
 from draftd.peer_tables import PeerTable
 from draftd.peers import HOPS_HEADER, LOAD_PATH
-from draftd.peers.condition import Out
+from draftd.peers.condition import Failed, Out
 from draftd.peers.fleet import Fleet
 from draftd.peers.load_report import Known, WrongReportError, of_draftd, of_others, refusal_of
 from draftd.peers.machines import Peer
@@ -110,18 +110,23 @@ async def run(fleet: Fleet, made: dict[str, Sessions]) -> None:
                 log.warning(
                     "anybody on the way can read what a peer is sent, including its key", peer=peer.name
                 )
-            tasks.create_task(watch(peer, made[peer.name].asking, fleet.id))
+            tasks.create_task(_watch(peer, made[peer.name].asking, fleet))
 
 
-async def watch(peer: Peer, session: aiohttp.ClientSession, own_id: str) -> None:
+async def _watch(peer: Peer, session: aiohttp.ClientSession, fleet: Fleet) -> None:
     """Ask one peer again and again, until cancelled."""
     while True:
-        await ask(peer, session, own_id)
-        while (left := _due(peer)) > 0:
-            peer.news.clear()
-            with suppress(TimeoutError):
-                async with clock.limit(left):
-                    await peer.news.wait()
+        await ask(peer, session, fleet)
+        await until_due(peer)
+
+
+async def until_due(peer: Peer) -> None:
+    """Return when it is to be asked again."""
+    while (left := _due(peer)) > 0:
+        peer.news.clear()
+        with suppress(TimeoutError):
+            async with clock.limit(left):
+                await peer.news.wait()
 
 
 def _due(peer: Peer) -> float:
@@ -133,25 +138,31 @@ def _due(peer: Peer) -> float:
     return peer.asked + (OFTEN if used and peer.known.own else SELDOM) - now
 
 
-async def ask(peer: Peer, session: aiohttp.ClientSession, own_id: str) -> None:
+async def ask(peer: Peer, session: aiohttp.ClientSession, fleet: Fleet) -> None:
     """One question, and what follows from its answer."""
     peer.asked = time.monotonic()
+    found = await question(session)
+    if isinstance(found, Known):
+        found = fleet.known_already(found, peer) or found
+    if isinstance(found, Failed):
+        peer.failed(found.reason, lasting=found.lasting)
+    else:
+        peer.reported(found)
+
+
+async def question(session: aiohttp.ClientSession) -> Known | Failed:
+    """What a machine says of itself, or why it says nothing that can be used."""
     try:
         async with clock.limit(MAX_SECONDS):
-            known = await _known(session)
+            return await _known(session)
     except TimeoutError:
-        peer.failed(f"did not answer within {MAX_SECONDS:g} s")
+        return Failed(f"did not answer within {MAX_SECONDS:g} s")
     except _RefusedError as error:
-        peer.failed(str(error), lasting=True)
+        return Failed(str(error), lasting=True)
     except (WrongReportError, _StatusError) as error:
-        peer.failed(str(error))
+        return Failed(str(error))
     except (aiohttp.ClientError, OSError) as error:
-        peer.failed(why(error))
-    else:
-        if known.id == own_id:
-            peer.failed("it is this daemon itself", lasting=True)
-        else:
-            peer.reported(known)
+        return Failed(why(error))
 
 
 class _StatusError(Exception):

@@ -151,10 +151,10 @@ def frame_of(event: bytes, chunk: dict[str, Any], sent: bytes) -> Frame | None:
 
 def _around(text: Any, event: bytes) -> tuple[bytes, bytes] | None:
     """What stands around the text of an event. What looks like one may be another field."""
-    found = list(_TEXT.finditer(event))
-    if len(found) != 1 or json.loads(found[0][1]) != text:
+    found = _TEXT.search(event)
+    if found is None or _TEXT.search(event, found.end()) or json_codec.loads(found[1]) != text:
         return None
-    return event[: found[0].start(1)], event[found[0].end(1) : -len(EVENT_END)]
+    return event[: found.start(1)], event[found.end(1) : -len(EVENT_END)]
 
 
 class Relay:

@@ -23,7 +23,7 @@ from draftd.web.own_load import context_of
 from draftd.web.pipeline import ANTHROPIC_VERSION
 from draftd.web.router import Router
 from draftd.web.status_report import StatusReport
-from draftd.workers.states import Event, Restart, Start, Stop
+from draftd.workers.events import Event, Restart, Start, Stop
 from draftd.workers.supervisor import Supervisor
 
 ORDERS: Mapping[str, Event] = {"restart": Restart("operator"), "start": Start(), "stop": Stop("operator")}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import ssl
 from collections.abc import Iterable
 
 from aiohttp import web
@@ -14,13 +13,13 @@ from draftd.settings import Settings
 from draftd.sockets import is_answered, why_not_listening
 from draftd.telemetry.journal import Journal
 from draftd.telemetry.metrics import Metrics
-from draftd.tls import Certificate
+from draftd.tls_renewal import ServedCertificate
 from draftd.web.acceptor import Acceptor
 from draftd.web.aiohttp_app import make_runner
 from draftd.web.aiohttp_connection import AiohttpConnection
 from draftd.web.client import Limits
 from draftd.web.fast_http import FastConnection, FastServer
-from draftd.web.guard import make_guard
+from draftd.web.guard import Guard, make_guard
 from draftd.web.pipeline import Pipeline
 from draftd.web.proxy import Proxy
 from draftd.web.tls_start import Tls
@@ -34,7 +33,7 @@ def make_listener(
     metrics: Metrics,
     journal: Journal,
     routes: Iterable[web.RouteDef],
-    tls: tuple[ssl.SSLContext, Certificate] | None,
+    tls: ServedCertificate | None,
 ) -> Listener:
     """The listener that the settings ask for, over `tls` if there is some. Raises ConfigError for an open address
     without a key.
@@ -48,10 +47,16 @@ def make_listener(
         idle=settings.connection_timeout,
     )
     key = settings.api_key.get_secret_value() if settings.api_key else ""
-    names = (*settings.allowed_hosts, *(tls[1].names if tls else ()))
-    guard = make_guard(settings.host, names, settings.allowed_origins, key)
-    over = Tls(tls[0], settings.connection_timeout) if tls else None
-    return Listener(Pipeline(proxy, guard, metrics, limits, journal), routes, limits, over)
+
+    def guard() -> Guard:
+        names = (*settings.allowed_hosts, *(tls.certificate.names if tls else ()))
+        return make_guard(settings.host, names, settings.allowed_origins, key)
+
+    pipeline = Pipeline(proxy, guard(), metrics, limits, journal)
+    if tls:
+        tls.on_renewal.append(lambda: pipeline.guarded_by(guard()))
+    over = Tls(tls.current, settings.connection_timeout) if tls else None
+    return Listener(pipeline, routes, limits, over)
 
 
 class Listener:

@@ -17,7 +17,7 @@ import aiohttp
 
 from draftd import clock
 from draftd.errors import DraftdError, WorkerError
-from draftd.peers.bodies import Body
+from draftd.peers.bodies import Body, UnreadableError
 from draftd.peers.load_report import refusal_of
 from draftd.peers.machines import Peer
 from draftd.peers.watch import CONNECT_TIMEOUT, KEY_REFUSED, Sessions, why
@@ -79,7 +79,7 @@ async def post(
     """Send a request for a model; returns once the peer has answered with status 2xx. `peer` notes what this shows
     of it.
 
-    Raises ElsewhereError if it was not begun, else BrokenOffError, RequestError or WorkerError.
+    Raises ElsewhereError if it was not begun, else BrokenOffError, UnreadableError, RequestError or WorkerError.
     """
     told = peer.known.own and path in WITH_COMMENTS
     silence = peer.known.keepalive * SILENT_KEEPALIVES if told else OTHERS_SILENCE
@@ -96,6 +96,8 @@ async def post(
         peer.failed(why(error))
         raise ElsewhereError(_gone(peer, why(error))) from error
     except (aiohttp.ClientError, OSError) as error:
+        if isinstance(error.__cause__, UnreadableError):  # aiohttp makes a broken connection of it
+            raise error.__cause__ from error
         peer.failed(why(error))
         raise BrokenOffError(BEFORE, _broke_off(peer.name, BEFORE, error)) from error
     peer.answered()

@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 from draftd.errors import DraftdError, WorkerError
+from draftd.peers.bodies import UnreadableError
 from draftd.peers.fleet import Fleet
 from draftd.peers.load_report import LoadedModel
 from draftd.peers.machines import Machine, Peer
@@ -110,6 +111,8 @@ class PeerRelay:
             return rest
         except ElsewhereError:
             outcome = "refused"
+            raise
+        except UnreadableError:  # we left it, in the middle of the body
             raise
         except DraftdError:
             outcome = "failed"

@@ -50,6 +50,10 @@ class Pipeline:
         self._limits = limits
         self._journal = journal
 
+    def guarded_by(self, guard: Guard) -> None:
+        """Have another guard from now on."""
+        self._guard = guard
+
     def check(self, head: RequestHead) -> None:
         """Refuse what can be refused before the body is read. Raises RequestError."""
         if not head.target.startswith("/"):

@@ -260,7 +260,11 @@ def _record_of(exchange: ClientExchange) -> RequestRecord:
 
 def _passed_on(given: Given, table: RoutingTable) -> Passed | Refused:
     """The request for the server that a body in a file is for."""
-    routed = pass_on(given, table)
+    try:
+        routed = pass_on(given, table)
+    except WorkerError:  # our disk is at fault
+        _close(given.body)
+        raise
     if isinstance(routed, Refused):
         _close(given.body)
     return routed

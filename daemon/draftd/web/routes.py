@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import ssl
 from collections.abc import Callable
 
 from draftd.settings import Settings
 from draftd.telemetry.history import History
 from draftd.telemetry.journal import Journal
 from draftd.telemetry.output import Sink
-from draftd.tls import Certificate
+from draftd.tls_renewal import ServedCertificate
 from draftd.web import dashboard
 from draftd.web.api import Api
 from draftd.web.benches import Benches
@@ -34,7 +33,7 @@ def make_routed_listener(
     feed: LiveFeed,
     reload: Callable[[], list[str]],
     changed: Callable[[], None],
-    tls: tuple[ssl.SSLContext, Certificate] | None,
+    tls: ServedCertificate | None,
 ) -> Listener:
     """A listener that is not open yet. `reload` reads the profiles again; `changed` is called when readers of the
     live feed should hear of something; with `tls` it speaks https.

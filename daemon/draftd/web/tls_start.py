@@ -27,9 +27,9 @@ FAREWELL = 2.0  # seconds that a client has for reading the refusal, or for its 
 
 @dataclass(frozen=True, slots=True)
 class Tls:
-    """`handshake`: seconds that a client has for its part of the beginning."""
+    """`context` is for a connection that begins now; `handshake`: seconds that a client has for its part of it."""
 
-    context: ssl.SSLContext
+    context: Callable[[], ssl.SSLContext]
     handshake: float
 
 
@@ -44,7 +44,7 @@ async def begin(connection: socket.socket, make: Callable[[], asyncio.Protocol],
     await loop.connect_accepted_socket(
         make,
         connection,
-        ssl=tls.context,
+        ssl=tls.context(),
         ssl_handshake_timeout=tls.handshake,
         ssl_shutdown_timeout=FAREWELL,
     )

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
 from draftd.errors import WorkerError
+from draftd.peers.bodies import UnreadableError
 from draftd.web.addresses import passed_kind
 from draftd.web.client import JSON, RequestHead
 from draftd.web.form_model import FormModel
@@ -58,15 +59,18 @@ class Upload:
         return range(place.start, place.stop) if place and self._instead else range(self._size, self._size)
 
     def name(self, place: slice) -> bytes:
-        """What came there; as much of it as a name may have."""
-        return os.pread(self._file.fileno(), min(MAX_NAME, place.stop - place.start), place.start)
+        """What came there; as much of it as a name may have. Raises UnreadableError."""
+        try:
+            return os.pread(self._file.fileno(), min(MAX_NAME, place.stop - place.start), place.start)
+        except OSError as error:
+            raise _not_read(error.strerror or str(error)) from error
 
     def renamed(self, model: bytes) -> Upload:
         """The same with another name for the model; closing one closes both."""
         return Upload(self._file, self._size, self.place, model)
 
     async def pieces(self) -> AsyncIterator[bytes]:
-        """All of it from its beginning. Raises WorkerError."""
+        """All of it from its beginning. Raises UnreadableError."""
         async for piece in self._read(0, self._cut.start):
             yield piece
         if self._instead:
@@ -139,10 +143,10 @@ async def _in_a_thread(work: Callable[..., Result], *arguments: Any) -> Result:
         raise
 
 
-def _not_read(reason: str) -> WorkerError:
+def _not_read(reason: str) -> UnreadableError:
     """It is no OSError: those are the worker's, when it breaks off."""
     text = f"the file in which the body waited for its turn cannot be read: {reason}"
-    return WorkerError(text, status=507, code="no_space")
+    return UnreadableError(text, status=507, code="no_space")
 
 
 def _not_kept(folder: Path, error: OSError) -> WorkerError:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import select
 import socket
 import time
 from collections.abc import Mapping
@@ -125,13 +124,12 @@ class WorkerConnection:
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         error = self._socket.connect_ex((HOST, port))
         if error == errno.EINPROGRESS:
-            if not _writable_now(self._socket):
-                await self._until_writable()
-            error = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+            error = 0 if _is_connected(self._socket) else await self._outcome()
         if error:
             raise OSError(error, "no connection")
 
-    async def _until_writable(self) -> None:
+    async def _outcome(self) -> int:
+        """What becomes of a connection that takes a while: 0, or an errno."""
         writable: asyncio.Future[None] = self._loop.create_future()
         self._loop.add_writer(self._socket.fileno(), _set, writable)
         try:
@@ -139,6 +137,7 @@ class WorkerConnection:
                 await writable
         finally:
             self._loop.remove_writer(self._socket.fileno())
+        return self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
 
     async def send(
         self, port: int, path: str, payload: Body, headers: Mapping[str, str], kind: str = JSON
@@ -264,10 +263,12 @@ def _not_http(error: OSError) -> str:
     return "what the worker answered is not HTTP" if isinstance(error, NotHTTPError) else ""
 
 
-def _writable_now(sock: socket.socket) -> bool:
-    poll = select.poll()
-    poll.register(sock, select.POLLOUT)
-    return bool(poll.poll(0))
+def _is_connected(sock: socket.socket) -> bool:
+    try:
+        sock.getpeername()
+    except OSError:
+        return False
+    return True
 
 
 def _set(future: asyncio.Future[None]) -> None:

@@ -8,7 +8,7 @@ been ready, as clients are waiting; after the longest delay if the same load wou
 from __future__ import annotations
 
 from draftd.profile_tables import RestartPolicy
-from draftd.workers.states import GPU_MEMORY, GPU_TIMEOUT, OOM
+from draftd.workers.events import GPU_MEMORY, GPU_TIMEOUT, OOM
 
 # The share by which a delay is lengthened at most: workers that were killed together do not return together.
 JITTER = 0.2

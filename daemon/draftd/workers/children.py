@@ -18,12 +18,12 @@ from draftd.profiles import Profile
 from draftd.protocol import SECRET_HEADER
 from draftd.sockets import holders_of
 from draftd.workers import command, kernel_kills
+from draftd.workers.events import OOM, Event, Exited, FromChild, SpawnFailed
 from draftd.workers.gpu_faults import gpu_fault
 from draftd.workers.health import watch
 from draftd.workers.process import Child, contained, tell_fault
 from draftd.workers.reasons import Load
 from draftd.workers.services import Services
-from draftd.workers.states import OOM, Event, Exited, FromChild, SpawnFailed
 from draftd.workers.status import LastExit
 from draftd.workers.usage import Usage
 from draftd.workers.watched import Watched

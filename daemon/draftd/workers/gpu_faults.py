@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from draftd.workers.states import GPU_FAULT, GPU_MEMORY, GPU_TIMEOUT, GPU_VICTIM
+from draftd.workers.events import GPU_FAULT, GPU_MEMORY, GPU_TIMEOUT, GPU_VICTIM
 
 # Older systems, and Macs with another GPU than Apple's, say kIOAccel.
 _METAL = re.compile(rb"kIO(?:GPU|Accel)CommandBufferCallbackError([A-Za-z]{1,60})")

@@ -18,10 +18,10 @@ import structlog
 
 from draftd import clock
 from draftd.workers.command import HOST
+from draftd.workers.events import IDLE, Event, HealthMissed, HealthOk, Stop, Unfit
 from draftd.workers.loading import loads
 from draftd.workers.process import contained, tell_fault
 from draftd.workers.read_ahead import read_ahead
-from draftd.workers.states import IDLE, Event, HealthMissed, HealthOk, Stop, Unfit
 from draftd.workers.watched import Watched
 
 log = structlog.get_logger("worker")

@@ -8,19 +8,10 @@ from typing import Protocol
 from draftd.errors import WorkerError
 from draftd.profiles import Profile
 from draftd.workers.children import Children
+from draftd.workers.events import Demand, Drained, Message
 from draftd.workers.room import Tenant
 from draftd.workers.services import Services
-from draftd.workers.states import (
-    Demand,
-    Drained,
-    Draining,
-    Message,
-    Queued,
-    Ready,
-    Starting,
-    State,
-    Stopped,
-)
+from draftd.workers.states import Draining, Queued, Ready, Starting, State, Stopped
 from draftd.workers.usage import MAX_QUEUED_WAIT, Lease, Usage, refusal
 
 

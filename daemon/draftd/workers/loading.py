@@ -31,8 +31,8 @@ import structlog
 from draftd import clock
 from draftd.workers import memory
 from draftd.workers.command import HOST, one_token_request
+from draftd.workers.events import BecameReady, Event, LoadStuck, Unfit
 from draftd.workers.families import members
-from draftd.workers.states import BecameReady, Event, LoadStuck, Unfit
 from draftd.workers.watched import Watched
 
 log = structlog.get_logger("worker")

@@ -22,34 +22,36 @@ Rules that every transition keeps:
 from __future__ import annotations
 
 from draftd.workers import transitions
-from draftd.workers.states import (
+from draftd.workers.events import (
     ROOM,
     SLEEP,
-    Backoff,
     BecameReady,
     Demand,
     Drained,
-    Draining,
     Event,
     Exited,
-    Failed,
     HealthMissed,
     HealthOk,
     LoadGranted,
     LoadStuck,
-    Queued,
-    Ready,
     Restart,
     SpawnFailed,
     Start,
+    Stop,
+    TimerDue,
+    Unfit,
+)
+from draftd.workers.states import (
+    Backoff,
+    Draining,
+    Failed,
+    Queued,
+    Ready,
     Starting,
     State,
-    Stop,
     Stopped,
     Stopping,
     Then,
-    TimerDue,
-    Unfit,
 )
 from draftd.workers.transitions import Handler, Policy, Step
 

@@ -10,10 +10,11 @@ import structlog
 from draftd.profiles import Profile
 from draftd.workers import machine
 from draftd.workers.children import Children
+from draftd.workers.events import Event
 from draftd.workers.reasons import Load, why
 from draftd.workers.room import Tenant
 from draftd.workers.services import Services
-from draftd.workers.states import Backoff, Event, Failed, Queued, Ready, Starting, State, Stopped, Stopping
+from draftd.workers.states import Backoff, Failed, Queued, Ready, Starting, State, Stopped, Stopping
 from draftd.workers.status import WorkerStatus
 from draftd.workers.usage import Usage
 

@@ -5,19 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from draftd.workers.states import (
-    PRESSURE,
-    ROOM,
-    Backoff,
-    Draining,
-    Failed,
-    Queued,
-    Starting,
-    State,
-    Stopped,
-    Stopping,
-    Then,
-)
+from draftd.workers.events import PRESSURE, ROOM
+from draftd.workers.states import Backoff, Draining, Failed, Queued, Starting, State, Stopped, Stopping, Then
 from draftd.workers.status import LastExit
 
 CHECK = "POST /v1/chat/completions"  # what the readiness check asks for

@@ -13,10 +13,11 @@ from draftd.errors import RequestError
 from draftd.profiles import Profile
 from draftd.protocol import CacheSize
 from draftd.sharing import Group, groups
+from draftd.workers.events import Close, Reconfigure, Start
 from draftd.workers.machine import loads_before
 from draftd.workers.plan import Action, Add, Remove, Replace, Update, plan
 from draftd.workers.services import Services
-from draftd.workers.states import Close, Ready, Reconfigure, Start
+from draftd.workers.states import Ready
 from draftd.workers.status import RankStatus, WorkerStatus, of_members
 from draftd.workers.watched import Watched
 from draftd.workers.worker import Worker

@@ -11,34 +11,36 @@ from typing import Any
 
 from draftd.profile_tables import HealthPolicy, RestartPolicy
 from draftd.workers.backoff import after_failure
-from draftd.workers.states import (
+from draftd.workers.events import (
     SLEEP,
-    Backoff,
     BecameReady,
-    CountRestart,
     Demand,
-    Draining,
-    Effect,
-    Effects,
     Event,
     Exited,
-    Failed,
     HealthMissed,
     HealthOk,
     LoadGranted,
     LoadStuck,
-    Queued,
-    Ready,
     Restart,
     SpawnFailed,
+    Stop,
+    TimerDue,
+    Unfit,
+)
+from draftd.workers.states import (
+    Backoff,
+    CountRestart,
+    Draining,
+    Effect,
+    Effects,
+    Failed,
+    Queued,
+    Ready,
     Starting,
     State,
-    Stop,
     Stopped,
     Stopping,
     Then,
-    TimerDue,
-    Unfit,
 )
 
 Step = tuple[State, Effects]

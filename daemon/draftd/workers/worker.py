@@ -20,21 +20,13 @@ from draftd import clock
 from draftd.profiles import Profile
 from draftd.workers import machine
 from draftd.workers.children import Children
-from draftd.workers.leasing import Leasing
-from draftd.workers.outlook import Outlook
-from draftd.workers.process import contained
-from draftd.workers.room import Standing
-from draftd.workers.services import Services
-from draftd.workers.states import (
+from draftd.workers.events import (
     PRESSURE,
     ROOM,
     SLEEP,
     BecameReady,
     Close,
-    CountRestart,
     Drained,
-    Draining,
-    Effect,
     Event,
     Exited,
     FromChild,
@@ -42,17 +34,27 @@ from draftd.workers.states import (
     HealthOk,
     LoadGranted,
     Message,
-    Queued,
-    Ready,
     Reconfigure,
     Restart,
     Start,
+    Stop,
+    TimerDue,
+)
+from draftd.workers.leasing import Leasing
+from draftd.workers.outlook import Outlook
+from draftd.workers.process import contained
+from draftd.workers.room import Standing
+from draftd.workers.services import Services
+from draftd.workers.states import (
+    CountRestart,
+    Draining,
+    Effect,
+    Queued,
+    Ready,
     Starting,
     State,
-    Stop,
     Stopped,
     Stopping,
-    TimerDue,
 )
 from draftd.workers.status import WorkerStatus
 from draftd.workers.transitions import Policy

@@ -9,12 +9,17 @@ from queue import Queue
 from types import SimpleNamespace
 from typing import Any
 
+import mlx.core as mx
 import pytest
 from mlx_lm import server
+from mlx_lm.sample_utils import make_logits_processors
 
 from draftd.engine.answers import presence
+from draftd.engine.answers.arguments import TINY
 from draftd.engine.answers.presence import LEFT_ATTRIBUTE, LeftError
 from draftd.engine.answers.timings import COUNT_ATTRIBUTE
+from draftd.engine.generation.rows import Rows
+from draftd.engine.generation.sampling import Logits, Shape
 from draftd.engine.refusals import RefusedRequestError
 from tests.engine.answers.scripted import DEADLINE, Script, Turn, events, serving
 
@@ -101,6 +106,44 @@ def test_mlx_is_told_of_no_stop_text() -> None:
     arguments = told.get()
     assert (arguments.stop_words, arguments.max_tokens, arguments.seed) == ([], 7, 5)
     assert arguments.logits.presence_context_size == 9
+
+
+@pytest.mark.fault(211)
+@pytest.mark.parametrize(
+    ("asked", "told"),
+    [
+        ({"presence_penalty": 1.0, "presence_context_size": 0}, {"presence_penalty": 0.0}),
+        ({"frequency_penalty": 1.0, "frequency_context_size": 0}, {"frequency_penalty": 0.0}),
+        ({"repetition_penalty": 1.3, "repetition_context_size": 0}, {"repetition_penalty": 0.0}),
+        ({"presence_penalty": 1.0, "presence_context_size": 1}, {"presence_penalty": 1.0}),
+        ({"repetition_penalty": 1e-300}, {"repetition_penalty": TINY}),
+        ({"repetition_penalty": 1e300}, {"repetition_penalty": 1 / TINY}),
+        ({"temperature": 1e-39}, {"temperature": 0.0}),
+        ({"temperature": TINY}, {"temperature": TINY}),
+    ],
+)
+def test_no_number_is_told_mlx_that_it_takes_for_another(asked: dict[str, Any], told: dict[str, Any]) -> None:
+    """A penalty that looks back at none punished as many as a draft was long; infinities had no likeliest token."""
+    arguments: Queue[Any] = Queue()
+
+    def script(turn: Turn) -> None:
+        arguments.put(turn.arguments)
+        turn.tokens("a")
+
+    whole(script, **asked)
+    found = arguments.get()
+    values = vars(found.sampling) | vars(found.logits)
+    assert {name: values[name] for name in told} == told
+
+
+@pytest.mark.fault(211)
+def test_the_smallest_temperature_and_penalties_leave_numbers() -> None:
+    rows = Rows.of(mx.array([[90.0, 3000.0, 2999.0, -3000.0]]))
+    for penalty in (TINY, 1 / TINY):
+        row = Logits(4, make_logits_processors(repetition_penalty=penalty), 20)(rows, [1, 3]).array
+        shaped = Shape(TINY)(row / mx.abs(row).max(), 0)
+        assert mx.isfinite(row).all().item()
+        assert mx.isfinite(shaped).all().item()
 
 
 def test_a_stop_text_does_not_end_a_thought_and_what_is_a_mark_in_a_chat_is_text_elsewhere() -> None:

@@ -18,7 +18,7 @@ from draftd.engine.generation.round_times import RoundTimes
 from draftd.engine.generation.sampling import Greedy, Logits
 from draftd.protocol import MODEL_DRAFTER, Costs
 from tests.engine.architectures.models import make, noisy
-from tests.engine.generation.test_loop import Models
+from tests.engine.generation.pairs import Models
 from tests.engine.generation.toys import Scripted, Toy, by_model, text_of, toy_generation
 
 TABLE = [[0.1, 0.9], [0.9, 0.1]]

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from contextlib import closing
-from itertools import product, takewhile
+from itertools import accumulate, product, takewhile
 from typing import Any
 
 import mlx.core as mx
@@ -10,6 +10,7 @@ import pytest
 from llguidance import LLMatcher, LLTokenizer, TokenizerWrapper
 
 from draftd.engine.generation.acceptance import AcceptanceCount, Tally
+from draftd.engine.generation.caches.quantized import Quantization
 from draftd.engine.generation.choices import ALONE, REVIEW, Choice
 from draftd.engine.generation.drafters.grammar import Grammar
 from draftd.engine.generation.rounds import MAX_FORCED
@@ -130,6 +131,24 @@ def test_a_token_that_may_not_follow_is_an_error() -> None:
 
 
 # --- the loop -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.fault(213)
+@by_source
+@pytest.mark.parametrize("crowded", [False, True])
+@pytest.mark.parametrize("start", range(4, 14))
+def test_what_is_forced_is_read_in_no_pass_in_the_middle_of_which_layers_are_quantized(
+    script: list[Choice], start: int, crowded: bool
+) -> None:
+    generation = toy_generation(Greedy(), script, tokens=20, prompt=PROMPT)
+    generation.grammar = grammar(f'start: "{"abc" * 6}"')
+    generation.target.quantization = Quantization(8, 64, start)
+    generation.company.size = 1 + crowded
+    list(generation.generate())
+    target: Any = generation.target._model
+    ends = list(accumulate(target.passes))
+    assert start in ends
+    assert len(ends) < 14, "the rest is drafted"
 
 
 @by_source

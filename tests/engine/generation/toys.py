@@ -20,6 +20,8 @@ Table = Sequence[Sequence[float]]  # of probabilities: a row for each last token
 
 TARGET: Table = [[0.5, 0.3, 0.1, 0.1], [0.05, 0.05, 0.6, 0.3], [0.25, 0.25, 0.25, 0.25], [0.7, 0.0, 0.1, 0.2]]
 DRAFT: Table = [[0.3, 0.3, 0.2, 0.2], [0.1, 0.1, 0.7, 0.1], [0.1, 0.2, 0.3, 0.4], [0.4, 0.3, 0.3, 0.0]]
+CYCLE = [[0.1, 0.6, 0.2, 0.1], [0.1, 0.2, 0.6, 0.1], [0.1, 0.2, 0.1, 0.6], [0.6, 0.1, 0.2, 0.1]]
+ASTRAY = [CYCLE[0], CYCLE[1], [0.6, 0.1, 0.2, 0.1], CYCLE[3]]  # after 2 it would write 0
 
 
 class Toy:
@@ -122,3 +124,6 @@ def text_of(generation: Generation) -> list[int]:
     for _ in generation.generate():
         pass
     return generation.text
+
+
+REVIEWED = Choice(REVIEW)

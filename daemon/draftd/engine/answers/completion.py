@@ -21,16 +21,14 @@ from contextlib import suppress
 from http import HTTPStatus
 from typing import Any
 
-from mlx_lm import server
-
-from draftd.engine.answers import reasoning_effort, stop_texts
+from draftd.engine.answers import stop_texts
 from draftd.engine.answers.answer_forms import AnswerForm, error_body, usage_of
 from draftd.engine.answers.answer_text import AnswerText, Part
+from draftd.engine.answers.arguments import generation_arguments
 from draftd.engine.answers.channels import Channels
 from draftd.engine.answers.drafted_text import DRAFTER_ATTRIBUTE, DraftedText
 from draftd.engine.answers.logprobs import Chosen, TokenNames
 from draftd.engine.answers.presence import LEFT_ATTRIBUTE, Client, LeftError, looking
-from draftd.engine.answers.reasoning_effort import template_arguments
 from draftd.engine.answers.roles import check_roles
 from draftd.engine.answers.timings import COUNT_ATTRIBUTE, Timings
 from draftd.engine.answers.token_spans import TokenSpans
@@ -40,15 +38,6 @@ from draftd.engine.grammars.enforcing import take_form
 from draftd.engine.records import describe
 from draftd.engine.refusals import RefusedRequestError
 from draftd.protocol import COUNT_FIELD, MAX_TOP_LOGPROBS, RETURN_DRAFTERS_FIELD
-
-SAMPLING = ("temperature", "top_p", "top_k", "min_p", "xtc_probability", "xtc_threshold")
-PENALTIES = ("repetition", "presence", "frequency")
-LOGITS = (
-    "logit_bias",
-    *(f"{name}_{part}" for name in PENALTIES for part in ("penalty", "context_size")),
-)
-OTHERS = ("max_tokens", "num_draft_tokens", "logprobs", "top_logprobs", "seed", "chat_template_kwargs")
-MODEL = {"model": "requested_model", "draft": "requested_draft_model", "adapter": "adapter"}
 
 
 def handle_completion(self: Any, request: Any, stop_words: Any) -> None:
@@ -82,29 +71,6 @@ def handle_completion(self: Any, request: Any, stop_words: Any) -> None:
                 _Answer(self, client, request, context, stops).give(responses)
         finally:
             context.stop()
-
-
-def generation_arguments(handler: Any) -> Any:
-    """Return mlx_lm's GenerationArguments for what its APIHandler has read of a request.
-
-    Raise RefusedRequestError if the chat template cannot do what is asked of it.
-    """
-
-    def read(names: tuple[str, ...]) -> dict[str, Any]:
-        return {name: getattr(handler, name) for name in names}
-
-    templated = template_arguments(
-        handler.chat_template_kwargs,
-        handler.body.get(reasoning_effort.FIELD),
-        handler.response_generator.model_provider.tokenizer,
-    )
-    return server.GenerationArguments(
-        model=server.ModelDescription(**{name: getattr(handler, theirs) for name, theirs in MODEL.items()}),
-        sampling=server.SamplingArguments(**read(SAMPLING)),
-        logits=server.LogitsProcessorArguments(**read(LOGITS)),
-        stop_words=[],
-        **(read(OTHERS) | {"chat_template_kwargs": templated}),
-    )
 
 
 def taking_top_logprobs(validate: Callable[[Any], None]) -> Callable[[Any], None]:

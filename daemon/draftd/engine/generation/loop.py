@@ -118,7 +118,7 @@ class Generation(Rounds):
 
     def _decide(self, now: Situation, *, ahead: bool) -> Generator[Part, Any, Decision]:
         """Ask how to go on; where a grammar leaves no choice, only whether the draft model goes on from there."""
-        forced = self._forced()
+        forced = self._forced = self._find_forced()
         if forced and (self.company.crowded or not self.draft):
             return Decision(Choice(GRAMMAR_DRAFTER, len(forced)), goes_on=False)
         decision: Decision = yield Deciding(self.policy, now, ahead)
@@ -150,7 +150,7 @@ class Generation(Rounds):
         tokens = self.target.unread(self.text) + forced + choice.length
         first = self.company.crowded and not self.position
         waits = first and choice.source == MODEL_DRAFTER and self.draft_is_late
-        possible = not choice.length or self.target.may_read_at_once(tokens)
+        possible = not choice.length or self.target.most_at_once(tokens) == tokens
         return choice if possible and not waits else Choice(ALONE)
 
     @property

@@ -47,11 +47,11 @@ class Reader:
         """Return how many tokens of a text it has not read."""
         return len(text) - self.position
 
-    def may_read_at_once(self, tokens: int) -> bool:
-        """Whether a pass over that many tokens shows each of them what it would see alone."""
-        if isinstance(self.cache, RaggedRow) and tokens > (self.cache.batch.max_width or tokens):
-            return False
-        return self.quantization is None or not self.quantization.begins_within(self.position, tokens)
+    def most_at_once(self, limit: int) -> int:
+        """Return how many tokens, up to `limit`, a pass may have that shows each what it would see alone."""
+        width = self.cache.batch.max_width if isinstance(self.cache, RaggedRow) else None
+        until = self.quantization.until(self.position) if self.quantization else None
+        return min(most for most in (limit, width, until) if most is not None)
 
     def read(self, tokens: Tokens, *, logits: bool = True) -> Rows:
         """Read on; return the logits of what may follow, a row for each token. Nothing is waited for.

@@ -56,6 +56,7 @@ class Rounds:
     prompt_length: int = field(init=False)
     # The last tokens that came alone, and what a grammar allowed in their places.
     _lately: list[tuple[Drawn, mx.array | None]] = field(init=False, default_factory=list)
+    _forced: list[int] = field(init=False, default_factory=list)  # by a grammar, when the round was decided
 
     def __post_init__(self) -> None:
         self.prompt_length = len(self.text)
@@ -157,7 +158,7 @@ class Rounds:
         return verified.kept, verified.after, logits
 
     def _propose(self, choice: Choice, found: Found | None, length: int) -> Generator[Part, Any, Draft]:
-        forced = self._forced() if choice.source in (GRAMMAR_DRAFTER, MODEL_DRAFTER) else []
+        forced = self._forced if choice.source in (GRAMMAR_DRAFTER, MODEL_DRAFTER) else []
         if choice.source == MODEL_DRAFTER and self.draft:
             length = min(length, self.left - len(forced))
             return (yield from self.draft.proposing(self.text, length, self.position, self.grammar, forced))
@@ -169,10 +170,13 @@ class Rounds:
 
     # --- under a grammar -------------------------------------------------------------------------------------
 
-    def _forced(self) -> list[int]:
-        """Return the tokens that a grammar leaves no choice about."""
-        limit = MAX_FORCED_IN_COMPANY if self.company.crowded else MAX_FORCED
-        return self.grammar.forced(min(limit, self.left)) if self.grammar else []
+    def _find_forced(self) -> list[int]:
+        """Return the tokens that a grammar leaves no choice about, as many as may be read with what is unread."""
+        if not self.grammar:
+            return []
+        limit = min(MAX_FORCED_IN_COMPANY if self.company.crowded else MAX_FORCED, self.left)
+        unread = self.target.unread(self.text)
+        return self.grammar.forced(max(0, self.target.most_at_once(unread + limit) - unread))
 
     def _allowed(self, logits: Rows, draft: Draft) -> Rows:
         if not self.grammar:

@@ -45,22 +45,23 @@ class Compiler:
         """
         with self._lock:
             tokens, marks, _ = self._tokens()
-            checked = _checked(requested)
-            try:
-                grammar = grammar_of(checked, marks, thinking=thinking)
-            except GrammarError as error:
-                raise _grammar_refused(str(error)) from error
+        checked = _checked(requested)
+        try:
+            grammar = grammar_of(checked, marks, thinking=thinking)
+        except GrammarError as error:
+            raise _grammar_refused(str(error)) from error
+        with self._lock:
             matcher = self._known.get(grammar)
-            if matcher is None:
-                matcher = LLMatcher(tokens, grammar, log_level=SILENT)
-                if matcher.is_error():
-                    raise RefusedRequestError(
-                        f"the form of the answer cannot be enforced: {_reason(matcher.get_error())}"
-                    )
-                self._known[grammar] = matcher
-                while len(self._known) > MAX_KNOWN:
-                    self._known.popitem(last=False)
+        # That takes seconds for a schema of thousands of properties, and another thread may want what is known.
+        return self._kept(grammar, matcher or _compiled(tokens, grammar))
+
+    def _kept(self, grammar: str, matcher: LLMatcher) -> LLMatcher:
+        """Return a copy of what was compiled, which is kept as the newest."""
+        with self._lock:
+            self._known[grammar] = matcher
             self._known.move_to_end(grammar)
+            while len(self._known) > MAX_KNOWN:
+                self._known.popitem(last=False)
             return matcher.deep_copy()
 
     @property
@@ -83,6 +84,15 @@ class Compiler:
             numbers = Numbers(lambda token: tokens.decode_bytes([token]), self._vocabulary)
             self._made = tokens, _marks(self.tokenizer, tokens), numbers
         return self._made
+
+
+def _compiled(tokens: LLTokenizer, grammar: str) -> LLMatcher:
+    matcher = LLMatcher(tokens, grammar, log_level=SILENT)
+    if matcher.is_error():
+        raise RefusedRequestError(
+            f"the form of the answer cannot be enforced: {_reason(matcher.get_error())}"
+        )
+    return matcher
 
 
 def _marks(tokenizer: Any, tokens: LLTokenizer) -> Marks:

@@ -45,7 +45,7 @@ from draftd.profiles import Profile, ProfileSet
 from draftd.settings import Settings
 from draftd.sharing import groups
 from draftd.sockets import holders_of, is_answered, is_free_port
-from draftd.tls import served
+from draftd.tls import exposed, served
 
 DAY = 86_400.0  # seconds
 WATCHED = 0.3  # seconds over which processor use is measured
@@ -91,6 +91,7 @@ def collect(settings: Settings) -> Facts:
         hosts=tuple(look(profiles)),
         certificate_days=certificate_days,
         certificate_error=certificate_error,
+        exposed_key=exposed(key) if (key := settings.tls_key or settings.tls_cert) else "",
     )
 
 

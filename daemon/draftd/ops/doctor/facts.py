@@ -124,7 +124,7 @@ class Facts:
     are the folders in use that macOS does not let a launchd agent read. `unsplittable` says for each profile why
     its model cannot be split over ranks, and `hosts` is what was found on the machines of such profiles. The
     certificate for https expires in `certificate_days`, None if plain http is served, and `certificate_error` says
-    why it cannot be used.
+    why it cannot be used; `exposed_key` says who else can read its key, "" if nobody can.
     """
 
     version: str
@@ -155,6 +155,7 @@ class Facts:
     hosts: tuple[HostReport, ...] = ()
     certificate_days: float | None = None
     certificate_error: str = ""
+    exposed_key: str = ""
 
 
 class Severity(IntEnum):

@@ -165,6 +165,10 @@ def certificate(facts: Facts) -> Iterator[Finding]:
     """The certificate for https can be used, and for a while yet."""
     if facts.certificate_error:
         what, why = facts.certificate_error, "'draftd up' refuses to start"
+        if facts.daemon:
+            why = (
+                "the daemon goes on with the certificate from before, and does not start again with this one"
+            )
         yield Finding(Severity.ERROR, "https", what, why, "correct tls_cert and tls_key in the settings")
     elif facts.certificate_days is not None:
         told = f"the certificate expires in {facts.certificate_days:.0f} days"
@@ -172,7 +176,12 @@ def certificate(facts: Facts) -> Iterator[Finding]:
             yield Finding(Severity.FINE, "https", told)
         else:
             why = "from then on no client trusts the daemon, and it does not start again"
-            yield Finding(Severity.WARNING, "https", told, why, "renew it; then draftd down; draftd up")
+            do = "renew it: the daemon takes the new one by itself"
+            yield Finding(Severity.WARNING, "https", told, why, do)
+    if facts.exposed_key:
+        why = "who has the key can pass for this machine, and read what others send it"
+        do = "chmod 600 that file; if somebody may have read it, make a new key and certificate"
+        yield Finding(Severity.WARNING, "https", facts.exposed_key, why, do)
 
 
 def folders(facts: Facts) -> Iterator[Finding]:

@@ -66,8 +66,7 @@ function row(cell, first) {
   return make(
     "tr",
     { class: first ? "first" : "" },
-    make("td", {}, first ? cell.kind : ""),
-    make("td", { class: "figure-column" }, first ? `${cell.temperature}` : ""),
+    make("td", {}, first ? `${cell.kind}, ${cell.temperature}` : ""),
     make("td", {}, cell.variant),
     make("td", { class: "figure-column" }, show.speed(cell.speed.median)),
     make("td", { class: "figure-column seldom" }, `${show.speed(cell.speed.low)}–${show.speed(cell.speed.high)}`),

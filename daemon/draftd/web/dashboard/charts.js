@@ -1,5 +1,7 @@
 // Small charts of the last requests, newest at the right, drawn as SVG in a box of 100 x 40 that is stretched.
 
+import { percent } from "./format.js";
+
 const SVG = "http://www.w3.org/2000/svg";
 const WIDTH = 100;
 const HEIGHT = 40;
@@ -51,7 +53,8 @@ export function drawSpeeds(svg, speeds) {
 
 // A bar for each position in the draft: of full height if every token that was proposed there was kept.
 export function drawPositions(svg, proposed, accepted, limit) {
-  begin(svg, `Accepted at positions 1 to ${proposed.length} of the draft`);
+  const shares = proposed.map((offered, index) => percent(offered ? accepted[index] / offered : null));
+  begin(svg, `Accepted at positions 1 to ${proposed.length} of the draft: ${shares.join(", ")}`);
   const step = WIDTH / Math.max(proposed.length, 8);
   proposed.forEach((offered, index) => {
     const ratio = offered ? accepted[index] / offered : 0;

@@ -23,10 +23,11 @@ export function showModels(status) {
 }
 
 function message(role) {
-  const text = make("p", { class: "text" });
+  const [thoughts, said] = ["thoughts", "said"].map((name) => make("span", { class: name }));
+  const text = make("p", { class: "text" }, thoughts, said);
   const note = make("p", { class: "note short" });
   $("chat-talk").append(make("div", { class: `message ${role}` }, make("p", { class: "label" }, role === "user" ? "You" : $("chat-model").value), text, note));
-  return { text, note };
+  return { thoughts, said, note };
 }
 
 function scroll() {
@@ -37,10 +38,11 @@ async function send() {
   const said = $("chat-text").value.trim();
   if (!said || leaving) return;
   $("chat-text").value = "";
-  message("user").text.textContent = said;
+  message("user").said.textContent = said;
   talk.push({ role: "user", content: said });
   showCurl();
-  const { text, note } = message("assistant");
+  const shown = message("assistant");
+  const { note } = shown;
   const model = $("chat-model").value;
   const body = { model, messages: talk, ...(drafting.has(model) ? { return_drafters: true } : {}) };
   const begun = { at: performance.now(), first: null, pieces: 0, said: "" };
@@ -49,7 +51,7 @@ async function send() {
   let end = {};
   try {
     for await (const chunk of chat(body, leaving.signal)) {
-      end = { ...end, ...take(chunk, text, begun) };
+      end = { ...end, ...take(chunk, shown, begun) };
       put(note, show.answerNote(end, begun, performance.now()));
     }
     put(note, show.answerNote(end, begun, performance.now()));
@@ -63,16 +65,17 @@ async function send() {
   scroll();
 }
 
-function take(chunk, text, begun) {
+function take(chunk, shown, begun) {
   if (chunk.error) throw new Error(chunk.error.message ?? `${chunk.error}`);
   const { delta = {}, drafters = {} } = chunk.choices?.[0] ?? {};
-  const thought = pieces(delta.reasoning_content || delta.reasoning, drafters.reasoning, "thought");
-  const said = pieces(delta.content, drafters.content, "said");
+  const thought = pieces(delta.reasoning_content || delta.reasoning, drafters.reasoning);
+  const said = pieces(delta.content, drafters.content);
   if (thought.length + said.length) {
     begun.first ??= performance.now();
     begun.pieces += 1;
     begun.said += delta.content ?? "";
-    text.append(...thought, ...said);
+    shown.thoughts.append(...thought);
+    shown.said.append(...said);
     scroll();
   }
   const told = {};
@@ -82,10 +85,10 @@ function take(chunk, text, begun) {
 }
 
 // An element for each piece of a text, marked with who drafted it where the daemon says so.
-function pieces(text, told, kind) {
+function pieces(text, told) {
   if (!text) return [];
   return (told ?? [{ text, drafter: null }]).map((one) => {
-    const span = make("span", { class: kind }, one.text);
+    const span = make("span", {}, one.text);
     if (one.drafter) {
       span.dataset.drafter = one.drafter;
       span.title = show.DRAFTERS[one.drafter] ?? one.drafter;

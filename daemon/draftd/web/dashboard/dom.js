@@ -20,6 +20,12 @@ export function make(name, properties = {}, ...children) {
   return element;
 }
 
+// Something went wrong that somebody had asked for: it stands at the bottom of the window until it is closed.
+export function complain(text) {
+  put($("notice-text"), text);
+  $("notice").hidden = false;
+}
+
 export const spoken = (text) => ($("spoken").textContent = text);
 
 // Put a text into the clipboard, and say so on the button. Pages from another machine have no clipboard unless they

@@ -77,19 +77,30 @@ export function requestTone({ phase, status, cancelled }) {
   return status < 400 ? "good" : status < 500 || cancelled ? "low" : "bad";
 }
 
-const PARTS = {
-  id: "request id", dialect: "dialect", peer: "answered by the peer", waited: "waited for its turn", first_token: "first token", seconds: "took",
+const FACTS = {
+  id: (id) => `request id: ${id}`,
+  profile: (name) => `model: ${name}`,
+  client: (name) => `client: ${name}`,
+  dialect: (name) => `dialect: ${name}`,
+  peer: (name) => `answered by the peer: ${name}`,
+  streamed: (streamed) => (streamed ? "streamed" : "in one piece"),
+  waited: (time) => `waited for its turn: ${seconds(time)}`,
+  first_token: (time) => `first token: ${seconds(time)}`,
+  seconds: (time) => `took: ${seconds(time)}`,
+  prompt_tokens: (number) => `prompt: ${count(number)} tokens`,
+  cached_tokens: (number) => `${count(number)} of them cached`,
+  tokens: (number) => `answer: ${count(number)} tokens`,
+  tokens_per_second: (rate) => `${speed(rate)} tokens/s`,
 };
 
-// All that is known of a request, in lines.
+// All that is known of a request but its error, fact by fact.
 export function requestDetails(record) {
-  const drafts = record.proposed ? `${record.accepted} of ${record.proposed} draft tokens accepted` : "";
-  const lines = Object.entries(PARTS)
+  const facts = Object.entries(FACTS)
     .filter(([name]) => record[name] !== null && record[name] !== "")
-    .map(([name, words]) => `${words}: ${typeof record[name] === "number" ? seconds(record[name]) : record[name]}`);
-  const how = record.streamed === null ? "" : record.streamed ? "streamed" : "in one piece";
-  const left = record.status === 499 && !record.error ? "the client left" : "";
-  return [...lines, how, drafts, left, record.error].filter(Boolean).join("\n");
+    .map(([name, words]) => words(record[name]));
+  if (record.proposed) facts.push(`${count(record.accepted)} of ${count(record.proposed)} draft tokens accepted`);
+  if (record.status === 499 && !record.error) facts.push("the client left");
+  return facts;
 }
 
 // What is known of an answer in the chat: while it comes by the clock of this page, at its end by the daemon's word.
@@ -122,7 +133,7 @@ export function benchNote(told) {
   if (told.running) return `${told.doing}${told.total ? `: ${told.done} of ${told.total}` : ""}`;
   if (told.stopped) return `the bench${whose} was stopped`;
   if (told.error) return `the bench${whose} failed: ${told.error}`;
-  return `the bench${whose} of ${clock(told.began)}`;
+  return `${told.profile || "the demo's models"}, measured at ${clock(told.began)}`;
 }
 
 // What the bench measured on, and how.
@@ -145,10 +156,18 @@ export const clock = (epoch) => new Date(epoch * 1000).toTimeString().slice(0, 8
 // The last part of a path or of a hub name.
 export const shortModel = (model) => model.replace(/\/+$/, "").split("/").pop();
 
-// The models of a profile, and whom it shares their worker with.
+export const models = (row) => [row.model, row.draft_model].filter(Boolean).map(shortModel).join(" with draft model ");
+
+// How a model that is split over several ranks lies on its machines.
+export const ranks = ({ ranks }) =>
+  ranks.length
+    ? `${ranks.length} ranks: ${ranks.map((one) => `${one.host || "this machine"} ${bytes(one.memory_bytes)}`).join(", ")}`
+    : "";
+
+// The models of a profile, where they are, and whom it shares their worker with.
 export function served(row) {
-  const models = [row.model, row.draft_model].filter(Boolean).map(shortModel).join(" with draft model ");
-  return row.shares_with.length ? `${models}; one worker with ${row.shares_with.join(", ")}` : models;
+  const others = row.shares_with.length ? `one worker with ${row.shares_with.join(", ")}` : "";
+  return [models(row), ranks(row), others].filter(Boolean).join("; ");
 }
 
 // Each name without the beginning that all share, as far as that ends with a hyphen. The same as in a terminal.
@@ -161,7 +180,7 @@ export function shortNames(names) {
     while (same < first.length && first[same] === last[same]) same += 1;
     cut = first.slice(0, same).lastIndexOf("-") + 1;
   }
-  return (name) => name.slice(cut) || name;
+  return (name) => (sorted.includes(name) && name.slice(cut)) || name;
 }
 
 export const plural = (count, word) => `${count} ${word}${count === 1 ? "" : "s"}`;

@@ -9,6 +9,8 @@ const SVG = "http://www.w3.org/2000/svg";
 const HEIGHT = 60;
 const MIN_STEPS = 60; // of the axis: ten minutes, if the daemon is younger than that
 const COLOURS = 6;
+const MAX_SERIES = 12; // profiles in the charts: of more, the busiest
+const MAX_VALUES = 6; // of a figure that are named below its chart
 const FIGURES = {
   speed: { title: "Speed", text: (value) => `${show.speed(value)} tokens/s` },
   acceptance: { title: "Accepted draft tokens", top: 1, text: show.percent },
@@ -16,6 +18,7 @@ const FIGURES = {
   memory: { title: "Memory", text: show.bytes, summed: true },
 };
 let body = null;
+let shown = []; // names of the profiles in the charts
 let short = (name) => name;
 
 export async function showHour() {
@@ -26,12 +29,15 @@ export async function showHour() {
     return; // the page says elsewhere that the connection is lost
   }
   const names = Object.keys(body.profiles).filter((name) => hasValues(body.profiles[name]));
-  short = show.shortNames(names);
+  shown = busiest(names);
+  short = show.shortNames(shown);
   const any = names.some((name) => body.profiles[name].queue.length > 1);
   $("hour").hidden = !any;
   if (!any) return;
-  for (const figure of Object.keys(FIGURES)) draw(figure, names);
-  const legend = names.map((name, index) => make("li", { class: seriesOf(index) }, short(name)));
+  for (const figure of Object.keys(FIGURES)) draw(figure, shown);
+  const legend = shown.map((name, index) => make("li", { class: seriesOf(index) }, short(name)));
+  const rest = names.length - shown.length;
+  if (rest) legend.push(make("li", { class: "rest" }, `and ${rest} that did less`));
   $("hour-legend").replaceChildren(...legend);
   $("hour-at").max = steps() - 1;
   if (!$("hour-at").dataset.held) $("hour-at").value = steps() - 1;
@@ -43,6 +49,13 @@ export async function showHour() {
 // Whether there is anything to show for a profile: one that slept through the hour would only use up a colour.
 const hasValues = ({ speed, queue, memory }) =>
   queue.some((value) => value) || [...speed, ...memory].some((value) => value !== null);
+
+function busiest(names) {
+  if (names.length <= MAX_SERIES) return names;
+  const work = ({ speed, queue }) => speed.filter((value) => value !== null).length + queue.reduce((sum, value) => sum + (value ?? 0), 0);
+  const wanted = [...names].sort((one, other) => work(body.profiles[other]) - work(body.profiles[one])).slice(0, MAX_SERIES);
+  return names.filter((name) => wanted.includes(name));
+}
 
 // A colour for each, and from the seventh on another kind of line as well.
 const seriesOf = (index) => `c${index % COLOURS} d${Math.floor(index / COLOURS) % 3}`;
@@ -69,7 +82,8 @@ function draw(figure, names) {
     return element("path", { d, class: `series ${seriesOf(index)}` });
   });
   svg.replaceChildren(base, ...lines, element("line", { y1: 0, y2: HEIGHT, class: "moment" }));
-  put($(`hour-${figure}-top`), values.length ? `${title}, up to ${text(highest)}` : `${title}: no value yet`);
+  const each = names.length > 1 && !top ? " each" : "";
+  put($(`hour-${figure}-top`), values.length ? `${title}, up to ${text(highest)}${each}` : `${title}: no value yet`);
 }
 
 // A line through the values, broken where there is none; a value that stands alone is a dot.
@@ -88,23 +102,29 @@ function path(values, highest) {
 function showMoment() {
   const index = Number($("hour-at").value);
   const x = axis() - steps() + index + 0.5;
-  const moment = clockAt(index);
-  $("hour-at").setAttribute("aria-valuetext", moment);
-  const told = [];
-  for (const [figure, { title, text, summed }] of Object.entries(FIGURES)) {
+  put($("hour-moment"), clockAt(index));
+  const told = Object.keys(FIGURES).map((figure) => {
     const line = $(`hour-${figure}`).querySelector(".moment");
     line.setAttribute("x1", x);
     line.setAttribute("x2", x);
-    const known = Object.entries(body.profiles)
-      .map(([name, figures]) => [name, figures[figure][index] ?? null])
-      .filter(([, value]) => value !== null);
-    if (!known.length) continue;
-    const values = summed
-      ? text(known.reduce((sum, [, value]) => sum + value, 0))
-      : known.map(([name, value]) => `${short(name)} ${text(value)}`).join(", ");
-    told.push(`${title}: ${values}`);
-  }
-  put($("hour-moment"), `${moment}   ${told.join("   ")}`);
+    const values = valuesAt(figure, index);
+    put($(`hour-${figure}-now`), values);
+    return `${FIGURES[figure].title}: ${values}`;
+  });
+  $("hour-at").setAttribute("aria-valuetext", `${clockAt(index)}. ${told.join(". ")}`);
+}
+
+// A figure of each profile at one moment, or of all together where a sum means something.
+function valuesAt(figure, index) {
+  const { text, summed } = FIGURES[figure];
+  const known = Object.entries(body.profiles)
+    .map(([name, figures]) => [name, figures[figure][index] ?? null])
+    .filter(([, value]) => value !== null);
+  if (!known.length) return "–";
+  if (summed) return `${text(known.reduce((sum, [, value]) => sum + value, 0))}${known.length > 1 ? " in all" : ""}`;
+  const named = known.slice(0, MAX_VALUES).map(([name, value]) => `${short(name)} ${text(value)}`);
+  const rest = known.length - named.length;
+  return [...named, ...(rest ? [`${rest} more`] : [])].join(", ");
 }
 
 const clockAt = (index) => show.clock(body.ended_at - (steps() - 1 - index) * body.step_seconds);

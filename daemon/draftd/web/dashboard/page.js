@@ -2,7 +2,7 @@
 
 import { showBench } from "./bench.js";
 import { showModels } from "./chat.js";
-import { $, copy, put } from "./dom.js";
+import { $, complain, copy, put } from "./dom.js";
 import * as show from "./format.js";
 import { showHour } from "./hour.js";
 import { addLines, redraw, replaceLogs, showLogNames } from "./log.js";
@@ -14,6 +14,7 @@ import { showTimes as showWorkerTimes, showWorkers } from "./workers.js";
 
 let status = { workers: [] };
 let lost = null; // { since, why, next } while there is no connection
+const NEEDS_DAEMON = "[data-order], [data-needs-daemon], #capture";
 
 function showTimes() {
   if (lost) showLost();
@@ -42,7 +43,7 @@ function showVerdict() {
 
 function showAddress() {
   put($("address"), `${location.origin}/v1`);
-  put($("key-shown"), hasKey() ? "yours, kept in this tab" : "none needed; any text will do");
+  put($("key-shown"), hasKey() ? "yours, kept in this tab" : "any text will do");
 }
 
 // --- the connection ----------------------------------------------------------------------------------------
@@ -87,6 +88,7 @@ function take(body) {
 function askKey(again) {
   put($("key-why"), again ? "That key was refused." : "This daemon asks for its API key. It is kept in this tab only.");
   put($("connection"), "the API key is needed", "wait");
+  put($("key-shown"), "the one that it was started with");
   $("ask-key").showModal();
   $("key").focus();
   return new Promise((given) => {
@@ -101,6 +103,23 @@ function askKey(again) {
   });
 }
 
+// What needs the daemon says so while there is none, in place of an error a little later.
+for (const kind of ["click", "submit"]) {
+  document.querySelector("main").addEventListener(
+    kind,
+    (event) => {
+      if (!lost || (kind === "click" && !event.target.closest(NEEDS_DAEMON))) return;
+      event.preventDefault();
+      event.stopPropagation();
+      complain("There is no connection to the daemon: nothing was done.");
+    },
+    true,
+  );
+}
+
+const closeNotice = () => ($("notice").hidden = true);
+$("notice-close").addEventListener("click", closeNotice);
+document.addEventListener("keydown", (event) => event.key === "Escape" && closeNotice());
 $("ask-key").addEventListener("cancel", (event) => event.preventDefault()); // without the key there is nothing to see
 $("copy-address").addEventListener("click", (event) => copy($("address").textContent, event.currentTarget));
 $("copy-key").addEventListener("click", (event) => copy(keptKey() ?? "local", event.currentTarget));

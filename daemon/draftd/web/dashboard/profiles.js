@@ -28,6 +28,7 @@ function place({ problems, profiles: found, prompts }) {
   }
   put($("profiles-problem"), problems.join("\n"), "bad");
   $("profiles-problem").hidden = !problems.length;
+  $("profiles").hidden = !texts.size && !problems.length; // a daemon of peers alone has none
   const group = (label, kind, names) => {
     const made = make("optgroup", { label });
     made.append(...names.map(({ name }) => new Option(name, `${kind} ${name}`)));

@@ -1,6 +1,6 @@
 // The requests that are open and the last ones that have ended: figures, and their contents if they are captured.
 
-import { $, make, put, spoken } from "./dom.js";
+import { $, complain, make, put, spoken } from "./dom.js";
 import * as show from "./format.js";
 import { cancel, capture, contents } from "./stream.js";
 
@@ -19,6 +19,8 @@ const COLUMNS = [
   ["accepted", (one) => show.percent(one.acceptance)],
   ["duration", (one) => show.seconds(one.seconds)],
 ];
+
+const SELDOM = ["answer", "speed"]; // are left out where there is little room
 
 let short = (name) => name;
 let captures = false;
@@ -59,10 +61,10 @@ export function takeRequests(records, anew = false) {
 const remove = (...elements) => elements.forEach((element) => element.remove());
 
 function makeRow(record) {
-  const cells = Object.fromEntries(COLUMNS.map(([name]) => [name, make("td", { class: name === "answer" ? "answer seldom" : name })]));
+  const cells = Object.fromEntries(COLUMNS.map(([name]) => [name, make("td", { class: SELDOM.includes(name) ? `${name} seldom` : name })]));
   const status = make("td", { class: "status" });
   const badge = make("span", { class: "badge" });
-  const button = make("button", { class: "small", textContent: "Cancel", hidden: true });
+  const button = make("button", { class: "small", textContent: "Cancel", hidden: true, "data-needs-daemon": "" });
   button.setAttribute("aria-label", `Cancel the request to ${record.profile ?? "draftd"} of ${show.clock(record.began)}`);
   button.addEventListener("click", () => end(record.id, button));
   status.append(badge, " ", button);
@@ -72,11 +74,12 @@ function makeRow(record) {
   cells.time.append(opening);
   const { time, ...others } = cells;
   const row = make("tr", {}, time, status, ...Object.values(others));
-  const text = make("p");
+  const text = make("ul", { class: "facts" });
+  const error = make("p");
   const place = make("div", { class: "contents", hidden: true });
-  const cell = make("td", { colSpan: COLUMNS.length + 1 }, text, place);
+  const cell = make("td", { colSpan: COLUMNS.length + 1 }, text, error, place);
   const details = make("tr", { class: "details", hidden: true }, cell);
-  const made = { record, row, details, cells, badge, button, text, place, shown: "" };
+  const made = { record, row, details, cells, badge, button, text, error, place, shown: "" };
   opening.addEventListener("click", () => {
     details.hidden = !details.hidden;
     opening.setAttribute("aria-expanded", `${!details.hidden}`);
@@ -92,7 +95,10 @@ function showRow(made, record) {
   made.cells.accepted.dataset.tone = show.ratioTone(record.acceptance);
   put(made.badge, record.phase === "ended" ? `${record.status}` : record.phase, show.requestTone(record));
   made.button.hidden = record.phase === "ended" || record.cancelled;
-  put(made.text, show.requestDetails(record));
+  made.text.replaceChildren(...show.requestDetails(record).map((fact) => make("li", {}, fact)));
+  put(made.error, record.error);
+  made.cells.model.title = record.profile ?? "";
+  made.cells.client.title = record.client;
   showContents(made);
 }
 
@@ -130,7 +136,7 @@ $("capture").addEventListener("change", async (event) => {
     spoken(on ? "Contents are captured" : "Captured contents are gone");
   } catch (error) {
     event.target.checked = !on;
-    put($("connection"), error.message || "refused", "bad");
+    complain(error.message || "refused");
   }
   switching = false;
   showCapture({ capture: captures });
@@ -143,6 +149,6 @@ async function end(id, button) {
     spoken("The request was cancelled");
   } catch (error) {
     button.disabled = false;
-    put($("connection"), error.message || "refused", "bad");
+    complain(error.message || "refused");
   }
 }

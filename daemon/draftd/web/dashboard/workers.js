@@ -1,7 +1,7 @@
 // The workers: a card for each of a few, a row of a table for each of many.
 
 import { drawPositions, drawRatios, drawSpeeds } from "./charts.js";
-import { $, make, put, spoken } from "./dom.js";
+import { $, complain, put, spoken } from "./dom.js";
 import * as show from "./format.js";
 import { showLog } from "./log.js";
 import { order } from "./stream.js";
@@ -21,7 +21,7 @@ async function give(name, word) {
     await order(name, word);
     spoken(`${word} ${name}: ordered`);
   } catch (error) {
-    put($("connection"), `${word} ${name}: ${error.message || "refused"}`, "bad");
+    complain(`${word} ${name}: ${error.message || "refused"}`);
   }
 }
 
@@ -49,8 +49,8 @@ function makeCard(name) {
   const charts = Object.fromEntries([...card.querySelectorAll("[data-chart]")].map((e) => [e.dataset.chart, e]));
   card.dataset.worker = name;
   card.setAttribute("aria-label", `Worker ${name}`);
-  const drafts = card.querySelector("[data-part=drafts]");
-  return { element: card, fields: fieldsOf(card), charts, orders: wire(card, name), drafts, state: null };
+  const [figures, drafts] = ["figures", "drafts"].map((part) => card.querySelector(`[data-part=${part}]`));
+  return { element: card, fields: fieldsOf(card), charts, orders: wire(card, name), figures, drafts, state: null };
 }
 
 function makeRow(name) {
@@ -121,7 +121,8 @@ function showCard(made, row) {
   put(fields.speed, show.speed(row.tokens_per_second), row.tokens_per_second === null ? "off" : "");
   put(fields["speed-note"], show.speedNote(row));
   const { atWork, waiting } = show.toDo(row);
-  put(fields.requests, atWork ? `${row.requests} + ${atWork} now` : `${row.requests}`);
+  put(fields.requests, show.count(row.requests));
+  put(fields.active, `${atWork}`);
   put(fields.queue, `${waiting}`, waiting ? "low" : "");
   put(fields.memory, show.memoryOf(row));
   put(fields.cached, show.cached(row.prompt_cache));
@@ -132,6 +133,7 @@ function showCard(made, row) {
   put(fields.models, show.served(row));
   fields.models.title = [row.model, row.draft_model].filter(Boolean).join("\n");
   showTrouble(fields.trouble, row);
+  made.figures.hidden = row.state !== "ready" && !row.requests; // there is nothing in it, and something to read below
   drawRatios(charts.acceptance, row.recent.acceptance, show.PAYS);
   drawSpeeds(charts.speed, row.recent.tokens_per_second);
   showDrafts(made, row.speculation);
@@ -145,7 +147,8 @@ function showRow(made, presets) {
   const [row] = presets;
   const lines = (text) => presets.map(text).join("\n");
   put(fields.name, lines((one) => one.name));
-  put(fields.models, [row.model, row.draft_model].filter(Boolean).map(show.shortModel).join(", draft model "));
+  put(fields.models, show.models(row));
+  fields.models.title = [row.model, row.draft_model, show.ranks(row)].filter(Boolean).join("\n");
   put(fields.state, row.state, show.TONES[row.state]);
   showTrouble(fields.trouble, row);
   const isCalm = fields.trouble.dataset.tone === "off"; // then it is short, and fits beside the state

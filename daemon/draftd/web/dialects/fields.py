@@ -88,7 +88,7 @@ _COMMON = (
     honoured("frequency_penalty", "", _as_in_defaults("frequency_penalty")),
     honoured("repetition_penalty", "", _as_in_defaults("repetition_penalty")),
     *(
-        honoured(f"{name}_context_size", "how many tokens back the penalty looks", _Tokens)
+        honoured(f"{name}_context_size", "how many tokens back the penalty looks; 0: no penalty", _Tokens)
         for name in ("presence", "frequency", "repetition")
     ),
     honoured("xtc_probability", "", _as_in_defaults("xtc_probability")),

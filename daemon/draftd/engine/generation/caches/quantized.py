@@ -24,9 +24,9 @@ class Quantization:
             if type(layer) is KVCache and layer.offset >= self.first:
                 layers[place] = layer.to_quantized(group_size=self.group_size, bits=self.bits)
 
-    def begins_within(self, position: int, tokens: int) -> bool:
-        """Whether, of that many tokens from `position` on, some see quantized layers, and some do not."""
-        return position < self.first < position + tokens
+    def until(self, position: int) -> int | None:
+        """Return how many tokens from `position` on see layers as they are now; None where all that come do."""
+        return self.first - position if position < self.first else None
 
     @property
     def first(self) -> int:

@@ -67,9 +67,13 @@ class RaggedBatch:
         row = RaggedRow(self, len(self.rows))
         self.rows.append(row)
         self.lengths.append(position)
-        for mine, layer in zip(self._leaves, leaves(layers), strict=True):
-            if position or isinstance(mine, RaggedArraysCache | RaggedSlidingKVCache):
-                mine.join(row.index, layer, position)
+        try:
+            for mine, layer in zip(self._leaves, leaves(layers), strict=True):
+                if position or isinstance(mine, RaggedArraysCache | RaggedSlidingKVCache):
+                    mine.join(row.index, layer, position)
+        except BaseException:
+            self.leave(row)  # some layers have it already
+            raise
         return row
 
     def leave(self, row: "RaggedRow") -> None:
