@@ -206,6 +206,14 @@ FAULTS = {
         "a certificate is renewed, well or badly, while https is served",
         "the new one is used within seconds; with a bad one the old stays, and log, status and doctor say so",
     ),
+    184: (
+        "ranks that meet by MPI: mpirun is killed, fails, or is not there",
+        "the group ends and starts again, nobody is left; refused in its words, or with what to install",
+    ),
+    185: (
+        "a peer lies: no HTTP, endless or huge answers, control characters, other models each time",
+        "left out for a reason in one line of our own words; nothing of it grows here",
+    ),
     186: (
         "eight servers of others load at once, on a machine with thousands of connections",
         "nobody else waits",
@@ -268,6 +276,14 @@ FAULTS = {
     221: (
         "a profile of 5 TB, with a key of 20,000 parts, or a NUL in its command",
         "refused with file, line and reason; nothing waits for it",
+    ),
+    222: (
+        "a schema that refers to itself without an end, or is nested too deeply",
+        "400 with the reason before anything is answered; a tool that is not strict takes any object",
+    ),
+    223: (
+        "fewer open files are allowed than mlx_lm asks for (`ulimit -n 1024`)",
+        "workers start all the same, with what is allowed",
     ),
 }
 

@@ -106,6 +106,14 @@ def test_the_table_of_workers_is_as_wide_as_what_it_shows() -> None:
     assert harmless_body(EVIL) in evil
 
 
+@pytest.mark.parametrize("is_terminal", [True, False])
+def test_what_moves_in_a_terminal_is_a_plain_word_in_a_pipe(is_terminal: bool) -> None:
+    console = Console(file=io.StringIO(), width=120, force_terminal=is_terminal, color_system=None)
+    console.print(workers_table([row("a", state="starting")], 120))
+    line = next(line for line in console.file.getvalue().splitlines() if "starting" in line)  # type: ignore[attr-defined]
+    assert (line.split()[1] == "starting") == (not is_terminal)
+
+
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "koi8-r"])
 def test_a_terminal_that_is_not_utf8_gets_what_looks_alike(
     monkeypatch: pytest.MonkeyPatch, encoding: str

@@ -62,13 +62,12 @@ async def test_a_worker_that_dies_before_headers_is_502_and_nothing_is_replayed(
         assert log.read_text().count("die-before-headers") == 1
 
 
-@pytest.mark.parametrize(
-    ("upstream", "expected"), [(400, 400), (404, 400), (413, 413), (429, 429), (500, 502), (503, 503)]
-)
-async def test_the_workers_errors_become_honest_ones(tmp_path: Path, upstream: int, expected: int) -> None:
+async def test_the_workers_errors_become_honest_ones(tmp_path: Path) -> None:
+    statuses = [(400, 400), (404, 400), (413, 413), (429, 429), (500, 502), (503, 503)]
     async with serving(tmp_path, {"a": fake()}) as served:
-        answer = await served.ask("a", f"[[status {upstream}]]")
-        assert (answer.status, answer.json["error"]["message"]) == (expected, f"asked for status {upstream}")
+        for theirs, ours in statuses:
+            answer = await served.ask("a", f"[[status {theirs}]]")
+            assert (answer.status, answer.json["error"]["message"]) == (ours, f"asked for status {theirs}")
 
 
 @pytest.mark.fault(7)

@@ -8,7 +8,6 @@ from typing import Annotated, Literal, Self
 from pydantic import (
     AfterValidator,
     BaseModel,
-    BeforeValidator,
     ByteSize,
     ConfigDict,
     Field,
@@ -161,15 +160,6 @@ class Machine(Table):
     local: bool = False
 
 
-def _not_mpi(backend: object) -> object:
-    if backend == "mpi":
-        raise ValueError(
-            "draftd has no backend mpi: mpirun starts processes by itself, and nobody could promise their end;"
-            " 'ring' works wherever mpi would"
-        )
-    return backend
-
-
 class Distributed(Table):
     """`[distributed]`: the model is split over several ranks, on this machine or on those of a hostfile."""
 
@@ -179,9 +169,9 @@ class Distributed(Table):
         strict=False,
         description="in place of `ranks`: a hostfile as for mlx.launch, a rank for each entry, this machine first",
     )
-    backend: Annotated[Literal["ring", "jaccl"], BeforeValidator(_not_mpi)] = Field(
+    backend: Literal["ring", "jaccl", "mpi"] = Field(
         "ring",
-        description="how ranks talk: `ring` (TCP), `jaccl` (RDMA over Thunderbolt 5); the hostfile may say it",
+        description="`ring` (TCP), `jaccl` (RDMA over Thunderbolt 5) or `mpi` (Open MPI); the hostfile may say it",
     )
     mode: Literal["tensor", "pipeline"] = Field(
         "tensor",
@@ -218,6 +208,13 @@ class Distributed(Table):
             raise ValueError(
                 f"hosts begins with {self.hosts[0].ssh}, but must begin with this machine, where requests come in"
             )
+        if self.backend == "mpi":
+            if named := next((one.ssh for one in self.hosts if "@" in one.ssh), None):
+                raise ValueError(
+                    f"hosts has {named}, and mpirun takes no user's name: write the machine's alone, and User in"
+                    " ~/.ssh/config"
+                )
+            return
         listening = self.hosts if self.backend == "ring" else self.hosts[:1]
         for machine in listening:
             if not machine.ips:

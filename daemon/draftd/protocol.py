@@ -60,7 +60,17 @@ SSH = (
     "-o", "ServerAliveInterval=5", "-o", "ServerAliveCountMax=3",
     "-o", "ControlMaster=no", "-o", "ControlPath=none", "-o", "LogLevel=ERROR",
 )  # fmt: skip
+MPIRUN_FOLDERS = ("/opt/homebrew/bin", "/usr/local/bin")  # Homebrew's: launchd does not look there
+NO_MPIRUN = (
+    "backend mpi needs mpirun of Open MPI, which is not here: install it (brew install open-mpi; apt install"
+    " openmpi-bin libopenmpi-dev), or take backend = 'ring', which needs nothing"
+)
 SSH_FAILED = 255  # exit code of ssh for its own faults
+
+
+def mpirun_path(python: str, path: str) -> str:
+    """Return a PATH on which to look for mpirun: beside a Python, then where other programs are, and Homebrew's."""
+    return ":".join(filter(None, (python.rpartition("/")[0], path, *MPIRUN_FOLDERS)))
 
 
 @dataclass(frozen=True, slots=True)

@@ -69,7 +69,8 @@ def refusals_logged() -> Iterator[None]:
     try:
         yield
     except (ConfigError, OSError) as error:
-        log.error("reload refused; the old profiles stay in force", reason=str(error))  # noqa: TRY400
+        lines = str(error).split("\n")
+        log.error("reload refused; the old profiles stay in force", reason=lines)  # noqa: TRY400
 
 
 Look = Callable[[], tuple[object, ...]]

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from rich import box
-from rich.console import Group, RenderableType
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
@@ -177,11 +177,21 @@ def _cells(row: Row, names: Mapping[str, str]) -> dict[str, str]:
     }
 
 
+class _Moving(Spinner):
+    """A state that will change soon. In a pipe it is its word alone, by which programs find it."""
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        if console.is_terminal:
+            yield from super().__rich_console__(console, options)
+        else:
+            yield self.text
+
+
 def _shown(title: str, text: str, row: Row) -> RenderableType:
     if title == "state":
         style = STYLES.get(text, "")
         shown = Text(text, style=style)
-        return Spinner(out.spinner, shown, style=style) if text in MOVING else shown
+        return _Moving(out.spinner, shown, style=style) if text in MOVING else shown
     if title == "accepted" and text != "–":
         from draftd.profiles import MIN_PAYING_ACCEPTANCE  # late: pydantic takes as long as all else
 

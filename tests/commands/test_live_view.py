@@ -90,7 +90,7 @@ def test_without_a_terminal_each_event_is_a_line_that_can_be_read(tmp_path: Path
         line = in_words(daemon, "a: 200", "tokens", "tok/s")
         assert "Python-urllib" in line
         (tmp_path / "profiles" / "b.toml").write_text(fake())
-        in_words(daemon, "profiles read; changed: b")
+        in_words(daemon, "profiles read; new or changed: b")
         daemon.process.terminate()
         in_words(daemon, "stopping")
         in_words(daemon, "draftd has stopped")

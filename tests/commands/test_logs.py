@@ -39,7 +39,7 @@ def test_all_logs_together_one_alone_and_the_daemons_own(tmp_path: Path) -> None
         alone = daemon.run("logs", "max", "-n", "2").stdout.splitlines()
         assert [line.split()[1] for line in sorted(alone, key=lambda line: line[9:])] == ["200", "Draft"]
         own = daemon.run("logs", "daemon").stdout
-        assert "profiles read; changed: qwen-fast, qwen-max" in own
+        assert "profiles read; new or changed: qwen-fast, qwen-max" in own
         assert "qwen-max: ready: after" in own
         assert " 200 " not in own
         assert daemon.run("logs", "--since", "nonsense").returncode == 2

@@ -9,7 +9,11 @@ import pytest
 from draftd.engine import records
 from draftd.engine.generation.batch_policy import BatchPolicy
 from draftd.engine.generation.choices import Choice
+from draftd.engine.generation.choosing import Verification
+from draftd.engine.generation.parts import Verify
 from draftd.engine.generation.policy import Row
+from draftd.engine.generation.rows import Rows
+from draftd.engine.generation.sampling import Shape, Speculative
 from draftd.protocol import MODEL_DRAFTER
 from tests.engine.architectures.models import make, noisy
 from tests.engine.chance import chi_square, most_by_chance
@@ -88,3 +92,15 @@ def test_the_same_request_twice_beside_itself_is_drawn_twice() -> None:
     generator = Generator(make("qwen2"), noisy("qwen2"), ends=False)
     asked = generator.serve(*[(0, Asked([5, 6], 30, draft=2, temperature=1.5)) for _ in range(2)])
     assert asked[0].tokens != asked[1].tokens
+
+
+def test_drafts_that_were_drawn_are_weighed_beside_those_that_were_found() -> None:
+    """A draft from the target model's own distribution is always kept; as a find, it would be one time in 50."""
+    logits, tokens = mx.zeros((2, 2, 50)), mx.array([[1, 7], [1, 8]])
+    found, drawn = (Rows(logits, tokens, row, 0, 2) for row in range(2))
+    rule = Speculative(Shape(1.0))
+    parts = {"found": Verify(found, rule, 0, []), "drawn": Verify(drawn, rule, 0, [logits[1, :1]])}
+    for order in (["found", "drawn"], ["drawn", "found"]):
+        answers = [Verification({name: parts[name] for name in order}).answers() for _ in range(20)]
+        assert [each["drawn"].kept for each in answers] == [[8]] * 20
+        assert sum(len(each["found"].kept) for each in answers) < 10

@@ -19,7 +19,10 @@ import sys
 import threading
 import time
 from socketserver import StreamRequestHandler, ThreadingTCPServer
-from typing import Any
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:  # to import typing would be a tenth of the start
+    from typing import Any
 
 WORDS = ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"]
 PAUSES = {"slow": 0.0, "eat": 0.1, "metal": 0.1}  # seconds between two tokens; 0: as ordered

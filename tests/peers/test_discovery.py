@@ -264,16 +264,16 @@ async def test_an_answer_of_a_found_machine_may_end_when_the_daemon_stops(tmp_pa
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ("[discovery]\nfind = true\n", "2: discovery_find: whoever is in the network can say"),
-        ('[discovery]\nfind = true\napi_key = "x"\n', "2: discovery_find: whoever is in the network can say"),
+        ("[discovery]\nfind = true\n", "2: discovery.find: whoever is in the network can say"),
+        ('[discovery]\nfind = true\napi_key = "x"\n', "2: discovery.find: whoever is in the network can say"),
         (
             '[discovery]\napi_key = ""\n',
-            "2: discovery_api_key: a key is a string of printable ASCII",
+            "2: discovery.api_key: a key is a string of printable ASCII",
         ),
-        ("[discovery]\napi_key = 65535\n", "2: discovery_api_key: "),
+        ("[discovery]\napi_key = 65535\n", "2: discovery.api_key: "),
         (
             "[discovery]\nannounce = true\n",
-            "2: discovery_announce: other machines can use it only over https",
+            "2: discovery.announce: other machines can use it only over https",
         ),
         (
             'host = "0.0.0.0"\ndiscovery_announce = true\n',

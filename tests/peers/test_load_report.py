@@ -44,6 +44,8 @@ def test_figures_and_names_that_cannot_be_are_left_out() -> None:
     bad = {"slots": 0, "open": -3, "takes": -1.0, "context": -5, "aliases": ["good", "bad alias", "\x1b[2J"]}
     known = of_draftd(told({"name": "m", **bad}, {"name": "a b"}, {"name": "../x"}, {"name": ""}))
     assert known.models == {"m": LoadedModel(name="m", aliases=("good",))}
+    for state in ("\x1b[31mready", "", "x" * 1000):
+        assert of_draftd(told({"name": "m", "state": state})).models["m"].state == "unknown"
     many = [{"name": f"m{n}"} for n in range(MAX_MODELS + 10)]
     assert len(of_draftd(told(*many)).models) == MAX_MODELS
 

@@ -48,6 +48,14 @@ def test_the_queue_is_what_others_have_there_and_what_we_have_sent_since() -> No
     assert (load.open, one.open, one.given) == (2, 0, 2)
 
 
+@pytest.mark.fault(185)
+def test_of_models_that_a_peer_has_no_more_nothing_is_kept() -> None:
+    one = peer()
+    for turn in range(3):
+        one.reported(known(LoadedModel(name=f"m{turn}", open=2)))
+    assert [one.open_for(f"m{turn}") for turn in range(3)] == [0, 0, 2]
+
+
 @pytest.mark.parametrize("state", ["failed", "stopped", "stopping", "backoff"])
 def test_a_model_whose_worker_cannot_serve_is_no_place(state: str) -> None:
     fleet = Fleet([PeerTable(url="http://127.0.0.1:9")], lambda: None)

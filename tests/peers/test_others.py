@@ -8,7 +8,7 @@ import shutil
 import ssl
 import subprocess
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
@@ -36,14 +36,18 @@ async def until_asked(served: Served) -> None:
 
 
 @asynccontextmanager
-async def other_server(asked: list[dict[str, Any]]) -> AsyncIterator[str]:
-    """A server that speaks OpenAI's protocol and has one model; `asked` are the bodies that it gets."""
+async def other_server(asked: list[dict[str, Any]], wrong: web.Response | None = None) -> AsyncIterator[str]:
+    """A server that speaks OpenAI's protocol and has one model; `asked` are the bodies that it gets. It answers a
+    chat with what is `wrong`, if there is something.
+    """
 
     async def models(_: web.Request) -> web.Response:
         return web.json_response({"object": "list", "data": [{"id": "org/Model-4bit"}]})
 
     async def chat(request: web.Request) -> web.Response:
         asked.append(await request.json())
+        if wrong is not None:
+            return wrong
         text = (
             'data: {"choices": [{"index": 0, "delta": {"content": "hello"}, "finish_reason": "stop"}], "usage": '
             '{"prompt_tokens": 9, "completion_tokens": 1}}\n\ndata: [DONE]\n\n'
@@ -101,6 +105,63 @@ async def test_any_server_of_openais_protocol_can_be_a_peer(tmp_path: Path) -> N
         assert (heard.status, heard.json["sound"]) == (200, 2**21)
         assert heard.json["length"] > 2**21
         assert (await served.get("/api/status")).json["peers"][0]["is_draftd"] is False
+
+
+@pytest.mark.fault(185)
+@pytest.mark.parametrize(
+    ("kind", "body", "words"),
+    [
+        ("text/html", "<html>", "what the peer {} sent holds no answer"),
+        (
+            "text/event-stream",
+            "data: {{{\n\n",
+            "the answer of the peer {} was broken: an event that is not JSON",
+        ),
+        (
+            "application/json",
+            '{"choices": []}',
+            "the answer of the peer {} was broken: JSON that is not an answer",
+        ),
+    ],
+)
+async def test_an_answer_that_is_none_is_told_with_the_peers_name(
+    tmp_path: Path, kind: str, body: str, words: str
+) -> None:
+    async with (
+        other_server([], web.Response(text=body, content_type=kind)) as url,
+        serving(tmp_path, NOTHING, peers=[{"url": url}]) as served,
+    ):
+        await until_asked(served)
+        answer = await served.ask("org/Model-4bit")
+        assert answer.status == 502
+        assert answer.json["error"]["message"].startswith(words.format(url.partition("//")[2]))
+
+
+@pytest.mark.fault(185)
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"\x1b[2J SSH-2.0\r\n\r\n",
+        b"HTTP/1.1 200 \x1b[31mred\nx\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nX: " + b"a" * 100_000 + b"\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\n" + b"X: a\r\n" * 50_000 + b"\r\n",
+    ],
+    ids=["other", "colours", "long", "many"],
+)
+async def test_what_answers_with_no_http_is_told_so_in_our_own_words(tmp_path: Path, answer: bytes) -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(answer)
+        with suppress(OSError):
+            await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    async with server, serving(tmp_path, NOTHING, peers=[{"url": url}]) as served:
+        await until_asked(served)
+        [told] = (await served.get("/api/status")).json["peers"]
+        assert (told["state"], told["reason"]) == ("out", "answers with what is no HTTP")
 
 
 @pytest.mark.fault(182)

@@ -23,12 +23,27 @@ from draftd.telemetry.told import in_column, of_event, of_request, short_names
             "stopped",
             "plain",
         ),
+        (
+            {
+                "event": "reload refused; the old profiles stay in force",
+                "reason": ["not valid", "  a.toml:1: x\x1b[2J", "  b.toml: y"],
+                "level": "error",
+            },
+            "",
+            "reload refused; the old profiles stay in force: not valid\n  a.toml:1: x\\x1b[2J\n  b.toml: y",
+            "bad",
+        ),
         ({"event": "profiles applied", "changed": []}, "", "profiles read; nothing changed", "plain"),
-        ({"event": "profiles applied", "changed": ["a", "b"]}, "", "profiles read; changed: a, b", "plain"),
+        (
+            {"event": "profiles applied", "changed": ["a", "b"]},
+            "",
+            "profiles read; new or changed: a, b",
+            "plain",
+        ),
         (
             {"event": "profiles applied", "changed": [*"abcdefghijk"]},
             "",
-            "profiles read; changed: a, b, c, d, e, f, g, h and 3 more",
+            "profiles read; new or changed: a, b, c, d, e, f, g, h and 3 more",
             "plain",
         ),
         (

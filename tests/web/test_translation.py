@@ -85,6 +85,11 @@ async def test_errors_have_anthropic_s_form(
     assert answer.json["request_id"] == answer.headers["request-id"]
 
 
+async def test_a_refusal_names_the_field_that_was_sent(served: Served, wire: Wire) -> None:
+    said = (await wire.ask(served, request(wire, "hi", stop_sequences=["x"] * 17))).error["message"]
+    assert said.startswith("stop_sequences must be at most 16")
+
+
 async def test_a_query_changes_nothing(served: Served, wire: Wire) -> None:
     assert (await wire.ask(served, request(wire, "hi", f"{PATH}?beta=true"))).status == 200
 

@@ -96,6 +96,35 @@ async def test_a_group_is_one_worker_to_everybody_else(tmp_path: Path) -> None:
     assert not any(alive(pid) for pid in (launcher, *ranks))
 
 
+@pytest.mark.fault(184)
+async def test_ranks_meet_by_what_mpirun_gives_and_all_of_them_end_when_it_does(tmp_path: Path) -> None:
+    fake_rank.program(tmp_path / "bin" / "mpirun", fake_rank.MPIRUN)
+    async with group(tmp_path, group='ranks = 2\nbackend = "mpi"') as served:
+        launcher, *ranks = before = await pids(served)
+        lines = [line.text for line in served.daemon.sink.log("pair").tail(50)]
+        for rank in (0, 1):
+            [told] = [line for line in lines if line.startswith(f"[rank {rank}] go ")]
+            assert f'"PMIX_RANK": "{rank}"' in told
+            assert "BatchMode=yes" in told  # mpirun's own ssh asks nothing either
+        [mpirun] = [one.pid for one in psutil.Process(launcher).children() if one.pid not in ranks]
+        os.kill(mpirun, signal.SIGKILL)
+        await replaced(served, [*before, mpirun])
+        assert "mpirun has ended, so the group ends" in served.row("pair")["last_exit"]["lines"][-1]
+        launcher, *ranks = await pids(served)
+        [mpirun] = [one.pid for one in psutil.Process(launcher).children() if one.pid not in ranks]
+    assert not any(alive(pid) for pid in (launcher, *ranks, mpirun))
+
+
+@pytest.mark.fault(184)
+async def test_why_mpirun_brings_nobody_together_is_told_in_its_words(tmp_path: Path) -> None:
+    fake_rank.program(tmp_path / "bin" / "mpirun", fake_rank.NO_MPIRUN)
+    mpi = {"group": 'ranks = 2\nbackend = "mpi"', "tables": ONCE}
+    async with group(tmp_path, ready=False, **mpi) as served:
+        await served.until_state("pair", "failed")
+        told = "\n".join(served.row("pair")["last_exit"]["lines"])
+        assert "mpirun ended with 1: the orted of mini could not be started" in told
+
+
 @pytest.mark.fault(134)
 @pytest.mark.asyncio(loop_scope="module")
 @pytest.mark.parametrize("which", [0, 2], ids=["launcher", "rank"])

@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 from draftd.engine import channel, lifeline, records, release
 from draftd.engine.exits import EngineError, leave
+from draftd.engine.open_files import own_limit
 from draftd.engine.records import describe
 from draftd.protocol import EXIT_FAILED
 
@@ -36,10 +37,11 @@ def main(until_wanted: Callable[[], None] = lambda: None) -> None:
 
 def place() -> None:
     """Import mlx_lm, and place the hooks."""
-    from draftd.engine import hooks
-
     gc.disable()  # what is imported stays: looking for garbage in it takes 5 % of the time
-    hooks.announce(hooks.place_all())
+    with own_limit():
+        from draftd.engine import hooks
+
+        hooks.announce(hooks.place_all())
     gc.freeze()
     gc.enable()
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import platform
 import re
+import shutil
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
@@ -15,6 +18,7 @@ from draftd.files import read_text
 from draftd.hub import ModelOnDisk, read_config
 from draftd.ops.doctor.versions import OTHER_NAMES
 from draftd.profiles import Profile
+from draftd.protocol import NO_MPIRUN, mpirun_path
 from draftd.sharded_models import INDEX, PIPELINE, misfits
 
 MIN_RDMA_MACOS = "26.2"
@@ -41,6 +45,9 @@ def refusals(profile: Profile, model: ModelOnDisk) -> Iterator[str]:
             f"backend jaccl needs macOS {MIN_RDMA_MACOS} or later and Thunderbolt 5, and this machine has"
             f" {platform.system()} {platform.mac_ver()[0] or platform.release()}; backend = 'ring' needs neither"
         )
+    path = mpirun_path(group.python or sys.executable, os.environ.get("PATH", ""))
+    if group.backend == "mpi" and shutil.which("mpirun", path=path) is None:
+        yield NO_MPIRUN
     if model.folder is None:
         return
     kind = model.config.model_type or ""

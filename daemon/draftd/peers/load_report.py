@@ -14,6 +14,7 @@ MAX_MODELS = 256  # of one peer: each becomes labels of metrics
 SERVING = frozenset({"ready", "asleep", "waiting", "starting"})  # states in which a worker takes requests
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]{0,99}")
 MAX_WORDS = 200  # characters of what a peer says about its refusal
+_STATE = re.compile(r"[a-z]{1,20}")
 _MAX_COUNT = 1_000_000
 OTHERS_SLOTS = 4  # requests that other servers are assumed to work on at once: none of them says
 
@@ -113,6 +114,7 @@ def _bounded(one: LoadedModel) -> LoadedModel:
     return msgspec.structs.replace(
         one,
         aliases=tuple(alias for alias in one.aliases[:100] if _NAME.fullmatch(alias)),
+        state=one.state if _STATE.fullmatch(one.state) else "unknown",
         context=one.context if one.context and 0 < one.context < 2**40 else None,
         slots=min(max(1, one.slots), _MAX_COUNT),
         open=min(max(0, one.open), _MAX_COUNT),

@@ -140,8 +140,9 @@ class Peer(Machine):
             self.forget_prompts()
         before = {name: model.aliases for name, model in self.known.models.items()}
         self.known = known
-        for name, model in known.models.items():
-            self._others[name] = max(0, model.open - self._open[name])
+        self._others = Counter(
+            {name: max(0, model.open - self._open[name]) for name, model in known.models.items()}
+        )
         if known.own:
             self._held.clear()  # its queues are known anew
         self._step(Answered())

@@ -201,6 +201,8 @@ _REASONS: Mapping[type[Exception], str] = {  # the first that fits
     aiohttp.SocketTimeoutError: "fell silent",
     TimeoutError: f"took no connection within {CONNECT_TIMEOUT:g} s",
     aiohttp.ServerDisconnectedError: "broke off",
+    aiohttp.ClientConnectionResetError: "broke off",
+    aiohttp.ClientResponseError: "answers with what is no HTTP",  # aiohttp's words are those of the peer
 }
 
 

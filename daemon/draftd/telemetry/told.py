@@ -68,7 +68,13 @@ def _pairs(what: str, event: Mapping[str, Any]) -> str:
 
 def _applied(event: Mapping[str, Any]) -> str:
     changed = event["changed"]
-    return f"profiles read; changed: {named(changed)}" if changed else "profiles read; nothing changed"
+    return f"profiles read; new or changed: {named(changed)}" if changed else "profiles read; nothing changed"
+
+
+def _refused(event: Mapping[str, Any]) -> str:
+    # Each fault in a line of its own: within a value a line break would be escaped.
+    reason, *faults = (escape(line) for line in event["reason"])
+    return "\n".join([f"reload refused; the old profiles stay in force: {reason}", *faults])
 
 
 def _stops(event: Mapping[str, Any]) -> str:
@@ -87,9 +93,7 @@ _SENTENCES: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
     "draftd serves": lambda event: f"draftd {event['version']} serves at {event['url']}, pid {event['pid']}",
     "draftd stops": _stops,
     "draftd has stopped": lambda _: "draftd has stopped",
-    "reload refused; the old profiles stay in force": lambda event: (
-        f"reload refused; the old profiles stay in force: {event['reason']}"
-    ),
+    "reload refused; the old profiles stay in force": _refused,
 }
 
 

@@ -144,9 +144,11 @@ class PeerRelay:
         except BrokenOffError as error:
             if error.when == worker_http.IN_THE_MIDDLE:  # before it, that was noted where it happened
                 peer.failed("broke off")
-            raise WorkerError(str(error), status=502, code="peer_lost") from error
+            text = str(error).replace("the worker", f"the peer {peer.name}", 1)
+            raise WorkerError(text, status=502, code="peer_lost") from error
         except BrokenAnswerError as error:
-            raise worker_http.broken(error) from error
+            text = f"the answer of the peer {peer.name} was broken: {error}"
+            raise WorkerError(text, status=502, code="bad_answer") from error
         finally:
             self._open.discard(timeout)
 

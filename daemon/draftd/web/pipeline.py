@@ -23,6 +23,7 @@ from draftd.telemetry.metrics import CLIENT_LEFT, Metrics
 from draftd.web.addresses import COMPLETIONS, MODELS, passed_kind
 from draftd.web.client import EVENT_STREAM, ClientExchange, Limits, RequestHead
 from draftd.web.dialects import messages_errors
+from draftd.web.dialects.own_names import in_own_names
 from draftd.web.error_bodies import error_body, error_event, error_headers, status_of
 from draftd.web.guard import Guard
 from draftd.web.proxy import Proxy
@@ -179,6 +180,7 @@ async def _fail(exchange: ClientExchange, error: DraftdError) -> int:
 
     Where the dialect has an event that ends a stream with an error, that is the end mark.
     """
+    error = in_own_names(error, exchange.head.path)
     of_messages, request_id = _speaks_messages(exchange.head), exchange.headers[REQUEST_ID]
     if exchange.begun and exchange.failed is not None:
         await exchange.finish(exchange.failed(error))

@@ -29,6 +29,16 @@ def test_requests_that_sample_alike_share_a_policy_and_those_that_draw_at_all_wh
     assert fixed.costs is greedy.costs
 
 
+def test_a_policy_for_a_request_beside_another_counts_apart_and_learns_together() -> None:
+    models = loaded()
+    first = models.policy((0.0,), fixed=None, draws=False)
+    beside = models.policy((0.0,), fixed=None, draws=False, in_use=[first])
+    assert beside is not first
+    assert (beside.costs, beside.acceptance) == (first.costs, first.acceptance)
+    other = models.policy((0.7,), fixed=None, draws=False)
+    assert models.policy((0.0,), fixed=None, draws=False, in_use=[other]) is first
+
+
 def test_each_profile_has_answers_of_its_own() -> None:
     models = loaded()
     assert models.answers("a") is models.answers("a") is not models.answers("b")

@@ -27,7 +27,7 @@ from draftd.engine.answers.tool_calls import parse
 from draftd.engine.grammars import compiler as compiling
 from draftd.engine.grammars.call_forms import CALL_FORMS
 from draftd.engine.grammars.compiler import Compiler
-from draftd.engine.grammars.requested import requested
+from draftd.engine.grammars.requested import Requested, requested
 from draftd.engine.refusals import RefusedRequestError
 
 VOCABULARY = 6144
@@ -316,3 +316,39 @@ def test_a_grammar_is_compiled_once_and_few_are_kept(monkeypatch: pytest.MonkeyP
     assert len(made) == 3
     answers(known, MUST, "I")
     assert len(made) == 4
+
+
+def _nested(depth: int) -> dict[str, Any]:
+    return {"type": "object", "properties": {"a": _nested(depth - 1)}} if depth else {"type": "null"}
+
+
+@pytest.mark.fault(222)
+@pytest.mark.parametrize(
+    ("schema", "reason"),
+    [
+        ({"$ref": "#"}, "without an end"),
+        ({"type": "object", "properties": {"a": {"$ref": "#"}}, "required": ["a"]}, "without an end"),
+        ({"type": "array", "items": {"type": "null"}, "minItems": 10**5}, "more than 10,000 items"),
+        (_nested(200), "more than 100 objects and lists within each other"),
+        ({"type": "string", "pattern": "("}, "unclosed group"),
+        ({"type": "string", "pattern": "(?=a)b"}, "look-around"),
+    ],
+)
+def test_a_schema_that_would_fail_once_the_answer_has_begun_is_refused(schema: Any, reason: str) -> None:
+    made = compiler()
+    with pytest.raises(RefusedRequestError, match=reason):
+        made.compile(
+            _required({"response_format": {"type": "json_schema", "json_schema": {"schema": schema}}})
+        )
+    function = {"name": "read", "parameters": schema}
+    loose = {"tools": [{"type": "function", "function": function}]}
+    strict = {"tools": [{"type": "function", "function": function | {"strict": True}}]}
+    assert not made.compile(_required(loose | {"tool_choice": "required"})).is_error()  # any object will do
+    with pytest.raises(RefusedRequestError, match=reason):
+        made.compile(_required(strict))
+
+
+def _required(body: dict[str, Any]) -> Requested:
+    form = requested(body)
+    assert form is not None
+    return form

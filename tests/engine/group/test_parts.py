@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import sys
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from draftd.demo import TARGET
-from draftd.engine.group import splitting, wire
+from draftd.engine.exits import EngineError
+from draftd.engine.group import splitting, stand_in, wire
 from draftd.engine.group.backends import addresses, environment, ports_needed
+from draftd.engine.group.mpi import MeetingPoint
 from draftd.protocol import EXIT_REFUSED, GroupPlan, Member
 
 HERE, THERE = (
@@ -38,6 +41,31 @@ def test_rdma_has_one_coordinator_and_a_matrix_of_devices() -> None:
     given = environment(plan, 1, 5000)
     assert given["environ"] == {"MLX_RANK": "1", "MLX_JACCL_COORDINATOR": "10.0.0.1:5000"}
     assert json.loads(given["files"]["MLX_IBV_DEVICES"]) == [[None, "en2"], ["en3", None]]
+
+
+def test_mpi_finds_ports_by_itself() -> None:
+    plan = GroupPlan((HERE, THERE), "mpi", 5000, env={"A": "1"})
+    assert (ports_needed(plan), addresses(plan, 5000)) == (0, [[], []])
+    assert environment(plan, 1, 5000) == {"environ": {"MLX_RANK": "1", "A": "1"}, "files": {}}
+
+
+@pytest.mark.fault(184)
+def test_a_stand_in_says_what_mpirun_has_given_it_in_one_piece() -> None:
+    given = {"PMIX_RANK": "3", "OMPI_LONG": "x" * 10_000, "PMIX_SERVER": "here:1"}
+    said = stand_in.line({**given, "HOME": "/root"})
+    assert len(said) < 4096
+    assert stand_in.parse(said) == (3, given)
+    for wrong in (b"", b"a word of its own\n", b"1 !\n", b"1 QUJD\n", b"x " + said[2:]):
+        with pytest.raises(ValueError, match=r"."):
+            stand_in.parse(wrong)
+
+
+@pytest.mark.fault(184)
+async def test_without_mpirun_its_absence_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("draftd.engine.group.mpi.shutil.which", lambda name, path: None)
+    with pytest.raises(EngineError, match="apt install openmpi-bin") as caught:
+        await MeetingPoint(GroupPlan((HERE, HERE), "mpi", 5000), sys.executable, print).open({})
+    assert caught.value.code == EXIT_REFUSED
 
 
 @pytest.mark.fault(143)

@@ -8,6 +8,7 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -32,12 +33,13 @@ PROMPTS = (turn("What is a draft model?"), "one two three four five, " * 8, turn
 class Group(Engine):
     """Two ranks in the place of one engine."""
 
-    def __init__(self, *flags: str | Path) -> None:
+    def __init__(self, *flags: str | Path, plan: GroupPlan = PLAN) -> None:
         start = (sys.executable, "-m", GROUP_MODULE)
-        super().__init__(*flags, start=start, env={GROUP_VARIABLE: PLAN.text()})
+        super().__init__(*flags, start=start, env={GROUP_VARIABLE: plan.text()})
 
     def ranks(self) -> list[psutil.Process]:
-        return sorted(psutil.Process(self.process.pid).children(), key=lambda each: each.pid)
+        children = psutil.Process(self.process.pid).children()
+        return sorted((one for one in children if "mpirun" not in one.name()), key=lambda each: each.pid)
 
 
 def pair_of(name: str, folder: Path) -> tuple[Path, Path]:
@@ -82,6 +84,25 @@ def test_the_text_is_that_of_one_process_and_of_no_drafting(served: tuple[Group,
     for fields in ({"temperature": 1.0, "seed": 7}, {"presence_penalty": 1.0}):
         body: dict[str, Any] = {"prompt": PROMPTS[0], "max_tokens": 12, **fields}
         assert group.complete(**body) == alone.complete(**body)
+
+
+@pytest.mark.fault(145, 184)
+@pytest.mark.thorough
+@pytest.mark.skipif(not mx.distributed.is_available("mpi"), reason="Open MPI is not installed")
+def test_ranks_that_meet_by_mpi_write_the_same_and_none_is_left(tmp_path: Path) -> None:
+    target, draft = pair_of("qwen2", tmp_path)
+    group = Group("--model", target, "--draft-model", draft, plan=replace(PLAN, backend="mpi"))
+    alone = Engine("--model", target)
+    try:
+        assert_same_texts(group.listening(), alone.listening(), PROMPTS[:1])
+        everybody = psutil.Process(group.process.pid).children(recursive=True)
+        assert len(everybody) == 5  # two ranks, mpirun, and two stand-ins
+        os.kill(group.process.pid, signal.SIGKILL)  # nobody is told
+        _, left = psutil.wait_procs(everybody, timeout=DEADLINE_S)
+        assert left == []
+    finally:
+        group.stop()
+        alone.stop()
 
 
 @pytest.mark.fault(145)

@@ -70,6 +70,9 @@ def test_the_place_of_an_inner_field_is_told() -> None:
 def test_a_name_of_another_server_leads_to_ours() -> None:
     table = Table([Row("max_tokens", Handling.HONOURED, "")])
     assert "did you mean 'max_tokens'" in str(fault({"n_predict": 5}, table))
+    for name, known in (("input", "messages"), ("messages", "input"), ("response_format", "text")):
+        said = str(fault({name: 5}, Table([Row(known, Handling.HONOURED, "")])))
+        assert f"did you mean '{known}'" in said  # 'image' and 'min_p' are spelt more like them
     assert "meant" not in str(fault({"enable_thinking": False}, table))
 
 

@@ -18,6 +18,7 @@ from draftd.engine.grammars.custom import GrammarError, TextGrammar
 from draftd.engine.grammars.lark import Marks, grammar_of
 from draftd.engine.grammars.numbers import Numbers
 from draftd.engine.grammars.requested import ANY_OBJECT, Requested, Tool
+from draftd.engine.grammars.schemas import MAX_DEPTH, MAX_LEAST_ITEMS, has_no_end, is_too_deep, wants_too_many
 from draftd.engine.grammars.spelling import json_rule
 from draftd.engine.refusals import RefusedRequestError
 
@@ -133,6 +134,12 @@ def _checked_tools(tools: Iterable[Tool]) -> Iterable[Tool]:
 
 def _fault(schema: dict[str, Any]) -> str:
     """Return why a schema cannot be compiled; an empty text if it can."""
+    if is_too_deep(schema):
+        return f"it has more than {MAX_DEPTH} objects and lists within each other"
+    if has_no_end(schema):
+        return "what fits it, or a part of it, must hold such a value again, and that one too, without an end"
+    if wants_too_many(schema):
+        return f"a list of more than {MAX_LEAST_ITEMS:,} items is wanted"
     return _reason(LLMatcher.validate_grammar(f"start: {json_rule(schema)}"))
 
 
@@ -153,5 +160,6 @@ def _grammar_refused(reason: str) -> RefusedRequestError:
 
 def _reason(error: str) -> str:
     """Return the heart of llguidance's message, which also says where in the whole grammar it stands."""
-    first, _, _ = error.partition("\n")
-    return first.rpartition("JSON schema: ")[2]
+    first, *others = error.split("\n")
+    more = [line.removeprefix("error: ") for line in others if line.startswith("error: ")]
+    return " ".join([first.rpartition("JSON schema: ")[2], *more])

@@ -8,7 +8,7 @@ It does what mlx.launch does (an environment of MLX_RANK, MLX_HOSTFILE and so on
 machines), and is not mlx.launch, because of how that ends: SIGTERM ends it and leaves its ranks behind, SIGKILL
 does so always; a rank that ends by itself is noticed, one that hangs is not; it holds no pipe whose end would tell
 another machine that it is gone; what the ranks say comes without their names; and it keeps a core busy while it
-waits. mpirun starts processes by itself, whose end nobody here could promise, so there is no backend mpi.
+waits. Of mpirun the ranks get what they need to find each other, and are not started by it (`mpi`).
 
 *Nobody is left behind.* Each rank's stdin is a pipe whose other end only the launcher holds, or ssh for it. The
 launcher writes a line into it each second. End of file, or SILENCE_S seconds without a line, ends the rank. On

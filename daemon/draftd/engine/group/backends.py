@@ -7,11 +7,13 @@ from typing import Any
 
 from draftd.protocol import GroupPlan
 
-RING, JACCL = "ring", "jaccl"
+RING, JACCL, MPI = "ring", "jaccl", "mpi"
 
 
 def addresses(plan: GroupPlan, first_port: int) -> list[list[list[Any]]]:
     """Return for each rank where it listens for others: lists of an address and a port."""
+    if plan.backend == MPI:
+        return [[] for _ in plan.members]  # it finds ports by itself
     if plan.backend == JACCL:
         return [[[plan.members[0].ips[0], first_port]], *[[] for _ in plan.members[1:]]]
     port, found = first_port, []
@@ -23,12 +25,16 @@ def addresses(plan: GroupPlan, first_port: int) -> list[list[list[Any]]]:
 
 def ports_needed(plan: GroupPlan) -> int:
     """Return how many ports, one after the other, the ranks use among themselves."""
+    if plan.backend == MPI:
+        return 0
     return 1 if plan.backend == JACCL else sum(len(member.ips) for member in plan.members)
 
 
 def environment(plan: GroupPlan, rank: int, first_port: int) -> dict[str, dict[str, str]]:
     """Return the variables of a rank, and those that name a file, with what is to be in it."""
     own = {"MLX_RANK": str(rank), **plan.env}
+    if plan.backend == MPI:
+        return {"environ": own, "files": {}}  # and what mpirun gives, see `mpi`
     listening = addresses(plan, first_port)
     if plan.backend == JACCL:
         host, port = listening[0][0]

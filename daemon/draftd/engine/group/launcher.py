@@ -15,7 +15,7 @@ from typing import Any
 from draftd.engine import records
 from draftd.engine.exits import EngineError
 from draftd.engine.group import wire
-from draftd.engine.group.backends import addresses, environment, ports_needed
+from draftd.engine.group.backends import MPI, addresses, environment, ports_needed
 from draftd.engine.group.guard import END_S
 from draftd.engine.group.launched import (
     Launched,
@@ -23,6 +23,7 @@ from draftd.engine.group.launched import (
     python_of,
     remote_environment,
 )
+from draftd.engine.group.mpi import MeetingPoint
 from draftd.protocol import (
     EXIT_FAILED,
     EXIT_PORT_TAKEN,
@@ -47,6 +48,7 @@ class Launcher:
         self._ranks = [Launched(rank, member, _log) for rank, member in enumerate(plan.members)]
         self._share: asyncio.Future[MemoryShare] = asyncio.get_running_loop().create_future()
         self._stopping = asyncio.Event()
+        self._meeting = MeetingPoint(plan, python_of(plan.python), _log)
 
     async def run(self) -> int:
         """Run the group; return how it has ended: an exit code, negative for a signal. Raise EngineError."""
@@ -56,7 +58,7 @@ class Launcher:
         first = None
         try:
             await self._start_ranks()
-            over = [*map(self._watch, self._ranks), self._beat(), self._stopping.wait()]
+            over = [*map(self._watch, self._ranks), self._beat(), self._stopping.wait(), self._mpirun_ended()]
             tasks = [asyncio.create_task(each) for each in (self._bring_together(), *over)]
             together, *until = tasks
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -71,6 +73,7 @@ class Launcher:
             for task in tasks:
                 task.cancel()
             await self._end_ranks()
+            await self._meeting.close()
         return -signal.SIGTERM if self._stopping.is_set() else self._outcome(first)
 
     def take_share(self, share: MemoryShare) -> None:
@@ -107,9 +110,13 @@ class Launcher:
         hellos = [(await rank.answers.get())[wire.HELLO] for rank in self._ranks]
         _compare(self._ranks, hellos)
         port = await self._free_ports()
+        given: list[dict[str, str]] = [{} for _ in self._ranks]
+        if self._plan.backend == MPI:
+            given = await self._meeting.open(local_environment(os.environ))
         share = await self._share if self._channel is not None else None
         for rank in self._ranks:
             go: dict[str, Any] = environment(self._plan, rank.rank, port)
+            go["environ"] |= given[rank.rank]
             if share is not None and not rank.member.ssh:
                 go |= {wire.SHARE: {"wired": share.wired, "prompt_cache": share.prompt_cache}}
             rank.send(wire.line({wire.GO: go}))
@@ -139,6 +146,10 @@ class Launcher:
     async def _watch(self, rank: Launched) -> None:
         """Hear a rank until it has ended."""
         await rank.listen(self._heard)
+
+    async def _mpirun_ended(self) -> None:
+        await self._meeting.ended()
+        records.say("mpirun has ended, so the group ends")
 
     def _heard(self, rank: Launched, said: dict[str, Any], text: bytes) -> None:
         if wire.ALIVE in said:

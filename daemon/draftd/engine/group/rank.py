@@ -16,9 +16,10 @@ from draftd.engine import channel, records, release
 from draftd.engine.__main__ import place
 from draftd.engine.exits import EngineError, leave
 from draftd.engine.group import wire
+from draftd.engine.group.backends import MPI
 from draftd.engine.group.control import Control
 from draftd.engine.records import describe
-from draftd.protocol import EXIT_FAILED, EXIT_PORT_TAKEN, MemoryShare
+from draftd.protocol import EXIT_FAILED, EXIT_PORT_TAKEN, EXIT_REFUSED, MemoryShare
 
 
 def main() -> None:
@@ -87,6 +88,9 @@ def join(setup: wire.Setup, go: dict[str, Any]) -> None:
     import mlx.core as mx
 
     os.environ.update(go["environ"])
+    if not mx.distributed.is_available(setup.backend):
+        library = ": it finds no libmpi (MLX_MPI_LIBNAME in env names it)" if setup.backend == MPI else ""
+        raise EngineError(EXIT_REFUSED, f"mlx has no backend {setup.backend} here{library}")
     try:
         with tempfile.TemporaryDirectory(prefix="draftd-") as folder:
             for name, text in go["files"].items():

@@ -122,7 +122,7 @@ function valuesAt(figure, index) {
     .filter(([, value]) => value !== null);
   if (!known.length) return "–";
   if (summed) return `${text(known.reduce((sum, [, value]) => sum + value, 0))}${known.length > 1 ? " in all" : ""}`;
-  const named = known.slice(0, MAX_VALUES).map(([name, value]) => `${short(name)} ${text(value)}`);
+  const named = known.filter(([name]) => shown.includes(name)).slice(0, MAX_VALUES).map(([name, value]) => `${short(name)} ${text(value)}`);
   const rest = known.length - named.length;
   return [...named, ...(rest ? [`${rest} more`] : [])].join(", ");
 }

@@ -33,7 +33,8 @@ _OTHER_NAMES = {
     "repeat_last_n": "repetition_context_size", "stop_sequences": "stop", "bad_words": "logit_bias",
     "enable_thinking": "chat_template_kwargs", "thinking": "chat_template_kwargs", "think": "chat_template_kwargs",
     "grammar": "response_format", "json_schema": "response_format", "guided_json": "response_format",
-    "structured_outputs": "response_format", "speculative.n_max": "num_draft_tokens",
+    "structured_outputs": "response_format", "input": "messages", "messages": "input", "response_format": "text",
+    "speculative.n_max": "num_draft_tokens",
 }  # fmt: skip
 
 # Pydantic's words, and those for JSON.

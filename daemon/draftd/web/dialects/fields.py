@@ -159,7 +159,7 @@ _CHAT = (
     refused("role_mapping", "prompts are made by the model's chat template"),
 )
 _TEXT = (
-    honoured("logprobs", _LOGPROBS, bool | Annotated[int, Field(ge=0, le=MAX_TOP_LOGPROBS)]),
+    honoured("logprobs", _LOGPROBS, Annotated[int, Field(ge=0, le=MAX_TOP_LOGPROBS)] | bool),
     translated("prompt", "one text, alone or in a list", Any),
     refused("suffix", "put the model's own fill-in-the-middle tokens into the prompt", ""),
     refused("echo", "the answer is what follows the prompt", False),
