@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from draftd.demo import TARGET
-from draftd.protocol import RECORD_PREFIX
+from draftd.protocol import LIFELINE_VARIABLE, RECORD_PREFIX
 from tests.ties import Token, tokens_of_completion
 
 DEADLINE_S = 30.0
@@ -36,7 +36,7 @@ def free_port() -> int:
 
 
 class Engine:
-    """One engine process, leader of its own group. Every wait has a deadline."""
+    """One engine process, leader of its own group, which ends when we do. Every wait has a deadline."""
 
     def __init__(
         self,
@@ -50,13 +50,17 @@ class Engine:
         self.lines: list[str] = []
         self._sent = 0
         self._news = threading.Condition()
+        lifeline, held = os.pipe()
+        self._lifeline: int | None = held  # closed when we are gone, however we end
+        variables = {"HF_HUB_OFFLINE": "1", LIFELINE_VARIABLE: str(lifeline), **(env or {})}
         self.process = subprocess.Popen(
             [*start, *map(str, flags), "--port", str(self.port)],
             stderr=subprocess.PIPE,
-            env={**os.environ, "HF_HUB_OFFLINE": "1", **(env or {})},
-            pass_fds=pass_fds,
+            env=os.environ | variables,
+            pass_fds=(lifeline, *pass_fds),
             start_new_session=True,
         )
+        os.close(lifeline)
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
 
@@ -154,3 +158,6 @@ class Engine:
         self._reader.join(DEADLINE_S)
         assert self.process.stderr is not None
         self.process.stderr.close()
+        if self._lifeline is not None:
+            os.close(self._lifeline)
+            self._lifeline = None
