@@ -1,6 +1,7 @@
 """The loop: the text is that of the target model alone, and whatever ends it leaves both caches in order."""
 
 from collections.abc import Callable, Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import mlx.core as mx
@@ -8,9 +9,10 @@ import pytest
 from mlx_lm.generate import generate_step
 from mlx_lm.models.cache import QuantizedKVCache
 
+from draftd.engine.generation import loop
 from draftd.engine.generation.acceptance import AcceptanceCount
 from draftd.engine.generation.caches.quantized import Quantization
-from draftd.engine.generation.choices import ALONE, Choice
+from draftd.engine.generation.choices import ALONE, Choice, Situation
 from draftd.engine.generation.drafters.lookup import AnswerStore
 from draftd.engine.generation.loop import Generation
 from draftd.engine.generation.policy import DraftPolicy
@@ -205,3 +207,23 @@ def test_lookups_are_judged_also_where_they_were_not_verified() -> None:
     model, lookup = judged(by_model(4), tokens=5)[:2]
     assert model == (MODEL_DRAFTER, 4, 4, 3)
     assert lookup == (LOOKUP_DRAFTER, 4, 4, 4), "by all tokens that came"
+
+
+def test_what_it_takes_to_decide_is_a_part_of_the_round(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock: list[float] = [0.0]
+    told: list[tuple[str, float]] = []
+
+    class Slow(Scripted):
+        def choose(self, now: Situation) -> Choice:
+            clock[0] += 1.0
+            return super().choose(now)
+
+        def took(self, choice: Choice, depth: int, seconds: float) -> None:
+            told.append((choice.source, seconds))
+
+    monkeypatch.setattr(loop, "time", SimpleNamespace(perf_counter=lambda: clock[0]))
+    generation = toy_generation(Greedy(), tokens=9, prompt=[0, 1, 2], target=CYCLE, draft=CYCLE)
+    generation.policy = Slow(*by_model(3), Choice(ALONE), Choice(ALONE))
+    assert len(list(generation.generate())) == 9
+    assert {seconds for source, seconds in told if source in {ALONE, MODEL_DRAFTER}} == {1.0}
+    assert MODEL_DRAFTER in dict(told)

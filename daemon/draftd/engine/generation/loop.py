@@ -80,11 +80,14 @@ class Generation(Rounds):
                 if not self.grammar.ends_with(self.text[-1]):
                     yield self._end(self.grammar)
                 return
+            began = time.perf_counter()
             found = self._find()
             now = self._situation(found)
             decision = yield from self._decide(now, ahead=ahead is not None)
             choice = decision.choice
             started = time.perf_counter()
+            # To decide is a part of a round: the device goes on meanwhile alone, and waits before a draft.
+            deciding = 0.0 if self.company.crowded else started - began
             if choice.source == REVIEW:
                 yield from self._review()
                 self._draft_has_read(now, started)
@@ -100,7 +103,7 @@ class Generation(Rounds):
                 self._compare(found, 1)
             else:
                 choice = yield from self._round(choice, found)
-            took = time.perf_counter() - started
+            took = time.perf_counter() - started + deciding
             self.seconds += took
             # The first of a stretch alone computes two tokens, and the last one none.
             tells = choice.source != GRAMMAR_DRAFTER and was_ahead == (ahead is not None)
