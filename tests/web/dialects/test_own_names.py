@@ -35,6 +35,8 @@ MESSAGES, RESPONSES = "/v1/messages", "/v1/responses"
             "reasoning.effort",
             "no reasoning.effort 'x'",
         ),
+        (RESPONSES, "messages", "the prompt is too long", "input", "the prompt is too long"),
+        (MESSAGES, "messages", "the prompt is too long", "messages", "the prompt is too long"),
         (RESPONSES, "tools", "tools: no response_format", "tools", "tools: no response_format"),
         ("/v1/chat/completions", "stop", "stop must be short", "stop", "stop must be short"),
         (

@@ -17,6 +17,7 @@ _RESPONSES = {
     "response_format.json_schema": "text.format",
     "response_format": "text.format",
     "reasoning_effort": "reasoning.effort",
+    "messages": "input",
 }
 _NAMES: Mapping[str, Mapping[str, str]] = {"/v1/messages": _MESSAGES, "/v1/responses": _RESPONSES}
 
