@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from httptools.parser import parser
 
 from draftd.demo import TARGET
 from draftd.protocol import EXIT_GENERATION_DIED, EXIT_PORT_TAKEN, LIFELINE_VARIABLE
@@ -94,6 +96,17 @@ def test_a_taken_port(engines_of_mine: Engines, pair: tuple[Path, Path]) -> None
     assert any(
         line.startswith(f"draftd-engine: port {port} on 127.0.0.1 is taken: ") for line in engine.lines
     )
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc tells which libraries a process has opened")
+def test_it_starts_no_daemon_of_an_mpi_that_is_installed(
+    engines_of_mine: Engines, pair: tuple[Path, Path], tmp_path: Path
+) -> None:
+    library = tmp_path / "libmpi.so"
+    shutil.copy(parser.__file__, library)  # any that can be opened
+    engine = engines_of_mine.start("--model", pair[0], env={"MLX_MPI_LIBNAME": str(library)}).listening()
+    assert engine.complete(QUESTION, max_tokens=3)
+    assert str(library) not in Path(f"/proc/{engine.process.pid}/maps").read_text()
 
 
 def test_a_quantised_cache_works_without_a_draft(engines_of_mine: Engines, pair: tuple[Path, Path]) -> None:

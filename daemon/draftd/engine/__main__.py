@@ -12,6 +12,8 @@ from draftd.engine.open_files import own_limit
 from draftd.engine.records import describe
 from draftd.protocol import EXIT_FAILED
 
+NO_LIBRARY = "a process on its own needs no MPI"  # no library has this name
+
 
 def main(until_wanted: Callable[[], None] = lambda: None) -> None:
     """Hold lifeline and channel, place the hooks, and hand over to mlx_lm.server. Every way out has its exit code.
@@ -23,6 +25,7 @@ def main(until_wanted: Callable[[], None] = lambda: None) -> None:
         lifeline.hold(os.environ)  # first: importing mlx_lm takes seconds
         channel.hold(os.environ)
         release.before_sigterm()
+        stay_alone()
         place()
         until_wanted()
         serve()
@@ -33,6 +36,13 @@ def main(until_wanted: Callable[[], None] = lambda: None) -> None:
     except BaseException as error:
         traceback.print_exc()
         leave(EXIT_FAILED, f"ended by {describe(error)}")
+
+
+def stay_alone() -> None:
+    """Hide MPI from mlx. mlx_lm asks for a group always, and an MPI that is installed starts a daemon of its own for it
+    (orted), which nobody here would know or end.
+    """
+    os.environ["MLX_MPI_LIBNAME"] = NO_LIBRARY
 
 
 def place() -> None:
