@@ -39,8 +39,8 @@ def main(until_wanted: Callable[[], None] = lambda: None) -> None:
 
 
 def stay_alone() -> None:
-    """Hide MPI from mlx. mlx_lm always asks for a group, and an MPI that is installed starts a daemon of its own for
-    that (orted), which nobody here would know or end.
+    """Hide MPI from mlx. mlx_lm always asks for a group, and an MPI that is installed starts a daemon of its own
+    for that (orted), which nobody here would know or end.
     """
     os.environ["MLX_MPI_LIBNAME"] = NO_LIBRARY
 
