@@ -17,9 +17,9 @@ test: check
 	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 # All tests that need no mlx and no program of others, but for those that measure time, which must run alone, and
-# those marked `thorough`, which are more of the same. Most wait, so six run at a time on two cores.
+# those marked `thorough`, which are more of the same. Most wait, so five run at a time on two cores.
 quick: .venv/test-ready
-	$(BIN)/python -m pytest -m "not real and not thorough and not alone" -n 6 --dist worksteal --no-header --durations=3 --hypothesis-profile quick
+	$(BIN)/python -m pytest -m "not real and not thorough and not alone" -n 5 --dist worksteal --no-header --durations=3 --hypothesis-profile quick
 
 check: .venv/test-ready
 	$(BIN)/ruff check .
