@@ -43,8 +43,13 @@ def load_for(settings: Settings) -> ProfileSet:
 def load_dir(folder: Path, prompt_dirs: Sequence[Path], *, may_be_empty: bool = False) -> ProfileSet:
     """Read every *.toml of `folder`. Raises ConfigError with every problem found, and then takes none."""
     read = read_dir(folder, prompt_dirs)
-    if read.problems:
-        raise ConfigError(f"the profiles in {folder} are not valid", read.problems)
+    return accepted(folder, read, read.problems, may_be_empty=may_be_empty)
+
+
+def accepted(folder: Path, read: Read, problems: Sequence[Problem], *, may_be_empty: bool) -> ProfileSet:
+    """What was read of a folder. Raises ConfigError if there are `problems`, or if it is empty and may not be."""
+    if problems:
+        raise ConfigError(f"the profiles in {folder} are not valid", tuple(problems))
     if not read.valid.profiles and not may_be_empty:
         raise ConfigError(f"there is no profile (*.toml) in {folder}")
     return read.valid

@@ -106,9 +106,8 @@ def exposed(key: Path) -> str:
 def verifying(file: Path) -> ssl.SSLContext:
     """A client's context that trusts the certificates in a file, and who is signed by them. Raises ConfigError."""
     try:
-        os.close(
-            open_file(file, os.O_RDONLY, links=True)
-        )  # OpenSSL would wait for whoever writes into a pipe
+        # OpenSSL would wait for whoever writes into a pipe.
+        os.close(open_file(file, os.O_RDONLY, links=True))
         context = ssl.create_default_context(cafile=str(file))
         # A certificate in the file needs none of its signer there; Python does so by itself from 3.13 on.
         context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN

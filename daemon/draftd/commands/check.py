@@ -15,7 +15,7 @@ from draftd.errors import ConfigError
 from draftd.hub import read_model
 from draftd.ops.drafting_words import what_drafts
 from draftd.ops.profile_checks import all_faults
-from draftd.profile_files import load_for, read_dir
+from draftd.profile_files import accepted, read_dir
 from draftd.profiles import Profile
 from draftd.settings import load_settings
 
@@ -43,10 +43,9 @@ def check(
     settings = load_settings(profiles=profiles)
     folder = settings.profiles_dir()
     try:
-        problems = tuple(all_faults(settings, folder, read_dir(folder, settings.prompt_dirs())))
-        if problems:
-            raise ConfigError(f"the profiles in {folder} are not valid", problems)
-        loaded = load_for(settings)
+        read = read_dir(folder, settings.prompt_dirs())
+        problems = tuple(all_faults(settings, folder, read))
+        loaded = accepted(folder, read, problems, may_be_empty=settings.may_have_peers)
     except ConfigError as error:
         if not as_json:
             raise

@@ -145,12 +145,10 @@ def _log_stream(file: Path) -> RotatedStream:
     """The daemon's own log. If it cannot be written, that must be said now: later there is nowhere to say it."""
     from draftd.telemetry.rotating_file import RotatedStream
 
-    if file.is_fifo() and not os.path.realpath(file).startswith(
-        ("/dev/", "/proc/")
-    ):  # as /dev/stdout may be one
-        raise ConfigError(
-            f"the log file {file} is a named pipe: the daemon would stand still with its reader"
-        )
+    # What /dev/stdout leads to may be a pipe as well: whoever names that wants it.
+    if file.is_fifo() and not os.path.realpath(file).startswith(("/dev/", "/proc/")):
+        text = f"the log file {file} is a named pipe: the daemon would stand still with its reader"
+        raise ConfigError(text)
     stream = RotatedStream(file)
     try:
         stream.write("")

@@ -201,9 +201,8 @@ def test_a_file_is_held_while_it_is_written_until_it_is_in_its_place(
     monkeypatch.setattr(NewFile, "_append", appending)
     monkeypatch.setattr(StoredFiles, "room_for", making_room)
     engine.end()
-    assert (
-        starts == 5
-    )  # before it is begun, its beginning, its keys, its values, before it is put in its place
+    # Before it is begun, its beginning, its keys, its values, before it is put in its place.
+    assert starts == 5
     assert (len(files(tmp_path)), engine.said) == (1, [])
 
 
