@@ -73,10 +73,8 @@ class Guard:
         if not self.api_key:
             return
         scheme, _, token = headers.get("Authorization", "").partition(" ")
-        given = (
-            token if scheme.lower() == "bearer" else "",
-            headers.get("X-Api-Key", ""),
-        )  # Anthropic's header
+        own = headers.get("X-Api-Key", "")  # Anthropic's header
+        given = (token if scheme.lower() == "bearer" else "", own)
         if not any(hmac.compare_digest(_bytes(one.strip()), _bytes(self.api_key)) for one in given if one):
             raise RequestError(
                 401, "this daemon asks for its API key as a bearer token", code="invalid_api_key"

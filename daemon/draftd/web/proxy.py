@@ -213,9 +213,8 @@ class Proxy:
 
     async def _in_turn(self, worker: Worker, call: Call, take: Take) -> bytes:
         admission = self.admission(call.name)
-        before = self._supervisor.waiting_before(
-            call.name
-        )  # of those that wait for the worker, who hold slots
+        # Of those that wait for the worker, who hold slots.
+        before = self._supervisor.waiting_before(call.name)
         ahead = admission.depth + before if before else admission.ahead
         call.headers["x-draftd-queue-position"] = str(ahead)
         async with admission.slot() as waited:

@@ -35,9 +35,8 @@ class Token:
 
     def logprobs(self) -> mx.array:
         """Return the normalised logits, (vocabulary,). Only where they are asked for: exponentials are dear."""
-        logits = self.logits.array[0].astype(
-            mx.float32
-        )  # in bfloat16 they would be right to a sixteenth only
+        # In bfloat16 they would be right to a sixteenth only.
+        logits = self.logits.array[0].astype(mx.float32)
         return logits - mx.logsumexp(logits, axis=-1, keepdims=True)
 
 
